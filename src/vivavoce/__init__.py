@@ -1,0 +1,1 @@
+"""Vivavoce: a self-hosted real-time voice server."""

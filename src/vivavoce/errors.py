@@ -1,0 +1,51 @@
+"""Every error this package raises on purpose.
+
+* VoiceError
+    * InvalidRequest   the client broke the protocol; the session goes on
+    * EngineError      an engine failed; the response is lost, the session goes on
+    * LimitReached     a quota is spent; the session closes
+    * SettingsError    the operator's configuration is wrong; the server does not start
+    * AudioError       a sound file cannot be read; the caller says so and goes on
+"""
+
+
+class VoiceError(Exception):
+    """Base of every error above."""
+
+
+class InvalidRequest(VoiceError):
+    """The client sent something the protocol does not allow here.
+
+    `code` and `param` are those of the wire's `error` event; `event_id` is the client's own, where
+    it could be read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = "invalid_value",
+        param: str | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.event_id = event_id
+
+
+class EngineError(VoiceError):
+    """An engine could not do its work. The message is shown to the client: no secrets in it."""
+
+
+class LimitReached(VoiceError):
+    """A quota is spent."""
+
+
+class SettingsError(VoiceError):
+    """The configuration is wrong. The message names the place and the remedy."""
+
+
+class AudioError(VoiceError):
+    """Bytes that claim to be sound and are not. The message names the source and the reason."""
