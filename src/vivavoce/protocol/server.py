@@ -1,0 +1,424 @@
+"""Server events of GA Realtime, one Struct each, and their union."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vivavoce.protocol.items import Item
+from vivavoce.protocol.responses import DurationUsage, Response
+from vivavoce.protocol.session import SessionObject
+
+
+class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Something the server tells."""
+
+    event_id: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """All five keys are always sent."""
+
+    type: str = "invalid_request_error"
+    code: str | None = None
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+
+class ErrorEvent(ServerEvent, frozen=True, kw_only=True, tag="error"):
+    """The client's event was refused, or the server failed. The session goes on."""
+
+    error: ErrorBody
+
+
+class SessionCreated(ServerEvent, frozen=True, kw_only=True, tag="session.created"):
+    """Always the first event."""
+
+    session: SessionObject
+
+
+class SessionUpdated(ServerEvent, frozen=True, kw_only=True, tag="session.updated"):
+    """The update is in force; the whole session."""
+
+    session: SessionObject
+
+
+class ConversationObject(msgspec.Struct, frozen=True):
+    id: str
+    object: Literal["realtime.conversation"] = "realtime.conversation"
+
+
+class ConversationCreated(ServerEvent, frozen=True, kw_only=True, tag="conversation.created"):
+    """Follows session.created in the beta dialect; GA does not send it."""
+
+    conversation: ConversationObject
+
+
+class ItemCreated(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.created"):
+    """The beta dialect's one event for added and done."""
+
+    previous_item_id: str | None
+    item: Item
+
+
+class ItemAdded(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.added"):
+    """An item stands in the conversation; one of a response is still empty."""
+
+    previous_item_id: str | None
+    item: Item
+
+
+class ItemDone(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.done"):
+    """The item is as it will stay."""
+
+    previous_item_id: str | None
+    item: Item
+
+
+class ItemRetrieved(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.retrieved"):
+    """The item with its audio."""
+
+    item: Item
+
+
+class ItemTruncated(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.truncated"):
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+class ItemDeleted(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.deleted"):
+    item_id: str
+
+
+class TranscriptionDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.delta"
+):
+    """More of the user's words. Deltas concatenate to the transcript."""
+
+    item_id: str
+    content_index: int = 0
+    delta: str
+
+
+class TranscriptionCompleted(
+    ServerEvent,
+    frozen=True,
+    kw_only=True,
+    tag="conversation.item.input_audio_transcription.completed",
+):
+    """All of the user's words."""
+
+    item_id: str
+    content_index: int = 0
+    transcript: str
+    usage: DurationUsage
+
+
+class TranscriptionError(msgspec.Struct, frozen=True):
+    type: str
+    code: str
+    message: str
+
+
+class TranscriptionFailed(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"
+):
+    """The user's words could not be made out."""
+
+    item_id: str
+    content_index: int = 0
+    error: TranscriptionError
+
+
+class TranscriptionSegment(
+    ServerEvent,
+    frozen=True,
+    kw_only=True,
+    tag="conversation.item.input_audio_transcription.segment",
+):
+    """A stretch of one speaker; times in seconds. Only diarizing engines."""
+
+    item_id: str
+    content_index: int = 0
+    id: str
+    text: str
+    speaker: str
+    start: float
+    end: float
+
+
+class InputAudioCommitted(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.committed"
+):
+    """The buffer became a user item, by commit, by turn detection or by the idle timeout."""
+
+    previous_item_id: str | None
+    item_id: str
+
+
+class InputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.cleared"):
+    """The buffer is empty."""
+
+
+class SpeechStarted(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"
+):
+    """The user began to speak. Milliseconds of audio since the session began, padding included."""
+
+    item_id: str
+    audio_start_ms: int
+
+
+class SpeechStopped(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"
+):
+    """The user stopped; the silence that showed it is included."""
+
+    item_id: str
+    audio_end_ms: int
+
+
+class TimeoutTriggered(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"
+):
+    """Nobody spoke for idle_timeout_ms; the silence between the two becomes an item."""
+
+    item_id: str
+    audio_start_ms: int
+    audio_end_ms: int
+
+
+class DtmfReceived(
+    msgspec.Struct, frozen=True, tag_field="type", tag="input_audio_buffer.dtmf_event_received"
+):
+    """A key of a telephone. The one event without an event_id."""
+
+    event: str
+    received_at: int  # unix seconds
+
+
+class OutputAudioStarted(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.started"):
+    response_id: str
+
+
+class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.stopped"):
+    response_id: str
+
+
+class OutputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.cleared"):
+    response_id: str
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    name: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits.updated"):
+    """Follows response.done. Empty where the operator set no limits."""
+
+    rate_limits: tuple[RateLimit, ...] = ()
+
+
+class ResponseCreated(ServerEvent, frozen=True, kw_only=True, tag="response.created"):
+    """A response begins; sent before the model is asked."""
+
+    response: Response
+
+
+class ResponseDone(ServerEvent, frozen=True, kw_only=True, tag="response.done"):
+    """Always the last event of a response, whatever its end."""
+
+    response: Response
+
+
+class OutputItemAdded(ServerEvent, frozen=True, kw_only=True, tag="response.output_item.added"):
+    response_id: str
+    output_index: int
+    item: Item
+
+
+class OutputItemDone(ServerEvent, frozen=True, kw_only=True, tag="response.output_item.done"):
+    response_id: str
+    output_index: int
+    item: Item
+
+
+class ShownPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A content part as part events show it: short type names, no audio, no null members."""
+
+    type: Literal["text", "audio"]
+    text: str | UnsetType = UNSET
+    transcript: str | UnsetType = UNSET
+
+
+class PartEvent(ServerEvent, frozen=True, kw_only=True):
+    """Common to all that happens to one content part."""
+
+    response_id: str
+    item_id: str
+    output_index: int
+    content_index: int = 0
+
+
+class ContentPartAdded(PartEvent, frozen=True, kw_only=True, tag="response.content_part.added"):
+    part: ShownPart
+
+
+class ContentPartDone(PartEvent, frozen=True, kw_only=True, tag="response.content_part.done"):
+    part: ShownPart
+
+
+class OutputTextDelta(PartEvent, frozen=True, kw_only=True, tag="response.output_text.delta"):
+    delta: str
+
+
+class OutputTextDone(PartEvent, frozen=True, kw_only=True, tag="response.output_text.done"):
+    text: str
+
+
+class OutputTranscriptDelta(
+    PartEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.delta"
+):
+    delta: str
+
+
+class OutputTranscriptDone(
+    PartEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.done"
+):
+    transcript: str
+
+
+class OutputAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.output_audio.delta"):
+    delta: bytes  # base64 on the wire
+
+
+class OutputAudioDone(PartEvent, frozen=True, kw_only=True, tag="response.output_audio.done"):
+    """No more audio of this part."""
+
+
+class FunctionArgumentsDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    delta: str
+
+
+class FunctionArgumentsDone(
+    ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.done"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+class McpListToolsEvent(ServerEvent, frozen=True, kw_only=True):
+    item_id: str
+
+
+class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools.in_progress"):
+    """An MCP server is being asked for its tools."""
+
+
+class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):
+    """It answered."""
+
+
+class McpListToolsFailed(McpListToolsEvent, frozen=True, tag="mcp_list_tools.failed"):
+    """It did not."""
+
+
+class McpArgumentsDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    delta: str
+    obfuscation: str = ""
+
+
+class McpArgumentsDone(
+    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    arguments: str
+
+
+class McpCallEvent(ServerEvent, frozen=True, kw_only=True):
+    item_id: str
+    output_index: int
+
+
+class McpCallInProgress(McpCallEvent, frozen=True, tag="response.mcp_call.in_progress"):
+    """An MCP tool is being called."""
+
+
+class McpCallCompleted(McpCallEvent, frozen=True, tag="response.mcp_call.completed"):
+    """It answered."""
+
+
+class McpCallFailed(McpCallEvent, frozen=True, tag="response.mcp_call.failed"):
+    """It did not."""
+
+
+AnyServerEvent: TypeAlias = (
+    ErrorEvent
+    | SessionCreated
+    | SessionUpdated
+    | ConversationCreated
+    | ItemCreated
+    | ItemAdded
+    | ItemDone
+    | ItemRetrieved
+    | ItemTruncated
+    | ItemDeleted
+    | TranscriptionDelta
+    | TranscriptionCompleted
+    | TranscriptionFailed
+    | TranscriptionSegment
+    | InputAudioCommitted
+    | InputAudioCleared
+    | SpeechStarted
+    | SpeechStopped
+    | TimeoutTriggered
+    | DtmfReceived
+    | OutputAudioStarted
+    | OutputAudioStopped
+    | OutputAudioCleared
+    | RateLimitsUpdated
+    | ResponseCreated
+    | ResponseDone
+    | OutputItemAdded
+    | OutputItemDone
+    | ContentPartAdded
+    | ContentPartDone
+    | OutputTextDelta
+    | OutputTextDone
+    | OutputTranscriptDelta
+    | OutputTranscriptDone
+    | OutputAudioDelta
+    | OutputAudioDone
+    | FunctionArgumentsDelta
+    | FunctionArgumentsDone
+    | McpListToolsInProgress
+    | McpListToolsCompleted
+    | McpListToolsFailed
+    | McpArgumentsDelta
+    | McpArgumentsDone
+    | McpCallInProgress
+    | McpCallCompleted
+    | McpCallFailed
+)
