@@ -1,8 +1,9 @@
 """Client events of GA Realtime, one Struct each, and their union."""
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from vivavoce.protocol.items import Item
 from vivavoce.protocol.responses import ResponseParams
@@ -56,8 +57,8 @@ class ItemTruncate(ClientEvent, frozen=True, tag="conversation.item.truncate"):
     """The user heard only so much of an assistant item."""
 
     item_id: str
-    content_index: int
-    audio_end_ms: int
+    content_index: Annotated[int, Meta(ge=0)]
+    audio_end_ms: Annotated[int, Meta(ge=0)]
 
 
 class ItemDelete(ClientEvent, frozen=True, tag="conversation.item.delete"):

@@ -1,18 +1,25 @@
-"""Bytes <-> GA events. The only place that knows the wire is JSON."""
+"""Bytes <-> GA events. The only place that knows the wire is JSON.
 
-import re
-from typing import Any, Protocol
+Strict in what we send, tolerant in what we take: a null where the type allows none means "not
+given", since clients spell out optional fields they have nothing for.
+"""
+
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.client import AnyClientEvent, InputAudioAppend, ResponseCreate, SessionUpdate
+from vivavoce.protocol.refusals import not_audio, null_place, refusal
 from vivavoce.protocol.server import AnyServerEvent
 
 MAX_FRAME_BYTES = 24 * 1024 * 1024  # 15 MiB of audio are 20 MiB of base64
 MAX_EVENT_ID = 512  # characters
+MAX_DEPTH = 100  # levels of free-form JSON; what is echoed must also be encodable
 
 CLIENT_TYPES = tuple(sorted(str(event.__struct_config__.tag) for event in AnyClientEvent.__args__))
+
+E_co = TypeVar("E_co", covariant=True)
 
 
 class Dialect(Protocol):
@@ -36,9 +43,45 @@ class Envelope(msgspec.Struct):
     type: Any = None
 
 
-_decoder: msgspec.json.Decoder[AnyClientEvent] = msgspec.json.Decoder(AnyClientEvent)
 _envelope = msgspec.json.Decoder(Envelope)
 _encoder = msgspec.json.Encoder()
+
+
+class Reader(Generic[E_co]):
+    """Reads the events of one union: returns one, or raises InvalidRequest, whatever it is given.
+
+    `events` is that union of structs.
+    """
+
+    def __init__(self, events: Any) -> None:
+        self._events = events
+        self._decoder: msgspec.json.Decoder[E_co] = msgspec.json.Decoder(events)
+
+    def read(self, raw: bytes | str) -> E_co:
+        try:
+            try:
+                return self._decoder.decode(raw)
+            except msgspec.ValidationError as exc:
+                return self._read_without_nulls(raw, exc)
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
+            message = f"The event is not valid JSON: {exc}."
+            raise InvalidRequest(message, code="invalid_json") from exc
+
+    def _read_without_nulls(self, raw: bytes | str, exc: msgspec.ValidationError) -> E_co:
+        """Each round clears one place of the schema of its nulls, so the rounds are few."""
+        tree: Any = None
+        while (place := null_place(str(exc))) is not None:
+            tree = msgspec.json.decode(raw) if tree is None else tree
+            if not _drop_nulls(tree, place):
+                break
+            try:
+                return self._decoder.decode(_encoder.encode(tree))
+            except msgspec.ValidationError as another:
+                exc = another
+        raise explain(exc, raw, self._events) from exc
+
+
+_reader: Reader[AnyClientEvent] = Reader(AnyClientEvent)
 
 
 class GA:
@@ -47,83 +90,79 @@ class GA:
     name = "ga"
 
     def decode(self, raw: bytes | str) -> AnyClientEvent:
-        try:
-            event = _decoder.decode(raw)
-        except msgspec.ValidationError as exc:
-            raise explain(exc, raw) from exc
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            raise InvalidRequest(
-                f"The event is not valid JSON: {exc}.", code="invalid_json"
-            ) from exc
-        return checked(event)
+        return checked(_reader.read(raw))
 
     def encode(self, event: AnyServerEvent) -> tuple[bytes, ...]:
         return (_encoder.encode(event),)
 
 
 def checked(event: AnyClientEvent) -> AnyClientEvent:
-    """Refuse what the types cannot: an event_id that is too long."""
-    if event.event_id is not None and len(event.event_id) > MAX_EVENT_ID:
+    """Refuse what the types cannot: a long event_id, no audio, JSON nested out of all reason."""
+    event_id = event.event_id
+    if event_id is not None and len(event_id) > MAX_EVENT_ID:
         raise InvalidRequest(
             f"Invalid 'event_id': string too long. Expected a string with maximum length "
-            f"{MAX_EVENT_ID}, but got a string with length {len(event.event_id)} instead.",
+            f"{MAX_EVENT_ID}, but got a string with length {len(event_id)} instead.",
             code="string_above_max_length",
             param="event_id",
-            event_id=event.event_id[:MAX_EVENT_ID],
+            event_id=event_id[:MAX_EVENT_ID],
         )
+    match event:
+        case InputAudioAppend(audio=b""):
+            raise InvalidRequest(
+                not_audio("audio", "empty bytes"), param="audio", event_id=event_id
+            )
+        case SessionUpdate(session=settings) if _nested(settings, MAX_DEPTH):
+            raise _too_deep("session", event_id)
+        case ResponseCreate(response=params) if params is not None and _nested(params, MAX_DEPTH):
+            raise _too_deep("response", event_id)
     return event
 
 
-_AT = re.compile(r" - at `(?:key in )?\$\.?(?P<path>.*)`$")
-_MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$")
-_VALUE = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
-
-
-def explain(exc: msgspec.ValidationError, raw: bytes | str) -> InvalidRequest:
+def explain(
+    exc: msgspec.ValidationError, raw: bytes | str, events: Any = AnyClientEvent
+) -> InvalidRequest:
     """Turn a decoder's complaint into the wire's error: its code, its param, its event_id."""
-    envelope = _read_envelope(raw)
-    event_id = envelope.event_id if isinstance(envelope.event_id, str) else None
-    message, code, param = _translate(str(exc))
-    if param == "type":
-        message = _wrong_type(envelope.type)
-    return InvalidRequest(message, code=code, param=param, event_id=event_id)
-
-
-def _read_envelope(raw: bytes | str) -> Envelope:
     try:
-        return _envelope.decode(raw)
+        envelope = _envelope.decode(raw)
     except (msgspec.DecodeError, RecursionError):
-        return Envelope()
+        envelope = Envelope()
+    event_id = envelope.event_id[:MAX_EVENT_ID] if isinstance(envelope.event_id, str) else None
+    return refusal(str(exc), events, event_id, envelope.type)
 
 
-def _translate(complaint: str) -> tuple[str, str, str | None]:
-    at = _AT.search(complaint)
-    path = at["path"] if at else ""
-    reason = complaint[: at.start()] if at else complaint
-    if found := _MISSING.match(reason):
-        param = f"{path}.{found['field']}".lstrip(".")
-        if param == "type":
-            return "The 'type' field is missing.", "invalid_event", None
-        return f"Missing required parameter: '{param}'.", "missing_required_parameter", param
-    if found := _UNKNOWN.match(reason):
-        param = f"{path}.{found['field']}".lstrip(".")
-        return f"Unknown parameter: '{param}'.", "unknown_parameter", param
-    if not path:
-        return f"The event is not a JSON object: {reason}.", "invalid_event", None
-    if found := _VALUE.match(reason):
-        return f"Invalid value: {found['value']}. See the type of '{path}'.", "invalid_value", path
-    if reason == "Invalid base64 encoded string":
-        return (
-            f"Invalid '{path}'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) "
-            f"but got an invalid value.",
-            "invalid_value",
-            path,
-        )
-    code = "invalid_type" if ", got " in reason else "invalid_value"
-    return f"Invalid '{path}': {reason[0].lower()}{reason[1:]}.", code, path
+def _drop_nulls(node: Any, place: tuple[str, ...]) -> bool:
+    """Delete the null keys at a place; say whether there were any."""
+    step, *rest = place
+    if not rest:
+        if not isinstance(node, dict) or node.get(step, ...) is not None:
+            return False
+        del node[step]
+        return True
+    if step != "[]":
+        return isinstance(node, dict) and _drop_nulls(node.get(step), tuple(rest))
+    members = node if isinstance(node, list) else ()
+    return any([_drop_nulls(member, tuple(rest)) for member in members])
 
 
-def _wrong_type(given: object) -> str:
-    *most, last = (f"'{name}'" for name in CLIENT_TYPES)
-    return f"Invalid value: '{given}'. Supported values are: {', '.join(most)}, and {last}."
+_CONTAINERS = (dict, list, tuple, msgspec.Struct)
+
+
+def _nested(value: Any, levels: int) -> bool:
+    """Whether there are values deeper than so many levels inside."""
+    if isinstance(value, dict):
+        inner: Any = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    else:
+        inner = (getattr(value, field) for field in value.__struct_fields__)
+    inside = (one for one in inner if isinstance(one, _CONTAINERS))
+    return any(levels == 0 or _nested(one, levels - 1) for one in inside)
+
+
+def _too_deep(param: str, event_id: str | None) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid '{param}': nested too deeply. Expected at most {MAX_DEPTH} levels.",
+        param=param,
+        event_id=event_id,
+    )

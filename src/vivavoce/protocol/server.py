@@ -1,4 +1,4 @@
-"""Server events of GA Realtime, one Struct each, and their union."""
+"""Server events of GA Realtime, one Struct each, and the union of all of them."""
 
 from typing import Literal, TypeAlias
 
@@ -7,13 +7,22 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.items import Item
 from vivavoce.protocol.responses import DurationUsage, Response
+from vivavoce.protocol.server_call import DtmfReceived as DtmfReceived
+from vivavoce.protocol.server_call import OutputAudioCleared as OutputAudioCleared
+from vivavoce.protocol.server_call import OutputAudioStarted as OutputAudioStarted
+from vivavoce.protocol.server_call import OutputAudioStopped as OutputAudioStopped
+from vivavoce.protocol.server_event import ServerEvent as ServerEvent
+from vivavoce.protocol.server_mcp import McpArgumentsDelta as McpArgumentsDelta
+from vivavoce.protocol.server_mcp import McpArgumentsDone as McpArgumentsDone
+from vivavoce.protocol.server_mcp import McpCallCompleted as McpCallCompleted
+from vivavoce.protocol.server_mcp import McpCallEvent as McpCallEvent
+from vivavoce.protocol.server_mcp import McpCallFailed as McpCallFailed
+from vivavoce.protocol.server_mcp import McpCallInProgress as McpCallInProgress
+from vivavoce.protocol.server_mcp import McpListToolsCompleted as McpListToolsCompleted
+from vivavoce.protocol.server_mcp import McpListToolsEvent as McpListToolsEvent
+from vivavoce.protocol.server_mcp import McpListToolsFailed as McpListToolsFailed
+from vivavoce.protocol.server_mcp import McpListToolsInProgress as McpListToolsInProgress
 from vivavoce.protocol.session import SessionObject
-
-
-class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Something the server tells."""
-
-    event_id: str
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,27 +199,6 @@ class TimeoutTriggered(
     audio_end_ms: int
 
 
-class DtmfReceived(
-    msgspec.Struct, frozen=True, tag_field="type", tag="input_audio_buffer.dtmf_event_received"
-):
-    """A key of a telephone. The one event without an event_id."""
-
-    event: str
-    received_at: int  # unix seconds
-
-
-class OutputAudioStarted(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.started"):
-    response_id: str
-
-
-class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.stopped"):
-    response_id: str
-
-
-class OutputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.cleared"):
-    response_id: str
-
-
 class RateLimit(msgspec.Struct, frozen=True):
     name: Literal["requests", "tokens"]
     limit: int
@@ -320,58 +308,6 @@ class FunctionArgumentsDone(
     call_id: str
     name: str
     arguments: str
-
-
-class McpListToolsEvent(ServerEvent, frozen=True, kw_only=True):
-    item_id: str
-
-
-class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools.in_progress"):
-    """An MCP server is being asked for its tools."""
-
-
-class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):
-    """It answered."""
-
-
-class McpListToolsFailed(McpListToolsEvent, frozen=True, tag="mcp_list_tools.failed"):
-    """It did not."""
-
-
-class McpArgumentsDelta(
-    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"
-):
-    response_id: str
-    item_id: str
-    output_index: int
-    delta: str
-    obfuscation: str = ""
-
-
-class McpArgumentsDone(
-    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"
-):
-    response_id: str
-    item_id: str
-    output_index: int
-    arguments: str
-
-
-class McpCallEvent(ServerEvent, frozen=True, kw_only=True):
-    item_id: str
-    output_index: int
-
-
-class McpCallInProgress(McpCallEvent, frozen=True, tag="response.mcp_call.in_progress"):
-    """An MCP tool is being called."""
-
-
-class McpCallCompleted(McpCallEvent, frozen=True, tag="response.mcp_call.completed"):
-    """It answered."""
-
-
-class McpCallFailed(McpCallEvent, frozen=True, tag="response.mcp_call.failed"):
-    """It did not."""
 
 
 AnyServerEvent: TypeAlias = (
