@@ -1,0 +1,392 @@
+"""Fills the values of a function from the words of an utterance."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from vivavoce.engines.builtin.dates import find_day, find_time, is_day_word
+from vivavoce.engines.builtin.numbers import parse
+from vivavoce.engines.builtin.tools import ABSENT, Param, Tool, is_kind
+from vivavoce.engines.builtin.words import FUNCTION_WORDS, Utterance, stem, stems, word_set
+
+_PLACES = word_set(
+    "location city plac town country destination origin address where region area locat"
+)
+_PEOPLE = word_set(
+    "recipient contact person who guest attend attendee friend nam to caller customer"
+)
+_TEXTS = word_set("messag text content body not query question prompt descript task memo")
+_DAYS = word_set("dat day when datetim deadlin due start")
+_TIMES = word_set("tim hour when at start datetim")
+_SECONDS = {"second": 1, "minut": 60, "hour": 3600, "day": 86400, "week": 604800}
+_AFTER: dict[str, frozenset[str]] = {
+    "place": frozenset({"in", "for", "at", "near", "around", "to", "from", "of"}),
+    "origin": frozenset({"from"}),
+    "destination": frozenset({"to"}),
+    "person": frozenset({"to", "with", "for", "named", "called", "call", "text", "email", "tell"}),
+    "text": frozenset({"saying", "says", "that"}),
+}
+_BREAKS = word_set(
+    "at on in for to with from and or then is are please saying that right like outside now next"
+    " this by about will tonight tomorrow today i you me"
+)
+_ASKING = FUNCTION_WORDS | word_set(
+    "set get turn switch put add send make create start open find look search play book order buy"
+    " remind reminder remember schedule calculate compute check fetch tell show kindly"
+)
+_ON = word_set("on true yes enable enabled activate open start with")
+_OFF = word_set("off false no disable disabled deactivate close stop without not")
+_STATES = word_set("on enabl stat power activ pow turn_on is on valu")
+_EMAIL = re.compile(r"[\w.+-]{1,60}@[\w-]{1,60}(?:\.[\w-]{1,20}){1,4}")
+_TOLD = re.compile(r"\b(?:saying|says|that says|telling (?:him|her|them)(?: that)?)\s+(.+)", re.I)
+
+
+class Slots:
+    """One utterance being taken apart for one function. A word fills at most one value."""
+
+    def __init__(self, said: Utterance, tool: Tool, now: datetime) -> None:
+        self._said = said
+        self._tool = tool
+        self._now = now
+        self._free = [True] * len(said.words)
+        self._stems = tuple(stem(w) for w in said.words)
+
+    def fill(self, params: Sequence[Param]) -> dict[str, Any]:
+        """The values that the words give; a parameter they say nothing about is left out."""
+        order = sorted(params, key=self._rank)
+        given = {p.name: value for p in order if (value := self._value(p)) is not ABSENT}
+        return {p.name: given[p.name] for p in params if p.name in given}
+
+    def _rank(self, param: Param) -> tuple[int, bool]:
+        """Sure things first: what is left over is free text."""
+        kinds = {"boolean": 1, "integer": 3, "number": 3, "object": 5, "array": 6}
+        role = _role(param)
+        if param.enum:
+            return 0, not param.required
+        if param.kind == "string":
+            roles = {"format": 0, "day": 2, "time": 2, "text": 4, "origin": 5, "destination": 5}
+            return roles.get(role, 6 if role in ("place", "person") else 7), not param.required
+        return kinds.get(param.kind, 7), not param.required
+
+    def _value(self, param: Param) -> Any:
+        if param.enum:
+            return self._choice(param)
+        match param.kind:
+            case "boolean":
+                return self._flag(param)
+            case "integer" | "number":
+                return self._number(param)
+            case "array":
+                return self._many(param)
+            case "object":
+                fields = self.fill(param.fields)
+                whole = all(f.name in fields for f in param.fields if f.required)
+                return fields if fields and whole else ABSENT
+            case "string":
+                return self._string(param)
+            case _:
+                return ABSENT
+
+    def _choices(self, param: Param) -> list[tuple[int, int, Any]]:
+        """Where the words name values of an enum: start, length, value; the longest first."""
+        found = []
+        for value in param.enum:
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                continue
+            wanted = stems(str(value)[:60])
+            if not wanted or (wanted[0] in FUNCTION_WORDS - {"no"} and len(wanted) == 1):
+                continue
+            for at in range(len(self._stems) - len(wanted) + 1):
+                if self._stems[at : at + len(wanted)] == wanted:
+                    found.append((at, len(wanted), value))
+            if isinstance(value, int | float) and abs(value) < 1e15:
+                for at in range(len(self._stems)):
+                    number = parse(self._said.words, at)
+                    if number is not None and float(number[0]) == value:
+                        found.append((at, number[1] - at, value))
+        return sorted(found, key=lambda f: -f[1])
+
+    def _choice(self, param: Param) -> Any:
+        if len(param.enum) == 1 and param.required:
+            return param.enum[0]
+        for at, length, value in self._choices(param):
+            if self._take(at, at + length):
+                return value
+        return ABSENT
+
+    def _flag(self, param: Param) -> Any:
+        for at, this in enumerate(self._said.words):
+            if not self._free[at] or this not in _ON | _OFF:
+                continue
+            near = set(self._stems[max(0, at - 2) : at + 4])
+            if set(param.words) & (_STATES | near) - FUNCTION_WORDS or set(param.words) <= {"on"}:
+                # "turn on the light": the word belongs to the function's name as well
+                return this in _ON
+        wanted = [w for w in param.words if w not in FUNCTION_WORDS]
+        if wanted and all(w in self._stems for w in wanted):
+            return True
+        return ABSENT
+
+    def _number(self, param: Param) -> Any:
+        best: tuple[int, int, int, Fraction] | None = None
+        at = 0
+        while at < len(self._said.words):
+            found = parse(self._said.words, at) if self._free[at] else None
+            if found is None:
+                at += 1
+                continue
+            value, end = found
+            after = self._stems[end : end + 2]
+            before = self._stems[max(0, at - 3) : at]
+            seconds = _SECONDS.get(after[0] if after else "", 0)
+            unit = next((u for w in param.words if (u := _SECONDS.get(w))), 0) or next(
+                (u for w in param.hint if (u := _SECONDS.get(w))), 0
+            )
+            if unit and seconds:
+                value, end = self._duration(at, unit)
+                rank = 3
+            else:
+                named = set(param.words) & set(after + before)
+                rank = 2 if named else 1 if set(param.hint) & set(after[:1]) else 0
+            if best is None or rank > best[0]:
+                best = (rank, at, end, value)
+            at = end
+        if best is None:
+            return ABSENT
+        self._take(best[1], best[2])
+        return _json_number(best[3], param.kind)
+
+    def _duration(self, at: int, unit: int) -> tuple[Fraction, int]:
+        """`one minute and thirty seconds` in the unit that is wanted."""
+        total = Fraction(0)
+        end = at
+        while (found := parse(self._said.words, at)) is not None:
+            seconds = _SECONDS.get(self._stems[found[1]], 0) if found[1] < len(self._stems) else 0
+            if not seconds:
+                break
+            total, end = total + found[0] * seconds, found[1] + 1
+            at = end + (self._said.words[end : end + 1] == ("and",))
+        return total / unit, end
+
+    def _many(self, param: Param) -> Any:
+        item = param.item
+        if item is None:
+            return ABSENT
+        if item.enum:
+            chosen = sorted(self._choices(item), key=lambda f: f[0])
+            kept = dict.fromkeys(v for at, n, v in chosen if self._take(at, at + n))
+            return list(kept) or ABSENT
+        if item.kind in ("integer", "number"):
+            numbers: list[int | float] = []
+            while len(numbers) < 50 and (value := self._number(item)) is not ABSENT:
+                numbers.append(value)
+            return numbers or ABSENT
+        if item.kind != "string":
+            value = self._value(item)
+            return ABSENT if value is ABSENT else [value]
+        text = self._string(param)
+        if text is ABSENT:
+            return ABSENT
+        parts = re.split(r"\band\b|,", text)
+        return [_named(p.strip(), _role(item)) for p in parts if p.strip()] or ABSENT
+
+    def _string(self, param: Param) -> Any:
+        role = _role(param)
+        if role == "format":
+            found = _EMAIL.search(self._said.text)
+            return found[0] if found else ABSENT
+        if role in ("day", "time"):
+            return self._moment(param, role)
+        if role == "text" and (told := _TOLD.search(self._said.text)):
+            words = Utterance.of(told[1]).words
+            self._take(len(self._stems) - len(words), len(self._stems))
+            return told[1].rstrip(".!?")
+        if (named := self._after_own_name(param)) is not ABSENT:
+            return named
+        if role in _AFTER and role != "text":
+            found_after = self._after(_AFTER[role])
+            if found_after is not None or role in ("origin", "destination"):
+                return _named(found_after, role) if found_after else ABSENT
+        return self._rest(role)
+
+    def _moment(self, param: Param, role: str) -> Any:
+        day = find_day(self._said.words, self._now.date())
+        clock = find_time(self._said.words)
+        spans = [s for s in (day, clock) if s is not None]
+        wants_day = set(param.words) & _DAYS and not set(param.words) & {"tim"}
+        if param.format == "date-time" and spans:
+            moment = self._now.replace(second=0, microsecond=0)
+            if clock is not None:
+                moment = moment.replace(hour=clock[2].hour, minute=clock[2].minute)
+            if day is not None:
+                moment = moment.replace(year=day[2].year, month=day[2].month, day=day[2].day)
+            for span in spans:
+                self._take(span[0], span[1])
+            return moment.isoformat()
+        iso = {"iso", "yyyy"} & set(param.hint) or param.format
+        if wants_day and day is not None:
+            self._take(day[0], day[1])
+            if param.format == "date" or iso:
+                return day[2].isoformat()
+            return self._said.part(day[0], day[1])
+        if clock is not None and role == "time":
+            self._take(clock[0], clock[1])
+            if param.format == "time" or iso or "hh" in param.hint:
+                return clock[2].strftime("%H:%M:%S" if param.format == "time" else "%H:%M")
+            return self._said.part(clock[0], clock[1])
+        if day is not None:
+            self._take(day[0], day[1])
+            return self._said.part(day[0], day[1])
+        return ABSENT
+
+    def _after_own_name(self, param: Param) -> Any:
+        """`the title is groceries`, `title groceries`, `with the subject of hello`."""
+        wanted = [w for w in param.words if w not in FUNCTION_WORDS and w not in self._tool.stems]
+        for at, this in enumerate(self._stems):
+            if this in wanted and self._free[at]:
+                start = at + 1
+                while start < len(self._stems) and self._said.words[start] in (
+                    "is",
+                    "of",
+                    "as",
+                    "to",
+                ):
+                    start += 1
+                end = self._run(start, limit=6)
+                if start < end and start > at + 1:
+                    self._take(start, end)
+                    return _named(self._said.part(start, end), _role(param))
+        return ABSENT
+
+    def _after(self, prepositions: frozenset[str]) -> str | None:
+        for at, this in enumerate(self._said.words):
+            if this not in prepositions:
+                continue
+            start = at + 1
+            while start < len(self._stems) and self._said.words[start] in ("the", "a", "my"):
+                start += 1
+            end = self._run(start, limit=4)
+            if end > start and self._stems[start] not in self._tool.stems:
+                self._take(start, end)
+                return self._said.part(start, end)
+        return None
+
+    def _run(self, start: int, limit: int) -> int:
+        """The end of the run of free words from `start` that may belong to one name."""
+        end = start
+        while end < min(len(self._stems), start + limit):
+            this = self._said.words[end]
+            if not self._free[end] or this in _BREAKS or is_day_word(this) or not this[0].isalnum():
+                break
+            if parse(self._said.words, end) is not None and end > start:
+                break
+            end += 1
+        return end
+
+    def _rest(self, role: str) -> Any:
+        """The longest run of words that nothing else has claimed, without the asking ones."""
+        best = (0, 0)
+        at = 0
+        while at < len(self._stems):
+            while at < len(self._stems) and (not self._free[at] or self._asks(at)):
+                at += 1
+            end = at
+            while end < len(self._stems) and self._free[end] and not self._stops(at, end, role):
+                end += 1
+            stop = end
+            while stop > at and self._trails(stop - 1, role):
+                stop -= 1
+            if stop - at > best[1] - best[0]:
+                best = (at, stop)
+            at = max(end, at + 1)
+        start, stop = best
+        if start == stop or (role in ("place", "person") and stop - start > 4):
+            return ABSENT
+        self._take(start, stop)
+        return _named(self._said.part(start, stop), role)
+
+    def _stops(self, start: int, at: int, role: str) -> bool:
+        """A name ends at a preposition, a thing at "to the list"."""
+        this = self._said.words[at]
+        if role not in ("text", "other"):
+            return this in _BREAKS and this != "and"
+        following = self._said.words[at + 1 : at + 2]
+        thing_ends = this in ("to", "from", "on") and following in (("the",), ("my",), ("our",))
+        return role == "other" and at > start and thing_ends
+
+    def _trails(self, at: int, role: str) -> bool:
+        polite = self._said.words[at] in ("please", "and", "for", "me", "now", "the")
+        return polite or (role != "text" and self._asks(at))
+
+    def _asks(self, at: int) -> bool:
+        own = self._stems[at] in self._tool.stems or self._said.words[at] in _ASKING
+        return own or self._said.words[at] in ("outside", "today", "tonight", "tomorrow", "like")
+
+    def _take(self, start: int, end: int) -> bool:
+        if not all(self._free[start:end]):
+            return False
+        self._free[start:end] = [False] * (end - start)
+        return True
+
+
+def _role(param: Param) -> str:
+    """What a string is for, by its format, its name, or what is said about it."""
+    if param.format == "email" or "email" in param.words:
+        return "format"
+    if param.format in ("date", "date-time", "time"):
+        return "time" if param.format != "date" else "day"
+    words = set(param.words)
+    travels = words != {"to"} or bool(set(param.hint) & _PLACES)
+    if travels and words & {"origin", "from"}:
+        return "origin"
+    if travels and words & {"destination", "to"} and "recipient" not in words:
+        return "destination"
+    for role, group in (
+        ("place", _PLACES),
+        ("text", _TEXTS),
+        ("time", _TIMES),
+        ("day", _DAYS),
+        ("person", _PEOPLE),
+    ):
+        if words & group and not (role == "person" and len(words) > 1):
+            return role
+    return "place" if set(param.hint) & _PLACES - {"where", "area"} else "other"
+
+
+def _named(text: str, role: str) -> str:
+    """Proper nouns get the capitals that a recogniser does not give."""
+    if role not in ("place", "person", "origin", "destination") or not text.islower():
+        return text
+    small = {"of", "the", "de", "and", "la", "upon"}
+    return " ".join(w if w in small and i else w.capitalize() for i, w in enumerate(text.split()))
+
+
+def _json_number(value: Fraction, kind: str) -> int | float:
+    if kind == "integer" or value.denominator == 1:
+        return round(value)
+    return float(value)
+
+
+def stand_in(param: Param, rest: str) -> Any:
+    """The best value for a required parameter that the words say nothing about."""
+    if param.enum:
+        return param.default if param.default in param.enum else param.enum[0]
+    if param.default is not ABSENT and is_kind(param.default, param.kind):
+        return param.default
+    match param.kind:
+        case "integer":
+            return int(-(-(param.lowest or 0) // 1))
+        case "number":
+            return param.lowest or 0
+        case "boolean":
+            return False
+        case "array":
+            return []
+        case "object":
+            return {f.name: stand_in(f, rest) for f in param.fields if f.required}
+        case "null":
+            return None
+        case _:
+            return rest
