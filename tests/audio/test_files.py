@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import wave
 from io import BytesIO
 from pathlib import Path
@@ -151,3 +153,9 @@ def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path: Pa
     with pytest.raises(AudioError, match=r"^taken\.wav cannot be written: Is a directory"):
         write_wav(taken, b"")
     assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_pyav_is_not_loaded_before_a_file_is_read() -> None:
+    program = "import sys, vivavoce.audio.files; print('av' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
