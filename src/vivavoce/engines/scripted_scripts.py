@@ -1,0 +1,153 @@
+"""What the scripted engines are told to play: their settings, as they stand in vivavoce.toml.
+
+[stt.scripted]
+transcripts = ["hello there", {text = "what is the weather", delay_seconds = 0.2}]
+
+[llm.scripted]
+answers = [{text = "One moment.", calls = [{name = "weather", arguments = {city = "Rome"}}]}]
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from vivavoce.engines.base import ChatUsage
+
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Hertz: TypeAlias = Annotated[int, msgspec.Meta(ge=1000, le=192_000)]
+Likelihood: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+OPENAI_VOICES = (
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "fable",
+    "marin",
+    "nova",
+    "onyx",
+    "sage",
+    "shimmer",
+    "verse",
+)
+
+
+class VADScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Speech is whatever is loud."""
+
+    level: Likelihood = 0.05
+    """A window with a sample beyond this, of a full scale of 1, is speech."""
+    window_samples: Annotated[int, msgspec.Meta(ge=1)] = 512
+    sample_rate: Hertz = 16_000
+
+
+class TurnScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How likely which words are a finished turn."""
+
+    table: dict[str, Likelihood] = {}
+    """Text, without white space around it, to likelihood."""
+    default: Likelihood = 0.5
+    """Of any other text."""
+    delay_seconds: Seconds = 0.0
+
+
+class Utterance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is heard in one stretch of audio, and how it is told."""
+
+    text: str = ""
+    delay_seconds: Seconds = 0.0
+    """From the end of the audio to the final transcript, or to the error."""
+    partials: bool = False
+    """One more word is told for each `word_ms` of audio; all but the newest are stable."""
+    error: str | None = None
+    """Fail with this EngineError instead of a final."""
+    stall: bool = False
+    """Never give a final."""
+
+
+class STTScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is heard, in the order in which the audio begins, whoever speaks."""
+
+    transcripts: Annotated[tuple[str | Utterance, ...], msgspec.Meta(min_length=1)] = ("hello",)
+    repeat: bool = True
+    """Begin again after the last one. Else that is an EngineError."""
+    hears_silence: bool = True
+    """Audio of nothing but zeros takes the next transcript, too. Else it is "" and takes none."""
+    word_ms: Milliseconds = 300
+    """Audio for one word of a partial transcript."""
+    word_times: bool = False
+    """Whether transcripts come with their words, each `word_ms` long or less."""
+    sample_rate: Hertz = 16_000
+
+
+class ScriptedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function call in an answer."""
+
+    name: str
+    arguments: dict[str, Any] | str = {}
+    """A text goes out as it is, JSON or not."""
+    call_id: str = ""
+    """"": call_7, if it is the seventh call in the engine's life."""
+
+
+class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One answer, and how it comes. A word counts as a token."""
+
+    text: str = ""
+    calls: tuple[ScriptedCall, ...] = ()
+    """Made after the text."""
+    first_token_seconds: Seconds = 0.0
+    tokens_per_second: Rate = 0.0
+    """0: all at once."""
+    chunk: Literal["word", "all"] = "word"
+    """How much text one delta holds. "all" does not wait for tokens_per_second."""
+    error: str | None = None
+    """Fail with this EngineError after `fail_after_words`."""
+    stall: bool = False
+    """Go on no more after `fail_after_words`, and never end."""
+    fail_after_words: Count = 0
+    reason: Literal["stop", "length", "content_filter"] = "stop"
+    usage: ChatUsage | None = None
+    echo: bool = False
+    """Say what the user said last, after `text`."""
+
+
+class LLMScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is answered, in the order of the requests, whatever they are."""
+
+    answers: Annotated[tuple[str | ScriptedAnswer, ...], msgspec.Meta(min_length=1)] = (
+        "Hello! This answer stands in a script.",
+    )
+    repeat: bool = True
+    """Begin again after the last one. Else that is an EngineError."""
+    sees: bool = True
+
+
+class TTSScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A hum as long as the text, one pitch a voice."""
+
+    ms_per_character: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    sample_rate: Hertz = 24_000
+    chunk_ms: Milliseconds = 40
+    first_audio_seconds: Seconds = 0.0
+    realtime_factor: Rate = 0.0
+    """Seconds it takes to make one second of audio. 0: all at once; 1: as fast as it is heard."""
+    marks: bool = True
+    """Whether each word comes with its place in the audio."""
+    fail_on: str = ""
+    """A text that holds this fails with an EngineError, after `fail_after_ms` of audio."""
+    stall_on: str = ""
+    """A text that holds this goes on no more, and never ends, after `fail_after_ms` of audio."""
+    fail_after_ms: Count = 0
+    voices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = OPENAI_VOICES
+    default_voice: str = ""
+    """"": the first of `voices`."""
+
+    def __post_init__(self) -> None:
+        if self.default_voice and self.default_voice not in self.voices:
+            raise ValueError(f"default_voice {self.default_voice!r} is not one of voices")
