@@ -1,0 +1,165 @@
+"""What the world tells a session. Names are facts, in the past tense."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.client import AnyClientEvent
+
+Stage: TypeAlias = Literal["stt", "llm", "tts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The client sent an event."""
+
+    event: AnyClientEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """The client sent something that is no event."""
+
+    problem: InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The answer to Judge: a probability of speech for each window from position `at` on."""
+
+    at: int
+    speech: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """The answer to Assess: how likely it is, 0..1, that these words were all."""
+
+    item_id: str
+    likelihood: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """All words of an item so far; the first `stable` characters stay, all of them once final."""
+
+    item_id: str
+    text: str
+    stable: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The words of an item will not come."""
+
+    item_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """The answer's text grew. Of a spoken answer: this much is on its way to the voice."""
+
+    response_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The model began to call a function; `index` tells the calls of an answer apart."""
+
+    response_id: str
+    index: int
+    call_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Argued:
+    """The arguments of a call, JSON text, grew."""
+
+    response_id: str
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What the model counted."""
+
+    input: int
+    output: int
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """The model has said all it will; sound may still come."""
+
+    response_id: str
+    reason: Literal["stop", "length", "content_filter"]
+    tokens: Tokens | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """Text, with the space that follows, whose sound begins at sample `at` of the answer."""
+
+    text: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spoke:
+    """The answer grew by a piece of sound: 16-bit mono PCM at 24 kHz, and words that begin."""
+
+    response_id: str
+    audio: bytes
+    words: tuple[SpokenWord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer is complete."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The answer broke off, and where."""
+
+    response_id: str
+    stage: Stage
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The deadline asked for has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server shuts down: finish what is under way, begin nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The client is gone."""
+
+
+AnswerFact: TypeAlias = Thought | Called | Argued | Concluded | Spoke | Ended | Failed
+Fact: TypeAlias = (
+    Received
+    | Garbled
+    | Judged
+    | Assessed
+    | Transcribed
+    | Unheard
+    | AnswerFact
+    | Woken
+    | Draining
+    | Left
+)

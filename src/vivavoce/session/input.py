@@ -1,0 +1,115 @@
+"""The input audio buffer. Positions count samples, at 24 kHz, since the session began."""
+
+from dataclasses import dataclass
+
+from vivavoce.audio.formats import RATE, Decoder, Format
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.client import InputAudioAppend
+
+BYTES_PER_SAMPLE = 2
+HALF_SAMPLE_SECONDS = 1.0
+
+
+def to_ms(samples: int) -> int:
+    """Whole milliseconds of so many samples."""
+    return samples * 1000 // RATE
+
+
+def to_samples(ms: int) -> int:
+    """Samples of so many milliseconds."""
+    return ms * RATE // 1000
+
+
+class InputBuffer:
+    """Sound that has come and is not part of an item yet: [start, end)."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self._pcm = bytearray()
+
+    @property
+    def end(self) -> int:
+        """All sound that has come in this session, in samples."""
+        return self.start + len(self._pcm) // BYTES_PER_SAMPLE
+
+    def __len__(self) -> int:
+        return len(self._pcm) // BYTES_PER_SAMPLE
+
+    def append(self, pcm: bytes) -> None:
+        self._pcm += pcm
+
+    def read(self, begin: int, end: int) -> bytes:
+        """The sound in [begin, end), as far as it is still here."""
+        first = max(0, begin - self.start) * BYTES_PER_SAMPLE
+        return bytes(self._pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
+
+    def forget(self, before: int) -> None:
+        """Drop what came before that position."""
+        if before > self.start:
+            del self._pcm[: (before - self.start) * BYTES_PER_SAMPLE]
+            self.start = before
+
+    def cut(self, end: int) -> bytes:
+        """Take out all up to that position."""
+        taken = self.read(self.start, end)
+        self.forget(end)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class HalfSample:
+    """Half a sample waits for its other half: the append that left it, and until when."""
+
+    event_id: str | None
+    deadline: float
+
+    @property
+    def problem(self) -> InvalidRequest:
+        return InvalidRequest(
+            "Invalid 'audio': an odd number of bytes, and no more came. 16-bit PCM has two bytes "
+            "a sample; the last byte was dropped.",
+            param="audio",
+            event_id=self.event_id,
+        )
+
+
+class Intake:
+    """What the client sends, from the wire's format into the buffer.
+
+    An odd byte is half a sample. It is carried over to the next append; only when nothing
+    completes it within a second, or at a commit, is it an error.
+    """
+
+    def __init__(self, *, longest: int) -> None:
+        self.buffer = InputBuffer()
+        self.half: HalfSample | None = None
+        self.longest = longest
+        self._format: Format = "audio/pcm"
+        self._decoder = Decoder("audio/pcm")
+
+    def adopt(self, format_: Format) -> None:
+        """From now on the client sends that format."""
+        if format_ != self._format:
+            self._format = format_
+            self._decoder = Decoder(format_)
+            self.half = None
+
+    def append(self, event: InputAudioAppend, now: float) -> None:
+        """Take in sound. Raises InvalidRequest when there is no room for it."""
+        if len(self.buffer) > self.longest:
+            raise InvalidRequest(
+                f"The input audio buffer is full: it holds {to_ms(len(self.buffer))}ms of the "
+                f"{to_ms(self.longest)}ms it may. Commit or clear it.",
+                code="input_audio_buffer_full",
+                param="audio",
+            )
+        self.buffer.append(self._decoder.feed(event.audio))
+        self.half = None
+        if self._decoder.carrying:
+            self.half = HalfSample(event.event_id, now + HALF_SAMPLE_SECONDS)
+
+    def drop_half(self) -> HalfSample | None:
+        """Forget half a sample; return it if there was one."""
+        half, self.half = self.half, None
+        self._decoder.drop_half()
+        return half

@@ -1,0 +1,247 @@
+"""The user's side of a session: sound comes in, turns come out.
+
+Rules:
+1. Sound is judged only under turn detection, in whole windows, and written down as it is judged,
+   so that a recording sent at once gives the same items as one spoken live.
+2. Without turn detection every sound is written down as it comes; the client says what is a turn.
+3. An item's id is the same from the first event about it to the last.
+4. Outside a turn only the prefix is kept: silence does not grow.
+"""
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.client import InputAudioAppend
+from vivavoce.protocol.items import InputAudio, Message
+from vivavoce.protocol.server import (
+    InputAudioCleared,
+    InputAudioCommitted,
+    ItemAdded,
+    ItemDone,
+    SpeechStarted,
+    SpeechStopped,
+    TimeoutTriggered,
+)
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Assess, Judge
+from vivavoce.session.facts import Judged
+from vivavoce.session.hearing import Hearing, language_of
+from vivavoce.session.input import BYTES_PER_SAMPLE, Intake, to_ms, to_samples
+from vivavoce.session.options import Options
+from vivavoce.session.outbox import Outbox
+from vivavoce.session.turns import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
+
+SHORTEST_COMMIT_MS = 100
+MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
+
+
+class Listening:
+    """Owns the input buffer and the turn detector."""
+
+    def __init__(
+        self,
+        options: Options,
+        conversation: Conversation,
+        hearing: Hearing,
+        outbox: Outbox,
+        *,
+        max_buffer_seconds: float,
+    ) -> None:
+        self._options = options
+        self._conversation = conversation
+        self._hearing = hearing
+        self._outbox = outbox
+        self._intake = Intake(longest=to_samples(int(max_buffer_seconds * 1000)))
+        self._buffer = self._intake.buffer
+        self._detector: TurnDetector | None = None
+        self._item_id = outbox.ids.next("item")
+        self._asked = 0  # the position up to which sound was given to the judge
+        self._judged = 0  # ... and up to which its verdict is in
+        self._fed = 0  # ... and up to which it was written down
+        self._assessed: str | None = None  # the words last asked about in this pause
+        self.adopt()
+
+    @property
+    def position(self) -> int:
+        """All sound that came in this session, in samples."""
+        return self._buffer.end
+
+    @property
+    def speaking(self) -> bool:
+        return self._detector is not None and self._detector.speaking
+
+    @property
+    def deadline(self) -> float:
+        """When half a sample has waited for long enough."""
+        return self._intake.half.deadline if self._intake.half else float("inf")
+
+    def adopt(self) -> None:
+        """Take up changed settings. A turn under way goes on where that is possible."""
+        self._intake.adopt(self._options.input_format)
+        wanted = self._options.turn_detection
+        if wanted is None:
+            self._detector = None
+        elif self._detector is None:
+            self._detector = TurnDetector(wanted)
+            self._skip()
+        else:
+            self._detector.adopt(wanted)
+
+    def append(self, event: InputAudioAppend, now: float) -> None:
+        """Take in sound. Raises InvalidRequest when there is no room for it."""
+        self._intake.append(event, now)
+        if self._detector is None:
+            self._begin_writing_down()
+            self._feed(self._buffer.end)
+        elif windows := (self._buffer.end - self._asked) // WINDOW:
+            upto = self._asked + windows * WINDOW
+            self._outbox.order(Judge(self._asked, self._buffer.read(self._asked, upto)))
+            self._asked = upto
+
+    def woken(self, now: float) -> None:
+        """Report half a sample that nothing completed."""
+        if self.deadline <= now:
+            self._report_half()
+
+    def judge(self, fact: Judged, n: int) -> Edge | None:
+        """Take the verdict on window `n` of a fact. After the last one call catch_up()."""
+        at = fact.at + n * WINDOW
+        if self._detector is None or at != self._judged:  # of a time before a clear or a commit
+            return None
+        self._judged = at + WINDOW
+        match self._detector.feed(at, fact.speech[n]):
+            case Edge.STARTED:
+                self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+                return Edge.STARTED
+            case Edge.STOPPED:
+                return Edge.STOPPED
+        if self._detector.speaking and len(self._buffer) > self._intake.longest:
+            self._detector.reset()  # whoever speaks for that long is heard in pieces
+            return Edge.STOPPED
+        return None
+
+    def catch_up(self) -> None:
+        """Write down what was judged, or let it go."""
+        if self._detector is None:
+            return
+        if self._detector.speaking:
+            self._feed(self._judged)
+            self._assess()
+        else:
+            self._buffer.forget(self._judged - self._detector.prefix - MARGIN)
+
+    def heard_more(self, item_id: str) -> None:
+        """More words of an item are known: they may sound finished now."""
+        if item_id == self._item_id:
+            self._assess()
+
+    def assessed(self, item_id: str, likelihood: float) -> Edge | None:
+        """Take a judgement on how finished the words sound."""
+        if self._detector is None or item_id != self._item_id:
+            return None
+        self._detector.believe(likelihood)
+        return self._detector.settle()
+
+    def end_turn(self, now: float) -> None:
+        """The user has stopped: after Edge.STOPPED, nothing else."""
+        self._outbox.send(
+            SpeechStopped(
+                event_id=self._outbox.event_id(),
+                item_id=self._item_id,
+                audio_end_ms=to_ms(self._judged),
+            )
+        )
+        self._commit(self._judged, now)
+
+    def commit(self, now: float) -> None:
+        """The client says that this was a turn. Raises InvalidRequest when it is too short."""
+        self._report_half()
+        if len(self._buffer) < to_samples(SHORTEST_COMMIT_MS):
+            has = len(self._buffer) / to_samples(1)
+            raise InvalidRequest(
+                f"Error committing input audio buffer: buffer too small. Expected at least "
+                f"{SHORTEST_COMMIT_MS}ms of audio, but buffer only has {has:.2f}ms of audio.",
+                code="input_audio_buffer_commit_empty",
+            )
+        self._begin_writing_down()
+        self._commit(self._buffer.end, now)
+        self._skip()
+
+    def clear(self) -> None:
+        """Forget what came and was not committed."""
+        self._hearing.forget(self._item_id)
+        self._intake.drop_half()
+        self._buffer.forget(self._buffer.end)
+        self._item_id = self._outbox.ids.next("item")
+        self._skip()
+        self._outbox.send(InputAudioCleared(event_id=self._outbox.event_id()))
+
+    def time_out(self, silent_ms: int) -> None:
+        """Nobody has spoken for so long: the silence becomes an item."""
+        self._outbox.send(
+            TimeoutTriggered(
+                event_id=self._outbox.event_id(),
+                item_id=self._item_id,
+                audio_start_ms=max(0, to_ms(self._buffer.end) - silent_ms),
+                audio_end_ms=to_ms(self._buffer.end),
+            )
+        )
+        self._hearing.forget(self._item_id)
+        self._add(self._buffer.cut(self._buffer.end), words={0: ""})
+        self._skip()
+
+    def _start(self, start: int) -> None:
+        self._buffer.forget(start)
+        self._outbox.send(
+            SpeechStarted(
+                event_id=self._outbox.event_id(), item_id=self._item_id, audio_start_ms=to_ms(start)
+            )
+        )
+        self._begin_writing_down()
+
+    def _begin_writing_down(self) -> None:
+        if not self._hearing.pending(self._item_id):
+            self._fed = self._buffer.start
+            self._hearing.begin(self._item_id, self._options)
+
+    def _feed(self, upto: int) -> None:
+        self._hearing.feed(self._item_id, self._buffer.read(self._fed, upto))
+        self._fed = max(self._fed, upto)
+
+    def _commit(self, upto: int, now: float) -> None:
+        self._feed(upto)
+        self._hearing.finish(self._item_id, now)
+        self._add(self._buffer.cut(upto), words={})
+
+    def _add(self, pcm: bytes, words: dict[int, str]) -> None:
+        item_id, self._item_id = self._item_id, self._outbox.ids.next("item")
+        self._assessed = None
+        item = Message(id=item_id, role="user", content=(InputAudio(),))
+        entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
+        previous = self._conversation.add(entry)
+        new_id = self._outbox.event_id
+        self._outbox.send(
+            InputAudioCommitted(event_id=new_id(), previous_item_id=previous, item_id=item_id)
+        )
+        self._outbox.send(ItemAdded(event_id=new_id(), previous_item_id=previous, item=item))
+        self._outbox.send(ItemDone(event_id=new_id(), previous_item_id=previous, item=item))
+
+    def _assess(self) -> None:
+        if self._detector is None or not self._detector.asks:
+            self._assessed = None
+            return
+        text = self._hearing.text(self._item_id)
+        if text != self._assessed:
+            self._assessed = text
+            self._outbox.order(Assess(self._item_id, text, language_of(self._options)))
+
+    def _report_half(self) -> None:
+        if half := self._intake.drop_half():
+            problem = half.problem
+            self._outbox.error(
+                problem.message, code=problem.code, param=problem.param, cause=problem.event_id
+            )
+
+    def _skip(self) -> None:
+        """Whatever came so far is no longer waited for."""
+        self._asked = self._judged = self._buffer.end
+        if self._detector:
+            self._detector.reset()

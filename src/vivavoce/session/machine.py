@@ -1,0 +1,365 @@
+"""A session's whole behaviour. No I/O, no clock, no chance: facts in, effects out."""
+
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import msgspec
+
+from vivavoce.audio.formats import RATE, encode
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol import client as asks
+from vivavoce.protocol import server as says
+from vivavoce.protocol.items import FunctionCallOutput, InputAudio, Item, Message, OutputAudio
+from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.session import ServerVad, SessionObject
+from vivavoce.session.answering import STAGES, Answering
+from vivavoce.session.conversation import Conversation, SavedEntry
+from vivavoce.session.drafts import entry_of
+from vivavoce.session.effects import Close, Effect, Forget
+from vivavoce.session.facts import (
+    Argued,
+    Assessed,
+    Called,
+    Concluded,
+    Draining,
+    Ended,
+    Fact,
+    Failed,
+    Garbled,
+    Judged,
+    Left,
+    Received,
+    Spoke,
+    Thought,
+    Transcribed,
+    Unheard,
+    Woken,
+)
+from vivavoce.session.hearing import Hearing
+from vivavoce.session.listening import Listening
+from vivavoce.session.options import Offer, Options
+from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.turns import Edge
+from vivavoce.session.usage import Tally
+
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much. Seconds; 0 for idle_seconds means never."""
+
+    max_seconds: float = 3600.0
+    """A session ends after that."""
+    idle_seconds: float = 0.0
+    """A session of which nothing has come for so long ends."""
+    stall_seconds: float = 10.0
+    """A response or transcription of which nothing has come for so long is given up."""
+    max_buffer_seconds: float = 600.0
+    """Most sound in the input buffer, and so in one item."""
+    kept_audio_seconds: float = 600.0
+    """Sound of items that can still be retrieved; older sound goes first."""
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """A session between two turns, as it is written down."""
+
+    session: SessionObject
+    entries: tuple[SavedEntry, ...]
+
+
+class Session:
+    """One conversation.
+
+    Perform the effects of begin() and of each handle() in order; then arm a timer for `deadline`
+    and feed Woken when it fires. After Close, feed nothing more. A session is a pure function of
+    what it is given: the same facts at the same times give the same effects.
+    """
+
+    def __init__(
+        self,
+        opening: SessionObject,
+        offer: Offer,
+        limits: Limits,
+        *,
+        salt: str,
+        now: float,
+        entries: tuple[SavedEntry, ...] = (),
+    ) -> None:
+        self.tally = Tally()
+        self._outbox = Outbox(Ids(salt))
+        self._options = Options(opening, offer)
+        self._limits = limits
+        kept = int(limits.kept_audio_seconds) * 2 * RATE
+        self._conversation = Conversation(kept_bytes=kept)
+        self._conversation.load(entries)
+        self._hearing = Hearing(self._outbox, self.tally, stall_seconds=limits.stall_seconds)
+        self._listening = Listening(
+            self._options,
+            self._conversation,
+            self._hearing,
+            self._outbox,
+            max_buffer_seconds=limits.max_buffer_seconds,
+        )
+        self._answering = Answering(
+            self._options,
+            self._conversation,
+            self._hearing,
+            self._outbox,
+            self.tally,
+            stall_seconds=limits.stall_seconds,
+        )
+        self._expires_at = now + limits.max_seconds
+        self._seen_at = now
+        self._state: Literal["open", "draining", "closed"] = "open"
+
+    @property
+    def deadline(self) -> float:
+        """When to feed Woken, if nothing else comes before."""
+        return min(
+            self._expires_at,
+            self._idle_at,
+            self._quiet_until,
+            self._listening.deadline,
+            self._hearing.deadline,
+            self._answering.deadline,
+        )
+
+    def begin(self) -> list[Effect]:
+        """Greet the client."""
+        self._outbox.send(
+            says.SessionCreated(event_id=self._outbox.event_id(), session=self._options.session)
+        )
+        return self._outbox.drain()
+
+    def handle(self, fact: Fact, now: float) -> list[Effect]:
+        """Take a fact; return what is to be done about it. After Close: nothing."""
+        if self._state != "closed":
+            self._take(fact, now)
+        if self._state != "closed":
+            self._settle(now)
+        return self._outbox.drain()
+
+    def save(self) -> Saved:
+        """Everything that a session needs to go on elsewhere. Call it between turns."""
+        return Saved(self._options.session, self._conversation.save())
+
+    def _take(self, fact: Fact, now: float) -> None:
+        match fact:
+            case Received(event=event):
+                self._seen_at = now
+                try:
+                    self._on_client_event(event, now)
+                except InvalidRequest as problem:
+                    self._refuse(problem, event.event_id)
+            case Garbled(problem=problem):
+                self._seen_at = now
+                self._refuse(problem, None)
+            case Judged(speech=speech):
+                for n in range(len(speech)):
+                    self._on_edge(self._listening.judge(fact, n), now)
+                self._listening.catch_up()
+            case Assessed(item_id=item_id, likelihood=likelihood):
+                self._on_edge(self._listening.assessed(item_id, likelihood), now)
+            case Transcribed():
+                self._on_words(fact, now)
+            case Unheard(item_id=key, reason=reason):
+                self._hearing.fail(key, "stt_failed", reason)
+            case Thought() | Called() | Argued() | Concluded() | Spoke() | Ended() | Failed():
+                self._answering.take(fact, now)
+            case Woken():
+                self._on_time(now)
+            case Draining():
+                self._state = "draining"
+            case Left():
+                self._close(1000, "the client left", now)
+            case _:
+                assert_never(fact)
+
+    def _on_client_event(self, event: asks.AnyClientEvent, now: float) -> None:
+        match event:
+            case asks.InputAudioAppend():
+                self._listening.append(event, now)
+            case asks.InputAudioCommit():
+                self._listening.commit(now)
+            case asks.InputAudioClear():
+                self._listening.clear()
+            case asks.SessionUpdate():
+                self._update(event)
+            case asks.ItemCreate():
+                self._create_item(event, now)
+            case asks.ItemRetrieve(item_id=item_id):
+                item = self._on_the_wire(self._conversation.retrieve(item_id))
+                self._outbox.send(says.ItemRetrieved(event_id=self._outbox.event_id(), item=item))
+            case asks.ItemTruncate():
+                self._truncate(event)
+            case asks.ItemDelete(item_id=item_id):
+                self._delete(item_id, now)
+            case asks.ResponseCreate(response=params):
+                if self._state == "draining":
+                    raise InvalidRequest("The server is shutting down.", code="server_shutdown")
+                self._answering.create(params or ResponseParams(), self._conversation_id, now)
+            case asks.ResponseCancel(response_id=response_id):
+                self._answering.cancel(response_id, now)
+            case asks.OutputAudioClear():
+                raise InvalidRequest(
+                    "There is no output audio buffer: on a WebSocket the client owns the playout.",
+                    param="type",
+                )
+            case _:
+                assert_never(event)
+
+    def _on_edge(self, edge: Edge | None, now: float) -> None:
+        vad = self._options.turn_detection
+        if edge is Edge.STARTED:
+            self._answering.quiet_at = None
+            if vad and vad.interrupt_response is True:
+                self._answering.interrupt(now)
+        elif edge is Edge.STOPPED:
+            self._listening.end_turn(now)
+            if vad and vad.create_response is True and self._state == "open":
+                self._answering.turn_ended(self._conversation_id, now)
+
+    def _on_words(self, fact: Transcribed, now: float) -> None:
+        dictation = self._hearing.take(fact, now)
+        if dictation is None:
+            self._listening.heard_more(fact.item_id)
+            return
+        self._answering.set_words(dictation.item_id, dictation.index, fact.text)
+        if entry := self._conversation.find(dictation.item_id):
+            entry.words[dictation.index] = fact.text
+            if dictation.reported:
+                entry.tell_words(dictation.index)
+        self._answering.heard(fact.item_id, now)
+
+    def _on_time(self, now: float) -> None:
+        if self._expires_at <= now:
+            reason = f"Your session hit the maximum duration of {_span(self._limits.max_seconds)}."
+            self._outbox.error(reason, code="session_expired")
+            self._close(1001, reason, now)
+            return
+        if self._idle_at <= now:
+            self._close(1000, f"nothing came for {_span(self._limits.idle_seconds)}", now)
+            return
+        self._listening.woken(now)
+        self._answering.woken(now)
+        for key in self._hearing.overdue(now):
+            seconds = f"{self._limits.stall_seconds:g}"
+            reason = f"Nothing came from {STAGES['stt']} for {seconds} seconds; it was given up."
+            self._outbox.order(Forget(key))
+            self._hearing.fail(key, "stt_stalled", reason)
+        if self._quiet_until <= now:
+            self._answering.quiet_at = None
+            self._listening.time_out(self._idle_timeout_ms)
+            if self._state == "open":
+                self._answering.turn_ended(self._conversation_id, now)
+
+    def _settle(self, now: float) -> None:
+        """What is due after any fact."""
+        for key, code, reason in self._hearing.failures():
+            self._answering.unheard(key, code, reason, now)
+        if self._state == "open":
+            self._answering.settle(self._conversation_id, now)
+        elif not self._answering.busy:
+            self._close(1012, "the server is shutting down", now)
+
+    def _update(self, event: asks.SessionUpdate) -> None:
+        pristine = not (len(self._conversation) or self._listening.position or self._answering.busy)
+        self._options.update(
+            event.session, pristine=pristine, has_spoken=self._answering.has_spoken
+        )
+        self._listening.adopt()
+        self._outbox.send(
+            says.SessionUpdated(event_id=self._outbox.event_id(), session=self._options.session)
+        )
+
+    def _create_item(self, event: asks.ItemCreate, now: float) -> None:
+        entry = entry_of(event.item, self._options.input_format, self._outbox.ids, "item")
+        item = entry.item
+        if isinstance(item, FunctionCallOutput) and not self._conversation.has_call(item.call_id):
+            raise InvalidRequest(
+                f"Tool call ID '{item.call_id}' not found in conversation.",
+                code="invalid_tool_call_id",
+            )
+        before = self._conversation.add(entry, event.previous_item_id)
+        new_id = self._outbox.event_id
+        self._outbox.send(says.ItemAdded(event_id=new_id(), previous_item_id=before, item=item))
+        self._outbox.send(says.ItemDone(event_id=new_id(), previous_item_id=before, item=item))
+        self._hearing.dictate(entry, self._options, now=now)
+
+    def _truncate(self, event: asks.ItemTruncate) -> None:
+        self._conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
+        self._outbox.send(
+            says.ItemTruncated(
+                event_id=self._outbox.event_id(),
+                item_id=event.item_id,
+                content_index=event.content_index,
+                audio_end_ms=event.audio_end_ms,
+            )
+        )
+
+    def _delete(self, item_id: str, now: float) -> None:
+        self._conversation.delete(item_id)
+        keys = self._hearing.keys_of({item_id})
+        self._hearing.forget(item_id)
+        self._outbox.send(says.ItemDeleted(event_id=self._outbox.event_id(), item_id=item_id))
+        for key in keys:  # a response that waited for its words waits no longer
+            self._answering.heard(key, now)
+
+    def _refuse(self, problem: InvalidRequest, event_id: str | None) -> None:
+        self._outbox.error(
+            problem.message,
+            code=problem.code,
+            param=problem.param,
+            cause=problem.event_id or event_id,
+        )
+
+    def _close(self, code: int, reason: str, now: float) -> None:
+        self._answering.stop_all(now)
+        self._hearing.forget_all()
+        self._outbox.order(Close(code, reason))
+        self._state = "closed"
+
+    def _on_the_wire(self, item: Item) -> Item:
+        """Sound of a retrieved item in the format in which the client sends and is sent it."""
+        if not isinstance(item, Message):
+            return item
+        content = tuple(
+            msgspec.structs.replace(part, audio=encode(part.audio, self._options.input_format))
+            if isinstance(part, InputAudio | OutputAudio) and isinstance(part.audio, bytes)
+            else part
+            for part in item.content
+        )
+        return msgspec.structs.replace(item, content=content)
+
+    @property
+    def _conversation_id(self) -> str:
+        return f"conv_{self._options.session.id.removeprefix('sess_')}"
+
+    @property
+    def _idle_at(self) -> float:
+        seconds = self._limits.idle_seconds
+        return self._seen_at + seconds if seconds and not self._answering.busy else INFINITY
+
+    @property
+    def _idle_timeout_ms(self) -> int:
+        vad = self._options.turn_detection
+        given = isinstance(vad, ServerVad) and vad.idle_timeout_ms
+        return given if isinstance(given, int) else 0
+
+    @property
+    def _quiet_until(self) -> float:
+        """When the user has been silent for idle_timeout_ms after the last answer was played."""
+        quiet_at = self._answering.quiet_at
+        waits = self._idle_timeout_ms and not (self._listening.speaking or self._answering.busy)
+        return (
+            quiet_at + self._idle_timeout_ms / 1000 if waits and quiet_at is not None else INFINITY
+        )
+
+
+def _span(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds >= 60 and seconds % 60 == 0:
+        minutes = int(seconds // 60)
+        return f"{minutes} minute{'s' if minutes != 1 else ''}"
+    return f"{seconds:g} seconds"

@@ -1,0 +1,229 @@
+"""The settings of a session, and how an update changes them: whole or not at all."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vivavoce.audio.formats import Format
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.session import (
+    PCM,
+    PCMA,
+    PCMU,
+    AudioFormat,
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
+    CustomVoice,
+    Modality,
+    NoiseReduction,
+    NoiseReductionPatch,
+    PCMPatch,
+    RealtimePatch,
+    RealtimeSession,
+    SemanticVad,
+    SemanticVadPatch,
+    ServedBy,
+    ServerVad,
+    ServerVadPatch,
+    SessionObject,
+    SessionPatch,
+    Transcription,
+    TranscriptionAudio,
+    TranscriptionAudioPatch,
+    TranscriptionPatch,
+    TranscriptionSession,
+    TranscriptionSessionPatch,
+    TurnDetection,
+)
+
+# a patch that stands for a part which may be absent or of another kind: what it starts from
+_FRESH: dict[type, Any] = {
+    PCMPatch: PCM(),
+    ServerVadPatch: ServerVad(),
+    SemanticVadPatch: SemanticVad(),
+    TranscriptionPatch: Transcription(model=""),
+    NoiseReductionPatch: NoiseReduction(type="near_field"),
+}
+_INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
+_IGNORED = {"id", "object", "expires_at", "served_by"}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What stands behind a session: the names that are real here."""
+
+    models: frozenset[str]
+    default_model: str
+    voices: frozenset[str]
+    default_voice: str
+    lock_voice: bool = False
+    """Refuse a new voice once the assistant has spoken, as OpenAI does."""
+
+    def served_by(self, model: str, voice: str) -> ServedBy:
+        """Unknown names are served by the defaults, and it is said so."""
+        return ServedBy(
+            model=model if model in self.models else self.default_model,
+            voice=voice if voice in self.voices else self.default_voice,
+        )
+
+
+class Options:
+    """The session object in force."""
+
+    def __init__(self, session: SessionObject, offer: Offer) -> None:
+        self._offer = offer
+        self.session = self._resolved(session)
+
+    @property
+    def transcribes_only(self) -> bool:
+        return isinstance(self.session, TranscriptionSession)
+
+    @property
+    def turn_detection(self) -> TurnDetection | None:
+        return self.session.audio.input.turn_detection
+
+    @property
+    def transcription(self) -> Transcription | None:
+        return self.session.audio.input.transcription
+
+    @property
+    def input_format(self) -> Format:
+        """How sound comes from the client."""
+        return format_name(self.session.audio.input.format)
+
+    @property
+    def realtime(self) -> RealtimeSession:
+        """The settings of a conversation; a transcription session has the defaults."""
+        if isinstance(self.session, RealtimeSession):
+            return self.session
+        return RealtimeSession(model=self._offer.default_model)
+
+    @property
+    def served_by(self) -> ServedBy:
+        return self._offer.served_by(self.realtime.model, self.realtime.audio.output.voice)
+
+    def voice(self, name: str) -> str:
+        """The voice that speaks when this one is asked for."""
+        return self._offer.served_by("", name).voice
+
+    def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
+        """Put a patch in force, or raise InvalidRequest and change nothing.
+
+        pristine: nothing has happened in the session yet, so that it may still change its type.
+        """
+        current = self.session
+        if isinstance(patch, TranscriptionSessionPatch) and isinstance(current, RealtimeSession):
+            if not pristine:
+                raise _wrong_type("a transcription", "realtime")
+            current = TranscriptionSession(
+                id=current.id,
+                expires_at=current.expires_at,
+                audio=TranscriptionAudio(current.audio.input),
+            )
+        elif isinstance(patch, RealtimePatch) and isinstance(current, TranscriptionSession):
+            raise _wrong_type("a realtime", "transcription")
+        if isinstance(patch, RealtimePatch):
+            self._check(patch, has_spoken=has_spoken)
+        self.session = self._resolved(_merged(current, patch, "session"))
+
+    def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
+        if patch.output_modalities is not UNSET:
+            check_modalities(patch.output_modalities, "session.output_modalities")
+        if not (self._offer.lock_voice and has_spoken):
+            return
+        output = patch.audio.output if isinstance(patch.audio, AudioPatch) else UNSET
+        voice = output.voice if isinstance(output, AudioOutputPatch) else UNSET
+        if voice is not UNSET and voice_name(voice) != self.realtime.audio.output.voice:
+            raise InvalidRequest(
+                "Cannot update a conversation's voice if assistant audio is present.",
+                code="cannot_update_voice",
+            )
+
+    def _resolved(self, session: SessionObject) -> SessionObject:
+        if isinstance(session, RealtimeSession):
+            served = self._offer.served_by(session.model, session.audio.output.voice)
+            return msgspec.structs.replace(session, served_by=served)
+        return msgspec.structs.replace(session, audio=_for_transcription(session.audio))
+
+
+def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
+    """Refuse anything but exactly one."""
+    if modalities not in (("text",), ("audio",)):
+        raise InvalidRequest(
+            f"Invalid modalities: {list(modalities)}. "
+            f"Supported combinations are: ['text'] and ['audio'].",
+            param=param,
+        )
+
+
+def format_name(format_: AudioFormat) -> Format:
+    match format_:
+        case PCM():
+            return "audio/pcm"
+        case PCMU():
+            return "audio/pcmu"
+        case PCMA():
+            return "audio/pcma"
+
+
+def voice_name(voice: str | CustomVoice) -> str:
+    return voice.id if isinstance(voice, CustomVoice) else voice
+
+
+def _wrong_type(asked: str, have: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Passing {asked} session update event to a {have} session is not allowed.",
+        code="invalid_parameter",
+        param="session.type",
+    )
+
+
+def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
+    """There are no responses to create or to interrupt: these keys do not exist here."""
+    match audio.input.turn_detection:
+        case ServerVad() as vad:
+            bare: TurnDetection = msgspec.structs.replace(
+                vad, create_response=UNSET, interrupt_response=UNSET, idle_timeout_ms=UNSET
+            )
+        case SemanticVad() as vad:
+            bare = msgspec.structs.replace(vad, create_response=UNSET, interrupt_response=UNSET)
+        case None:
+            return audio
+    return TranscriptionAudio(msgspec.structs.replace(audio.input, turn_detection=bare))
+
+
+def _merged(current: Any, patch: Any, path: str) -> Any:
+    changes: dict[str, Any] = {}
+    for name in patch.__struct_fields__:
+        value = getattr(patch, name)
+        if value is UNSET or name in _IGNORED or not hasattr(current, name):
+            continue
+        changes[name] = _changed(getattr(current, name), value, f"{path}.{name}")
+    return msgspec.structs.replace(current, **changes)
+
+
+def _changed(old: Any, new: Any, path: str) -> Any:
+    """The value after a change: nested parts merge, a part of another kind starts afresh."""
+    match new:
+        case TranscriptionPatch(model=UnsetType()) if old is None:
+            raise _missing(f"{path}.model")
+        case NoiseReductionPatch(type=UnsetType()) if old is None:
+            raise _missing(f"{path}.type")
+        case CustomVoice(id=voice):
+            return voice
+        case None if path in ("session.instructions", "session.tools"):
+            return type(old)()
+    if isinstance(new, _INTO):
+        return _merged(old, new, path)
+    if (fresh := _FRESH.get(type(new))) is not None:
+        return _merged(old if isinstance(old, type(fresh)) else fresh, new, path)
+    return new
+
+
+def _missing(param: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
+    )

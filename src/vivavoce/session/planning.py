@@ -1,0 +1,90 @@
+"""What a response.create asks for, on top of what the session has in force."""
+
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.items import Item, ItemReference
+from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
+from vivavoce.protocol.session import PCM, AudioFormat, CustomVoice, PCMPatch
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.drafts import entry_of
+from vivavoce.session.effects import Prompt
+from vivavoce.session.hearing import language_of
+from vivavoce.session.options import Options, check_modalities, voice_name
+from vivavoce.session.outbox import Ids
+from vivavoce.session.response import Plan
+
+T = TypeVar("T")
+
+
+def given(value: T | UnsetType | None, default: T) -> T:
+    """The value, unless it is absent or null."""
+    return default if value is None or isinstance(value, UnsetType) else value
+
+
+def plan_of(
+    params: ResponseParams,
+    options: Options,
+    conversation: Conversation,
+    ids: Ids,
+    conversation_id: str,
+) -> Plan:
+    """Settle a response. Raises InvalidRequest and has changed nothing."""
+    session = options.realtime
+    modalities = given(params.output_modalities, session.output_modalities)
+    check_modalities(modalities, "response.output_modalities")
+    output = given(given(params.audio, AudioParams()).output, AudioOutputParams())
+    asked: str | CustomVoice = session.audio.output.voice
+    voice = voice_name(given(output.voice, asked))
+    max_output_tokens = given(params.max_output_tokens, session.max_output_tokens)
+    listed = None
+    if params.input is not UNSET and params.input is not None:
+        listed = _listed(params.input, options, conversation, ids)
+    prompt = Prompt(
+        model=options.served_by.model,
+        instructions=given(params.instructions, session.instructions),
+        items=(),
+        tools=given(params.tools, session.tools),
+        tool_choice=given(params.tool_choice, session.tool_choice),
+        parallel_tool_calls=given(params.parallel_tool_calls, session.parallel_tool_calls),
+        max_output_tokens=None if max_output_tokens == "inf" else max_output_tokens,
+        language=language_of(options),
+        spoken=modalities == ("audio",),
+        voice=options.voice(voice),
+        speed=session.audio.output.speed,
+    )
+    return Plan(
+        prompt=prompt,
+        listed=listed,
+        modalities=modalities,
+        max_output_tokens=max_output_tokens,
+        format=_format(output, session.audio.output.format),
+        voice=voice,
+        metadata=given(params.metadata, {}) or None,
+        conversation_id=None if params.conversation == "none" else conversation_id,
+    )
+
+
+def _format(output: AudioOutputParams, default: AudioFormat) -> AudioFormat:
+    asked = given(output.format, default)
+    return PCM() if isinstance(asked, PCMPatch) else asked
+
+
+def _listed(
+    listed: tuple[Item | ItemReference, ...], options: Options, conversation: Conversation, ids: Ids
+) -> tuple[Entry, ...]:
+    """A context of its own: items of the conversation, and items that are nowhere else."""
+    entries = []
+    for n, item in enumerate(listed):
+        if not isinstance(item, ItemReference):
+            entries.append(entry_of(item, options.input_format, ids, f"response.input[{n}]"))
+        elif entry := conversation.find(item.id):
+            entries.append(entry)
+        else:
+            raise InvalidRequest(
+                f"Invalid item reference: the item with id '{item.id}' does not exist.",
+                param=f"response.input[{n}].id",
+            )
+    return tuple(entries)

@@ -1,0 +1,234 @@
+"""The life of one response, from response.created to response.done.
+
+Rules:
+1. What opens closes: every item and part that was announced is ended, whatever the end, and
+   response.done comes once, after all of it. It is written in one place, end().
+2. In the default conversation the items of a response are items of the conversation from the
+   moment they are announced. Out of band there are no conversation events.
+3. A response has one message at the most.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from vivavoce.audio.formats import RATE
+from vivavoce.protocol import server as says
+from vivavoce.protocol.items import Status
+from vivavoce.protocol.responses import (
+    Response,
+    ResponseAudio,
+    ResponseAudioOutput,
+    ResponseStatus,
+    StatusDetails,
+    Usage,
+)
+from vivavoce.protocol.session import AudioFormat, Modality
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Answer, Prompt
+from vivavoce.session.facts import Concluded, SpokenWord, Stage
+from vivavoce.session.input import BYTES_PER_SAMPLE
+from vivavoce.session.options import format_name
+from vivavoce.session.outbox import Outbox
+from vivavoce.session.outputs import CallOutput, Output, Place, SpokenMessage, WrittenMessage
+from vivavoce.session.usage import estimate, response_usage, words_of
+
+Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is settled about a response when it is created."""
+
+    prompt: Prompt  # without items: they come when the user's words are known
+    listed: tuple[Entry, ...] | None  # its own context; None: the conversation
+    modalities: tuple[Modality, ...]
+    max_output_tokens: int | Literal["inf"]
+    format: AudioFormat
+    voice: str  # as the client named it
+    metadata: dict[str, str] | None
+    conversation_id: str | None  # None: out of band
+
+
+class ResponseLife:
+    """One response. Its methods tell the client what came of it."""
+
+    def __init__(
+        self, response_id: str, plan: Plan, outbox: Outbox, conversation: Conversation | None
+    ) -> None:
+        self.id = response_id
+        self.plan = plan
+        self.answer: Answer | None = None  # what was asked of the brain, once it was
+        self.stage: Stage = "stt"
+        self.stalls_at = float("inf")
+        self.playhead = float("-inf")  # when what was sent will have been played, at the earliest
+        self.concluded: Concluded | None = None
+        self._outbox = outbox
+        self._conversation = conversation
+        self._outputs: list[Output] = []
+        self._ended: dict[int, Status] = {}  # by output index
+        self._calls: dict[int, CallOutput] = {}  # by the model's own index
+
+    def begin(self) -> None:
+        event_id = self._outbox.event_id()
+        self._outbox.send(
+            says.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
+        )
+
+    def ask(self, answer: Answer) -> None:
+        """The user's words are known: have the answer made."""
+        self.answer = answer
+        self.stage = "llm"
+        self._outbox.order(answer)
+
+    def think(self, text: str) -> None:
+        match self._message():
+            case SpokenMessage():
+                self.stage = "tts"
+            case WrittenMessage() as message:
+                message.write(text)
+
+    def speak(self, audio: bytes, words: tuple[SpokenWord, ...], now: float) -> None:
+        message = self._message()
+        if isinstance(message, SpokenMessage):
+            message.speak(audio, words)
+            seconds = len(audio) / BYTES_PER_SAMPLE / RATE
+            self.playhead = max(self.playhead, now) + seconds
+
+    def call(self, index: int, call_id: str, name: str) -> None:
+        """A call begins; so the one before it is complete."""
+        self._finish_calls("completed")
+        output = CallOutput(self._place(), self._outbox, call_id, name)
+        self._calls[index] = output
+        self._announce(output, Entry(output.item("in_progress")))
+
+    def argue(self, index: int, arguments: str) -> None:
+        output = self._calls.get(index)
+        if output and output.place.index not in self._ended:
+            output.argue(arguments)
+
+    def conclude(self, fact: Concluded) -> None:
+        """The model is through. Calls can be run now, while sound may still come."""
+        self.concluded = fact
+        self._finish_calls("completed" if fact.reason == "stop" else "incomplete")
+
+    def end(self, ending: Ending, details: StatusDetails | None) -> Usage:
+        """Close all that is open and send response.done, once."""
+        for output in self._open():
+            self._finish(output, "completed" if ending == "completed" else "incomplete")
+        usage = Usage() if ending == "failed" else self._usage()
+        shown = self._shown(ending, details, usage)
+        self._outbox.send(says.ResponseDone(event_id=self._outbox.event_id(), response=shown))
+        self._outbox.send(says.RateLimitsUpdated(event_id=self._outbox.event_id()))
+        return usage
+
+    def cut(self, now: float) -> None:
+        """The ear got only what has been played by now; keep the words of that."""
+        for output in self._outputs:
+            if isinstance(output, SpokenMessage) and self._conversation is not None:
+                unplayed = round(max(0.0, self.playhead - now) * RATE)
+                heard = max(0, output.ledger.samples - unplayed)
+                self._conversation.cut(output.place.item_id, heard)
+
+    def _message(self) -> SpokenMessage | WrittenMessage:
+        for output in self._outputs:
+            if not isinstance(output, CallOutput):
+                return output
+        if not self.plan.prompt.spoken:
+            written = WrittenMessage(self._place(), self._outbox)
+            self._announce(written, Entry(written.item("in_progress")))
+            return written
+        spoken = SpokenMessage(self._place(), self._outbox, format_name(self.plan.format))
+        self._announce(spoken, Entry(spoken.item("in_progress"), ledger=spoken.ledger))
+        return spoken
+
+    def _place(self) -> Place:
+        return Place(self.id, self._outbox.ids.next("item"), len(self._outputs))
+
+    def _announce(self, output: Output, entry: Entry) -> None:
+        self._outputs.append(output)
+        item = entry.item
+        self._outbox.send(
+            says.OutputItemAdded(
+                event_id=self._outbox.event_id(),
+                response_id=self.id,
+                output_index=output.place.index,
+                item=item,
+            )
+        )
+        if self._conversation is not None:
+            previous = self._conversation.add(entry)
+            self._outbox.send(
+                says.ItemAdded(
+                    event_id=self._outbox.event_id(), previous_item_id=previous, item=item
+                )
+            )
+        output.begin()
+
+    def _finish_calls(self, status: Status) -> None:
+        for output in self._open():
+            if isinstance(output, CallOutput):
+                self._finish(output, status)
+
+    def _open(self) -> list[Output]:
+        return [output for output in self._outputs if output.place.index not in self._ended]
+
+    def _finish(self, output: Output, status: Status) -> None:
+        self._ended[output.place.index] = status
+        output.finish(status)
+        item = output.item(status)
+        self._outbox.send(
+            says.OutputItemDone(
+                event_id=self._outbox.event_id(),
+                response_id=self.id,
+                output_index=output.place.index,
+                item=item,
+            )
+        )
+        if self._conversation is not None and self._conversation.find(item.id):
+            self._conversation.replace(item)
+            self._outbox.send(
+                says.ItemDone(
+                    event_id=self._outbox.event_id(),
+                    previous_item_id=self._conversation.previous(item.id),
+                    item=item,
+                )
+            )
+
+    def _usage(self) -> Usage:
+        items = self.answer.prompt.items if self.answer else ()
+        said = " ".join(words_of(output.item("completed")) for output in self._outputs)
+        spoken = sum(o.ledger.samples for o in self._outputs if isinstance(o, SpokenMessage))
+        context = estimate(self.plan.prompt.instructions) + sum(
+            estimate(words_of(item)) for item in items
+        )
+        return response_usage(
+            self.concluded.tokens if self.concluded else None,
+            context=context if self.answer else 0,
+            heard=self._heard() if self.answer else 0,
+            said=said,
+            spoken=spoken,
+        )
+
+    def _heard(self) -> int:
+        entries = self.plan.listed if self.plan.listed is not None else self._conversation or ()
+        return sum(entry.samples for entry in entries)
+
+    def _shown(
+        self,
+        status: ResponseStatus,
+        details: StatusDetails | None = None,
+        usage: Usage | None = None,
+    ) -> Response:
+        output = tuple(o.item(self._ended[o.place.index]) for o in self._outputs)
+        return Response(
+            id=self.id,
+            status=status,
+            status_details=details,
+            output=output,
+            conversation_id=self.plan.conversation_id,
+            output_modalities=self.plan.modalities,
+            max_output_tokens=self.plan.max_output_tokens,
+            audio=ResponseAudio(ResponseAudioOutput(self.plan.format, self.plan.voice)),
+            usage=usage,
+            metadata=self.plan.metadata,
+        )

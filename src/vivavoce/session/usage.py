@@ -1,0 +1,82 @@
+"""What a response and a transcription cost, in the protocol's units."""
+
+from vivavoce.audio.formats import RATE
+from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item, Message
+from vivavoce.protocol.responses import (
+    CachedTokens,
+    DurationUsage,
+    InputTokens,
+    OutputTokens,
+    Usage,
+)
+from vivavoce.session.facts import Tokens
+
+HEARD_TOKEN = RATE // 10  # samples of a user's speech: 1 token per 100 ms
+SPOKEN_TOKEN = RATE // 20  # samples of an answer: 1 token per 50 ms
+CHARACTERS_PER_TOKEN = 4  # where the model does not count
+
+
+def estimate(text: str) -> int:
+    """Tokens of a text, roughly."""
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def words_of(item: Item) -> str:
+    """All text of an item."""
+    match item:
+        case Message(content=content):
+            parts = (getattr(p, "text", None) or getattr(p, "transcript", None) for p in content)
+            return " ".join(part for part in parts if part)
+        case FunctionCall(name=name, arguments=arguments):
+            return f"{name} {arguments}"
+        case FunctionCallOutput(output=output):
+            return output
+
+
+def response_usage(
+    tokens: Tokens | None, *, context: int, heard: int, said: str, spoken: int
+) -> Usage:
+    """Usage of a response.
+
+    tokens: the model's own count of text, where it gave one. context: estimated text tokens of
+    the prompt. heard, spoken: samples of user audio in the prompt and of audio in the answer.
+    """
+    text_in = tokens.input if tokens else context
+    text_out = tokens.output if tokens else estimate(said)
+    cached = min(tokens.cached, text_in) if tokens else 0
+    audio_in, audio_out = -(-heard // HEARD_TOKEN), -(-spoken // SPOKEN_TOKEN)
+    return Usage(
+        total_tokens=text_in + audio_in + text_out + audio_out,
+        input_tokens=text_in + audio_in,
+        output_tokens=text_out + audio_out,
+        input_token_details=InputTokens(
+            text_tokens=text_in,
+            audio_tokens=audio_in,
+            cached_tokens=cached,
+            cached_tokens_details=CachedTokens(text_tokens=cached),
+        ),
+        output_token_details=OutputTokens(text_tokens=text_out, audio_tokens=audio_out),
+    )
+
+
+def transcription_usage(samples: int) -> DurationUsage:
+    """Whole seconds, rounded up, silence included."""
+    return DurationUsage(seconds=-(-samples // RATE))
+
+
+class Tally:
+    """All that a session has used so far. It only grows."""
+
+    def __init__(self) -> None:
+        self.responses = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.heard_seconds = 0
+
+    def add_response(self, usage: Usage) -> None:
+        self.responses += 1
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+
+    def add_transcription(self, usage: DurationUsage) -> None:
+        self.heard_seconds += usage.seconds
