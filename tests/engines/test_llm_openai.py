@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from tests.engines.chat_server import (
     FINISH,
@@ -169,7 +170,7 @@ def test_words_come_one_by_one_and_usage_at_the_end() -> None:
 def test_a_word_is_told_before_the_next_is_made() -> None:
     go = asyncio.Event()
 
-    async def reply(request: Any) -> Any:
+    async def reply(request: web.Request) -> web.StreamResponse:
         response = await begin(request, text("He"))
         await go.wait()
         await response.write(f"data: {text('llo', 'stop')}\n\ndata: [DONE]\n\n".encode())
@@ -219,17 +220,24 @@ def test_an_answer_may_end_in_several_ways(reply: Reply) -> None:
     assert ask(reply, gap_seconds=TICK) == [TextDelta("Hi"), ChatEnded()]
 
 
-def test_a_connection_is_used_again_whether_or_not_the_stop_is_awaited() -> None:
+def test_a_connection_is_used_again_though_its_end_comes_after_the_answers() -> None:
+    heard = asyncio.Event()
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        response = await begin(request, text("Hi"), FINISH, "[DONE]")
+        await heard.wait()
+        return response
+
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        await collect(llm)
         async with aclosing(llm.answer(HELLO)) as answer:
             async for event in answer:
                 if isinstance(event, ChatEnded):
                     break
+            heard.set()
         await collect(llm)
 
-    server = serve(says("Hi"), test=test)
-    assert [asked.connection for asked in server.asked] == [0, 0, 0]
+    server = serve(reply, says("Hi"), test=test)
+    assert [asked.connection for asked in server.asked] == [0, 0]
 
 
 @pytest.mark.parametrize("heard", [0, 1])

@@ -114,7 +114,7 @@ def test_no_first_token_in_time(reply: Reply) -> None:
 
 
 def test_signs_of_life_that_are_no_tokens_do_not_put_off_the_end() -> None:
-    async def reply(request: Any) -> Any:
+    async def reply(request: web.Request) -> web.StreamResponse:
         response = await begin(request)
         while True:
             await response.write(b": still here\n\n")
