@@ -33,6 +33,7 @@ _WHO = re.compile(
 )
 _ABLE = re.compile(
     r"\bwhat (?:can|could|do|else can) (?:you|i|we) (?:do|ask|say|know|help)\b|\bhelp\b(?! me with)"
+    r"|^say (?:something|anything)"
     r"|\bhow can you help\b|\byour (?:skills|abilities|capabilities|functions|features)\b"
     r"|\bwhat are you (?:able|good|capable)\b"
 )
@@ -49,7 +50,7 @@ def answer(situation: Situation) -> str | None:
         return (
             "To connect a language model, set CHAT_COMPLETION_BASE_URL and CHAT_COMPLETION_MODEL,"
             " with CHAT_COMPLETION_API_KEY if it needs a key, or just OPENAI_API_KEY."
-            " A local Ollama, llama dot c p p, L M Studio or v L L M is found by itself."
+            " A local Ollama, llama.cpp, LM Studio or vLLM is found by itself."
         )
     if _MODEL.search(plain):
         return (

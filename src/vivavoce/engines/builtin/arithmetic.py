@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import isqrt
 
-from vivavoce.engines.builtin.numbers import parse, say, say_about, word
+from vivavoce.engines.builtin.numbers import parse, say, say_about, say_exactly, word
 from vivavoce.engines.builtin.words import Utterance, sentence
 
 _MAX = 10**60
@@ -65,6 +65,7 @@ _SAID = {
     "half": "half of",
     "sq": "squared",
     "cu": "cubed",
+    "of": "of",
     "twice": "twice",
     "%": "percent",
     "%of": "percent of",
@@ -104,12 +105,13 @@ def answer(said: Utterance) -> str | None:
             # Each token is said by itself: "about" belongs to the result alone.
             asked = " ".join(s for t in tokens if (s := _say_token(t)))
             result = say(value) if parser.exact else "about " + say_about(value)
-            return sentence(f"{asked} is {result}")
+            # Spoken, brackets would be lost.
+            return sentence(f"{asked if '(' not in tokens else 'that'} is {result}")
     return None
 
 
 def _say_token(token: Token) -> str:
-    return _SAID[token] if isinstance(token, str) else say(token)
+    return _SAID[token] if isinstance(token, str) else say_exactly(token)
 
 
 def _unmasked(words: Sequence[str]) -> list[str]:
@@ -144,13 +146,16 @@ def _runs(words: Sequence[str]) -> list[list[Token]]:
         else:
             token, at = step
             runs[-1].append(token)
-    return [run for run in runs if len(run) > 1 and any(isinstance(t, str) for t in run)]
+    # "forty percent" alone is a number, not a sum
+    return [run for run in runs if any(isinstance(t, str) and t != "%" for t in run)]
 
 
 def _token(words: Sequence[str], at: int, run: list[Token]) -> tuple[Token, int] | None:
     after_number = bool(run) and (isinstance(run[-1], Fraction) or run[-1] in (")", "sq", "cu"))
     if not (after_number and words[at] in ("minus", "-")) and (number := parse(words, at)):
         return number if not after_number else None
+    if words[at] == "of" and run and isinstance(run[-1], Fraction) and run[-1].denominator > 1:
+        return "of", at + 1
     for pattern, token in _OPERATORS:
         if tuple(words[at : at + len(pattern)]) == pattern:
             if token in _NEEDS_LEFT and not after_number:
@@ -213,14 +218,14 @@ class _Parser:
 
     def _product(self) -> Fraction | None:
         value = self._power()
-        while value is not None and (operator := self._take("*", "/", "mod", "%of")):
+        while value is not None and (operator := self._take("*", "/", "mod", "%of", "of")):
             right = self._power()
             if right is None:
                 return None
             if operator in ("/", "mod") and right == 0:
                 raise _CannotSay("I can't divide by zero. No number would be the answer.")
             match operator:
-                case "*":
+                case "*" | "of":
                     value = _bounded(value * right)
                 case "/":
                     value = _bounded(value / right)

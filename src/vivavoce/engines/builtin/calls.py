@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from vivavoce.engines.builtin.slots import Slots, stand_in
+from vivavoce.engines.builtin.slots import Slots, role_of, stand_in
 from vivavoce.engines.builtin.tools import ENOUGH, Param, Tool, score, spoken_stems
 from vivavoce.engines.builtin.words import Utterance, listing, stems
 
@@ -36,7 +36,12 @@ class Question:
 
     @property
     def text(self) -> str:
-        words = listing(" ".join(m.replace("_", " ").split()) or "value" for m in self.missing)
+        """What the user is asked."""
+        flags = {p.name for p in self.tool.params if p.kind == "boolean"}
+        words = listing(
+            f"{m.replace('_', ' ').strip() or 'value'}{', yes or no' if m in flags else ''}"
+            for m in self.missing
+        )
         name = " ".join(self.tool.name.replace("_", " ").replace("-", " ").split())
         return f"For {name} I need to know the {words}. What should I use?"
 
@@ -99,7 +104,7 @@ def best(said: Utterance, tools: Sequence[Tool]) -> Tool:
 
 
 def _is_free(param: Param) -> bool:
-    return param.kind == "string" and not param.format
+    return param.kind == "string" and role_of(param) in ("text", "other")
 
 
 def _wishes(said: Utterance, tools: Sequence[Tool]) -> list[_Wish]:
@@ -118,7 +123,7 @@ def _wishes(said: Utterance, tools: Sequence[Tool]) -> list[_Wish]:
             lead = ""
         elif not wishes:
             lead = f"{lead} {clause}".strip()
-        elif _another(part, wishes[-1]):
+        elif _another(part, wishes[-1], joint):
             wishes.append(_Wish(wishes[-1].tool, clause))
         else:
             last = wishes.pop()
@@ -154,7 +159,7 @@ def _asked(part: Utterance, tools: Sequence[Tool]) -> Tool | None:
 def _slot_bonus(tool: Tool, part: Utterance) -> float:
     """A place after its preposition makes a function that takes a place likelier."""
     takes_place = any(set(p.words) & _PLACE_LIKE for p in tool.params)
-    named = re.search(r"\b(?:in|at|near) [a-z]{3,}", part.plain)
+    named = re.search(r"\b(?:in|at|near|for) [a-z]{3,}", part.plain)
     return 1.0 if takes_place and named and score(tool, spoken_stems(part.words)) >= 1.5 else 0.0
 
 
@@ -164,7 +169,7 @@ def _goes_on(part: Utterance, before: _Wish, tool: Tool) -> bool:
     return tool is before.tool and counted is not None
 
 
-def _another(part: Utterance, before: _Wish) -> bool:
+def _another(part: Utterance, before: _Wish, joint: str) -> bool:
     """`and in rome`, `and rome`: the same function once more."""
     params = before.tool.params
     if not any(set(p.words) & _PLACE_LIKE for p in params):
@@ -176,4 +181,5 @@ def _another(part: Utterance, before: _Wish) -> bool:
         "tomorrow",
         "today",
     }
-    return not many and len(part.words) <= 3 and named
+    # After a comma it may as well be more of the same name: "San Francisco, California".
+    return not many and joint.strip() != "," and len(part.words) <= 3 and named

@@ -62,7 +62,7 @@ def say_date(day: date, *, year: bool = True) -> str:
 def say_year(year: int) -> str:
     """`twenty twenty-six`, `two thousand five`."""
     century, rest = divmod(year, 100)
-    if year >= 10000 or century % 10 == 0:
+    if year >= 10000 or (century % 10 == 0 and rest < 10):
         return say_whole(year).replace(" and ", " ")
     if rest == 0:
         return f"{say_whole(century)} hundred"

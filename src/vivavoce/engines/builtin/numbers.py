@@ -167,6 +167,15 @@ def say(value: Fraction | int, places: int = 4) -> str:
     return "about " + say_about(value, places)
 
 
+def say_exactly(value: Fraction) -> str:
+    """In words, as it stands: a decimal where there is one, else a fraction."""
+    if value < 0:
+        return "minus " + say_exactly(-value)
+    if (value * 10**6).denominator == 1:
+        return say(value)
+    return _say_mixed(value)
+
+
 def say_about(value: Fraction, places: int = 4) -> str:
     """In words, rounded; very small and very large values as a power of ten."""
     if value < 0:
@@ -204,11 +213,14 @@ def say_whole(value: int) -> str:
         return f"{about}{lead} times ten to the power of {say_whole(len(digits) - 1)}"
     if value < 1000:
         return _say_hundreds(value)
-    parts = []
+    parts: list[str] = []
+    small = value % 1000
     for scale in _SCALES:
         value, rest = divmod(value, 1000)
         if rest:
             parts.append(f"{_say_hundreds(rest)} {scale}".strip())
+    if len(parts) > 1 and 0 < small < 100:
+        parts[0] = f"and {parts[0]}"
     return " ".join(reversed(parts))
 
 

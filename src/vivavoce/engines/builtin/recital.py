@@ -20,6 +20,16 @@ _REPEAT_TEXT = re.compile(r"\b(?:repeat after me|say|repeat)\b[,:]?\s+(.+)", re.
 _QUOTED = re.compile(r"[\"“”«](.{1,400}?)[\"“”»]")
 _TRAILING = re.compile(r"(?:,? please| for me| now| again)[.!?]?$", re.IGNORECASE)
 
+VERBS = frozenset({"spell", "say", "count", "repeat", "echo"})
+"""Verbs of this file: what follows them is to be said, whatever it means."""
+
+
+def asked(said: Utterance) -> bool:
+    """Whether the utterance begins like a recital and is one."""
+    if not VERBS & set(said.words[:3]):
+        return False
+    return any((spell(said), count(said), repeat(said)))
+
 
 def count(said: Utterance) -> str | None:
     """`One, two, three.`; from, to and direction as asked, at most a hundred numbers."""

@@ -39,13 +39,16 @@ _WHOLE: tuple[Skill, ...] = (
     smalltalk.cards,
 )
 # They answer each sentence by itself.
-_SKILLS: tuple[Skill, ...] = (
+_KNOWING: tuple[Skill, ...] = (
     lambda s: recital.spell(s.said),
     lambda s: recital.count(s.said),
     memory.answer_name,
     memory.answer_topic,
     lambda s: arithmetic.answer(s.said),
     lambda s: dates.answer(s.said, s.now),
+)
+_SKILLS: tuple[Skill, ...] = (
+    *_KNOWING,
     about.answer,
     smalltalk.movement,
     smalltalk.courtesy,
@@ -113,6 +116,8 @@ def _voluntary(tools: Sequence[Tool], situation: Situation, many: int) -> Reply 
     called = {call.name for call in past.calls}
     if not called and (call := _completed(tools, situation)) is not None:
         return Reply(calls=(call,))
+    if recital.asked(situation.said) and not any(recital.VERBS & set(t.stems) for t in tools):
+        return None
     wishes = calls.wanted(situation.said, tools, situation.now)
     made = [w for w in wishes if isinstance(w, Call) and w.name not in called]
     if made:
@@ -124,8 +129,8 @@ def _voluntary(tools: Sequence[Tool], situation: Situation, many: int) -> Reply 
 
 
 def _covered(situation: Situation) -> bool:
-    """A plain skill answers it, so there is no need to ask for a function's values."""
-    return _skilled(situation) is not None
+    """A skill knows the answer, so there is no need to ask for a function's values."""
+    return any(skill(situation) for skill in (*_WHOLE, *_KNOWING))
 
 
 def _completed(tools: Sequence[Tool], situation: Situation) -> Call | None:
@@ -164,6 +169,8 @@ def _skilled(situation: Situation) -> str | None:
         text = next((t for skill in _SKILLS if (t := skill(alone))), None)
         if text is not None:
             told.append(text)
+    if len(told) > 1 and told[0].startswith("Hello"):
+        told[0] = told[0].partition("!")[0] + "!"  # what to do has been said already
     return " ".join(dict.fromkeys(told)) or None
 
 

@@ -116,10 +116,13 @@ def _fields(record: Mapping[str, Any], depth: int = 0) -> str:
     return listing(told) if told else "that is done"
 
 
+_SHORT = {"temp": "temperature", "desc": "description", "qty": "quantity", "num": "number"}
+
+
 def _key(key: str) -> tuple[str, str | None]:
     """`temperature_c` is a temperature in degrees Celsius."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key[:60].replace("_", " ").replace("-", " "))
-    words = spaced.lower().split() or ["value"]
+    words = [_SHORT.get(w, w) for w in spaced.lower().split()] or ["value"]
     if len(words) > 1 and words[-1] in _UNITS:
         return " ".join(words[:-1]), _UNITS[words[-1]]
     return " ".join(words), None

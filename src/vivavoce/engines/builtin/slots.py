@@ -12,7 +12,7 @@ from vivavoce.engines.builtin.tools import ABSENT, Param, Tool, is_kind
 from vivavoce.engines.builtin.words import FUNCTION_WORDS, Utterance, stem, stems, word_set
 
 _PLACES = word_set(
-    "location city plac town country destination origin address where region area locat"
+    "location city plac town country destination origin address where region area locat timezon"
 )
 _PEOPLE = word_set(
     "recipient contact person who guest attend attendee friend nam to caller customer"
@@ -32,10 +32,9 @@ _BREAKS = word_set(
     "at on in for to with from and or then is are please saying that right like outside now next"
     " this by about will tonight tomorrow today i you me"
 )
-_ASKING = FUNCTION_WORDS | word_set(
-    "set get turn switch put add send make create start open find look search play book order buy"
-    " remind reminder remember schedule calculate compute check fetch tell show kindly"
-)
+_ASKING = FUNCTION_WORDS | word_set("set put add send create find look search remind check kindly")
+_DOING = word_set("turn switch open start play book order buy schedule calculate compute fetch")
+_LOOSE_ENDS = word_set("please and for me now the at on in to by")
 _ON = word_set("on true yes enable enabled activate open start with")
 _OFF = word_set("off false no disable disabled deactivate close stop without not")
 _STATES = word_set("on enabl stat power activ pow turn_on is on valu")
@@ -62,12 +61,20 @@ class Slots:
     def _rank(self, param: Param) -> tuple[int, bool]:
         """Sure things first: what is left over is free text."""
         kinds = {"boolean": 1, "integer": 3, "number": 3, "object": 5, "array": 6}
-        role = _role(param)
+        role = role_of(param)
         if param.enum:
             return 0, not param.required
         if param.kind == "string":
-            roles = {"format": 0, "day": 2, "time": 2, "text": 4, "origin": 5, "destination": 5}
-            return roles.get(role, 6 if role in ("place", "person") else 7), not param.required
+            roles = {
+                "format": 0,
+                "day": 2,
+                "time": 2,
+                "text": 4,
+                "origin": 5,
+                "destination": 5,
+                "person": 3,
+            }
+            return roles.get(role, 6 if role == "place" else 7), not param.required
         return kinds.get(param.kind, 7), not param.required
 
     def _value(self, param: Param) -> Any:
@@ -190,10 +197,10 @@ class Slots:
         if text is ABSENT:
             return ABSENT
         parts = re.split(r"\band\b|,", text)
-        return [_named(p.strip(), _role(item)) for p in parts if p.strip()] or ABSENT
+        return [_named(p.strip(), role_of(item)) for p in parts if p.strip()] or ABSENT
 
     def _string(self, param: Param) -> Any:
-        role = _role(param)
+        role = role_of(param)
         if role == "format":
             found = _EMAIL.search(self._said.text)
             return found[0] if found else ABSENT
@@ -236,9 +243,6 @@ class Slots:
             if param.format == "time" or iso or "hh" in param.hint:
                 return clock[2].strftime("%H:%M:%S" if param.format == "time" else "%H:%M")
             return self._said.part(clock[0], clock[1])
-        if day is not None:
-            self._take(day[0], day[1])
-            return self._said.part(day[0], day[1])
         return ABSENT
 
     def _after_own_name(self, param: Param) -> Any:
@@ -257,7 +261,7 @@ class Slots:
                 end = self._run(start, limit=6)
                 if start < end and start > at + 1:
                     self._take(start, end)
-                    return _named(self._said.part(start, end), _role(param))
+                    return _named(self._said.part(start, end), role_of(param))
         return ABSENT
 
     def _after(self, prepositions: frozenset[str]) -> str | None:
@@ -290,7 +294,7 @@ class Slots:
         best = (0, 0)
         at = 0
         while at < len(self._stems):
-            while at < len(self._stems) and (not self._free[at] or self._asks(at)):
+            while at < len(self._stems) and (not self._free[at] or self._asks(at, role)):
                 at += 1
             end = at
             while end < len(self._stems) and self._free[end] and not self._stops(at, end, role):
@@ -317,12 +321,14 @@ class Slots:
         return role == "other" and at > start and thing_ends
 
     def _trails(self, at: int, role: str) -> bool:
-        polite = self._said.words[at] in ("please", "and", "for", "me", "now", "the")
-        return polite or (role != "text" and self._asks(at))
+        return self._said.words[at] in _LOOSE_ENDS or (role != "text" and self._asks(at, role))
 
-    def _asks(self, at: int) -> bool:
-        own = self._stems[at] in self._tool.stems or self._said.words[at] in _ASKING
-        return own or self._said.words[at] in ("outside", "today", "tonight", "tomorrow", "like")
+    def _asks(self, at: int, role: str) -> bool:
+        """Whether the word asks for the function, rather than being a value of it."""
+        this = self._said.words[at]
+        if self._stems[at] in self._tool.stems or this in _ASKING:
+            return True
+        return role != "text" and (this in _DOING or this == "outside" or is_day_word(this))
 
     def _take(self, start: int, end: int) -> bool:
         if not all(self._free[start:end]):
@@ -331,7 +337,7 @@ class Slots:
         return True
 
 
-def _role(param: Param) -> str:
+def role_of(param: Param) -> str:
     """What a string is for, by its format, its name, or what is said about it."""
     if param.format == "email" or "email" in param.words:
         return "format"

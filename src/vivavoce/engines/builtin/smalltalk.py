@@ -4,7 +4,7 @@ import re
 
 from vivavoce.engines.builtin import about, memory
 from vivavoce.engines.builtin.situation import Situation
-from vivavoce.engines.builtin.words import Utterance, content, listing, pick, sentence
+from vivavoce.engines.builtin.words import Utterance, content, listing, pick
 
 _HELLO = re.compile(
     r"^(?:(?:well|oh|okay|so|yes|and) )?(?:hello|hi|hey|hallo|howdy|greetings|good (?:morning"
@@ -30,6 +30,7 @@ _PRAISE = re.compile(
     r"|perfect|amazing|funny|excellent|well done|good job|fantastic|lovely)(?: \w+)?$"
 )
 _SORRY = re.compile(r"\b(?:sorry|my bad|i apologi[sz]e|pardon|excuse me)\b")
+_NOT_TO_DO = re.compile(r"^(?:please )?(?:do not|never) (?!mind)\w+")
 _YES = re.compile(r"^(?:yes|yeah|yep|yup|sure|okay|ok|right|of course|alright|all right)(?: \w+)?$")
 _NO = re.compile(r"^(?:no|nope|nah|not really|never mind|nothing|no thanks)(?: \w+)?$")
 _AGAIN = re.compile(
@@ -88,6 +89,8 @@ def courtesy(situation: Situation) -> str | None:
         return "No harm done."
     if _PRAISE.search(plain):
         return pick(("I'm glad to hear it.", "Thank you, that is kind."), plain)
+    if _NOT_TO_DO.search(plain):
+        return "All right, I won't."
     return _feeling(said) or _yes_or_no(plain)
 
 
@@ -166,7 +169,7 @@ def out_of_reach(situation: Situation) -> str:
             f"I don't know enough about {subject} to say anything useful. {able}",
             f"You said: {heard}. I have no answer to that. {able}",
             f"I'm only a small program, and {subject} is out of my reach. {able}",
-            f"{sentence(heard)} I wish I knew what to say to that. {able}",
+            f"If I heard you well, you said: {heard}. No rule of mine covers that. {able}",
         ),
         said.plain,
     )

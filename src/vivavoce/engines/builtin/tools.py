@@ -57,7 +57,7 @@ _OPPOSITES = (
     ("left", "right"),
     ("forward", "backward"),
 )
-ENOUGH = 3.0
+ENOUGH = 2.5
 """The score from which an utterance is taken to ask for a function."""
 
 
@@ -223,7 +223,7 @@ def _heard(part: str, spoken: frozenset[str]) -> float:
     if part in spoken:
         return 1.0
     if _SAME.get(part, frozenset()) & spoken and part not in _GENERIC:
-        return 0.8
+        return 0.85
     if len(part) >= 5 and any(alike(s, part) for s in spoken):
         return 1.0
     # "reminder" is asked for with "remind", "navigation" with "navigate"

@@ -86,8 +86,12 @@ class Utterance:
         match = pattern.search(self.plain)
         if match is None or not match[1]:
             return None
-        start = self.plain[: match.start(1)].count(" ")
-        return self.part(start, start + match[1].strip().count(" ") + 1)
+        found = match[1].strip()
+        if not found:
+            return None
+        at = match.start(1) + len(match[1]) - len(match[1].lstrip())
+        start = self.plain[:at].count(" ")
+        return self.part(start, start + found.count(" ") + 1)
 
 
 def _apart(token: str) -> list[str]:
