@@ -1,0 +1,203 @@
+"""Shared builders for the tests of the session core: sessions, sound, drawings, what came out.
+
+A drawing is one character a window of 32 ms: '#' speech, '.' silence, a digit d the probability
+d / 10. Its sound carries the probability in its samples, so that any Judge can be answered.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from vivavoce.protocol.client import (
+    AnyClientEvent,
+    InputAudioAppend,
+    ItemCreate,
+    ResponseCreate,
+    SessionUpdate,
+)
+from vivavoce.protocol.items import InputText, Message
+from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.session import (
+    PCM,
+    Audio,
+    AudioFormat,
+    AudioInput,
+    AudioOutput,
+    RealtimeSession,
+    ServerVad,
+    SessionObject,
+    SessionPatch,
+    Transcription,
+    TranscriptionAudio,
+    TranscriptionSession,
+    TurnDetection,
+)
+from vivavoce.session.conversation import SavedEntry
+from vivavoce.session.effects import Effect, Finish, Judge, Send
+from vivavoce.session.facts import Judged, Received, Spoke, SpokenWord, Transcribed
+from vivavoce.session.machine import Limits, Session
+from vivavoce.session.options import Offer
+from vivavoce.session.turns import WINDOW
+
+T = TypeVar("T")
+
+OFFER = Offer(
+    models=frozenset({"gpt-realtime", "house"}),
+    default_model="house",
+    voices=frozenset({"marin", "ash"}),
+    default_voice="ash",
+)
+VAD = ServerVad()
+WHISPER = Transcription(model="whisper-1")
+PCM24 = PCM()
+LIMITS = Limits()
+WORDS_MS = 100  # how long each word of an answer lasts
+TURN = "####" + 16 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
+
+
+def settings(
+    *,
+    turn_detection: TurnDetection | None = VAD,
+    transcription: Transcription | None = None,
+    input_format: AudioFormat = PCM24,
+    output_format: AudioFormat = PCM24,
+    voice: str = "marin",
+    **fields: Any,
+) -> RealtimeSession:
+    """The settings of a conversation; `fields` are those of the session object itself."""
+    audio = Audio(
+        AudioInput(format=input_format, transcription=transcription, turn_detection=turn_detection),
+        AudioOutput(format=output_format, voice=voice),
+    )
+    session = RealtimeSession(id="sess_1", model="gpt-realtime", audio=audio)
+    return msgspec.structs.replace(session, **fields)
+
+
+def transcription_settings(
+    *,
+    turn_detection: TurnDetection | None = VAD,
+    transcription: Transcription | None = WHISPER,
+) -> TranscriptionSession:
+    """The settings of a session that only writes down."""
+    sound = AudioInput(transcription=transcription, turn_detection=turn_detection)
+    return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(sound))
+
+
+def a_session(
+    opening: SessionObject | None = None,
+    *,
+    offer: Offer = OFFER,
+    limits: Limits = LIMITS,
+    entries: tuple[SavedEntry, ...] = (),
+    salt: str = "t",
+    now: float = 0.0,
+    **chosen: Any,
+) -> Session:
+    """A session that has greeted its client. `chosen` goes to settings()."""
+    session = Session(
+        opening or settings(**chosen), offer, limits, salt=salt, now=now, entries=entries
+    )
+    session.begin()
+    return session
+
+
+def receive(session: Session, event: AnyClientEvent, now: float = 0.0) -> list[Effect]:
+    """The client sends an event."""
+    return session.handle(Received(event), now)
+
+
+def update(session: Session, patch: SessionPatch, now: float = 0.0) -> list[Effect]:
+    """The client changes settings."""
+    return receive(session, SessionUpdate(session=patch), now)
+
+
+def drawn(pattern: str) -> bytes:
+    """The sound of a drawing, PCM at 24 kHz."""
+    levels = [{"#": 900, ".": 100}.get(c) or int(c) * 100 for c in pattern]
+    return np.repeat(np.array(levels, "<i2"), WINDOW).tobytes()
+
+
+def judged(effect: Judge) -> Judged:
+    """The verdict on sound that was drawn."""
+    windows = np.frombuffer(effect.audio, "<i2").reshape(-1, WINDOW)
+    return Judged(effect.at, tuple(float(level) for level in windows.mean(axis=1) / 1000))
+
+
+def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
+    """The user is heard, one append a window; every Judge is answered at once."""
+    return hear_sound(session, (drawn(window) for window in pattern), now)
+
+
+def hear_sound(session: Session, pieces: Iterable[bytes], now: float = 0.0) -> list[Effect]:
+    """Sound comes in these pieces; every Judge is answered at once."""
+    effects: list[Effect] = []
+    for piece in pieces:
+        new = receive(session, InputAudioAppend(audio=piece), now)
+        effects += new
+        for effect in new:
+            if isinstance(effect, Judge):
+                effects += session.handle(judged(effect), now)
+    return effects
+
+
+def transcribe(
+    session: Session, effects: list[Effect], text: str, now: float = 0.0
+) -> list[Effect]:
+    """Give the final words of every dictation that these effects finish."""
+    return [
+        effect
+        for finish in effects
+        if isinstance(finish, Finish)
+        for effect in session.handle(Transcribed(finish.item_id, text, len(text), True), now)
+    ]
+
+
+def say(session: Session, text: str, pattern: str = TURN, now: float = 0.0) -> list[Effect]:
+    """The user takes a turn with these words."""
+    effects = hear(session, pattern, now)
+    return effects + transcribe(session, effects, text, now)
+
+
+def write(session: Session, text: str, now: float = 0.0) -> list[Effect]:
+    """The client puts in a user's text and asks for a response."""
+    item = Message(role="user", content=(InputText(text=text),))
+    return receive(session, ItemCreate(item=item), now) + ask(session, now=now)
+
+
+def ask(session: Session, now: float = 0.0, **params: Any) -> list[Effect]:
+    """The client asks for a response."""
+    return receive(session, ResponseCreate(response=ResponseParams(**params)), now)
+
+
+def spoke(response_id: str, text: str, *, begin: int = 0, ms: int = WORDS_MS) -> Spoke:
+    """A piece of an answer: its words, each so long, from sample `begin` of the answer on."""
+    length = ms * 24
+    texts = [f"{word} " for word in text.split()]
+    words = tuple(SpokenWord(word, begin + n * length) for n, word in enumerate(texts))
+    return Spoke(response_id, b"\x01\x00" * length * len(words), words)
+
+
+def events(effects: list[Effect]) -> list[AnyServerEvent]:
+    """What the client is told."""
+    return [effect.event for effect in effects if isinstance(effect, Send)]
+
+
+def types(effects: list[Effect]) -> list[str]:
+    """The types of what the client is told."""
+    return [str(type(event).__struct_config__.tag) for event in events(effects)]
+
+
+def of(kind: type[T], effects: list[Effect]) -> list[T]:
+    """All effects, or events sent, of one kind."""
+    told = [effect.event if isinstance(effect, Send) else effect for effect in effects]
+    return [one for one in told if isinstance(one, kind)]
+
+
+def the(kind: type[T], effects: list[Effect]) -> T:
+    """The one effect, or event sent, of that kind."""
+    found = of(kind, effects)
+    assert len(found) == 1, f"{len(found)} of {kind.__name__} in {effects}"
+    return found[0]
