@@ -1,0 +1,322 @@
+"""Bytes in, events out; and nothing but events and InvalidRequest."""
+
+import base64
+import copy
+import json
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.protocol.client_samples import (
+    BETA_CLIENT_EVENTS,
+    GA_CLIENT_EVENTS,
+)
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.beta import Beta
+from vivavoce.protocol.client import (
+    AnyClientEvent,
+    InputAudioAppend,
+    ItemCreate,
+    ResponseCancel,
+    ResponseCreate,
+    SessionUpdate,
+)
+from vivavoce.protocol.codec import CLIENT_TYPES, GA, Dialect, explain
+from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, Message
+from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.server import ErrorBody, ErrorEvent, OutputAudioDelta
+from vivavoce.protocol.session import (
+    AudioInputPatch,
+    AudioPatch,
+    RealtimePatch,
+    ServerVadPatch,
+)
+
+DIALECTS: tuple[Dialect, ...] = (GA(), Beta())
+DEEP = "[" * 150 + "]" * 150
+TOO_DEEP = "[" * 5_000 + "]" * 5_000
+
+
+def refused(raw: bytes | str, dialect: Dialect | None = None) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        (dialect or GA()).decode(raw)
+    return caught.value
+
+
+def update(settings: str) -> str:
+    start = '{"type":"session.update","event_id":"mine","session":{"type":"realtime",'
+    return start + settings + "}}"
+
+
+@pytest.mark.parametrize("event", GA_CLIENT_EVENTS, ids=lambda event: event["type"])
+def test_every_client_event_is_read_and_said_again(event: dict[str, Any]) -> None:
+    read = GA().decode(json.dumps(event))
+    assert GA().decode(msgspec.json.encode(read)) == read
+
+
+def test_the_types_of_client_events_are_listed() -> None:
+    assert len(CLIENT_TYPES) == len(get_args(AnyClientEvent)) == 11
+    assert CLIENT_TYPES[0] == "conversation.item.create"
+
+
+def test_audio_is_bytes_inside_and_base64_outside() -> None:
+    event = GA().decode(b'{"type":"input_audio_buffer.append","audio":"+//+"}')
+    assert event == InputAudioAppend(audio=b"\xfb\xff\xfe")
+
+
+def test_absent_keeps_and_null_switches_off() -> None:
+    event = GA().decode(update('"audio":{"input":{"turn_detection":null}}'))
+    assert event == SessionUpdate(
+        event_id="mine",
+        session=RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None))),
+    )
+
+
+def test_a_null_that_the_type_does_not_allow_means_not_given() -> None:
+    nulls = '"model":null,"max_output_tokens":null,"tool_choice":null,"instructions":null'
+    first = '{"type":"function","name":"a","description":null,"parameters":null}'
+    second = '{"type":"function","name":"b","parameters":null}'
+    tools = f'"tools":[{first},{second}]'
+    turns = '"turn_detection":{"type":"server_vad","threshold":null,"create_response":null}'
+    audio = f'"audio":{{"output":null,"input":{{"format":null,{turns}}}}}'
+    assert GA().decode(update(f"{nulls},{tools},{audio}")) == SessionUpdate(
+        event_id="mine",
+        session=RealtimePatch(
+            instructions=None,
+            tools=(FunctionTool(name="a"), FunctionTool(name="b")),
+            audio=AudioPatch(input=AudioInputPatch(turn_detection=ServerVadPatch())),
+        ),
+    )
+
+
+def test_nulls_in_an_item_mean_not_given() -> None:
+    raw = """{"type":"conversation.item.create","event_id":null,"previous_item_id":null,"item":{
+        "id":null,"object":null,"status":null,"type":"message","role":"user","content":[
+            {"type":"input_audio","audio":null,"transcript":null},
+            {"type":"input_image","image_url":"data:,","detail":null}]}}"""
+    content = (InputAudio(), InputImage("data:,"))
+    assert GA().decode(raw) == ItemCreate(item=Message(role="user", content=content))
+
+
+def test_a_null_response_is_none() -> None:
+    assert GA().decode(b'{"type":"response.create","response":null}') == ResponseCreate()
+    assert GA().decode(b'{"type":"response.create","response":{"metadata":null}}') == (
+        ResponseCreate(response=ResponseParams(metadata=None))
+    )
+
+
+def test_a_null_that_is_needed_is_missing() -> None:
+    error = refused(b'{"type":"conversation.item.delete","item_id":null,"event_id":"mine"}')
+    assert (error.code, error.param) == ("missing_required_parameter", "item_id")
+    assert error.event_id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b'{"type":"response.create","response":{"output_modalities":[null]}}', "[0]"),
+        (b'{"type":"response.create","response":{"metadata":{"a":null}}}', "response.metadata"),
+        # of two keys with one name the first is complained of and the last is kept
+        (b'{"type":"session.update","session":null,"session":{}}', "session"),
+        (
+            b'{"type":"response.create","response":{"input":[{"type":"item_reference","id":null}],'
+            b'"input":[5,{"id":[]}]}}',
+            "response.input[0].id",
+        ),
+    ],
+)
+def test_a_null_that_cannot_be_left_out_is_a_wrong_type(raw: bytes, param: str) -> None:
+    error = refused(raw)
+    assert error.code in ("invalid_type", "missing_required_parameter")
+    assert error.param is not None
+    assert error.param.endswith(param)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"type":"response.cancel"} trailing',
+        b'{"type":"response.cancel","response_id":"\xff"}',
+        b'{"type":"response.cancel","response_id":"\\ud800"}',
+        '{"type":"response.cancel","response_id":"\ud800"}',
+        update('"reasoning":{"a":NaN}'),
+        update(f'"tracing":{TOO_DEEP}'),
+        update(f'"model":null,"tracing":{TOO_DEEP}'),
+        b'{"type":"session.update","session":{"type":"realtime","model":null,}}',
+        b'{"type":%s}' % TOO_DEEP.encode(),
+    ],
+    ids=ascii,
+)
+def test_what_is_not_json_is_said_to_be_none(raw: bytes | str) -> None:
+    error = refused(raw)
+    assert error.code == "invalid_json"
+    assert error.message.startswith("The event is not valid JSON: ")
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"5", b'"response.cancel"'])
+def test_what_is_no_object_is_said_to_be_none(raw: bytes) -> None:
+    error = refused(raw)
+    assert (error.code, error.param) == ("invalid_event", None)
+    assert error.message == "The event is not a JSON object."
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (update(f'"tracing":{DEEP}'), "session"),
+        (
+            update(f'"tools":[{{"type":"function","name":"a","parameters":{{"a":{DEEP}}}}}]'),
+            "session",
+        ),
+        ('{"type":"response.create","response":{"prompt":{"a":' + DEEP + "}}}", "response"),
+    ],
+)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
+def test_free_json_may_not_be_nested_out_of_all_reason(
+    dialect: Dialect, raw: str, param: str
+) -> None:
+    error = refused(raw, dialect)
+    assert (error.code, error.param) == ("invalid_value", param)
+    assert error.message == (f"Invalid '{param}': nested too deeply. Expected at most 100 levels.")
+
+
+def test_no_audio_at_all_is_refused() -> None:
+    error = refused(b'{"type":"input_audio_buffer.append","audio":"","event_id":"mine"}')
+    assert (error.code, error.param, error.event_id) == ("invalid_value", "audio", "mine")
+    assert error.message == (
+        "Invalid 'audio'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) "
+        "but got empty bytes."
+    )
+
+
+def test_an_event_id_has_512_characters_at_most() -> None:
+    longest = "x" * 512
+    event = {"type": "response.cancel", "event_id": longest}
+    assert GA().decode(json.dumps(event)) == ResponseCancel(event_id=longest)
+    event["event_id"] += "y"
+    error = refused(json.dumps(event))
+    assert (error.code, error.param) == ("string_above_max_length", "event_id")
+    assert error.event_id == longest
+    error = refused(json.dumps({**event, "type": "scooby.dooby.doo"}))
+    assert (error.param, error.event_id) == ("type", longest)
+
+
+def test_an_event_id_that_is_no_string_is_refused_and_not_echoed() -> None:
+    error = refused(b'{"type":"response.cancel","event_id":5}')
+    assert (error.code, error.param, error.event_id) == ("invalid_type", "event_id", None)
+
+
+def test_a_complaint_can_be_explained_without_a_readable_event() -> None:
+    error = explain(msgspec.ValidationError("Object missing required field `type`"), b"{")
+    assert (error.code, error.event_id) == ("invalid_event", None)
+
+
+@given(st.binary(min_size=1, max_size=4_000))
+def test_audio_crosses_the_wire_unchanged(audio: bytes) -> None:
+    raw = msgspec.json.encode(InputAudioAppend(audio=audio))
+    delta = OutputAudioDelta(
+        event_id="e", response_id="r", item_id="i", output_index=0, delta=audio
+    )
+    for dialect in DIALECTS:
+        assert dialect.decode(raw) == InputAudioAppend(audio=audio)
+        (frame,) = dialect.encode(delta)
+        assert base64.b64decode(json.loads(frame)["delta"]) == audio
+
+
+def survives(dialect: Dialect, raw: bytes | str) -> None:
+    """The one promise about arbitrary input; the refusal must also be sayable."""
+    error = None
+    try:
+        event = dialect.decode(raw)
+    except InvalidRequest as exc:
+        error = exc
+    if error is None:
+        assert type(event) in get_args(AnyClientEvent)
+        return
+    body = ErrorBody(
+        code=error.code, message=error.message, param=error.param, event_id=error.event_id
+    )
+    assert len(dialect.encode(ErrorEvent(event_id="e", error=body))) == 1
+    assert "" not in (error.message, error.code)
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a tree."""
+    members = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    found = [path]
+    for key, inner in members:
+        found += places(inner, (*path, key))
+    return found
+
+
+@st.composite
+def mutated(draw: st.DrawFn, events: list[dict[str, Any]]) -> str:
+    """A valid event in which some members were replaced, taken out, or added."""
+    event: Any = copy.deepcopy(draw(st.sampled_from(events)))
+    for _ in range(draw(st.integers(1, 3))):
+        if not event:
+            break
+        *above, key = draw(st.sampled_from(places(event)[1:]))
+        node = event
+        for step in above:
+            node = node[step]
+        match draw(st.sampled_from(["replace", "remove", "add"])):
+            case "remove":
+                del node[key]
+            case "add" if isinstance(node, dict):
+                node[draw(st.text(max_size=9))] = draw(JSON)
+            case _ if isinstance(node, dict) or key < len(node):
+                node[key] = draw(st.none() | JSON)
+    return json.dumps(event)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200))
+def test_noise_is_refused(raw: bytes | str) -> None:
+    for dialect in DIALECTS:
+        survives(dialect, raw)
+
+
+@given(JSON)
+def test_any_json_is_read_or_refused(value: Any) -> None:
+    for dialect in DIALECTS:
+        survives(dialect, json.dumps(value))
+        survives(dialect, json.dumps({"type": "session.update", "session": value}))
+
+
+@given(mutated(GA_CLIENT_EVENTS))
+def test_spoilt_events_are_read_or_refused(raw: str) -> None:
+    survives(GA(), raw)
+
+
+@given(mutated(BETA_CLIENT_EVENTS))
+def test_spoilt_beta_events_are_read_or_refused(raw: str) -> None:
+    survives(Beta(), raw)
+
+
+@given(st.sampled_from(GA_CLIENT_EVENTS), st.data())
+def test_spoilt_bytes_are_read_or_refused(event: dict[str, Any], data: st.DataObject) -> None:
+    raw = bytearray(json.dumps(event).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    survives(GA(), bytes(raw))
