@@ -26,7 +26,7 @@ from vivavoce.engines.builtin.numbers import ordinal, parse, say, say_whole
         ("five and six", 5, 1),
     ],
 )
-def test_a_number_ends_where_its_words_do(text: str, value: Fraction, taken: int) -> None:
+def test_a_number_ends_where_its_words_do(text: str, value: Fraction | int, taken: int) -> None:
     assert parse(text.split()) == (Fraction(value), taken)
 
 
@@ -38,9 +38,7 @@ def test_what_is_no_number(text: str) -> None:
 @given(st.integers(-(10**20), 10**20))
 def test_whole_numbers_that_are_said_are_understood(value: int) -> None:
     words = say_whole(value).replace("-", " ").split()
-    if "quintillion" in words and abs(value) >= 10**21:
-        return
-    assert parse(words) == (value, len(words))
+    assert parse(words) == (Fraction(value), len(words))
 
 
 @given(st.integers(0, 10**9))

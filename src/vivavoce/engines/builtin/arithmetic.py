@@ -9,6 +9,7 @@ from vivavoce.engines.builtin.words import Utterance, sentence
 
 _MAX = 10**60
 _MAX_DEPTH = 12
+_MAX_WORDS = 150
 
 # Longest first: the words of an operator, and the operator.
 _OPERATORS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -53,6 +54,10 @@ _OPERATORS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("percent",), "%"),
     (("%",), "%"),
 )
+_BY_FIRST_WORD = {
+    first: tuple(o for o in _OPERATORS if o[0][0] == first)
+    for first in {o[0][0] for o in _OPERATORS}
+}
 _SAID = {
     "+": "plus",
     "-": "minus",
@@ -94,7 +99,7 @@ class _CannotSay(Exception):
 
 def answer(said: Utterance) -> str | None:
     """The first sum in the utterance, said with its result; None: there is none."""
-    words = _unmasked(said.words)
+    words = _unmasked(said.words[:_MAX_WORDS])
     for tokens in _runs(words):
         try:
             parser = _Parser(tokens)
@@ -156,7 +161,7 @@ def _token(words: Sequence[str], at: int, run: list[Token]) -> tuple[Token, int]
         return number if not after_number else None
     if words[at] == "of" and run and isinstance(run[-1], Fraction) and run[-1].denominator > 1:
         return "of", at + 1
-    for pattern, token in _OPERATORS:
+    for pattern, token in _BY_FIRST_WORD.get(words[at], ()):
         if tuple(words[at : at + len(pattern)]) == pattern:
             if token in _NEEDS_LEFT and not after_number:
                 return None

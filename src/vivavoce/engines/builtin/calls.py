@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from vivavoce.engines.builtin.slots import Slots, role_of, stand_in
+from vivavoce.engines.builtin.roles import role_of
+from vivavoce.engines.builtin.slots import Slots, stand_in
 from vivavoce.engines.builtin.tools import ENOUGH, Param, Tool, score, spoken_stems
 from vivavoce.engines.builtin.words import Utterance, listing, stems
 
 MAX_CALLS = 8
+_MAX_VALUES = 30  # parameters to be filled for one answer, in whole calls
+_MAX_SCORES = 300  # times that a clause is compared with a function
+_MAX_CHARS = 400  # of an utterance that asks for functions
 _CLAUSE = re.compile(r"[.?!;](?:\s+|$)|,\s+|\b(?:and then|and also|and|then|also)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"^(?:please )?(?:do not|never|no need to|you do not need)\b")
 _PREPOSITION = re.compile(r"^(?:in|for|at|to|near|from|on) ")
@@ -61,7 +65,11 @@ def wanted(said: Utterance, tools: Sequence[Tool], now: datetime) -> list[Call |
     """
     found: list[Call | Question] = []
     first: dict[str, dict[str, Any]] = {}
+    left = _MAX_VALUES
     for wish in _wishes(said, tools)[:MAX_CALLS]:
+        if left < 0:
+            break
+        left -= len(wish.tool.params)
         given = Slots(Utterance.of(wish.text), wish.tool, now).fill(wish.tool.params)
         for param in wish.tool.params:
             if param.required and param.name in first.get(wish.tool.name, {}):
@@ -80,9 +88,9 @@ def wanted(said: Utterance, tools: Sequence[Tool], now: datetime) -> list[Call |
 def answered(question: Question, asked: Utterance, said: Utterance, now: datetime) -> Call | None:
     """The call that a question was about, now that its answer was said; None: still not enough."""
     tool = question.tool
-    given = Slots(asked, tool, now).fill(tool.params)
+    given = Slots(_cut(asked), tool, now).fill(tool.params)
     open_params = tuple(p for p in tool.params if p.name in question.missing)
-    given |= Slots(said, tool, now).fill(open_params)
+    given |= Slots(_cut(said), tool, now).fill(open_params)
     if any(p.required and p.name not in given for p in tool.params):
         return None
     return Call(tool.name, {p.name: given[p.name] for p in tool.params if p.name in given})
@@ -90,7 +98,7 @@ def answered(question: Question, asked: Utterance, said: Utterance, now: datetim
 
 def forced(said: Utterance, tool: Tool, now: datetime) -> Call:
     """A call that must be made: what was not said is filled as well as can be."""
-    given = Slots(said, tool, now).fill(tool.params)
+    given = Slots(_cut(said), tool, now).fill(tool.params)
     for param in tool.params:
         if param.required and param.name not in given:
             given[param.name] = stand_in(param, said.text if _is_free(param) else "")
@@ -103,6 +111,10 @@ def best(said: Utterance, tools: Sequence[Tool]) -> Tool:
     return max(tools, key=lambda tool: score(tool, heard))
 
 
+def _cut(said: Utterance) -> Utterance:
+    return said if len(said.text) <= _MAX_CHARS else Utterance.of(said.text[:_MAX_CHARS])
+
+
 def _is_free(param: Param) -> bool:
     return param.kind == "string" and role_of(param) in ("text", "other")
 
@@ -111,7 +123,7 @@ def _wishes(said: Utterance, tools: Sequence[Tool]) -> list[_Wish]:
     """Cut into clauses; what asks for nothing belongs to its neighbour."""
     wishes: list[_Wish] = []
     lead = ""
-    for clause, joint in _clauses(said.text):
+    for clause, joint in _clauses(said.text[:_MAX_CHARS], _MAX_SCORES // (len(tools) or 1)):
         part = Utterance.of(clause)
         if _NEGATED.search(part.plain):
             continue
@@ -128,39 +140,45 @@ def _wishes(said: Utterance, tools: Sequence[Tool]) -> list[_Wish]:
         else:
             last = wishes.pop()
             wishes.append(_Wish(last.tool, f"{last.text}{joint}{clause}"))
-    if not wishes and not _NEGATED.search(said.plain) and (tool := _asked(said, tools)):
+    if (
+        not wishes
+        and len(said.text) <= _MAX_CHARS
+        and not _NEGATED.search(said.plain)
+        and (tool := _asked(said, tools))
+    ):
         wishes.append(_Wish(tool, said.text))
     return wishes
 
 
-def _clauses(text: str) -> list[tuple[str, str]]:
-    """Clauses with what joins each to the one before."""
+def _clauses(text: str, most: int) -> list[tuple[str, str]]:
+    """Clauses with what joins each to the one before; the last has all that is left."""
     out: list[tuple[str, str]] = []
     at, joint = 0, " "
     for match in _CLAUSE.finditer(text):
+        if len(out) >= most - 1:
+            break
         if clause := text[at : match.start()].strip():
             out.append((clause, joint))
         joint = f" {match[0].strip()} " if match[0].strip().isalpha() else f"{match[0].strip()} "
         at = match.end()
     if clause := text[at:].strip():
         out.append((clause, joint))
-    return out[:30]
+    return out
 
 
 def _asked(part: Utterance, tools: Sequence[Tool]) -> Tool | None:
     if not part.words or not tools:
         return None
     heard = spoken_stems(part.words)
-    scored = [(score(tool, heard) + _slot_bonus(tool, part), tool) for tool in tools]
-    top, tool = max(scored, key=lambda s: s[0])
-    return tool if top >= ENOUGH else None
+    top, at = max((score(tool, heard), -i) for i, tool in enumerate(tools))
+    tool = tools[-at]
+    return tool if top + (top >= ENOUGH - 1 and _takes_place(tool, part)) >= ENOUGH else None
 
 
-def _slot_bonus(tool: Tool, part: Utterance) -> float:
+def _takes_place(tool: Tool, part: Utterance) -> bool:
     """A place after its preposition makes a function that takes a place likelier."""
-    takes_place = any(set(p.words) & _PLACE_LIKE for p in tool.params)
-    named = re.search(r"\b(?:in|at|near|for) [a-z]{3,}", part.plain)
-    return 1.0 if takes_place and named and score(tool, spoken_stems(part.words)) >= 1.5 else 0.0
+    takes = any(set(p.words) & _PLACE_LIKE for p in tool.params)
+    return takes and re.search(r"\b(?:in|at|near|for) [a-z]{3,}", part.plain) is not None
 
 
 def _goes_on(part: Utterance, before: _Wish, tool: Tool) -> bool:

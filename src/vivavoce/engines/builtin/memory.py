@@ -23,7 +23,7 @@ _TOPIC_ASKED = re.compile(
     r"|\bwhat(?: is| was) (?:the|our) (?:topic|subject)\b|\bwhere were we\b"
 )
 _NO_NAMES = FUNCTION_WORDS | {"is", "later", "back", "tomorrow", "again", "what", "maybe", "when"}
-_BACK = 60  # of the user's utterances; each costs a regular expression
+_BACK = 40  # of the user's utterances; each costs a regular expression
 
 
 def name_told(said: Utterance) -> str | None:

@@ -27,6 +27,7 @@ from vivavoce.engines.builtin.words import Utterance
 from vivavoce.protocol.items import ToolName
 
 _SENTENCE = re.compile(r"(?<=[^\d.][.?!])\s+")
+_REFUSED = re.compile(r"^(?:no\b(?! \w+ \w)|nothing|never mind|forget it|cancel|stop|i do not)")
 _MAX_SENTENCES = 4
 _SHORT_INSTRUCTION = 240
 
@@ -137,7 +138,9 @@ def _completed(tools: Sequence[Tool], situation: Situation) -> Call | None:
     """The call that the assistant had asked a value for, if this utterance gives it."""
     past = situation.past
     asked, before = next(past.by("assistant"), ""), next(past.by("user"), "")
-    if not asked.startswith("For ") or not before:
+    if not asked.startswith("For ") or not before or _covered(situation):
+        return None
+    if _REFUSED.search(situation.said.plain) or not situation.said.words:
         return None
     earlier = Utterance.of(before)
     for wish in calls.wanted(earlier, tools, situation.now):

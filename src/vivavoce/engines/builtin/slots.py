@@ -1,25 +1,17 @@
 """Fills the values of a function from the words of an utterance."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
 from vivavoce.engines.builtin.dates import find_day, find_time, is_day_word
 from vivavoce.engines.builtin.numbers import parse
+from vivavoce.engines.builtin.roles import DAYS, named, role_of
 from vivavoce.engines.builtin.tools import ABSENT, Param, Tool, is_kind
-from vivavoce.engines.builtin.words import FUNCTION_WORDS, Utterance, stem, stems, word_set
+from vivavoce.engines.builtin.words import FUNCTION_WORDS, Utterance, stem, word_set
 
-_PLACES = word_set(
-    "location city plac town country destination origin address where region area locat timezon"
-)
-_PEOPLE = word_set(
-    "recipient contact person who guest attend attendee friend nam to caller customer"
-)
-_TEXTS = word_set("messag text content body not query question prompt descript task memo")
-_DAYS = word_set("dat day when datetim deadlin due start")
-_TIMES = word_set("tim hour when at start datetim")
 _SECONDS = {"second": 1, "minut": 60, "hour": 3600, "day": 86400, "week": 604800}
 _AFTER: dict[str, frozenset[str]] = {
     "place": frozenset({"in", "for", "at", "near", "around", "to", "from", "of"}),
@@ -49,6 +41,9 @@ class Slots:
         self._said = said
         self._tool = tool
         self._now = now
+        self._numbers = tuple(_numbers(said.words))
+        self._day = find_day(said.words, now.date())
+        self._clock = find_time(said.words)
         self._free = [True] * len(said.words)
         self._stems = tuple(stem(w) for w in said.words)
 
@@ -99,20 +94,13 @@ class Slots:
     def _choices(self, param: Param) -> list[tuple[int, int, Any]]:
         """Where the words name values of an enum: start, length, value; the longest first."""
         found = []
-        for value in param.enum:
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                continue
-            wanted = stems(str(value)[:60])
-            if not wanted or (wanted[0] in FUNCTION_WORDS - {"no"} and len(wanted) == 1):
-                continue
-            for at in range(len(self._stems) - len(wanted) + 1):
-                if self._stems[at : at + len(wanted)] == wanted:
-                    found.append((at, len(wanted), value))
-            if isinstance(value, int | float) and abs(value) < 1e15:
-                for at in range(len(self._stems)):
-                    number = parse(self._said.words, at)
-                    if number is not None and float(number[0]) == value:
-                        found.append((at, number[1] - at, value))
+        for wanted, value in param.choices:
+            if isinstance(value, int | float):
+                found += [(a, e - a, value) for a, e, n in self._numbers if n == value]
+            elif wanted[0] in self._stems:
+                for at in range(len(self._stems) - len(wanted) + 1):
+                    if self._stems[at : at + len(wanted)] == wanted:
+                        found.append((at, len(wanted), value))
         return sorted(found, key=lambda f: -f[1])
 
     def _choice(self, param: Param) -> Any:
@@ -138,28 +126,21 @@ class Slots:
 
     def _number(self, param: Param) -> Any:
         best: tuple[int, int, int, Fraction] | None = None
-        at = 0
-        while at < len(self._said.words):
-            found = parse(self._said.words, at) if self._free[at] else None
-            if found is None:
-                at += 1
+        unit = next((u for w in (*param.words, *param.hint) if (u := _SECONDS.get(w))), 0)
+        for at, end, value in self._numbers:
+            if not self._free[at]:
                 continue
-            value, end = found
             after = self._stems[end : end + 2]
             before = self._stems[max(0, at - 3) : at]
-            seconds = _SECONDS.get(after[0] if after else "", 0)
-            unit = next((u for w in param.words if (u := _SECONDS.get(w))), 0) or next(
-                (u for w in param.hint if (u := _SECONDS.get(w))), 0
-            )
-            if unit and seconds:
-                value, end = self._duration(at, unit)
-                rank = 3
+            if unit and after and after[0] in _SECONDS:
+                total, stop = self._duration(at, unit)
+                found = (3, at, stop, total)
             else:
-                named = set(param.words) & set(after + before)
-                rank = 2 if named else 1 if set(param.hint) & set(after[:1]) else 0
-            if best is None or rank > best[0]:
-                best = (rank, at, end, value)
-            at = end
+                named_so = not set(param.words).isdisjoint(after + before)
+                rank = 2 if named_so else 1 if after and after[0] in param.hint else 0
+                found = (rank, at, end, value)
+            if best is None or found[0] > best[0]:
+                best = found
         if best is None:
             return ABSENT
         self._take(best[1], best[2])
@@ -197,7 +178,7 @@ class Slots:
         if text is ABSENT:
             return ABSENT
         parts = re.split(r"\band\b|,", text)
-        return [_named(p.strip(), role_of(item)) for p in parts if p.strip()] or ABSENT
+        return [named(p.strip(), role_of(item)) for p in parts if p.strip()] or ABSENT
 
     def _string(self, param: Param) -> Any:
         role = role_of(param)
@@ -210,19 +191,18 @@ class Slots:
             words = Utterance.of(told[1]).words
             self._take(len(self._stems) - len(words), len(self._stems))
             return told[1].rstrip(".!?")
-        if (named := self._after_own_name(param)) is not ABSENT:
-            return named
+        if (told_so := self._after_own_name(param)) is not ABSENT:
+            return told_so
         if role in _AFTER and role != "text":
             found_after = self._after(_AFTER[role])
             if found_after is not None or role in ("origin", "destination"):
-                return _named(found_after, role) if found_after else ABSENT
+                return named(found_after, role) if found_after else ABSENT
         return self._rest(role)
 
     def _moment(self, param: Param, role: str) -> Any:
-        day = find_day(self._said.words, self._now.date())
-        clock = find_time(self._said.words)
+        day, clock = self._day, self._clock
         spans = [s for s in (day, clock) if s is not None]
-        wants_day = set(param.words) & _DAYS and not set(param.words) & {"tim"}
+        wants_day = set(param.words) & DAYS and not set(param.words) & {"tim"}
         if param.format == "date-time" and spans:
             moment = self._now.replace(second=0, microsecond=0)
             if clock is not None:
@@ -261,7 +241,7 @@ class Slots:
                 end = self._run(start, limit=6)
                 if start < end and start > at + 1:
                     self._take(start, end)
-                    return _named(self._said.part(start, end), role_of(param))
+                    return named(self._said.part(start, end), role_of(param))
         return ABSENT
 
     def _after(self, prepositions: frozenset[str]) -> str | None:
@@ -309,7 +289,7 @@ class Slots:
         if start == stop or (role in ("place", "person") and stop - start > 4):
             return ABSENT
         self._take(start, stop)
-        return _named(self._said.part(start, stop), role)
+        return named(self._said.part(start, stop), role)
 
     def _stops(self, start: int, at: int, role: str) -> bool:
         """A name ends at a preposition, a thing at "to the list"."""
@@ -337,36 +317,14 @@ class Slots:
         return True
 
 
-def role_of(param: Param) -> str:
-    """What a string is for, by its format, its name, or what is said about it."""
-    if param.format == "email" or "email" in param.words:
-        return "format"
-    if param.format in ("date", "date-time", "time"):
-        return "time" if param.format != "date" else "day"
-    words = set(param.words)
-    travels = words != {"to"} or bool(set(param.hint) & _PLACES)
-    if travels and words & {"origin", "from"}:
-        return "origin"
-    if travels and words & {"destination", "to"} and "recipient" not in words:
-        return "destination"
-    for role, group in (
-        ("place", _PLACES),
-        ("text", _TEXTS),
-        ("time", _TIMES),
-        ("day", _DAYS),
-        ("person", _PEOPLE),
-    ):
-        if words & group and not (role == "person" and len(words) > 1):
-            return role
-    return "place" if set(param.hint) & _PLACES - {"where", "area"} else "other"
-
-
-def _named(text: str, role: str) -> str:
-    """Proper nouns get the capitals that a recogniser does not give."""
-    if role not in ("place", "person", "origin", "destination") or not text.islower():
-        return text
-    small = {"of", "the", "de", "and", "la", "upon"}
-    return " ".join(w if w in small and i else w.capitalize() for i, w in enumerate(text.split()))
+def _numbers(words: Sequence[str]) -> Iterator[tuple[int, int, Fraction]]:
+    """Start, end and value of each number."""
+    at = 0
+    while at < len(words):
+        found = parse(words, at)
+        if found is not None:
+            yield at, found[1], found[0]
+        at = found[1] if found is not None else at + 1
 
 
 def _json_number(value: Fraction, kind: str) -> int | float:

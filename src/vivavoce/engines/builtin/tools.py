@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from vivavoce.engines.builtin.words import FUNCTION_WORDS, alike, stem, stems, word_set
 from vivavoce.protocol.items import FunctionTool
 
-_MAX_FIELDS, _MAX_ENUM, _MAX_DEPTH, _MAX_HINT = 40, 60, 3, 300
+_MAX_ENUM, _MAX_DEPTH, _MAX_HINT = 60, 3, 160
 KINDS = ("string", "number", "integer", "boolean", "array", "object", "null")
 ABSENT: Any = object()
 """Where a schema names no default."""
@@ -63,7 +64,10 @@ ENOUGH = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A value that a function takes. `kind` is its JSON type; `enum` is () where any value goes."""
+    """A value that a function takes. `kind` is its JSON type; `enum` is () where any value goes.
+
+    `choices` are the values of the enum that can be said, with the stems of their words.
+    """
 
     name: str
     kind: str
@@ -71,6 +75,7 @@ class Param:
     hint: tuple[str, ...]
     required: bool
     enum: tuple[Any, ...]
+    choices: tuple[tuple[tuple[str, ...], Any], ...]
     format: str
     default: Any
     fields: tuple["Param", ...] = ()
@@ -89,55 +94,83 @@ class Tool:
 
 
 def read_tool(tool: FunctionTool) -> Tool:
-    """Read a declaration. Nothing in a schema is an error: what is not understood is a string."""
+    """Read a declaration. Nothing in a schema is an error: what is not understood is a string.
+
+    Of a very large schema only a part is matched against words; its required keys are all kept.
+    """
     hint = tool.description if isinstance(tool.description, str) else ""
     schema = tool.parameters if isinstance(tool.parameters, dict) else {}
     told = frozenset(s for s in stems(hint[:_MAX_HINT]) if s not in FUNCTION_WORDS)
-    return Tool(tool.name, stems(tool.name[:80]), told, _fields(schema, schema, 0))
+    return Tool(tool.name, stems(tool.name[:80]), told, _Reading(schema).fields(schema, 0))
 
 
-def _fields(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> tuple[Param, ...]:
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    required = schema.get("required")
-    required = required if isinstance(required, list) else []
-    needed = dict.fromkeys(name for name in required[:256] if isinstance(name, str))
-    optional = [n for n in list(properties)[:_MAX_FIELDS] if isinstance(n, str)]
-    return tuple(
-        _param(name, properties.get(name), root, depth, required=name in needed)
-        for name in dict.fromkeys([*optional, *needed])
-    )
+class _Reading:
+    """A schema being read: how many more parameters and values of enums are worth the time."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._params = 40
+        self._values = 150
+
+    def fields(self, schema: Mapping[str, Any], depth: int) -> tuple[Param, ...]:
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
+        needed = dict.fromkeys(name for name in required[:256] if isinstance(name, str))
+        known = [n for n in islice(properties, self._params) if isinstance(n, str)]
+        return tuple(
+            self._param(name, properties.get(name), depth, required=name in needed)
+            for name in dict.fromkeys([*known, *needed])
+        )
+
+    def _param(self, name: str, schema: Any, depth: int, *, required: bool) -> Param:
+        self._params -= 1
+        worth = self._params >= 0
+        deeper = worth and depth < _MAX_DEPTH
+        schema = _resolved(schema, self._root)
+        enum = schema.get("enum")
+        enum = tuple(enum[:_MAX_ENUM]) if isinstance(enum, list) else ()
+        if "const" in schema:
+            enum = (schema["const"],)
+        kind = _kind(schema)
+        hint, lowest, form = (schema.get(k) for k in ("description", "minimum", "format"))
+        item = None
+        if kind == "array" and deeper:
+            item = self._param(name, schema.get("items"), depth + 1, required=False)
+        return Param(
+            name=name,
+            kind=kind,
+            words=stems(name[:60]) if worth else (),
+            hint=stems(hint[:_MAX_HINT]) if isinstance(hint, str) and worth else (),
+            required=required,
+            enum=enum,
+            choices=self._choices(enum),
+            format=form if isinstance(form, str) else "",
+            default=_default(schema),
+            fields=self.fields(schema, depth + 1) if kind == "object" and deeper else (),
+            item=item,
+            lowest=lowest if isinstance(lowest, int | float) and abs(lowest) < 1e15 else None,
+        )
+
+    def _choices(self, enum: tuple[Any, ...]) -> tuple[tuple[tuple[str, ...], Any], ...]:
+        values = [v for v in enum if isinstance(v, str | int | float) and not isinstance(v, bool)]
+        values = values[: max(0, self._values)]
+        self._values -= len(values)
+        named = ((stems(str(value)[:40]), value) for value in values)
+        # a value that is only "the" or "to" is never meant
+        return tuple(
+            (words, value)
+            for words, value in named
+            if words and (len(words) > 1 or words[0] not in FUNCTION_WORDS - {"no"})
+        )
 
 
-def _param(name: str, schema: Any, root: Mapping[str, Any], depth: int, *, required: bool) -> Param:
-    schema = _resolved(schema, root)
-    enum = schema.get("enum")
-    enum = tuple(enum[:_MAX_ENUM]) if isinstance(enum, list) else ()
-    if "const" in schema:
-        enum = (schema["const"],)
-    kind = _kind(schema)
-    hint = schema.get("description")
-    lowest = schema.get("minimum")
+def _default(schema: Mapping[str, Any]) -> Any:
     examples = schema.get("examples")
-    default = schema.get("default", ABSENT)
-    if default is ABSENT and isinstance(examples, list) and examples:
-        default = examples[0]
-    item = None
-    if kind == "array" and depth < _MAX_DEPTH:
-        item = _param(name, schema.get("items"), root, depth + 1, required=False)
-    return Param(
-        name=name,
-        kind=kind,
-        words=stems(name[:60]),
-        hint=stems(hint[:_MAX_HINT]) if isinstance(hint, str) else (),
-        required=required,
-        enum=enum,
-        format=schema["format"] if isinstance(schema.get("format"), str) else "",
-        default=default,
-        fields=_fields(schema, root, depth + 1) if kind == "object" and depth < _MAX_DEPTH else (),
-        item=item,
-        lowest=lowest if isinstance(lowest, int | float) and abs(lowest) < 1e15 else None,
-    )
+    if "default" not in schema and isinstance(examples, list) and examples:
+        return examples[0]
+    return schema.get("default", ABSENT)
 
 
 def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -211,10 +244,7 @@ def score(tool: Tool, said: Sequence[str]) -> float:
 
 def _param_score(param: Param, spoken: frozenset[str]) -> float:
     named = any(w in spoken for w in param.words if w not in _GENERIC and w not in FUNCTION_WORDS)
-    chosen = any(
-        isinstance(v, str) and len(v) > 1 and v.isascii() and set(stems(v[:40])) <= spoken
-        for v in param.enum
-    )
+    chosen = any(spoken.issuperset(words) for words, _ in param.choices)
     return 1.0 * named + 1.5 * chosen
 
 
