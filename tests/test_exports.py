@@ -1,0 +1,34 @@
+"""What is public is listed, and what is listed is there."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import vivavoce
+
+PUBLIC: set[str] = set()
+"""What the documentation promises of the package itself."""
+
+
+def packages() -> list[str]:
+    found = pkgutil.walk_packages(vivavoce.__path__, "vivavoce.")
+    return ["vivavoce", *(info.name for info in found if info.ispkg)]
+
+
+def listed(module: ModuleType) -> list[str]:
+    names: list[str] = getattr(module, "__all__", [])
+    return names
+
+
+def test_the_package_lists_what_is_promised() -> None:
+    assert set(listed(vivavoce)) == PUBLIC
+
+
+@pytest.mark.parametrize("name", packages())
+def test_what_a_package_lists_is_there_and_once(name: str) -> None:
+    module = importlib.import_module(name)
+    names = listed(module)
+    assert [each for each in names if not hasattr(module, each)] == []
+    assert len(names) == len(set(names))

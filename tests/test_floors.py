@@ -1,0 +1,155 @@
+"""Imports point down only: the floors of the project, kept.
+
+Modules are found by walking the package, imports by reading the source: nothing is imported here.
+"""
+
+import ast
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import vivavoce
+
+FLOORS = {
+    "errors": 0,
+    "secret": 0,
+    "protocol": 1,
+    "audio": 1,
+    "session": 2,
+    "limits": 2,
+    "engines.base": 2,
+    "engines.registry": 2,
+    "engines": 3,
+    "runtime": 4,
+    "relay": 4,
+    "transports": 5,
+    "api": 5,
+    "app": 6,
+    "cli": 6,
+    "settings": 6,
+    "talk": 6,
+    "__main__": 6,
+    "__init__": 6,
+}
+PURE = 2
+"""The highest floor without a clock, chance, input or output."""
+IMPURE = {"asyncio", "time", "random", "uuid", "socket", "threading", "os", "logging"}
+COMPOSITION = 6
+"""The only floor that reads the environment and knows more of engines than their contract."""
+
+ROOT = Path(vivavoce.__file__).parent
+
+
+def dotted(path: Path) -> str:
+    """`vivavoce/engines/base.py` is "engines.base", a package is called by its own name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+SOURCES = {dotted(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in SOURCES.items()}
+
+
+def floor(module: str) -> int:
+    return FLOORS[module] if module in FLOORS else FLOORS[module.split(".")[0]]
+
+
+def imported(module: str) -> Iterator[str]:
+    """Full names of all that a module imports, also inside functions: a.b for `from a import b`."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(module: str) -> set[str]:
+    """The modules of ours that a module imports."""
+    names = {name.removeprefix("vivavoce.") for name in imported(module) if ours(name)}
+    return {name if name in SOURCES else name.rpartition(".")[0] or "__init__" for name in names}
+
+
+def ours(name: str) -> bool:
+    return name.split(".")[0] == "vivavoce"
+
+
+def vendors() -> dict[str, set[str]]:
+    """The entry modules of each vendor: `stt:openai` and `tts:openai` are of one."""
+    found: dict[str, set[str]] = {}
+    for entry in entry_points(group="vivavoce.engines"):
+        if ours(entry.module):
+            vendor = entry.name.partition(":")[2]
+            found.setdefault(vendor, set()).add(entry.module.removeprefix("vivavoce."))
+    return found
+
+
+ENTRIES = {module for modules in vendors().values() for module in modules}
+
+
+def test_every_module_has_a_floor() -> None:
+    homes = {module.split(".")[0] for module in SOURCES}
+    assert homes - FLOORS.keys() == set()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_down(module: str) -> None:
+    package = module.split(".")[0]
+    wrong = {
+        there
+        for there in own(module)
+        if floor(there) > floor(module)
+        or (floor(there) == floor(module) and there.split(".")[0] != package)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) <= PURE])
+def test_the_lower_floors_are_pure(module: str) -> None:
+    assert {name.split(".")[0] for name in imported(module)} & IMPURE == set()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) < COMPOSITION])
+def test_only_the_top_reads_the_environment(module: str) -> None:
+    read = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)} | {
+        name.rpartition(".")[2] for name in imported(module)
+    }
+    assert read & {"environ", "environb", "getenv"} == set()
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) != 3])
+def test_only_the_contract_of_engines_is_known_outside_them(module: str) -> None:
+    known = {there for there in own(module) if there.split(".")[0] == "engines"}
+    contract = {"engines", "engines.base", "engines.registry"}
+    if floor(module) == COMPOSITION:
+        assert known & ENTRIES == set()
+    else:
+        assert known - contract == set()
+
+
+@pytest.mark.parametrize("module", sorted(ENTRIES & SOURCES.keys()))
+def test_an_engine_is_imported_by_its_entry_point_alone(module: str) -> None:
+    vendor = {m for modules in vendors().values() if module in modules for m in modules}
+    assert {by for by in SOURCES if module in own(by)} - vendor == set()
+
+
+def family(entries: set[str]) -> set[str]:
+    """All files of engines that these lead to."""
+    found: set[str] = set()
+    ahead = entries & SOURCES.keys()
+    while ahead:
+        found |= ahead
+        ahead = {there for module in ahead for there in own(module)} - found
+        ahead = {there for there in ahead if there.startswith("engines.") and floor(there) == 3}
+    return found
+
+
+def test_two_vendors_share_no_file() -> None:
+    assert len(ENTRIES) > 1, "the package is not installed: it has no entry points"
+    owners: dict[str, list[str]] = {}
+    for vendor, entries in vendors().items():
+        for module in family(entries):
+            owners.setdefault(module, []).append(vendor)
+    assert {module: them for module, them in owners.items() if len(them) > 1} == {}
