@@ -1,0 +1,215 @@
+"""Builds the objects from the settings: the only place that knows all of them."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.api.health import Health
+from vivavoce.choices import choose_llm, choose_vad
+from vivavoce.engines import local_llms, registry
+from vivavoce.engines.base import TTS
+from vivavoce.errors import SettingsError
+from vivavoce.protocol.session import Audio, AudioOutput, RealtimeSession
+from vivavoce.runtime.brain import Brains, Cascade
+from vivavoce.runtime.ears import Ears
+from vivavoce.runtime.hub import House, Hub
+from vivavoce.session.options import Offer
+from vivavoce.settings import LOOPBACK, ModelSettings, Settings
+from vivavoce.transports.websocket import RealtimeDoor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Engines:
+    """Engines by kind and name, each built and entered once, whoever shares it."""
+
+    settings: Settings
+    stack: AsyncExitStack
+    places: tuple[local_llms.Place, ...]
+    notes: dict[str, str] = field(default_factory=dict)
+    """Why an `auto` became what it is, by "kind:name"."""
+    _made: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    async def get(self, kind: str, name: str) -> tuple[str, Any]:
+        """The engine of that name, ready for use, and its real name. Raises SettingsError."""
+        extra: dict[str, object] = {}
+        if name == "auto":
+            choice = await choose_llm(self.settings, self.places) if kind == "llm" else choose_vad()
+            name, extra = choice.name, choice.options
+            self.notes[f"{kind}:{name}"] = choice.reason
+        if (kind, name) not in self._made:
+            named = self.settings.engines.get(kind, {})  # type: ignore[call-overload]
+            options = dict(named.get(name, {}))
+            engine = registry.create(kind, options.pop("engine", name), options | extra)
+            self._made[kind, name] = await self.stack.enter_async_context(engine)
+        return name, self._made[kind, name]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A house, ready for sessions, and what to say of it."""
+
+    house: House
+    names: dict[str, ModelSettings]
+    """The engines of each model, by their real names."""
+    notes: dict[str, str]
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+) -> AsyncIterator[Built]:
+    """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
+    async with AsyncExitStack() as stack:
+        engines = Engines(settings, stack, places)
+        cascades: dict[str, Cascade] = {}
+        names: dict[str, ModelSettings] = {}
+        ears: dict[str, Ears] = {}
+        for model, wanted in settings.models.items():
+            real: dict[str, str] = {}
+            made: dict[str, Any] = {}
+            for kind in wanted.__struct_fields__:
+                try:
+                    real[kind], made[kind] = await engines.get(kind, getattr(wanted, kind))
+                except SettingsError as exc:
+                    raise SettingsError(f"[models.{model}] {exc}") from exc
+            names[model] = ModelSettings(**real)
+            vad = ears.setdefault(real["vad"], Ears(made.pop("vad")))
+            cascades[model] = Cascade(ears=vad, **made)
+        yield Built(_house(settings, cascades), names, engines.notes)
+
+
+def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
+    tts: TTS = cascades[settings.default_model].tts
+    voices = frozenset(voice.id for voice in tts.voices)
+    voice = settings.session.voice
+    if voice not in voices:
+        raise SettingsError(
+            f"[session] voice: {voice!r} is none of the voices of the default model; "
+            f"some of them: {', '.join(sorted(voices)[:8])}"
+        )
+    offer = Offer(
+        models=frozenset(cascades),
+        default_model=settings.default_model,
+        voices=voices,
+        default_voice=voice,
+        lock_voice=settings.session.lock_voice,
+    )
+    template = RealtimeSession(
+        instructions=settings.session.instructions,
+        audio=Audio(output=AudioOutput(voice=voice)),
+    )
+    brains = Brains(cascades, settings.default_model)
+    limits = settings.session.limits
+    return House(brains, offer, limits, template, max_sessions=settings.server.max_sessions)
+
+
+def application(hub: Hub) -> web.Application:
+    """The doors on one port."""
+    app = web.Application()
+    health = Health(hub, version("vivavoce"))
+    app.router.add_get("/health", health.health)
+    app.router.add_get("/ready", health.ready)
+    app.router.add_get("/v1/realtime", RealtimeDoor(hub))
+    return app
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """For https and wss, where a certificate is given. Raises SettingsError."""
+    server = settings.server
+    if not server.tls_certificate and not server.tls_key:
+        return None
+    if not (server.tls_certificate and server.tls_key):
+        raise SettingsError("[server] tls_certificate and tls_key go together: one is missing")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(server.tls_certificate, server.tls_key)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(
+            f"[server] tls_certificate {server.tls_certificate} and tls_key {server.tls_key} "
+            f"cannot be used: {exc}"
+        ) from exc
+    return context
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Raise SettingsError where strangers could come in and nobody said that they may."""
+    server = settings.server
+    if server.host not in LOOPBACK and not server.no_auth:
+        raise SettingsError(
+            f"[server] host {server.host} can be reached from other machines and there is no API "
+            f"key to keep strangers out; bind to 127.0.0.1, or say --no-auth"
+        )
+
+
+async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises SettingsError when it cannot start."""
+    refuse_open_door(settings)
+    context = tls_context(settings)
+    async with build(settings) as built:
+        hub = Hub(built.house)
+        runner = web.AppRunner(
+            application(hub), access_log=None, handle_signals=False, shutdown_timeout=2.0
+        )
+        await runner.setup()
+        try:
+            address = await _listen(runner, settings, context)
+            gc.collect()
+            gc.freeze()  # what is here now stays: a full collection need not look at it again
+            announce(built, address)
+            await _until_told()
+            log.info("shutting down: %d sessions", hub.sessions)
+            await hub.drain(settings.server.drain_seconds)
+        finally:
+            await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings, context: ssl.SSLContext | None) -> str:
+    """Open the port; return the address that clients use."""
+    server = settings.server
+    site = web.TCPSite(runner, server.host, server.port, ssl_context=context, backlog=1024)
+    try:
+        await site.start()
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"[server] port {server.port} on {server.host} is in use; stop what uses it, or "
+                f"choose another with --port"
+            ) from exc
+        raise SettingsError(
+            f"[server] cannot listen on {server.host} port {server.port}: {exc.strerror or exc}"
+        ) from exc
+    port = runner.addresses[0][1]
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"{'wss' if context else 'ws'}://{host}:{port}/v1/realtime"
+
+
+async def _until_told() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, told.set)
+    try:
+        await told.wait()
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):
+                loop.remove_signal_handler(name)
+
+
+def described(settings: Settings) -> bytes:
+    """The settings as JSON, secrets masked."""
+    return msgspec.json.format(msgspec.json.encode(settings, enc_hook=str), indent=2)

@@ -1,0 +1,135 @@
+"""The command line: parses, calls, prints."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+# one thread for small matrices: more of them cost twice the time and all the cores; numpy reads
+# this when it is first imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from vivavoce.errors import SettingsError
+from vivavoce.settings import LogLevel, Settings, load
+
+if TYPE_CHECKING:
+    from vivavoce.app import Built
+
+cli = App(name="vivavoce", help="A self-hosted real-time voice server.")
+out = Console()
+err = Console(stderr=True)
+
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"])]
+
+
+@cli.command
+def serve(
+    *,
+    config: ConfigFile = None,
+    host: str | None = None,
+    port: int | None = None,
+    log_level: LogLevel | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    no_auth: Annotated[bool | None, Parameter(negative="")] = None,
+) -> None:
+    """Serve until interrupted.
+
+    Parameters
+    ----------
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    host
+        The address to listen on.
+    port
+        The port to listen on; 0 for any free one.
+    log_level
+        How much to log: debug, info, warning or error.
+    tls_certificate
+        A certificate (PEM), for https and wss.
+    tls_key
+        Its key (PEM).
+    no_auth
+        Let anybody in although other machines can reach the server.
+    """
+    flags: dict[str, Any] = {
+        "server.host": host,
+        "server.port": port,
+        "server.log_level": log_level,
+        "server.tls_certificate": tls_certificate,
+        "server.tls_key": tls_key,
+        "server.no_auth": no_auth,
+    }
+    settings, _ = _settings(config, flags)
+    logging.basicConfig(
+        level=settings.server.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    from vivavoce import app  # the server, for whoever serves
+
+    try:
+        _run(app.serve(settings, _announce))
+    except SettingsError as exc:
+        _give_up(exc)
+
+
+@cli.command(name="config")
+def show_config(*, config: ConfigFile = None) -> None:
+    """Print the settings in force, where they come from, and secrets masked.
+
+    Parameters
+    ----------
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    """
+    from vivavoce.app import described
+
+    settings, sources = _settings(config, {})
+    out.print_json(described(settings).decode())
+    err.print(f"from: {', '.join(sources) or 'the defaults alone'}", highlight=False)
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, list[str]]:
+    try:
+        return load(config, os.environ, flags)
+    except SettingsError as exc:
+        _give_up(exc)
+
+
+def _announce(built: "Built", address: str) -> None:
+    out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
+    for model, engines in built.names.items():
+        default = " (default)" if model == built.house.brains.default else ""
+        out.print(f"  model [bold]{model}[/bold]{default}", highlight=False)
+        for kind in engines.__struct_fields__:
+            name = getattr(engines, kind)
+            note = built.notes.get(f"{kind}:{name}", "")
+            out.print(f"    {kind:<5}{name}{f': {note}' if note else ''}", highlight=False)
+    out.file.flush()
+
+
+def _run(main: Any) -> None:
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ModuleNotFoundError):  # there is none for Windows
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def _give_up(exc: Exception) -> NoReturn:
+    err.print(f"[bold red]vivavoce:[/bold red] {exc}", highlight=False, markup=True, soft_wrap=True)
+    sys.exit(2)
+
+
+def main() -> None:
+    """The entry point of the `vivavoce` command."""
+    cli()

@@ -1,0 +1,29 @@
+"""What thinks and speaks for a session: engines under the names that clients use."""
+
+from dataclasses import dataclass
+
+from vivavoce.engines.base import LLM, STT, TTS, Turn
+from vivavoce.runtime.ears import Ears
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """The engines of one model. They are entered, and outlive every session."""
+
+    ears: Ears
+    turn: Turn
+    stt: STT
+    llm: LLM
+    tts: TTS
+
+
+@dataclass(frozen=True, slots=True)
+class Brains:
+    """Cascades by the model's name."""
+
+    cascades: dict[str, Cascade]
+    default: str
+
+    def of(self, model: str) -> Cascade:
+        """The cascade of that name, or the default one."""
+        return self.cascades.get(model, self.cascades[self.default])

@@ -1,0 +1,118 @@
+"""All sessions of a server: who comes in, what they begin with, and how they are let go."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from vivavoce.errors import LimitReached
+from vivavoce.protocol.session import (
+    RealtimeSession,
+    SessionObject,
+    TranscriptionAudio,
+    TranscriptionSession,
+)
+from vivavoce.runtime.brain import Brains
+from vivavoce.runtime.runner import Peer, Runner
+from vivavoce.session.facts import Draining, Left
+from vivavoce.session.machine import Limits, Session
+from vivavoce.session.options import Offer
+
+Kind: TypeAlias = Literal["realtime", "transcription"]
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every session of a server shares."""
+
+    brains: Brains
+    offer: Offer
+    limits: Limits
+    template: RealtimeSession
+    """What a session begins with, but for its id, its model and its end."""
+    max_sessions: int = 1000
+
+
+class Hub:
+    """Opens sessions, counts them, and ends them all at shutdown."""
+
+    def __init__(self, house: House, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._house = house
+        self._wall_clock = wall_clock
+        self._runners: set[Runner] = set()
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def sessions(self) -> int:
+        return len(self._runners)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether one more session would be let in."""
+        return not self._draining and len(self._runners) < self._house.max_sessions
+
+    def open(self, peer: Peer, *, kind: Kind, model: str) -> Runner:
+        """Make a session for a client that has come. Raises LimitReached.
+
+        The caller runs it with serve().
+        """
+        if not self.accepts:
+            why = "is shutting down" if self._draining else "has no room for one more session"
+            raise LimitReached(f"the server {why}")
+        now = asyncio.get_running_loop().time()
+        salt = secrets.token_hex(6)
+        session = Session(
+            self._opening(kind, model, salt),
+            self._house.offer,
+            self._house.limits,
+            salt=salt,
+            now=now,
+        )
+        runner = Runner(session, peer, self._house.brains, model=model)
+        self._runners.add(runner)
+        self._empty.clear()
+        return runner
+
+    async def serve(self, runner: Runner) -> None:
+        """Run a session to its end."""
+        try:
+            await runner.run()
+        finally:
+            self._runners.discard(runner)
+            if not self._runners:
+                self._empty.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way end, for so long at the most; then everybody goes."""
+        self._draining = True
+        for runner in tuple(self._runners):
+            runner.tell(Draining())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        for runner in tuple(self._runners):
+            runner.tell(Left())
+        await self._empty.wait()
+
+    def _opening(self, kind: Kind, model: str, salt: str) -> SessionObject:
+        expires_at = int(self._wall_clock() + self._house.limits.max_seconds)
+        template = self._house.template
+        if kind == "transcription":
+            return TranscriptionSession(
+                id=f"sess_{salt}",
+                expires_at=expires_at,
+                audio=TranscriptionAudio(template.audio.input),
+            )
+        return msgspec.structs.replace(
+            template,
+            id=f"sess_{salt}",
+            expires_at=expires_at,
+            model=model or self._house.offer.default_model,
+        )

@@ -1,0 +1,162 @@
+"""An answer: the model's words, cut into clauses, spoken while the next ones are thought of."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeAlias
+
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import Resampler
+from vivavoce.engines.base import (
+    LLM,
+    TTS,
+    CallDelta,
+    CallStarted,
+    ChatEnded,
+    ChatRequest,
+    ChatUsage,
+    TextDelta,
+)
+from vivavoce.errors import EngineError
+from vivavoce.runtime.brain import Cascade
+from vivavoce.runtime.clauses import Clauses
+from vivavoce.runtime.words import SpokenText
+from vivavoce.session.effects import Answer, Prompt
+from vivavoce.session.facts import (
+    AnswerFact,
+    Argued,
+    Called,
+    Concluded,
+    Ended,
+    Failed,
+    Spoke,
+    SpokenWord,
+    Thought,
+    Tokens,
+)
+
+CLAUSES_AHEAD = 32  # thought of and not spoken yet; a model that is further ahead waits
+
+Tell: TypeAlias = Callable[[AnswerFact], None]
+Room: TypeAlias = Callable[[], Awaitable[None]]
+# the clauses of an answer, then its end: None, or why it broke off
+Clause: TypeAlias = str | Failed | None
+
+
+async def answer(order: Answer, cascade: Cascade, tell: Tell, room: Room) -> None:
+    """Make an answer and tell what comes of it; cancel to stop. `room` waits for the client."""
+    clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_think(order, cascade.llm, tell, clauses))
+        if await _say_all(order, cascade.tts, tell, room, clauses):
+            tell(Ended(order.response_id))
+
+
+async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
+    """Ask the model; put what is to be said into `clauses`, and the end of it."""
+    response_id, cutter, said = order.response_id, Clauses(), False
+    try:
+        async with aclosing(llm.answer(_request(order.prompt))) as events:
+            async for event in events:
+                match event:
+                    case TextDelta(text=text):
+                        said = said or bool(text.strip())
+                        for clause in cutter.feed(text) if order.prompt.spoken else [text]:
+                            await clauses.put(clause)
+                    case CallStarted(index=index, call_id=call_id, name=name):
+                        said = True
+                        tell(Called(response_id, index, call_id, name))
+                    case CallDelta(index=index, arguments=arguments):
+                        tell(Argued(response_id, index, arguments))
+                    case ChatEnded(reason=reason, usage=usage):
+                        if not said and reason == "stop":
+                            raise EngineError("the language model gave an empty answer")
+                        if rest := cutter.flush():
+                            await clauses.put(rest)
+                        tell(Concluded(response_id, reason, _tokens(usage)))
+    except EngineError as exc:
+        if rest := cutter.flush():
+            await clauses.put(rest)
+        await clauses.put(Failed(response_id, "llm", str(exc)))
+    else:
+        await clauses.put(None)
+
+
+async def _say_all(
+    order: Answer, tts: TTS, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
+) -> bool:
+    """Say clause after clause; False: it failed, and that was told."""
+    voice = Voice(order, tts, tell, room)
+    while True:
+        match await clauses.get():
+            case None:
+                return True
+            case Failed() as failed:
+                tell(failed)
+                return False
+            case str() as clause if not order.prompt.spoken:
+                tell(Thought(order.response_id, clause))
+                await room()
+            case str() as clause:
+                try:
+                    await voice.say(clause)
+                except EngineError as exc:
+                    tell(Failed(order.response_id, "tts", str(exc)))
+                    return False
+
+
+class Voice:
+    """Speaks the clauses of one answer, one after the other."""
+
+    def __init__(self, order: Answer, tts: TTS, tell: Tell, room: Room) -> None:
+        self._order = order
+        self._tts = tts
+        self._tell = tell
+        self._room = room
+        self._samples = 0  # of the answer so far
+
+    async def say(self, clause: str) -> None:
+        prompt, base = self._order.prompt, self._samples
+        self._tell(Thought(self._order.response_id, clause))
+        resampler = Resampler(self._tts.sample_rate, RATE)
+        text = SpokenText(clause, base=base, sample_rate=self._tts.sample_rate, speed=prompt.speed)
+        async with aclosing(
+            self._tts.speak(
+                clause,
+                voice=prompt.voice,
+                speed=prompt.speed,
+                language=prompt.language,
+                instructions="",  # the session's are for the model, not for the voice
+            )
+        ) as pieces:
+            async for piece in pieces:
+                audio = resampler.feed(piece.audio)
+                self._samples += len(audio) // 2
+                words = text.marked(piece.marks) or text.guessed(self._samples - base)
+                self._spoke(audio, words)
+                await self._room()
+        audio = resampler.flush()
+        self._samples += len(audio) // 2
+        self._spoke(audio, text.rest(self._samples - base))
+
+    def _spoke(self, audio: bytes, words: list[SpokenWord]) -> None:
+        if audio or words:
+            self._tell(Spoke(self._order.response_id, audio, tuple(words)))
+
+
+def _tokens(usage: ChatUsage | None) -> Tokens | None:
+    if usage is None:
+        return None
+    return Tokens(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+
+
+def _request(prompt: Prompt) -> ChatRequest:
+    return ChatRequest(
+        instructions=prompt.instructions,
+        items=prompt.items,
+        tools=prompt.tools,
+        tool_choice=prompt.tool_choice,
+        parallel_tool_calls=prompt.parallel_tool_calls,
+        max_output_tokens=prompt.max_output_tokens,
+        language=prompt.language,
+    )
