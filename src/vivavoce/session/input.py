@@ -44,7 +44,8 @@ class InputBuffer:
         return bytes(self._pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
 
     def forget(self, before: int) -> None:
-        """Drop what came before that position."""
+        """Drop what came before that position; what has not come cannot be dropped."""
+        before = min(before, self.end)
         if before > self.start:
             del self._pcm[: (before - self.start) * BYTES_PER_SAMPLE]
             self.start = before
