@@ -40,16 +40,16 @@ class Ledger:
 
     @property
     def heard_text(self) -> str:
-        """The words that were heard: those of whose sound at least half was."""
+        """The words that were heard, up to the first of whose sound less than half was."""
         if self.heard is None:
             return self.text
         ends = [word.at for word in self._words[1:]] + [self.samples]
-        said = [
-            word.text
-            for word, end in zip(self._words, ends, strict=False)
-            if word.at + max(1, (max(end, word.at) - word.at) / 2) <= self.heard
-        ]
-        return "".join(said).rstrip()
+        text = ""
+        for word, end in zip(self._words, ends, strict=False):
+            if word.at + max(1, (end - word.at) / 2) > self.heard:
+                break
+            text += word.text
+        return text.rstrip()
 
     @property
     def heard_audio(self) -> bytes:
