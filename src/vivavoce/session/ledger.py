@@ -19,13 +19,14 @@ class Ledger:
     """Words and the sample of the answer at which each begins; 24 kHz."""
 
     def __init__(self) -> None:
-        self.audio = bytearray()  # may be given up to save memory; `samples` stays
+        self.audio = bytearray()  # all of it, or nothing once it was given up; `samples` stays
         self.samples = 0
         self.heard: int | None = None  # samples that reached the ear; None: all of them
         self._words: list[SpokenWord] = []
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        self.audio += audio
+        if len(self.audio) == self.samples * BYTES_PER_SAMPLE:
+            self.audio += audio
         self.samples += len(audio) // BYTES_PER_SAMPLE
         self._words.extend(words)
 
