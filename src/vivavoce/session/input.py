@@ -88,12 +88,14 @@ class Intake:
         self._format: Format = "audio/pcm"
         self._decoder = Decoder("audio/pcm")
 
-    def adopt(self, format_: Format) -> None:
-        """From now on the client sends that format."""
-        if format_ != self._format:
-            self._format = format_
-            self._decoder = Decoder(format_)
-            self.half = None
+    def adopt(self, format_: Format) -> HalfSample | None:
+        """From now on the client sends that format. Returns half a sample that can't be whole."""
+        if format_ == self._format:
+            return None
+        self._format = format_
+        self._decoder = Decoder(format_)
+        half, self.half = self.half, None
+        return half
 
     def append(self, event: InputAudioAppend, now: float) -> None:
         """Take in sound. Raises InvalidRequest when there is no room for it."""

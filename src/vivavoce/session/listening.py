@@ -24,7 +24,7 @@ from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import Assess, Judge
 from vivavoce.session.facts import Judged
 from vivavoce.session.hearing import Hearing, language_of
-from vivavoce.session.input import BYTES_PER_SAMPLE, Intake, to_ms, to_samples
+from vivavoce.session.input import BYTES_PER_SAMPLE, HalfSample, Intake, to_ms, to_samples
 from vivavoce.session.options import Options
 from vivavoce.session.outbox import Outbox
 from vivavoce.session.turns import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
@@ -75,7 +75,7 @@ class Listening:
 
     def adopt(self) -> None:
         """Take up changed settings. A turn under way goes on where that is possible."""
-        self._intake.adopt(self._options.input_format)
+        self._report(self._intake.adopt(self._options.input_format))
         wanted = self._options.turn_detection
         if wanted is None:
             self._detector = None
@@ -99,7 +99,7 @@ class Listening:
     def woken(self, now: float) -> None:
         """Report half a sample that nothing completed."""
         if self.deadline <= now:
-            self._report_half()
+            self._report(self._intake.drop_half())
 
     def judge(self, fact: Judged, n: int) -> Edge | None:
         """Take the verdict on window `n` of a fact. After the last one call catch_up()."""
@@ -153,7 +153,7 @@ class Listening:
 
     def commit(self, now: float) -> None:
         """The client says that this was a turn. Raises InvalidRequest when it is too short."""
-        self._report_half()
+        self._report(self._intake.drop_half())
         if len(self._buffer) < to_samples(SHORTEST_COMMIT_MS):
             has = len(self._buffer) / to_samples(1)
             raise InvalidRequest(
@@ -233,8 +233,8 @@ class Listening:
             self._assessed = text
             self._outbox.order(Assess(self._item_id, text, language_of(self._options)))
 
-    def _report_half(self) -> None:
-        if half := self._intake.drop_half():
+    def _report(self, half: HalfSample | None) -> None:
+        if half:
             problem = half.problem
             self._outbox.error(
                 problem.message, code=problem.code, param=problem.param, cause=problem.event_id
