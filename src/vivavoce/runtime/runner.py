@@ -187,8 +187,9 @@ class Runner:
 
     def _listen(self, order: Listen) -> None:
         stt = self._brains.of(order.model).stt
-        self._sounds[order.item_id] = sound = Sound(stt.sample_rate, self._eased.set)
+        sound = Sound(stt.sample_rate, self._eased.set)
         self._start(order.item_id, dictate(stt, order, sound, self.tell))
+        self._sounds[order.item_id] = sound
 
     async def _assess(self, order: Assess) -> None:
         turn = self._brains.of(self._model).turn

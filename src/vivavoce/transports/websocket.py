@@ -128,7 +128,7 @@ class RealtimeDoor:
         try:
             runner = self._hub.open(outbox, kind=kind, model=request.query.get("model", ""))
         except LimitReached as exc:
-            await socket.close(code=1013, message=str(exc).encode())
+            await socket.close(code=1013, message=str(exc).encode()[:MOST_REASON_BYTES])
             return socket
         await self._serve(socket, runner, outbox)
         return socket
