@@ -1,5 +1,7 @@
 """What a response and a transcription cost, in the protocol's units."""
 
+from typing import assert_never
+
 from vivavoce.audio.formats import RATE
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item, Message
 from vivavoce.protocol.responses import (
@@ -31,6 +33,8 @@ def words_of(item: Item) -> str:
             return f"{name} {arguments}"
         case FunctionCallOutput(output=output):
             return output
+        case _:
+            assert_never(item)
 
 
 def response_usage(
