@@ -1,0 +1,130 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.session.facts import SpokenWord
+from vivavoce.session.ledger import Ledger, SavedLedger
+
+
+def a_ledger() -> Ledger:
+    """Three words of a hundred samples each, in two pieces of sound."""
+    ledger = Ledger()
+    ledger.add(b"\x01\x00" * 150, (SpokenWord("Good ", 0), SpokenWord("morning, ", 100)))
+    ledger.add(b"\x02\x00" * 150, (SpokenWord("Ada. ", 200),))
+    return ledger
+
+
+def test_all_was_heard_unless_something_says_otherwise() -> None:
+    ledger = a_ledger()
+    assert ledger.heard is None
+    assert ledger.heard_text == ledger.text == "Good morning, Ada. "
+    assert ledger.heard_audio == b"\x01\x00" * 150 + b"\x02\x00" * 150
+
+
+def test_a_word_was_heard_when_half_of_its_sound_was() -> None:
+    ledger = a_ledger()
+    for heard, text in [(0, ""), (49, ""), (50, "Good"), (149, "Good"), (150, "Good morning,")]:
+        ledger.cut(heard)
+        assert ledger.heard_text == text
+
+
+def test_the_last_word_lasts_to_the_end_of_the_sound() -> None:
+    ledger = a_ledger()
+    ledger.cut(249)
+    assert ledger.heard_text == "Good morning,"
+    ledger.cut(250)
+    assert ledger.heard_text == "Good morning, Ada."
+
+
+def test_of_a_cut_answer_only_the_heard_sound_is_shown() -> None:
+    ledger = a_ledger()
+    ledger.cut(151)
+    assert ledger.heard_audio == b"\x01\x00" * 150 + b"\x02\x00"
+    assert ledger.text == "Good morning, Ada. "  # what was said stays known
+
+
+def test_no_more_can_be_heard_than_was_said() -> None:
+    ledger = a_ledger()
+    ledger.cut(9_999)
+    assert ledger.heard == 300
+
+
+def test_words_that_come_after_a_cut_were_not_heard() -> None:
+    ledger = a_ledger()
+    ledger.cut(300)
+    ledger.add(bytes(400), (SpokenWord("How are you? ", 300),))
+    assert ledger.heard_text == "Good morning, Ada."
+    assert ledger.samples == 500
+
+
+def test_a_word_whose_sound_has_not_come_was_not_heard() -> None:
+    ledger = Ledger()
+    ledger.add(bytes(200), (SpokenWord("Wait ", 0), SpokenWord("there. ", 100)))
+    ledger.cut(100)
+    assert ledger.heard_text == "Wait"
+
+
+def test_sound_that_was_given_up_leaves_its_length_and_its_words() -> None:
+    ledger = a_ledger()
+    ledger.audio.clear()
+    ledger.cut(200)
+    assert (ledger.samples, ledger.heard_text, ledger.heard_audio) == (300, "Good morning,", b"")
+
+
+def test_no_sound_is_kept_behind_sound_that_was_given_up() -> None:
+    ledger = a_ledger()
+    ledger.audio.clear()
+    ledger.add(bytes(200), (SpokenWord("Bye. ", 300),))
+    assert (ledger.samples, ledger.heard_audio) == (400, b"")
+    restored = Ledger.load(ledger.save())
+    restored.add(bytes(200), ())
+    assert (restored.samples, restored.heard_audio) == (500, b"")
+
+
+def test_a_ledger_is_written_down_whole() -> None:
+    ledger = a_ledger()
+    ledger.cut(150)
+    assert ledger.save() == SavedLedger(
+        audio=b"\x01\x00" * 150 + b"\x02\x00" * 150,
+        words=(("Good ", 0), ("morning, ", 100), ("Ada. ", 200)),
+        samples=300,
+        heard=150,
+    )
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> Ledger:
+    """What a voice may report: words in any order of time, before or after their sound."""
+    ledger = Ledger()
+    for samples in draw(st.lists(st.integers(0, 300), max_size=6)):
+        ats = draw(st.lists(st.integers(0, 1500), max_size=4))
+        words = (SpokenWord(f"{draw(st.sampled_from(['ah', 'oh', 'well,']))} ", at) for at in ats)
+        ledger.add(bytes(2 * samples), tuple(words))
+    return ledger
+
+
+@given(ledgers(), st.lists(st.integers(0, 2000), min_size=2, max_size=5))
+def test_what_was_heard_is_how_the_answer_began_and_grows_with_the_ear(
+    ledger: Ledger, cuts: list[int]
+) -> None:
+    heard = []
+    for cut in sorted(cuts):
+        ledger.cut(cut)
+        heard.append(ledger.heard_text)
+        assert ledger.text.startswith(ledger.heard_text)
+        assert len(ledger.heard_audio) == 2 * min(cut, ledger.samples)
+    assert all(more.startswith(less) for less, more in pairwise(heard))
+
+
+@given(ledgers(), st.none() | st.integers(0, 2000))
+def test_a_ledger_that_was_written_down_goes_on_as_if_nothing_had_happened(
+    ledger: Ledger, cut: int | None
+) -> None:
+    if cut is not None:
+        ledger.cut(cut)
+    restored = Ledger.load(ledger.save())
+    for one in (ledger, restored):
+        one.add(bytes(20), (SpokenWord("more ", one.samples),))
+    assert restored.save() == ledger.save()
+    assert restored.heard_text == ledger.heard_text

@@ -1,0 +1,104 @@
+import pytest
+
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputAudio,
+    OutputText,
+)
+from vivavoce.protocol.responses import (
+    CachedTokens,
+    DurationUsage,
+    InputTokens,
+    OutputTokens,
+    Usage,
+)
+from vivavoce.session.facts import Tokens
+from vivavoce.session.usage import Tally, estimate, response_usage, transcription_usage, words_of
+
+
+def test_a_token_is_about_four_characters() -> None:
+    assert [estimate(text) for text in ("", "a", "four", "five!")] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (Message(role="user", content=(InputText(text="hi"), InputText(text="you"))), "hi you"),
+        (Message(role="user", content=(InputAudio(transcript="spoken"),)), "spoken"),
+        (Message(role="user", content=(InputAudio(), InputImage(image_url="data:x"))), ""),
+        (Message(role="assistant", content=(OutputText(text="well"),)), "well"),
+        (Message(role="assistant", content=(OutputAudio(transcript="aloud"),)), "aloud"),
+        (FunctionCall(name="dial", arguments='{"to":1}'), 'dial {"to":1}'),
+        (FunctionCallOutput(call_id="call_1", output="ringing"), "ringing"),
+    ],
+)
+def test_all_text_of_an_item_counts(item: Item, words: str) -> None:
+    assert words_of(item) == words
+
+
+def test_sound_counts_by_its_length_and_text_as_the_model_counted() -> None:
+    usage = response_usage(
+        Tokens(input=119, output=30, cached=64),
+        context=999,
+        heard=2400 * 13,  # 1 token per 100 ms
+        said="not counted again",
+        spoken=1200 * 91,  # 1 token per 50 ms
+    )
+    assert usage == Usage(
+        total_tokens=253,
+        input_tokens=132,
+        output_tokens=121,
+        input_token_details=InputTokens(
+            text_tokens=119,
+            audio_tokens=13,
+            cached_tokens=64,
+            cached_tokens_details=CachedTokens(text_tokens=64),
+        ),
+        output_token_details=OutputTokens(text_tokens=30, audio_tokens=91),
+    )
+
+
+def test_where_the_model_does_not_count_text_is_estimated() -> None:
+    usage = response_usage(None, context=7, heard=0, said="four", spoken=0)
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (7, 1, 8)
+    assert usage.input_token_details.cached_tokens == 0
+
+
+def test_a_started_unit_of_sound_is_a_whole_token() -> None:
+    usage = response_usage(None, context=0, heard=2401, said="", spoken=1)
+    assert usage.input_token_details.audio_tokens == 2
+    assert usage.output_token_details.audio_tokens == 1
+
+
+def test_no_more_can_be_cached_than_was_put_in() -> None:
+    usage = response_usage(
+        Tokens(input=5, output=1, cached=9), context=0, heard=0, said="", spoken=0
+    )
+    assert usage.input_token_details.cached_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("samples", "seconds"), [(0, 0), (1, 1), (24_000, 1), (24_001, 2), (47_999, 2)]
+)
+def test_a_transcription_costs_started_seconds(samples: int, seconds: int) -> None:
+    assert transcription_usage(samples) == DurationUsage(seconds=seconds)
+
+
+def test_a_tally_adds_up() -> None:
+    tally = Tally()
+    tally.add_response(Usage(input_tokens=3, output_tokens=4, total_tokens=7))
+    tally.add_response(Usage(input_tokens=10, output_tokens=20, total_tokens=30))
+    tally.add_transcription(DurationUsage(seconds=5))
+    tally.add_transcription(DurationUsage(seconds=2))
+    assert (tally.responses, tally.input_tokens, tally.output_tokens, tally.heard_seconds) == (
+        2,
+        13,
+        24,
+        7,
+    )
