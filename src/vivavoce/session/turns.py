@@ -85,8 +85,9 @@ class TurnDetector:
 
     def adopt(self, settings: TurnDetection) -> None:
         """From now on these hold; a turn under way goes on."""
-        self.settings = settings
-        self._needed = self._patient()
+        if settings != self.settings:
+            self.settings = settings
+            self._needed = self._patient()
 
     def feed(self, at: int, speech: float) -> Edge | None:
         """Take the window that begins at `at`."""
