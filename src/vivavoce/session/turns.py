@@ -8,6 +8,7 @@ stayed below the threshold less 0.15 (the hysteresis that Silero's authors use) 
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import assert_never
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
 from vivavoce.session.input import to_samples
@@ -67,6 +68,8 @@ class TurnDetector:
                 return threshold
             case SemanticVad():
                 return SEMANTIC_THRESHOLD
+            case _:
+                assert_never(self.settings)
 
     @property
     def prefix(self) -> int:
@@ -76,6 +79,8 @@ class TurnDetector:
                 return to_samples(ms)
             case SemanticVad():
                 return to_samples(SEMANTIC_PREFIX_MS)
+            case _:
+                assert_never(self.settings)
 
     @property
     def asks(self) -> bool:
@@ -136,3 +141,5 @@ class TurnDetector:
                 return max(WINDOW, to_samples(ms))
             case SemanticVad(eagerness=eagerness):
                 return PATIENCE[eagerness].unfinished
+            case _:
+                assert_never(self.settings)

@@ -1,0 +1,210 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
+from vivavoce.session.turns import WINDOW, Edge, TurnDetector
+
+MARKS = {None: " ", Edge.STARTED: "[", Edge.STOPPED: "]"}
+LEVELS = {"#": 0.9, ".": 0.1, "~": 0.4}  # '~': below the threshold, within the hysteresis
+
+
+def a_detector(settings: TurnDetection | None = None, *, windows: int = 3) -> TurnDetector:
+    """A detector that ends a turn after so many windows of silence."""
+    return TurnDetector(settings or ServerVad(silence_duration_ms=32 * windows))
+
+
+def edges(
+    pattern: str,
+    settings: TurnDetection | None = None,
+    *,
+    windows: int = 3,
+    believing: dict[int, float] | None = None,
+) -> str:
+    """Feed windows of 32 ms and draw the edges under them.
+
+    believing: how finished the words sound, by the window after which it comes to be known.
+    """
+    detector = a_detector(settings, windows=windows)
+    drawn = ""
+    for n, c in enumerate(pattern):
+        edge = detector.feed(n * WINDOW, LEVELS[c] if c in LEVELS else int(c) / 10)
+        if believing and n in believing:
+            detector.believe(believing[n])
+            edge = edge or detector.settle()
+        drawn += MARKS[edge]
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("heard", "drawn"),
+    [
+        ("...####......", "    [    ]   "),  # it begins with the second window of speech
+        ("...#.#.#.....", "             "),  # a click is not a turn
+        ("##..##..##...", " [          ]"),  # a pause shorter than the silence is part of the turn
+        ("##...##......", " [  ] [  ]   "),  # one as long as it ends the turn
+        ("##~~~~~~~...", " [         ]"),  # what has begun goes on in a lower voice
+        ("~~~~~~~~~~~~", "            "),  # which does not begin a turn
+        ("#~##........", "   [  ]     "),
+        ("............", "            "),
+    ],
+)
+def test_turn_edges(heard: str, drawn: str) -> None:
+    assert edges(heard) == drawn
+
+
+@pytest.mark.parametrize(
+    ("threshold", "heard", "drawn"),
+    [
+        (0.8, "777788800000000", "     [   ]     "),
+        (0.2, "112211000000000", "   [    ]      "),
+        (0.0, "000011100000000", "     [   ]     "),
+    ],
+)
+def test_the_threshold_says_what_is_speech(threshold: float, heard: str, drawn: str) -> None:
+    settings = ServerVad(threshold=threshold, silence_duration_ms=96)
+    assert edges(heard, settings) == drawn
+
+
+def test_half_a_second_of_silence_ends_a_turn_unless_the_client_says_otherwise() -> None:
+    assert edges("##" + 20 * ".", ServerVad()).index("]") == 17  # 16 windows are 512 ms
+
+
+def test_no_silence_at_all_means_one_window() -> None:
+    assert edges("##.##.", ServerVad(silence_duration_ms=0)) == " [] []"
+
+
+def test_the_onset_is_where_the_first_window_of_speech_begins() -> None:
+    detector = a_detector()
+    for n, speech in enumerate([0.1, 0.9, 0.1, 0.9, 0.9]):
+        detector.feed(n * WINDOW, speech)
+    assert detector.speaking
+    assert detector.onset == 3 * WINDOW
+
+
+def test_the_prefix_is_what_the_client_asked_for() -> None:
+    assert TurnDetector(ServerVad()).prefix == 300 * 24
+    assert TurnDetector(ServerVad(prefix_padding_ms=0)).prefix == 0
+    assert TurnDetector(SemanticVad()).prefix == 300 * 24
+
+
+def test_a_reset_ends_a_turn_without_a_word() -> None:
+    detector = a_detector()
+    for n in range(3):
+        detector.feed(n * WINDOW, 0.9)
+    detector.reset()
+    assert not detector.speaking
+    assert detector.settle() is None
+    assert [detector.feed(n * WINDOW, 0.9) for n in (3, 4)] == [None, Edge.STARTED]
+
+
+def test_one_window_of_speech_before_a_reset_does_not_count_after_it() -> None:
+    detector = a_detector()
+    detector.feed(0, 0.9)
+    detector.reset()
+    assert detector.feed(WINDOW, 0.9) is None
+    assert detector.feed(2 * WINDOW, 0.9) is Edge.STARTED
+    assert detector.onset == WINDOW
+
+
+def test_new_settings_hold_for_a_turn_that_is_under_way() -> None:
+    detector = a_detector(windows=30)
+    for n, c in enumerate("##.."):
+        detector.feed(n * WINDOW, LEVELS[c])
+    detector.adopt(ServerVad(silence_duration_ms=96))
+    assert detector.feed(4 * WINDOW, 0.1) is Edge.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("eagerness", "seconds"), [("low", 8), ("medium", 4), ("auto", 4), ("high", 2)]
+)
+def test_words_that_nobody_judges_finished_end_after_the_longest_wait(
+    eagerness: Eagerness, seconds: int
+) -> None:
+    drawn = edges("##" + 260 * ".", SemanticVad(eagerness=eagerness))
+    assert drawn.index("]") == 1 + -(-seconds * 24_000 // WINDOW)
+
+
+@pytest.mark.parametrize(("eagerness", "ms"), [("low", 800), ("medium", 400), ("high", 256)])
+def test_words_that_sound_finished_end_soon(eagerness: Eagerness, ms: int) -> None:
+    drawn = edges("##" + 100 * ".", SemanticVad(eagerness=eagerness), believing={8: 1.0})
+    assert drawn.index("]") == 1 + -(-ms * 24 // WINDOW)
+
+
+def test_the_less_finished_words_sound_the_longer_they_are_waited_for() -> None:
+    waits = [
+        edges("##" + 260 * ".", SemanticVad(), believing={8: likelihood}).index("]")
+        for likelihood in (1.0, 0.75, 0.5, 0.25, 0.0)
+    ]
+    assert waits == [14, 24, 41, 72, 126]  # 0.4, 0.7, 1.3, 2.2 and 4 seconds
+
+
+def test_a_likelihood_beyond_its_bounds_is_taken_for_the_bound() -> None:
+    drawn = [
+        edges("##" + 130 * ".", SemanticVad(), believing={8: likelihood})
+        for likelihood in (-3.0, 0.0, 1.0, 7.0)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == drawn[3]
+
+
+def test_words_judged_late_end_a_turn_at_once() -> None:
+    assert edges("##" + 30 * ".", SemanticVad(), believing={25: 1.0}).index("]") == 25
+
+
+def test_speech_makes_patient_again() -> None:
+    heard = "##" + 10 * "." + "#" + 30 * "."
+    assert "]" not in edges(heard, SemanticVad(), believing={9: 1.0})
+
+
+def test_it_matters_how_words_sound_only_in_a_pause_under_semantic_vad() -> None:
+    semantic = TurnDetector(SemanticVad())
+    asked = []
+    for n, c in enumerate("##" + 8 * "." + "#"):
+        semantic.feed(n * WINDOW, LEVELS[c])
+        asked.append(semantic.asks)
+    assert asked == [False] * 8 + [True, True, False]  # from 200 ms of silence on
+    plain = a_detector(windows=30)
+    for n, c in enumerate("##" + 20 * "."):
+        plain.feed(n * WINDOW, LEVELS[c])
+    assert not plain.asks
+
+
+def test_a_judgement_that_was_not_asked_for_changes_nothing() -> None:
+    talking = edges("##" + 30 * ".", SemanticVad(), believing={1: 1.0, 3: 1.0})
+    assert "]" not in talking
+    assert edges("##" + 6 * ".", windows=5, believing={4: 1.0}) == edges("##......", windows=5)
+
+
+def test_settings_that_stay_the_same_leave_a_judgement_in_force() -> None:
+    detector = TurnDetector(SemanticVad())
+    for n, c in enumerate("##" + 8 * "."):
+        detector.feed(n * WINDOW, LEVELS[c])
+    detector.believe(1.0)
+    detector.adopt(SemanticVad())
+    rest = [detector.feed((10 + n) * WINDOW, 0.1) for n in range(6)]
+    assert rest == [None, None, None, None, Edge.STOPPED, None]
+
+
+@given(
+    st.lists(st.floats(0, 1)),
+    st.floats(0, 1),
+    st.integers(0, 500),
+    st.sampled_from(["low", "medium", "high", "auto", None]),
+)
+def test_turns_begin_and_end_in_turn(
+    speech: list[float], threshold: float, silence_ms: int, eagerness: Eagerness | None
+) -> None:
+    settings: TurnDetection = ServerVad(threshold=threshold, silence_duration_ms=silence_ms)
+    detector = TurnDetector(SemanticVad(eagerness=eagerness) if eagerness else settings)
+    found = []
+    for n, likely in enumerate(speech):
+        was_speaking = detector.speaking
+        edge = detector.feed(n * WINDOW, likely)
+        assert (edge is not None) == (detector.speaking != was_speaking)
+        if edge:
+            found.append(edge)
+    assert found[:1] in ([], [Edge.STARTED])
+    assert all(one is not other for one, other in pairwise(found))
