@@ -1,0 +1,37 @@
+# Two commands do all: `make serve` and `make test`. The first run makes .venv and installs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: serve demo setup test bench clean
+
+serve: $(VENV)/ready-to-serve  ## serve at ws://localhost:8080/v1/realtime
+	$(BIN)/vivavoce serve $(ARGS)
+
+demo: $(VENV)/ready-to-serve  ## ask a server of its own a spoken question
+	$(BIN)/vivavoce demo $(ARGS)
+
+setup: $(VENV)/ready-to-serve  ## only install
+
+test: $(VENV)/ready-to-test  ## format, lint, types, tests
+	scripts/check
+
+bench: $(VENV)/ready-to-test  ## measure; tables here, JSON in out/
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) out build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Vivavoce needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready-to-serve: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[local]'
+	touch $@
+
+$(VENV)/ready-to-test: $(VENV)/ready-to-serve
+	$(PIP) --editable '.[local,dev]'
+	touch $@
