@@ -43,6 +43,12 @@ class Entry:
         content[index] = InputAudio(transcript=self.words[index])
         self.item = msgspec.structs.replace(self.item, content=tuple(content))
 
+    def tell_heard(self) -> None:
+        """Where not all of an answer was heard, the item shows only the words that were."""
+        if self.ledger and self.ledger.heard is not None and isinstance(self.item, Message):
+            part = OutputAudio(transcript=self.ledger.heard_text)
+            self.item = msgspec.structs.replace(self.item, content=(part,))
+
 
 class SavedEntry(msgspec.Struct, frozen=True):
     """An entry as it is written down."""
@@ -72,9 +78,10 @@ class Conversation:
         return self._entries.get(item_id)
 
     def replace(self, item: Item) -> None:
-        """The item has become this. One that was deleted stays deleted."""
+        """The item has become this. One that was deleted stays deleted, one truncated so short."""
         if entry := self._entries.get(item.id):
             entry.item = item
+            entry.tell_heard()
 
     def add(self, entry: Entry, after: str | None = None) -> str | None:
         """Put an item in; return the id of the one before it.
@@ -143,15 +150,18 @@ class Conversation:
                 f"{audio_end_ms}ms",
                 param="audio_end_ms",
             )
-        self.cut(item_id, to_samples(audio_end_ms))
+        ledger.cut(to_samples(audio_end_ms))
+        entry.tell_heard()
 
     def cut(self, item_id: str, heard: int) -> None:
-        """The ear got only the first `heard` samples of an answer."""
+        """By our reckoning the ear got only that many samples of an answer.
+
+        The client's player knows better: where it truncated the answer, that stands.
+        """
         entry = self._entries.get(item_id)
-        if entry and entry.ledger and isinstance(entry.item, Message):
+        if entry and entry.ledger and entry.ledger.heard is None:
             entry.ledger.cut(heard)
-            part = OutputAudio(transcript=entry.ledger.heard_text)
-            entry.item = msgspec.structs.replace(entry.item, content=(part,))
+            entry.tell_heard()
 
     def has_call(self, call_id: str) -> bool:
         return any(isinstance(e.item, FunctionCall) and e.item.call_id == call_id for e in self)
