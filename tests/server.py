@@ -1,0 +1,187 @@
+"""A running server for tests: in this process, where its engines can be looked into, or beside it.
+
+Both listen on a free port of 127.0.0.1 and are given back whatever happens.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.app import application, build
+from vivavoce.engines.scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.runtime.brain import Cascade
+from vivavoce.runtime.hub import Hub
+from vivavoce.settings import Settings
+
+HOST = "127.0.0.1"
+EMBEDDED = """
+[models.default]
+llm = "builtin"
+"""
+"""Engines that need nothing from outside, and no search for language models on this machine."""
+_ADDRESS = re.compile(r"ws://[\d.]+:(\d+)/")
+_OURS = ("VIVAVOCE_", "OPENAI_", "CHAT_COMPLETION_")
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+
+
+class Complaints(logging.Handler):
+    """What was logged as an error: a bug that a client need not have noticed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(logging.Formatter().format(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server in this process. `http` and `ws` are the beginnings of its addresses."""
+
+    port: int
+    hub: Hub
+    cascades: dict[str, Cascade]
+    default: str = "default"
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def http(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        return f"ws://{HOST}:{self.port}"
+
+    @property
+    def llm(self) -> ScriptedLLM:
+        """What the default model thinks with, for a test that looks up what it was told."""
+        llm = self.cascades[self.default].llm
+        assert isinstance(llm, ScriptedLLM)
+        return llm
+
+    @property
+    def stt(self) -> ScriptedSTT:
+        stt = self.cascades[self.default].stt
+        assert isinstance(stt, ScriptedSTT)
+        return stt
+
+    @property
+    def tts(self) -> ScriptedTTS:
+        tts = self.cascades[self.default].tts
+        assert isinstance(tts, ScriptedTTS)
+        return tts
+
+
+def scripted(
+    *,
+    stt: Mapping[str, object] | None = None,
+    llm: Mapping[str, object] | None = None,
+    tts: Mapping[str, object] | None = None,
+    turn: Mapping[str, object] | None = None,
+    session: Mapping[str, object] | None = None,
+    server: Mapping[str, object] | None = None,
+    models: Mapping[str, object] | None = None,
+) -> Settings:
+    """Settings of which every engine plays a script: each argument is what the file would say.
+
+    models: engines of the default model that play no script, as in {"llm": "builtin"}.
+    """
+    tree: dict[str, Any] = {
+        "models": {"default": dict.fromkeys(("vad", "turn", "stt", "llm", "tts"), "scripted")},
+        "engines": {
+            kind: {"scripted": dict(script or {})}
+            for kind, script in {"stt": stt, "llm": llm, "tts": tts, "turn": turn}.items()
+        },
+        "session": dict(session or {}),
+        "server": dict(server or {}),
+    }
+    tree["models"]["default"].update(models or {})
+    if tree["models"]["default"]["tts"] != "scripted":
+        tree["session"].setdefault("voice", "marin")
+    return msgspec.convert(tree, Settings)
+
+
+@asynccontextmanager
+async def serving(settings: Settings | None = None) -> AsyncIterator[Server]:
+    """A server in this process and loop. Leaving it fails when it logged an error meanwhile."""
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    try:
+        async with build(settings or scripted(), places=()) as built:
+            hub = Hub(built.house)
+            runner = web.AppRunner(
+                application(hub), access_log=None, handle_signals=False, shutdown_timeout=2.0
+            )
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, HOST, 0).start()
+                brains = built.house.brains
+                port = runner.addresses[0][1]
+                yield Server(port, hub, brains.cascades, brains.default, complaints.messages)
+                await hub.drain(0)
+            finally:
+                await runner.cleanup()
+        assert not complaints.messages, "\n".join(complaints.messages)
+    finally:
+        logging.getLogger().removeHandler(complaints)
+
+
+@asynccontextmanager
+async def serving_beside(
+    config: str = EMBEDDED, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
+    """A server in a process of its own; the port on which it listens.
+
+    config: what its vivavoce.toml says. Leaving it interrupts the server as an operator would,
+    and fails when it does not end well.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
+    with TemporaryDirectory() as folder, TemporaryFile() as stderr:
+        Path(folder, "vivavoce.toml").write_text(config, encoding="utf-8")  # noqa: ASYNC240  small
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "vivavoce", "serve", "--port", "0"),
+            cwd=folder,
+            env=kept | dict(environment or {}),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+        )
+        try:
+            port = await _announced_port(process)
+            assert port is not None, f"it did not start: {_written(stderr)}"
+            yield port
+            process.terminate()
+            async with asyncio.timeout(_STOP_SECONDS):
+                code = await process.wait()
+            assert code == 0, _written(stderr)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _announced_port(process: asyncio.subprocess.Process) -> int | None:
+    """Read the banner; None: the server ended without one."""
+    assert process.stdout is not None
+    async with asyncio.timeout(_START_SECONDS):
+        async for line in process.stdout:
+            if found := _ADDRESS.search(line.decode()):
+                return int(found[1])
+    return None
+
+
+def _written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
