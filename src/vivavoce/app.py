@@ -123,7 +123,7 @@ def application(hub: Hub) -> web.Application:
     health = Health(hub, version("vivavoce"))
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
-    app.router.add_get("/v1/realtime", RealtimeDoor(hub))
+    app.router.add_get("/v1/realtime", RealtimeDoor(hub).connect)
     return app
 
 

@@ -104,7 +104,8 @@ class RealtimeDoor:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        """Serve a client to the end of its session."""
         kind: Kind = "realtime"
         if request.query.get("intent") == "transcription":
             kind = "transcription"
