@@ -98,7 +98,7 @@ class Conversation:
         place = self._place(after)
         self._order.insert(place, item_id)
         self._entries[item_id] = entry
-        self._give_up_old_sound()
+        self._give_up_old_sound(item_id)
         return self.previous(item_id)
 
     def previous(self, item_id: str) -> str | None:
@@ -200,14 +200,17 @@ class Conversation:
             )
         return self._order.index(after) + 1
 
-    def _give_up_old_sound(self) -> None:
-        """Keep memory bounded: the oldest recordings go first, their words stay."""
+    def _give_up_old_sound(self, newest: str) -> None:
+        """Keep memory bounded: the oldest recordings go first, their words stay.
+
+        That of the newest item stays until the next comes: its words are still to be made out.
+        """
         kept = 0
         for item_id in reversed(self._order):
             entry = self._entries[item_id]
             kept += sum(map(len, entry.recordings.values()))
             kept += len(entry.ledger.audio) if entry.ledger else 0
-            if kept > self._kept_bytes:
+            if kept > self._kept_bytes and item_id != newest:
                 entry.recordings.clear()
                 if entry.ledger:
                     entry.ledger.audio.clear()
