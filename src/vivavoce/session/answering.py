@@ -3,16 +3,18 @@
 Rules:
 1. One response at a time in the default conversation; any number beside it.
 2. A response is announced at once and made when the words of all user items it reads are known.
+   It reads what was in the conversation when it was announced.
 3. A response that nothing has come of for stall_seconds fails, and says at which stage.
 """
 
-import dataclasses
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
-from vivavoce.session.conversation import Conversation, shown
-from vivavoce.session.effects import Answer, Stop
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Stop
 from vivavoce.session.facts import (
     AnswerFact,
     Argued,
@@ -25,9 +27,11 @@ from vivavoce.session.facts import (
     Thought,
 )
 from vivavoce.session.hearing import Hearing
+from vivavoce.session.input import BYTES_PER_SAMPLE
 from vivavoce.session.options import Options
 from vivavoce.session.outbox import Outbox
 from vivavoce.session.planning import plan_of
+from vivavoce.session.playout import Playout
 from vivavoce.session.response import Ending, ResponseLife
 from vivavoce.session.usage import Tally
 
@@ -38,8 +42,17 @@ STAGES: dict[Stage, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """Words that will not come, of an item that no response has read yet."""
+
+    key: str
+    code: str
+    reason: str
+
+
 class Answering:
-    """Owns the responses in progress."""
+    """Owns the responses in progress, and knows what is still being played of others."""
 
     def __init__(
         self,
@@ -60,8 +73,9 @@ class Answering:
         self._responses: dict[str, ResponseLife] = {}
         self._waiting: dict[str, set[str]] = {}  # by response: dictations whose words it needs
         self._owed = False  # a turn ended while a response ran that nothing may interrupt
-        self.has_spoken = False
-        self.quiet_at: float | None = None  # when the last answer will have been played
+        self._unheard: Unheard | None = None  # words that nothing waited for when they failed
+        self._playout = Playout()  # of the default conversation
+        self._done_at: float | None = None  # when the last answer was; None: not the last event
 
     @property
     def active(self) -> ResponseLife | None:
@@ -79,6 +93,25 @@ class Answering:
     def deadline(self) -> float:
         """When the first response stalls."""
         return min((r.stalls_at for r in self._responses.values()), default=float("inf"))
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether sound of the assistant is in the conversation."""
+        return any(entry.ledger and entry.ledger.samples for entry in self._conversation)
+
+    @property
+    def played_at(self) -> float:
+        """When all sound of the default conversation will have been played."""
+        return self._playout.until
+
+    @property
+    def quiet_at(self) -> float | None:
+        """When the last answer will have been played; None if something came after it."""
+        return None if self._done_at is None else max(self._done_at, self._playout.until)
+
+    def break_silence(self) -> None:
+        """Something came after the last answer."""
+        self._done_at = None
 
     def create(self, params: ResponseParams, conversation_id: str, now: float) -> None:
         """Begin a response. Raises InvalidRequest where the protocol does not allow it."""
@@ -100,11 +133,18 @@ class Answering:
         )
         self._responses[response.id] = response
         if not beside:
-            self.quiet_at = None
+            self._done_at = None
+            self._owed = False
         response.begin()
-        self._dictate_listed(response, now)
-        entries = self._conversation if plan.listed is None else plan.listed
-        self._waiting[response.id] = self._hearing.keys_of({e.item.id for e in entries})
+        for entry in plan.inline:
+            self._hearing.dictate(entry, self._options, now=now)
+            self._hearing.keep_quiet(entry.item.id)
+        response.reads = tuple(self._conversation) if plan.listed is None else plan.listed
+        if failed := self._unheard_words(response):
+            self._unheard = None
+            self._fail(response, failed.code, failed.reason, now)
+            return
+        self._waiting[response.id] = self._hearing.keys_of({e.item.id for e in response.reads})
         self._ask_if_ready(response, now)
 
     def turn_ended(self, conversation_id: str, now: float) -> None:
@@ -128,10 +168,12 @@ class Answering:
                 self._ask_if_ready(self._responses[response_id], now)
 
     def unheard(self, key: str, code: str, reason: str, now: float) -> None:
-        """The words of a dictation will not come: whatever waits for them fails."""
-        for response_id, keys in tuple(self._waiting.items()):
-            if key in keys:
-                self._fail(self._responses[response_id], code, reason, now)
+        """The words of a dictation will not come: what waits for them fails, or what reads them."""
+        waiting = [response_id for response_id, keys in self._waiting.items() if key in keys]
+        for response_id in waiting:
+            self._fail(self._responses[response_id], code, reason, now)
+        if not waiting:
+            self._unheard = Unheard(key, code, reason)
 
     def set_words(self, item_id: str, index: int, text: str) -> None:
         """The words of an item that stands only in a response's own input."""
@@ -156,8 +198,10 @@ class Answering:
             case Concluded():
                 response.conclude(fact)
             case Spoke(audio=audio, words=words):
-                self.has_spoken = self.has_spoken or response.plan.conversation_id is not None
-                response.speak(audio, words, now)
+                response.speak(audio, words)
+                if response.plan.conversation_id is not None and (spoken := response.spoken):
+                    samples = len(audio) // BYTES_PER_SAMPLE
+                    self._playout.add(spoken.place.item_id, samples, now)
             case Ended():
                 self._complete(response, now)
             case Failed(stage=stage, reason=reason):
@@ -176,10 +220,16 @@ class Answering:
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
 
     def interrupt(self, now: float) -> None:
-        """The user speaks: the response in the default conversation is over."""
-        self.quiet_at = None
+        """The user speaks: the answer is over, and no complete one is played any further."""
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
+        for item_id, unplayed in self._playout.stop(now).items():
+            self._keep_heard(item_id, unplayed)
+        self._done_at = None
+
+    def truncated(self, item_id: str, now: float) -> None:
+        """The client has stopped playing it, and has said what was heard."""
+        self._playout.drop(item_id, now)
 
     def stop_all(self, now: float) -> None:
         """The session ends."""
@@ -199,21 +249,24 @@ class Answering:
                 self._outbox.order(Stop(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
 
-    def _dictate_listed(self, response: ResponseLife, now: float) -> None:
-        """Have sound that stands only in the response's own input written down."""
-        for entry in response.plan.listed or ():
-            if self._conversation.find(entry.item.id) is None:
-                self._hearing.dictate(entry, self._options, now=now)
-                self._hearing.keep_quiet(entry.item.id)
+    def _unheard_words(self, response: ResponseLife) -> Unheard | None:
+        """What went wrong with the last words of the user that it reads, if it was not told yet."""
+        last = next((e for e in reversed(response.reads) if _is_of_user(e)), None)
+        failed = self._unheard
+        if last is None or failed is None:
+            return None
+        keys = {last.item.id, *(f"{last.item.id}#{n}" for n in last.recordings)}
+        return failed if failed.key in keys else None
 
     def _ask_if_ready(self, response: ResponseLife, now: float) -> None:
         if self._waiting[response.id]:
             return
         del self._waiting[response.id]
-        plan = response.plan
-        items = self._conversation.context() if plan.listed is None else shown(plan.listed)
+        if response.plan.listed is None:  # what was deleted while it waited is not read
+            find = self._conversation.find
+            response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._stall_seconds
-        response.ask(Answer(response.id, dataclasses.replace(plan.prompt, items=items)))
+        response.ask()
 
     def _complete(self, response: ResponseLife, now: float) -> None:
         reason = response.concluded.reason if response.concluded else "stop"
@@ -228,7 +281,16 @@ class Answering:
         if response.answer:
             self._outbox.order(Stop(response.id))
         self._end(response, "cancelled", details, now)
-        response.cut(now)
+        if spoken := response.spoken:
+            item_id = spoken.place.item_id
+            self._keep_heard(item_id, self._playout.drop(item_id, now))
+
+    def _keep_heard(self, item_id: str, unplayed: int) -> None:
+        """The ear did not get the end of an answer: only the words before it were said."""
+        entry = self._conversation.find(item_id)
+        # where the client has truncated it, the client knows better
+        if entry and entry.ledger and entry.ledger.heard is None:
+            self._conversation.cut(item_id, entry.ledger.samples - unplayed)
 
     def _fail(self, response: ResponseLife, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
@@ -240,6 +302,12 @@ class Answering:
     ) -> None:
         del self._responses[response.id]
         self._waiting.pop(response.id, None)
+        for entry in response.plan.inline:
+            self._hearing.forget(entry.item.id)
         self._tally.add_response(response.end(ending, details))
         if response.plan.conversation_id is not None:
-            self.quiet_at = max(now, response.playhead)
+            self._done_at = now
+
+
+def _is_of_user(entry: Entry) -> bool:
+    return isinstance(entry.item, Message) and entry.item.role == "user"

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest
@@ -58,6 +59,7 @@ def plan_of(
     return Plan(
         prompt=prompt,
         listed=listed,
+        inline=tuple(e for e in listed or () if conversation.find(e.item.id) is not e),
         modalities=modalities,
         max_output_tokens=max_output_tokens,
         format=_format(output, session.audio.output.format),
@@ -79,6 +81,8 @@ def _listed(
     entries = []
     for n, item in enumerate(listed):
         if not isinstance(item, ItemReference):
+            # under an id of ours: it is nowhere else, whatever else bears the client's
+            item = msgspec.structs.replace(item, id="")
             entries.append(entry_of(item, options.input_format, ids, f"response.input[{n}]"))
         elif entry := conversation.find(item.id):
             entries.append(entry)

@@ -8,10 +8,10 @@ Rules:
 3. A response has one message at the most.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from vivavoce.audio.formats import RATE
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import Status
 from vivavoce.protocol.responses import (
@@ -23,10 +23,9 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import AudioFormat, Modality
-from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.conversation import Conversation, Entry, shown
 from vivavoce.session.effects import Answer, Prompt
 from vivavoce.session.facts import Concluded, SpokenWord, Stage
-from vivavoce.session.input import BYTES_PER_SAMPLE
 from vivavoce.session.options import format_name
 from vivavoce.session.outbox import Outbox
 from vivavoce.session.outputs import CallOutput, Output, Place, SpokenMessage, WrittenMessage
@@ -41,6 +40,7 @@ class Plan:
 
     prompt: Prompt  # without items: they come when the user's words are known
     listed: tuple[Entry, ...] | None  # its own context; None: the conversation
+    inline: tuple[Entry, ...]  # of these, the ones that stand nowhere else
     modalities: tuple[Modality, ...]
     max_output_tokens: int | Literal["inf"]
     format: AudioFormat
@@ -58,9 +58,9 @@ class ResponseLife:
         self.id = response_id
         self.plan = plan
         self.answer: Answer | None = None  # what was asked of the brain, once it was
+        self.reads: tuple[Entry, ...] = ()  # what it answers
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
-        self.playhead = float("-inf")  # when what was sent will have been played, at the earliest
         self.concluded: Concluded | None = None
         self._outbox = outbox
         self._conversation = conversation
@@ -74,11 +74,17 @@ class ResponseLife:
             says.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
         )
 
-    def ask(self, answer: Answer) -> None:
-        """The user's words are known: have the answer made."""
-        self.answer = answer
+    def ask(self) -> None:
+        """All words that it reads are known: have the answer made."""
+        prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
+        self.answer = Answer(self.id, prompt)
         self.stage = "llm"
-        self._outbox.order(answer)
+        self._outbox.order(self.answer)
+
+    @property
+    def spoken(self) -> SpokenMessage | None:
+        """Its message in sound, once there is one."""
+        return next((o for o in self._outputs if isinstance(o, SpokenMessage)), None)
 
     def think(self, text: str) -> None:
         match self._message():
@@ -87,12 +93,10 @@ class ResponseLife:
             case WrittenMessage() as message:
                 message.write(text)
 
-    def speak(self, audio: bytes, words: tuple[SpokenWord, ...], now: float) -> None:
+    def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
         message = self._message()
         if isinstance(message, SpokenMessage):
             message.speak(audio, words)
-            seconds = len(audio) / BYTES_PER_SAMPLE / RATE
-            self.playhead = max(self.playhead, now) + seconds
 
     def call(self, index: int, call_id: str, name: str) -> None:
         """A call begins; so the one before it is complete."""
@@ -120,14 +124,6 @@ class ResponseLife:
         self._outbox.send(says.ResponseDone(event_id=self._outbox.event_id(), response=shown))
         self._outbox.send(says.RateLimitsUpdated(event_id=self._outbox.event_id()))
         return usage
-
-    def cut(self, now: float) -> None:
-        """The ear got only what has been played by now; keep the words of that."""
-        for output in self._outputs:
-            if isinstance(output, SpokenMessage) and self._conversation is not None:
-                unplayed = round(max(0.0, self.playhead - now) * RATE)
-                heard = max(0, output.ledger.samples - unplayed)
-                self._conversation.cut(output.place.item_id, heard)
 
     def _message(self) -> SpokenMessage | WrittenMessage:
         for output in self._outputs:
@@ -186,6 +182,9 @@ class ResponseLife:
         )
         if self._conversation is not None and self._conversation.find(item.id):
             self._conversation.replace(item)
+            if isinstance(output, SpokenMessage) and output.ledger.heard is not None:
+                # the client truncated it while it was being made
+                self._conversation.cut(item.id, output.ledger.heard)
             self._outbox.send(
                 says.ItemDone(
                     event_id=self._outbox.event_id(),
@@ -204,14 +203,10 @@ class ResponseLife:
         return response_usage(
             self.concluded.tokens if self.concluded else None,
             context=context if self.answer else 0,
-            heard=self._heard() if self.answer else 0,
+            heard=sum(entry.samples for entry in self.reads) if self.answer else 0,
             said=said,
             spoken=spoken,
         )
-
-    def _heard(self) -> int:
-        entries = self.plan.listed if self.plan.listed is not None else self._conversation or ()
-        return sum(entry.samples for entry in entries)
 
     def _shown(
         self,
