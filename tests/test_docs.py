@@ -1,0 +1,86 @@
+"""What the documentation promises is there, and what is there is documented."""
+
+import importlib
+import inspect
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from vivavoce import settings
+from vivavoce.cli import cli
+from vivavoce.engines import registry
+
+ROOT = Path(__file__).parents[1]
+ENGINES = sorted(entry_points(group=registry.GROUP), key=lambda entry: entry.name)
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("table", "struct"),
+    [
+        ("[server]", settings.ServerSettings),
+        ("[session]", settings.SessionSettings),
+        ("[models.NAME]", settings.ModelSettings),
+    ],
+)
+def test_every_setting_stands_in_its_table(table: str, struct: type) -> None:
+    _, _, rest = page("docs/settings.md").partition(f"## `{table}`")
+    section = rest.partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert documented == set(inspect.signature(struct).parameters)
+
+
+def test_every_environment_variable_is_documented() -> None:
+    text = page("docs/settings.md")
+    for name in ("OPENAI_API_KEY", *settings._CHAT):
+        assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("entry", ENGINES, ids=lambda entry: str(entry.name))
+def test_every_engine_and_each_of_its_options_is_documented(entry) -> None:  # type: ignore[no-untyped-def]
+    text = page("docs/engines.md")
+    kind, _, name = entry.name.partition(":")
+    if name == "scripted":
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` |"))
+    else:
+        row = text.partition(f"## `{entry.name}`")[2].partition("\n## ")[0]
+    options = inspect.signature(entry.load().Settings).parameters
+    assert [o for o in options if f"`{o}`" not in row] == []
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = page("docs/cli.md")
+    for command in ("serve", "talk", "demo", "config"):
+        assert f"## `vivavoce {command}`" in text
+        section = text.partition(f"## `vivavoce {command}`")[2].partition("\n## ")[0]
+        arguments = cli[command].assemble_argument_collection()
+        missing = [
+            name
+            for argument in arguments
+            for name in argument.names
+            if name.startswith("--") and not name.startswith("--no-color") and name not in section
+        ]
+        assert missing == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md"], ids=str)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert dead == []
+
+
+def test_the_engine_of_the_tutorial_is_one() -> None:
+    code = re.search(r"```python\n(# my_engines.*?)```", page("docs/engines.md"), re.DOTALL)
+    assert code
+    namespace: dict[str, object] = {"__name__": "my_engines"}
+    exec(code[1], namespace)  # the reader's own file
+    engine = namespace["BeepTTS"]
+    for name in ("Settings", "sample_rate", "voices", "default_voice", "speak"):
+        assert hasattr(engine, name)
+    assert importlib.import_module("vivavoce.engines.base")
