@@ -44,7 +44,7 @@ def entry_of(item: Item, format_: Format, ids: Ids, path: str) -> Entry:
         return _message(item, format_, path)
     if isinstance(item, FunctionCall) and not item.call_id:
         item = msgspec.structs.replace(item, call_id=ids.next("call"))
-    if not _CALL_ID.match(item.call_id):
+    if not _CALL_ID.fullmatch(item.call_id):
         raise InvalidRequest(
             f"Invalid '{path}.call_id': string does not match pattern. Expected a string that "
             f"matches the pattern '{_CALL_ID.pattern}'.",
