@@ -39,6 +39,7 @@ from vivavoce.session.hearing import Hearing
 from vivavoce.session.listening import Listening
 from vivavoce.session.options import Offer, Options
 from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.reserve import Reserve
 from vivavoce.session.turns import Edge
 from vivavoce.session.usage import Tally
 
@@ -52,7 +53,7 @@ class Limits:
     max_seconds: float = 3600.0
     """A session ends after that."""
     idle_seconds: float = 0.0
-    """A session of which nothing has come for so long ends."""
+    """A session in which nothing has come or been played for so long ends."""
     stall_seconds: float = 10.0
     """A response or transcription of which nothing has come for so long is given up."""
     max_buffer_seconds: float = 600.0
@@ -73,7 +74,8 @@ class Session:
 
     Perform the effects of begin() and of each handle() in order; then arm a timer for `deadline`
     and feed Woken when it fires. After Close, feed nothing more. A session is a pure function of
-    what it is given: the same facts at the same times give the same effects.
+    what it is given: the same facts at the same times give the same effects. `salt` is a part of
+    every id: never give one twice to the same conversation.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Session:
     ) -> None:
         self.tally = Tally()
         self._outbox = Outbox(Ids(salt))
+        self._reserve = Reserve(salt)
         self._options = Options(opening, offer)
         self._limits = limits
         kept = int(limits.kept_audio_seconds) * 2 * RATE
@@ -134,6 +137,8 @@ class Session:
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
+        if self._answering.busy:  # while somebody is being answered, nobody is idle
+            self._seen_at = now
         if self._state != "closed":
             self._take(fact, now)
         if self._state != "closed":
@@ -192,7 +197,7 @@ class Session:
                 item = self._on_the_wire(self._conversation.retrieve(item_id))
                 self._outbox.send(says.ItemRetrieved(event_id=self._outbox.event_id(), item=item))
             case asks.ItemTruncate():
-                self._truncate(event)
+                self._truncate(event, now)
             case asks.ItemDelete(item_id=item_id):
                 self._delete(item_id, now)
             case asks.ResponseCreate(response=params):
@@ -211,8 +216,9 @@ class Session:
 
     def _on_edge(self, edge: Edge | None, now: float) -> None:
         vad = self._options.turn_detection
+        if edge is not None:
+            self._answering.break_silence()
         if edge is Edge.STARTED:
-            self._answering.quiet_at = None
             if vad and vad.interrupt_response is True:
                 self._answering.interrupt(now)
         elif edge is Edge.STOPPED:
@@ -249,18 +255,18 @@ class Session:
             self._outbox.order(Forget(key))
             self._hearing.fail(key, "stt_stalled", reason)
         if self._quiet_until <= now:
-            self._answering.quiet_at = None
+            self._answering.break_silence()
             self._listening.time_out(self._idle_timeout_ms)
-            if self._state == "open":
-                self._answering.turn_ended(self._conversation_id, now)
+            self._answering.turn_ended(self._conversation_id, now)
 
     def _settle(self, now: float) -> None:
         """What is due after any fact."""
         for key, code, reason in self._hearing.failures():
             self._answering.unheard(key, code, reason, now)
         if self._state == "open":
-            self._answering.settle(self._conversation_id, now)
-        elif not self._answering.busy:
+            if not self._listening.speaking:  # else the turn under way is answered with it
+                self._answering.settle(self._conversation_id, now)
+        elif not self._answering.busy and self._hearing.deadline == INFINITY:
             self._close(1012, "the server is shutting down", now)
 
     def _update(self, event: asks.SessionUpdate) -> None:
@@ -274,6 +280,12 @@ class Session:
         )
 
     def _create_item(self, event: asks.ItemCreate, now: float) -> None:
+        if self._reserve.holds(event.item.id):
+            raise InvalidRequest(
+                f"Error adding item: an item with id '{event.item.id}' already exists.",
+                code="item_create_duplicate_item_id",
+                param="item.id",
+            )
         entry = entry_of(event.item, self._options.input_format, self._outbox.ids, "item")
         item = entry.item
         if isinstance(item, FunctionCallOutput) and not self._conversation.has_call(item.call_id):
@@ -287,8 +299,9 @@ class Session:
         self._outbox.send(says.ItemDone(event_id=new_id(), previous_item_id=before, item=item))
         self._hearing.dictate(entry, self._options, now=now)
 
-    def _truncate(self, event: asks.ItemTruncate) -> None:
+    def _truncate(self, event: asks.ItemTruncate, now: float) -> None:
         self._conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
+        self._answering.truncated(event.item_id, now)
         self._outbox.send(
             says.ItemTruncated(
                 event_id=self._outbox.event_id(),
@@ -300,6 +313,7 @@ class Session:
 
     def _delete(self, item_id: str, now: float) -> None:
         self._conversation.delete(item_id)
+        self._reserve.release(item_id)
         keys = self._hearing.keys_of({item_id})
         self._hearing.forget(item_id)
         self._outbox.send(says.ItemDeleted(event_id=self._outbox.event_id(), item_id=item_id))
@@ -338,8 +352,10 @@ class Session:
 
     @property
     def _idle_at(self) -> float:
+        """When nobody has been heard or answered for idle_seconds."""
         seconds = self._limits.idle_seconds
-        return self._seen_at + seconds if seconds and not self._answering.busy else INFINITY
+        since = max(self._seen_at, self._answering.played_at)
+        return since + seconds if seconds and not self._answering.busy else INFINITY
 
     @property
     def _idle_timeout_ms(self) -> int:
@@ -351,10 +367,10 @@ class Session:
     def _quiet_until(self) -> float:
         """When the user has been silent for idle_timeout_ms after the last answer was played."""
         quiet_at = self._answering.quiet_at
-        waits = self._idle_timeout_ms and not (self._listening.speaking or self._answering.busy)
-        return (
-            quiet_at + self._idle_timeout_ms / 1000 if waits and quiet_at is not None else INFINITY
-        )
+        engaged = self._listening.speaking or self._answering.busy or self._state != "open"
+        if quiet_at is None or engaged or not self._idle_timeout_ms:
+            return INFINITY
+        return quiet_at + self._idle_timeout_ms / 1000
 
 
 def _span(seconds: float) -> str:
