@@ -1,63 +1,24 @@
 import asyncio
-import math
 import subprocess
 import sys
-import wave
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.engines.conformance import check_stt, check_transcripts
+from tests.engines.pocketsphinx_speech import recording, synthetic
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.stt_pocketsphinx import PocketsphinxSettings, PocketsphinxSTT
-from vivavoce.engines.tts_espeak import EspeakSettings, EspeakTTS
 from vivavoce.errors import EngineError
 
-RECORDINGS = Path(__file__).parents[3] / "shared" / "audio"
 ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
 TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
 
 
-def recording(name: str) -> bytes:
-    path = RECORDINGS / f"{name}.wav"
-    if not path.exists():
-        pytest.skip(f"no recording {name}")
-    with wave.open(str(path)) as file:
-        return _at_16_khz(file.readframes(file.getnframes()), file.getframerate())
-
-
 @pytest.fixture(scope="module")
 def speech() -> bytes:
-    """Two seconds of synthetic speech."""
-
-    async def speak() -> bytes:
-        async with EspeakTTS(EspeakSettings()) as tts:
-            spoken = tts.speak(
-                "what is the weather like",
-                voice=tts.default_voice,
-                speed=1.0,
-                language="en",
-                instructions="",
-            )
-            async with aclosing(spoken):
-                audio = b"".join([piece.audio async for piece in spoken])
-            return _at_16_khz(audio, tts.sample_rate)
-
-    return asyncio.run(speak()) + bytes(16_000)
-
-
-def _at_16_khz(audio: bytes, rate: int) -> bytes:
-    samples = np.frombuffer(audio, "<i2").astype(float)
-    if rate > 16_000:
-        at = np.arange(-24, 25)
-        low = np.sinc(at * 15_000 / rate) * np.hamming(49)
-        samples = np.convolve(samples, low / low.sum(), "same")
-    times = np.arange(math.floor(len(samples) * 16_000 / rate)) * rate / 16_000
-    there = np.interp(times, np.arange(len(samples)), samples)
-    return bytes(np.clip(there, -32_768, 32_767).astype("<i2").data)
+    return synthetic("what is the weather like")
 
 
 async def pieces(audio: bytes, size: int = 3_200) -> AsyncIterator[bytes]:
