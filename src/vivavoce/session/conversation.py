@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import msgspec
 
@@ -259,3 +260,5 @@ def _shown(entry: Entry) -> Iterator[Item]:
                 yield call
         case FunctionCallOutput() as output:
             yield output
+        case _:
+            assert_never(entry.item)
