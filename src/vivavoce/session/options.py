@@ -1,7 +1,7 @@
 """The settings of a session, and how an update changes them: whole or not at all."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -167,6 +167,8 @@ def format_name(format_: AudioFormat) -> Format:
             return "audio/pcmu"
         case PCMA():
             return "audio/pcma"
+        case _:
+            assert_never(format_)
 
 
 def voice_name(voice: str | CustomVoice) -> str:
@@ -192,6 +194,8 @@ def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
             bare = msgspec.structs.replace(vad, create_response=UNSET, interrupt_response=UNSET)
         case None:
             return audio
+        case other:
+            assert_never(other)
     return TranscriptionAudio(msgspec.structs.replace(audio.input, turn_detection=bare))
 
 

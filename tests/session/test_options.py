@@ -1,0 +1,401 @@
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from tests.session.stage import OFFER, settings, transcription_settings
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.items import FunctionTool
+from vivavoce.protocol.session import (
+    PCM,
+    PCMA,
+    PCMU,
+    AudioInput,
+    NoiseReduction,
+    RealtimePatch,
+    RealtimeSession,
+    SemanticVad,
+    ServedBy,
+    ServerVad,
+    SessionObject,
+    SessionPatch,
+    Transcription,
+    TranscriptionSession,
+    TurnDetection,
+)
+from vivavoce.session.options import Offer, Options
+
+
+def patch(body: dict[str, Any]) -> SessionPatch:
+    """The `session` of a session.update, as a client writes it."""
+    made: SessionPatch = msgspec.convert({"type": "realtime"} | body, type=SessionPatch)
+    return made
+
+
+def hears(**fields: Any) -> SessionPatch:
+    """An update of what comes from the user."""
+    return patch({"audio": {"input": fields}})
+
+
+def speaks(**fields: Any) -> SessionPatch:
+    """An update of what goes to the user."""
+    return patch({"audio": {"output": fields}})
+
+
+def options(opening: SessionObject | None = None, offer: Offer = OFFER, **chosen: Any) -> Options:
+    return Options(opening or settings(**chosen), offer)
+
+
+def changed(
+    update: SessionPatch,
+    opening: SessionObject | None = None,
+    *,
+    pristine: bool = False,
+    **chosen: Any,
+) -> Options:
+    """Settings after one update."""
+    made = options(opening, **chosen)
+    made.update(update, pristine=pristine, has_spoken=False)
+    return made
+
+
+def heard_with(update: SessionPatch, **chosen: Any) -> AudioInput:
+    """What is in force for the user's sound after one update."""
+    return changed(update, **chosen).session.audio.input
+
+
+def refused(
+    made: Options, update: SessionPatch, *, pristine: bool = False, has_spoken: bool = False
+) -> tuple[str | None, str | None, str]:
+    """Code, param and message of the refusal, which must have changed nothing."""
+    before = made.session
+    with pytest.raises(InvalidRequest) as problem:
+        made.update(update, pristine=pristine, has_spoken=has_spoken)
+    assert made.session is before
+    return problem.value.code, problem.value.param, problem.value.message
+
+
+def test_absent_keeps_what_is_in_force() -> None:
+    opening = settings(
+        instructions="Be kind.",
+        transcription=Transcription(model="whisper-1", language="de"),
+        turn_detection=SemanticVad(eagerness="low"),
+    )
+    assert changed(patch({}), opening).session == options(opening).session
+
+
+def test_what_a_server_says_about_a_session_is_read_and_ignored() -> None:
+    mine = {"id": "sess_x", "object": "o", "expires_at": 1, "served_by": {"model": "m"}}
+    assert changed(patch(mine)).session == options().session
+
+
+def test_null_and_empty_clear_instructions_and_tools() -> None:
+    tool = FunctionTool(name="dial")
+    for update in ({"instructions": None, "tools": None}, {"instructions": "", "tools": []}):
+        session = changed(patch(update), settings(instructions="Be kind.", tools=(tool,))).realtime
+        assert (session.instructions, session.tools) == ("", ())
+
+
+def test_null_switches_off() -> None:
+    assert heard_with(
+        hears(transcription=None, noise_reduction=None, turn_detection=None),
+        transcription=Transcription(model="whisper-1"),
+    ) == AudioInput(turn_detection=None)
+    session = changed(patch({"tracing": None, "prompt": None}), settings(tracing="auto")).realtime
+    assert (session.tracing, session.prompt) == (None, None)
+
+
+def test_free_form_settings_are_echoed() -> None:
+    update = {
+        "tracing": {"workflow_name": "w"},
+        "prompt": {"id": "p"},
+        "include": ["item.input_audio_transcription.logprobs"],
+        "truncation": {"type": "retention_ratio", "retention_ratio": 0.8},
+        "reasoning": {"effort": "low"},
+        "parallel_tool_calls": False,
+        "max_output_tokens": 7,
+        "tool_choice": {"type": "function", "name": "dial"},
+    }
+    session = msgspec.json.decode(msgspec.json.encode(changed(patch(update)).session))
+    assert {name: session[name] for name in update} == update
+
+
+@pytest.mark.parametrize(
+    ("before", "update", "after"),
+    [
+        (ServerVad(threshold=0.7), {"silence_duration_ms": 900}, ServerVad(0.7, 300, 900)),
+        (SemanticVad(eagerness="low"), {"silence_duration_ms": 900}, ServerVad(0.5, 300, 900)),
+        (None, {}, ServerVad(0.5, 300, 500, True, True, None)),
+        (ServerVad(idle_timeout_ms=6000), {"idle_timeout_ms": None}, ServerVad()),
+        (ServerVad(0.7, 100, 900), {}, ServerVad(0.7, 100, 900)),
+    ],
+)
+def test_turn_detection_merges_within_its_type_and_starts_afresh_in_another(
+    before: TurnDetection | None, update: dict[str, Any], after: TurnDetection
+) -> None:
+    detection = {"type": "server_vad"} | update
+    assert heard_with(hears(turn_detection=detection), turn_detection=before) == AudioInput(
+        turn_detection=after
+    )
+
+
+def test_semantic_vad_is_shown_with_its_eagerness() -> None:
+    heard = heard_with(hears(turn_detection={"type": "semantic_vad"}))
+    assert heard.turn_detection == SemanticVad("auto", True, True)
+    merged = hears(turn_detection={"type": "semantic_vad", "create_response": False})
+    assert heard_with(merged, turn_detection=SemanticVad("low")).turn_detection == SemanticVad(
+        "low", create_response=False
+    )
+
+
+def test_transcription_merges_and_only_its_three_keys_are_kept() -> None:
+    update = hears(
+        transcription={"language": "it", "languages": ["it"], "keywords": ["ciao"], "delay": "low"}
+    )
+    heard = heard_with(update, transcription=Transcription(model="whisper-1", prompt="names"))
+    assert heard.transcription == Transcription("whisper-1", "it", "names")
+    off = heard_with(
+        hears(transcription={"language": None}),
+        transcription=Transcription(model="whisper-1", language="it"),
+    )
+    assert off.transcription == Transcription("whisper-1")
+    assert heard_with(hears(transcription={"model": "m"})).transcription == Transcription("m")
+
+
+def test_noise_reduction_keeps_its_strength() -> None:
+    near = {"type": "near_field", "strength": 0.4}
+    made = changed(hears(noise_reduction=near))
+    made.update(hears(noise_reduction={"type": "far_field"}), pristine=False, has_spoken=False)
+    assert made.session.audio.input.noise_reduction == NoiseReduction("far_field", 0.4)
+
+
+@pytest.mark.parametrize(
+    ("update", "param"),
+    [
+        (hears(transcription={}), "session.audio.input.transcription.model"),
+        (hears(transcription={"prompt": "x"}), "session.audio.input.transcription.model"),
+        (hears(noise_reduction={"strength": 0.5}), "session.audio.input.noise_reduction.type"),
+    ],
+)
+def test_what_is_switched_on_needs_its_name(update: SessionPatch, param: str) -> None:
+    assert refused(options(), update) == (
+        "missing_required_parameter",
+        param,
+        f"Missing required parameter: '{param}'.",
+    )
+
+
+def test_one_bad_field_refuses_the_whole_update() -> None:
+    update = patch({"instructions": "New.", "tools": [], "audio": {"input": {"transcription": {}}}})
+    refused(options(instructions="Old."), update)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("audio/pcm", PCM()), ("audio/pcmu", PCMU()), ("audio/pcma", PCMA())]
+)
+def test_sound_comes_and_goes_in_the_format_asked_for(name: Any, kind: Any) -> None:
+    for before in (PCM(), PCMU(), PCMA()):
+        heard = changed(hears(format={"type": name}), input_format=before)
+        assert (heard.session.audio.input.format, heard.input_format) == (kind, name)
+        spoken = changed(speaks(format={"type": name}), output_format=before)
+        assert spoken.realtime.audio.output.format == kind
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), (), ("text", "text")])
+def test_a_response_is_in_text_or_in_sound_never_both(modalities: Any) -> None:
+    assert refused(options(), patch({"output_modalities": modalities})) == (
+        "invalid_value",
+        "session.output_modalities",
+        f"Invalid modalities: {list(modalities)}. "
+        "Supported combinations are: ['text'] and ['audio'].",
+    )
+    for one in ("text", "audio"):
+        assert changed(patch({"output_modalities": [one]})).realtime.output_modalities == (one,)
+
+
+def test_unknown_names_are_kept_and_served_by_the_defaults() -> None:
+    made = options(model="gpt-99", voice="nova")
+    assert (made.realtime.model, made.realtime.audio.output.voice) == ("gpt-99", "nova")
+    assert made.served_by == made.realtime.served_by == ServedBy(model="house", voice="ash")
+    assert (made.voice("marin"), made.voice("nova")) == ("marin", "ash")
+
+
+def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
+    made = options()
+    assert made.served_by == ServedBy(model="gpt-realtime", voice="marin")
+    update = patch({"model": "house", "audio": {"output": {"voice": {"id": "ash"}}}})
+    made.update(update, pristine=False, has_spoken=True)
+    assert made.realtime.served_by == ServedBy(model="house", voice="ash")
+    assert made.realtime.audio.output.voice == "ash"  # shown as a plain name
+
+
+def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
+    offer = Offer(OFFER.models, OFFER.default_model, OFFER.voices, OFFER.default_voice, True)
+    made = options(offer=offer)
+    assert refused(made, speaks(voice="ash", speed=1.2), has_spoken=True) == (
+        "cannot_update_voice",
+        None,
+        "Cannot update a conversation's voice if assistant audio is present.",
+    )
+    for update in (speaks(voice={"id": "marin"}), speaks(speed=1.2), hears(), patch({})):
+        made.update(update, pristine=False, has_spoken=True)
+    assert made.realtime.audio.output.speed == 1.2
+    made.update(speaks(voice="ash"), pristine=False, has_spoken=False)
+    assert made.realtime.audio.output.voice == "ash"
+
+
+def test_a_conversation_becomes_a_transcription_before_anything_has_happened() -> None:
+    opening = settings(transcription=Transcription(model="whisper-1"), expires_at=99)
+    update = patch(
+        {"type": "transcription", "audio": {"input": {"turn_detection": None}, "output": {}}}
+    )
+    made = changed(update, opening, pristine=True)
+    assert made.transcribes_only
+    assert made.session == msgspec.structs.replace(
+        transcription_settings(turn_detection=None), expires_at=99
+    )
+
+
+def test_a_session_does_not_change_its_type_later() -> None:
+    assert refused(options(), patch({"type": "transcription"})) == (
+        "invalid_parameter",
+        "session.type",
+        "Passing a transcription session update event to a realtime session is not allowed.",
+    )
+    assert refused(options(transcription_settings()), patch({}), pristine=True) == (
+        "invalid_parameter",
+        "session.type",
+        "Passing a realtime session update event to a transcription session is not allowed.",
+    )
+
+
+def test_a_transcription_session_has_nothing_to_say_about_responses() -> None:
+    made = options(transcription_settings(turn_detection=ServerVad(threshold=0.7)))
+    assert isinstance(made.session, TranscriptionSession)
+    assert msgspec.to_builtins(made.session)["audio"]["input"]["turn_detection"] == {
+        "type": "server_vad",
+        "threshold": 0.7,
+        "prefix_padding_ms": 300,
+        "silence_duration_ms": 500,
+    }
+    wants = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
+    body = {"type": "transcription", "model": "x", "audio": {"input": {"turn_detection": wants}}}
+    made.update(patch(body), pristine=False, has_spoken=False)
+    assert made.turn_detection == SemanticVad("auto", UNSET, UNSET)
+    assert made.transcription == Transcription("whisper-1")
+
+
+def test_a_transcription_session_is_served_by_the_default_model() -> None:
+    made = options(transcription_settings())
+    assert made.realtime == RealtimeSession(model="house")
+    assert made.served_by.model == "house"
+
+
+DETECTIONS = st.none() | st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("server_vad")},
+        optional={
+            "threshold": st.floats(0, 1),
+            "silence_duration_ms": st.integers(0, 1000),
+            "idle_timeout_ms": st.none() | st.integers(5000, 30_000),
+            "interrupt_response": st.booleans(),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("semantic_vad")},
+        optional={"eagerness": st.sampled_from(["low", "high"]), "create_response": st.booleans()},
+    ),
+)
+FORMATS = st.sampled_from([{"type": f"audio/{name}"} for name in ("pcm", "pcmu", "pcma")])
+INPUTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "format": FORMATS,
+        "turn_detection": DETECTIONS,
+        "transcription": st.none()
+        | st.fixed_dictionaries(
+            {}, optional={"model": st.sampled_from("ab"), "language": st.none() | st.just("de")}
+        ),
+        "noise_reduction": st.none()
+        | st.fixed_dictionaries(
+            {}, optional={"type": st.just("far_field"), "strength": st.floats(0, 1)}
+        ),
+    },
+)
+OUTPUTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "format": FORMATS,
+        "voice": st.sampled_from(["ash", "nova", {"id": "marin"}]),
+        "speed": st.floats(0.25, 1.5),
+    },
+)
+BODIES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"type": st.sampled_from(["realtime", "realtime", "transcription"])},
+    optional={
+        "model": st.sampled_from(["gpt-realtime", "other"]),
+        "include": st.none() | st.just([]),
+        "audio": st.fixed_dictionaries({}, optional={"input": INPUTS}),
+    },
+)
+TALK = st.fixed_dictionaries(
+    {},
+    optional={
+        "instructions": st.none() | st.text(max_size=3),
+        "tools": st.none() | st.just([{"type": "function", "name": "dial"}]),
+        "output_modalities": st.lists(st.sampled_from(["text", "audio"]), max_size=2),
+        "tracing": st.none() | st.just("auto"),
+    },
+)
+
+
+@st.composite
+def patches(draw: st.DrawFn) -> SessionPatch:
+    body = draw(BODIES)
+    if body["type"] == "realtime":
+        body |= draw(TALK)
+        if draw(st.booleans()):
+            body["audio"] = body.get("audio", {}) | {"output": draw(OUTPUTS)}
+    return patch(body)
+
+
+def tried(made: Options, update: SessionPatch, *, pristine: bool) -> bool:
+    """Whether the update was taken; one that was refused must have changed nothing."""
+    before = made.session
+    try:
+        made.update(update, pristine=pristine, has_spoken=False)
+    except InvalidRequest:
+        assert made.session is before
+        return False
+    return True
+
+
+@given(st.lists(patches(), max_size=4), patches(), st.booleans())
+def test_an_update_that_comes_twice_counts_once_and_a_refused_one_not_at_all(
+    history: list[SessionPatch], update: SessionPatch, pristine: bool
+) -> None:
+    made = options()
+    for earlier in history:
+        tried(made, earlier, pristine=pristine)
+    if tried(made, update, pristine=pristine):
+        once = made.session
+        assert tried(made, update, pristine=pristine)
+        assert made.session == once
+    for wire in (msgspec.json, msgspec.msgpack):
+        written = wire.decode(wire.encode(made.session), type=SessionObject)
+        assert options(written).session == made.session
+
+
+@given(patches())
+def test_what_an_update_does_not_mention_stays(update: SessionPatch) -> None:
+    made = options(settings(instructions="Old.", transcription=Transcription("whisper-1")))
+    before = made.realtime
+    if isinstance(update, RealtimePatch) and tried(made, update, pristine=False):
+        for name in ("model", "instructions", "tools", "tracing", "output_modalities"):
+            if getattr(update, name) is UNSET:
+                assert getattr(made.realtime, name) == getattr(before, name)
+        if update.audio is UNSET:
+            assert made.realtime.audio == before.audio
