@@ -87,11 +87,11 @@ class ResponseLife:
         return next((o for o in self._outputs if isinstance(o, SpokenMessage)), None)
 
     def think(self, text: str) -> None:
-        match self._message():
-            case SpokenMessage():
-                self.stage = "tts"
-            case WrittenMessage() as message:
-                message.write(text)
+        message = self._message()
+        if isinstance(message, WrittenMessage):
+            message.write(text)
+        else:
+            self.stage = "tts"
 
     def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
         message = self._message()

@@ -1,0 +1,404 @@
+"""One response, from response.created to response.done."""
+
+import dataclasses
+from typing import Any
+
+import msgspec
+
+from tests.session.stage import events, of, the, types
+from vivavoce.protocol import server as says
+from vivavoce.protocol.items import (
+    FunctionCall,
+    InputAudio,
+    InputText,
+    Item,
+    Message,
+    OutputAudio,
+    OutputText,
+)
+from vivavoce.protocol.responses import (
+    CachedTokens,
+    InputTokens,
+    OutputTokens,
+    Response,
+    ResponseAudio,
+    ResponseAudioOutput,
+    StatusDetails,
+    Usage,
+)
+from vivavoce.protocol.session import PCM, PCMU
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Answer, Prompt
+from vivavoce.session.facts import Concluded, SpokenWord, Tokens
+from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.response import Plan, ResponseLife
+
+PROMPT = Prompt(
+    model="house",
+    instructions="Be brief.",
+    items=(),
+    tools=(),
+    tool_choice="auto",
+    parallel_tool_calls=True,
+    max_output_tokens=None,
+    language=None,
+    spoken=True,
+    voice="ash",
+    speed=1.0,
+)
+PLAN = Plan(
+    prompt=PROMPT,
+    listed=None,
+    inline=(),
+    modalities=("audio",),
+    max_output_tokens="inf",
+    format=PCM(),
+    voice="marin",
+    metadata={"topic": "news"},
+    conversation_id="conv_1",
+)
+WRITTEN = dataclasses.replace(
+    PLAN, prompt=dataclasses.replace(PROMPT, spoken=False), modalities=("text",)
+)
+QUESTION = Entry(Message(id="q", role="user", content=(InputText(text="how are you?"),)))
+TENTH = b"\1\0" * 2400
+"""A tenth of a second."""
+FINE = (SpokenWord("fine ", 0),)
+
+
+class Stage:
+    """A response and what it has told so far."""
+
+    def __init__(self, plan: Plan = PLAN, *, beside: bool = False) -> None:
+        self.outbox = Outbox(Ids("t"))
+        self.conversation = Conversation(kept_bytes=1_000_000)
+        self.conversation.add(QUESTION)
+        conversation = None if beside else self.conversation
+        self.response = ResponseLife("resp_1", plan, self.outbox, conversation)
+        self.response.reads = (QUESTION,)
+
+    def told(self) -> list[says.AnyServerEvent]:
+        return events(self.outbox.drain())
+
+    def kinds(self) -> list[str]:
+        return types(self.outbox.drain())
+
+
+def shown(plan: Plan = PLAN, **fields: Any) -> Response:
+    return Response(
+        id="resp_1",
+        conversation_id=plan.conversation_id,
+        output_modalities=plan.modalities,
+        max_output_tokens=plan.max_output_tokens,
+        audio=ResponseAudio(ResponseAudioOutput(plan.format, plan.voice)),
+        metadata=plan.metadata,
+        **fields,
+    )
+
+
+def test_it_is_announced_before_anything_is_asked() -> None:
+    stage = Stage()
+    stage.response.begin()
+    assert stage.told() == [
+        says.ResponseCreated(event_id="event_t00001", response=shown(status="in_progress"))
+    ]
+    assert stage.response.stage == "stt"
+
+
+def test_the_answer_is_asked_for_with_what_it_reads() -> None:
+    stage = Stage()
+    stage.response.ask()
+    order = Answer("resp_1", dataclasses.replace(PROMPT, items=(QUESTION.item,)))
+    assert stage.outbox.drain() == [order]
+    assert (stage.response.answer, stage.response.stage) == (order, "llm")
+
+
+def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
+    stage = Stage()
+    stage.response.begin()
+    stage.response.ask()
+    stage.response.think("fine")
+    stage.response.speak(TENTH, FINE)
+    stage.response.conclude(Concluded("resp_1", "stop"))
+    stage.response.end("completed", None)
+    assert stage.kinds() == [
+        "response.created",
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_audio_transcript.delta",
+        "response.output_audio.delta",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "rate_limits.updated",
+    ]
+
+
+def test_a_message_is_announced_empty_and_behind_the_question() -> None:
+    stage = Stage()
+    stage.response.think("fine")
+    added, in_conversation, _ = stage.told()
+    item = Message(id="item_t00001", status="in_progress", role="assistant", content=())
+    assert added == says.OutputItemAdded(
+        event_id="event_t00002", response_id="resp_1", output_index=0, item=item
+    )
+    assert in_conversation == says.ItemAdded(
+        event_id="event_t00003", previous_item_id="q", item=item
+    )
+    assert stage.response.stage == "tts"
+
+
+def test_a_finished_message_is_told_twice_and_is_in_the_conversation() -> None:
+    stage = Stage()
+    stage.response.speak(TENTH, FINE)
+    stage.told()
+    stage.response.end("completed", None)
+    told = stage.outbox.drain()
+    item = Message(id="item_t00001", role="assistant", content=(OutputAudio("fine "),))
+    assert the(says.OutputItemDone, told).item == item
+    done = the(says.ItemDone, told)
+    assert (done.item, done.previous_item_id) == (item, "q")
+    assert the(says.ResponseDone, told).response.output == (item,)
+    assert stage.conversation.context() == (QUESTION.item, item)
+
+
+def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
+    stage = Stage(WRITTEN)
+    stage.response.begin()
+    stage.response.ask()
+    stage.response.think("fi")
+    stage.response.think("ne")
+    stage.response.end("completed", None)
+    assert stage.kinds() == [
+        "response.created",
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "rate_limits.updated",
+    ]
+    assert stage.response.stage == "llm"
+    item = Message(id="item_t00002", role="assistant", content=(OutputText("fine"),))
+    assert stage.conversation.retrieve("item_t00002") == item
+
+
+def test_a_written_answer_has_no_sound() -> None:
+    stage = Stage(WRITTEN)
+    stage.response.think("fine")
+    stage.told()
+    stage.response.speak(TENTH, FINE)
+    assert stage.told() == []
+    assert stage.response.spoken is None
+
+
+def test_sound_comes_in_the_format_that_was_settled() -> None:
+    stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
+    stage.response.speak(TENTH, FINE)
+    stage.response.end("completed", None)
+    deltas = of(says.OutputAudioDelta, stage.outbox.drain())
+    assert sum(len(event.delta) for event in deltas) == 800
+
+
+def test_out_of_band_the_conversation_hears_nothing() -> None:
+    plan = dataclasses.replace(WRITTEN, conversation_id=None)
+    stage = Stage(plan, beside=True)
+    stage.response.begin()
+    stage.response.think("fine")
+    stage.response.call(0, "call_1", "get_news")
+    stage.response.end("completed", None)
+    told = stage.outbox.drain()
+    assert not [kind for kind in types(told) if kind.startswith("conversation.")]
+    assert the(says.ResponseCreated, told).response == shown(plan, status="in_progress")
+    assert the(says.ResponseDone, told).response.conversation_id is None
+    assert stage.conversation.context() == (QUESTION.item,)
+
+
+def call(status: Any = "completed", n: int = 0, **fields: Any) -> FunctionCall:
+    return FunctionCall(call_id=f"call_{n}", name=f"do_{n}", status=status, **fields)
+
+
+def nameless(items: tuple[Item, ...]) -> list[Item]:
+    return [msgspec.structs.replace(item, id="") for item in items]
+
+
+def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
+    stage = Stage()
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.argue(0, "{")
+    stage.response.argue(0, "}")
+    stage.response.conclude(Concluded("resp_1", "stop"))
+    told = stage.outbox.drain()
+    assert types(told) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "conversation.item.done",
+    ]
+    added = the(says.OutputItemAdded, told).item
+    assert nameless((added,)) == [call("in_progress", arguments="")]
+    done = the(says.OutputItemDone, told).item
+    assert nameless((done,)) == [call("completed", arguments="{}")]
+
+
+def test_a_call_is_complete_when_the_next_begins() -> None:
+    stage = Stage()
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.argue(0, "{}")
+    stage.told()
+    stage.response.call(1, "call_1", "do_1")
+    told = stage.outbox.drain()
+    assert nameless((the(says.OutputItemDone, told).item,)) == [call(arguments="{}")]
+    added = the(says.OutputItemAdded, told)
+    assert (added.output_index, nameless((added.item,))) == (1, [call("in_progress", 1)])
+
+
+def test_arguments_of_a_complete_or_unknown_call_are_dropped() -> None:
+    stage = Stage()
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.call(1, "call_1", "do_1")
+    stage.told()
+    stage.response.argue(0, "late")
+    stage.response.argue(7, "stray")
+    assert stage.told() == []
+
+
+def test_a_message_goes_on_while_calls_are_made_beside_it() -> None:
+    stage = Stage()
+    stage.response.speak(TENTH, FINE)
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.conclude(Concluded("resp_1", "stop"))
+    stage.response.speak(TENTH, (SpokenWord("thanks", 2400),))
+    stage.response.end("completed", None)
+    response = the(says.ResponseDone, stage.outbox.drain()).response
+    assert nameless(response.output) == [
+        Message(role="assistant", content=(OutputAudio("fine thanks"),)),
+        call(),
+    ]
+
+
+def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
+    stage = Stage()
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.argue(0, "{")
+    stage.told()
+    stage.response.conclude(Concluded("resp_1", "length"))
+    told = stage.outbox.drain()
+    assert types(told) == ["response.output_item.done", "conversation.item.done"]
+    assert nameless((the(says.ItemDone, told).item,)) == [call("incomplete", arguments="{")]
+
+
+def test_whatever_is_open_is_closed_at_the_end() -> None:
+    stage = Stage()
+    stage.response.call(0, "call_0", "do_0")
+    stage.response.speak(TENTH, FINE)
+    stage.told()
+    details = StatusDetails(type="cancelled", reason="turn_detected")
+    stage.response.end("cancelled", details)
+    told = stage.outbox.drain()
+    assert types(told) == [
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "rate_limits.updated",
+    ]
+    done = the(says.ResponseDone, told).response
+    assert (done.status, done.status_details) == ("cancelled", details)
+    assert [item.status for item in done.output] == ["incomplete", "incomplete"]
+    assert [event.item.status for event in of(says.ItemDone, told)] == ["incomplete"] * 2
+
+
+def test_an_item_that_was_deleted_meanwhile_is_done_for_the_response_only() -> None:
+    stage = Stage()
+    stage.response.speak(TENTH, FINE)
+    stage.conversation.delete("item_t00001")
+    stage.told()
+    stage.response.end("completed", None)
+    told = stage.outbox.drain()
+    assert of(says.ItemDone, told) == []
+    assert the(says.OutputItemDone, told).item.id == "item_t00001"
+    assert len(stage.conversation) == 1
+
+
+def test_what_was_truncated_while_it_was_made_stays_truncated() -> None:
+    stage = Stage()
+    stage.response.speak(TENTH, FINE)
+    stage.conversation.truncate("item_t00001", 0, 100)
+    stage.response.speak(TENTH, (SpokenWord("thanks", 2400),))
+    stage.response.end("completed", None)
+    done = the(says.ItemDone, stage.outbox.drain()).item
+    assert isinstance(done, Message)
+    assert done.content == (OutputAudio("fine thanks"),)
+    assert stage.conversation.retrieve("item_t00001") == Message(
+        id="item_t00001", role="assistant", content=(OutputAudio("fine", audio=TENTH),)
+    )
+
+
+def test_what_the_model_counted_is_used() -> None:
+    stage = Stage()
+    heard = Entry(Message(id="u", role="user", content=(InputAudio(),)), samples=4801)
+    stage.response.reads = (QUESTION, heard)
+    stage.response.ask()
+    stage.response.speak(TENTH, FINE)
+    stage.response.conclude(Concluded("resp_1", "stop", Tokens(20, 9, cached=5)))
+    assert stage.response.end("completed", None) == Usage(
+        total_tokens=34,
+        input_tokens=23,
+        output_tokens=11,
+        input_token_details=InputTokens(
+            text_tokens=20,
+            audio_tokens=3,
+            cached_tokens=5,
+            cached_tokens_details=CachedTokens(text_tokens=5),
+        ),
+        output_token_details=OutputTokens(text_tokens=9, audio_tokens=2),
+    )
+
+
+def test_without_a_count_tokens_are_estimated() -> None:
+    stage = Stage()
+    stage.response.ask()
+    stage.response.speak(TENTH, FINE)
+    usage = stage.response.end("completed", None)
+    # "Be brief." is 3, "how are you?" is 3, "fine " is 2
+    assert usage.input_token_details == InputTokens(text_tokens=6)
+    assert usage.output_token_details == OutputTokens(text_tokens=2, audio_tokens=2)
+    done = the(says.ResponseDone, stage.outbox.drain())
+    assert done.response.usage == usage
+
+
+def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
+    stage = Stage()
+    stage.response.ask()
+    later = Message(id="u", role="user", content=(InputAudio(),))
+    stage.conversation.add(Entry(later, samples=24_000))
+    assert stage.response.end("completed", None).input_token_details.audio_tokens == 0
+
+
+def test_what_was_never_asked_costs_nothing() -> None:
+    assert Stage().response.end("cancelled", None) == Usage()
+
+
+def test_a_failed_response_costs_nothing() -> None:
+    stage = Stage()
+    stage.response.ask()
+    stage.response.speak(TENTH, FINE)
+    assert stage.response.end("failed", None) == Usage()
+    assert the(says.ResponseDone, stage.outbox.drain()).response.usage == Usage()
