@@ -1,0 +1,136 @@
+"""What every request passes: an id, its origin, its key, and errors in one shape."""
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from vivavoce.api.problems import Unauthorized, response_of, unexpected
+from vivavoce.errors import VoiceError
+from vivavoce.limits.keys import KeyRing
+from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whoever asks."""
+
+    name: str
+    """The name of the API key; "" where none is needed."""
+    grant: Grant | None = None
+    """What a short-lived key allows; None with a real one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Lets requests in."""
+
+    keys: KeyRing
+    mint: TokenMint
+    origins: frozenset[str] = frozenset()
+    """Pages elsewhere that may ask, such as https://app.example.com; "*" is all of them."""
+    trusts_loopback: bool = True
+    """Whether any page that this machine serves may ask, too."""
+    wall_clock: Callable[[], float] = time.time
+
+    def admit(self, request: web.Request) -> Visitor:
+        """Who asks. Raises Unauthorized."""
+        key = presented_key(request)
+        if key.startswith(PREFIX):
+            try:
+                grant = self.mint.check(key, self.wall_clock())
+            except TokenError as exc:
+                raise Unauthorized(f"Incorrect API key provided: {exc}.") from exc
+            return Visitor(grant.key, grant)
+        if not self.keys:
+            return Visitor("")
+        if not key:
+            raise Unauthorized(
+                "You didn't provide an API key. Send it as: Authorization: Bearer KEY."
+            )
+        name = self.keys.name_of(key)
+        if name is None:
+            raise Unauthorized("Incorrect API key provided: this server knows no such key.")
+        return Visitor(name)
+
+    def welcomes(self, request: web.Request) -> bool:
+        """Whether the page that asks, if it is one, may."""
+        origin = request.headers.get("Origin")
+        if origin is None or "*" in self.origins or origin in self.origins:
+            return True
+        page = urlsplit(origin)
+        if page.netloc == request.host:
+            return True
+        return self.trusts_loopback and page.hostname in LOOPBACK_NAMES
+
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The middleware."""
+        request_id = f"req_{secrets.token_hex(12)}"
+        try:
+            response = await self._answer(request, handler)
+        except (VoiceError, Unauthorized, web.HTTPException) as exc:
+            response = response_of(exc)
+        except ConnectionError:  # whoever asked has gone
+            raise
+        except Exception:  # where a request's task ends: a bug is logged and answered
+            log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+            response = unexpected()
+        if not response.prepared:
+            response.headers["x-request-id"] = request_id
+            self._allow_page(request, response)
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not self.welcomes(request):
+            raise web.HTTPForbidden(
+                text=f"Pages of {request.headers['Origin']} may not use this server; list the "
+                f"origin in [server] origins."
+            )
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return web.Response(status=204)
+        if request.path not in OPEN_PATHS and "Upgrade" not in request.headers:
+            visitor = self.admit(request)
+            if visitor.grant is not None:
+                raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+        return await handler(request)
+
+    def _allow_page(self, request: web.Request, response: web.StreamResponse) -> None:
+        """CORS: what a page elsewhere may send and see."""
+        origin = request.headers.get("Origin")
+        if origin is None or not self.welcomes(request):
+            return
+        headers = response.headers
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Vary"] = "Origin"
+        headers["Access-Control-Expose-Headers"] = "Location, x-request-id, Retry-After"
+        if wanted := request.headers.get("Access-Control-Request-Method"):
+            headers["Access-Control-Allow-Methods"] = wanted
+            asked = request.headers.get("Access-Control-Request-Headers", "")
+            headers["Access-Control-Allow-Headers"] = asked
+            headers["Access-Control-Max-Age"] = "600"
+
+
+def presented_key(request: web.Request) -> str:
+    """The key of a request, wherever clients put it; "" if there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for name in ("X-API-Key", "api-key"):
+        if key := request.headers.get(name):
+            return key
+    for offered in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if offered.strip().startswith(KEY_SUBPROTOCOL):
+            return offered.strip().removeprefix(KEY_SUBPROTOCOL)
+    return request.query.get("api_key", "") or request.query.get("api-key", "")

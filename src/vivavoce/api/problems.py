@@ -1,0 +1,89 @@
+"""Errors of the HTTP API, all in OpenAI's shape.
+
+{"error": {"message", "type", "param", "code"}}; the statuses and codes are those of OpenAI's guide
+to error codes.
+"""
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached
+
+RETRY_SECONDS = 5
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    error: ProblemBody
+
+
+class Unauthorized(Exception):
+    """Whoever asks has no key, or one that opens nothing."""
+
+
+def json_response(body: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, content_type="application/json"
+    )
+
+
+def response_of(exc: Exception) -> web.Response:
+    """The answer to a request that ended in that error. Re-raises what is a bug."""
+    match exc:
+        case Unauthorized():
+            return _problem(401, str(exc), "invalid_request_error", code="invalid_api_key")
+        case InvalidRequest(message=message, code=code, param=param):
+            return _problem(400, message, "invalid_request_error", code=code, param=param)
+        case AudioError():
+            return _problem(400, str(exc), "invalid_request_error", code="invalid_audio")
+        case LimitReached():
+            return _busy(_problem(503, str(exc), "server_error", code="server_is_overloaded"))
+        case EngineError():
+            return _busy(_problem(503, str(exc), "server_error", code="engine_error"))
+        case web.HTTPException():
+            return _of_status(exc)
+        case _:
+            raise exc
+
+
+def unexpected() -> web.Response:
+    """The answer where the server itself is at fault; what happened stands in the log."""
+    return _problem(
+        500, "The server had an error while processing your request.", "server_error", code=None
+    )
+
+
+_OF_STATUS = {
+    404: ("There is nothing at {path}.", "not_found"),
+    405: ("{method} is not allowed at {path}.", "method_not_allowed"),
+    413: ("The request is too large.", "request_too_large"),
+}
+
+
+def _of_status(exc: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals, and ours that are raised as such."""
+    message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
+    kind = "server_error" if exc.status >= 500 else "invalid_request_error"
+    response = _problem(exc.status, message, kind, code=code)
+    for name in ("Retry-After", "Allow", "Upgrade"):
+        if name in exc.headers:
+            response.headers[name] = exc.headers[name]
+    return response
+
+
+def _problem(
+    status: int, message: str, kind: str, *, code: str | None, param: str | None = None
+) -> web.Response:
+    body = ProblemBody(message=message, type=kind, param=param, code=code)
+    return json_response(Problem(body), status)
+
+
+def _busy(response: web.Response) -> web.Response:
+    response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response
