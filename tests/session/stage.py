@@ -37,7 +37,15 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.effects import Effect, Finish, Judge, Send
-from vivavoce.session.facts import Judged, Received, Spoke, SpokenWord, Transcribed
+from vivavoce.session.facts import (
+    Fact,
+    Judged,
+    Received,
+    Spoke,
+    SpokenWord,
+    Transcribed,
+    Woken,
+)
 from vivavoce.session.machine import Limits, Session
 from vivavoce.session.options import Offer
 from vivavoce.session.turns import WINDOW
@@ -201,3 +209,13 @@ def the(kind: type[T], effects: list[Effect]) -> T:
     found = of(kind, effects)
     assert len(found) == 1, f"{len(found)} of {kind.__name__} in {effects}"
     return found[0]
+
+
+def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
+    """Facts, one after the other, at one time."""
+    return [effect for fact in facts for effect in session.handle(fact, now)]
+
+
+def wake(session: Session, now: float | None = None) -> list[Effect]:
+    """The session is woken at its deadline, or at that time."""
+    return session.handle(Woken(), session.deadline if now is None else now)
