@@ -113,7 +113,8 @@ class Listening:
                 return Edge.STARTED
             case Edge.STOPPED:
                 return Edge.STOPPED
-        if self._detector.speaking and len(self._buffer) > self._intake.longest:
+        heard = self._judged - self._buffer.start  # not all that came: that depends on the pace
+        if self._detector.speaking and heard > self._intake.longest:
             self._detector.reset()  # whoever speaks for that long is heard in pieces
             return Edge.STOPPED
         return None
