@@ -127,7 +127,8 @@ class Listening:
             self._feed(self._judged)
             self._assess()
         else:
-            self._buffer.forget(self._judged - self._detector.prefix - MARGIN)
+            kept = max(self._detector.prefix + MARGIN, to_samples(SHORTEST_COMMIT_MS))
+            self._buffer.forget(self._judged - kept)
 
     def heard_more(self, item_id: str) -> None:
         """More words of an item are known: they may sound finished now."""
