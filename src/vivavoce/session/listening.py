@@ -81,7 +81,7 @@ class Listening:
             self._detector = None
         elif self._detector is None:
             self._detector = TurnDetector(wanted)
-            self._skip()
+            self._judge_anew()
         else:
             self._detector.adopt(wanted)
 
@@ -91,10 +91,8 @@ class Listening:
         if self._detector is None:
             self._begin_writing_down()
             self._feed(self._buffer.end)
-        elif windows := (self._buffer.end - self._asked) // WINDOW:
-            upto = self._asked + windows * WINDOW
-            self._outbox.order(Judge(self._asked, self._buffer.read(self._asked, upto)))
-            self._asked = upto
+        else:
+            self._ask()
 
     def woken(self, now: float) -> None:
         """Report half a sample that nothing completed."""
@@ -189,6 +187,21 @@ class Listening:
         self._hearing.forget(self._item_id)
         self._add(self._buffer.cut(self._buffer.end), words={0: ""})
         self._skip()
+
+    def _ask(self) -> None:
+        """Have the sound judged that was not yet."""
+        if windows := (self._buffer.end - self._asked) // WINDOW:
+            upto = self._asked + windows * WINDOW
+            self._outbox.order(Judge(self._asked, self._buffer.read(self._asked, upto)))
+            self._asked = upto
+
+    def _judge_anew(self) -> None:
+        """Under turn detection from now on: what was not committed may be a turn."""
+        if self._hearing.pending(self._item_id):
+            self._hearing.forget(self._item_id)
+            self._item_id = self._outbox.ids.next("item")
+        self._asked = self._judged = self._buffer.start
+        self._ask()
 
     def _start(self, start: int) -> None:
         self._buffer.forget(start)
