@@ -6,24 +6,15 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-import msgspec
 
 from vivavoce.errors import LimitReached
-from vivavoce.protocol.session import (
-    RealtimeSession,
-    SessionObject,
-    TranscriptionAudio,
-    TranscriptionSession,
-)
+from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.brain import Brains
+from vivavoce.runtime.opening import Opening, begin
 from vivavoce.runtime.runner import Peer, Runner
 from vivavoce.session.facts import Draining, Left
 from vivavoce.session.machine import Limits, Session
 from vivavoce.session.options import Offer
-
-Kind: TypeAlias = Literal["realtime", "transcription"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +49,7 @@ class Hub:
         """Whether one more session would be let in."""
         return not self._draining and len(self._runners) < self._house.max_sessions
 
-    def open(self, peer: Peer, *, kind: Kind, model: str) -> Runner:
+    def open(self, peer: Peer, opening: Opening) -> Runner:
         """Make a session for a client that has come. Raises LimitReached.
 
         The caller runs it with serve().
@@ -69,13 +60,13 @@ class Hub:
         now = asyncio.get_running_loop().time()
         salt = secrets.token_hex(6)
         session = Session(
-            self._opening(kind, model, salt),
+            self.begin(opening, salt),
             self._house.offer,
             self._house.limits,
             salt=salt,
             now=now,
         )
-        runner = Runner(session, peer, self._house.brains, model=model)
+        runner = Runner(session, peer, self._house.brains, model=opening.model)
         self._runners.add(runner)
         self._empty.clear()
         return runner
@@ -101,18 +92,9 @@ class Hub:
             runner.tell(Left())
         await self._empty.wait()
 
-    def _opening(self, kind: Kind, model: str, salt: str) -> SessionObject:
-        expires_at = int(self._wall_clock() + self._house.limits.max_seconds)
-        template = self._house.template
-        if kind == "transcription":
-            return TranscriptionSession(
-                id=f"sess_{salt}",
-                expires_at=expires_at,
-                audio=TranscriptionAudio(template.audio.input),
-            )
-        return msgspec.structs.replace(
-            template,
-            id=f"sess_{salt}",
-            expires_at=expires_at,
-            model=model or self._house.offer.default_model,
-        )
+    def begin(self, opening: Opening, salt: str = "") -> SessionObject:
+        """What a session of that opening begins with. Raises InvalidRequest."""
+        house = self._house
+        expires_at = int(self._wall_clock() + house.limits.max_seconds)
+        salt = salt or secrets.token_hex(6)
+        return begin(opening, house.template, house.offer, salt=salt, expires_at=expires_at)

@@ -11,7 +11,8 @@ from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect
 from vivavoce.protocol.server import AnyServerEvent
-from vivavoce.runtime.hub import Hub, Kind
+from vivavoce.runtime.hub import Hub
+from vivavoce.runtime.opening import Kind, Opening
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Garbled, Left, Received
 
@@ -106,9 +107,6 @@ class RealtimeDoor:
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Serve a client to the end of its session."""
-        kind: Kind = "realtime"
-        if request.query.get("intent") == "transcription":
-            kind = "transcription"
         socket = web.WebSocketResponse(
             compress=False,
             decode_text=False,
@@ -127,7 +125,7 @@ class RealtimeDoor:
         assert request.transport is not None
         outbox = Outbox(socket, dialect_of(request), request.transport.abort)
         try:
-            runner = self._hub.open(outbox, kind=kind, model=request.query.get("model", ""))
+            runner = self._hub.open(outbox, opening_of(request))
         except LimitReached as exc:
             await socket.close(code=1013, message=str(exc).encode()[:MOST_REASON_BYTES])
             return socket
@@ -158,6 +156,13 @@ async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -
         runner.tell(fact)
         await runner.room()
     runner.tell(Left())
+
+
+def opening_of(request: web.Request) -> Opening:
+    """What the address asks for."""
+    transcribes = request.query.get("intent") == "transcription"
+    kind: Kind = "transcription" if transcribes else "realtime"
+    return Opening(kind=kind, model=request.query.get("model", ""))
 
 
 def dialect_of(request: web.Request) -> Dialect:

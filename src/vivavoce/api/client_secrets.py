@@ -1,0 +1,155 @@
+"""Short-lived keys for browsers: POST /v1/realtime/client_secrets and its two beta forms."""
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Meta, UnsetType
+
+from vivavoce.api.gate import Gate
+from vivavoce.api.problems import json_response
+from vivavoce.limits.tokens import Grant
+from vivavoce.protocol import beta_shapes
+from vivavoce.protocol.beta_client import (
+    BetaSessionPatch,
+    BetaSessionUpdate,
+    BetaTranscriptionSessionPatch,
+    TranscriptionSessionUpdate,
+)
+from vivavoce.protocol.beta_requests import request as in_ga
+from vivavoce.protocol.client import SessionUpdate
+from vivavoce.protocol.codec import Reader
+from vivavoce.protocol.session import (
+    RealtimeSession,
+    SessionObject,
+    SessionPatch,
+    TranscriptionSession,
+)
+from vivavoce.runtime.opening import Opening
+
+SECONDS = 600  # that a key lives unless it is said otherwise
+
+
+class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    anchor: Literal["created_at"] = "created_at"
+    seconds: Annotated[int, Meta(ge=10, le=7200)] = SECONDS
+
+
+class ClientSecretRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the key is to allow. All of it may be left out."""
+
+    expires_after: ExpiresAfter | UnsetType = UNSET
+    session: SessionPatch | UnsetType = UNSET
+
+
+class ClientSecret(msgspec.Struct, frozen=True):
+    value: str
+    expires_at: int
+
+
+class ClientSecretResponse(msgspec.Struct, frozen=True):
+    """The key, until when it opens sessions, and what they begin with."""
+
+    value: str
+    expires_at: int
+    session: SessionObject
+
+
+class BetaSecretWish(msgspec.Struct, frozen=True):
+    """How long a beta key lives; two spellings are about."""
+
+    expires_after: ExpiresAfter | UnsetType = UNSET
+    expires_at: ExpiresAfter | UnsetType = UNSET
+
+
+class BetaSecretEnvelope(msgspec.Struct, frozen=True):
+    """The one part of a beta body that is not the session's."""
+
+    client_secret: BetaSecretWish | UnsetType | None = UNSET
+
+
+Begin = Callable[[Opening], SessionObject]
+
+_ga: Reader[ClientSecretRequest] = Reader(ClientSecretRequest)
+_beta: Reader[BetaSessionPatch] = Reader(BetaSessionPatch)
+_beta_transcription: Reader[BetaTranscriptionSessionPatch] = Reader(BetaTranscriptionSessionPatch)
+_envelope: Reader[BetaSecretEnvelope] = Reader(BetaSecretEnvelope)
+
+
+class ClientSecrets:
+    """Hands out short-lived keys. `begin` makes the session that a key would open."""
+
+    def __init__(self, gate: Gate, begin: Begin) -> None:
+        self._gate = gate
+        self._begin = begin
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/v1/realtime/client_secrets", self.create)
+        app.router.add_post("/v1/realtime/sessions", self.create_beta)
+        app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = _ga.read(await request.read() or b"{}")
+        patch = None if body.session is UNSET else body.session
+        wish = ExpiresAfter() if body.expires_after is UNSET else body.expires_after
+        session, secret = self._grant(request, patch, wish.seconds)
+        return json_response(ClientSecretResponse(secret.value, secret.expires_at, session))
+
+    async def create_beta(self, request: web.Request) -> web.Response:
+        raw = await request.read() or b"{}"
+        patch = _patch(in_ga(BetaSessionUpdate(session=_beta.read(raw))))
+        session, secret = self._grant(request, patch, _beta_seconds(raw))
+        assert isinstance(session, RealtimeSession)
+        return json_response(_shown(beta_shapes.realtime_session(session), secret))
+
+    async def create_beta_transcription(self, request: web.Request) -> web.Response:
+        raw = await request.read() or b"{}"
+        update = TranscriptionSessionUpdate(session=_beta_transcription.read(raw))
+        session, secret = self._grant(request, _patch(in_ga(update)), _beta_seconds(raw))
+        assert isinstance(session, TranscriptionSession)
+        return json_response(_shown(beta_shapes.transcription_session(session), secret))
+
+    def _grant(
+        self, request: web.Request, patch: SessionPatch | None, seconds: int
+    ) -> tuple[SessionObject, ClientSecret]:
+        visitor = self._gate.admit(request)
+        session = self._begin(Opening(patch=patch))
+        expires_at = int(self._gate.wall_clock()) + seconds
+        grant = Grant(
+            id=secrets.token_hex(8),
+            expires_at=expires_at,
+            session=None if patch is None else msgspec.to_builtins(patch, builtin_types=()),
+            key=visitor.name,
+        )
+        token = self._gate.mint.issue(grant)
+        return session, ClientSecret(token.reveal(), expires_at)
+
+
+def patch_of(grant: Grant) -> SessionPatch | None:
+    """The settings that a key carries."""
+    if grant.session is None:
+        return None
+    return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
+
+
+def _patch(event: object) -> SessionPatch:
+    assert isinstance(event, SessionUpdate)
+    return event.session
+
+
+def _beta_seconds(raw: bytes) -> int:
+    wish = _envelope.read(raw).client_secret
+    if not isinstance(wish, BetaSecretWish):
+        return SECONDS
+    for expires in (wish.expires_after, wish.expires_at):
+        if isinstance(expires, ExpiresAfter):
+            return expires.seconds
+    return SECONDS
+
+
+def _shown(session: msgspec.Struct, secret: ClientSecret) -> dict[str, Any]:
+    """A beta session with its key."""
+    shown: dict[str, Any] = msgspec.to_builtins(session)
+    return shown | {"client_secret": msgspec.to_builtins(secret)}

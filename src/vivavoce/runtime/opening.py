@@ -1,0 +1,58 @@
+"""What a session begins with: the house's template, the client's wish, and a grant on top."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from vivavoce.protocol.session import (
+    RealtimeSession,
+    SessionObject,
+    SessionPatch,
+    TranscriptionAudio,
+    TranscriptionSession,
+    TranscriptionSessionPatch,
+)
+from vivavoce.session.options import Offer, Options
+
+Kind: TypeAlias = Literal["realtime", "transcription"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known of a session when its client comes."""
+
+    kind: Kind = "realtime"
+    model: str = ""
+    """As the client names it; "" is the default."""
+    patch: SessionPatch | None = None
+    """Settings that a short-lived key carries. They overrule the client's."""
+
+
+def begin(
+    opening: Opening, template: RealtimeSession, offer: Offer, *, salt: str, expires_at: int
+) -> SessionObject:
+    """The session object of a new session. Raises InvalidRequest where the patch is refused."""
+    session: SessionObject
+    kind = opening.kind
+    if opening.patch is not None:
+        kind = "realtime"
+        if isinstance(opening.patch, TranscriptionSessionPatch):
+            kind = "transcription"
+    if kind == "transcription":
+        session = TranscriptionSession(
+            id=f"sess_{salt}",
+            expires_at=expires_at,
+            audio=TranscriptionAudio(template.audio.input),
+        )
+    else:
+        session = msgspec.structs.replace(
+            template,
+            id=f"sess_{salt}",
+            expires_at=expires_at,
+            model=opening.model or offer.default_model,
+        )
+    options = Options(session, offer)
+    if opening.patch is not None:
+        options.update(opening.patch, pristine=True, has_spoken=False)
+    return options.session
