@@ -171,3 +171,11 @@ def test_a_full_buffer_takes_no_more_until_there_is_room() -> None:
     intake.buffer.forget(300)
     intake.append(append(sound(1)), 0.0)
     assert len(intake.buffer) == 1
+
+
+def test_what_somebody_else_bounds_takes_no_room() -> None:
+    intake = an_intake(longest=100)
+    intake.append(append(sound(300)), 0.0)
+    intake.append(append(sound(1)), 0.0, begin=200)
+    with pytest.raises(InvalidRequest):
+        intake.append(append(sound(1)), 0.0, begin=200)

@@ -97,11 +97,15 @@ class Intake:
         half, self.half = self.half, None
         return half
 
-    def append(self, event: InputAudioAppend, now: float) -> None:
-        """Take in sound. Raises InvalidRequest when there is no room for it."""
-        if len(self.buffer) > self.longest:
+    def append(self, event: InputAudioAppend, now: float, *, begin: int = 0) -> None:
+        """Take in sound. Raises InvalidRequest when there is no room for it.
+
+        begin: what came before that position takes no room.
+        """
+        held = self.buffer.end - max(begin, self.buffer.start)
+        if held > self.longest:
             raise InvalidRequest(
-                f"The input audio buffer is full: it holds {to_ms(len(self.buffer))}ms of the "
+                f"The input audio buffer is full: it holds {to_ms(held)}ms of the "
                 f"{to_ms(self.longest)}ms it may. Commit or clear it.",
                 code="input_audio_buffer_full",
                 param="audio",

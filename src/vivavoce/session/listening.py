@@ -87,7 +87,8 @@ class Listening:
 
     def append(self, event: InputAudioAppend, now: float) -> None:
         """Take in sound. Raises InvalidRequest when there is no room for it."""
-        self._intake.append(event, now)
+        # what was judged is bounded by judge(); here only what the judge has not come to counts
+        self._intake.append(event, now, begin=self._judged if self._detector else 0)
         if self._detector is None:
             self._begin_writing_down()
             self._feed(self._buffer.end)
