@@ -82,8 +82,9 @@ class Listening:
         elif self._detector is None:
             self._detector = TurnDetector(wanted)
             self._judge_anew()
-        else:
+        elif wanted != self._detector.settings:
             self._detector.adopt(wanted)
+            self._assessed = None
 
     def append(self, event: InputAudioAppend, now: float) -> None:
         """Take in sound. Raises InvalidRequest when there is no room for it."""
@@ -106,17 +107,16 @@ class Listening:
         if self._detector is None or at != self._judged:  # of a time before a clear or a commit
             return None
         self._judged = at + WINDOW
-        match self._detector.feed(at, fact.speech[n]):
-            case Edge.STARTED:
-                self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
-                return Edge.STARTED
-            case Edge.STOPPED:
-                return Edge.STOPPED
+        edge = self._detector.feed(at, fact.speech[n])
+        if not self._detector.silence:
+            self._assessed = None  # the next pause is another, whatever its words
+        if edge is Edge.STARTED:
+            self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
         heard = self._judged - self._buffer.start  # not all that came: that depends on the pace
         if self._detector.speaking and heard > self._intake.longest:
             self._detector.reset()  # whoever speaks for that long is heard in pieces
             return Edge.STOPPED
-        return None
+        return edge
 
     def catch_up(self) -> None:
         """Write down what was judged, or let it go."""
