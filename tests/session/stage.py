@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from vivavoce.protocol import server as says
 from vivavoce.protocol.client import (
     AnyClientEvent,
     InputAudioAppend,
@@ -17,8 +18,8 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.items import InputText, Message
-from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.items import InputAudio, InputText, Item, Message
+from vivavoce.protocol.responses import Response, ResponseError, ResponseParams, Usage
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
     PCM,
@@ -36,7 +37,7 @@ from vivavoce.protocol.session import (
     TurnDetection,
 )
 from vivavoce.session.conversation import SavedEntry
-from vivavoce.session.effects import Effect, Finish, Judge, Send
+from vivavoce.session.effects import Answer, Effect, Finish, Judge, Send
 from vivavoce.session.facts import (
     Fact,
     Judged,
@@ -126,6 +127,9 @@ def drawn(pattern: str) -> bytes:
     """The sound of a drawing, PCM at 24 kHz."""
     levels = [{"#": 900, ".": 100}.get(c) or int(c) * 100 for c in pattern]
     return np.repeat(np.array(levels, "<i2"), WINDOW).tobytes()
+
+
+SPOKEN = drawn("####")
 
 
 def judged(effect: Judge) -> Judged:
@@ -219,3 +223,56 @@ def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
 def wake(session: Session, now: float | None = None) -> list[Effect]:
     """The session is woken at its deadline, or at that time."""
     return session.handle(Woken(), session.deadline if now is None else now)
+
+
+def done(effects: list[Effect]) -> Response:
+    return the(says.ResponseDone, effects).response
+
+
+def problem(effects: list[Effect]) -> tuple[str | None, str]:
+    error = the(says.ErrorEvent, effects).error
+    return error.code, error.message
+
+
+def answered(effects: list[Effect]) -> str:
+    """The id of the one answer that is asked for."""
+    return the(Answer, effects).response_id
+
+
+def texts(items: tuple[Item, ...]) -> list[str | None]:
+    """What a model reads of each message."""
+    return [
+        getattr(part, "text", None) or getattr(part, "transcript", None)
+        for item in items
+        if isinstance(item, Message)
+        for part in item.content
+    ]
+
+
+def kept(session: Session) -> list[str | None]:
+    """What a model would read now."""
+    return texts(the(Answer, ask(session, conversation="none")).prompt.items)
+
+
+def record(session: Session, item_id: str, pcm: bytes = SPOKEN) -> list[Effect]:
+    """The client puts a recording into the conversation."""
+    item = Message(id=item_id, role="user", content=(InputAudio(audio=pcm),))
+    return receive(session, ItemCreate(item=item))
+
+
+def final(key: str, text: str) -> Transcribed:
+    return Transcribed(key, text, len(text), True)
+
+
+def failure(effects: list[Effect]) -> tuple[str, str]:
+    """Code and reason of a failed response, told before the error that says the same."""
+    kinds = types(effects)
+    assert kinds.index("response.done") < kinds.index("error")
+    response = done(effects)
+    assert (response.status, response.usage) == ("failed", Usage())
+    assert response.status_details is not None
+    error = response.status_details.error
+    assert isinstance(error, ResponseError)
+    told = the(says.ErrorEvent, effects).error
+    assert (told.type, told.code, told.message) == (error.type, error.code, error.message)
+    return error.code, error.message

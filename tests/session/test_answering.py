@@ -7,18 +7,24 @@ import pytest
 
 from tests.session.stage import (
     OFFER,
-    WHISPER,
+    SPOKEN,
     a_session,
+    answered,
     ask,
-    drawn,
+    done,
+    failure,
+    final,
     hear,
+    kept,
     of,
+    problem,
     receive,
+    record,
     say,
     spoke,
     tell,
+    texts,
     the,
-    transcribe,
     transcription_settings,
     types,
     update,
@@ -27,22 +33,17 @@ from tests.session.stage import (
 )
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import (
-    InputAudioAppend,
-    InputAudioCommit,
-    ItemCreate,
     ItemDelete,
     ItemTruncate,
     ResponseCancel,
 )
-from vivavoce.protocol.items import InputAudio, InputText, Item, ItemReference, Message
+from vivavoce.protocol.items import InputAudio, ItemReference, Message
 from vivavoce.protocol.responses import (
-    Response,
-    ResponseError,
     StatusDetails,
     Usage,
 )
 from vivavoce.protocol.session import AudioOutputPatch, AudioPatch, RealtimePatch, ServerVad
-from vivavoce.session.effects import Answer, Effect, Feed, Finish, Forget, Listen, Stop
+from vivavoce.session.effects import Answer, Forget, Listen, Stop
 from vivavoce.session.facts import (
     Argued,
     Called,
@@ -51,56 +52,15 @@ from vivavoce.session.facts import (
     Ended,
     Failed,
     Left,
-    Spoke,
-    SpokenWord,
     Thought,
     Transcribed,
     Unheard,
 )
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.machine import Limits
 
 LOCKED = dataclasses.replace(OFFER, lock_voice=True)
 PATIENT = ServerVad(interrupt_response=False)
-SPOKEN = drawn("####")
-
-
-def done(effects: list[Effect]) -> Response:
-    return the(says.ResponseDone, effects).response
-
-
-def problem(effects: list[Effect]) -> tuple[str | None, str]:
-    error = the(says.ErrorEvent, effects).error
-    return error.code, error.message
-
-
-def answered(effects: list[Effect]) -> str:
-    """The id of the one answer that is asked for."""
-    return the(Answer, effects).response_id
-
-
-def texts(items: tuple[Item, ...]) -> list[str | None]:
-    """What a model reads of each message."""
-    return [
-        getattr(part, "text", None) or getattr(part, "transcript", None)
-        for item in items
-        if isinstance(item, Message)
-        for part in item.content
-    ]
-
-
-def kept(session: Session) -> list[str | None]:
-    """What a model would read now."""
-    return texts(the(Answer, ask(session, conversation="none")).prompt.items)
-
-
-def listen(session: Session, item_id: str, pcm: bytes = SPOKEN) -> list[Effect]:
-    """The client puts a recording into the conversation."""
-    item = Message(id=item_id, role="user", content=(InputAudio(audio=pcm),))
-    return receive(session, ItemCreate(item=item))
-
-
-def final(key: str, text: str) -> Transcribed:
-    return Transcribed(key, text, len(text), True)
+STALLS = Limits(stall_seconds=4.0)
 
 
 def test_a_second_response_is_refused_while_one_runs() -> None:
@@ -136,7 +96,7 @@ def test_a_transcription_session_has_no_responses() -> None:
 
 def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     effects = ask(session)
     assert types(effects) == ["response.created"]
     assert of(Answer, effects) == []
@@ -145,44 +105,10 @@ def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> 
     assert texts(prompt.items) == ["hello"]
 
 
-def test_it_waits_for_all_recordings_that_it_reads() -> None:
-    session = a_session(turn_detection=None)
-    recording = InputAudio(audio=SPOKEN)
-    item = Message(id="u", role="user", content=(recording, recording))
-    receive(session, ItemCreate(item=item))
-    listen(session, "v")
-    ask(session)
-    assert tell(session, final("u", "one"), final("v", "three")) == []
-    prompt = the(Answer, tell(session, final("u#1", "two"))).prompt
-    assert texts(prompt.items) == ["one", "two", "three"]
-
-
-def test_words_that_are_known_are_not_waited_for() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    tell(session, final("u", "hello"))
-    assert texts(the(Answer, ask(session)).prompt.items) == ["hello"]
-
-
-def test_two_responses_wait_for_the_same_words() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    ask(session)
-    ask(session, conversation="none")
-    both = of(Answer, tell(session, final("u", "hello")))
-    assert [texts(answer.prompt.items) for answer in both] == [["hello"], ["hello"]]
-
-
-def test_a_response_waits_only_for_what_it_reads() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
-
-
 def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
-    listen(session, "v")
+    record(session, "u")
+    record(session, "v")
     ask(session)
     assert tell(session, final("v", "there")) == []
     effects = receive(session, ItemDelete(item_id="u"))
@@ -190,40 +116,9 @@ def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
     assert texts(the(Answer, effects).prompt.items) == ["there"]
 
 
-def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    ask(session)
-    later = Message(role="user", content=(InputText("and this?"),))
-    receive(session, ItemCreate(item=later))
-    assert texts(the(Answer, tell(session, final("u", "this"))).prompt.items) == ["this"]
-    assert kept(session) == ["this", "and this?"]
-
-
-def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
-    session = a_session(turn_detection=None, transcription=WHISPER)
-    item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
-    effects = ask(session, conversation="none", input=(item,))
-    key = the(Listen, effects).item_id
-    assert (the(Feed, effects), the(Finish, effects)) == (Feed(key, SPOKEN), Finish(key))
-    effects = tell(session, final(key, "psst"))
-    assert types(effects) == []
-    assert texts(the(Answer, effects).prompt.items) == ["psst"]
-    assert kept(session) == []
-
-
-def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    listen(session, "v")
-    ask(session, conversation="none", input=(ItemReference("u"),))
-    assert tell(session, final("v", "no")) == []
-    assert texts(the(Answer, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
-
-
 def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(ItemReference("u"), item))
     key = next(order.item_id for order in of(Listen, effects))
@@ -232,17 +127,6 @@ def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> N
     assert of(Forget, effects) == [Forget(key)]
     assert of(Stop, effects) == []
     assert tell(session, final(key, "late")) == []
-
-
-def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
-    both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
-    keys = [the(Listen, effects).item_id for effects in both]
-    assert len({*keys, "u"}) == 3
-    answers = [the(Answer, tell(session, final(key, key))) for key in keys]
-    assert [texts(answer.prompt.items) for answer in answers] == [[keys[0]], [keys[1]]]
 
 
 def test_whatever_is_thought_said_and_called_is_told() -> None:
@@ -295,7 +179,7 @@ def test_what_comes_of_a_stopped_or_an_unknown_answer_counts_no_more() -> None:
 
 def test_what_comes_before_the_answer_is_asked_for_is_no_answer() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     response_id = the(says.ResponseCreated, ask(session)).response.id
     assert tell(session, spoke(response_id, "early"), Ended(response_id)) == []
     assert answered(tell(session, final("u", "hello"))) == response_id
@@ -326,38 +210,13 @@ def test_nothing_to_cancel_is_an_error(response_id: str | None) -> None:
 
 def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     ask(session)
     effects = receive(session, ResponseCancel())
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert of(Stop, effects) == []
     assert done(effects).usage == Usage()
     assert tell(session, final("u", "hello")) == []
-
-
-def test_a_cancelled_answer_keeps_the_words_that_were_played() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=1000), now=11.0)
-    receive(session, ResponseCancel(), now=12.75)
-    assert kept(session) == ["count", "one two"]
-
-
-def test_words_whose_sound_had_not_come_were_not_heard() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one", ms=1000), now=11.0)
-    tell(session, Spoke(response_id, b"", (SpokenWord("two", 24_000),)), now=11.0)
-    receive(session, ResponseCancel(), now=30.0)
-    assert kept(session) == ["count", "one"]
-
-
-def test_an_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count"))
-    tell(session, Thought(response_id, "one two"))
-    receive(session, ResponseCancel())
-    assert kept(session) == ["count", ""]
 
 
 def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None:
@@ -369,44 +228,6 @@ def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None
     assert kept(session) == ["count", "one"]
 
 
-def test_an_answer_that_was_played_to_its_end_is_kept_whole() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=1000), Ended(response_id), now=11.0)
-    hear(session, "##", now=14.0)
-    assert kept(session) == ["count", "one two three "]
-
-
-def test_an_answer_is_played_after_the_one_before_it() -> None:
-    session = a_session()
-    first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
-    second = answered(ask(session, now=11.0))
-    tell(session, spoke(second, "three four", ms=1000), now=11.0)
-    hear(session, "##", now=14.0)
-    assert kept(session) == ["count", "one two ", "three"]
-
-
-def test_an_answer_that_has_not_come_to_the_ear_was_not_said() -> None:
-    session = a_session()
-    first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
-    second = answered(ask(session, now=11.0))
-    tell(session, spoke(second, "three four", ms=1000), now=11.0)
-    hear(session, "##", now=12.0)
-    assert kept(session) == ["count", "one", ""]
-
-
-def test_cancelling_an_answer_does_not_stop_the_one_before_it() -> None:
-    session = a_session()
-    first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
-    second = answered(ask(session, now=11.0))
-    tell(session, spoke(second, "three four", ms=1000), now=11.0)
-    receive(session, ResponseCancel(), now=12.0)
-    assert kept(session) == ["count", "one two ", ""]
-
-
 def test_the_client_knows_better_what_was_heard() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
@@ -416,35 +237,6 @@ def test_the_client_knows_better_what_was_heard() -> None:
     receive(session, told, now=12.0)
     hear(session, "##", now=12.0)
     assert kept(session) == ["count", "one two"]
-
-
-def test_the_client_may_say_later_what_was_heard() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    effects = tell(session, spoke(response_id, "one two three", ms=1000), now=11.0)
-    item_id = the(says.OutputItemAdded, effects).item.id
-    hear(session, "##", now=11.0)
-    assert kept(session) == ["count", ""]
-    receive(session, ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=2000), now=12.0)
-    assert kept(session) == ["count", "one two"]
-
-
-def test_an_answer_that_was_deleted_was_not_said() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    effects = tell(session, spoke(response_id, "one two", ms=1000), now=11.0)
-    receive(session, ItemDelete(item_id=the(says.OutputItemAdded, effects).item.id), now=11.0)
-    hear(session, "##", now=11.5)
-    assert kept(session) == ["count"]
-
-
-def test_speech_does_not_interrupt_what_runs_beside_the_conversation() -> None:
-    session = a_session()
-    beside = answered(ask(session, conversation="none"))
-    tell(session, spoke(beside, "one two"))
-    effects = hear(session, "##")
-    assert types(effects) == ["input_audio_buffer.speech_started"]
-    assert done(tell(session, Ended(beside))).status == "completed"
 
 
 def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation() -> None:
@@ -513,20 +305,6 @@ def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> No
     assert types(tell(session, Ended(second)))[-1] == "response.created"
 
 
-def failure(effects: list[Effect]) -> tuple[str, str]:
-    """Code and reason of a failed response, told before the error that says the same."""
-    kinds = types(effects)
-    assert kinds.index("response.done") < kinds.index("error")
-    response = done(effects)
-    assert (response.status, response.usage) == ("failed", Usage())
-    assert response.status_details is not None
-    error = response.status_details.error
-    assert isinstance(error, ResponseError)
-    told = the(says.ErrorEvent, effects).error
-    assert (told.type, told.code, told.message) == (error.type, error.code, error.message)
-    return error.code, error.message
-
-
 @pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
 def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     session = a_session()
@@ -541,7 +319,7 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
 
 def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     ask(session)
     beside = the(says.ResponseCreated, ask(session, conversation="none")).response.id
     effects = tell(session, Unheard("u", "it is broken"))
@@ -553,7 +331,7 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
 
 def test_words_that_failed_before_they_were_asked_for_fail_what_asks_for_them() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     assert tell(session, Unheard("u", "it is broken")) == []
     effects = ask(session)
     assert types(effects)[0] == "response.created"
@@ -561,30 +339,11 @@ def test_words_that_failed_before_they_were_asked_for_fail_what_asks_for_them() 
     assert texts(the(Answer, ask(session)).prompt.items) == [None]
 
 
-def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
-    session = a_session(turn_detection=None)
-    recording = InputAudio(audio=SPOKEN)
-    item = Message(id="u", role="user", content=(recording, recording))
-    receive(session, ItemCreate(item=item))
-    tell(session, Unheard("u#1", "it is broken"), final("u", "hello"))
-    assert failure(ask(session)) == ("stt_failed", "it is broken")
-
-
 def test_words_that_failed_long_ago_fail_nothing() -> None:
     session = a_session(turn_detection=None)
-    listen(session, "u")
+    record(session, "u")
     tell(session, Unheard("u", "it is broken"))
     assert texts(the(Answer, write(session, "never mind")).prompt.items) == [None, "never mind"]
-
-
-def test_words_that_failed_do_not_matter_to_what_does_not_read_them() -> None:
-    session = a_session(turn_detection=None)
-    listen(session, "u")
-    tell(session, Unheard("u", "it is broken"))
-    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
-
-
-STALLS = Limits(stall_seconds=4.0)
 
 
 def test_an_answer_of_which_nothing_comes_is_given_up() -> None:
@@ -599,44 +358,10 @@ def test_an_answer_of_which_nothing_comes_is_given_up() -> None:
     )
 
 
-def test_whatever_comes_puts_the_stall_off() -> None:
-    session = a_session(limits=STALLS)
-    response_id = answered(write(session, "hello", now=10.0))
-    tell(session, Thought(response_id, "one"), now=13.0)
-    assert wake(session, now=14.0) == []
-    assert session.deadline == 17.0
-    code, reason = failure(wake(session))
-    assert code == "tts_stalled"
-    assert reason == "Nothing came from speech synthesis for 4 seconds; the response was given up."
-
-
-def test_only_what_has_stalled_is_given_up() -> None:
-    session = a_session(limits=STALLS)
-    answered(ask(session, conversation="none", now=10.0))
-    answered(write(session, "hello", now=12.0))
-    assert done(wake(session)).conversation_id is None
-    assert session.deadline == 16.0
-
-
-def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:
-    session = a_session(limits=STALLS)
-    effects = hear(session, "####" + 16 * ".", now=10.0)
-    key = the(Finish, effects).item_id
-    assert session.deadline == 14.0
-    effects = wake(session)
-    assert the(Forget, effects) == Forget(key)
-    assert of(Stop, effects) == []
-    assert failure(effects) == (
-        "stt_stalled",
-        "Nothing came from speech recognition for 4 seconds; it was given up.",
-    )
-    assert texts(the(Answer, say(session, "again", now=14.0)).prompt.items) == [None, "again"]
-
-
 def test_at_the_end_of_the_session_every_response_ends() -> None:
     session = a_session(turn_detection=None)
     running = answered(ask(session, conversation="none"))
-    listen(session, "u")
+    record(session, "u")
     waiting = the(says.ResponseCreated, ask(session)).response.id
     effects = session.handle(Left(), 1.0)
     ended = [event.response for event in of(says.ResponseDone, effects)]
@@ -654,9 +379,20 @@ def test_a_turn_that_had_to_wait_is_not_answered_at_a_shutdown() -> None:
     assert types(effects) == ["response.done", "rate_limits.updated"]
 
 
-def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
+def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     session = a_session(turn_detection=None)
-    receive(session, InputAudioAppend(audio=SPOKEN))
-    committed = receive(session, InputAudioCommit())
-    assert of(Answer, ask(session)) == []
-    assert texts(the(Answer, transcribe(session, committed, "hello")).prompt.items) == ["hello"]
+    record(session, "u")
+    item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
+    both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
+    keys = [the(Listen, effects).item_id for effects in both]
+    assert len({*keys, "u"}) == 3
+    answers = [the(Answer, tell(session, final(key, key))) for key in keys]
+    assert [texts(answer.prompt.items) for answer in answers] == [[keys[0]], [keys[1]]]
+
+
+def test_only_what_has_stalled_is_given_up() -> None:
+    session = a_session(limits=STALLS)
+    answered(ask(session, conversation="none", now=10.0))
+    answered(write(session, "hello", now=12.0))
+    assert done(wake(session)).conversation_id is None
+    assert session.deadline == 16.0

@@ -1,0 +1,74 @@
+"""What waits for words that do not come, and for answers that stall."""
+
+from tests.session.stage import (
+    SPOKEN,
+    a_session,
+    answered,
+    ask,
+    failure,
+    final,
+    hear,
+    of,
+    receive,
+    record,
+    say,
+    tell,
+    texts,
+    the,
+    wake,
+    write,
+)
+from vivavoce.protocol.client import (
+    ItemCreate,
+)
+from vivavoce.protocol.items import InputAudio, Message
+from vivavoce.session.effects import Answer, Finish, Forget, Stop
+from vivavoce.session.facts import (
+    Thought,
+    Unheard,
+)
+from vivavoce.session.machine import Limits
+
+STALLS = Limits(stall_seconds=4.0)
+
+
+def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
+    session = a_session(turn_detection=None)
+    recording = InputAudio(audio=SPOKEN)
+    item = Message(id="u", role="user", content=(recording, recording))
+    receive(session, ItemCreate(item=item))
+    tell(session, Unheard("u#1", "it is broken"), final("u", "hello"))
+    assert failure(ask(session)) == ("stt_failed", "it is broken")
+
+
+def test_words_that_failed_do_not_matter_to_what_does_not_read_them() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    tell(session, Unheard("u", "it is broken"))
+    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
+
+
+def test_whatever_comes_puts_the_stall_off() -> None:
+    session = a_session(limits=STALLS)
+    response_id = answered(write(session, "hello", now=10.0))
+    tell(session, Thought(response_id, "one"), now=13.0)
+    assert wake(session, now=14.0) == []
+    assert session.deadline == 17.0
+    code, reason = failure(wake(session))
+    assert code == "tts_stalled"
+    assert reason == "Nothing came from speech synthesis for 4 seconds; the response was given up."
+
+
+def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:
+    session = a_session(limits=STALLS)
+    effects = hear(session, "####" + 16 * ".", now=10.0)
+    key = the(Finish, effects).item_id
+    assert session.deadline == 14.0
+    effects = wake(session)
+    assert the(Forget, effects) == Forget(key)
+    assert of(Stop, effects) == []
+    assert failure(effects) == (
+        "stt_stalled",
+        "Nothing came from speech recognition for 4 seconds; it was given up.",
+    )
+    assert texts(the(Answer, say(session, "again", now=14.0)).prompt.items) == [None, "again"]

@@ -1,0 +1,98 @@
+"""What a response reads, and which words it waits for."""
+
+from tests.session.stage import (
+    SPOKEN,
+    WHISPER,
+    a_session,
+    ask,
+    final,
+    kept,
+    of,
+    receive,
+    record,
+    tell,
+    texts,
+    the,
+    transcribe,
+    types,
+)
+from vivavoce.protocol.client import (
+    InputAudioAppend,
+    InputAudioCommit,
+    ItemCreate,
+)
+from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
+from vivavoce.session.effects import Answer, Feed, Finish, Listen
+
+
+def test_it_waits_for_all_recordings_that_it_reads() -> None:
+    session = a_session(turn_detection=None)
+    recording = InputAudio(audio=SPOKEN)
+    item = Message(id="u", role="user", content=(recording, recording))
+    receive(session, ItemCreate(item=item))
+    record(session, "v")
+    ask(session)
+    assert tell(session, final("u", "one"), final("v", "three")) == []
+    prompt = the(Answer, tell(session, final("u#1", "two"))).prompt
+    assert texts(prompt.items) == ["one", "two", "three"]
+
+
+def test_words_that_are_known_are_not_waited_for() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    tell(session, final("u", "hello"))
+    assert texts(the(Answer, ask(session)).prompt.items) == ["hello"]
+
+
+def test_two_responses_wait_for_the_same_words() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    ask(session)
+    ask(session, conversation="none")
+    both = of(Answer, tell(session, final("u", "hello")))
+    assert [texts(answer.prompt.items) for answer in both] == [["hello"], ["hello"]]
+
+
+def test_a_response_waits_only_for_what_it_reads() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
+
+
+def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    ask(session)
+    later = Message(role="user", content=(InputText("and this?"),))
+    receive(session, ItemCreate(item=later))
+    assert texts(the(Answer, tell(session, final("u", "this"))).prompt.items) == ["this"]
+    assert kept(session) == ["this", "and this?"]
+
+
+def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
+    session = a_session(turn_detection=None, transcription=WHISPER)
+    item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
+    effects = ask(session, conversation="none", input=(item,))
+    key = the(Listen, effects).item_id
+    assert (the(Feed, effects), the(Finish, effects)) == (Feed(key, SPOKEN), Finish(key))
+    effects = tell(session, final(key, "psst"))
+    assert types(effects) == []
+    assert texts(the(Answer, effects).prompt.items) == ["psst"]
+    assert kept(session) == []
+
+
+def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    record(session, "v")
+    ask(session, conversation="none", input=(ItemReference("u"),))
+    assert tell(session, final("v", "no")) == []
+    assert texts(the(Answer, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
+
+
+def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
+    session = a_session(turn_detection=None)
+    receive(session, InputAudioAppend(audio=SPOKEN))
+    committed = receive(session, InputAudioCommit())
+    assert of(Answer, ask(session)) == []
+    assert texts(the(Answer, transcribe(session, committed, "hello")).prompt.items) == ["hello"]
