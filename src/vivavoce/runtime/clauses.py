@@ -8,12 +8,12 @@ import re
 FIRST_SHORTEST = 12  # characters: the sooner something can be said, the better
 SHORTEST = 40  # later ones: the longer, the better the melody
 LONGEST = 240
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；]+|\n+")  # noqa: RUF001  CJK ends
+_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
 _PAUSE = re.compile(r"[,;:–—]+(?=\s)|[，、：]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
 # a full stop after one of these, or after one letter, ends no sentence
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|No)|(?:^|\s)[A-Za-z])\.$"
+    r"(?<!\w)(?:(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|No)|(?<!\S)[A-Za-z])\.\Z"
 )
 
 
@@ -26,11 +26,12 @@ class Clauses:
 
     def feed(self, text: str) -> list[str]:
         self._text += text
-        clauses = []
-        while end := self._end():
-            clauses.append(self._text[:end])
-            self._text = self._text[end:]
+        clauses, begin = [], 0
+        while end := self._end(begin):
+            clauses.append(self._text[begin:end])
+            begin = end
             self._first = False
+        self._text = self._text[begin:]
         return clauses
 
     def flush(self) -> str:
@@ -38,22 +39,23 @@ class Clauses:
         rest, self._text = self._text, ""
         return rest
 
-    def _end(self) -> int:
-        """Where the first clause ends, the space behind it included; 0: not yet."""
-        shortest = FIRST_SHORTEST if self._first else SHORTEST
-        for mark in _SENTENCE.finditer(self._text):
-            if not _ABBREVIATION.search(self._text, 0, mark.end()) and self._says(mark.end()):
+    def _end(self, begin: int) -> int:
+        """Where the clause from there on ends, the space behind it included; 0: not yet."""
+        text, limit = self._text, begin + LONGEST
+        shortest = begin + (FIRST_SHORTEST if self._first else SHORTEST)
+        for mark in _SENTENCE.finditer(text, begin, limit):
+            if not _ABBREVIATION.search(text, begin, mark.end()) and self._says(begin, mark.end()):
                 return self._with_space(mark.end())
-        for mark in _PAUSE.finditer(self._text):
-            if mark.end() >= shortest and self._says(mark.end()):
+        for mark in _PAUSE.finditer(text, begin, limit):
+            if mark.end() >= shortest and self._says(begin, mark.end()):
                 return self._with_space(mark.end())
-        if len(self._text) > LONGEST:
-            spaces = [m.end() for m in _SPACE.finditer(self._text, 0, LONGEST)]
-            return spaces[-1] if spaces else LONGEST
+        if len(text) > limit:
+            spaces = [m.end() for m in _SPACE.finditer(text, begin, limit)]
+            return spaces[-1] if spaces else limit
         return 0
 
-    def _says(self, end: int) -> bool:
-        return any(c.isalnum() for c in self._text[:end])
+    def _says(self, begin: int, end: int) -> bool:
+        return any(c.isalnum() for c in self._text[begin:end])
 
     def _with_space(self, end: int) -> int:
         space = _SPACE.match(self._text, end)

@@ -1,9 +1,9 @@
 """One item's sound on its way to the recogniser, and its words on their way back."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
+from typing import Self
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
@@ -11,6 +11,8 @@ from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError
 from vivavoce.session.effects import Listen
 from vivavoce.session.facts import Transcribed, Unheard
+
+PIECE_BYTES = 2 * RATE  # one second: more is not converted at once, lest it block the loop
 
 
 class Sound:
@@ -20,40 +22,48 @@ class Sound:
     """
 
     def __init__(self, sample_rate: int, taken: Callable[[], None]) -> None:
-        """`taken` is called whenever the engine has taken what waited."""
+        """`taken` is called whenever the engine has taken something of what waited."""
         self._resampler = Resampler(RATE, sample_rate)
         self._taken = taken
-        self._pieces: deque[bytes] = deque()
+        self._pcm = bytearray()
         self._more = asyncio.Event()
         self._complete = False
-        self.waiting_bytes = 0
+        self._over = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        return len(self._pcm)
 
     def feed(self, pcm: bytes) -> None:
-        self._put(self._resampler.feed(pcm))
+        self._pcm += pcm
+        self._more.set()
 
     def finish(self) -> None:
         """That was all."""
-        self._put(self._resampler.flush())
         self._complete = True
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._pieces or not self._complete:
-            if self._pieces:
-                piece = b"".join(self._pieces)
-                self._pieces.clear()
-                self.waiting_bytes = 0
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._over:
+            if self._pcm:
+                piece = self._resampler.feed(bytes(self._pcm[:PIECE_BYTES]))
+                del self._pcm[:PIECE_BYTES]
                 self._taken()
-                yield piece
+                if self._pcm:  # an engine that never waits must not keep everybody else waiting
+                    await asyncio.sleep(0)
+            elif self._complete:
+                piece = self._resampler.flush()
+                self._over = True
             else:
                 self._more.clear()
                 await self._more.wait()
-
-    def _put(self, piece: bytes) -> None:
-        if piece:
-            self._pieces.append(piece)
-            self.waiting_bytes += len(piece)
-            self._more.set()
+                continue
+            if piece:
+                return piece
+        raise StopAsyncIteration
 
 
 async def dictate(
@@ -63,7 +73,7 @@ async def dictate(
     final = False
     try:
         async with aclosing(
-            stt.transcribe(aiter(sound), language=order.language, prompt=order.prompt)
+            stt.transcribe(sound, language=order.language, prompt=order.prompt)
         ) as transcripts:
             async for heard in transcripts:
                 final = heard.final

@@ -6,7 +6,7 @@ few users the tick costs nothing, since a window that comes after a quiet time i
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,34 +17,57 @@ from vivavoce.engines.base import VAD
 from vivavoce.session.turns import WINDOW
 
 TICK_SECONDS = 0.004
+DEEP = 8  # windows: a stream that is so far behind does not wait for the tick
+_AHEAD = 16  # windows: as much is converted at a time, lest a long recording block the loop
+_WINDOW_BYTES = 2 * WINDOW
 _SCALE = np.float32(1 / 32768)
 
+Window = NDArray[np.float32]
 Deliver = Callable[[int, tuple[float, ...]], None]
+Fail = Callable[[Exception], None]
 
 
 class Ear:
     """One session's stream. Give it back with close()."""
 
-    def __init__(self, ears: "Ears", stream: int, deliver: Deliver, sample_rate: int) -> None:
+    def __init__(self, ears: "Ears", stream: int, deliver: Deliver, fail: Fail) -> None:
         self.stream = stream
         self.deliver = deliver
-        self.waiting: deque[tuple[int, NDArray[np.float32]]] = deque()
+        self.fail = fail
+        self.waiting = 0
+        """Windows whose verdicts have not been delivered."""
         self._ears = ears
-        self._resampler = Resampler(RATE, sample_rate)
-        # what the filter looks ahead is silence put in front: so every window comes out whole
-        self._resampler.feed(bytes(2 * self._resampler.lag))
+        self._resampler = ears.resampler()
+        self._sounds: deque[tuple[int, bytes]] = deque()
+        self._windows: deque[tuple[int, Window]] = deque()
 
     def judge(self, at: int, audio: bytes) -> None:
         """Have whole windows of PCM at 24 kHz judged; the verdicts are delivered in order."""
-        pcm = np.frombuffer(self._resampler.feed(audio), "<i2").astype(np.float32) * _SCALE
-        windows = pcm.reshape(len(audio) // (2 * WINDOW), -1)
-        for n, window in enumerate(windows):
-            self.waiting.append((at + n * WINDOW, window))
+        self._sounds.append((at, audio))
+        self.waiting += len(audio) // _WINDOW_BYTES
         self._ears.wake(self)
 
+    def take(self) -> tuple[int, Window]:
+        """The next window that waits, and its place."""
+        if not self._windows:
+            self._convert()
+        self.waiting -= 1
+        return self._windows.popleft()
+
     def close(self) -> None:
-        self.waiting.clear()
+        self._sounds.clear()
+        self._windows.clear()
+        self.waiting = 0
         self._ears.give_back(self)
+
+    def _convert(self) -> None:
+        at, audio = self._sounds.popleft()
+        piece, rest = audio[: _AHEAD * _WINDOW_BYTES], audio[_AHEAD * _WINDOW_BYTES :]
+        if rest:
+            self._sounds.appendleft((at + _AHEAD * WINDOW, rest))
+        pcm = np.frombuffer(self._resampler.feed(piece), "<i2").astype(np.float32) * _SCALE
+        for n, window in enumerate(pcm.reshape(len(piece) // _WINDOW_BYTES, -1)):
+            self._windows.append((at + n * WINDOW, window))
 
 
 class Ears:
@@ -58,41 +81,61 @@ class Ears:
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
 
-    def open(self, deliver: Deliver) -> Ear:
-        return Ear(self, self._vad.open(), deliver, self._vad.sample_rate)
+    def open(self, deliver: Deliver, fail: Fail) -> Ear:
+        """A new stream. `fail` is told why the engine could not judge a window of it."""
+        return Ear(self, self._vad.open(), deliver, fail)
+
+    def resampler(self) -> Resampler:
+        """From the rate of sessions to the engine's."""
+        resampler = Resampler(RATE, self._vad.sample_rate)
+        # what the filter looks ahead is silence put in front: so every window comes out whole
+        resampler.feed(bytes(2 * resampler.lag))
+        return resampler
 
     def wake(self, ear: Ear) -> None:
         """Windows of that ear wait."""
         if ear.waiting:
             self._ready[ear.stream] = ear
-            self._schedule()
+            self._schedule(deep=ear.waiting > DEEP)
 
     def give_back(self, ear: Ear) -> None:
         self._ready.pop(ear.stream, None)
         self._vad.close(ear.stream)
 
-    def _schedule(self) -> None:
+    def _schedule(self, *, deep: bool) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            due = max(loop.time(), self._last + TICK_SECONDS)
+            due = loop.time() if deep else max(loop.time(), self._last + TICK_SECONDS)
             self._timer = loop.call_at(due, self._judge)
 
     def _judge(self) -> None:
         """Judge one window of each waiting stream, as many as make a batch."""
         self._timer = None
         self._last = asyncio.get_running_loop().time()
-        batch = [
-            ear for ear, _ in zip(self._ready.values(), range(self._vad.max_batch), strict=False)
-        ]
-        taken = [ear.waiting.popleft() for ear in batch]
-        verdicts = self._vad.judge(
-            np.stack([window for _, window in taken]), np.array([ear.stream for ear in batch])
-        )
+        batch = list(self._ready.values())[: self._vad.max_batch]
+        taken = [ear.take() for ear in batch]
         for ear in batch:
             del self._ready[ear.stream]  # whoever has more goes to the end of the line
             if ear.waiting:
                 self._ready[ear.stream] = ear
         if self._ready:
-            self._schedule()
-        for ear, (at, _), speech in zip(batch, taken, verdicts.tolist(), strict=True):
-            ear.deliver(at, (speech,))
+            self._schedule(deep=any(ear.waiting > DEEP for ear in self._ready.values()))
+        verdicts = self._verdicts(batch, [window for _, window in taken]) if batch else ()
+        for ear, (at, _), speech in zip(batch, taken, verdicts, strict=True):
+            if speech is not None:
+                ear.deliver(at, (speech,))
+
+    def _verdicts(self, batch: list[Ear], windows: list[Window]) -> Sequence[float | None]:
+        """Of each ear; None where the engine failed."""
+        streams = np.array([ear.stream for ear in batch])
+        try:
+            verdicts: list[float | None] = self._vad.judge(np.stack(windows), streams).tolist()
+        except Exception as exc:  # noqa: BLE001  who shares a batch does not share its mishap
+            if len(batch) > 1:
+                return [
+                    self._verdicts([ear], [window])[0]
+                    for ear, window in zip(batch, windows, strict=True)
+                ]
+            batch[0].fail(exc)
+            return [None]
+        return verdicts

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -12,9 +13,13 @@ from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.opening import Opening, begin
 from vivavoce.runtime.runner import Peer, Runner
-from vivavoce.session.facts import Draining, Left
+from vivavoce.session.facts import Draining
 from vivavoce.session.machine import Limits, Session
 from vivavoce.session.options import Offer
+
+log = logging.getLogger(__name__)
+
+GOODBYE_SECONDS = 5.0  # for what was told to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +90,17 @@ class Hub:
         self._draining = True
         for runner in tuple(self._runners):
             runner.tell(Draining())
+        await self._wait_until_empty(seconds)
+        for runner in tuple(self._runners):
+            runner.dismiss(1012, "the server is shutting down")
+        await self._wait_until_empty(GOODBYE_SECONDS)
+        if self._runners:
+            log.warning("%d sessions did not end: an engine does not let go", self.sessions)
+
+    async def _wait_until_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        for runner in tuple(self._runners):
-            runner.tell(Left())
-        await self._empty.wait()
 
     def begin(self, opening: Opening, salt: str = "") -> SessionObject:
         """What a session of that opening begins with. Raises InvalidRequest."""

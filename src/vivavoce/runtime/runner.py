@@ -7,13 +7,15 @@ the next batch, and what takes time is a task of its own that tells facts as it 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
+from vivavoce.errors import EngineError
 from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.runtime.alarm import Alarm
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.dictation import Sound, dictate
 from vivavoce.runtime.ears import Ear
+from vivavoce.runtime.jobs import Jobs
 from vivavoce.runtime.speaking import answer
 from vivavoce.session.effects import (
     Answer,
@@ -28,13 +30,15 @@ from vivavoce.session.effects import (
     Send,
     Stop,
 )
-from vivavoce.session.facts import Assessed, Fact, Judged, Woken
+from vivavoce.session.facts import Assessed, Fact, Judged, Left, Unheard, Woken
 from vivavoce.session.machine import Session
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING_WINDOWS = 64  # of one session, before its client is read any further: 2 s of sound
-MOST_WAITING_BYTES = 4_000_000  # of sound for the recogniser, likewise: 2 minutes
+MOST_WAITING_BYTES = 4_000_000  # of sound for the recogniser, likewise: 83 s
+TAKE_SECONDS = 10.0  # a recogniser that takes none of that for so long is given up
+NO_IDEA = 0.5  # the likelihood that a turn is finished, where its judge fails
 
 
 class Peer(Protocol):
@@ -64,82 +68,80 @@ class Runner:
         self._ear: Ear | None = None
         self._facts: deque[Fact] = deque()
         self._busy = False
-        self._sounds: dict[str, Sound] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._group: asyncio.TaskGroup | None = None
         self._eased = asyncio.Event()  # something that waited has been taken
         self._closed = asyncio.Event()
+        self._farewell: tuple[int, str] | None = None
+        self._alarm = Alarm(lambda: self.tell(Woken()))
+        self._jobs = Jobs(self.fail, self._eased.set)
 
     async def run(self) -> None:
         """Serve until the session closes, then give everything back."""
         try:
-            async with asyncio.TaskGroup() as self._group:
-                self._guarded(self._perform_all, self._session.begin())
-                self._arm()
+            async with self._jobs:
+                self._begin()
                 await self._closed.wait()
-                for task in self._tasks.values():
-                    task.cancel()
-        except* Exception:
-            log.exception("a session failed")
-            self._peer.close(1011, "the server had an error")
         finally:
             self._end()
-            if self._timer:
-                self._timer.cancel()
+            self._alarm.off()
             if self._ear:
                 self._ear.close()
-            self._sounds.clear()
 
     def tell(self, fact: Fact) -> None:
         """Hand the session a fact and do what it says. Never waits."""
+        if self._closed.is_set():
+            return
         self._facts.append(fact)
-        if not self._busy and not self._closed.is_set():
-            self._guarded(self._take_all)
-            self._arm()
+        if not self._busy:
+            self._take_all()
+
+    def dismiss(self, code: int, reason: str) -> None:
+        """Have the session end now, for a reason that is not its client's."""
+        self._farewell = (code, reason)
+        self.tell(Left())
+
+    def fail(self, exc: Exception) -> None:
+        """A bug, wherever it was met: it ends this session and no other."""
+        if not self._closed.is_set():
+            log.error("a session failed", exc_info=exc)
+            self._peer.close(1011, "the server had an error")
+            self._end()
 
     async def room(self) -> None:
         """Wait while the session is behind with what its client has sent."""
         while not self._closed.is_set() and self._is_behind():
             self._eased.clear()
-            await self._eased.wait()
+            try:
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await self._eased.wait()
+            except TimeoutError:
+                for key in self._jobs.unheard():
+                    self._jobs.drop(key)
+                    self.tell(Unheard(key, "speech recognition takes no more sound"))
+
+    def _begin(self) -> None:
+        try:
+            self._perform_all(self._session.begin())
+            self._alarm.set(self._session.deadline)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
 
     def _take_all(self) -> None:
         self._busy = True
         clock = asyncio.get_running_loop().time
-        while self._facts and not self._closed.is_set():
-            self._perform_all(self._session.handle(self._facts.popleft(), clock()))
-        self._busy = False
-
-    def _guarded(self, work: Any, *args: Any) -> None:
-        """Run what may be called from anywhere; its bugs end this session, not the caller."""
         try:
-            work(*args)
-        except Exception:  # the same place as in run(), reached from a callback
-            log.exception("a session failed")
-            self._peer.close(1011, "the server had an error")
-            self._end()
+            while self._facts and not self._closed.is_set():
+                self._perform_all(self._session.handle(self._facts.popleft(), clock()))
+            if not self._closed.is_set():
+                self._alarm.set(self._session.deadline)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
+        finally:
+            self._busy = False
 
     def _end(self) -> None:
         self._closed.set()
         self._eased.set()
-
-    def _arm(self) -> None:
-        """See to it that the session is woken at its deadline."""
-        if self._closed.is_set():
-            return
-        deadline = self._session.deadline
-        if self._timer is None or self._timer.cancelled() or deadline < self._timer.when():
-            if self._timer:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        if asyncio.get_running_loop().time() >= self._session.deadline:
-            self.tell(Woken())
-        else:  # the deadline has moved on since
-            self._arm()
+        self._facts.clear()
 
     def _perform_all(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -150,70 +152,49 @@ class Runner:
             case Send(event=event):
                 self._peer.send(event)
             case Judge(at=at, audio=audio):
-                self._ears().judge(at, audio)
+                self._listening_ear().judge(at, audio)
             case Listen():
-                self._listen(effect)
+                stt = self._brains.of(effect.model).stt
+                sound = Sound(stt.sample_rate, self._eased.set)
+                self._jobs.start(effect.item_id, dictate(stt, effect, sound, self.tell), sound)
             case Feed(item_id=key, audio=audio):
-                if sound := self._sounds.get(key):
-                    sound.feed(audio)
+                if sound_ := self._jobs.sound(key):
+                    sound_.feed(audio)
             case Finish(item_id=key):
-                if sound := self._sounds.get(key):
-                    sound.finish()
-            case Forget(item_id=key):
-                self._drop(key)
-            case Stop(response_id=key):
-                self._drop(key)
+                if sound_ := self._jobs.sound(key):
+                    sound_.finish()
+            case Forget(item_id=key) | Stop(response_id=key):
+                self._jobs.drop(key)
             case Assess():
-                self._start(f"assess {effect.item_id}", self._assess(effect))
+                self._jobs.start("assess", self._assess(effect))
             case Answer():
                 cascade = self._brains.of(effect.prompt.model)
                 work = answer(effect, cascade, self.tell, self._peer.room)
-                self._start(effect.response_id, work)
+                self._jobs.start(effect.response_id, work)
             case Close(code=code, reason=reason):
-                self._peer.close(code, reason)
+                self._peer.close(*(self._farewell or (code, reason)))
                 self._end()
             case _:
                 assert_never(effect)
 
-    def _ears(self) -> Ear:
+    def _listening_ear(self) -> Ear:
         if self._ear is None:
-            ears = self._brains.of(self._model).ears
-            self._ear = ears.open(self._judged)
+            self._ear = self._brains.of(self._model).ears.open(self._judged, self.fail)
         return self._ear
 
     def _judged(self, at: int, speech: tuple[float, ...]) -> None:
         self.tell(Judged(at, speech))
         self._eased.set()
 
-    def _listen(self, order: Listen) -> None:
-        stt = self._brains.of(order.model).stt
-        sound = Sound(stt.sample_rate, self._eased.set)
-        self._start(order.item_id, dictate(stt, order, sound, self.tell))
-        self._sounds[order.item_id] = sound
-
     async def _assess(self, order: Assess) -> None:
         turn = self._brains.of(self._model).turn
-        likelihood = await turn.finished(order.text, language=order.language)
+        try:
+            likelihood = await turn.finished(order.text, language=order.language)
+        except EngineError as exc:
+            log.warning("turns are ended by silence alone: %s", exc)
+            likelihood = NO_IDEA
         self.tell(Assessed(order.item_id, likelihood))
 
-    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a task of the session under a name by which it can be dropped."""
-        assert self._group is not None
-        self._drop(key)
-        self._tasks[key] = task = self._group.create_task(work)
-        task.add_done_callback(lambda done: self._ended(key, done))
-
-    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-            self._sounds.pop(key, None)
-
-    def _drop(self, key: str) -> None:
-        self._sounds.pop(key, None)
-        if task := self._tasks.pop(key, None):
-            task.cancel()
-
     def _is_behind(self) -> bool:
-        windows = len(self._ear.waiting) if self._ear else 0
-        waiting = sum(sound.waiting_bytes for sound in self._sounds.values())
-        return windows > MOST_WAITING_WINDOWS or waiting > MOST_WAITING_BYTES
+        windows = self._ear.waiting if self._ear else 0
+        return windows > MOST_WAITING_WINDOWS or self._jobs.waiting_bytes > MOST_WAITING_BYTES

@@ -1,7 +1,7 @@
 """An answer: the model's words, cut into clauses, spoken while the next ones are thought of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -36,6 +36,7 @@ from vivavoce.session.facts import (
 )
 
 CLAUSES_AHEAD = 32  # thought of and not spoken yet; a model that is further ahead waits
+LONGEST_PIECE_MS = 400  # what an engine gives at once beyond that goes on in parts of so much
 
 Tell: TypeAlias = Callable[[AnswerFact], None]
 Room: TypeAlias = Callable[[], Awaitable[None]]
@@ -47,14 +48,15 @@ async def answer(order: Answer, cascade: Cascade, tell: Tell, room: Room) -> Non
     """Make an answer and tell what comes of it; cancel to stop. `room` waits for the client."""
     clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_think(order, cascade.llm, tell, clauses))
+        thinking = tasks.create_task(_think(order, cascade.llm, tell, clauses))
         if await _say_all(order, cascade.tts, tell, room, clauses):
             tell(Ended(order.response_id))
+        thinking.cancel()  # where the voice failed, nobody waits for more words
 
 
 async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
     """Ask the model; put what is to be said into `clauses`, and the end of it."""
-    response_id, cutter, said = order.response_id, Clauses(), False
+    response_id, cutter, said, ended = order.response_id, Clauses(), False, False
     try:
         async with aclosing(llm.answer(_request(order.prompt))) as events:
             async for event in events:
@@ -69,11 +71,14 @@ async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Cla
                     case CallDelta(index=index, arguments=arguments):
                         tell(Argued(response_id, index, arguments))
                     case ChatEnded(reason=reason, usage=usage):
+                        ended = True
                         if not said and reason == "stop":
                             raise EngineError("the language model gave an empty answer")
                         if rest := cutter.flush():
                             await clauses.put(rest)
                         tell(Concluded(response_id, reason, _tokens(usage)))
+        if not ended:
+            raise EngineError("the language model's answer broke off without an end")
     except EngineError as exc:
         if rest := cutter.flush():
             await clauses.put(rest)
@@ -116,10 +121,13 @@ class Voice:
         self._samples = 0  # of the answer so far
 
     async def say(self, clause: str) -> None:
-        prompt, base = self._order.prompt, self._samples
+        prompt, base, rate = self._order.prompt, self._samples, self._tts.sample_rate
         self._tell(Thought(self._order.response_id, clause))
-        resampler = Resampler(self._tts.sample_rate, RATE)
-        text = SpokenText(clause, base=base, sample_rate=self._tts.sample_rate, speed=prompt.speed)
+        text = SpokenText(clause, base=base, sample_rate=rate, speed=prompt.speed)
+        if not clause.strip():  # many a voice refuses to say nothing
+            self._spoke(b"", text.rest(0))
+            return
+        resampler = Resampler(rate, RATE)
         async with aclosing(
             self._tts.speak(
                 clause,
@@ -130,11 +138,15 @@ class Voice:
             )
         ) as pieces:
             async for piece in pieces:
-                audio = resampler.feed(piece.audio)
-                self._samples += len(audio) // 2
-                words = text.marked(piece.marks) or text.guessed(self._samples - base)
-                self._spoke(audio, words)
-                await self._room()
+                words = text.marked(piece.marks)
+                for part in _parts(piece.audio, rate):
+                    audio = resampler.feed(part)
+                    self._samples += len(audio) // 2
+                    self._spoke(audio, words or text.guessed(self._samples - base))
+                    words = []
+                    await self._room()
+                    if len(part) < len(piece.audio):
+                        await asyncio.sleep(0)
         audio = resampler.flush()
         self._samples += len(audio) // 2
         self._spoke(audio, text.rest(self._samples - base))
@@ -142,6 +154,13 @@ class Voice:
     def _spoke(self, audio: bytes, words: list[SpokenWord]) -> None:
         if audio or words:
             self._tell(Spoke(self._order.response_id, audio, tuple(words)))
+
+
+def _parts(audio: bytes, sample_rate: int) -> Iterator[bytes]:
+    """One at least, so that the marks of a piece without sound are told, too."""
+    size = 2 * (LONGEST_PIECE_MS * sample_rate // 1000)
+    for start in range(0, max(1, len(audio)), size):
+        yield audio[start : start + size]
 
 
 def _tokens(usage: ChatUsage | None) -> Tokens | None:

@@ -11,7 +11,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import Mark
 from vivavoce.session.facts import SpokenWord
 
-_WORD = re.compile(r"\S+\s*")
+_WORD = re.compile(r"\s*\S+\s*|\s+")  # a model may begin its answer with a space
 _GAP = re.compile(r"\W*")
 MS_PER_CHARACTER = 65  # where a voice gives no marks: ordinary English at ordinary speed
 
