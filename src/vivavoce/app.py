@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import logging
+import secrets
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -16,15 +17,20 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
 from vivavoce.choices import choose_llm, choose_vad
 from vivavoce.engines import local_llms, registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import SettingsError
+from vivavoce.limits.keys import KeyRing
+from vivavoce.limits.tokens import TokenMint
 from vivavoce.protocol.session import Audio, AudioOutput, RealtimeSession
 from vivavoce.runtime.brain import Brains, Cascade
 from vivavoce.runtime.ears import Ears
 from vivavoce.runtime.hub import House, Hub
+from vivavoce.secret import Secret
 from vivavoce.session.options import Offer
 from vivavoce.settings import LOOPBACK, ModelSettings, Settings
 from vivavoce.transports.websocket import RealtimeDoor
@@ -117,13 +123,27 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
     return House(brains, offer, limits, template, max_sessions=settings.server.max_sessions)
 
 
-def application(hub: Hub) -> web.Application:
+def gate_of(settings: Settings) -> Gate:
+    """Who may come in. Raises SettingsError."""
+    server = settings.server
+    return Gate(
+        keys=KeyRing(settings.keys),
+        mint=TokenMint(Secret(server.secret or secrets.token_hex(32))),
+        origins=frozenset(server.origins),
+        trusts_loopback=server.host in LOOPBACK,
+    )
+
+
+def application(hub: Hub, gate: Gate | None = None) -> web.Application:
     """The doors on one port."""
-    app = web.Application()
+    gate = gate or gate_of(Settings())
+    app = web.Application(middlewares=[gate.middleware])
+    client_secrets = ClientSecrets(gate, hub.begin)
+    client_secrets.add_to(app)
     health = Health(hub, version("vivavoce"))
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
-    app.router.add_get("/v1/realtime", RealtimeDoor(hub).connect)
+    app.router.add_get("/v1/realtime", RealtimeDoor(hub, client_secrets.carried).connect)
     return app
 
 
@@ -148,21 +168,23 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 def refuse_open_door(settings: Settings) -> None:
     """Raise SettingsError where strangers could come in and nobody said that they may."""
     server = settings.server
-    if server.host not in LOOPBACK and not server.no_auth:
+    if server.host not in LOOPBACK and not settings.keys and not server.no_auth:
         raise SettingsError(
             f"[server] host {server.host} can be reached from other machines and there is no API "
-            f"key to keep strangers out; bind to 127.0.0.1, or say --no-auth"
+            f"key to keep strangers out; make one with: vivavoce keys new NAME, or bind to "
+            f"127.0.0.1, or say --no-auth"
         )
 
 
 async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> None:
     """Serve until SIGINT or SIGTERM. Raises SettingsError when it cannot start."""
     refuse_open_door(settings)
+    gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
         hub = Hub(built.house)
         runner = web.AppRunner(
-            application(hub), access_log=None, handle_signals=False, shutdown_timeout=2.0
+            application(hub, gate), access_log=None, handle_signals=False, shutdown_timeout=2.0
         )
         await runner.setup()
         try:

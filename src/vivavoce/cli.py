@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from vivavoce.errors import SettingsError
+from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
 from vivavoce.settings import LogLevel, Settings, load
 
 if TYPE_CHECKING:
@@ -94,6 +96,25 @@ def show_config(*, config: ConfigFile = None) -> None:
     settings, sources = _settings(config, {})
     out.print_json(described(settings).decode())
     err.print(f"from: {', '.join(sources) or 'the defaults alone'}", highlight=False)
+
+
+keys = App(name="keys", help="API keys.")
+cli.command(keys)
+
+
+@keys.command(name="new")
+def new_key(name: str) -> None:
+    """Make an API key, show it once, and say what belongs into the settings.
+
+    Parameters
+    ----------
+    name
+        Whose key it is.
+    """
+    key = key_of(secrets.token_bytes(KEY_BYTES))
+    out.print(key.reveal(), highlight=False)
+    err.print("Keep it: it is shown this once. In the settings:", highlight=False)
+    err.print(f'\\[keys]\n{name} = "{hash_of(key)}"', highlight=False, soft_wrap=True)
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, list[str]]:

@@ -3,6 +3,7 @@
 * VoiceError
     * InvalidRequest   the client broke the protocol; the session goes on
     * EngineError      an engine failed; the response is lost, the session goes on
+    * Unauthorized     whoever asks has no key, or one that opens nothing; they are turned away
     * LimitReached     a quota is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
     * AudioError       a sound file cannot be read; the caller says so and goes on
@@ -37,6 +38,10 @@ class InvalidRequest(VoiceError):
 
 class EngineError(VoiceError):
     """An engine could not do its work. The message is shown to the client: no secrets in it."""
+
+
+class Unauthorized(VoiceError):
+    """Whoever asks may not come in. The message does not repeat the key."""
 
 
 class LimitReached(VoiceError):

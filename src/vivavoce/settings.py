@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.errors import SettingsError
-from vivavoce.secret import Secret
+from vivavoce.secret import Secret, conceal
 from vivavoce.session.machine import Limits
 
 FILE = "vivavoce.toml"
@@ -38,6 +38,13 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long answers under way may take to end at shutdown."""
     no_auth: bool = False
     """Let anybody in although the server is open to a network."""
+    origins: tuple[str, ...] = ()
+    """Pages elsewhere that may use it, such as https://app.example.com; "*" is all of them."""
+    secret: str = ""
+    """Signs short-lived keys. Empty: a random one, so that they open this process alone."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "secret")
 
 
 class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": ModelSettings()}
     )
     default_model: str = "default"
+    keys: dict[str, str] = {}
+    """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
     engines: dict[Literal["vad", "turn", "stt", "llm", "tts"], dict[str, dict[str, Any]]] = {}
 
     def __post_init__(self) -> None:

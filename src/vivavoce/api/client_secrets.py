@@ -90,6 +90,13 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/sessions", self.create_beta)
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
 
+    def carried(self, request: web.Request) -> SessionPatch | None:
+        """The settings that the key of a request carries, if any. Raises Unauthorized."""
+        grant = self._gate.admit(request).grant
+        if grant is None or grant.session is None:
+            return None
+        return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
+
     async def create(self, request: web.Request) -> web.Response:
         body = _ga.read(await request.read() or b"{}")
         patch = None if body.session is UNSET else body.session
@@ -125,13 +132,6 @@ class ClientSecrets:
         )
         token = self._gate.mint.issue(grant)
         return session, ClientSecret(token.reveal(), expires_at)
-
-
-def patch_of(grant: Grant) -> SessionPatch | None:
-    """The settings that a key carries."""
-    if grant.session is None:
-        return None
-    return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
 
 
 def _patch(event: object) -> SessionPatch:

@@ -3,22 +3,23 @@
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
-from vivavoce.api.problems import Unauthorized, response_of, unexpected
-from vivavoce.errors import VoiceError
+from vivavoce.api.problems import response_of, unexpected
+from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+DOORS = frozenset({("GET", "/v1/realtime")})  # these ask for the key themselves
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -75,12 +76,22 @@ class Gate:
             return True
         return self.trusts_loopback and page.hostname in LOOPBACK_NAMES
 
+    @property
+    def middleware(self) -> Middleware:
+        """guard(), in the form that aiohttp asks for."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self.guard(request, handler)
+
+        return guard
+
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The middleware."""
+        """Let a request pass, and see to it that it is answered."""
         request_id = f"req_{secrets.token_hex(12)}"
         try:
             response = await self._answer(request, handler)
-        except (VoiceError, Unauthorized, web.HTTPException) as exc:
+        except (VoiceError, web.HTTPException) as exc:
             response = response_of(exc)
         except ConnectionError:  # whoever asked has gone
             raise
@@ -100,7 +111,7 @@ class Gate:
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if request.path not in OPEN_PATHS and "Upgrade" not in request.headers:
+        if request.path not in OPEN_PATHS and (request.method, request.path) not in DOORS:
             visitor = self.admit(request)
             if visitor.grant is not None:
                 raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")

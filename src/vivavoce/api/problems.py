@@ -7,7 +7,7 @@ to error codes.
 import msgspec
 from aiohttp import web
 
-from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached
+from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached, Unauthorized
 
 RETRY_SECONDS = 5
 
@@ -21,10 +21,6 @@ class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
 
 class Problem(msgspec.Struct, frozen=True):
     error: ProblemBody
-
-
-class Unauthorized(Exception):
-    """Whoever asks has no key, or one that opens nothing."""
 
 
 def json_response(body: object, status: int = 200) -> web.Response:

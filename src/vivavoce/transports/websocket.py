@@ -2,15 +2,17 @@
 
 import asyncio
 import re
+import secrets
 from collections import deque
 from collections.abc import Callable
 
 from aiohttp import ClientConnectionError, WSMsgType, web
 
-from vivavoce.errors import InvalidRequest, LimitReached
+from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect
-from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.opening import Kind, Opening
 from vivavoce.runtime.runner import Runner
@@ -27,6 +29,9 @@ CLOSE_SECONDS = 2.0
 MOST_REASON_BYTES = 123  # RFC 6455, 5.5
 _EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
 _LOOK_BYTES = 4096
+
+# The settings that a request's key carries, if any. Raises Unauthorized.
+Admit = Callable[[web.Request], SessionPatch | None]
 
 
 class Outbox:
@@ -102,8 +107,9 @@ class Outbox:
 class RealtimeDoor:
     """GET /v1/realtime with an upgrade: one session for each connection."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, admit: Admit) -> None:
         self._hub = hub
+        self._admit = admit
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Serve a client to the end of its session."""
@@ -125,7 +131,10 @@ class RealtimeDoor:
         assert request.transport is not None
         outbox = Outbox(socket, dialect_of(request), request.transport.abort)
         try:
-            runner = self._hub.open(outbox, opening_of(request))
+            runner = self._hub.open(outbox, opening_of(request, self._admit(request)))
+        except (Unauthorized, InvalidRequest) as exc:
+            await _turn_away(outbox, exc)
+            return socket
         except LimitReached as exc:
             await socket.close(code=1013, message=str(exc).encode()[:MOST_REASON_BYTES])
             return socket
@@ -158,11 +167,20 @@ async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -
     runner.tell(Left())
 
 
-def opening_of(request: web.Request) -> Opening:
-    """What the address asks for."""
+async def _turn_away(outbox: Outbox, why: Exception) -> None:
+    """Refuse as OpenAI does: the upgrade succeeds, then an error, then the close (3000)."""
+    code = why.code if isinstance(why, InvalidRequest) else "invalid_api_key"
+    body = ErrorBody(code=code, message=str(why))
+    outbox.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+    outbox.close(3000, f"{body.type}.{code}")
+    await outbox.write()
+
+
+def opening_of(request: web.Request, patch: SessionPatch | None) -> Opening:
+    """What the address asks for, and what a short-lived key carries."""
     transcribes = request.query.get("intent") == "transcription"
     kind: Kind = "transcription" if transcribes else "realtime"
-    return Opening(kind=kind, model=request.query.get("model", ""))
+    return Opening(kind=kind, model=request.query.get("model", ""), patch=patch)
 
 
 def dialect_of(request: web.Request) -> Dialect:
