@@ -1,7 +1,7 @@
 """The words of each user item, from the first sound of it to the last word.
 
 A dictation is known by a key: the id of its item, and for a second recording in one item that id
-with the content index behind it.
+with something behind it.
 """
 
 from dataclasses import dataclass
@@ -72,6 +72,8 @@ class Hearing:
     def begin(self, item_id: str, options: Options, *, index: int = 0) -> str:
         """Begin a dictation as the settings are now; return its key."""
         key = f"{item_id}#{index}" if index else item_id
+        while key in self._dictations:  # the client names items as it likes, "a#1" too
+            key += "#"
         transcription = options.transcription
         self._dictations[key] = Dictation(item_id, index, reported=transcription is not None)
         self._outbox.order(
