@@ -113,7 +113,7 @@ class Listening:
         if edge is Edge.STARTED:
             self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
         heard = self._judged - self._buffer.start  # not all that came: that depends on the pace
-        if self._detector.speaking and heard > self._intake.longest:
+        if edge is None and self._detector.speaking and heard > self._intake.longest:
             self._detector.reset()  # whoever speaks for that long is heard in pieces
             return Edge.STOPPED
         return edge
@@ -185,7 +185,6 @@ class Listening:
                 audio_end_ms=to_ms(self._buffer.end),
             )
         )
-        self._hearing.forget(self._item_id)
         self._add(self._buffer.cut(self._buffer.end), words={0: ""})
         self._skip()
 
