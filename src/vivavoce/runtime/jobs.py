@@ -49,6 +49,7 @@ class Jobs:
         task = self._group.create_task(self._guarded(work))
         self._jobs[key] = Job(task, sound)
         task.add_done_callback(lambda done: self._over(key, done))
+        task.add_done_callback(lambda _: work.close())  # dropped before it began, it never ran
 
     def drop(self, key: str) -> None:
         if job := self._jobs.pop(key, None):
