@@ -18,15 +18,10 @@ from tests.session.stage import (
     wake,
     write,
 )
-from vivavoce.protocol.client import (
-    ItemCreate,
-)
+from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputAudio, Message
 from vivavoce.session.effects import Answer, Finish, Forget, Stop
-from vivavoce.session.facts import (
-    Thought,
-    Unheard,
-)
+from vivavoce.session.facts import Thought, Unheard
 from vivavoce.session.machine import Limits
 
 STALLS = Limits(stall_seconds=4.0)

@@ -1,0 +1,117 @@
+"""When nobody speaks for long, and when the server goes: how a session ends."""
+
+from tests.session.stage import (
+    a_session,
+    answered,
+    hear,
+    receive,
+    say,
+    spoke,
+    tell,
+    the,
+    transcribe,
+    transcription_settings,
+    types,
+    wake,
+    write,
+)
+from vivavoce.protocol import server as says
+from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
+from vivavoce.protocol.session import ServerVad
+from vivavoce.session.effects import Close
+from vivavoce.session.facts import Draining, Ended, Thought
+from vivavoce.session.machine import Limits, Session
+
+HOUR = 3600.0
+NEVER = float("inf")
+QUIET = ServerVad(idle_timeout_ms=5000)
+
+
+def an_answer(session: Session, now: float, ms: int = 2000) -> None:
+    """An answer that is made at once and played for that long."""
+    response_id = answered(write(session, "hello", now=now))
+    tell(session, spoke(response_id, "hi", ms=ms), Ended(response_id), now=now)
+
+
+def test_nobody_is_idle_while_an_answer_is_made_or_played() -> None:
+    session = a_session(limits=Limits(idle_seconds=30.0))
+    response_id = answered(write(session, "hello", now=0.0))
+    for now in (9.0, 18.0, 27.0, 36.0):
+        tell(session, Thought(response_id, "and "), now=now)
+    tell(session, spoke(response_id, "one", ms=5000), now=40.0)
+    tell(session, Ended(response_id), now=41.0)
+    assert session.deadline == 75.0
+    assert wake(session) == [Close(1000, "nothing came for 30 seconds")]
+
+
+def test_a_session_may_be_idle_for_ever() -> None:
+    assert a_session(limits=Limits(max_seconds=NEVER)).deadline == NEVER
+
+
+def test_silence_counts_only_after_an_answer_and_while_nobody_speaks() -> None:
+    session = a_session(turn_detection=QUIET)
+    assert session.deadline == HOUR
+    an_answer(session, now=10.0)
+    hear(session, "##", now=11.0)
+    assert session.deadline == HOUR
+    response_id = answered(say(session, "well", pattern=16 * ".", now=12.0))
+    assert session.deadline == 22.0  # the stall
+    tell(session, Ended(response_id), now=13.0)
+    assert session.deadline == 18.0
+    answered(write(session, "hello", now=14.0))
+    assert session.deadline == 24.0
+
+
+def test_whoever_has_spoken_since_is_not_silent() -> None:
+    vad = ServerVad(idle_timeout_ms=5000, create_response=False, interrupt_response=False)
+    session = a_session(turn_detection=vad)
+    an_answer(session, now=10.0)
+    transcribe(session, hear(session, "####" + 16 * ".", now=11.0), "well", now=11.0)
+    assert session.deadline == HOUR
+
+
+def test_an_answer_that_the_client_stops_playing_is_over() -> None:
+    session = a_session(turn_detection=QUIET)
+    response_id = answered(write(session, "count", now=10.0))
+    effects = tell(session, spoke(response_id, "one", ms=3000), Ended(response_id), now=10.0)
+    assert session.deadline == 18.0
+    item_id = the(says.OutputItemDone, effects).item.id
+    receive(session, ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=1000), now=11.0)
+    assert session.deadline == 16.0
+
+
+def test_at_a_shutdown_a_session_that_does_nothing_closes_at_once() -> None:
+    assert tell(a_session(), Draining()) == [Close(1012, "the server is shutting down")]
+
+
+def test_at_a_shutdown_a_turn_that_ends_is_written_down_but_not_answered() -> None:
+    session = a_session(turn_detection=ServerVad(interrupt_response=False))
+    response_id = answered(say(session, "one"))
+    tell(session, Draining())
+    turn = hear(session, "####" + 16 * ".")
+    assert types(turn)[-1] == "conversation.item.done"
+    assert types(tell(session, Ended(response_id))) == ["response.done", "rate_limits.updated"]
+    assert transcribe(session, turn, "two") == [Close(1012, "the server is shutting down")]
+
+
+def test_at_a_shutdown_words_that_are_due_still_come() -> None:
+    session = a_session(transcription_settings())
+    effects = hear(session, "####" + 16 * ".")
+    assert tell(session, Draining()) == []
+    effects = transcribe(session, effects, "hello")
+    assert types(effects)[-1] == "conversation.item.input_audio_transcription.completed"
+    assert effects[-1] == Close(1012, "the server is shutting down")
+
+
+def test_half_a_sample_that_nothing_completes_is_reported() -> None:
+    session = a_session()
+    receive(session, InputAudioAppend(audio=b"\0\0\0", event_id="mine"), now=5.0)
+    assert session.deadline == 6.0
+    assert the(says.ErrorEvent, wake(session)).error.event_id == "mine"
+    assert session.deadline == HOUR
+
+
+def test_without_create_response_a_turn_is_only_an_item() -> None:
+    session = a_session(turn_detection=ServerVad(create_response=False))
+    assert types(say(session, "hello"))[-1] == "conversation.item.done"
+    assert session.deadline == HOUR
