@@ -21,6 +21,7 @@ from tests.session.stage import (
     problem,
     receive,
     record,
+    say,
     settings,
     spoke,
     tell,
@@ -58,7 +59,7 @@ from vivavoce.protocol.session import (
     TranscriptionSessionPatch,
 )
 from vivavoce.session.effects import Assess, Close, Forget, Listen, Send, Stop
-from vivavoce.session.facts import Assessed, Draining, Ended, Garbled, Left, Transcribed
+from vivavoce.session.facts import Assessed, Draining, Ended, Garbled, Left, Transcribed, Unheard
 from vivavoce.session.machine import Limits, Session
 
 HOUR = 3600.0
