@@ -1,0 +1,92 @@
+"""A growing text is cut where a voice may pause, and nothing of it is lost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.runtime.clauses import FIRST_SHORTEST, LONGEST, SHORTEST, Clauses
+
+PROSE = st.text(alphabet="aé日。、，！？ .,;:!?…\n\"')3😀", max_size=400)  # noqa: RUF001
+
+
+def cut(*deltas: str) -> list[str]:
+    """All clauses of a text that comes in these pieces."""
+    clauses = Clauses()
+    found = [clause for delta in deltas for clause in clauses.feed(delta)]
+    rest = clauses.flush()
+    return [*found, rest] if rest else found
+
+
+@given(st.lists(PROSE, max_size=8))
+def test_clauses_are_the_text_to_the_letter(deltas: list[str]) -> None:
+    assert "".join(cut(*deltas)) == "".join(deltas)
+
+
+@given(st.lists(PROSE, max_size=8))
+def test_no_clause_is_empty_and_none_is_much_longer_than_a_breath(deltas: list[str]) -> None:
+    for clause in cut(*deltas):
+        assert clause
+        assert len(clause.rstrip()) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("Sure. It is noon.", ["Sure. ", "It is noon."]),
+        ("Is it? Yes! Go.", ["Is it? ", "Yes! ", "Go."]),
+        ('He said "no." Then left.', ['He said "no." ', "Then left."]),
+        ("One\n\nTwo\nThree", ["One\n\n", "Two\n", "Three"]),
+        ("It costs 3.5 dollars. Fine.", ["It costs 3.5 dollars. ", "Fine."]),
+        ("Well... yes. Or no… maybe.", ["Well... ", "yes. ", "Or no… ", "maybe."]),
+        ("Dr. Who met Mr. Bean. Really.", ["Dr. Who met Mr. Bean. ", "Really."]),
+        ("See e.g. Rome. Good.", ["See e.g. Rome. ", "Good."]),
+        ("J. S. Bach wrote it. Listen.", ["J. S. Bach wrote it. ", "Listen."]),
+        ("A star. Not an abbr.", ["A star. ", "Not an abbr."]),
+        ("今日は。元気？はい！", ["今日は。", "元気？", "はい！"]),  # noqa: RUF001  Japanese
+        ("「はい。」と言う。", ["「はい。」", "と言う。"]),
+        ("... Well.", ["... Well."]),  # what says nothing is not spoken alone
+        ("", []),
+    ],
+)
+def test_sentences(text: str, clauses: list[str]) -> None:
+    assert cut(text) == clauses
+
+
+def test_the_first_clause_may_be_short() -> None:
+    first = "a" * (FIRST_SHORTEST - 1) + ", "
+    later = "b" * (SHORTEST - 1) + ", "
+    assert cut(first + "b" * 20 + ", " + later + "end") == [first, "b" * 20 + ", " + later, "end"]
+
+
+def test_a_comma_that_comes_too_soon_ends_nothing() -> None:
+    assert cut("No, not at all, end") == ["No, not at all, ", "end"]
+
+
+def test_a_mark_at_the_end_waits_for_what_follows() -> None:
+    clauses = Clauses()
+    assert clauses.feed("It is 3.") == []
+    assert clauses.feed("5 now.") == []
+    assert clauses.feed(" ") == ["It is 3.5 now. "]
+
+
+def test_words_without_a_mark_are_cut_at_the_last_space() -> None:
+    text = "word " * 100
+    pieces = cut(text)
+    assert [len(piece) for piece in pieces] == [240, 240, 20]
+
+
+def test_a_text_without_spaces_is_cut_all_the_same() -> None:
+    assert [len(piece) for piece in cut("x" * 500)] == [240, 240, 20]
+
+
+def test_a_whole_book_at_once_takes_one_look_at_each_letter() -> None:
+    """Quadratic work would take minutes here: the suite's own timeout would end it."""
+    book = "no end of it " * 300_000
+    assert "".join(cut(book)) == book
+
+
+def test_after_a_flush_nothing_is_left() -> None:
+    clauses = Clauses()
+    clauses.feed("and so")
+    assert clauses.flush() == "and so"
+    assert clauses.flush() == ""
