@@ -211,14 +211,14 @@ def test_a_commit_in_the_middle_of_a_turn_takes_all_that_came() -> None:
 def test_what_was_cleared_is_forgotten_and_never_comes_back() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
-    late = the(Judge, receive(session, append(drawn("#"))))
+    late = the(Judge, receive(session, append(drawn("###"))))
     cleared = receive(session, CLEAR)
     assert types(cleared) == ["input_audio_buffer.cleared"]
     assert the(Forget, cleared).item_id == the(SpeechStarted, began).item_id
     assert session.handle(judged(late), 0.0) == []
     again = hear(session, TURN)
     assert the(SpeechStarted, again).item_id != the(SpeechStarted, began).item_id
-    assert the(SpeechStarted, again).audio_start_ms == 5 * 32
+    assert the(SpeechStarted, again).audio_start_ms == 7 * 32
     assert sound_of(session, the(InputAudioCommitted, again).item_id) == drawn(TURN)
 
 
@@ -254,6 +254,16 @@ def test_half_a_sample_is_reported_at_a_commit() -> None:
     assert error_of(committed).event_id == "event_odd"
     assert sound_of(session, the(InputAudioCommitted, committed).item_id) == drawn("####")
     receive(session, append(drawn("####")))  # what comes next begins with a whole sample
+    item_id = the(InputAudioCommitted, receive(session, COMMIT)).item_id
+    assert sound_of(session, item_id) == drawn("####")
+
+
+def test_half_a_sample_that_is_cleared_is_gone_with_the_rest() -> None:
+    session = a_session(turn_detection=None)
+    receive(session, append(b"\x01\x02\x03", "event_odd"), now=5.0)
+    assert types(receive(session, CLEAR)) == ["input_audio_buffer.cleared"]
+    assert session.handle(Woken(), 6.0) == []
+    receive(session, append(drawn("####")))
     item_id = the(InputAudioCommitted, receive(session, COMMIT)).item_id
     assert sound_of(session, item_id) == drawn("####")
 

@@ -219,7 +219,7 @@ class Listening:
 
     def _feed(self, upto: int) -> None:
         self._hearing.feed(self._item_id, self._buffer.read(self._fed, upto))
-        self._fed = max(self._fed, upto)
+        self._fed = upto
 
     def _commit(self, upto: int, now: float) -> None:
         self._feed(upto)
