@@ -92,7 +92,7 @@ class Gate:
         try:
             response = await self._answer(request, handler)
         except (VoiceError, web.HTTPException) as exc:
-            response = response_of(exc)
+            response = response_of(exc, request)
         except ConnectionError:  # whoever asked has gone
             raise
         except Exception:  # where a request's task ends: a bug is logged and answered

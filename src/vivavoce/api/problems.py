@@ -29,7 +29,7 @@ def json_response(body: object, status: int = 200) -> web.Response:
     )
 
 
-def response_of(exc: Exception) -> web.Response:
+def response_of(exc: Exception, request: web.Request) -> web.Response:
     """The answer to a request that ended in that error. Re-raises what is a bug."""
     match exc:
         case Unauthorized():
@@ -43,7 +43,7 @@ def response_of(exc: Exception) -> web.Response:
         case EngineError():
             return _busy(_problem(503, str(exc), "server_error", code="engine_error"))
         case web.HTTPException():
-            return _of_status(exc)
+            return _of_status(exc, request)
         case _:
             raise exc
 
@@ -62,9 +62,10 @@ _OF_STATUS = {
 }
 
 
-def _of_status(exc: web.HTTPException) -> web.Response:
+def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
     """aiohttp's own refusals, and ours that are raised as such."""
     message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
+    message = message.replace("{path}", request.path).replace("{method}", request.method)
     kind = "server_error" if exc.status >= 500 else "invalid_request_error"
     response = _problem(exc.status, message, kind, code=code)
     for name in ("Retry-After", "Allow", "Upgrade"):
