@@ -1,0 +1,114 @@
+"""The official client: sessions that only write down what is said."""
+
+import pytest
+
+from tests.clients.line import Line, calling
+from tests.clients.loop import awaited
+from tests.clients.sound import silence, tone
+from tests.server import Server, scripted, serving
+from vivavoce.settings import Settings
+
+WORDS = "one two three four"
+INTENT = {"intent": "transcription"}
+
+
+def writer() -> Settings:
+    """Tells a word for each 200 ms of sound, and the last one at the end."""
+    spoken = {"text": WORDS, "partials": True}
+    return scripted(stt={"transcripts": [spoken], "word_ms": 200})
+
+
+async def transcribe(line: Line) -> None:
+    """Speak once, and judge what comes of it."""
+    await line.say(tone(700))
+    first = await line.until("conversation.item.input_audio_transcription.delta")
+    assert "input_audio_buffer.speech_stopped" not in line.kinds
+    await line.say(silence(800))
+    completed = await line.until("conversation.item.input_audio_transcription.completed")
+    assert completed.transcript == WORDS
+    assert completed.item_id == first.item_id
+    assert not any(kind.startswith("response.") for kind in line.kinds)
+
+
+async def ask_for_transcription(line: Line) -> None:
+    session = {
+        "type": "transcription",
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "transcription": {"model": "gpt-4o-mini-transcribe", "language": "en"},
+                "noise_reduction": {"type": "near_field"},
+            }
+        },
+    }
+    await line.to.session.update(session=session)
+    updated = (await line.until("session.updated")).session
+    assert updated.type == "transcription"
+    assert updated.audio.input.transcription.language == "en"
+
+
+@pytest.mark.parametrize("model", [None, "gpt-4o-mini-transcribe"])
+@awaited
+async def test_words_come_while_they_are_spoken(model: str | None) -> None:
+    async with serving(writer()) as server, calling(server, model=model, query=INTENT) as line:
+        assert line.of("session.created")[0]["session"]["type"] == "transcription"
+        await ask_for_transcription(line)
+        await transcribe(line)
+
+
+@awaited
+async def test_a_session_becomes_one_of_transcription() -> None:
+    async with serving(writer()) as server, calling(server) as line:
+        assert line.of("session.created")[0]["session"]["type"] == "realtime"
+        await ask_for_transcription(line)
+        await transcribe(line)
+
+
+@awaited
+async def test_a_commit_by_hand_is_written_down_too() -> None:
+    async with serving(writer()) as server, calling(server, model=None, query=INTENT) as line:
+        await ask_for_transcription(line)
+        session = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+        await line.to.session.update(session=session)
+        await line.say(tone(700))
+        first = await line.until("conversation.item.input_audio_transcription.delta")
+        await line.to.input_audio_buffer.commit()
+        committed = await line.until("input_audio_buffer.committed")
+        done = await line.until("conversation.item.input_audio_transcription.completed")
+        assert first.item_id == committed.item_id == done.item_id
+        assert done.transcript == WORDS
+
+
+@awaited
+async def test_it_has_no_responses() -> None:
+    async with serving(writer()) as server, calling(server, model=None, query=INTENT) as line:
+        await line.to.response.create(event_id="no")
+        assert (await line.until("error")).error.event_id == "no"
+        await ask_for_transcription(line)
+        await transcribe(line)
+
+
+async def failing(server: Server) -> tuple[str, str]:
+    async with calling(server, model=None, query=INTENT) as line:
+        await ask_for_transcription(line)
+        await line.say(tone(320) + silence(800))
+        failed = await line.until("conversation.item.input_audio_transcription.failed")
+        await line.say(tone(320) + silence(800))
+        done = await line.until("conversation.item.input_audio_transcription.completed")
+        return failed.error.code, done.transcript
+
+
+@awaited
+async def test_words_that_fail_are_told_and_the_next_turn_is_written_down() -> None:
+    broken = scripted(stt={"transcripts": [{"error": "[stt] out of order"}, "fine again"]})
+    async with serving(broken) as server:
+        assert await failing(server) == ("stt_failed", "fine again")
+
+
+@awaited
+async def test_words_that_never_come_are_given_up() -> None:
+    stalled = scripted(
+        stt={"transcripts": [{"stall": True}, "fine again"]}, session={"stall_seconds": 0.3}
+    )
+    async with serving(stalled) as server:
+        assert await failing(server) == ("stt_stalled", "fine again")
