@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 from aiohttp import web
 
-from vivavoce.app import application, build
+from vivavoce.app import application, build, gate_of
 from vivavoce.engines.scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.brain import Cascade
 from vivavoce.runtime.hub import Hub
@@ -120,10 +120,14 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[Server]:
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     try:
-        async with build(settings or scripted(), places=()) as built:
+        settings = settings or scripted()
+        async with build(settings, places=()) as built:
             hub = Hub(built.house)
             runner = web.AppRunner(
-                application(hub), access_log=None, handle_signals=False, shutdown_timeout=2.0
+                application(hub, gate_of(settings)),
+                access_log=None,
+                handle_signals=False,
+                shutdown_timeout=2.0,
             )
             await runner.setup()
             try:
