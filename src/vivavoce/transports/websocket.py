@@ -3,105 +3,32 @@
 import asyncio
 import re
 import secrets
-from collections import deque
 from collections.abc import Callable
 
-from aiohttp import ClientConnectionError, WSMsgType, web
+from aiohttp import WSMsgType, web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.server import ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.hub import Hub
 from vivavoce.runtime.opening import Kind, Opening
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Garbled, Left, Received
+from vivavoce.transports.outbox import Outbox
 
 SUBPROTOCOL = "realtime"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 HARD_FRAME_BYTES = 2 * MAX_FRAME_BYTES  # up to here a frame is refused, beyond it the connection
-ROOM_BYTES = 1024 * 1024  # an answer waits while more than this is in the outbox
-MOST_BACKLOG_BYTES = 8 * 1024 * 1024  # a client with more than this in the outbox is cut off
-SLOW_SECONDS = 8.0  # so is one that takes nothing for so long
 HEARTBEAT_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
-MOST_REASON_BYTES = 123  # RFC 6455, 5.5
+BREATH = 16  # frames taken before others may run: many may have come at once
 _EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
 _LOOK_BYTES = 4096
 
 # The settings that a request's key carries, if any. Raises Unauthorized.
 Admit = Callable[[web.Request], SessionPatch | None]
-
-
-class Outbox:
-    """The peer of a session: what is sent goes out in order, as fast as the client reads."""
-
-    def __init__(
-        self, socket: web.WebSocketResponse, dialect: Dialect, hang_up: Callable[[], None]
-    ) -> None:
-        self.dialect = dialect
-        self._socket = socket
-        self._hang_up = hang_up
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0
-        self._more = asyncio.Event()
-        self._taken = asyncio.Event()
-        self._closing: tuple[int, str] | None = None
-
-    def send(self, event: AnyServerEvent) -> None:
-        if self._closing is None:
-            for frame in self.dialect.encode(event):
-                self._frames.append(frame)
-                self._bytes += len(frame)
-            self._more.set()
-            if self._bytes > MOST_BACKLOG_BYTES:
-                self._cut_off()
-
-    async def room(self) -> None:
-        while self._bytes > ROOM_BYTES and self._closing is None:
-            self._taken.clear()
-            await self._taken.wait()
-
-    def close(self, code: int, reason: str) -> None:
-        if self._closing is None:
-            self._closing = (code, reason)
-            self._more.set()
-            self._taken.set()
-
-    async def write(self) -> None:
-        """Write until the session is closed or the connection is gone."""
-        try:
-            while self._frames or self._closing is None:
-                if not self._frames:
-                    self._more.clear()
-                    await self._more.wait()
-                    continue
-                frame = self._frames.popleft()
-                async with asyncio.timeout(SLOW_SECONDS):
-                    await self._socket.send_frame(frame, WSMsgType.TEXT)
-                self._bytes -= len(frame)
-                self._taken.set()
-        except TimeoutError:
-            self._cut_off()
-        except (ClientConnectionError, ConnectionError):
-            self.close(1006, "the connection is gone")
-        await self._say_goodbye()
-
-    async def _say_goodbye(self) -> None:
-        """Close with the reason; who does not even take that is hung up on."""
-        code, reason = self._closing or (1011, "")
-        try:
-            async with asyncio.timeout(2 * CLOSE_SECONDS):
-                await self._socket.close(code=code, message=reason.encode()[:MOST_REASON_BYTES])
-        except (TimeoutError, ConnectionError):
-            self._hang_up()
-
-    def _cut_off(self) -> None:
-        waiting = self._bytes
-        self._frames.clear()
-        self._bytes = 0
-        self.close(1008, f"the client reads too slowly: {waiting} bytes were waiting")
 
 
 class RealtimeDoor:
@@ -118,7 +45,7 @@ class RealtimeDoor:
             decode_text=False,
             heartbeat=HEARTBEAT_SECONDS,
             max_msg_size=HARD_FRAME_BYTES,
-            protocols=(SUBPROTOCOL,),
+            protocols=(SUBPROTOCOL, BETA_SUBPROTOCOL),
             timeout=CLOSE_SECONDS,
         )
         if not socket.can_prepare(request):
@@ -127,53 +54,72 @@ class RealtimeDoor:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
             )
+        wire = request.transport
         await socket.prepare(request)
-        assert request.transport is not None
-        outbox = Outbox(socket, dialect_of(request), request.transport.abort)
+        if wire is None:
+            raise ConnectionResetError("the client has gone")
+        outbox = Outbox(socket, wire, dialect_of(request))
         try:
             runner = self._hub.open(outbox, opening_of(request, self._admit(request)))
         except (Unauthorized, InvalidRequest) as exc:
-            await _turn_away(outbox, exc)
-            return socket
+            _refuse(outbox, exc)
+            await _write(outbox)
         except LimitReached as exc:
-            await socket.close(code=1013, message=str(exc).encode()[:MOST_REASON_BYTES])
-            return socket
-        await self._serve(socket, runner, outbox)
+            outbox.close(1013, str(exc))
+            await _write(outbox)
+        else:
+            await self._serve(socket, runner, outbox)
         return socket
 
     async def _serve(self, socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -> None:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(socket, runner, outbox))
-            writing = tasks.create_task(outbox.write())
+            reading = tasks.create_task(_read(socket, runner, outbox.dialect))
+            writing = tasks.create_task(_write(outbox, runner))
             await self._hub.serve(runner)
             await writing
             reading.cancel()
 
 
-async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -> None:
+async def _read(socket: web.WebSocketResponse, runner: Runner, dialect: Dialect) -> None:
     """Tell the session what the client sends, until it leaves."""
-    dialect = outbox.dialect
-    async for message in socket:
-        if message.type is WSMsgType.ERROR:
-            break
-        try:
-            if len(message.data) > MAX_FRAME_BYTES:
-                raise _too_large(message.data)
-            fact: Received | Garbled = Received(dialect.decode(message.data))
-        except InvalidRequest as problem:
-            fact = Garbled(problem)
-        runner.tell(fact)
-        await runner.room()
+    taken = 0
+    try:
+        async for message in socket:
+            if message.type is WSMsgType.ERROR:
+                break
+            runner.tell(_fact(message.data, dialect))
+            await runner.room()
+            taken += 1
+            if taken % BREATH == 0:
+                await asyncio.sleep(0)
+    except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
+        runner.fail(exc)
     runner.tell(Left())
 
 
-async def _turn_away(outbox: Outbox, why: Exception) -> None:
-    """Refuse as OpenAI does: the upgrade succeeds, then an error, then the close (3000)."""
+async def _write(outbox: Outbox, runner: Runner | None = None) -> None:
+    """Write to the end. Who is cut off has left, however long the goodbye takes."""
+    await outbox.write()
+    if runner:
+        runner.tell(Left())
+    await outbox.say_goodbye()
+
+
+def _fact(frame: bytes, dialect: Dialect) -> Received | Garbled:
+    try:
+        if len(frame) > MAX_FRAME_BYTES:
+            raise _too_large(frame)
+        return Received(dialect.decode(frame))
+    except InvalidRequest as problem:
+        return Garbled(problem)
+
+
+def _refuse(outbox: Outbox, why: Exception) -> None:
+    """Turn away as OpenAI does: the upgrade succeeds, then an error, then the close (3000)."""
     code = why.code if isinstance(why, InvalidRequest) else "invalid_api_key"
     body = ErrorBody(code=code, message=str(why))
     outbox.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
     outbox.close(3000, f"{body.type}.{code}")
-    await outbox.write()
 
 
 def opening_of(request: web.Request, patch: SessionPatch | None) -> Opening:
