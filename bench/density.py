@@ -1,0 +1,234 @@
+"""How many live sessions one core carries.
+
+Everybody sends 40 ms of speech or of a quiet room 25 times a second, Silero judges every window,
+recognition runs, and everybody is sent an answer, 25 pieces of sound a second. The lag of the
+server's loop is known by an echo: a session of its own clears its input buffer and is told so. So
+many are carried when the 99th percentile of the echo is below 20 ms and all sound gets through.
+"""
+
+import asyncio
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+from bench.figures import Figure, percentile
+from bench.microphones import Microphone, speak
+from bench.report import run
+from bench.served import served
+from bench.sound import conversation
+from bench.wire import Line, appends, connect, connect_many, event
+
+FRAME_MS = 40
+LAG_MS = 20.0
+TARGET = 300.0
+LOSS = 0.02  # of the sound that should have come back
+STEP = 20  # sessions: how closely the limit is looked for
+MOST = 2000
+ECHO_SECONDS = 0.02
+WARM_SECONDS = 3.0
+CONFIG = """
+[server]
+max_sessions = 5000
+
+[models.default]
+vad = "silero"
+turn = "scripted"
+stt = "scripted"
+llm = "scripted"
+tts = "scripted"
+
+[engines.llm.scripted]
+answers = ["{answer}"]
+
+[engines.tts.scripted]
+realtime_factor = 1.0
+chunk_ms = 40
+""".replace("{answer}", "This is a sentence of an answer that lasts for a minute. " * 18)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What came of so many sessions. Milliseconds."""
+
+    sessions: int
+    echo_p50: float
+    echo_p99: float
+    deltas: float
+    """Of one session in one second; 25 are wanted."""
+    edges_late_p99: float
+    """From the append that decides that a turn has ended to speech_stopped."""
+    server_cpu: float
+    """Share of its core."""
+    load_cpu: float
+    load_late_p99: float
+    rss_each_kib: float
+
+    @property
+    def carried(self) -> bool:
+        return self.echo_p99 < LAG_MS and self.deltas > 25 * (1 - LOSS)
+
+
+async def measure(quick: bool) -> list[Figure]:
+    frames = appends(await conversation(), FRAME_MS)
+    seconds = 5.0 if quick else 8.0
+    points: list[Point] = []
+
+    async def carried(sessions: int) -> bool:
+        for _ in range(1 if quick else 2):  # a neighbour's stall is no limit of ours
+            points.append(point := await measure_point(sessions, frames, seconds))
+            print(f"  {_told(point)}", file=sys.stderr)
+            if point.carried:
+                return True
+        return False
+
+    most = await _limit(carried, step=4 * STEP if quick else STEP)
+    best = max((p for p in points if p.carried), key=lambda p: p.sessions, default=points[0])
+    tried = {"points": [asdict(point) for point in points]}
+    return [
+        Figure(
+            measure="live cascade sessions on one core, echo p99 < 20 ms",
+            value=most,
+            unit="sessions",
+            target=TARGET,
+            at_least=True,
+            detail=tried,
+        ),
+        Figure(measure="… their echo, p99", value=best.echo_p99, unit="ms"),
+        Figure(
+            measure="… append that ends a turn → told, p99", value=best.edges_late_p99, unit="ms"
+        ),
+        Figure(measure="… CPU of the server", value=100 * best.server_cpu, unit="% of a core"),
+        Figure(measure="… CPU of the load", value=100 * best.load_cpu, unit="% of a core"),
+    ]
+
+
+async def _limit(carried: Callable[[int], Awaitable[bool]], step: int) -> int:
+    """The most that is carried, by bisection, to within `step`; first the target itself."""
+    low, high = 0, int(TARGET)
+    while await carried(high):
+        low, high = high, high + high // 3
+        if high > MOST:
+            return low
+    while high - low > step:
+        middle = (low + high) // 2
+        if await carried(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+async def measure_point(sessions: int, frames: list[bytes], seconds: float) -> Point:
+    async with served(CONFIG) as server:
+        idle = server.rss
+        lines = await connect_many(server.port, sessions)
+        echo = Echo(await connect(server.port))
+        people = [
+            Microphone(line, frames, first=n * 61 % len(frames)) for n, line in enumerate(lines)
+        ]
+        late_edges: list[float] = []
+        for person in people:
+            person.line.heard = _Partner(person, late_edges).heard
+            person.line.write(_undisturbed())
+        talk = asyncio.create_task(speak(people, WARM_SECONDS + seconds, FRAME_MS))
+        await _begin_answers(lines)
+        async with asyncio.timeout(WARM_SECONDS + seconds + 60):
+            late_edges.clear()
+            before, cpu = sum(line.deltas for line in lines), server.cpu_seconds
+            own, began = _own_cpu(), time.perf_counter()
+            echoes = await echo.measure(seconds)
+            took = time.perf_counter() - began
+            deltas = (sum(line.deltas for line in lines) - before) / took / sessions
+            server_cpu = (server.cpu_seconds - cpu) / took
+            load_cpu = (_own_cpu() - own) / took
+            each = (server.rss - idle) / sessions / 1024
+            late = await talk
+        for line in (*lines, echo.line):
+            line.close()
+    return Point(
+        sessions=sessions,
+        echo_p50=percentile(echoes, 50),
+        echo_p99=percentile(echoes, 99),
+        deltas=deltas,
+        edges_late_p99=percentile(late_edges, 99),
+        server_cpu=server_cpu,
+        load_cpu=load_cpu,
+        load_late_p99=percentile(late, 99) * 1000,
+        rss_each_kib=each,
+    )
+
+
+class Echo:
+    """Asks the server for next to nothing and sees how long it takes."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._ask = event("input_audio_buffer.clear")
+
+    async def measure(self, seconds: float) -> list[float]:
+        """Milliseconds of each round trip."""
+        trips: list[float] = []
+        until = time.perf_counter() + seconds
+        while (asked := time.perf_counter()) < until:
+            answer = self.line.coming("input_audio_buffer.cleared")
+            self.line.write(self._ask)
+            _, at = await answer
+            trips.append((at - asked) * 1000)
+            await asyncio.sleep(max(0.0, asked + ECHO_SECONDS - time.perf_counter()))
+        return trips
+
+
+class _Partner:
+    """Keeps an answer coming, and notes how late the ends of turns are told."""
+
+    def __init__(self, person: Microphone, late_edges: list[float]) -> None:
+        self._person = person
+        self._late_edges = late_edges
+        self._ask = event("response.create")
+
+    def heard(self, kind: bytes, payload: bytes, at: float) -> None:
+        if kind == b"input_audio_buffer.speech_stopped":
+            ms = msgspec.json.decode(payload)["audio_end_ms"]
+            self._late_edges.append((at - self._person.heard_at(ms, FRAME_MS)) * 1000)
+        elif kind == b"response.done":
+            self._person.line.write(self._ask)
+
+
+async def _begin_answers(lines: list[Line]) -> None:
+    """One after the other, as long as the warming up lasts, so that they stay out of step."""
+    ask, began = event("response.create"), time.perf_counter()
+    for n, line in enumerate(lines):
+        line.write(ask)
+        due = began + n * (WARM_SECONDS - 0.5) / len(lines)
+        if (wait := due - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+    await asyncio.sleep(0.5)
+
+
+def _undisturbed() -> bytes:
+    """Turns are judged and written down, but the answer goes on meanwhile: sound both ways."""
+    vad = {"type": "server_vad", "create_response": False, "interrupt_response": False}
+    audio = {"input": {"turn_detection": vad}}
+    return event("session.update", session={"type": "realtime", "audio": audio})
+
+
+def _own_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _told(point: Point) -> str:
+    return (
+        f"{point.sessions} sessions: echo p50 {point.echo_p50:.1f} p99 {point.echo_p99:.1f} ms, "
+        f"{point.deltas:.1f} deltas/s each, edges late p99 {point.edges_late_p99:.1f} ms, "
+        f"server {point.server_cpu:.0%}, load {point.load_cpu:.0%} "
+        f"(late p99 {point.load_late_p99:.1f} ms), {point.rss_each_kib:.0f} KiB each"
+    )
+
+
+if __name__ == "__main__":
+    run(measure)

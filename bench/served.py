@@ -1,0 +1,150 @@
+"""A server in a process of its own, on a core of its own, and what it uses."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = (str(Path(sys.executable).with_name("vivavoce")), "serve")
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+_POLL_SECONDS = 0.002
+_KEPT = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+_USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+APART = len(_USABLE) > 1  # whether server and load each have a core
+
+EMBEDDED = """
+[models.default]
+llm = "builtin"
+"""
+
+
+def environment() -> dict[str, str]:
+    """That of a server: no settings, no keys, and bytecode is kept as everywhere."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
+
+
+def take_other_core() -> None:
+    """From now on this process, the load, stays off the core of the server."""
+    if APART:
+        os.sched_setaffinity(0, {_USABLE[-1]})
+
+
+def _take_server_core() -> None:
+    if APART:
+        os.sched_setaffinity(0, {_USABLE[0]})
+
+
+class Served:
+    """A running server. Figures are of its own process; those of its children stand apart."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, start_seconds: float) -> None:
+        self.port = port
+        self.start_seconds = start_seconds
+        """From the start of the process to the first success of GET /ready."""
+        self._pid = process.pid
+
+    @property
+    def rss(self) -> int:
+        """Resident bytes."""
+        return _rss(self._pid)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What the scheduler gave it, all threads, to the nanosecond."""
+        tasks = Path(f"/proc/{self._pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    @property
+    def children(self) -> dict[str, int]:
+        """Resident bytes of each process that it has started, by command."""
+        told = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        return {f"{_command(int(pid))} {pid}": _rss(int(pid)) for pid in told}
+
+
+@asynccontextmanager
+async def served(config: str = EMBEDDED) -> AsyncIterator[Served]:
+    """Start a server with that settings file; stop it at the end."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        port, started = _free_port(), time.perf_counter()
+        process = _launch(Path(folder), config, port)
+        try:
+            await _until_ready(process, port)
+            yield Served(process, port, time.perf_counter() - started)
+        finally:
+            process.terminate()
+            try:
+                await asyncio.to_thread(process.wait, STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _show(Path(folder, "log"))
+
+
+def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
+    file = folder / "bench.toml"
+    file.write_text(config, encoding="utf-8")
+    with Path(folder, "log").open("wb") as log:
+        return subprocess.Popen(
+            (*COMMAND, "--port", str(port), "--config", str(file), "--log-level", "warning"),
+            cwd=folder,
+            env=environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_take_server_core,
+        )
+
+
+async def _until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while not await _is_ready(port):
+            if process.poll() is not None:
+                raise RuntimeError("the server did not start")
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    try:
+        writer.write(b"GET /ready HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    finally:
+        writer.close()
+
+
+def _show(log: Path) -> None:
+    """What the server said that it should not have had to say."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    complaints = [line for line in lines if "WARNING" in line or "Error" in line or "ERROR" in line]
+    for line in complaints[:5]:
+        print(f"  server: {line}", file=sys.stderr)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _rss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _command(pid: int) -> str:
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    modules = [word for word in words if word.startswith("vivavoce") or "import" in word]
+    return (modules or words)[0].rsplit("/", 1)[-1][:60]

@@ -1,0 +1,154 @@
+"""A WebSocket client that costs next to nothing: frames made ahead, events told by their type."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+_MASK = 0x5A  # four times: a mask that bytes.translate can put on
+_MASKED = bytes(byte ^ _MASK for byte in range(256))
+_TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
+_TYPE = len(b'{"type":"')
+OPEN_SECONDS = 20.0
+
+Heard = Callable[[bytes, bytes, float], None]
+"""Type of an event, the event as JSON, and when it came (time.perf_counter)."""
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """A whole frame as a client sends it (RFC 6455, 5.2): final, masked."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + bytes((_MASK,)) * 4 + payload.translate(_MASKED)
+
+
+def event(type_: str, **fields: Any) -> bytes:
+    """A client event as a frame."""
+    return _frame(_TEXT, msgspec.json.encode({"type": type_, **fields}))
+
+
+def appends(pcm: bytes, ms: int) -> list[bytes]:
+    """Sound at 24 kHz as frames of input_audio_buffer.append; what is left over is not sent."""
+    size = 48 * ms
+    pieces = (pcm[at : at + size] for at in range(0, len(pcm) - size + 1, size))
+    return [event("input_audio_buffer.append", audio=base64.b64encode(p).decode()) for p in pieces]
+
+
+class Line(asyncio.Protocol):
+    """One connection to the server. `heard` is called for every event."""
+
+    def __init__(self, heard: Heard | None = None) -> None:
+        self.heard = heard
+        self.deltas = 0
+        """Pieces of sound that came."""
+        self._rest = b""
+        self._open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited: dict[bytes, asyncio.Future[tuple[bytes, float]]] = {}
+        self._created = self.coming("session.created")
+        self._transport: asyncio.Transport | None = None
+        self.write: Callable[[bytes], None]
+        """Send a frame."""
+
+    def coming(self, type_: str) -> asyncio.Future[tuple[bytes, float]]:
+        """The next event of that type, and when it came."""
+        future = asyncio.get_running_loop().create_future()
+        self._awaited[type_.encode()] = future
+        return future
+
+    async def opened(self) -> None:
+        """Wait for the upgrade and the first event."""
+        async with asyncio.timeout(OPEN_SECONDS):
+            await self._open
+            await self._created
+
+    def close(self) -> None:
+        if self._transport:
+            self.write(_frame(_CLOSE, b"\x03\xe8"))
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.write = self._transport.write
+        self.write(
+            b"GET /v1/realtime?model=default HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        lost = ConnectionError("the server hung up")
+        waited: list[asyncio.Future[Any]] = [self._open, *self._awaited.values()]
+        for future in waited:
+            if not future.done():
+                future.set_exception(lost)
+                future.exception()  # whoever waits gets it; nobody has to
+
+    def data_received(self, data: bytes) -> None:
+        at = time.perf_counter()
+        if self._rest:
+            data = self._rest + data
+        start = 0 if self._open.done() else self._upgrade(data)
+        size = len(data)
+        while size - start >= 2:
+            length, head = data[start + 1], start + 2
+            if length >= 126:
+                head += 2 if length == 126 else 8
+                if head > size:
+                    break
+                length = int.from_bytes(data[start + 2 : head], "big")
+            if head + length > size:
+                break
+            self._take(data[start] & 15, data[head : head + length], at)
+            start = head + length
+        self._rest = data[start:]
+
+    def _upgrade(self, data: bytes) -> int:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return 0
+        if not data.startswith(b"HTTP/1.1 101"):
+            status = data.split(b"\r\n", 1)[0].decode()
+            self._open.set_exception(ConnectionError(f"no WebSocket: {status}"))
+            return len(data)
+        self._open.set_result(None)
+        return end + 4
+
+    def _take(self, opcode: int, payload: bytes, at: float) -> None:
+        if opcode == _PING:
+            self.write(_frame(_PONG, payload))
+            return
+        if opcode != _TEXT:
+            return
+        kind = payload[_TYPE : payload.index(b'"', _TYPE)]
+        if kind == b"response.output_audio.delta":
+            self.deltas += 1
+        if self.heard:
+            self.heard(kind, payload, at)
+        if self._awaited and (future := self._awaited.pop(kind, None)) and not future.done():
+            future.set_result((payload, at))
+
+
+async def connect(port: int, heard: Heard | None = None) -> Line:
+    """A session that has been greeted."""
+    _, line = await asyncio.get_running_loop().create_connection(
+        lambda: Line(heard), "127.0.0.1", port
+    )
+    await line.opened()
+    return line
+
+
+async def connect_many(port: int, count: int, *, at_once: int = 20) -> list[Line]:
+    """So many sessions, a few at a time."""
+    lines: list[Line] = []
+    while len(lines) < count:
+        some = min(at_once, count - len(lines))
+        lines += await asyncio.gather(*(connect(port) for _ in range(some)))
+    return lines
