@@ -1,13 +1,16 @@
 """What the documentation promises is there, and what is there is documented."""
 
+import asyncio
 import importlib
 import inspect
 import re
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from tests.server import serving_beside
 from vivavoce import settings
 from vivavoce.cli import cli
 from vivavoce.engines import registry
@@ -44,7 +47,7 @@ def test_every_environment_variable_is_documented() -> None:
 @pytest.mark.parametrize("entry", ENGINES, ids=lambda entry: str(entry.name))
 def test_every_engine_and_each_of_its_options_is_documented(entry) -> None:  # type: ignore[no-untyped-def]
     text = page("docs/engines.md")
-    kind, _, name = entry.name.partition(":")
+    name = entry.name.partition(":")[2]
     if name == "scripted":
         row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` |"))
     else:
@@ -68,11 +71,38 @@ def test_every_command_and_option_is_documented() -> None:
         assert missing == []
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md"], ids=str)
+@pytest.mark.parametrize(
+    "path", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda path: path.name
+)
 def test_every_link_leads_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert dead == []
+
+
+def test_the_program_of_the_readme_is_answered() -> None:
+    code = re.search(r"```python\n(.*?)```", page("README.md"), re.DOTALL)
+    assert code
+
+    async def main() -> str:
+        async with serving_beside() as port:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                code[1].replace("localhost:8080", f"127.0.0.1:{port}"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(30):
+                written, _ = await process.communicate()
+            return written.decode()
+
+    assert "84" in asyncio.run(main())
+
+
+def test_every_make_target_that_is_named_is_one() -> None:
+    targets = set(re.findall(r"^([a-z]+):", page("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", page("README.md"), re.MULTILINE))
+    assert {"serve", "test", "demo", "bench"} <= named <= targets
 
 
 def test_the_engine_of_the_tutorial_is_one() -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
+from vivavoce.secret import Secret
 from vivavoce.settings import LogLevel, Settings, load
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ cli = App(name="vivavoce", help="A self-hosted real-time voice server.")
 out = Console()
 err = Console(stderr=True)
 
+DEFAULT_URL = "ws://localhost:8080/v1/realtime"
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"])]
 
 
@@ -80,6 +82,103 @@ def serve(
         _run(app.serve(settings, _announce))
     except SettingsError as exc:
         _give_up(exc)
+
+
+@cli.command
+def talk(  # noqa: PLR0913  one parameter an option
+    *,
+    url: str = DEFAULT_URL,
+    model: str = "",
+    voice: str = "",
+    instructions: str = "",
+    file: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
+    text: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    mic: Annotated[bool, Parameter(negative="")] = False,
+    save: Path | None = None,
+    events: Path | None = None,
+    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = "",
+    timeline: bool = True,
+    color: bool = True,
+) -> None:
+    """Talk to a Realtime server: ours, or another.
+
+    Without a file, a text or the microphone the standard input is read.
+
+    Parameters
+    ----------
+    url
+        ws(s):// or http(s)://, with or without /v1/realtime and ?model=.
+    model
+        The model to ask for.
+    voice
+        The voice to ask for.
+    instructions
+        What the model is told.
+    file
+        A sound file that is spoken to the server in real time. Several are several turns.
+    text
+        A typed turn. Several are several turns.
+    mic
+        Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`.
+    save
+        A WAV file for all that the assistant says.
+    events
+        A JSON Lines file for every event.
+    api_key
+        The key, if the server wants one; else that in OPENAI_API_KEY.
+    timeline
+        Show every event as it comes.
+    color
+        Show colours.
+    """
+    from vivavoce import talk as terminal
+
+    options = terminal.TalkOptions(
+        url=url,
+        model=model,
+        voice=voice,
+        instructions=instructions,
+        files=file,
+        texts=text,
+        mic=mic,
+        save=save,
+        events=events,
+        api_key=Secret(api_key),
+        timeline=timeline,
+    )
+    sys.exit(terminal.talk(options, out if color else Console(no_color=True)))
+
+
+@cli.command
+def demo(
+    *,
+    config: ConfigFile = None,
+    save: Path = Path("demo-reply.wav"),
+    question: str = "hello",
+    keep: Annotated[bool, Parameter(negative="")] = False,
+    timeline: bool = True,
+) -> None:
+    """Start a server, ask it a spoken question, and show every step.
+
+    Parameters
+    ----------
+    config
+        The settings file of the server; ./vivavoce.toml if there is one.
+    save
+        The WAV file for the answer.
+    question
+        What is asked, by the embedded voice.
+    keep
+        Leave the server running afterwards, until Ctrl-C.
+    timeline
+        Show every event as it comes.
+    """
+    from vivavoce import talk as terminal
+
+    options = terminal.DemoOptions(
+        save=save, keep=keep, config=config, question=question, timeline=timeline
+    )
+    sys.exit(terminal.demo(options, out))
 
 
 @cli.command(name="config")
