@@ -96,7 +96,7 @@ def test_the_program_of_the_readme_is_answered() -> None:
                 written, _ = await process.communicate()
             return written.decode()
 
-    assert "84" in asyncio.run(main())
+    assert asyncio.run(main()) == "Twelve times seven is eighty-four."
 
 
 def test_every_make_target_that_is_named_is_one() -> None:
