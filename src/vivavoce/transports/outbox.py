@@ -131,20 +131,27 @@ class Outbox:
             await asyncio.sleep(0)
 
     def _keep_watch(self) -> None:
-        """Look, a while from now, whether the client has taken anything."""
+        """Look, every now and then, whether the client takes anything, as long as it should."""
         if self._watch is None:
-            loop = asyncio.get_running_loop()
-            seen = self._sent, self._wire.get_write_buffer_size()
-            self._watch = loop.call_later(SLOW_SECONDS, self._look, *seen)
+            now = asyncio.get_running_loop().time()
+            self._look_later(self._sent, self._wire.get_write_buffer_size(), now)
 
-    def _look(self, sent: int, left: int) -> None:
+    def _look_later(self, sent: int, left: int, since: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(SLOW_SECONDS / 4, self._look, sent, left, since)
+
+    def _look(self, sent: int, left: int, since: float) -> None:
+        """It has taken something if a frame is through, or less of it is left on the wire."""
         self._watch = None
         if not self._frames and self._closing is None:
             return
-        if self._sent == sent and self._wire.get_write_buffer_size() >= left:
+        now, left_now = asyncio.get_running_loop().time(), self._wire.get_write_buffer_size()
+        if self._sent != sent or left_now < left:
+            since = now
+        elif now - since >= SLOW_SECONDS:
             self._cut_off()
-        else:
-            self._keep_watch()
+            return
+        self._look_later(self._sent, left_now, since)
 
     def _cut_off(self) -> None:
         waiting = self._bytes
