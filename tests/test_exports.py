@@ -2,13 +2,14 @@
 
 import importlib
 import pkgutil
+from importlib.metadata import version
 from types import ModuleType
 
 import pytest
 
 import vivavoce
 
-PUBLIC: set[str] = set()
+PUBLIC = {"__version__"}
 """What the documentation promises of the package itself."""
 
 
@@ -32,3 +33,7 @@ def test_what_a_package_lists_is_there_and_once(name: str) -> None:
     names = listed(module)
     assert [each for each in names if not hasattr(module, each)] == []
     assert len(names) == len(set(names))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert vivavoce.__version__ == version("vivavoce")

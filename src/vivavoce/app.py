@@ -11,12 +11,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from vivavoce import __version__
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
@@ -140,7 +140,7 @@ def application(hub: Hub, gate: Gate | None = None) -> web.Application:
     app = web.Application(middlewares=[gate.middleware])
     client_secrets = ClientSecrets(gate, hub.begin)
     client_secrets.add_to(app)
-    health = Health(hub, version("vivavoce"))
+    health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
     app.router.add_get("/v1/realtime", RealtimeDoor(hub, client_secrets.carried).connect)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.brain import Brains
@@ -64,8 +66,10 @@ class Hub:
             raise LimitReached(f"the server {why}")
         now = asyncio.get_running_loop().time()
         salt = secrets.token_hex(6)
+        begun = self.begin(opening, salt)
+        _log_opened(begun, opening.model)
         session = Session(
-            self.begin(opening, salt),
+            begun,
             self._house.offer,
             self._house.limits,
             salt=salt,
@@ -108,3 +112,15 @@ class Hub:
         expires_at = int(self._wall_clock() + house.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
         return begin(opening, house.template, house.offer, salt=salt, expires_at=expires_at)
+
+
+def _log_opened(session: SessionObject, asked: str) -> None:
+    """Names that there are not are served by the defaults; an operator wants to know."""
+    if not isinstance(session, RealtimeSession) or session.served_by is UNSET:
+        log.info("%s opened, for transcription", session.id)
+    elif asked in ("", session.served_by.model):
+        log.info("%s opened, model %s", session.id, session.served_by.model)
+    else:
+        log.info(
+            "%s opened, model %s in place of %.100r", session.id, session.served_by.model, asked
+        )
