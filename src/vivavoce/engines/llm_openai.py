@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any, Literal, Self
 
 import aiohttp
@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from vivavoce.engines import chat_messages, chat_stream, model_list
 from vivavoce.engines.base import ChatEvent, ChatRequest
+from vivavoce.engines.chat_forward import PATIENCE_SECONDS, Forwarded, Patience, refuses_us
 from vivavoce.engines.chat_stream import ChatStream, Chunk
 from vivavoce.engines.llm_endpoint import Endpoint, address
 from vivavoce.engines.sse import EventReader
@@ -115,6 +116,45 @@ class OpenAILLM:
                 yield event
         finally:
             if whole:
+                await _settle(response)
+            else:
+                response.close()
+
+    async def model(self) -> str:
+        """The model that is set, or the first that the server lists. Raises EngineError."""
+        try:
+            async with asyncio.timeout(self._settings.first_token_seconds):
+                return await self._model_name()
+        except aiohttp.ClientError as exc:
+            raise self._endpoint.unreachable(exc) from exc
+        except TimeoutError as exc:
+            raise self._endpoint.late(self._settings.first_token_seconds) from exc
+
+    @asynccontextmanager
+    async def forward(self, body: bytes, *, spoken: bool = False) -> AsyncGenerator[Forwarded]:
+        """Hand on a request for a chat completion as it stands; only key and headers are ours.
+
+        `spoken`: someone waits to hear the answer, so it must come as soon as a turn's must.
+        Raises EngineError: nothing answers, or we are not let in. Every other refusal is an
+        answer. Leaving it before the answer's end closes the connection at once.
+        """
+        wait = Patience(self._settings.first_token_seconds, self._settings.gap_seconds)
+        if not spoken:
+            wait = Patience(PATIENCE_SECONDS, PATIENCE_SECONDS)
+        try:
+            async with asyncio.timeout(wait.first):
+                response = await self._post(body)
+        except aiohttp.ClientError as exc:
+            raise self._endpoint.unreachable(exc) from exc
+        except TimeoutError as exc:
+            raise self._endpoint.late(wait.first) from exc
+        answer = Forwarded(response, self._endpoint, wait)
+        try:
+            if refuses_us(response.status):
+                raise await self._refusal(response, "forwarded")
+            yield answer
+        finally:
+            if answer.read_to_end:
                 await _settle(response)
             else:
                 response.close()
