@@ -58,9 +58,17 @@ class Served:
 
     @property
     def cpu_seconds(self) -> float:
-        """What the scheduler gave it, all threads, to the nanosecond."""
+        """What the scheduler gave it, all threads."""
+        return self._scheduled(0)
+
+    @property
+    def kept_waiting_seconds(self) -> float:
+        """How long it could have run and did not: others were on its core."""
+        return self._scheduled(1)
+
+    def _scheduled(self, field: int) -> float:
         tasks = Path(f"/proc/{self._pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        return sum(int((task / "schedstat").read_text().split()[field]) for task in tasks) / 1e9
 
     @property
     def children(self) -> dict[str, int]:
