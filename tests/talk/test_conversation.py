@@ -1,0 +1,241 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, fields
+from io import BytesIO
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.talk.stage import (
+    CREATED,
+    GREETING,
+    ITEM,
+    OPENING,
+    RESPONSE,
+    STARTED,
+    STOPPED,
+    UPDATED,
+    Script,
+    ScriptedWire,
+    done,
+    error,
+    heard,
+    screen,
+    silence,
+    sound,
+    tone,
+    word,
+)
+from tests.virtual_time import run
+from vivavoce.talk.connection import Lost
+from vivavoce.talk.conversation import Conversation, opened
+from vivavoce.talk.options import TalkOptions, Waits
+from vivavoce.talk.turn import Marks, Turn
+
+APPEND = "input_audio_buffer.append"
+QUESTION = tone(600) + silence(100)
+"""Speech ends at 0.6 s; 18 pieces, of which the last is filled up."""
+
+
+@dataclass
+class Result:
+    """What a conversation came to, and when."""
+
+    turn: Turn
+    ended: float
+    sent: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    record: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, kind: str) -> int:
+        return sum(event["type"] == kind for _, event in self.sent)
+
+
+def converse(
+    script: Script, ask: Callable[[Conversation], Awaitable[Turn]], waits: Waits | None = None
+) -> Result:
+    async def main() -> Result:
+        wire, record = ScriptedWire(script), BytesIO()
+        page, _ = screen(timeline=True)
+        async with opened(wire, page, waits or Waits(), record) as conversation:
+            turn = await ask(conversation)
+            ended = asyncio.get_running_loop().time()
+        lines = [msgspec.json.decode(line) for line in record.getvalue().splitlines()]
+        return Result(turn, ended, wire.sent, lines)
+
+    return run(main())
+
+
+def aloud(conversation: Conversation) -> Awaitable[Turn]:
+    return conversation.ask_aloud(QUESTION)
+
+
+def typed(conversation: Conversation) -> Awaitable[Turn]:
+    return conversation.ask("hello")
+
+
+ANSWERED: Script = {
+    (APPEND, 3): [(0.0, STARTED)],
+    (APPEND, 25): [
+        (0.0, STOPPED),
+        (0.25, heard("hello")),
+        (0.5, RESPONSE),
+        (0.5, ITEM),
+        (0.75, word("Yes.")),
+        (1.0, sound(tone(20))),
+        (1.25, done()),
+    ],
+}
+
+
+def test_a_spoken_turn_is_timed_from_the_end_of_its_speech() -> None:
+    result = converse(ANSWERED, aloud)
+    assert result.turn.answered
+    marks = [getattr(result.turn.marks, mark.name) for mark in fields(Marks)]
+    assert marks == pytest.approx([0.6, 1.0, 1.25, 1.5, 2.0, 2.25])
+    assert bytes(result.turn.audio) == tone(20)
+
+
+def test_sound_is_sent_in_real_time_and_silence_until_the_turn_is_over() -> None:
+    result = converse(ANSWERED, aloud)
+    times = [at for at, event in result.sent if event["type"] == APPEND]
+    assert times == [pytest.approx(0.04 * n) for n in range(1, 57)]
+    pcm = b"".join(
+        msgspec.convert(event["audio"], bytes) for _, event in result.sent if "audio" in event
+    )
+    assert pcm == QUESTION + bytes(len(pcm) - len(QUESTION))
+
+
+def test_a_typed_turn_is_an_item_and_a_request() -> None:
+    script: Script = {("response.create", 1): [(0.5, RESPONSE), (0.75, word("Hi.")), (1.0, done())]}
+    result = converse(script, typed)
+    assert [event for _, event in result.sent] == [
+        {
+            "type": "conversation.item.create",
+            "item": {
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "hello"}],
+            },
+        },
+        {"type": "response.create"},
+    ]
+    assert (result.turn.answers, result.ended) == (["Hi."], 1.0)
+
+
+def test_a_late_transcript_is_waited_for_but_not_for_ever() -> None:
+    answer: Script = {(APPEND, 25): [(0.0, STOPPED), (0.1, word("Yes.")), (0.5, done())]}
+    result = converse(answer, aloud, Waits(transcript=2.0))
+    assert result.turn.answered
+    assert result.ended == pytest.approx(3.5)
+    result = converse({**answer, (APPEND, 40): [(0.0, heard("hello"))]}, aloud)
+    assert result.turn.heard == ["hello"]
+    assert result.ended == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(
+    ("script", "problem", "ended"),
+    [
+        (
+            {},
+            "the server did not notice any speech in 15 s of silence after the question",
+            15.72,
+        ),
+        (
+            {(APPEND, 3): [(0.0, STARTED)]},
+            "the server did not notice the end of the speech in 15 s of silence after the question",
+            15.72,
+        ),
+        (
+            {(APPEND, 25): [(0.0, STOPPED), (0.5, RESPONSE)]},
+            "nothing came from the server for 30 s",
+            31.5,
+        ),
+        (
+            {
+                (APPEND, 25): [(0.0, STOPPED), (0.5, RESPONSE)],
+                **{(APPEND, n): [(0.0, word("and "))] for n in range(26, 10_000, 25)},
+            },
+            "the answer was not done after 180 s",
+            180.72,
+        ),
+        (
+            {(APPEND, 30): [(0.0, Lost("the server closed the connection (1011): oops"))]},
+            "the server closed the connection (1011): oops",
+            1.2,
+        ),
+        ({(APPEND, 30): [(0.0, error("no such voice"))]}, "no such voice", 1.2),
+    ],
+)
+def test_a_wait_for_an_answer_ends_with_the_reason(
+    script: Script, problem: str, ended: float
+) -> None:
+    result = converse(script, aloud)
+    assert (result.turn.answered, result.turn.problems) == (False, [problem])
+    assert result.ended == pytest.approx(ended)
+
+
+def test_a_silent_server_does_not_keep_a_typed_turn() -> None:
+    result = converse({}, typed, Waits(quiet=7.0))
+    assert result.turn.problems == ["nothing came from the server for 7 s"]
+    assert result.ended == pytest.approx(7.0)
+
+
+def test_events_are_recorded_as_they_crossed_the_wire() -> None:
+    script: Script = {("response.create", 1): [(0.5, word("Hi.")), (0.5, done())]}
+    result = converse(script, typed)
+    assert result.record == [
+        {"at": 0.0, "sent": True, "event": result.sent[0][1]},
+        {"at": 0.0, "sent": True, "event": result.sent[1][1]},
+        {"at": 0.5, "sent": False, "event": word("Hi.")},
+        {"at": 0.5, "sent": False, "event": done()},
+    ]
+
+
+def set_up(script: Script, *, spoken: bool = True) -> tuple[str | None, list[str], float]:
+    async def main() -> tuple[str | None, list[str], float]:
+        wire = ScriptedWire(script)
+        page, _ = screen()
+        async with opened(wire, page, Waits()) as conversation:
+            problem = await conversation.set_up(TalkOptions(), spoken=spoken)
+            return problem, wire.types, asyncio.get_running_loop().time()
+
+    return run(main())
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (OPENING, (None, ["session.update"], 0.0)),
+        ({}, ("the server did not answer for 30 s", [], 30.0)),
+        ({GREETING: [(1.0, error("no key"))]}, ("no key", [], 1.0)),
+        ({GREETING: [(1.0, Lost("closed"))]}, ("closed", [], 1.0)),
+        (
+            {GREETING: [(0.0, CREATED)]},
+            ("the server did not answer for 30 s", ["session.update"], 30.0),
+        ),
+        (
+            {GREETING: [(0.0, CREATED)], ("session.update", 1): [(2.0, error("no"))]},
+            ("no", ["session.update"], 2.0),
+        ),
+    ],
+)
+def test_the_session_is_set_up_or_the_reason_said(
+    script: Script, expected: tuple[str | None, list[str], float]
+) -> None:
+    assert set_up(script) == expected
+
+
+def test_a_conversation_in_text_needs_no_setting_up() -> None:
+    assert set_up({GREETING: [(0.0, UPDATED | CREATED)]}, spoken=False) == (None, [], 0.0)
+
+
+def test_what_is_awaited_ends_with_the_connection() -> None:
+    async def main() -> tuple[str | None, str | None]:
+        wire = ScriptedWire({GREETING: [(5.0, Lost("closed"))]})
+        page, _ = screen()
+        async with opened(wire, page, Waits()) as conversation:
+            typed = await conversation.unless_lost(asyncio.sleep(1.0, "hello"))
+            return typed, await conversation.unless_lost(asyncio.sleep(9.0, "late"))
+
+    assert run(main()) == ("hello", None)
