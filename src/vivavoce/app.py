@@ -20,10 +20,12 @@ from vivavoce import __version__
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import Resampler
 from vivavoce.choices import choose_llm, choose_vad
 from vivavoce.engines import local_llms, registry
 from vivavoce.engines.base import TTS
-from vivavoce.errors import SettingsError
+from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.protocol.session import Audio, AudioOutput, RealtimeSession
@@ -59,9 +61,24 @@ class Engines:
         if (kind, name) not in self._made:
             named = self.settings.engines.get(kind, {})  # type: ignore[call-overload]
             options = dict(named.get(name, {}))
-            engine = registry.create(kind, options.pop("engine", name), options | extra)
-            self._made[kind, name] = await self.stack.enter_async_context(engine)
+            real = options.pop("engine", name)
+            engine = registry.create(kind, real, options | extra, table=name)
+            try:
+                self._made[kind, name] = await self.stack.enter_async_context(engine)
+            except EngineError as exc:
+                raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
+
+    def check_tables(self) -> None:
+        """Raise SettingsError for options of an engine that is not installed: a misspelt name."""
+        for kind, named in self.settings.engines.items():
+            installed = registry.names(kind)
+            for name, options in named.items():
+                if options.get("engine", name) not in installed:
+                    raise SettingsError(
+                        f"[engines.{kind}.{name}] no {kind} engine "
+                        f"{options.get('engine', name)!r}; installed: {', '.join(installed)}"
+                    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ async def build(
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:
         engines = Engines(settings, stack, places)
+        engines.check_tables()
         cascades: dict[str, Cascade] = {}
         names: dict[str, ModelSettings] = {}
         ears: dict[str, Ears] = {}
@@ -91,11 +109,28 @@ async def build(
                 try:
                     real[kind], made[kind] = await engines.get(kind, getattr(wanted, kind))
                 except SettingsError as exc:
+                    if str(exc).startswith("["):  # it names its place already
+                        raise
                     raise SettingsError(f"[models.{model}] {exc}") from exc
             names[model] = ModelSettings(**real)
-            vad = ears.setdefault(real["vad"], Ears(made.pop("vad")))
-            cascades[model] = Cascade(ears=vad, **made)
+            cascades[model] = _cascade(ears, real, made)
         yield Built(_house(settings, cascades), names, engines.notes)
+
+
+def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any]) -> Cascade:
+    """Engines that can hear each other; their filters are made now and not in the first call."""
+    kind = "vad"
+    try:
+        if names["vad"] not in ears:
+            ears[names["vad"]] = Ears(made["vad"])
+        ears[names["vad"]].resampler()
+        kind = "stt"
+        Resampler(RATE, made["stt"].sample_rate)
+        kind = "tts"
+        Resampler(made["tts"].sample_rate, RATE)
+    except (ValueError, AudioError) as exc:
+        raise SettingsError(f"[engines.{kind}.{names[kind]}] {exc}") from exc
+    return Cascade(ears[names["vad"]], *(made[kind] for kind in ("turn", "stt", "llm", "tts")))
 
 
 def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
@@ -156,7 +191,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         raise SettingsError("[server] tls_certificate and tls_key go together: one is missing")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(server.tls_certificate, server.tls_key)
+        # without a password OpenSSL would ask for one at the terminal, and wait
+        context.load_cert_chain(server.tls_certificate, server.tls_key, password="")
     except (OSError, ssl.SSLError) as exc:
         raise SettingsError(
             f"[server] tls_certificate {server.tls_certificate} and tls_key {server.tls_key} "

@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
@@ -227,11 +228,12 @@ def _announce(built: "Built", address: str) -> None:
     out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
     for model, engines in built.names.items():
         default = " (default)" if model == built.house.brains.default else ""
-        out.print(f"  model [bold]{model}[/bold]{default}", highlight=False)
+        out.print(f"  model [bold]{escape(model)}[/bold]{default}", highlight=False)
         for kind in engines.__struct_fields__:
             name = getattr(engines, kind)
             note = built.notes.get(f"{kind}:{name}", "")
-            out.print(f"    {kind:<5}{name}{f': {note}' if note else ''}", highlight=False)
+            said = escape(f"{name}: {note}" if note else name)
+            out.print(f"    {kind:<5}{said}", highlight=False, soft_wrap=True)
     out.file.flush()
 
 
@@ -246,7 +248,8 @@ def _run(main: Any) -> None:
 
 
 def _give_up(exc: Exception) -> NoReturn:
-    err.print(f"[bold red]vivavoce:[/bold red] {exc}", highlight=False, markup=True, soft_wrap=True)
+    said = escape(str(exc))  # it names tables, [server], which are no markup
+    err.print(f"[bold red]vivavoce:[/bold red] {said}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -3,20 +3,24 @@
 The only place that knows their names. Everything below is handed values.
 """
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 import msgspec
 from msgspec import Meta
 
+from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.machine import Limits
 
 FILE = "vivavoce.toml"
-SECRETS = ("api_key",)
+# options of engines that nobody should see
+_SECRET = re.compile(r"(?i)(?:^|_)(?:key|token|password|secret|authorization)$|^headers$")
+_ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 KINDS = ("vad", "turn", "stt", "llm", "tts")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
@@ -104,11 +108,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.default_model not in self.models:
             raise ValueError(
                 f"default_model {self.default_model!r} is none of the models: "
-                f"{', '.join(self.models)}"
+                f"{', '.join(self.models)}; say which one it is"
             )
         for named in self.engines.values():
             for options in named.values():
-                options.update({k: Secret(v) for k, v in options.items() if k in SECRETS})
+                options.update({name: _hidden(name, value) for name, value in options.items()})
+
+
+def _hidden(name: str, value: Any) -> Any:
+    """An option, wrapped where it is a secret."""
+    if isinstance(value, str) and (_SECRET.search(name) or _ADDRESS_WITH_SECRET.search(value)):
+        return Secret(value)
+    if isinstance(value, dict):
+        inside = name if _SECRET.search(name) else ""
+        return {key: _hidden(inside or key, each) for key, each in value.items()}
+    return value
 
 
 def load(
@@ -119,24 +133,17 @@ def load(
     path: a file that must exist; None: ./vivavoce.toml if there is one. flags: values by
     "section.key", None where a flag was not given. Raises SettingsError.
     """
-    sources = []
     tree: dict[str, Any] = {}
     if path is None and Path(FILE).is_file():
         path = Path(FILE)
     if path is not None:
         tree = _read(path)
-        sources.append(str(path))
-    for name, place, value in _from_environment(environment):
+    given = [*_from_environment(environment), *_from_flags(flags)]
+    for _, place, value in given:
         _put(tree, place, value)
-        sources.append(name)
-    for key, value in flags.items():
-        if value is not None:
-            _put(tree, tuple(key.split(".")), value)
-            sources.append(f"--{key.split('.')[-1].replace('_', '-')}")
-    try:
-        return msgspec.convert(tree, Settings, strict=False), sources
-    except msgspec.ValidationError as exc:
-        raise SettingsError(_place(str(exc), path)) from exc
+    _check(tree, {place: name for name, place, _ in given}, str(path or "settings"))
+    sources = [str(path)] if path else []
+    return msgspec.convert(tree, Settings), sources + [name for name, _, _ in given]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -155,34 +162,79 @@ _CHAT = {
 }
 
 
-def _from_environment(
-    environment: Mapping[str, str],
-) -> list[tuple[str, tuple[str, ...], str]]:
-    """(variable, place, value) for each variable that sets something."""
-    found: list[tuple[str, tuple[str, ...], str]] = []
-    if key := environment.get("OPENAI_API_KEY"):
-        found.append(("OPENAI_API_KEY", ("engines", "llm", "openai", "api_key"), key))
-    for name, option in _CHAT.items():
-        if value := environment.get(name):
-            found.append((name, ("engines", "llm", "openai", option), value))
-    for section, kind in (("server", ServerSettings), ("session", SessionSettings)):
-        for field in kind.__struct_fields__:
-            name = f"VIVAVOCE_{section}_{field}".upper()
+Place: TypeAlias = tuple[str, ...]
+_SECTIONS: dict[str, type[msgspec.Struct]] = {"server": ServerSettings, "session": SessionSettings}
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Place, Any]]:
+    """(variable, place, value) for each variable that sets something. Raises SettingsError."""
+    names = {"OPENAI_API_KEY": "api_key", **_CHAT}
+    for name, option in names.items():
+        if text := environment.get(name):
+            yield name, ("engines", "llm", "openai", option), text
+    for section, kind in _SECTIONS.items():
+        for field in msgspec.structs.fields(kind):
+            name = f"VIVAVOCE_{section}_{field.name}".upper()
             if (given := environment.get(name)) is not None:
-                found.append((name, (section, field), given))
-    return found
+                yield name, (section, field.name), _typed(name, given, field.type)
 
 
-def _put(tree: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+def _typed(name: str, text: str, kind: Any) -> Any:
+    """A variable's text as what the setting is; several things are parted by commas."""
+    parts: Any = text
+    if get_origin(kind) is tuple:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.convert(parts, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"{name}: {exc}") from exc
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Place, Any]]:
+    for key, value in flags.items():
+        if value is not None:
+            yield f"--{key.split('.')[-1].replace('_', '-')}", tuple(key.split(".")), value
+
+
+def _put(tree: dict[str, Any], place: Place, value: Any) -> None:
     for part in place[:-1]:
         tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):  # the file has something else there: that is told later
+            return
     tree[place[-1]] = value
 
 
-def _place(complaint: str, path: Path | None) -> str:
-    """A decoder's complaint, led by the table it is about."""
-    reason, _, at = complaint.partition(" - at `$")
-    parts = [part for part in at.rstrip("`").split(".") if part]
-    where = f"[{'.'.join(parts[:-1]) or parts[0]}] " if parts else ""
-    field = f"{parts[-1]}: " if len(parts) > 1 else ""
-    return f"{path or 'settings'}: {where}{field}{reason}"
+def _check(tree: dict[str, Any], origins: Mapping[Place, str], file: str) -> None:
+    """Raise SettingsError for the first mistake: where it was made, in which table, and what."""
+    for kind_, _ in _entries(tree, "engines"):
+        if kind_ not in KINDS:
+            raise SettingsError(
+                f"{file}: [engines.{kind_}] there is no such kind of engine; "
+                f"there are: {', '.join(KINDS)}"
+            )
+    for place, value, kind in (*_tables(tree), ((), tree, Settings)):
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as exc:
+            what = mistake(exc, kind)
+            origin = origins.get((*place, what.partition(":")[0]), file)
+            where = f"[{'.'.join(place)}] " if place else ""
+            raise SettingsError(f"{origin}: {where}{what}") from exc
+
+
+def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
+    """Each table with what it should be. Whatever is no table is found when the whole is read."""
+    for section, kind in _SECTIONS.items():
+        if section in tree:
+            yield (section,), tree[section], kind
+    for name, model in _entries(tree, "models"):
+        yield ("models", name), model, ModelSettings
+    for kind_, named in _entries(tree, "engines"):
+        for name in named if isinstance(named, dict) else ():
+            yield ("engines", kind_, name), named[name], dict[str, Any]
+
+
+def _entries(tree: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    table = tree.get(name)
+    if isinstance(table, dict):
+        yield from table.items()

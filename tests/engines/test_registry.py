@@ -24,20 +24,62 @@ class Hum:
 """
 
 
-@pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package of someone else, installed: it offers `hum`, and `lost`, which misses a package."""
-    (tmp_path / "hum_plugin.py").write_text(PLUGIN)
-    (tmp_path / "lost_plugin.py").write_text("import package_that_nobody_has\n")
-    info = tmp_path / "hum_plugin-1.0.dist-info"
+def install(site: Path, package: str, modules: dict[str, str], entries: str) -> None:
+    """A package of someone else, as an installer leaves it."""
+    for name, source in modules.items():
+        (site / f"{name}.py").write_text(source)
+    info = site / f"{package.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hum-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[vivavoce.engines]\ntts:hum = hum_plugin:Hum\nvad:lost = lost_plugin:Lost\n"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vivavoce.engines]\n{entries}")
+
+
+MODULES = {
+    "hum_plugin": PLUGIN,
+    "lost_plugin": "import package_that_nobody_has.part\n",
+    "odd_plugin": "raise ModuleNotFoundError('no idea which')\n",
+    "sick_plugin": "raise OSError('libsick.so: cannot open shared object file')\n",
+    "old_plugin": "from msgspec import a_thing_of_tomorrow\n",
+    "grown_plugin": "import grown_plugin.missing\n",
+    "moody_plugin": """
+import msgspec
+from vivavoce.errors import EngineError
+
+class Moody:
+    class Settings(msgspec.Struct):
+        pass
+
+    def __init__(self, settings):
+        raise EngineError("there is no sound card")
+""",
+}
+ENTRIES = """
+tts:hum = hum_plugin:Hum
+tts:gone = hum_plugin:Gone
+tts:number = hum_plugin:msgspec
+vad:lost = lost_plugin:Lost
+vad:odd = odd_plugin:Odd
+vad:sick = sick_plugin:Sick
+vad:old = old_plugin:Old
+vad:absent = absent_plugin:Absent
+vad:grown = grown_plugin:Grown
+vad:ours = vivavoce.engines.vad_that_was_deleted:Ours
+llm:moody = moody_plugin:Moody
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where packages are installed."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield
+    yield tmp_path
     importlib.invalidate_caches()
+
+
+@pytest.fixture
+def plugin(site: Path) -> None:
+    """A package that offers `hum`, and a number of engines that cannot be loaded."""
+    install(site, "hum-plugin", MODULES, ENTRIES)
 
 
 @pytest.mark.parametrize("kind", ["vad", "turn", "stt", "llm", "tts"])
@@ -75,13 +117,14 @@ def test_the_name_of_another_kind_is_not_taken() -> None:
 @pytest.mark.parametrize(
     ("options", "mistake"),
     [
-        ({"chunk": 20}, "unknown field `chunk`"),
-        ({"chunk_ms": "20"}, r"Expected `int`, got `str` - at `\$.chunk_ms`"),
+        ({"chunk": 20}, "there is no setting 'chunk' here; did you mean 'chunk_ms'[?]$"),
+        ({"zzz": 20}, "there is no setting 'zzz' here; there are: ms_per_character, sample_rate, "),
+        ({"chunk_ms": "20"}, "chunk_ms: Expected `int`, got `str`$"),
         ({"default_voice": "nobody"}, "default_voice 'nobody' is not one of voices"),
     ],
 )
 def test_a_bad_option_is_refused_with_its_place(options: dict[str, object], mistake: str) -> None:
-    with pytest.raises(SettingsError, match=r"^\[tts.scripted\] ") as refused:
+    with pytest.raises(SettingsError, match=r"^\[engines.tts.scripted\] ") as refused:
         registry.create("tts", "scripted", options)
     refused.match(mistake)
 
@@ -93,8 +136,51 @@ def test_an_installed_package_adds_an_engine() -> None:
     assert isinstance(registry.create("tts", "scripted", {}), ScriptedTTS)
 
 
+def test_options_under_another_name_are_refused_under_that() -> None:
+    with pytest.raises(SettingsError, match=r"^\[engines.tts.deep\] chunk_ms: Expected"):
+        registry.create("tts", "scripted", {"chunk_ms": "20"}, table="deep")
+
+
+NEEDS = "needs the package 'package_that_nobody_has', which is not installed; "
+BROKEN = "a package it needs is installed but cannot be loaded: "
+INCOMPLETE = "is incomplete: there is no module "
+
+
 @pytest.mark.usefixtures("plugin")
-def test_an_engine_that_misses_a_package_says_which() -> None:
-    missing = r"^\[vad.lost\] needs the package 'package_that_nobody_has'.*pip install"
-    with pytest.raises(SettingsError, match=missing):
-        registry.create("vad", "lost", {})
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("vad:lost", f"{NEEDS}try: pip install package_that_nobody_has"),
+        ("vad:odd", "a package it needs is not installed: no idea which"),
+        ("vad:sick", f"{BROKEN}libsick.so: cannot open shared object file"),
+        ("vad:old", f"{BROKEN}cannot import name 'a_thing_of_tomorrow' from 'msgspec'"),
+        ("vad:absent", f"the installation of hum-plugin {INCOMPLETE}'absent_plugin'; reinstall it"),
+        ("vad:grown", f"the installation of hum-plugin {INCOMPLETE}'grown_plugin.missing'"),
+        ("vad:ours", f"{INCOMPLETE}'vivavoce.engines.vad_that_was_deleted'; reinstall it"),
+        ("tts:gone", "the package hum-plugin names hum_plugin:Gone, which is no engine: module"),
+        ("tts:number", "the package hum-plugin names hum_plugin:msgspec, which is no engine: "),
+        ("llm:moody", "there is no sound card"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_says_why(name: str, mistake: str) -> None:
+    kind, _, engine = name.partition(":")
+    with pytest.raises(SettingsError) as refused:
+        registry.create(kind, engine, {})
+    said = str(refused.value)
+    assert said.startswith(f"[engines.{kind}.{engine}] ")
+    assert mistake in said
+    assert ("pip install" in said) == (name == "vad:lost")
+
+
+def test_two_packages_that_offer_one_name_are_both_refused(site: Path) -> None:
+    install(site, "hum-plugin", {"hum_plugin": PLUGIN}, "tts:hum = hum_plugin:Hum\n")
+    install(site, "buzz-plugin", {"buzz_plugin": PLUGIN}, "tts:hum = buzz_plugin:Hum\n")
+    assert registry.names("tts").count("hum") == 1
+    with pytest.raises(SettingsError, match=r"^the tts engine 'hum' is offered by buzz-plugin and "):
+        registry.create("tts", "hum", {})
+
+
+def test_a_package_that_takes_a_name_of_ours_is_refused(site: Path) -> None:
+    install(site, "hum-plugin", {"hum_plugin": PLUGIN}, "tts:scripted = hum_plugin:Hum\n")
+    with pytest.raises(SettingsError, match="offered by hum-plugin and vivavoce; uninstall all"):
+        registry.create("tts", "scripted", {})

@@ -341,6 +341,12 @@ def test_what_an_engine_does_not_raise_on_purpose_is_not_taken_for_a_failure(
     assert raised.group_contains(KeyError)
 
 
+def test_a_model_whose_voices_are_others_speaks_with_its_own() -> None:
+    troupe = Troupe(tts={"voices": ["bass", "tenor"], "default_voice": "tenor"})
+    run(performed(troupe.cascade))
+    assert {voice for _, voice, _ in troupe.tts.spoken} == {"tenor"}
+
+
 def test_the_model_is_told_all_it_should_know() -> None:
     troupe = Troupe()
     prompt = replace(PROMPT, language="it", max_output_tokens=9)

@@ -1,41 +1,109 @@
 """Engines by name. An installed package adds one with an entry point in group vivavoce.engines."""
 
+import functools
+import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import msgspec
 
-from vivavoce.errors import SettingsError
+from vivavoce.errors import EngineError, SettingsError
 
 GROUP = "vivavoce.engines"
+_OURS = "vivavoce"
 
 
 def names(kind: str) -> list[str]:
     """The names installed for a kind (`vad`, `turn`, `stt`, `llm`, `tts`). Loads nothing."""
     prefix = f"{kind}:"
-    return sorted(
-        e.name.removeprefix(prefix) for e in entry_points(group=GROUP) if e.name.startswith(prefix)
-    )
+    found = entry_points(group=GROUP)
+    return sorted({e.name.removeprefix(prefix) for e in found if e.name.startswith(prefix)})
 
 
-def create(kind: str, name: str, options: Mapping[str, object]) -> Any:
+def create(kind: str, name: str, options: Mapping[str, object], *, table: str = "") -> Any:
     """Import one engine and build it from its own Settings. Loads no weights: entering it does.
 
-    Raises SettingsError: no such engine, a package it needs is missing, or a bad option.
+    table: where the options stand in the settings, if under another name. Raises SettingsError:
+    no such engine, a package it needs is missing or broken, or a bad option.
     """
-    found = tuple(entry_points(group=GROUP, name=f"{kind}:{name}"))
-    if not found:
-        raise SettingsError(f"no {kind} engine {name!r}; installed: {', '.join(names(kind))}")
-    try:
-        engine = found[0].load()
-    except ModuleNotFoundError as exc:
-        raise SettingsError(
-            f"[{kind}.{name}] needs the package {exc.name!r}, which is not installed; "
-            f"try: pip install 'vivavoce[local]'"
-        ) from exc
+    place = f"[engines.{kind}.{table or name}]"
+    entry = _entry(kind, name)
+    engine = _loaded(entry, place)
     try:
         settings = msgspec.convert(options, engine.Settings)
     except msgspec.ValidationError as exc:
-        raise SettingsError(f"[{kind}.{name}] {exc}") from exc
-    return engine(settings)
+        raise SettingsError(f"{place} {mistake(exc, engine.Settings)}") from exc
+    try:
+        return engine(settings)
+    except EngineError as exc:
+        raise SettingsError(f"{place} {exc}") from exc
+
+
+def mistake(exc: msgspec.ValidationError, struct: Any) -> str:
+    """What is wrong with a table of settings, led by the key, and a remedy for a misspelt one."""
+    reason, _, at = str(exc).partition(" - at `$")
+    key = at.rstrip("`").lstrip(".")
+    start = "Object contains unknown field `"
+    if reason.startswith(start):
+        unknown = reason.removeprefix(start).rstrip("`")
+        known = () if key else struct.__struct_fields__
+        reason = f"there is no setting {unknown!r} here{_hint(unknown, known)}"
+    return f"{key}: {reason}" if key else reason
+
+
+def _hint(unknown: str, known: tuple[str, ...]) -> str:
+    if close := get_close_matches(unknown, known, 1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(known)}" if known else ""
+
+
+def _entry(kind: str, name: str) -> EntryPoint:
+    found = tuple(entry_points(group=GROUP, name=f"{kind}:{name}"))
+    if not found:
+        raise SettingsError(f"no {kind} engine {name!r}; installed: {', '.join(names(kind))}")
+    if len({entry.value for entry in found}) > 1:
+        packages = " and ".join(sorted({_package(entry) for entry in found}))
+        raise SettingsError(
+            f"the {kind} engine {name!r} is offered by {packages}; uninstall all but one of them"
+        )
+    return found[0]
+
+
+def _loaded(entry: EntryPoint, place: str) -> Any:
+    """The class that an entry point names. Raises SettingsError."""
+    try:
+        module = importlib.import_module(entry.module)
+    except ModuleNotFoundError as exc:
+        raise SettingsError(f"{place} {_missing(entry, exc)}") from exc
+    except (ImportError, OSError) as exc:
+        raise SettingsError(
+            f"{place} a package it needs is installed but cannot be loaded: {exc}"
+        ) from exc
+    try:
+        engine = functools.reduce(getattr, entry.attr.split("."), module)
+        engine.Settings  # noqa: B018  every engine has them
+    except AttributeError as exc:
+        raise SettingsError(
+            f"{place} the package {_package(entry)} names {entry.value}, which is no engine: {exc}"
+        ) from exc
+    return engine
+
+
+def _missing(entry: EntryPoint, exc: ModuleNotFoundError) -> str:
+    """Whose module is missing: the engine's own package is broken, or one that it needs."""
+    package, own = (exc.name or "").split(".")[0], entry.module.split(".")[0]
+    if package == own:
+        return (
+            f"the installation of {_package(entry)} is incomplete: there is no module "
+            f"{exc.name!r}; reinstall it"
+        )
+    if not package:
+        return f"a package it needs is not installed: {exc}"
+    remedy = "'vivavoce[local]'" if own == _OURS else package
+    return f"needs the package {package!r}, which is not installed; try: pip install {remedy}"
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else entry.module.split(".")[0]

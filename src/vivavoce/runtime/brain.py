@@ -16,6 +16,11 @@ class Cascade:
     llm: LLM
     tts: TTS
 
+    def voice(self, name: str) -> str:
+        """The voice of that name, or the engine's own: another model may have other voices."""
+        known = any(voice.id == name for voice in self.tts.voices)
+        return name if known else self.tts.default_voice
+
 
 @dataclass(frozen=True, slots=True)
 class Brains:

@@ -9,7 +9,6 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import (
     LLM,
-    TTS,
     CallDelta,
     CallStarted,
     ChatEnded,
@@ -49,7 +48,7 @@ async def answer(order: Answer, cascade: Cascade, tell: Tell, room: Room) -> Non
     clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
     async with asyncio.TaskGroup() as tasks:
         thinking = tasks.create_task(_think(order, cascade.llm, tell, clauses))
-        if await _say_all(order, cascade.tts, tell, room, clauses):
+        if await _say_all(order, cascade, tell, room, clauses):
             tell(Ended(order.response_id))
         thinking.cancel()  # where the voice failed, nobody waits for more words
 
@@ -88,10 +87,10 @@ async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Cla
 
 
 async def _say_all(
-    order: Answer, tts: TTS, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
+    order: Answer, cascade: Cascade, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
 ) -> bool:
     """Say clause after clause; False: it failed, and that was told."""
-    voice = Voice(order, tts, tell, room)
+    voice = Voice(order, cascade, tell, room)
     while True:
         match await clauses.get():
             case None:
@@ -113,9 +112,10 @@ async def _say_all(
 class Voice:
     """Speaks the clauses of one answer, one after the other."""
 
-    def __init__(self, order: Answer, tts: TTS, tell: Tell, room: Room) -> None:
+    def __init__(self, order: Answer, cascade: Cascade, tell: Tell, room: Room) -> None:
         self._order = order
-        self._tts = tts
+        self._tts = cascade.tts
+        self._voice = cascade.voice(order.prompt.voice)
         self._tell = tell
         self._room = room
         self._samples = 0  # of the answer so far
@@ -131,7 +131,7 @@ class Voice:
         async with aclosing(
             self._tts.speak(
                 clause,
-                voice=prompt.voice,
+                voice=self._voice,
                 speed=prompt.speed,
                 language=prompt.language,
                 instructions="",  # the session's are for the model, not for the voice
