@@ -239,3 +239,20 @@ def test_what_is_awaited_ends_with_the_connection() -> None:
             return typed, await conversation.unless_lost(asyncio.sleep(9.0, "late"))
 
     assert run(main()) == ("hello", None)
+
+
+def test_a_turn_that_is_interrupted_is_not_lost() -> None:
+    script: Script = {("response.create", 1): [(0.5, RESPONSE), (0.5, sound(tone(20)))]}
+    turns: list[Turn] = []
+
+    async def main() -> None:
+        page, _ = screen()
+        async with (
+            opened(ScriptedWire(script), page, Waits(), None, turns) as conversation,
+            asyncio.timeout(1.0),
+        ):
+            await conversation.ask("hello")
+
+    with pytest.raises(TimeoutError):
+        run(main())
+    assert [bytes(turn.audio) for turn in turns] == [tone(20)]

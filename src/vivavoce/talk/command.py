@@ -98,26 +98,26 @@ async def converse(
             speaker = Speaker()
             async with (
                 Microphone(speaker) as microphone,
-                opened(wire, screen, options.waits, record) as conversation,
+                opened(wire, screen, options.waits, record, turns) as conversation,
             ):
                 problem = await conversation.set_up(options, spoken=True)
                 if problem is None:
-                    await _by_voice(conversation, microphone, speaker, turns, screen)
+                    await _by_voice(conversation, microphone, speaker, screen)
         else:
-            async with opened(wire, screen, options.waits, record) as conversation:
+            async with opened(wire, screen, options.waits, record, turns) as conversation:
                 problem = await conversation.set_up(options, spoken=bool(plan.sounds))
                 if problem is None:
-                    await _ask(conversation, plan, turns, screen)
+                    await _ask(conversation, plan, screen)
         return problem or conversation.lost
 
 
-async def _ask(conversation: Conversation, plan: Plan, turns: list[Turn], screen: Screen) -> None:
+async def _ask(conversation: Conversation, plan: Plan, screen: Screen) -> None:
     for sound in plan.sounds:
         if not conversation.lost:
-            turns.append(await conversation.ask_aloud(sound))
+            await conversation.ask_aloud(sound)
     for text in plan.texts:
         if not conversation.lost:
-            turns.append(await conversation.ask(text))
+            await conversation.ask(text)
     if plan.terminal is not None:
         prompt = Prompt(plan.terminal)
         while not conversation.lost:
@@ -126,14 +126,13 @@ async def _ask(conversation: Conversation, plan: Plan, turns: list[Turn], screen
             if line is None:
                 return
             if line:
-                turns.append(await conversation.ask(line))
+                await conversation.ask(line)
 
 
 async def _by_voice(
     conversation: Conversation,
     microphone: Microphone,
     speaker: Speaker,
-    turns: list[Turn],
     screen: Screen,
 ) -> None:
     headset = Headset(conversation, speaker)
@@ -142,7 +141,7 @@ async def _by_voice(
     async with asyncio.TaskGroup() as tasks:
         speaking = tasks.create_task(headset.speak(microphone))
         while not conversation.lost:
-            turns.append(await conversation.overhear())
+            await conversation.overhear()
         speaking.cancel()
 
 
@@ -163,7 +162,7 @@ def _run(
         problem = ""
     if problem and not (turns and problem in turns[-1].problems):
         screen.problem(problem)
-    return ANSWERED if not problem and all(turn.answered for turn in turns) else FAILED
+    return FAILED if problem or any(turn.problems for turn in turns) else ANSWERED
 
 
 @contextmanager

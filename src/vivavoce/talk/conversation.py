@@ -15,7 +15,7 @@ from vivavoce.talk.events import Event
 from vivavoce.talk.loudness import speech_end_ms
 from vivavoce.talk.options import TalkOptions, Waits
 from vivavoce.talk.screen import Screen
-from vivavoce.talk.turn import Patience, Turn
+from vivavoce.talk.turn import Kind, Patience, Turn
 
 CHUNK_MS = 40
 _CHUNK_BYTES = CHUNK_MS * BYTES_PER_MS
@@ -27,22 +27,30 @@ class Conversation:
     """Use `opened()`. One turn at a time; what comes is shown and recorded whatever happens."""
 
     def __init__(
-        self, wire: Wire, screen: Screen, waits: Waits, record: IO[bytes] | None = None
+        self, wire: Wire, screen: Screen, waits: Waits, record: IO[bytes] | None, turns: list[Turn]
     ) -> None:
         self.lost = ""
         """Why the connection is over; "" while it is not."""
         self.turn: Turn | None = None
-        """The latest one."""
+        """The one that is told what comes: the latest."""
         self.ear: Callable[[Event], Awaitable[None]] | None = None
         """Is told every event that comes, after the turn was."""
         self._wire = wire
         self._screen = screen
         self._waits = waits
         self._record = record
-        self._clock = asyncio.get_running_loop().time
+        self._turns = turns
         self._begun = self._last = self._clock()
         self._session = Event({})
         self._changed = asyncio.Event()
+
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _open(self, kind: Kind) -> Turn:
+        self.turn = Turn(kind, self._clock())
+        self._turns.append(self.turn)
+        return self.turn
 
     async def listen(self) -> None:
         """Take what comes until the connection is lost."""
@@ -84,15 +92,15 @@ class Conversation:
 
     async def ask(self, text: str) -> Turn:
         """One typed turn, to its end."""
-        turn = self.turn = Turn("typed", self._clock())
+        turn = self._open("typed")
         await self.send(events.user_text(text))
+        asked = turn.marks.asked = turn.sent = self._clock()
         await self.send(events.response_create())
-        turn.marks.asked = turn.sent = self._clock()
-        return await self._ended(turn, self._patience(turn, turn.sent))
+        return await self._ended(turn, self._patience(turn, asked))
 
     async def ask_aloud(self, pcm24: bytes) -> Turn:
         """One spoken turn, in real time, and silence after it until it is over."""
-        turn = self.turn = Turn("spoken", self._clock())
+        turn = self._open("spoken")
         end_ms = speech_end_ms(pcm24)
         if end_ms is not None:
             turn.marks.asked = turn.begun + end_ms / 1000
@@ -106,7 +114,7 @@ class Conversation:
 
     async def overhear(self) -> Turn:
         """One turn of whoever speaks into a microphone: no wait has an end before they do."""
-        turn = self.turn = Turn("spoken", self._clock())
+        turn = self._open("spoken")
 
         def patience() -> Patience:
             decided = turn.marks.decided
@@ -194,10 +202,18 @@ class Conversation:
 
 @asynccontextmanager
 async def opened(
-    wire: Wire, screen: Screen, waits: Waits, record: IO[bytes] | None = None
+    wire: Wire,
+    screen: Screen,
+    waits: Waits,
+    record: IO[bytes] | None = None,
+    turns: list[Turn] | None = None,
 ) -> AsyncIterator[Conversation]:
-    """A conversation that listens as long as the block lasts."""
-    conversation = Conversation(wire, screen, waits, record)
+    """A conversation that listens as long as the block lasts.
+
+    record: takes every event as a line of JSON. turns: takes every turn as it begins, for whoever
+    wants to know of them when the block was interrupted.
+    """
+    conversation = Conversation(wire, screen, waits, record, [] if turns is None else turns)
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(conversation.listen())
         try:

@@ -85,8 +85,9 @@ async def _demonstrated(options: DemoOptions, screen: Screen) -> int:
         status = await _asked(options, question, server, screen)
         if options.keep:
             screen.note(f"the server stays at {server.url}; ctrl-C ends it")
-            await server.ended()
-            screen.problem(f"the server has ended: {server.printed()}")
+            with suppress(asyncio.CancelledError):  # the user's way to end it
+                await server.ended()
+                screen.problem(f"the server has ended: {server.printed()}")
     return status
 
 
@@ -105,7 +106,7 @@ async def _asked(
     if problem and not (turns and problem in turns[-1].problems):
         missing.insert(0, problem)
     if not missing:
-        return ANSWERED if all(turn.answered for turn in turns) else FAILED
+        return FAILED if any(turn.problems for turn in turns) else ANSWERED
     for lack in missing:
         screen.problem(lack)
     screen.note(f"the server printed: {server.printed() or 'nothing'}")
