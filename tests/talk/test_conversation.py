@@ -248,8 +248,8 @@ def test_a_turn_that_is_interrupted_is_not_lost() -> None:
     async def main() -> None:
         page, _ = screen()
         async with (
-            opened(ScriptedWire(script), page, Waits(), None, turns) as conversation,
             asyncio.timeout(1.0),
+            opened(ScriptedWire(script), page, Waits(), None, turns) as conversation,
         ):
             await conversation.ask("hello")
 
