@@ -280,18 +280,18 @@ class Session:
         )
 
     def _create_item(self, event: asks.ItemCreate, now: float) -> None:
-        if self._reserve.holds(event.item.id):
-            raise InvalidRequest(
-                f"Error adding item: an item with id '{event.item.id}' already exists.",
-                code="item_create_duplicate_item_id",
-                param="item.id",
-            )
         entry = entry_of(event.item, self._options.input_format, self._outbox.ids, "item")
         item = entry.item
         if isinstance(item, FunctionCallOutput) and not self._conversation.has_call(item.call_id):
             raise InvalidRequest(
                 f"Tool call ID '{item.call_id}' not found in conversation.",
                 code="invalid_tool_call_id",
+            )
+        if self._reserve.holds(event.item.id):
+            raise InvalidRequest(
+                f"Error adding item: an item with id '{event.item.id}' already exists.",
+                code="item_create_duplicate_item_id",
+                param="item.id",
             )
         before = self._conversation.add(entry, event.previous_item_id)
         new_id = self._outbox.event_id

@@ -1,0 +1,43 @@
+"""A law: a check of every random history."""
+
+from collections.abc import Callable, Iterator
+
+from hypothesis import given, settings
+
+from tests.session.histories import EVERYTHING, Step, World, openings
+from vivavoce.protocol import server as says
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.effects import Effect, Send
+from vivavoce.session.facts import Left
+
+EXAMPLES = 50  # of each law
+
+
+def law(check: Callable[[World], None]) -> Callable[[], None]:
+    """The check is made of many histories, each of which ends with the client's leaving."""
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(openings, EVERYTHING)
+    def holds(opening: SessionObject, steps: list[Step]) -> None:
+        world = World(opening)
+        world.play(steps)
+        world.tell(Left())
+        check(world)
+
+    holds.__name__ = check.__name__
+    return holds
+
+
+def effects(world: World) -> Iterator[Effect]:
+    return (effect for moment in world.history for effect in moment.effects)
+
+
+def events(world: World) -> Iterator[says.AnyServerEvent]:
+    return (effect.event for effect in effects(world) if isinstance(effect, Send))
+
+
+def of_response(event: says.AnyServerEvent) -> str | None:
+    """The response that an event is about."""
+    if isinstance(event, says.ResponseCreated | says.ResponseDone):
+        return event.response.id
+    return getattr(event, "response_id", None)

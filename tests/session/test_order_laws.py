@@ -1,0 +1,123 @@
+"""What holds for everything that a session asks of the world, whatever happens."""
+
+from itertools import pairwise
+
+from tests.session.histories import Step, World
+from tests.session.laws import effects, events, law, of_response
+from vivavoce.protocol import server as says
+from vivavoce.protocol.items import FunctionCall
+from vivavoce.session.effects import (
+    Answer,
+    Close,
+    Feed,
+    Finish,
+    Forget,
+    Judge,
+    Listen,
+    Send,
+    Stop,
+)
+from vivavoce.session.facts import Transcribed, Unheard
+from vivavoce.session.turns import WINDOW
+
+
+@law
+def test_nothing_comes_after_the_close(world: World) -> None:
+    everything = list(effects(world))
+    assert [type(effect) for effect in everything].count(Close) == 1
+    assert isinstance(everything[-1], Close)
+    assert world.play([Step("write", 1, 1, 0.0), Step("wake", 0, 0, 0.0)])[-1].effects == []
+
+
+@law
+def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> None:
+    """Where it goes on elsewhere, the client or a commit has made it so."""
+    end = 0
+    moved = False
+    for effect in effects(world):
+        match effect:
+            case Judge(at=at, audio=audio):
+                assert audio
+                assert len(audio) % (2 * WINDOW) == 0
+                assert at == end or moved
+                end, moved = at + len(audio) // 2, False
+            case Send(
+                event=says.InputAudioCommitted() | says.InputAudioCleared() | says.SessionUpdated()
+            ):
+                moved = True
+
+
+@law
+def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
+    """Once it is over, the client may have deleted its item and put in another of that name."""
+    state: dict[str, str] = {}
+    for moment in world.history:
+        match moment.fact:
+            case Transcribed(item_id=key, final=True) | Unheard(item_id=key) if key in state:
+                state[key] = "over"
+        for effect in moment.effects:
+            match effect:
+                case Listen(item_id=key):
+                    assert state.get(key, "over") == "over"
+                    state[key] = "open"
+                case Feed(item_id=key, audio=audio):
+                    assert state[key] == "open"
+                    assert audio
+                    assert len(audio) % 2 == 0
+                case Finish(item_id=key):
+                    assert state[key] == "open"
+                    state[key] = "finished"
+                case Forget(item_id=key):
+                    state[key] = "over"
+
+
+@law
+def test_an_answer_is_asked_for_once_and_stopped_at_most_once(world: World) -> None:
+    state: dict[str, str] = {}
+    for effect in effects(world):
+        match effect:
+            case Send(event=says.ResponseCreated(response=response)):
+                state[response.id] = "announced"
+            case Answer(response_id=response_id):
+                assert state[response_id] == "announced"
+                state[response_id] = "asked"
+            case Stop(response_id=response_id):
+                assert state[response_id] == "asked"
+                state[response_id] = "stopped"
+            case Send(event=says.ResponseDone(response=response)):
+                assert state[response.id] in ("announced", "asked", "stopped")
+                state[response.id] = "done"
+            case Send(event=event) if of_response(event):
+                assert state[of_response(event) or ""] in ("asked", "stopped")
+            case _:
+                pass
+
+
+@law
+def test_an_answer_reads_no_call_that_broke_off(world: World) -> None:
+    for effect in effects(world):
+        if isinstance(effect, Answer):
+            calls = [item for item in effect.prompt.items if isinstance(item, FunctionCall)]
+            assert {call.status for call in calls} <= {"completed"}
+
+
+@law
+def test_the_tally_only_grows_and_is_the_sum_of_what_was_told(world: World) -> None:
+    responses = [e.response.usage for e in events(world) if isinstance(e, says.ResponseDone)]
+    usages = [usage for usage in responses if usage is not None]
+    assert len(usages) == len(responses)
+    for usage in usages:
+        inside, outside = usage.input_token_details, usage.output_token_details
+        assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+        assert usage.input_tokens == inside.text_tokens + inside.audio_tokens
+        assert usage.output_tokens == outside.text_tokens + outside.audio_tokens
+        assert inside.cached_tokens <= inside.text_tokens
+    used = [moment.used for moment in world.history]
+    for earlier, later in pairwise(used):
+        assert all(less <= more for less, more in zip(earlier, later, strict=True))
+    tally = world.session.tally
+    assert tally.responses == len(usages)
+    assert tally.input_tokens == sum(usage.input_tokens for usage in usages)
+    assert tally.output_tokens == sum(usage.output_tokens for usage in usages)
+    told = [e.usage.seconds for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
+    assert tally.heard_seconds >= sum(told)

@@ -1,0 +1,124 @@
+"""A session is a function of its facts and their times, and lives on where it is written down."""
+
+import re
+from typing import Any
+
+from hypothesis import assume, given, settings
+
+from tests.session.histories import (
+    EVERYTHING,
+    FROM_ENGINES,
+    TALK,
+    Moment,
+    Step,
+    World,
+    histories,
+    openings,
+)
+from tests.session.laws import EXAMPLES
+from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCreate, SessionUpdate
+from vivavoce.protocol.session import AudioInputPatch, AudioPatch, RealtimePatch, SessionObject
+from vivavoce.session.effects import Close, Finish
+from vivavoce.session.facts import Received, Transcribed, Woken
+from vivavoce.session.machine import Limits
+
+DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
+ENDLESS = Limits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)
+SOUND = {"append", "commit", "judge", "judge again", "assess"}
+LATER = histories(
+    *("write", "record", "call", "output", "retrieve", "truncate", "delete", "create", "beside"),
+    *("cancel", "nonsense", "wake", "hear", "hear last", "deaf", *FROM_ENGINES),
+    longest=20,
+).map(lambda steps: [step for step in steps if step.kind not in SOUND])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(openings, EVERYTHING)
+def test_the_same_facts_at_the_same_times_give_the_same_effects(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    first, second = World(opening), World(opening)
+    first.play(steps)
+    for moment in first.history:
+        second.now = moment.now
+        second.tell(moment.fact)
+    assert first.history == second.history
+    assert first.session.save() == second.session.save()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(openings, TALK)
+def test_a_session_that_was_woken_asks_to_be_woken_later(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    world = World(opening)
+    for moment in world.play(steps):
+        if closed(moment):
+            break
+        assert moment.deadline > moment.now or not isinstance(moment.fact, Woken)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(openings, TALK)
+def test_a_session_that_nothing_is_told_comes_to_an_end(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    world = World(opening)
+    ended, naps = any(map(closed, world.play(steps))), 0
+    while not ended:
+        ended, naps = closed(world.play([Step("sleep", 0, 0, 0.0)])[-1]), naps + 1
+        assert naps < 1000
+
+
+def closed(moment: Moment) -> bool:
+    return any(isinstance(effect, Close) for effect in moment.effects)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(openings, TALK, LATER)
+def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
+    opening: SessionObject, before: list[Step], after: list[Step]
+) -> None:
+    world = World(opening, limits=ENDLESS)
+    world.play(before)
+    come_to_rest(world)
+    saved = world.session.save()
+    assume(saved.entries)  # an empty session may still change its type
+    again = World(saved.session, salt="u", now=world.now, entries=saved.entries, limits=ENDLESS)
+    world.items = [entry.item.id for entry in saved.entries]
+    again.take_over(world)
+    began = len(world.history)
+    world.play(after)
+    again.play(after)
+    assert nameless(world.history[began:]) == nameless(again.history)
+
+
+def come_to_rest(world: World) -> None:
+    """Between two turns: all that was said is written down, and all that was played is over."""
+    open_keys = [
+        effect.item_id
+        for moment in world.history
+        for effect in moment.effects
+        if isinstance(effect, Finish)
+    ]
+    world.tell(Received(SessionUpdate(session=DEAF)))
+    world.tell(Received(InputAudioClear()))
+    for key in open_keys:
+        world.tell(Transcribed(key, "", 0, True))
+    for response_id in world.responses:
+        world.tell(Received(ResponseCancel(response_id=response_id)))
+    world.tell(Received(ResponseCreate()))
+    world.tell(Received(ResponseCancel()))
+    world.now += 1000.0
+    world.tell(Woken())
+
+
+def nameless(moments: list[Moment]) -> list[Any]:
+    """What happened, with every id that a session made replaced by its number."""
+    names: dict[str, str] = {}
+    text = "\n".join(f"{moment.now} {moment.fact} {moment.effects}" for moment in moments)
+    return re.sub(
+        r"(?:item|resp|event|call)_[tu][0-9a-f]{5}",
+        lambda found: names.setdefault(found.group(), f"<{len(names)}>"),
+        text,
+    ).splitlines()
