@@ -121,11 +121,9 @@ class Headset:
         """Find the end of the speech in what was sent of late."""
         pcm24 = bytes(self._recent)
         end_ms = speech_end_ms(pcm24)
-        marks = turn.marks
-        marks.asked = marks.decided
-        if end_ms is not None and marks.decided is not None:
-            end = self._sent_at - (len(pcm24) / BYTES_PER_MS - end_ms) / 1000
-            marks.asked = min(end, marks.decided)  # whatever is loud after the decision
+        turn.marks.asked = turn.marks.decided
+        if end_ms is not None:
+            turn.marks.asked = self._sent_at - (len(pcm24) / BYTES_PER_MS - end_ms) / 1000
 
 
 def _sounddevice() -> Any:
