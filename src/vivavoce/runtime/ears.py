@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.audio.formats import RATE
-from vivavoce.audio.resample import Resampler
+from vivavoce.audio.windows import WindowResampler
 from vivavoce.engines.base import VAD
 from vivavoce.session.turns import WINDOW
 
 TICK_SECONDS = 0.004
 DEEP = 8  # windows: a stream that is so far behind does not wait for the tick
-_AHEAD = 16  # windows: as much is converted at a time, lest a long recording block the loop
 _WINDOW_BYTES = 2 * WINDOW
-_SCALE = np.float32(1 / 32768)
 
-Window = NDArray[np.float32]
+Floats = NDArray[np.float32]
 Deliver = Callable[[int, tuple[float, ...]], None]
 Fail = Callable[[Exception], None]
 
@@ -37,9 +35,9 @@ class Ear:
         self.waiting = 0
         """Windows whose verdicts have not been delivered."""
         self._ears = ears
-        self._resampler = ears.resampler()
         self._sounds: deque[tuple[int, bytes]] = deque()
-        self._windows: deque[tuple[int, Window]] = deque()
+        self._taken = 0  # bytes of the first of them
+        self._before = bytes(2 * ears.history)  # what was heard before the next window
 
     def judge(self, at: int, audio: bytes) -> None:
         """Have whole windows of PCM at 24 kHz judged; the verdicts are delivered in order."""
@@ -47,27 +45,22 @@ class Ear:
         self.waiting += len(audio) // _WINDOW_BYTES
         self._ears.wake(self)
 
-    def take(self) -> tuple[int, Window]:
-        """The next window that waits, and its place."""
-        if not self._windows:
-            self._convert()
+    def take(self) -> tuple[int, bytes]:
+        """The place of the next window that waits, and its sound behind what came before it."""
+        at, audio = self._sounds[0]
+        start, self._taken = self._taken, self._taken + _WINDOW_BYTES
+        heard = self._before + audio[start : self._taken]
+        self._before = heard[_WINDOW_BYTES:]
+        if self._taken == len(audio):
+            self._sounds.popleft()
+            self._taken = 0
         self.waiting -= 1
-        return self._windows.popleft()
+        return at + start // 2, heard
 
     def close(self) -> None:
         self._sounds.clear()
-        self._windows.clear()
         self.waiting = 0
         self._ears.give_back(self)
-
-    def _convert(self) -> None:
-        at, audio = self._sounds.popleft()
-        piece, rest = audio[: _AHEAD * _WINDOW_BYTES], audio[_AHEAD * _WINDOW_BYTES :]
-        if rest:
-            self._sounds.appendleft((at + _AHEAD * WINDOW, rest))
-        pcm = np.frombuffer(self._resampler.feed(piece), "<i2").astype(np.float32) * _SCALE
-        for n, window in enumerate(pcm.reshape(len(piece) // _WINDOW_BYTES, -1)):
-            self._windows.append((at + n * WINDOW, window))
 
 
 class Ears:
@@ -77,6 +70,7 @@ class Ears:
         if vad.window_samples * RATE != WINDOW * vad.sample_rate:
             raise ValueError(f"a VAD window must last {WINDOW * 1000 // RATE} ms")
         self._vad = vad
+        self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
         self._ready: dict[int, Ear] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
@@ -85,12 +79,10 @@ class Ears:
         """A new stream. `fail` is told why the engine could not judge a window of it."""
         return Ear(self, self._vad.open(), deliver, fail)
 
-    def resampler(self) -> Resampler:
-        """From the rate of sessions to the engine's."""
-        resampler = Resampler(RATE, self._vad.sample_rate)
-        # what the filter looks ahead is silence put in front: so every window comes out whole
-        resampler.feed(bytes(2 * resampler.lag))
-        return resampler
+    @property
+    def history(self) -> int:
+        """Samples of the sound before a window that are needed with it."""
+        return self._convert.history
 
     def wake(self, ear: Ear) -> None:
         """Windows of that ear wait."""
@@ -120,22 +112,24 @@ class Ears:
                 self._ready[ear.stream] = ear
         if self._ready:
             self._schedule(deep=any(ear.waiting > DEEP for ear in self._ready.values()))
-        verdicts = self._verdicts(batch, [window for _, window in taken]) if batch else ()
+        verdicts = self._verdicts(batch, self._windows(taken)) if batch else ()
         for ear, (at, _), speech in zip(batch, taken, verdicts, strict=True):
             if speech is not None:
                 ear.deliver(at, (speech,))
 
-    def _verdicts(self, batch: list[Ear], windows: list[Window]) -> Sequence[float | None]:
+    def _windows(self, taken: list[tuple[int, bytes]]) -> Floats:
+        """As the engine wants them, [n, window_samples]."""
+        heard = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
+        return self._convert(heard.reshape(len(taken), -1))
+
+    def _verdicts(self, batch: list[Ear], windows: Floats) -> Sequence[float | None]:
         """Of each ear; None where the engine failed."""
         streams = np.array([ear.stream for ear in batch])
         try:
-            verdicts: list[float | None] = self._vad.judge(np.stack(windows), streams).tolist()
+            verdicts: list[float | None] = self._vad.judge(windows, streams).tolist()
         except Exception as exc:  # noqa: BLE001  who shares a batch does not share its mishap
             if len(batch) > 1:
-                return [
-                    self._verdicts([ear], [window])[0]
-                    for ear, window in zip(batch, windows, strict=True)
-                ]
+                return [self._verdicts([ear], windows[n : n + 1])[0] for n, ear in enumerate(batch)]
             batch[0].fail(exc)
             return [None]
         return verdicts

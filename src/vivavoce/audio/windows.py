@@ -1,0 +1,59 @@
+"""Windows of many streams, converted together: one matrix product for all of them. No I/O."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivavoce.audio.resample import _filter
+
+_FULL_SCALE = 32768
+_AT_ONCE = 32  # windows: with more, what is multiplied leaves the cache
+
+
+class WindowResampler:
+    """Makes of each window what a Resampler of that stream would, but for the rounding.
+
+    What the filter looks ahead is not waited for: sound comes out as much later as that takes, and
+    every window in whole.
+    """
+
+    def __init__(self, source_rate: int, target_rate: int, window: int) -> None:
+        """window: source samples; they must make a whole number. Raises AudioError as Resampler."""
+        self.history = 0
+        """Source samples that stand before each window: silence before the first of a stream."""
+        self._window = window
+        self._matrix: NDArray[np.float32] | None = None
+        if source_rate == target_rate:
+            return
+        fir = _filter(source_rate, target_rate)
+        groups, rest = divmod(window, fir.down)
+        if rest:
+            raise ValueError(f"{window} samples at {source_rate} Hz are none at {target_rate} Hz")
+        self.history = 2 * fir.half - 1
+        self._rows = next(n for n in range(-(-groups // fir.groups), groups + 1) if not groups % n)
+        self._step = window // self._rows
+        width = (groups // self._rows * fir.up - 1) * fir.down // fir.up + 2 * fir.half
+        matrix = fir.matrix[:width, : groups // self._rows * fir.up] / _FULL_SCALE
+        self._matrix = np.ascontiguousarray(matrix, np.float32)
+
+    def __call__(self, heard: NDArray[np.int16]) -> NDArray[np.float32]:
+        """heard [n, history + window]: each window behind the sound before it, contiguous.
+
+        Returns [n, window * target / source], in -1..1.
+        """
+        samples = heard.astype(np.float32)
+        if self._matrix is None:
+            samples /= _FULL_SCALE
+            return samples
+        parts = [self._made(samples[at : at + _AT_ONCE]) for at in range(0, len(heard), _AT_ONCE)]
+        made = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        np.clip(made, -1, 1, out=made)
+        return made
+
+    def _made(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._matrix is not None
+        n, width = len(samples), len(self._matrix)
+        line, sample = samples.strides
+        strides = (line, self._step * sample, sample)
+        seen = np.ndarray((n, self._rows, width), np.float32, samples.data, 0, strides)
+        made = np.ascontiguousarray(seen).reshape(n * self._rows, width) @ self._matrix
+        return made.reshape(n, -1)
