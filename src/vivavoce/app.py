@@ -123,7 +123,6 @@ def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any])
     try:
         if names["vad"] not in ears:
             ears[names["vad"]] = Ears(made["vad"])
-        ears[names["vad"]].resampler()
         kind = "stt"
         Resampler(RATE, made["stt"].sample_rate)
         kind = "tts"
