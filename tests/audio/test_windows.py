@@ -8,7 +8,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.audio.windows import WindowResampler
 
 WINDOW = 768
-STREAMS = 70  # more than are converted at once
+STREAMS = 5
 ROUNDS = 4
 
 

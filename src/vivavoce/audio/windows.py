@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from vivavoce.audio.resample import _filter
 
 _FULL_SCALE = 32768
-_AT_ONCE = 32  # windows: with more, what is multiplied leaves the cache
 
 
 class WindowResampler:
@@ -44,16 +43,10 @@ class WindowResampler:
         if self._matrix is None:
             samples /= _FULL_SCALE
             return samples
-        parts = [self._made(samples[at : at + _AT_ONCE]) for at in range(0, len(heard), _AT_ONCE)]
-        made = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        np.clip(made, -1, 1, out=made)
-        return made
-
-    def _made(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        assert self._matrix is not None
-        n, width = len(samples), len(self._matrix)
+        n, width = len(heard), len(self._matrix)
         line, sample = samples.strides
         strides = (line, self._step * sample, sample)
         seen = np.ndarray((n, self._rows, width), np.float32, samples.data, 0, strides)
         made = np.ascontiguousarray(seen).reshape(n * self._rows, width) @ self._matrix
+        np.clip(made, -1, 1, out=made)
         return made.reshape(n, -1)
