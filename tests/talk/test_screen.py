@@ -58,3 +58,12 @@ def test_the_end_of_a_turn_shows_calls_times_and_problems() -> None:
     assert lines[0] == 'calls weather({"city":"Rome"})'
     assert lines[2] == "turn 1: ms after the question"
     assert lines[-2:] == ["it rained", ""]
+
+
+def test_a_line_of_the_timeline_stays_one_and_a_note_keeps_its_lines() -> None:
+    page, written = screen(timeline=True)
+    page.event(0.0, False, Event(heard("one\ntwo")))
+    page.note("three\nfour")
+    lines = written.getvalue().splitlines()
+    assert lines[0].endswith("  “one two”")
+    assert lines[1:] == ["you: one", "two", "three", "four"]

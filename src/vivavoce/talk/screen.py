@@ -10,7 +10,7 @@ from vivavoce.talk.timeline import Line, Timeline
 from vivavoce.talk.turn import Turn
 from vivavoce.talk.waterfall import drawing
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a server sends must not steer us
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # what a server sends must not steer us
 _WIDE = 34  # columns of most types
 _USER, _ASSISTANT = "you", "assistant"
 _STYLES = {_USER: "bold cyan", _ASSISTANT: "bold green"}
@@ -92,7 +92,7 @@ class Screen:
             self._end_line()
             arrow = "→" if line.sent else "←"
             words = f"{line.at:8.3f} {arrow} {_clean(line.type):<{_WIDE}}  {_clean(line.detail)}"
-            text = Text(words.rstrip())
+            text = Text(words.replace("\n", " ").rstrip())
             text.stylize("red" if line.bad else "dim")
             if line.bad:  # a reason is worth more than one line
                 self._console.print(text, soft_wrap=True)
@@ -114,4 +114,4 @@ class Screen:
 
 
 def _clean(text: str) -> str:
-    return _CONTROLS.sub(" ", text).replace("\n", " ")
+    return _CONTROLS.sub(" ", text)
