@@ -6,9 +6,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import numpy as np
-
-from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT
 from vivavoce.errors import AudioError, EngineError
 
@@ -18,8 +15,6 @@ MOST_BYTES = 8 << 20
 MOST_AT_ONCE = 8
 """Recordings that are being transcribed; further ones wait."""
 _ENTRY_BYTES = 128  # the key and the like
-_SILENCE = 33  # of 32767: 60 dB below full scale
-_PIECE_SECONDS = 1
 
 
 @dataclass(slots=True)
@@ -89,16 +84,14 @@ def _size(text: str) -> int:
     return len(text.encode()) + _ENTRY_BYTES
 
 
-async def words(stt: STT, pcm: bytes, sample_rate: int) -> str:
-    """What is said in a recording, 16-bit mono PCM.
+async def words(stt: STT, pcm: bytes) -> str:
+    """What is said in a recording, 16-bit mono PCM at the rate of the engine.
 
-    Raises AudioError: it is silent, or nobody speaks in it; EngineError: it could not be heard.
+    Raises AudioError: nobody speaks in it; EngineError: it could not be heard.
     """
-    if await asyncio.to_thread(_silent, pcm):
-        raise AudioError("the recording is silent")
     text = None
     async with aclosing(
-        stt.transcribe(_pieces(pcm, sample_rate, stt.sample_rate), language=None, prompt="")
+        stt.transcribe(_pieces(pcm, 2 * stt.sample_rate), language=None, prompt="")
     ) as transcripts:
         async for heard in transcripts:
             if heard.final:
@@ -110,19 +103,7 @@ async def words(stt: STT, pcm: bytes, sample_rate: int) -> str:
     return text.strip()
 
 
-def _silent(pcm: bytes) -> bool:
-    piece = 1 << 20  # bytes: what is looked at without a copy of all
-    return all(
-        not (np.abs(np.frombuffer(pcm[at : at + piece], "<i2").astype(np.int32)) > _SILENCE).any()
-        for at in range(0, len(pcm), piece)
-    )
-
-
-async def _pieces(pcm: bytes, source_rate: int, target_rate: int) -> AsyncGenerator[bytes]:
-    resampler = Resampler(source_rate, target_rate)
-    step = 2 * source_rate * _PIECE_SECONDS
-    for at in range(0, len(pcm), step):
-        yield resampler.feed(pcm[at : at + step])
-        await asyncio.sleep(0)  # others may run: an hour is many pieces
-    if rest := resampler.flush():
-        yield rest
+async def _pieces(pcm: bytes, size: int) -> AsyncGenerator[bytes]:
+    for at in range(0, len(pcm), size):
+        yield pcm[at : at + size]
+        await asyncio.sleep(0)  # others may run: a long recording is many pieces
