@@ -1,0 +1,155 @@
+"""The chat door on a real socket, with engines that can be looked into, and sound to send."""
+
+import io
+import logging
+import wave
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+from aiohttp import web
+from openai import AsyncOpenAI
+
+from tests.engines.chat_server import ChatServer, Reply, engine
+from tests.server import Complaints
+from vivavoce.api.chat import ChatDoor
+from vivavoce.api.gate import Gate
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import LLM
+from vivavoce.engines.scripted import (
+    ScriptedLLM,
+    ScriptedSTT,
+    ScriptedTTS,
+    ScriptedTurn,
+    ScriptedVAD,
+)
+from vivavoce.engines.scripted_scripts import (
+    LLMScript,
+    STTScript,
+    TTSScript,
+    TurnScript,
+    VADScript,
+)
+from vivavoce.limits.keys import KeyRing
+from vivavoce.limits.tokens import TokenMint
+from vivavoce.runtime.brain import Brains, Cascade
+from vivavoce.runtime.ears import Ears
+from vivavoce.secret import Secret
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running door, and the engines behind it."""
+
+    client: AsyncOpenAI
+    http: aiohttp.ClientSession
+    url: str
+    """Of the endpoint."""
+    stt: ScriptedSTT
+    tts: ScriptedTTS
+
+    async def post(self, body: bytes | dict[str, Any]) -> tuple[int, Any]:
+        """Status and decoded body."""
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        async with self.http.post(self.url, data=raw) as response:
+            return response.status, msgspec.json.decode(await response.read())
+
+    async def refusal(self, **fields: Any) -> tuple[int, str | None, str]:
+        """Status, param and message of an error."""
+        status, body = await self.post({"model": "default", **fields})
+        return status, body["error"]["param"], body["error"]["message"]
+
+
+@asynccontextmanager
+async def stage(
+    llm: LLM,
+    *,
+    stt: dict[str, Any] | None = None,
+    tts: dict[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[Stage]:
+    """A door before that language model. Leaving it fails when an error was logged meanwhile."""
+    ears = ScriptedSTT(msgspec.convert(stt or {}, STTScript))
+    mouth = ScriptedTTS(msgspec.convert(tts or {}, TTSScript))
+    vad = Ears(ScriptedVAD(VADScript(window_samples=512)))
+    cascade = Cascade(vad, ScriptedTurn(TurnScript()), ears, llm, mouth)
+    gate = Gate(KeyRing({}), TokenMint(Secret("s")))
+    app = web.Application(middlewares=[gate.middleware])
+    ChatDoor(Brains({"default": cascade}, "default"), **options).add_to(app)
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, 0).start()
+        base = f"http://{HOST}:{runner.addresses[0][1]}/v1"
+        async with (
+            AsyncOpenAI(base_url=base, api_key="any", max_retries=0) as client,
+            aiohttp.ClientSession() as http,
+        ):
+            yield Stage(client, http, f"{base}/chat/completions", ears, mouth)
+    finally:
+        await runner.cleanup()
+        logging.getLogger().removeHandler(complaints)
+    assert not complaints.messages, "\n".join(complaints.messages)
+
+
+@asynccontextmanager
+async def stage_before(
+    *replies: Reply, model: str = "llama", **options: Any
+) -> AsyncIterator[tuple[Stage, ChatServer]]:
+    """A door before an endpoint that replies so."""
+    async with (
+        ChatServer(list(replies)) as server,
+        engine(server, model=model) as llm,
+        stage(llm, **options) as here,
+    ):
+        yield here, server
+
+
+def scripted(*answers: str | dict[str, Any]) -> ScriptedLLM:
+    return ScriptedLLM(msgspec.convert({"answers": answers or ("Hello.",)}, LLMScript))
+
+
+def wav(number: int = 0, *, seconds: float = 0.2, level: int = 8000) -> bytes:
+    """A recording; another one for each number."""
+    at = np.arange(int(RATE * seconds))
+    pcm = (np.sin(at * (0.05 + 0.01 * number)) * level).astype("<i2").tobytes()
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes(pcm)
+    return file.getvalue()
+
+
+def recording(data: bytes | None = None, format: str = "wav") -> Any:  # noqa: A002  the wire's word
+    """A content part."""
+    encoded = b64encode(wav() if data is None else data).decode()
+    return {"type": "input_audio", "input_audio": {"data": encoded, "format": format}}
+
+
+def user(*parts: Any) -> Any:
+    return {"role": "user", "content": list(parts)}
+
+
+def said(content: str, **more: Any) -> dict[str, Any]:
+    """A whole answer of an endpoint."""
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "llama",
+        "choices": [choice],
+        **more,
+    }
