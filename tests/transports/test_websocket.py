@@ -1,0 +1,434 @@
+"""Clients of all manners at the door: who is served, who is turned away, who is cut off."""
+
+import asyncio
+import base64
+import gc
+import os
+import re
+import socket as sockets
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import aiohttp.web
+import msgspec
+import pytest
+
+from tests.engines.chat_server import (
+    ChatServer,
+    Reply,
+    drops,
+    falls_silent,
+    gives,
+    hangs,
+    says,
+    text,
+)
+from tests.server import HOST, Server, scripted, serving
+from tests.transports.caller import ASK, LOUD, SOFT, calling, until
+from vivavoce.settings import Settings
+from vivavoce.transports.outbox import MOST_BACKLOG_BYTES, Outbox
+from vivavoce.transports.websocket import HARD_FRAME_BYTES
+
+SLOW_VOICE = {"realtime_factor": 1}
+LONG = {"answers": ["word " * 200]}
+
+
+def played(script: Any, settings: Settings | None = None) -> None:
+    """Run a script against a server; nothing of its sessions may be left in the end."""
+
+    async def main() -> None:
+        async with serving(settings or scripted()) as server:
+            before = len(asyncio.all_tasks())
+            await script(server)
+            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: len(asyncio.all_tasks()) <= before + 1)
+
+    asyncio.run(main())
+
+
+def test_a_question_is_answered() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.ask()
+            assert await caller.answer() == ("completed", None)
+            assert server.hub.sessions == 1
+
+    played(script)
+
+
+def test_text_and_binary_frames_are_the_same() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.socket.send_str(msgspec.json.encode(ASK).decode())
+            await caller.until("conversation.item.done")
+            await caller.socket.send_bytes(msgspec.json.encode(ASK))
+            await caller.until("conversation.item.done")
+
+    played(script)
+
+
+@pytest.mark.parametrize(
+    ("headers", "protocol", "first"),
+    [
+        ({}, None, "ga"),
+        ({"Sec_WebSocket_Protocol": "realtime"}, "realtime", "ga"),
+        ({"OpenAI_Beta": "realtime=v1"}, None, "beta"),
+        (
+            {"Sec_WebSocket_Protocol": "realtime, openai-beta.realtime-v1"},
+            "realtime",
+            "beta",
+        ),
+    ],
+)
+def test_a_client_chooses_its_dialect(
+    headers: dict[str, str], protocol: str | None, first: str
+) -> None:
+    async def script(server: Server) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(server.ws + "/v1/realtime", headers=named) as socket,
+        ):
+            session = msgspec.json.decode(await socket.receive_str())["session"]
+            assert ("modalities" in session) == (first == "beta")
+            assert socket._response.headers.get("Sec-WebSocket-Protocol") == protocol
+
+    played(script)
+
+
+def test_a_key_in_the_subprotocols_does_not_come_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def script(server: Server) -> None:
+        offered = "openai-insecure-api-key.sk-secret, openai-beta.realtime-v1"
+        async with calling(server, Sec_WebSocket_Protocol=offered) as caller:
+            assert caller.events[0]["session"]
+
+    played(script)
+    assert "sk-secret" not in caplog.text
+
+
+def test_plain_http_is_told_to_upgrade() -> None:
+    async def script(server: Server) -> None:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(server.http + "/v1/realtime") as response,
+        ):
+            assert response.status == 426
+            assert "ws://" in await response.text()
+
+    played(script)
+
+
+def test_a_full_house_turns_clients_away_and_says_when_to_come_again() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with calling(server):
+                    pass
+            assert refused.value.status == 503
+            assert refused.value.headers is not None
+            assert refused.value.headers["Retry-After"] == "5"
+
+    played(script, scripted(server={"max_sessions": 1}))
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "llm fails at once": ({"llm": {"error": "down"}}, "llm_failed"),
+    "llm fails in the middle": ({"llm": {"error": "down", "fail_after_words": 2}}, "llm_failed"),
+    "llm stalls": ({"llm": {"stall": True}}, "llm_stalled"),
+    "tts fails at once": ({"tts": {"fail_on": "One"}}, "tts_failed"),
+    "tts fails in the middle": ({"tts": {"fail_on": "One", "fail_after_ms": 90}}, "tts_failed"),
+    "tts stalls": ({"tts": {"stall_on": "One", "fail_after_ms": 90}}, "tts_stalled"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_an_engine_that_breaks_down_costs_one_response_and_one_error(how: str) -> None:
+    engines, code = BROKEN[how]
+
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            for ending in (("failed", code), ("completed", None)):
+                await caller.ask()
+                assert await caller.answer() == ending
+            assert caller.types.count("error") == 1
+            types = caller.types
+            assert types.index("error") > types.index("response.done")
+
+    broken = {"text": "One two three four.", **engines.get("llm", {})}
+    settings = scripted(
+        llm={"answers": [broken, "Fine."]},
+        tts=engines.get("tts"),
+        session={"stall_seconds": 0.2},
+    )
+    played(script, settings)
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [({"error": "deaf"}, "stt_failed"), ({"stall": True}, "stt_stalled")]
+)
+def test_a_recogniser_that_breaks_down_costs_one_turn(how: dict[str, Any], code: str) -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            for ending in (("failed", code), ("completed", None)):
+                await caller.speak()
+                assert await caller.answer() == ending
+            assert caller.types.count("error") == 1
+
+    heard = {"transcripts": [{"text": "x", **how}, "who is there"]}
+    played(script, scripted(stt=heard, session={"stall_seconds": 0.2}))
+
+
+def openai(server: ChatServer, **options: Any) -> Settings:
+    """Settings whose language model is behind an endpoint."""
+    settings = scripted(models={"llm": "endpoint"}, session={"stall_seconds": 5})
+    endpoint = {"engine": "openai", "base_url": server.base_url, "model": "m", **options}
+    engines = {**settings.engines, "llm": {"endpoint": endpoint}}
+    return msgspec.structs.replace(settings, engines=engines)
+
+
+ENDPOINTS: dict[str, tuple[Reply, str]] = {
+    "has an error": (gives(500, {"error": {"message": "out of memory"}}), "llm_failed"),
+    "wants a key": (gives(401, {"error": {"message": "no key"}}), "llm_failed"),
+    "closes before the answer": (drops(), "llm_failed"),
+    "breaks off in the answer": (drops(text("One. "), text("Two")), "llm_failed"),
+    "is slow to begin": (hangs, "llm_failed"),
+    "falls silent": (falls_silent(text("One. ")), "llm_failed"),
+    "says nothing": (says(), "llm_failed"),
+}
+
+
+@pytest.mark.parametrize("how", ENDPOINTS)
+def test_an_endpoint_that_breaks_down_costs_one_response(how: str) -> None:
+    reply, code = ENDPOINTS[how]
+
+    async def main() -> None:
+        async with ChatServer([reply, says("Fine.")]) as chat:
+            settings = openai(chat, first_token_seconds=0.3, gap_seconds=0.3)
+            async with serving(settings) as server, calling(server) as caller:
+                await caller.ask()
+                assert await caller.answer() == ("failed", code)
+                error = await caller.until("error")
+                assert "\n" not in error["error"]["message"]
+                await caller.ask()
+                assert await caller.answer() == ("completed", None)
+                assert caller.types.count("error") == 1
+
+    asyncio.run(main())
+
+
+def test_an_endpoint_that_is_down_costs_a_response_and_the_next_finds_it_up() -> None:
+    async def main() -> None:
+        async with ChatServer([says("Fine.")]) as chat:
+            free = chat.port
+            settings = openai(chat)
+        async with serving(settings) as server, calling(server) as caller:
+            await caller.ask()
+            assert await caller.answer() == ("failed", "llm_failed")
+            again = ChatServer([says("Fine.")], port=free)
+            runner = aiohttp.web.AppRunner(aiohttp.web.Application(), access_log=None)
+            runner.app.router.add_route("*", "/{path:.*}", again._reply)
+            await runner.setup()
+            await aiohttp.web.TCPSite(runner, HOST, free).start()
+            await caller.ask()
+            assert await caller.answer() == ("completed", None)
+            await runner.cleanup()
+
+    asyncio.run(main())
+
+
+def test_interrupting_hangs_up_on_the_endpoint() -> None:
+    async def main() -> None:
+        async with ChatServer([falls_silent(text("One. "), text("Two"))]) as chat:
+            settings = openai(chat)
+            async with serving(settings) as server, calling(server) as caller:
+                await caller.ask()
+                await caller.until("response.output_audio.delta")
+                await caller.send(type="response.cancel")
+                assert await caller.answer() == ("cancelled", None)
+                async with asyncio.timeout(10):
+                    await chat.aborted.wait()
+
+    asyncio.run(main())
+
+
+def outboxes() -> list[Outbox]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
+
+
+async def _raw(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of a client that reads nothing unless it is told to."""
+    plain = sockets.socket()
+    plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 65536)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, (HOST, server.port))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=65536)
+    key = base64.b64encode(os.urandom(16)).decode()
+    asked = (
+        f"GET /v1/realtime HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    writer.write(asked.encode())
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def masked(payload: bytes) -> bytes:
+    """A text frame as a client sends it, with a mask that changes nothing."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([0x80 | 127]) + size.to_bytes(8, "big")
+    return b"\x81" + length + bytes(4) + payload
+
+
+def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> None:
+    async def script(server: Server) -> None:
+        reader, writer = await _raw(server)
+        item = {
+            "type": "message",
+            "id": "item_1",
+            "role": "user",
+            "content": [
+                {"type": "input_audio", "audio": base64.b64encode(bytes(600_000)).decode()}
+            ],
+        }
+        create = {"type": "conversation.item.create", "item": item}
+        retrieve = {"type": "conversation.item.retrieve", "item_id": "item_1"}
+        writer.write(masked(msgspec.json.encode(create)))
+        writer.write(masked(msgspec.json.encode(retrieve)) * 30)  # 24 MB, if all were answered
+        async with asyncio.timeout(20):
+            rest = await _after_a_while(reader, server)
+        close = rest[rest.rindex(b"the client reads too slowly") - 2 :]
+        assert int.from_bytes(close[:2], "big") == 1008
+        waiting = int(re.search(rb"slowly: (\d+) bytes were waiting$", close)[1])  # type: ignore[index]
+        assert MOST_BACKLOG_BYTES < waiting <= MOST_BACKLOG_BYTES + 2 * 800_200
+        writer.close()
+
+    played(script, scripted(stt={"transcripts": ["x"]}))
+    gc.collect()
+    assert outboxes() == []
+
+
+async def _after_a_while(reader: asyncio.StreamReader, server: Server) -> bytes:
+    """Read nothing until the session is gone; then what was under way, and the close."""
+    await until(lambda: server.hub.sessions == 1)
+    await until(lambda: server.hub.sessions == 0)
+    return await reader.read()
+
+
+@pytest.mark.parametrize("settings", [scripted(tts=SLOW_VOICE, llm=LONG)], ids=["answering"])
+def test_a_client_that_vanishes_in_an_answer_frees_its_session(settings: Settings) -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.ask()
+            await caller.until("response.output_audio.delta")
+            transport = caller.socket._response.connection.transport  # type: ignore[union-attr]
+            transport.abort()  # type: ignore[union-attr]
+            await until(lambda: server.hub.sessions == 0)
+
+    played(script, settings)
+
+
+def test_a_client_that_vanishes_while_it_speaks_frees_its_session() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.speak(LOUD * 10)
+            await caller.until("input_audio_buffer.speech_started")
+            caller.socket._response.connection.transport.abort()  # type: ignore[union-attr]
+
+    played(script)
+
+
+def test_a_client_that_says_goodbye_gets_one() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.socket.close(code=1000)
+            assert caller.socket.close_code == 1000
+
+    played(script)
+
+
+def test_a_frame_beyond_all_bounds_closes_the_connection_before_it_comes() -> None:
+    async def script(server: Server) -> None:
+        reader, writer = await _raw(server)
+        writer.write(b"\x82\xff" + (HARD_FRAME_BYTES + 1).to_bytes(8, "big") + bytes(4))
+        async with asyncio.timeout(20):
+            rest = await reader.read()
+        assert (1009).to_bytes(2, "big") in rest[-200:]
+        writer.close()
+
+    played(script)
+
+
+def test_a_frame_that_is_too_large_is_refused_by_its_id() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            audio = "A" * (25 * 1024 * 1024)
+            await caller.send(event_id="mine", type="input_audio_buffer.append", audio=audio)
+            error = (await caller.until("error"))["error"]
+            assert (error["code"], error["event_id"]) == ("event_too_large", "mine")
+            await caller.ask()
+            assert await caller.answer() == ("completed", None)
+
+    played(script)
+
+
+def test_a_long_recording_at_once_gives_the_turns_of_one_that_comes_live() -> None:
+    turn = LOUD * 10 + SOFT * 30
+
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.send(
+                type="session.update",
+                session={
+                    "type": "realtime",
+                    "audio": {
+                        "input": {
+                            "turn_detection": {"type": "server_vad", "create_response": False}
+                        }
+                    },
+                },
+            )
+            await caller.speak(turn * 100)
+            while caller.types.count("input_audio_buffer.committed") < 100:
+                await caller.next()
+            starts = [e["audio_start_ms"] for e in caller.events if "audio_start_ms" in e]
+            assert [b - a for a, b in pairwise(starts[1:])] == [40 * 32] * 98
+
+    played(script)
+
+
+def test_a_bug_in_reading_ends_the_session_and_is_logged() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            async with calling(server) as caller:
+                gc.collect()
+                outbox = outboxes()[0]
+                outbox.dialect.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+                await caller.ask()
+                assert await caller.farewell() == (1011, "the server had an error")
+            async with calling(server) as caller:
+                await caller.ask()
+                assert await caller.answer() == ("completed", None)
+            assert len(server.complaints) == 1
+            assert "ZeroDivisionError" in server.complaints.pop()
+
+    asyncio.run(main())
+
+
+def test_many_frames_at_once_do_not_keep_other_clients_waiting() -> None:
+    async def script(server: Server) -> None:
+        _, flood = await _raw(server)
+        async with calling(server) as caller:
+            flood.write(masked(b"{}") * 50_000)
+            await caller.ask()
+            assert await caller.answer() == ("completed", None)
+            flood.transport.abort()
+
+    played(script)
