@@ -155,7 +155,7 @@ def demo(
     *,
     config: ConfigFile = None,
     save: Path = Path("demo-reply.wav"),
-    question: str = "hello",
+    question: str = "What can you do?",
     keep: Annotated[bool, Parameter(negative="")] = False,
     timeline: bool = True,
 ) -> None:
