@@ -254,10 +254,10 @@ def kept(session: Session) -> list[str | None]:
     return texts(the(Answer, ask(session, conversation="none")).prompt.items)
 
 
-def record(session: Session, item_id: str, pcm: bytes = SPOKEN) -> list[Effect]:
+def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0) -> list[Effect]:
     """The client puts a recording into the conversation."""
     item = Message(id=item_id, role="user", content=(InputAudio(audio=pcm),))
-    return receive(session, ItemCreate(item=item))
+    return receive(session, ItemCreate(item=item), now)
 
 
 def final(key: str, text: str) -> Transcribed:

@@ -105,17 +105,6 @@ def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> 
     assert texts(prompt.items) == ["hello"]
 
 
-def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
-    session = a_session(turn_detection=None)
-    record(session, "u")
-    record(session, "v")
-    ask(session)
-    assert tell(session, final("v", "there")) == []
-    effects = receive(session, ItemDelete(item_id="u"))
-    assert types(effects) == ["conversation.item.deleted"]
-    assert texts(the(Answer, effects).prompt.items) == ["there"]
-
-
 def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
@@ -396,3 +385,11 @@ def test_only_what_has_stalled_is_given_up() -> None:
     answered(write(session, "hello", now=12.0))
     assert done(wake(session)).conversation_id is None
     assert session.deadline == 16.0
+
+
+def test_an_answer_that_was_deleted_is_not_cut() -> None:
+    session = a_session()
+    response_id = answered(write(session, "count"))
+    effects = tell(session, spoke(response_id, "one two"))
+    receive(session, ItemDelete(item_id=the(says.OutputItemAdded, effects).item.id))
+    assert done(receive(session, ResponseCancel())).status == "cancelled"

@@ -5,6 +5,7 @@ from tests.session.stage import (
     WHISPER,
     a_session,
     ask,
+    failure,
     final,
     kept,
     of,
@@ -15,14 +16,17 @@ from tests.session.stage import (
     the,
     transcribe,
     types,
+    write,
 )
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioCommit,
     ItemCreate,
+    ItemDelete,
 )
 from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
 from vivavoce.session.effects import Answer, Feed, Finish, Listen
+from vivavoce.session.facts import Ended, Unheard
 
 
 def test_it_waits_for_all_recordings_that_it_reads() -> None:
@@ -96,3 +100,31 @@ def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
     committed = receive(session, InputAudioCommit())
     assert of(Answer, ask(session)) == []
     assert texts(the(Answer, transcribe(session, committed, "hello")).prompt.items) == ["hello"]
+
+
+def test_words_that_failed_are_forgotten_with_the_next_answer() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    tell(session, Unheard("u", "it is broken"))
+    tell(session, Ended(the(Answer, write(session, "never mind")).response_id))
+    listed = ask(session, conversation="none", input=(ItemReference("u"),))
+    assert texts(the(Answer, listed).prompt.items) == [None]
+
+
+def test_words_that_failed_are_not_forgotten_beside_the_conversation() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    tell(session, Unheard("u", "it is broken"))
+    the(Answer, ask(session, conversation="none", input=()))
+    assert failure(ask(session)) == ("stt_failed", "it is broken")
+
+
+def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
+    session = a_session(turn_detection=None)
+    record(session, "u")
+    record(session, "v")
+    ask(session)
+    assert tell(session, final("v", "there")) == []
+    effects = receive(session, ItemDelete(item_id="u"))
+    assert types(effects) == ["conversation.item.deleted"]
+    assert texts(the(Answer, effects).prompt.items) == ["there"]

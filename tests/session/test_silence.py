@@ -1,10 +1,12 @@
 """When nobody speaks for long, and when the server goes: how a session ends."""
 
 from tests.session.stage import (
+    WHISPER,
     a_session,
     answered,
     hear,
     receive,
+    record,
     say,
     spoke,
     tell,
@@ -33,11 +35,19 @@ def an_answer(session: Session, now: float, ms: int = 2000) -> None:
     tell(session, spoke(response_id, "hi", ms=ms), Ended(response_id), now=now)
 
 
-def test_nobody_is_idle_while_an_answer_is_made_or_played() -> None:
+def test_nobody_is_idle_while_an_answer_is_made() -> None:
     session = a_session(limits=Limits(idle_seconds=30.0))
     response_id = answered(write(session, "hello", now=0.0))
     for now in (9.0, 18.0, 27.0, 36.0):
         tell(session, Thought(response_id, "and "), now=now)
+    tell(session, Ended(response_id), now=41.0)
+    assert session.deadline == 71.0
+    assert wake(session) == [Close(1000, "nothing came for 30 seconds")]
+
+
+def test_nobody_is_idle_while_an_answer_is_played() -> None:
+    session = a_session(limits=Limits(idle_seconds=30.0))
+    response_id = answered(write(session, "hello", now=39.0))
     tell(session, spoke(response_id, "one", ms=5000), now=40.0)
     tell(session, Ended(response_id), now=41.0)
     assert session.deadline == 75.0
@@ -115,3 +125,19 @@ def test_without_create_response_a_turn_is_only_an_item() -> None:
     session = a_session(turn_detection=ServerVad(create_response=False))
     assert types(say(session, "hello"))[-1] == "conversation.item.done"
     assert session.deadline == HOUR
+
+
+def test_at_a_shutdown_nothing_is_begun_while_words_are_waited_for() -> None:
+    session = a_session(transcription=WHISPER)
+    record(session, "u")
+    hear(session, "####")
+    assert tell(session, Draining()) == []
+    assert types(hear(session, 16 * "."))[-1] == "conversation.item.done"
+
+
+def test_at_a_shutdown_nobody_is_asked_why_he_is_silent() -> None:
+    session = a_session(turn_detection=QUIET)
+    an_answer(session, now=10.0)
+    record(session, "u", now=12.0)
+    tell(session, Draining(), now=12.0)
+    assert session.deadline == 22.0  # the words of the recording are overdue

@@ -44,7 +44,7 @@ STAGES: dict[Stage, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """Words that will not come, of an item that no response has read yet."""
+    """Words that will not come, and that no response has asked for yet."""
 
     key: str
     code: str
@@ -140,8 +140,10 @@ class Answering:
             self._hearing.dictate(entry, self._options, now=now)
             self._hearing.keep_quiet(entry.item.id)
         response.reads = tuple(self._conversation) if plan.listed is None else plan.listed
-        if failed := self._unheard_words(response):
+        failed = self._unheard_words(response)
+        if failed or not beside:
             self._unheard = None
+        if failed:
             self._fail(response, failed.code, failed.reason, now)
             return
         self._waiting[response.id] = self._hearing.keys_of({e.item.id for e in response.reads})
@@ -219,12 +221,17 @@ class Answering:
             )
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
 
-    def interrupt(self, now: float) -> None:
-        """The user speaks: the answer is over, and no complete one is played any further."""
+    def interrupt(self, now: float, *, live: bool) -> None:
+        """The user speaks: the answer is over, and no complete one is played any further.
+
+        live: the user is really there. Whoever sends recordings does not wait for answers to be
+        played; of a complete one they have all.
+        """
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
         for item_id, unplayed in self._playout.stop(now).items():
-            self._keep_heard(item_id, unplayed)
+            if live:
+                self._keep_heard(item_id, unplayed)
         self._done_at = None
 
     def truncated(self, item_id: str, now: float) -> None:
@@ -288,14 +295,14 @@ class Answering:
     def _keep_heard(self, item_id: str, unplayed: int) -> None:
         """The ear did not get the end of an answer: only the words before it were said."""
         entry = self._conversation.find(item_id)
-        # where the client has truncated it, the client knows better
-        if entry and entry.ledger and entry.ledger.heard is None:
+        if entry and entry.ledger:
             self._conversation.cut(item_id, entry.ledger.samples - unplayed)
 
     def _fail(self, response: ResponseLife, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
         self._end(response, "failed", StatusDetails(type="failed", error=error), now)
-        self._outbox.error(reason, kind="server_error", code=code)
+        if self._options.tells_failures:
+            self._outbox.error(reason, kind="server_error", code=code)
 
     def _end(
         self, response: ResponseLife, ending: Ending, details: StatusDetails | None, now: float

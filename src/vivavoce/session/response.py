@@ -182,9 +182,6 @@ class ResponseLife:
         )
         if self._conversation is not None and self._conversation.find(item.id):
             self._conversation.replace(item)
-            if isinstance(output, SpokenMessage) and output.ledger.heard is not None:
-                # the client truncated it while it was being made
-                self._conversation.cut(item.id, output.ledger.heard)
             self._outbox.send(
                 says.ItemDone(
                     event_id=self._outbox.event_id(),
