@@ -1,0 +1,55 @@
+"""When a change of settings holds."""
+
+from tests.session.stage import (
+    WHISPER,
+    a_session,
+    answered,
+    done,
+    hear,
+    spoke,
+    tell,
+    the,
+    transcribe,
+    types,
+    update,
+    write,
+)
+from vivavoce.protocol.session import (
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
+    RealtimePatch,
+    TranscriptionPatch,
+)
+from vivavoce.session.effects import Answer, Listen
+from vivavoce.session.facts import Ended
+
+
+def test_what_is_changed_holds_from_the_next_turn_on() -> None:
+    session = a_session(transcription=WHISPER, instructions="Be brief.")
+    began = hear(session, "####")
+    update(
+        session,
+        RealtimePatch(
+            model="house",
+            instructions="Sing.",
+            audio=AudioPatch(
+                input=AudioInputPatch(transcription=TranscriptionPatch(language="it")),
+                output=AudioOutputPatch(voice="ash"),
+            ),
+        ),
+    )
+    assert (the(Listen, began).language, the(Listen, began).model) == (None, "gpt-realtime")
+    first = the(Answer, transcribe(session, hear(session, 16 * "."), "hello")).prompt
+    assert (first.instructions, first.voice, first.model) == ("Sing.", "ash", "house")
+    update(session, RealtimePatch(instructions="Hum."))
+    assert the(Listen, hear(session, "####")).language == "it"
+
+
+def test_a_running_answer_is_not_changed() -> None:
+    session = a_session()
+    effects = write(session, "hello")
+    update(session, RealtimePatch(output_modalities=("text",)))
+    told = tell(session, spoke(answered(effects), "good day"), Ended(answered(effects)))
+    assert "response.output_audio.delta" in types(told)
+    assert done(told).output_modalities == ("audio",)
