@@ -147,6 +147,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
         voices=voices,
         default_voice=voice,
         lock_voice=settings.session.lock_voice,
+        failure_errors=settings.session.failure_errors,
     )
     template = RealtimeSession(
         instructions=settings.session.instructions,

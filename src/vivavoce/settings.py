@@ -65,6 +65,7 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_buffer_seconds: Seconds = 600.0
     kept_audio_seconds: Annotated[float, Meta(ge=0)] = 600.0
     lock_voice: bool = False
+    failure_errors: bool = True
 
     @property
     def limits(self) -> Limits:

@@ -306,6 +306,14 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     assert done(tell(session, Ended(answered(write(session, "again"))))).status == "completed"
 
 
+def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
+    session = a_session(offer=dataclasses.replace(OFFER, failure_errors=False))
+    response_id = answered(write(session, "hello"))
+    effects = tell(session, Failed(response_id, "llm", "it is broken"))
+    assert types(effects) == ["response.done", "rate_limits.updated"]
+    assert done(effects).status == "failed"
+
+
 def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")

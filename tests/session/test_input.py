@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from vivavoce.audio.formats import decode
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
-from vivavoce.session.input import HalfSample, InputBuffer, Intake, to_ms, to_samples
+from vivavoce.session.input import HalfSample, InputBuffer, Intake, Pace, to_ms, to_samples
 
 
 def sound(samples: int, begin: int = 0) -> bytes:
@@ -179,3 +179,23 @@ def test_what_somebody_else_bounds_takes_no_room() -> None:
     intake.append(append(sound(1)), 0.0, begin=200)
     with pytest.raises(InvalidRequest):
         intake.append(append(sound(1)), 0.0, begin=200)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "live"),
+    [
+        ([(0.0, 0.04)], True),
+        ([(n * 0.04, 0.04) for n in range(100)], True),
+        ([(0.0, 2.0)], False),
+        ([(n * 0.004, 0.04) for n in range(100)], False),
+        ([(0.0, 0.04), (0.5, 0.5)], True),  # a network that stumbled
+        ([(0.0, 2.0), (9.0, 0.04)], True),  # a recording, and then somebody who speaks
+    ],
+)
+def test_sound_that_comes_faster_than_it_is_spoken_is_a_recording(
+    pieces: list[tuple[float, float]], live: bool
+) -> None:
+    pace = Pace()
+    for at, seconds in pieces:
+        pace.take(round(seconds * 24_000), at)
+    assert pace.live is live

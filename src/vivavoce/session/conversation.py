@@ -245,7 +245,7 @@ def shown(entries: Iterable[Entry]) -> tuple[Item, ...]:
 
 
 def _shown(entry: Entry) -> Iterator[Item]:
-    """An entry as a model is shown it: nothing of a call that broke off."""
+    """An entry as a model is shown it: nothing of a call that broke off, or that nobody heard."""
     match entry.item:
         case Message(content=content) as item:
             parts = tuple(
@@ -253,8 +253,10 @@ def _shown(entry: Entry) -> Iterator[Item]:
                 for n, part in enumerate(content)
             )
             if entry.ledger:
-                parts = (OutputAudio(transcript=entry.ledger.heard_text),)
-            yield msgspec.structs.replace(item, content=parts)
+                heard = entry.ledger.heard_text
+                parts = (OutputAudio(transcript=heard),) if heard else ()
+            if parts:
+                yield msgspec.structs.replace(item, content=parts)
         case FunctionCall(status=status) as call:
             if status == "completed":
                 yield call

@@ -8,6 +8,8 @@ from vivavoce.protocol.client import InputAudioAppend
 
 BYTES_PER_SAMPLE = 2
 HALF_SAMPLE_SECONDS = 1.0
+LAG_SECONDS = 0.25
+LEAD_SECONDS = 0.25
 
 
 def to_ms(samples: int) -> int:
@@ -74,6 +76,27 @@ class HalfSample:
         )
 
 
+class Pace:
+    """Whether sound comes as it is spoken, or faster: then it is a recording that is being sent.
+
+    A bucket that sound fills and time empties. It may run a little into debt, so that what a
+    stumbling network brings late and at once is not taken for a recording.
+    """
+
+    def __init__(self) -> None:
+        self._lead = 0.0  # seconds of sound ahead of the clock
+        self._at = float("-inf")
+
+    def take(self, samples: int, now: float) -> None:
+        """So much sound has come."""
+        self._lead = max(-LAG_SECONDS, self._lead - (now - self._at)) + samples / RATE
+        self._at = now
+
+    @property
+    def live(self) -> bool:
+        return self._lead <= LEAD_SECONDS
+
+
 class Intake:
     """What the client sends, from the wire's format into the buffer.
 
@@ -85,6 +108,7 @@ class Intake:
         self.buffer = InputBuffer()
         self.half: HalfSample | None = None
         self.longest = longest
+        self.pace = Pace()
         self._format: Format = "audio/pcm"
         self._decoder = Decoder("audio/pcm")
 
@@ -110,7 +134,9 @@ class Intake:
                 code="input_audio_buffer_full",
                 param="audio",
             )
-        self.buffer.append(self._decoder.feed(event.audio))
+        pcm = self._decoder.feed(event.audio)
+        self.buffer.append(pcm)
+        self.pace.take(len(pcm) // BYTES_PER_SAMPLE, now)
         self.half = None
         if self._decoder.carrying:
             self.half = HalfSample(event.event_id, now + HALF_SAMPLE_SECONDS)

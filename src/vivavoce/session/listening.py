@@ -69,6 +69,11 @@ class Listening:
         return self._detector is not None and self._detector.speaking
 
     @property
+    def live(self) -> bool:
+        """Whether somebody speaks just now, and it is not a recording that is being sent."""
+        return self._intake.pace.live
+
+    @property
     def deadline(self) -> float:
         """When half a sample has waited for long enough."""
         return self._intake.half.deadline if self._intake.half else float("inf")

@@ -220,7 +220,7 @@ class Session:
             self._answering.break_silence()
         if edge is Edge.STARTED:
             if vad and vad.interrupt_response is True:
-                self._answering.interrupt(now)
+                self._answering.interrupt(now, live=self._listening.live)
         elif edge is Edge.STOPPED:
             self._listening.end_turn(now)
             if vad and vad.create_response is True and self._state == "open":

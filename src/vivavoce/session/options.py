@@ -61,6 +61,8 @@ class Offer:
     default_voice: str
     lock_voice: bool = False
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
+    failure_errors: bool = True
+    """Follow a failed response with an `error` event."""
 
     def served_by(self, model: str, voice: str) -> ServedBy:
         """Unknown names are served by the defaults, and it is said so."""
@@ -80,6 +82,11 @@ class Options:
     @property
     def transcribes_only(self) -> bool:
         return isinstance(self.session, TranscriptionSession)
+
+    @property
+    def tells_failures(self) -> bool:
+        """Whether an `error` event follows a failed response."""
+        return self._offer.failure_errors
 
     @property
     def turn_detection(self) -> TurnDetection | None:
