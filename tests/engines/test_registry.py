@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.plugins import install
 from vivavoce.engines import registry
 from vivavoce.engines.scripted import ScriptedSTT, ScriptedTTS, ScriptedVAD
 from vivavoce.errors import SettingsError
@@ -22,16 +23,6 @@ class Hum:
     def __init__(self, settings):
         self.pitch_hz = settings.pitch_hz
 """
-
-
-def install(site: Path, package: str, modules: dict[str, str], entries: str) -> None:
-    """A package of someone else, as an installer leaves it."""
-    for name, source in modules.items():
-        (site / f"{name}.py").write_text(source)
-    info = site / f"{package.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[vivavoce.engines]\n{entries}")
 
 
 MODULES = {
@@ -176,7 +167,9 @@ def test_two_packages_that_offer_one_name_are_both_refused(site: Path) -> None:
     install(site, "hum-plugin", {"hum_plugin": PLUGIN}, "tts:hum = hum_plugin:Hum\n")
     install(site, "buzz-plugin", {"buzz_plugin": PLUGIN}, "tts:hum = buzz_plugin:Hum\n")
     assert registry.names("tts").count("hum") == 1
-    with pytest.raises(SettingsError, match=r"^the tts engine 'hum' is offered by buzz-plugin and "):
+    with pytest.raises(
+        SettingsError, match=r"^the tts engine 'hum' is offered by buzz-plugin and "
+    ):
         registry.create("tts", "hum", {})
 
 
