@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
+from vivavoce.api.chat import ChatDoor
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
@@ -155,7 +156,14 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
     )
     brains = Brains(cascades, settings.default_model)
     limits = settings.session.limits
-    return House(brains, offer, limits, template, max_sessions=settings.server.max_sessions)
+    return House(
+        brains,
+        offer,
+        limits,
+        template,
+        max_sessions=settings.server.max_sessions,
+        max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+    )
 
 
 def gate_of(settings: Settings) -> Gate:
@@ -172,12 +180,18 @@ def gate_of(settings: Settings) -> Gate:
 def application(hub: Hub, gate: Gate | None = None) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
-    app = web.Application(middlewares=[gate.middleware])
+    app = web.Application(client_max_size=hub.house.max_upload_bytes)
+    gate.stand_before(app)
     client_secrets = ClientSecrets(gate, hub.begin)
     client_secrets.add_to(app)
     health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
+    ChatDoor(
+        hub.house.brains,
+        default_voice=hub.house.offer.default_voice,
+        most_bytes=hub.house.max_upload_bytes,
+    ).add_to(app)
     app.router.add_get("/v1/realtime", RealtimeDoor(hub, client_secrets.carried).connect)
     return app
 

@@ -42,6 +42,8 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long answers under way may take to end at shutdown."""
     no_auth: bool = False
     """Let anybody in although the server is open to a network."""
+    max_upload_mb: Annotated[int, Meta(ge=1)] = 25
+    """Body of one HTTP request, a sound file for example."""
     origins: tuple[str, ...] = ()
     """Pages elsewhere that may use it, such as https://app.example.com; "*" is all of them."""
     secret: str = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from vivavoce.api.problems import response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 DOORS = frozenset({("GET", "/v1/realtime")})  # these ask for the key themselves
+REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -76,32 +78,44 @@ class Gate:
             return True
         return self.trusts_loopback and page.hostname in LOOPBACK_NAMES
 
-    @property
-    def middleware(self) -> Middleware:
-        """guard(), in the form that aiohttp asks for."""
+    def stand_before(self, app: web.Application) -> None:
+        """Have every request of the application pass."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self.guard(request, handler)
 
-        return guard
+        app.middlewares.append(guard)
+        app.on_response_prepare.append(self.sign)
 
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, and see to it that it is answered."""
-        request_id = f"req_{secrets.token_hex(12)}"
+        request[REQUEST_ID] = f"req_{secrets.token_hex(12)}"
         try:
-            response = await self._answer(request, handler)
+            return await self._answer(request, handler)
         except (VoiceError, web.HTTPException) as exc:
-            response = response_of(exc, request)
-        except ConnectionError:  # whoever asked has gone
-            raise
+            return response_of(exc, request)
+        except ConnectionError:  # whoever asked has gone: this goes nowhere
+            return web.Response(status=499)
         except Exception:  # where a request's task ends: a bug is logged and answered
-            log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-            response = unexpected()
-        if not response.prepared:
-            response.headers["x-request-id"] = request_id
-            self._allow_page(request, response)
-        return response
+            log.exception("%s failed: %s %s", request[REQUEST_ID], request.method, request.path)
+            return unexpected()
+
+    async def sign(self, request: web.Request, response: web.StreamResponse) -> None:
+        """The headers of every answer, also of one that is streamed: its id, and CORS."""
+        response.headers["x-request-id"] = request.get(REQUEST_ID, "")
+        origin = request.headers.get("Origin")
+        if origin is None or not self.welcomes(request):
+            return
+        headers = response.headers
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Vary"] = "Origin"
+        headers["Access-Control-Expose-Headers"] = "Location, x-request-id, Retry-After"
+        if wanted := request.headers.get("Access-Control-Request-Method"):
+            headers["Access-Control-Allow-Methods"] = wanted
+            asked = request.headers.get("Access-Control-Request-Headers", "")
+            headers["Access-Control-Allow-Headers"] = asked
+            headers["Access-Control-Max-Age"] = "600"
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self.welcomes(request):
@@ -116,21 +130,6 @@ class Gate:
             if visitor.grant is not None:
                 raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
         return await handler(request)
-
-    def _allow_page(self, request: web.Request, response: web.StreamResponse) -> None:
-        """CORS: what a page elsewhere may send and see."""
-        origin = request.headers.get("Origin")
-        if origin is None or not self.welcomes(request):
-            return
-        headers = response.headers
-        headers["Access-Control-Allow-Origin"] = origin
-        headers["Vary"] = "Origin"
-        headers["Access-Control-Expose-Headers"] = "Location, x-request-id, Retry-After"
-        if wanted := request.headers.get("Access-Control-Request-Method"):
-            headers["Access-Control-Allow-Methods"] = wanted
-            asked = request.headers.get("Access-Control-Request-Headers", "")
-            headers["Access-Control-Allow-Headers"] = asked
-            headers["Access-Control-Max-Age"] = "600"
 
 
 def presented_key(request: web.Request) -> str:

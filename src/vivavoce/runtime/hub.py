@@ -34,13 +34,15 @@ class House:
     template: RealtimeSession
     """What a session begins with, but for its id, its model and its end."""
     max_sessions: int = 1000
+    max_upload_bytes: int = 25 * 1024 * 1024
+    """Of the body of one HTTP request."""
 
 
 class Hub:
     """Opens sessions, counts them, and ends them all at shutdown."""
 
     def __init__(self, house: House, *, wall_clock: Callable[[], float] = time.time) -> None:
-        self._house = house
+        self.house = house
         self._wall_clock = wall_clock
         self._runners: set[Runner] = set()
         self._draining = False
@@ -54,7 +56,7 @@ class Hub:
     @property
     def accepts(self) -> bool:
         """Whether one more session would be let in."""
-        return not self._draining and len(self._runners) < self._house.max_sessions
+        return not self._draining and len(self._runners) < self.house.max_sessions
 
     def open(self, peer: Peer, opening: Opening) -> Runner:
         """Make a session for a client that has come. Raises LimitReached.
@@ -70,12 +72,12 @@ class Hub:
         _log_opened(begun, opening.model)
         session = Session(
             begun,
-            self._house.offer,
-            self._house.limits,
+            self.house.offer,
+            self.house.limits,
             salt=salt,
             now=now,
         )
-        runner = Runner(session, peer, self._house.brains, model=opening.model)
+        runner = Runner(session, peer, self.house.brains, model=opening.model)
         self._runners.add(runner)
         self._empty.clear()
         return runner
@@ -108,7 +110,7 @@ class Hub:
 
     def begin(self, opening: Opening, salt: str = "") -> SessionObject:
         """What a session of that opening begins with. Raises InvalidRequest."""
-        house = self._house
+        house = self.house
         expires_at = int(self._wall_clock() + house.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
         return begin(opening, house.template, house.offer, salt=salt, expires_at=expires_at)
