@@ -3,7 +3,8 @@
 Everybody sends 40 ms of speech or of a quiet room 25 times a second, Silero judges every window,
 recognition runs, and everybody is sent an answer, 25 pieces of sound a second. The lag of the
 server's loop is known by an echo: a session of its own clears its input buffer and is told so. So
-many are carried when the 99th percentile of the echo is below 20 ms and all sound gets through.
+many are carried when the 99th percentile of the echo is below 20 ms, the ends of turns are told
+within 100 ms, and all sound gets through.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from bench.wire import Line, appends, connect, connect_many, event
 FRAME_MS = 40
 LAG_MS = 20.0
 TARGET = 300.0
+EDGE_MS = 100.0  # most between the append that ends a turn and the word of it
 LOSS = 0.02  # of the sound that should have come back
 STEP = 20  # sessions: how closely the limit is looked for
 MOST = 2000
@@ -73,7 +75,8 @@ class Point:
 
     @property
     def carried(self) -> bool:
-        return self.echo_p99 < LAG_MS and self.deltas > 25 * (1 - LOSS)
+        heard = self.edges_late_p99 < EDGE_MS
+        return self.echo_p99 < LAG_MS and heard and self.deltas > 25 * (1 - LOSS)
 
 
 async def measure(quick: bool) -> list[Figure]:

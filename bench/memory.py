@@ -5,6 +5,8 @@ they come: here as fast as the server takes them.
 """
 
 import asyncio
+from math import sqrt
+from statistics import linear_regression
 
 from bench.figures import Figure
 from bench.report import run
@@ -16,11 +18,12 @@ IDLE_SESSIONS = 200
 LISTENING_SESSIONS = 50
 APPEND_MS = 200
 SECONDS = 600
-STRETCH_SECONDS = 30  # of sound, after which memory is looked at
-FIRST = 2  # stretches, until all that grows to its size has done so
+LOOK_SECONDS = 10  # of sound, after which memory is looked at
+WARM_SECONDS = 60  # of sound, until all that grows to its size has done so
 KIB = 1024
-PAGE_KIB = 4.0
+SURE = 2.0  # standard errors: what is less is not told apart from nothing
 TAKEN_SECONDS = 120.0
+REST_SECONDS = 0.3
 CONFIG = """
 [models.default]
 vad = "silero"
@@ -33,14 +36,13 @@ tts = "scripted"
 
 async def measure(quick: bool) -> list[Figure]:
     idle = await _idle()
-    looks = await _listening((SECONDS if not quick else SECONDS // 4) // STRETCH_SECONDS)
-    # the allocator's own ups and downs are larger than what is looked for: the least of some looks
-    few = max(2, len(looks) // 4)
-    growth = (min(looks[-few:]) - min(looks[:few])) / LISTENING_SESSIONS / KIB
-    minutes = len(looks) * STRETCH_SECONDS / 60
+    seconds = SECONDS // 4 if quick else SECONDS
+    looks = await _listening(seconds)
+    growth, error = _trend([look / LISTENING_SESSIONS / KIB for look in looks])
     detail = {
         "sessions": LISTENING_SESSIONS,
-        "seconds_between_looks": STRETCH_SECONDS,
+        "seconds_between_looks": LOOK_SECONDS,
+        "standard_error_kib": round(error, 1),
         "rss_kib": [look // KIB for look in looks],
     }
     return [
@@ -51,10 +53,10 @@ async def measure(quick: bool) -> list[Figure]:
             target=150.0,
         ),
         Figure(
-            measure=f"growth of a session in {minutes:g} minutes of silence (none: below a page)",
+            measure=f"growth of a session in {seconds / 60:g} minutes of silence, none but for the error",
             value=growth,
             unit="KiB",
-            target=PAGE_KIB,
+            target=SURE * error,
             detail=detail,
         ),
     ]
@@ -74,36 +76,44 @@ async def _idle() -> float:
     return each
 
 
-async def _listening(stretches: int) -> list[int]:
-    """Resident bytes after each stretch of silence."""
-    frames = appends(silence(10.0), APPEND_MS)
-    looks: list[int] = []
+async def _listening(seconds: int) -> list[int]:
+    """Resident bytes, looked at every now and then in so many seconds of silence."""
+    frames = appends(silence(APPEND_MS / 1000 * 50), APPEND_MS)
     async with served(CONFIG) as server:
         lines = await connect_many(server.port, LISTENING_SESSIONS)
-        await _send(lines, frames, FIRST * STRETCH_SECONDS)
-        for _ in range(stretches):
-            await _send(lines, frames, STRETCH_SECONDS)
+        await _send(lines, frames, WARM_SECONDS)
+        looks = []
+        for _ in range(seconds // LOOK_SECONDS):
+            await _send(lines, frames, LOOK_SECONDS)
             looks.append(server.rss)
         for line in lines:
             line.close()
     return looks
 
 
-async def _send(lines: list[Line], frames: list[bytes], seconds: float) -> None:
-    """Send so much sound on each line, a second at a time, and wait until all of it was taken.
+async def _send(lines: list[Line], frames: list[bytes], seconds: int) -> None:
+    """Send so much sound on each line, an append at a time, and wait until it was taken.
 
     That is known by the answer to a question that waits its turn behind the sound.
     """
-    second = b"".join(frames[: 1000 // APPEND_MS])
     probe = event("conversation.item.retrieve", item_id="item_none")
     async with asyncio.timeout(TAKEN_SECONDS):
-        for _ in range(int(seconds)):
+        for n in range(seconds * 1000 // APPEND_MS):
             taken = [line.coming("error") for line in lines]
             for line in lines:
-                line.write(second)
+                line.write(frames[n % len(frames)])
                 line.write(probe)
             await asyncio.gather(*taken)
-    await asyncio.sleep(1.0)  # what still waits to be judged is two seconds of sound at the most
+    await asyncio.sleep(REST_SECONDS)  # what still waits to be judged is two seconds of sound
+
+
+def _trend(looks: list[float]) -> tuple[float, float]:
+    """By how much a straight line through them rises, and the standard error of that."""
+    times = [n / (len(looks) - 1) for n in range(len(looks))]
+    rise, start = linear_regression(times, looks)
+    rest = sum((y - start - rise * x) ** 2 for x, y in zip(times, looks, strict=True))
+    spread = sum((x - 0.5) ** 2 for x in times)
+    return rise, sqrt(rest / (len(looks) - 2) / spread)
 
 
 if __name__ == "__main__":
