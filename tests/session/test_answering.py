@@ -48,7 +48,6 @@ from vivavoce.session.facts import (
     Argued,
     Called,
     Concluded,
-    Draining,
     Ended,
     Failed,
     Left,
@@ -259,41 +258,6 @@ def test_a_turn_that_ends_while_nothing_may_interrupt_is_answered_next() -> None
     assert texts(the(Answer, effects).prompt.items) == ["one", "two", "uno "]
 
 
-def test_two_turns_that_had_to_wait_are_answered_at_once() -> None:
-    session = a_session(turn_detection=PATIENT)
-    first = answered(say(session, "one"))
-    say(session, "two")
-    say(session, "three")
-    second = answered(tell(session, Ended(first)))
-    assert types(tell(session, Ended(second))) == ["response.done", "rate_limits.updated"]
-
-
-def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
-    session = a_session(turn_detection=PATIENT)
-    first = answered(say(session, "one"))
-    say(session, "two")
-    hear(session, "##")
-    assert types(tell(session, Ended(first))) == ["response.done", "rate_limits.updated"]
-    effects = say(session, "three", pattern=16 * ".")
-    second = the(Answer, effects)
-    assert texts(second.prompt.items) == ["one", "two", "three"]
-    assert types(tell(session, Ended(second.response_id))) == [
-        "response.done",
-        "rate_limits.updated",
-    ]
-
-
-def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> None:
-    session = a_session(turn_detection=PATIENT)
-    first = answered(say(session, "one"))
-    say(session, "two")
-    hear(session, "##")
-    tell(session, Ended(first))
-    second = answered(ask(session))
-    hear(session, 16 * ".")
-    assert types(tell(session, Ended(second)))[-1] == "response.created"
-
-
 @pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
 def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     session = a_session()
@@ -367,15 +331,6 @@ def test_at_the_end_of_the_session_every_response_ends() -> None:
     assert of(Stop, effects) == [Stop(running)]
 
 
-def test_a_turn_that_had_to_wait_is_not_answered_at_a_shutdown() -> None:
-    session = a_session(turn_detection=PATIENT)
-    first = answered(say(session, "one"))
-    say(session, "two")
-    tell(session, Draining())
-    effects = tell(session, Ended(first))
-    assert types(effects) == ["response.done", "rate_limits.updated"]
-
-
 def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
@@ -401,3 +356,11 @@ def test_an_answer_that_was_deleted_is_not_cut() -> None:
     effects = tell(session, spoke(response_id, "one two"))
     receive(session, ItemDelete(item_id=the(says.OutputItemAdded, effects).item.id))
     assert done(receive(session, ResponseCancel())).status == "cancelled"
+
+
+def test_whoever_sends_recordings_has_heard_a_complete_answer_whole() -> None:
+    session = a_session()
+    response_id = answered(write(session, "count", now=10.0))
+    tell(session, spoke(response_id, "one two three", ms=3000), Ended(response_id), now=11.0)
+    hear(session, "." * 20 + "##", now=11.1)  # 0.7 s of sound, all at once
+    assert kept(session) == ["count", "one two three "]

@@ -118,11 +118,3 @@ def test_speech_does_not_interrupt_what_runs_beside_the_conversation() -> None:
     effects = hear(session, "##")
     assert types(effects) == ["input_audio_buffer.speech_started"]
     assert done(tell(session, Ended(beside))).status == "completed"
-
-
-def test_whoever_sends_recordings_has_heard_a_complete_answer_whole() -> None:
-    session = a_session()
-    response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=3000), Ended(response_id), now=11.0)
-    hear(session, "." * 20 + "##", now=11.1)  # 0.7 s of sound, all at once
-    assert kept(session) == ["count", "one two three "]

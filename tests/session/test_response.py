@@ -376,12 +376,10 @@ def test_without_a_count_tokens_are_estimated() -> None:
     stage = Stage()
     stage.response.ask()
     stage.response.speak(TENTH, FINE)
-    usage = stage.response.end("completed", None)
-    # "Be brief." is 3, "how are you?" is 3, "fine " is 2
+    usage = stage.response.end("completed", None)  # 3 for "Be brief.", 3 for "how are you?"
     assert usage.input_token_details == InputTokens(text_tokens=6)
     assert usage.output_token_details == OutputTokens(text_tokens=2, audio_tokens=2)
-    done = the(says.ResponseDone, stage.outbox.drain())
-    assert done.response.usage == usage
+    assert the(says.ResponseDone, stage.outbox.drain()).response.usage == usage
 
 
 def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
@@ -392,11 +390,8 @@ def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
     assert stage.response.end("completed", None).input_token_details.audio_tokens == 0
 
 
-def test_what_was_never_asked_costs_nothing() -> None:
+def test_what_was_never_asked_or_failed_costs_nothing() -> None:
     assert Stage().response.end("cancelled", None) == Usage()
-
-
-def test_a_failed_response_costs_nothing() -> None:
     stage = Stage()
     stage.response.ask()
     stage.response.speak(TENTH, FINE)

@@ -1,0 +1,65 @@
+"""A turn that ends while an answer runs which nothing may interrupt."""
+
+from tests.session.stage import (
+    a_session,
+    answered,
+    ask,
+    hear,
+    say,
+    tell,
+    texts,
+    the,
+    types,
+)
+from vivavoce.protocol.session import ServerVad
+from vivavoce.session.effects import Answer
+from vivavoce.session.facts import (
+    Draining,
+    Ended,
+)
+
+PATIENT = ServerVad(interrupt_response=False)
+
+
+def test_two_turns_that_had_to_wait_are_answered_at_once() -> None:
+    session = a_session(turn_detection=PATIENT)
+    first = answered(say(session, "one"))
+    say(session, "two")
+    say(session, "three")
+    second = answered(tell(session, Ended(first)))
+    assert types(tell(session, Ended(second))) == ["response.done", "rate_limits.updated"]
+
+
+def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
+    session = a_session(turn_detection=PATIENT)
+    first = answered(say(session, "one"))
+    say(session, "two")
+    hear(session, "##")
+    assert types(tell(session, Ended(first))) == ["response.done", "rate_limits.updated"]
+    effects = say(session, "three", pattern=16 * ".")
+    second = the(Answer, effects)
+    assert texts(second.prompt.items) == ["one", "two", "three"]
+    assert types(tell(session, Ended(second.response_id))) == [
+        "response.done",
+        "rate_limits.updated",
+    ]
+
+
+def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> None:
+    session = a_session(turn_detection=PATIENT)
+    first = answered(say(session, "one"))
+    say(session, "two")
+    hear(session, "##")
+    tell(session, Ended(first))
+    second = answered(ask(session))
+    hear(session, 16 * ".")
+    assert types(tell(session, Ended(second)))[-1] == "response.created"
+
+
+def test_a_turn_that_had_to_wait_is_not_answered_at_a_shutdown() -> None:
+    session = a_session(turn_detection=PATIENT)
+    first = answered(say(session, "one"))
+    say(session, "two")
+    tell(session, Draining())
+    effects = tell(session, Ended(first))
+    assert types(effects) == ["response.done", "rate_limits.updated"]
