@@ -53,7 +53,7 @@ async def measure(quick: bool) -> list[Figure]:
             target=150.0,
         ),
         Figure(
-            measure=f"growth of a session in {seconds / 60:g} minutes of silence, none but for the error",
+            measure=f"growth of a session in {seconds / 60:g} minutes of silence, beside the error",
             value=growth,
             unit="KiB",
             target=SURE * error,
