@@ -15,7 +15,16 @@ from bench.figures import Figure
 from bench.report import markdown, perform, show, write
 from bench.served import APART, take_other_core
 
-MODULES = ("first_audio", "after_speech", "barge_in", "density", "memory", "startup")
+MODULES = (
+    "first_audio",
+    "after_speech",
+    "barge_in",
+    "voice_chat",
+    "chat_proxy",
+    "density",
+    "memory",
+    "startup",
+)
 
 
 def main() -> None:

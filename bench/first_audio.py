@@ -58,7 +58,7 @@ class _Turns:
 async def measure(quick: bool) -> list[Figure]:
     figures = []
     for sessions, hurry, p50, p99 in CASES:
-        after_decision, after_append, late = await _case(sessions, hurry, 5 if quick else 16)
+        after_decision, after_append, late = await _case(sessions, hurry, 5 if quick else 14)
         detail = {
             "turn_decision_to_first_delta_ms": spread(after_decision),
             "deciding_append_to_first_delta_ms": spread(after_append),
