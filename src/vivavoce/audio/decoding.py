@@ -7,7 +7,7 @@ may use the demuxers and decoders listed here, none of which follows a reference
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class SoundFile:
 
     def __init__(
         self,
-        source: BinaryIO,
+        source: IO[bytes],
         name: str = "the sound",
         *,
         raw: Raw | None = None,
@@ -246,7 +246,7 @@ class SoundFile:
 class _Nameless:
     """The bytes of a file and nothing else: a name would be taken for a hint, or a place."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: IO[bytes]) -> None:
         self.read = source.read
         self.seek = source.seek
         self.tell = source.tell

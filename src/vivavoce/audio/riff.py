@@ -5,7 +5,7 @@ that many bytes, with one more where the length is odd.
 """
 
 import struct
-from typing import BinaryIO
+from typing import IO
 
 UNKNOWN = 0xFFFFFFFF
 """The length that a stream gives, since nobody knows it yet."""
@@ -26,7 +26,7 @@ def streaming_header(rate: int) -> bytes:
     )
 
 
-def missing_seconds(source: BinaryIO) -> float:
+def missing_seconds(source: IO[bytes]) -> float:
     """How much shorter the sound is than a WAV file's head promises: 0.0 where nothing is missing.
 
     0.0 too for what is no WAV file, for one whose head does not know, and for one that has no sound
