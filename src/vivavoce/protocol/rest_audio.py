@@ -1,0 +1,175 @@
+"""What is asked of the HTTP endpoints for sound, and what they answer. Data only.
+
+Shapes are those of OpenAI's API; what a client need not send has the value that stands for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from vivavoce.protocol.refusals import refusal
+from vivavoce.protocol.responses import DurationUsage
+from vivavoce.protocol.session import CustomVoice
+
+MAX_INPUT = 65_536
+"""Characters of a text to be spoken. OpenAI stops at 4096; here a long one streams as well."""
+
+TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt"]
+Granularity: TypeAlias = Literal["word", "segment"]
+
+
+class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/audio/speech."""
+
+    input: Annotated[str, Meta(max_length=MAX_INPUT)]
+    model: str = ""
+    voice: str | CustomVoice = ""
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    speed: Annotated[float, Meta(ge=0.25, le=4.0)] = 1.0
+    instructions: str = ""
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    @property
+    def voice_id(self) -> str:
+        return self.voice if isinstance(self.voice, str) else self.voice.id
+
+
+class SpeechUsage(msgspec.Struct, frozen=True):
+    """What speaking cost."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class SpeechDelta(msgspec.Struct, frozen=True, tag_field="type", tag="speech.audio.delta"):
+    """More of the file. Only with `stream_format` sse."""
+
+    audio: bytes  # base64 on the wire
+
+
+class SpeechDone(msgspec.Struct, frozen=True, tag_field="type", tag="speech.audio.done"):
+    """The file is complete; the last event."""
+
+    usage: SpeechUsage = SpeechUsage()
+
+
+class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of POST /v1/audio/transcriptions and /translations, but for the file."""
+
+    model: str = ""
+    language: str | None = None
+    prompt: str = ""
+    response_format: TranscriptFormat = "json"
+    temperature: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    timestamp_granularities: tuple[Granularity, ...] = ("segment",)
+    include: tuple[Literal["logprobs"], ...] = ()
+    stream: bool = False
+
+
+_LISTS = {"timestamp_granularities", "include"}
+
+
+def transcription_request(fields: Mapping[str, Sequence[str]]) -> TranscriptionRequest:
+    """Read a form: the values of each field, whose name comes without the `[]` of a list.
+
+    An empty value is none; of several, where one is wanted, the last counts; unknown fields are
+    passed over. Raises InvalidRequest with the field as its `param`.
+    """
+    given: dict[str, str | list[str]] = {}
+    for name, values in fields.items():
+        if filled := [value for value in values if value]:
+            given[name] = filled if name in _LISTS else filled[-1]
+    try:
+        return msgspec.convert(given, TranscriptionRequest, strict=False)
+    except msgspec.ValidationError as exc:
+        raise refusal(str(exc), TranscriptionRequest, None, None) from exc
+
+
+class InputTokenDetails(msgspec.Struct, frozen=True):
+    """Of which kind the tokens were."""
+
+    text_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tokens"):
+    """What a transcription cost, in tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_token_details: InputTokenDetails = InputTokenDetails()
+
+
+class DetectedLanguage(msgspec.Struct, frozen=True):
+    """A language that is spoken in the recording."""
+
+    code: str
+
+
+class TranscriptionJson(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer in `response_format` json."""
+
+    text: str
+    languages: tuple[DetectedLanguage, ...] | UnsetType = UNSET
+    usage: DurationUsage | TokenUsage | UnsetType = UNSET
+
+
+class TranscriptionWord(msgspec.Struct, frozen=True, kw_only=True):
+    """A word, in seconds from the start of the recording."""
+
+    word: str
+    start: float
+    end: float
+
+
+class TranscriptionSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the transcript, in seconds from the start of the recording.
+
+    What only a model of Whisper's kind can know is given as if it had no doubts.
+    """
+
+    id: int
+    seek: int
+    """Where the piece of sound begins that this was heard in, in hundredths of a second."""
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float
+    no_speech_prob: float = 0.0
+
+
+class TranscriptionVerbose(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer in `response_format` verbose_json."""
+
+    task: Literal["transcribe", "translate"] = "transcribe"
+    language: str
+    """Its English name in small letters."""
+    duration: float
+    """Seconds."""
+    text: str
+    segments: tuple[TranscriptionSegment, ...] | UnsetType = UNSET
+    words: tuple[TranscriptionWord, ...] | UnsetType = UNSET
+    usage: DurationUsage | UnsetType = UNSET
+
+
+class TranscriptDelta(msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.delta"):
+    """The transcript grew by this. All deltas together are its text."""
+
+    delta: str
+
+
+class TranscriptDone(
+    msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.done", omit_defaults=True
+):
+    """The transcript is complete; the last event."""
+
+    text: str
+    languages: tuple[DetectedLanguage, ...] | UnsetType = UNSET
+    usage: TokenUsage | UnsetType = UNSET

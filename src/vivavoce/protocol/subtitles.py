@@ -1,0 +1,155 @@
+"""Transcripts with times: cut into lines, and written as SRT, WebVTT and verbose JSON. No I/O.
+
+SRT is a custom rather than a standard; WebVTT is W3C's.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vivavoce.protocol.rest_audio import TranscriptionSegment, TranscriptionWord
+
+LINE_CHARACTERS = 84
+"""Of two rows of 42, as much as broadcasters put on a screen at a time."""
+LINE_MS = 7_000
+"""As long as they leave it there."""
+PAUSE_MS = 700
+"""Between two words, begins a new line."""
+_ENDS = (".", "!", "?", "…")  # before a space
+_WIDE_ENDS = ("。", "？", "！")  # noqa: RUF001  of Chinese and Japanese, before anything
+_CLOSING = "\"')]»”’"  # noqa: RUF001
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A word, a line or a passage, in milliseconds from the start of the recording."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+def lines(passage: Timed, words: Sequence[Timed] = ()) -> list[Timed]:
+    """A passage cut where words allow it: after a sentence, in a pause, before it is too much.
+
+    Each line has its part of the passage's text, spaces and signs included. Where words are not
+    known, or are not those of the text, the passage is one line. One without text is none.
+    """
+    whole = Timed(" ".join(passage.text.split()), passage.start_ms, passage.end_ms)
+    if not whole.text:
+        return []
+    starts = _starts(whole.text, words)
+    if not starts:
+        return [whole]
+    made = []
+    first = 0
+    for last in _ends(whole.text, words, starts):
+        text = whole.text[starts[first] : starts[last + 1]].strip()
+        made.append(Timed(text, words[first].start_ms, words[last].end_ms))
+        first = last + 1
+    return made
+
+
+def _starts(text: str, words: Sequence[Timed]) -> list[int]:
+    """Where each word's part of the text begins, the signs before it included, and the text's end.
+
+    Nothing if the text has not all of the words, in order.
+    """
+    starts = []
+    at = 0
+    for word in words:
+        place = text.find(word.text.strip(), at)
+        if place < 0:
+            return []
+        starts.append(text.rfind(" ", at, place) + 1 or place)
+        at = place + len(word.text.strip())
+    return [0, *starts[1:], len(text)] if starts else []
+
+
+def _ends(text: str, words: Sequence[Timed], starts: Sequence[int]) -> Iterator[int]:
+    """The last word of each line."""
+    first = 0
+    for at, (word, following) in enumerate(pairwise(words)):
+        so_far = text[starts[first] : starts[at + 1]]
+        with_next = text[starts[first] : starts[at + 2]].rstrip()
+        if (
+            _ends_sentence(so_far)
+            or following.start_ms - word.end_ms >= PAUSE_MS
+            or following.end_ms - words[first].start_ms > LINE_MS
+            or len(with_next) > LINE_CHARACTERS
+        ):
+            yield at
+            first = at + 1
+    yield len(words) - 1
+
+
+def _ends_sentence(text: str) -> bool:
+    bare = text.rstrip().rstrip(_CLOSING)
+    return bare.endswith(_WIDE_ENDS) or (bare.endswith(_ENDS) and text.endswith(" "))
+
+
+def srt(shown: Iterable[Timed]) -> str:
+    """A file of subtitles; "" where nothing is said."""
+    return "".join(
+        f"{number}\n{_clock(line.start_ms, ',')} --> {_clock(line.end_ms, ',')}\n"
+        f"{_one_row(line.text).replace('-->', '->')}\n\n"
+        for number, line in enumerate(shown, 1)
+    )
+
+
+def vtt(shown: Iterable[Timed]) -> str:
+    """A file of web video text tracks, which has its head even where nothing is said."""
+    cues = "".join(
+        f"{_clock(line.start_ms, '.')} --> {_clock(line.end_ms, '.')}\n"
+        f"{_escaped(_one_row(line.text))}\n\n"
+        for line in shown
+    )
+    return f"WEBVTT\n\n{cues}"
+
+
+def segments(
+    shown: Iterable[Timed], *, seek_ms: int = 0, first_id: int = 0, temperature: float = 0.0
+) -> tuple[TranscriptionSegment, ...]:
+    """The same lines for verbose JSON. `seek_ms`: where the sound began that they were heard in."""
+    return tuple(
+        TranscriptionSegment(
+            id=number,
+            seek=seek_ms // 10,
+            start=line.start_ms / 1_000,
+            end=line.end_ms / 1_000,
+            text=line.text,
+            temperature=temperature,
+            compression_ratio=_compression_ratio(line.text),
+        )
+        for number, line in enumerate(shown, first_id)
+    )
+
+
+def words_in_seconds(words: Iterable[Timed]) -> tuple[TranscriptionWord, ...]:
+    """Words for verbose JSON."""
+    return tuple(
+        TranscriptionWord(
+            word=word.text.strip(), start=word.start_ms / 1_000, end=word.end_ms / 1_000
+        )
+        for word in words
+    )
+
+
+def _compression_ratio(text: str) -> float:
+    """Whisper's measure of a text that repeats itself: bytes, plain to compressed."""
+    plain = text.encode()
+    return round(len(plain) / len(zlib.compress(plain)), 3)
+
+
+def _clock(ms: int, comma: str) -> str:
+    seconds, ms = divmod(ms, 1_000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{comma}{ms:03}"
+
+
+def _one_row(text: str) -> str:
+    return " ".join(text.split())  # an empty row would end the line
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,214 @@
+"""What the endpoints for sound answer, held against the types of the official client library."""
+
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+import pytest
+from openai.types import audio as official
+from openai.types.audio import speech_create_params, transcription_create_params
+from pydantic import TypeAdapter, ValidationError
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.codec import Reader
+from vivavoce.protocol.responses import DurationUsage
+from vivavoce.protocol.rest_audio import (
+    MAX_INPUT,
+    DetectedLanguage,
+    SpeechDelta,
+    SpeechDone,
+    SpeechRequest,
+    SpeechUsage,
+    TokenUsage,
+    TranscriptDelta,
+    TranscriptDone,
+    TranscriptFormat,
+    TranscriptionJson,
+    TranscriptionRequest,
+    TranscriptionVerbose,
+    transcription_request,
+)
+from vivavoce.protocol.session import CustomVoice
+from vivavoce.protocol.subtitles import Timed, segments, words_in_seconds
+
+speech: Reader[SpeechRequest] = Reader(SpeechRequest)
+
+SHOWN = [Timed("Go forward.", 100, 900), Timed("Ten metres.", 1_000, 2_000)]
+TOKENS = TokenUsage(input_tokens=14, output_tokens=45, total_tokens=59)
+
+
+def sent(struct: msgspec.Struct) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(struct))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (TranscriptionJson(text="Go."), official.Transcription),
+        (TranscriptionJson(text="Go.", usage=DurationUsage(3)), official.Transcription),
+        (
+            TranscriptionJson(text="", usage=TOKENS, languages=(DetectedLanguage("en"),)),
+            official.Transcription,
+        ),
+        (TranscriptionJson(text="Go."), official.Translation),
+        (
+            TranscriptionVerbose(
+                language="english",
+                duration=2.5,
+                text="Go forward. Ten metres.",
+                segments=segments(SHOWN),
+                words=words_in_seconds(SHOWN),
+                usage=DurationUsage(3),
+            ),
+            official.TranscriptionVerbose,
+        ),
+        (
+            TranscriptionVerbose(language="italian", duration=0.0, text=""),
+            official.TranscriptionVerbose,
+        ),
+        (
+            TranscriptionVerbose(
+                task="translate",
+                language="english",
+                duration=2.5,
+                text="Go.",
+                segments=segments(SHOWN),
+            ),
+            official.TranslationVerbose,
+        ),
+        (TranscriptDelta("Go"), official.TranscriptionTextDeltaEvent),
+        (TranscriptDone("Go."), official.TranscriptionTextDoneEvent),
+        (
+            TranscriptDone("Go.", languages=(DetectedLanguage("en"),), usage=TOKENS),
+            official.TranscriptionTextDoneEvent,
+        ),
+    ],
+)
+def test_the_library_reads_what_we_send_and_misses_nothing(
+    ours: msgspec.Struct, theirs: type
+) -> None:
+    wire = sent(ours)
+    read = TypeAdapter[Any](theirs).validate_python(wire, strict=True)
+    known = read.model_dump(exclude_unset=True)
+    # The library's types have no `task`, though the API sends it.
+    assert known | {key: wire[key] for key in ("task",) if key in wire} == wire
+
+
+def test_the_library_would_have_noticed_a_missing_field() -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(official.TranscriptionVerbose).validate_python({"text": "Go."})
+
+
+def test_the_library_tells_our_events_apart() -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(official.TranscriptionStreamEvent)
+    assert type(adapter.validate_python(sent(TranscriptDelta("Go")))).__name__.endswith(
+        "DeltaEvent"
+    )
+    assert type(adapter.validate_python(sent(TranscriptDone("Go")))).__name__.endswith("DoneEvent")
+
+
+def test_speech_is_sent_as_base64_and_what_it_cost() -> None:
+    assert sent(SpeechDelta(b"\xff\xfb")) == {"type": "speech.audio.delta", "audio": "//s="}
+    assert sent(SpeechDone(SpeechUsage(14, 101, 115))) == {
+        "type": "speech.audio.done",
+        "usage": {"input_tokens": 14, "output_tokens": 101, "total_tokens": 115},
+    }
+
+
+def test_a_wish_for_speech_has_the_defaults_of_the_api() -> None:
+    wish = speech.read(b'{"model": "tts-1", "input": "Hello", "voice": "nova"}')
+    assert wish == SpeechRequest(model="tts-1", input="Hello", voice="nova")
+    assert (wish.response_format, wish.speed, wish.stream_format) == ("mp3", 1.0, "audio")
+    assert wish.voice_id == "nova"
+
+
+def test_a_voice_may_be_an_object_and_a_null_is_nothing() -> None:
+    wish = speech.read(b'{"input": "a", "voice": {"id": "v1"}, "instructions": null, "speed": 2}')
+    assert wish == SpeechRequest(input="a", voice=CustomVoice("v1"), speed=2.0)
+    assert wish.voice_id == "v1"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"voice": "nova"}', "input"),
+        ('{"input": 1}', "input"),
+        (f'{{"input": "{"a" * (MAX_INPUT + 1)}"}}', "input"),
+        ('{"input": "a", "response_format": "mp4"}', "response_format"),
+        ('{"input": "a", "speed": 0.2}', "speed"),
+        ('{"input": "a", "speed": 4.1}', "speed"),
+        ('{"input": "a", "stream_format": "video"}', "stream_format"),
+        ('{"input": "a", "voice": 3}', "voice"),
+    ],
+)
+def test_a_wish_for_speech_that_makes_no_sense_names_its_field(body: str, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        speech.read(body)
+    assert refused.value.param == param
+
+
+def test_a_form_is_read_with_the_defaults_of_the_api() -> None:
+    assert transcription_request({}) == TranscriptionRequest()
+    assert TranscriptionRequest().response_format == "json"
+    assert TranscriptionRequest().timestamp_granularities == ("segment",)
+
+
+def test_all_fields_of_a_form_are_read() -> None:
+    fields = {
+        "model": ["whisper-1"],
+        "language": ["en", "it"],
+        "prompt": ["Vivavoce"],
+        "response_format": ["verbose_json"],
+        "temperature": ["0.2"],
+        "timestamp_granularities": ["word", "segment"],
+        "include": ["logprobs"],
+        "stream": ["true"],
+        "chunking_strategy": ["auto"],
+    }
+    assert transcription_request(fields) == TranscriptionRequest(
+        model="whisper-1",
+        language="it",
+        prompt="Vivavoce",
+        response_format="verbose_json",
+        temperature=0.2,
+        timestamp_granularities=("word", "segment"),
+        include=("logprobs",),
+        stream=True,
+    )
+
+
+def test_an_empty_field_is_none() -> None:
+    fields = {"language": [""], "temperature": [""], "timestamp_granularities": [""], "stream": []}
+    assert transcription_request(fields) == TranscriptionRequest()
+
+
+@pytest.mark.parametrize(("said", "meant"), [("True", True), ("false", False), ("0", False)])
+def test_yes_and_no_are_said_in_several_ways(said: str, meant: bool) -> None:
+    assert transcription_request({"stream": [said]}).stream is meant
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": ["mp3"]}, "response_format"),
+        ({"temperature": ["hot"]}, "temperature"),
+        ({"temperature": ["1.1"]}, "temperature"),
+        ({"timestamp_granularities": ["word", "letter"]}, "timestamp_granularities[1]"),
+        ({"include": ["everything"]}, "include[0]"),
+        ({"stream": ["perhaps"]}, "stream"),
+    ],
+)
+def test_a_form_that_makes_no_sense_names_its_field(
+    fields: dict[str, list[str]], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        transcription_request(fields)
+    assert refused.value.param == param
+
+
+def test_we_know_the_formats_that_the_library_knows() -> None:
+    theirs = get_type_hints(official.TranslationCreateParams)["response_format"]
+    assert set(get_args(theirs)) == set(get_args(TranscriptFormat))
+    known = speech_create_params.SpeechCreateParams.__annotations__.keys()
+    assert set(SpeechRequest.__struct_fields__) == set(known)
+    form = transcription_create_params.TranscriptionCreateParamsBase.__annotations__.keys()
+    assert set(TranscriptionRequest.__struct_fields__) - {"stream"} <= set(form)
