@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import os
+import socket as sockets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp import WSMsgType
 
-from tests.server import Server
+from tests.server import HOST, Server
 
 WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
 ASK: dict[str, Any] = {
@@ -97,3 +99,36 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110  of what the server keeps to itself
             await asyncio.sleep(0.001)
+
+
+async def raw(port: int, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection, upgraded by hand, of a client that reads nothing unless it is told to."""
+    plain = sockets.socket()
+    plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 65536)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, (HOST, port))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=65536)
+    lines = (
+        "GET /v1/realtime HTTP/1.1",
+        f"Host: {HOST}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        *headers,
+    )
+    writer.write("\r\n".join((*lines, "", "")).encode())
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def masked(payload: bytes) -> bytes:
+    """A text frame as a client sends it, with a mask that changes nothing."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([0x80 | 127]) + size.to_bytes(8, "big")
+    return b"\x81" + length + bytes(4) + payload

@@ -3,9 +3,7 @@
 import asyncio
 import base64
 import gc
-import os
 import re
-import socket as sockets
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +23,7 @@ from tests.engines.chat_server import (
     text,
 )
 from tests.server import HOST, Server, scripted, serving
-from tests.transports.caller import ASK, LOUD, SOFT, calling, until
+from tests.transports.caller import ASK, LOUD, SOFT, calling, masked, raw, until
 from vivavoce.settings import Settings
 from vivavoce.transports.outbox import MOST_BACKLOG_BYTES, Outbox
 from vivavoce.transports.websocket import HARD_FRAME_BYTES
@@ -258,38 +256,9 @@ def outboxes() -> list[Outbox]:
     return [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
 
 
-async def _raw(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of a client that reads nothing unless it is told to."""
-    plain = sockets.socket()
-    plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 65536)
-    plain.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(plain, (HOST, server.port))
-    reader, writer = await asyncio.open_connection(sock=plain, limit=65536)
-    key = base64.b64encode(os.urandom(16)).decode()
-    asked = (
-        f"GET /v1/realtime HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-    )
-    writer.write(asked.encode())
-    await reader.readuntil(b"\r\n\r\n")
-    return reader, writer
-
-
-def masked(payload: bytes) -> bytes:
-    """A text frame as a client sends it, with a mask that changes nothing."""
-    size = len(payload)
-    if size < 126:
-        length = bytes([0x80 | size])
-    elif size < 65536:
-        length = bytes([0x80 | 126]) + size.to_bytes(2, "big")
-    else:
-        length = bytes([0x80 | 127]) + size.to_bytes(8, "big")
-    return b"\x81" + length + bytes(4) + payload
-
-
 def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> None:
     async def script(server: Server) -> None:
-        reader, writer = await _raw(server)
+        reader, writer = await raw(server.port)
         item = {
             "type": "message",
             "id": "item_1",
@@ -356,7 +325,7 @@ def test_a_client_that_says_goodbye_gets_one() -> None:
 
 def test_a_frame_beyond_all_bounds_closes_the_connection_before_it_comes() -> None:
     async def script(server: Server) -> None:
-        reader, writer = await _raw(server)
+        reader, writer = await raw(server.port)
         writer.write(b"\x82\xff" + (HARD_FRAME_BYTES + 1).to_bytes(8, "big") + bytes(4))
         async with asyncio.timeout(20):
             rest = await reader.read()
@@ -424,7 +393,7 @@ def test_a_bug_in_reading_ends_the_session_and_is_logged() -> None:
 
 def test_many_frames_at_once_do_not_keep_other_clients_waiting() -> None:
     async def script(server: Server) -> None:
-        _, flood = await _raw(server)
+        _, flood = await raw(server.port)
         async with calling(server) as caller:
             flood.write(masked(b"{}") * 50_000)
             await caller.ask()

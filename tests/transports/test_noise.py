@@ -1,0 +1,127 @@
+"""Whatever strangers send, the server goes on serving, and keeps nothing of them."""
+
+import asyncio
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from tests.runtime.stage import OFFER, Troupe, template
+from tests.server import HOST, Server
+from tests.transports.caller import calling, masked, raw, until
+from tests.transports.noise import Noise
+from vivavoce.app import application
+from vivavoce.protocol.session import ServerVad
+from vivavoce.runtime.hub import House, Hub
+from vivavoce.session.machine import Limits
+
+CASES = 10_000
+FRAMES = 25  # of one connection
+WARM_UP = 60  # connections, after which caches and pools are as large as they will be
+AT_ONCE = 8
+MOST_KEPT = 1_000_000
+"""Bytes that may be left of 8,500 cases: less than 120 a case, so that their events are not among
+it. Caches take some: of patterns, of the tables of sound formats, of the last hundred requests."""
+
+
+@asynccontextmanager
+async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
+    """A server whose engines can be looked into."""
+    house = House(troupe.brains, OFFER, Limits(stall_seconds=2), template(ServerVad()))
+    hub = Hub(house)
+    runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    try:
+        yield Server(runner.addresses[0][1], hub, house.brains.cascades, "house")
+    finally:
+        await hub.drain(0)
+        await runner.cleanup()
+
+
+async def misbehave(server: Server, noise: Noise) -> int:
+    """One connection: bad frames, and an end of any kind. Returns how many were refused."""
+    chance = noise.random.random
+    beta = ("OpenAI-Beta: realtime=v1",) if chance() < 0.3 else ()
+    reader, writer = await raw(server.port, *beta)
+    reading = asyncio.create_task(reader.read())
+    try:
+        for _ in range(FRAMES):
+            writer.write(masked(noise.frame()))
+            if chance() < 0.1:
+                await asyncio.sleep(0)
+        match noise.random.randrange(8):
+            case 0:  # half a frame
+                writer.write(masked(noise.frame() + b"x")[:-1])
+            case 1:  # no frame at all
+                writer.write(noise.random.randbytes(40))
+            case 2:  # nothing any more
+                await asyncio.sleep(0)
+            case _:  # a polite end, which comes when all has been read
+                writer.write(b"\x88\x82" + bytes(4) + (1000).to_bytes(2, "big"))
+                return (await reading).count(b'"type":"error"')
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await reading
+    return 0
+
+
+async def crowd(server: Server, noise: Noise, connections: int) -> int:
+    """So many connections, a few at a time. Returns how many frames were refused."""
+    left, refused = iter(range(connections)), list[int]()
+
+    async def some() -> None:
+        for _ in left:
+            refused.append(await misbehave(server, noise))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(some())
+    return sum(refused)
+
+
+async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
+    """Every session is gone, and everything that was lent to one is back."""
+    await until(lambda: server.hub.sessions == 0)
+    await until(lambda: not troupe.vad.held and not troupe.running.count)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
+
+
+def test_noise_breaks_nothing_and_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> tuple[int, int]:
+        troupe, noise = Troupe(stt={"transcripts": ["hello"]}), Noise(20_260_101)
+        async with a_house(troupe) as server:
+            tasks = len(asyncio.all_tasks())
+            refused = await crowd(server, noise, WARM_UP)
+            await all_is_quiet(server, troupe, tasks)
+            gc.collect()
+            tracemalloc.start()
+            refused += await crowd(server, noise, CASES // FRAMES - WARM_UP)
+            await all_is_quiet(server, troupe, tasks)
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            async with calling(server) as caller:
+                await caller.ask()
+                assert await caller.answer() == ("completed", None)
+                await caller.speak()
+                assert await caller.answer() == ("completed", None)
+                assert "error" not in caller.types
+        return kept, refused
+
+    kept, refused = asyncio.run(main())
+    assert kept < MOST_KEPT
+    assert refused > CASES / 4  # it was read, and understood as what it is
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_noise_is_the_same_every_time() -> None:
+    first, second = Noise(1), Noise(1)
+    assert [first.frame() for _ in range(500)] == [second.frame() for _ in range(500)]
