@@ -312,7 +312,7 @@ def test_user_and_query_of_the_base_url_are_sent_and_not_shown() -> None:
 def test_a_mistake_in_the_settings_is_named(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         registry.create("llm", "openai", options)
-    assert str(caught.value).startswith("[llm.openai] ")
+    assert str(caught.value).startswith("[engines.llm.openai] ")
     assert complaint in str(caught.value)
     assert "sk-" not in str(caught.value)
 
