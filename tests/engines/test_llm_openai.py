@@ -305,7 +305,7 @@ def test_user_and_query_of_the_base_url_are_sent_and_not_shown() -> None:
         ({"headers": {"X": "a\nb"}}, "must be printable ASCII"),
         ({"base_url": "http://me@host", "api_key": "k"}, "user name in base_url"),
         ({"gap_seconds": 0}, "> 0"),
-        ({"modle": "x"}, "unknown field `modle`"),
+        ({"modle": "x"}, "there is no setting 'modle' here"),
         ({"max_tokens_field": "tokens"}, "tokens"),
     ],
 )
