@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
+from vivavoce.api.audio import AudioDoors
 from vivavoce.api.chat import ChatDoor
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
@@ -192,6 +193,7 @@ def application(hub: Hub, gate: Gate | None = None) -> web.Application:
         default_voice=hub.house.offer.default_voice,
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
+    AudioDoors(hub.house, version=__version__).add_to(app)
     app.router.add_get("/v1/realtime", RealtimeDoor(hub, client_secrets.carried).connect)
     return app
 

@@ -1,0 +1,33 @@
+"""The audio endpoints of OpenAI's API, models and voices, and the description of all of them."""
+
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from vivavoce.api.models import Models
+from vivavoce.api.openapi import document
+from vivavoce.api.operations import ABOUT, OPERATIONS
+from vivavoce.api.reference import Reference
+from vivavoce.api.speech import SpeechDoor
+from vivavoce.api.transcription import TranscriptionDoor
+from vivavoce.runtime.hub import House
+
+
+class AudioDoors:
+    """Opens them for the models of a house."""
+
+    def __init__(
+        self, house: House, *, version: str, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        voice = house.offer.default_voice
+        self._speech = SpeechDoor(house.brains, voice)
+        self._transcription = TranscriptionDoor(house.brains, most_bytes=house.max_upload_bytes)
+        self._models = Models(house.brains, voice, wall_clock)
+        self._reference = Reference(
+            document(OPERATIONS, title="Vivavoce", version=version, about=ABOUT)
+        )
+
+    def add_to(self, app: web.Application) -> None:
+        for door in (self._speech, self._transcription, self._models, self._reference):
+            door.add_to(app)

@@ -1,0 +1,277 @@
+"""All routes of the HTTP API, as its description tells them."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vivavoce.api.chat_shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.client_secrets import (
+    BetaSecretWish,
+    ClientSecret,
+    ClientSecretRequest,
+    ClientSecretResponse,
+)
+from vivavoce.api.models import Model, ModelList, VoiceList
+from vivavoce.api.openapi import Answer, Content, Operation, Parameter, Schema
+from vivavoce.audio.encoding import CONTENT_TYPES
+from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
+from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
+from vivavoce.protocol.rest_audio import (
+    SpeechRequest,
+    TranscriptionJson,
+    TranscriptionRequest,
+    TranscriptionVerbose,
+)
+
+ABOUT = (
+    "The HTTP side of a voice server that OpenAI's clients use unmodified. Models and voices that "
+    "there are not are served by the defaults. Conversations go over the WebSocket `/v1/realtime`."
+)
+_JSON = "application/json"
+_FORM = "multipart/form-data"
+_EVENTS = "text/event-stream"
+_LISTS = {"timestamp_granularities", "include"}  # fields that a form gives the names of lists
+
+
+class HealthAnswer(msgspec.Struct):
+    status: Literal["ok"]
+    version: str
+    sessions: int
+
+
+class ReadyAnswer(msgspec.Struct):
+    status: Literal["ready", "not ready"]
+    sessions: int
+
+
+class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
+    """Settings of the session, flat, and how long the key lives."""
+
+    client_secret: BetaSecretWish | UnsetType | None = UNSET
+
+
+class BetaTranscriptionSessionRequest(BetaTranscriptionSessionPatch, frozen=True, kw_only=True):
+    """Settings of the session, flat, and how long the key lives."""
+
+    client_secret: BetaSecretWish | UnsetType | None = UNSET
+
+
+class BetaSessionAnswer(BetaSession, frozen=True, kw_only=True):
+    """The session that the key would open, and the key."""
+
+    client_secret: ClientSecret  # type: ignore[assignment]  # null in events, the key here
+
+
+class BetaTranscriptionSessionAnswer(BetaTranscriptionSession, frozen=True, kw_only=True):
+    """The session that the key would open, and the key."""
+
+    client_secret: ClientSecret  # type: ignore[assignment]  # null in events, the key here
+
+
+def _recording_form() -> Schema:
+    """The fields of a transcription as a form has them, and the file."""
+    (_,), components = msgspec.json.schema_components([TranscriptionRequest])
+    schema: Schema = dict(components["TranscriptionRequest"])
+    fields: Schema = {
+        f"{name}[]" if name in _LISTS else name: kind for name, kind in schema["properties"].items()
+    }
+    fields["language"] = {"type": "string"}  # a form has no null
+    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    return {**schema, "properties": {"file": file, **fields}, "required": ["file"]}
+
+
+def _recording_answer() -> Content:
+    return {
+        _JSON: (TranscriptionJson, TranscriptionVerbose),
+        "text/plain": {"type": "string"},
+        "text/vtt": {"type": "string"},
+        _EVENTS: None,
+    }
+
+
+def _recording(path: str, id_: str, summary: str, about: str) -> Operation:
+    return Operation(
+        "post",
+        f"/v1/audio/{path}",
+        id_,
+        "Audio",
+        summary,
+        about,
+        body={_FORM: _recording_form()},
+        answers={200: Answer("The words, in the format that was asked for.", _recording_answer())},
+        problems=(408, 413, 415, 503),
+    )
+
+
+def _secret(path: str, id_: str, summary: str, body: Any, answer: Any) -> Operation:
+    return Operation(
+        "post",
+        f"/v1/realtime/{path}",
+        id_,
+        "Realtime",
+        summary,
+        "The key opens Realtime sessions, which begin with these settings, and nothing else.",
+        body={_JSON: body},
+        body_required=False,
+        answers={200: Answer("The key, and the session that it opens.", {_JSON: answer})},
+        problems=(413,),
+    )
+
+
+_SOUND: Content = dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values())
+_VOICE = Parameter("voice", "path", "Its id.")
+_MODEL = Parameter("model", "query", "The model that speaks; the default one if not given.")
+
+OPERATIONS = (
+    Operation(
+        "post",
+        "/v1/audio/speech",
+        "createSpeech",
+        "Audio",
+        "Speak a text.",
+        "The sound is sent from the first clause on, while the next ones are spoken. A client that "
+        "hangs up stops the work. With `stream_format` sse it comes in events: "
+        "`speech.audio.delta`, whose `audio` is base64, and at last `speech.audio.done`. "
+        "`instructions` reach engines that can use them.",
+        body={_JSON: SpeechRequest},
+        answers={200: Answer("The sound, as it is made.", {**_SOUND, _EVENTS: None})},
+        problems=(408, 413, 503),
+    ),
+    _recording(
+        "transcriptions",
+        "createTranscription",
+        "Write down what is said in a recording.",
+        "wav, mp3, m4a, ogg, opus, flac, webm and many more, told by their bytes; bare samples as "
+        "`audio/pcm;rate=16000`. A long file is decoded, cut at its pauses and recognised piece by "
+        "piece. With `stream` the words come in events: `transcript.text.delta`, and at last "
+        '`transcript.text.done`. A recording in which nobody speaks has the text "".',
+    ),
+    _recording(
+        "translations",
+        "createTranslation",
+        "Write down what is said in a recording, in English where the engine can.",
+        "The engines there are now only write down what they hear; the embedded one hears English.",
+    ),
+    Operation(
+        "get",
+        "/v1/audio/voices",
+        "listVoices",
+        "Audio",
+        "The voices of every engine.",
+        answers={200: Answer("All of them.", {_JSON: VoiceList})},
+    ),
+    Operation(
+        "get",
+        "/v1/audio/voices/{voice}/sample",
+        "sampleVoice",
+        "Audio",
+        "Hear a voice.",
+        parameters=(_VOICE, _MODEL),
+        answers={200: Answer("A sentence.", {"audio/mpeg": None})},
+        problems=(404, 503),
+    ),
+    Operation(
+        "post",
+        "/v1/chat/completions",
+        "createChatCompletion",
+        "Chat",
+        "Answer a conversation, with speech in, speech out, or both.",
+        "Recordings in the messages are transcribed; the words go to the configured language "
+        "model, whose answer comes back as text, or as text and speech. With `stream` it comes in "
+        "events, `chat.completion.chunk`, and a last one `[DONE]`.",
+        body={_JSON: ChatCompletionRequest},
+        answers={200: Answer("The answer.", {_JSON: ChatCompletion, _EVENTS: None})},
+        problems=(404, 408, 413, 422, 429, 503),
+    ),
+    _secret(
+        "client_secrets",
+        "createClientSecret",
+        "Make a short-lived key for a browser.",
+        ClientSecretRequest,
+        ClientSecretResponse,
+    ),
+    _secret(
+        "sessions",
+        "createRealtimeSession",
+        "The same, as the beta asked for it.",
+        BetaSessionRequest,
+        BetaSessionAnswer,
+    ),
+    _secret(
+        "transcription_sessions",
+        "createTranscriptionSession",
+        "The same for transcription, as the beta asked for it.",
+        BetaTranscriptionSessionRequest,
+        BetaTranscriptionSessionAnswer,
+    ),
+    Operation(
+        "get",
+        "/v1/realtime",
+        "connectRealtime",
+        "Realtime",
+        "A WebSocket that carries a conversation.",
+        "See docs/protocol.md. Keys are also taken as a subprotocol, "
+        "`openai-insecure-api-key.KEY`; a bad one closes the socket.",
+        parameters=(_MODEL,),
+        answers={101: Answer("Connected.")},
+        problems=(426, 503),
+    ),
+    Operation(
+        "get",
+        "/v1/models",
+        "listModels",
+        "Models",
+        "The models of the settings.",
+        answers={200: Answer("All of them.", {_JSON: ModelList})},
+    ),
+    Operation(
+        "get",
+        "/v1/models/{model}",
+        "retrieveModel",
+        "Models",
+        "One of them.",
+        parameters=(Parameter("model", "path", "Its id."),),
+        answers={200: Answer("The model.", {_JSON: Model})},
+        problems=(404,),
+    ),
+    Operation(
+        "get",
+        "/health",
+        "health",
+        "Server",
+        "Whether the server lives.",
+        answers={200: Answer("It does.", {_JSON: HealthAnswer})},
+        needs_key=False,
+    ),
+    Operation(
+        "get",
+        "/ready",
+        "ready",
+        "Server",
+        "Whether the server takes sessions.",
+        answers={
+            200: Answer("It does.", {_JSON: ReadyAnswer}),
+            503: Answer("It is full, or shutting down.", {_JSON: ReadyAnswer}),
+        },
+        needs_key=False,
+    ),
+    Operation(
+        "get",
+        "/openapi.json",
+        "openapi",
+        "Server",
+        "This description.",
+        answers={200: Answer("OpenAPI 3.1.", {_JSON: {"type": "object"}})},
+        needs_key=False,
+    ),
+    Operation(
+        "get",
+        "/docs",
+        "docs",
+        "Server",
+        "This description, to read.",
+        answers={200: Answer("A page.", {"text/html": None})},
+        needs_key=False,
+    ),
+)
