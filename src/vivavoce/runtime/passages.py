@@ -84,26 +84,31 @@ class Recording:
         self._held = bytearray()
         self._held_from = 0  # the sample with which that begins
         self._judged = 0  # bytes of it
+        self._samples = 0  # of all that came
 
     async def feed(self, pcm: bytes) -> list[Stretch]:
         """The stretches that more sound brings to an end. Raises EngineError."""
+        self._samples += len(pcm) // 2
+        return await self._heard(pcm)
+
+    async def finish(self) -> list[Stretch]:
+        """The end of the sound: what was in progress."""
+        missing = -(len(self._held) - self._judged) % _WINDOW_BYTES
+        return await self._heard(bytes(missing)) + self._cut(self._segmenter.flush())
+
+    async def _heard(self, pcm: bytes) -> list[Stretch]:
         self._held += pcm
         whole = (len(self._held) - self._judged) // _WINDOW_BYTES * _WINDOW_BYTES
         windows = bytes(self._held[self._judged : self._judged + whole])
         self._judged += whole
         return self._cut(self._segmenter.feed(await self._judge.judge(windows)))
 
-    async def finish(self) -> list[Stretch]:
-        """The end of the sound: what was in progress."""
-        missing = -(len(self._held) - self._judged) % _WINDOW_BYTES
-        return await self.feed(bytes(missing)) + self._cut(self._segmenter.flush())
-
     def _cut(self, segments: list[Segment]) -> list[Stretch]:
         stretches = []
         for segment in segments:
-            begin, end = (2 * (at - self._held_from) for at in (segment.start, segment.end))
-            pcm = bytes(self._held[begin:end])
-            stretches.append(Stretch(segment.start * 1000 // RATE, segment.end * 1000 // RATE, pcm))
+            start, end = segment.start, min(segment.end, self._samples)
+            pcm = bytes(self._held[2 * (start - self._held_from) : 2 * (end - self._held_from)])
+            stretches.append(Stretch(start * 1000 // RATE, end * 1000 // RATE, pcm))
         done = 2 * (self._segmenter.needed_from - self._held_from)
         del self._held[:done]
         self._held_from += done // 2

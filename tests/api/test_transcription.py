@@ -1,0 +1,354 @@
+"""Recordings in, words out: with the official client, before scripted engines."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Literal, Self
+
+import aiohttp
+import openai
+import pytest
+
+from tests.api.audio_stage import Stage, quiet, stage, tone, wav
+from tests.audio.sound import container
+from vivavoce.engines.base import Transcript
+from vivavoce.errors import EngineError
+
+SPOKEN = wav(quiet(0.3) + tone(1.5) + quiet(0.3))
+TWICE = wav(tone(1.0) + quiet(1.5) + tone(1.0))
+GRANULARITIES: list[list[Literal["word", "segment"]]] = [["word"], ["segment"], ["word", "segment"]]
+WORDS = {"transcripts": ["one two three"], "word_times": True}
+
+
+def refused(exc: openai.APIStatusError) -> tuple[int, str | None, str | None]:
+    return exc.status_code, exc.param, exc.code
+
+
+class Listener:
+    """Tells what it was asked, then what a test gives it: texts, an error, or nothing at all."""
+
+    Settings = None
+    sample_rate = 16_000
+
+    def __init__(self, *told: str | Exception) -> None:
+        self._told = told
+        self.asked: list[tuple[str | None, str]] = []
+        self.closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+    ) -> AsyncGenerator[Transcript]:
+        self.asked.append((language, prompt))
+        try:
+            async for _ in audio:
+                pass
+            for one in self._told:
+                if isinstance(one, Exception):
+                    raise one
+                yield Transcript(one, len(one))
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+
+def test_a_recording_becomes_text_in_every_format() -> None:
+    async def main() -> list[Any]:
+        async with stage(stt=WORDS) as here:
+            create = here.client.audio.transcriptions.create
+            return [
+                await create(file=("a.wav", SPOKEN), model="whisper-1", response_format=kind)
+                for kind in ("json", "text", "srt", "vtt")
+            ]
+
+    json, text, srt, vtt = asyncio.run(main())
+    assert (json.text, json.usage.seconds) == ("one two three", 3)
+    assert text == "one two three\n"
+    assert srt == "1\n00:00:00,096 --> 00:00:00,996\none two three\n\n"
+    assert vtt == "WEBVTT\n\n00:00:00.096 --> 00:00:00.996\none two three\n\n"
+
+
+def test_verbose_json_has_the_times_that_were_asked_for() -> None:
+    async def main() -> list[Any]:
+        async with stage(stt=WORDS) as here:
+            return [
+                await here.client.audio.transcriptions.create(
+                    file=("a.wav", SPOKEN),
+                    model="whisper-1",
+                    response_format="verbose_json",
+                    timestamp_granularities=granularities,
+                )
+                for granularities in GRANULARITIES
+            ]
+
+    words, segments, both = asyncio.run(main())
+    assert (words.duration, words.language, words.text) == (2.1, "english", "one two three")
+    assert [(w.word, w.start, w.end) for w in words.words] == [
+        ("one", 0.096, 0.396),
+        ("two", 0.396, 0.696),
+        ("three", 0.696, 0.996),
+    ]
+    assert words.segments is None
+    assert [(s.id, s.text, s.start, s.end) for s in segments.segments] == [
+        (0, "one two three", 0.096, 0.996)
+    ]
+    assert segments.words is None
+    assert (both.words, both.segments) == (words.words, segments.segments)
+
+
+def test_a_long_recording_is_cut_at_its_pauses_and_told_in_order() -> None:
+    transcripts = [{"text": "one", "delay_seconds": 0.05}, "two"]
+
+    async def main() -> Any:
+        async with stage(stt={"transcripts": transcripts}) as here:
+            return await here.client.audio.transcriptions.create(
+                file=("a.wav", TWICE), model="whisper-1", response_format="verbose_json"
+            )
+
+    told = asyncio.run(main())
+    assert told.text == "one two"
+    assert [(s.id, s.text, s.start, s.end, s.seek) for s in told.segments] == [
+        (0, "one", 0.0, 1.216, 0),
+        (1, "two", 2.304, 3.5, 230),
+    ]
+
+
+def test_streamed_deltas_concatenate_to_the_text() -> None:
+    partly = {"text": "one two three", "partials": True}
+
+    async def main() -> list[Any]:
+        script = {"transcripts": [partly, "four"], "word_ms": 200}
+        async with stage(stt=script) as here:
+            stream = await here.client.audio.transcriptions.create(
+                file=("a.wav", TWICE), model="gpt-4o-transcribe", stream=True, prompt="count!"
+            )
+            return [event async for event in stream]
+
+    *deltas, done = asyncio.run(main())
+    assert [event.delta for event in deltas] == ["one", " two", " three", " four"]
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert (done.type, done.text) == ("transcript.text.done", "one two three four")
+    assert done.usage.to_dict() == {
+        "type": "tokens",
+        "input_tokens": 37,
+        "output_tokens": 5,
+        "total_tokens": 42,
+        "input_token_details": {"text_tokens": 2, "audio_tokens": 35},
+    }
+
+
+@pytest.mark.parametrize("sound", [quiet(2), quiet(0.001)])
+def test_a_silent_recording_has_no_text(sound: bytes) -> None:
+    async def main() -> tuple[Any, list[Any]]:
+        async with stage(stt={"hears_silence": False}) as here:
+            create = here.client.audio.transcriptions.create
+            whole = await create(file=("a.wav", wav(sound)), model="whisper-1")
+            stream = await create(file=("a.wav", wav(sound)), model="whisper-1", stream=True)
+            return whole, [event async for event in stream]
+
+    whole, streamed = asyncio.run(main())
+    assert whole.text == ""
+    assert [(event.type, event.text) for event in streamed] == [("transcript.text.done", "")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        ("wav", "pcm_s16le"),
+        ("mp3", "mp3"),
+        ("mp4", "aac"),
+        ("ogg", "libopus"),
+        ("flac", "flac"),
+        ("webm", "libopus"),
+    ],
+)
+def test_what_a_file_is_its_bytes_say(kind: str, codec: str) -> None:
+    rate = 48_000 if codec == "libopus" else 24_000
+    file = container(kind, codec, tone(1.0), rate=rate)
+
+    async def main() -> list[str]:
+        async with stage(stt={"transcripts": ["hello"]}) as here:
+            create = here.client.audio.transcriptions.create
+            named = ("talk.mp3", file, "audio/mpeg"), ("x", file, "text/plain"), file
+            return [(await create(file=each, model="whisper-1")).text for each in named]
+
+    assert asyncio.run(main()) == ["hello"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "seconds"),
+    [
+        ("call.pcm", "application/octet-stream", 2),
+        ("call", "audio/pcm", 2),
+        ("call", "audio/pcm;rate=16000", 3),
+        ("call", "audio/PCMU", 12),
+    ],
+)
+def test_bare_samples_are_taken_as_the_client_says(
+    name: str, content_type: str, seconds: int
+) -> None:
+    async def main() -> Any:
+        async with stage() as here:
+            return await here.client.audio.transcriptions.create(
+                file=(name, tone(2.0), content_type), model="whisper-1"
+            )
+
+    assert asyncio.run(main()).usage.seconds == seconds
+
+
+def test_a_part_without_a_file_name_and_a_chunked_upload_are_taken() -> None:
+    boundary = "xyz"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"\r\n\r\n'.encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        whole = head + SPOKEN + tail
+        for at in range(0, len(whole), 1000):
+            yield whole[at : at + 1000]
+
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+            return await here.post(data=chunks(), headers=kind)
+
+    status, body = asyncio.run(main())
+    assert (status, body["text"]) == (200, "hello")
+
+
+def test_the_engine_is_told_the_language_and_the_prompt() -> None:
+    engine = Listener(EngineError("enough"))
+
+    async def main() -> None:
+        async with stage(stt=engine) as here:
+            for path in ("transcriptions", "translations"):
+                form = aiohttp.FormData({"language": "it", "prompt": "Ciao"})
+                form.add_field("file", SPOKEN, filename="a.wav")
+                status, _ = await here.post(f"/audio/{path}", data=form)
+                assert status == 503
+
+    asyncio.run(main())
+    assert engine.asked == [("it", "Ciao")] * 2
+
+
+def test_a_translation_is_told_in_english() -> None:
+    async def main() -> Any:
+        async with stage(stt=WORDS) as here:
+            return await here.client.audio.translations.create(
+                file=("a.wav", SPOKEN),
+                model="whisper-1",
+                response_format="verbose_json",
+                extra_body={"language": "de"},
+            )
+
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # the client's own
+        told = asyncio.run(main())
+    assert (told.language, told.text) == ("english", "one two three")
+    assert told.to_dict()["task"] == "translate"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"temperature": "2"}, "temperature"),
+        ({"timestamp_granularities[]": "sentence"}, "timestamp_granularities[0]"),
+        ({"stream": "perhaps"}, "stream"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            return await here.transcribe(SPOKEN, **fields)
+
+    status, body = asyncio.run(main())
+    assert (status, body["error"]["param"]) == (400, param)
+
+
+def test_an_engine_that_fails_is_told_with_when_to_come_again() -> None:
+    async def main() -> openai.APIStatusError:
+        async with stage(stt={"transcripts": [{"error": "it broke"}]}) as here:
+            with pytest.raises(openai.InternalServerError) as caught:
+                await here.client.audio.transcriptions.create(
+                    file=("a.wav", SPOKEN), model="whisper-1"
+                )
+            return caught.value
+
+    error = asyncio.run(main())
+    assert refused(error) == (503, None, "engine_error")
+    assert error.response.headers["Retry-After"] == "5"
+    assert "it broke" in error.message
+
+
+def test_what_fails_after_the_first_words_is_the_last_event() -> None:
+    async def main() -> tuple[Any, str]:
+        async with stage(stt={"transcripts": ["one", {"error": "it broke"}]}) as here:
+            stream = await here.client.audio.transcriptions.create(
+                file=("a.wav", TWICE), model="whisper-1", stream=True
+            )
+            first = await anext(stream)
+            with pytest.raises(openai.APIError) as caught:
+                await anext(stream)
+            return first.to_dict(), caught.value.message
+
+    assert asyncio.run(main()) == ({"type": "transcript.text.delta", "delta": "one"}, "it broke")
+
+
+def test_an_engine_that_tells_nothing_is_not_waited_for_forever() -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage(stt=Listener(), stall_seconds=0.01) as here:
+            return await here.transcribe(SPOKEN)
+
+    status, body = asyncio.run(main())
+    assert status == 503
+    assert body["error"]["message"] == "speech recognition told nothing for 0.01 s"
+
+
+def test_a_client_that_hangs_up_stops_the_work() -> None:
+    engine = Listener("some words")
+
+    async def main() -> None:
+        async with stage(stt=engine) as here:
+            stream = await here.client.audio.transcriptions.create(
+                file=("a.wav", SPOKEN), model="whisper-1", stream=True
+            )
+            async for event in stream:
+                assert event.to_dict()["delta"] == "some words"
+                break
+            await stream.close()
+            async with asyncio.timeout(5):
+                await engine.closed.wait()
+
+    asyncio.run(main())
+
+
+def test_many_recordings_share_the_places_of_the_engine() -> None:
+    most, now = 0, 0
+
+    class Counting(Listener):
+        async def transcribe(
+            self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+        ) -> AsyncGenerator[Transcript]:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            try:
+                async for _ in audio:
+                    pass
+                yield Transcript("word", 4, final=True)
+            finally:
+                now -= 1
+
+    async def one(here: Stage) -> str:
+        _, body = await here.transcribe(wav((tone(0.5) + quiet(1.5)) * 4))
+        return str(body["text"])
+
+    async def main() -> list[str]:
+        async with stage(stt=Counting(), most_passages=3) as here:
+            return await asyncio.gather(*(one(here) for _ in range(4)))
+
+    assert asyncio.run(main()) == ["word word word word"] * 4
+    assert most == 3
