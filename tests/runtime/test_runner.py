@@ -209,17 +209,7 @@ def test_a_model_that_fails_costs_one_response(when: str) -> None:
     one_error_after_the_first_response(scene.audience)
 
 
-NOT_YET = pytest.mark.xfail(reason="the session takes the voice for the one that stalls")
-
-
-@pytest.mark.parametrize(
-    "when",
-    [
-        "at the start",
-        pytest.param("in the middle", marks=NOT_YET),
-        pytest.param("at the end", marks=NOT_YET),
-    ],
-)
+@pytest.mark.parametrize("when", STAGES)
 def test_a_model_that_stalls_costs_one_response(when: str) -> None:
     broken = {"text": "One. Two. Three. ", "stall": True, **STAGES[when][0]}
     scene = play(two_questions, llm=answers(broken, "Fine."))

@@ -255,8 +255,9 @@ def test_a_voice_that_gives_all_at_once_is_told_in_parts() -> None:
     mouth = Mouth(Speech(b"\1\0" * 24_000, (Mark(0, 0, 4),)))
     told = facts(cast(llm=Thinker(TextDelta("Word."), ChatEnded()), tts=mouth))
     parts = [fact for fact in told if isinstance(fact, Spoke)]
-    assert [len(part.audio) // 48 for part in parts] == [400, 400, 200]
-    assert [bool(part.words) for part in parts] == [True, False, False]
+    assert [len(part.audio) // 48 for part in parts] == [400, 400, 200, 0]
+    assert [bool(part.words) for part in parts] == [True, False, False, False]
+    assert [part.ends for part in parts] == [False, False, False, True]
 
 
 def test_a_voice_of_another_rate_is_heard_at_ours() -> None:

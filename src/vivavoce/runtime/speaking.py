@@ -125,7 +125,7 @@ class Voice:
         self._tell(Thought(self._order.response_id, clause))
         text = SpokenText(clause, base=base, sample_rate=rate, speed=prompt.speed)
         if not clause.strip():  # many a voice refuses to say nothing
-            self._spoke(b"", text.rest(0))
+            self._spoke(b"", text.rest(0), ends=True)
             return
         resampler = Resampler(rate, RATE)
         async with aclosing(
@@ -149,11 +149,11 @@ class Voice:
                         await asyncio.sleep(0)
         audio = resampler.flush()
         self._samples += len(audio) // 2
-        self._spoke(audio, text.rest(self._samples - base))
+        self._spoke(audio, text.rest(self._samples - base), ends=True)
 
-    def _spoke(self, audio: bytes, words: list[SpokenWord]) -> None:
-        if audio or words:
-            self._tell(Spoke(self._order.response_id, audio, tuple(words)))
+    def _spoke(self, audio: bytes, words: list[SpokenWord], *, ends: bool = False) -> None:
+        if audio or words or ends:
+            self._tell(Spoke(self._order.response_id, audio, tuple(words), ends))
 
 
 def _parts(audio: bytes, sample_rate: int) -> Iterator[bytes]:

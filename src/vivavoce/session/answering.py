@@ -199,8 +199,10 @@ class Answering:
                 response.argue(index, arguments)
             case Concluded():
                 response.conclude(fact)
-            case Spoke(audio=audio, words=words):
+            case Spoke(audio=audio, words=words, ends=ends):
                 response.speak(audio, words)
+                if ends:  # whatever comes next is for the model to say
+                    response.stage = "llm"
                 if response.plan.conversation_id is not None and (spoken := response.spoken):
                     samples = len(audio) // BYTES_PER_SAMPLE
                     self._playout.add(spoken.place.item_id, samples, now)

@@ -117,6 +117,8 @@ class Spoke:
     response_id: str
     audio: bytes
     words: tuple[SpokenWord, ...] = ()
+    ends: bool = False
+    """Whether all text that was on its way to the voice has been spoken with this."""
 
 
 @dataclass(frozen=True, slots=True)
