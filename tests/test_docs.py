@@ -3,7 +3,9 @@
 import asyncio
 import importlib
 import inspect
+import json
 import re
+import shutil
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -97,6 +99,36 @@ def test_the_program_of_the_readme_is_answered() -> None:
             return written.decode()
 
     assert asyncio.run(main()) == "Twelve times seven is eighty-four."
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_commands_of_the_readme_are_answered(tmp_path: Path) -> None:
+    block = next(
+        b for b in re.findall(r"```sh\n(.*?)```", page("README.md"), re.DOTALL) if "curl" in b
+    )
+
+    async def main() -> list[str]:
+        answers = []
+        async with serving_beside() as port:
+            for command in block.strip().split("\n\n"):
+                process = await asyncio.create_subprocess_shell(
+                    command.replace("localhost:8080", f"127.0.0.1:{port}").replace(
+                        "curl ", "curl --silent --fail-with-body ", 1
+                    ),
+                    cwd=tmp_path,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                async with asyncio.timeout(30):
+                    written, _ = await process.communicate()
+                assert process.returncode == 0, written
+                answers.append(written.decode())
+        return answers
+
+    speech, transcription, chat, secret = asyncio.run(main())
+    assert (speech, (tmp_path / "question.wav").read_bytes()[:4]) == ("", b"RIFF")
+    assert json.loads(transcription)["text"]
+    assert json.loads(chat)["choices"][0]["message"]["content"] == "Two plus two is four."
+    assert json.loads(secret)["value"].startswith("ek_")
 
 
 def test_every_make_target_that_is_named_is_one() -> None:
