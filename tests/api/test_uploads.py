@@ -1,0 +1,287 @@
+"""What people upload by mistake, and to see what happens: a reason, and nothing left behind."""
+
+import asyncio
+import struct
+import tempfile
+import zipfile
+import zlib
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from tests.api.audio_stage import Stage, quiet, stage, tone, wav
+from tests.audio.sound import container
+from vivavoce.engines.base import Transcript
+from vivavoce.engines.scripted import ScriptedSTT
+from vivavoce.engines.scripted_scripts import STTScript
+
+SPOKEN = wav(tone(1.0))
+linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")
+KIND = {"Content-Type": "multipart/form-data; boundary=xyz"}
+
+
+WRONG = (
+    *("empty", "zeros", "a letter", "a wav cut off", "an m4a cut off", "a head alone"),
+    *("no samples", "a zip", "two gigabytes claimed", "compressed zeros", "half a head"),
+)
+
+
+def a_zip() -> bytes:
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("speech.wav", SPOKEN)
+    return made.getvalue()
+
+
+def a_claim_of_two_gigabytes() -> bytes:
+    head = bytearray(wav(tone(0.02)))
+    struct.pack_into("<I", head, 40, 2_000_000_000)
+    return bytes(head)
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"--xyz--\r\n") -> bytes:
+    lines = [
+        f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
+        for name, value in parts
+    ]
+    return b"".join(lines) + end
+
+
+def open_files() -> set[str]:
+    """Files without a name that this process holds open."""
+    links = (path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+    return {str(link) for link in links if str(link).startswith(tempfile.gettempdir())}
+
+
+async def refusal(here: Stage, file: bytes) -> tuple[int, str | None, str | None, str]:
+    status, body = await here.transcribe(file)
+    error = body["error"]
+    return status, error["param"], error["code"], error["message"]
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (b"", "The file is empty."),
+        (b"\0" * 5000, "The file is not a sound file that can be read: Invalid data"),
+        (b"Dear Sir or Madam, " * 100, "The file is not a sound file that can be read: "),
+        (SPOKEN[:1000], "The file is cut off: "),
+        (container("mp4", "aac", tone(1.0))[:3000], "The file is not a sound file"),
+        (SPOKEN[:44], "The file has no sound in it."),
+        (wav(b""), "The file has no sound in it."),
+        (a_zip(), "The file is not a sound file that can be read: it is a zip archive."),
+        (a_claim_of_two_gigabytes(), "The file is cut off: "),
+        (zlib.compress(bytes(1 << 20)), "The file is not a sound file"),
+        (b"RIFF" + b"\xff" * 40, "The file is not a sound file"),
+    ],
+    ids=WRONG,
+)
+def test_what_is_no_whole_sound_is_refused_with_the_reason(file: bytes, reason: str) -> None:
+    async def main() -> tuple[int, str | None, str | None, str]:
+        async with stage() as here:
+            return await refusal(here, file)
+
+    status, param, code, message = asyncio.run(main())
+    assert (status, param, code) == (400, "file", "invalid_audio")
+    assert message.startswith(reason)
+
+
+def test_no_playlist_is_followed_neither_to_a_file_nor_to_an_address(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(SPOKEN)
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    async def main() -> list[tuple[int, str | None, str | None, str]]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, stage() as here:
+            refusals = []
+            for target in (secret.as_uri(), str(secret), f"http://127.0.0.1:{port}/a.ts"):
+                for playlist in (
+                    f"#EXTM3U\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n",
+                    f"ffconcat version 1.0\nfile '{target}'\n",
+                    f"[playlist]\nFile1={target}\nNumberOfEntries=1\n",
+                    f"v=0\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n",
+                    f'<?xml version="1.0"?><MPD><BaseURL>{target}</BaseURL></MPD>',
+                ):
+                    refusals.append(await refusal(here, playlist.encode()))
+            return refusals
+
+    refusals = asyncio.run(main())
+    assert {refusal[:3] for refusal in refusals} == {(400, "file", "invalid_audio")}
+    assert asked == []
+
+
+def test_a_few_bytes_that_are_hours_of_silence_are_bounded() -> None:
+    bomb = container("flac", "flac", quiet(30.0))
+    assert len(bomb) < 20_000
+
+    async def main() -> Any:
+        async with stage(most_seconds=10.0) as here:
+            return await refusal(here, bomb)
+
+    assert asyncio.run(main()) == (
+        400,
+        "file",
+        "invalid_audio",
+        "The file lasts longer than 10 s.",
+    )
+
+
+def test_a_file_beyond_the_limit_is_refused_with_or_without_a_length() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield form(("file", b""), end=b"").removesuffix(b"\r\n")
+        while True:
+            yield bytes(1 << 16)
+
+    async def main() -> list[tuple[int, Any]]:
+        async with stage(most_bytes=200_000) as here:
+            return [
+                await here.transcribe(wav(tone(4.0)) + bytes(10_000)),
+                await here.transcribe(bytes(10_000_000)),
+                await here.post(data=endless(), headers=KIND),
+                await here.post(data=BytesIO(form(("prompt", bytes(2_000_000)))), headers=KIND),
+            ]
+
+    answers = asyncio.run(main())
+    assert [status for status, _ in answers] == [413] * 4
+    assert {body["error"]["code"] for _, body in answers} == {"request_too_large"}
+
+
+def test_a_file_as_large_as_the_limit_is_taken() -> None:
+    file = wav(tone(4.0))
+
+    async def main() -> tuple[int, Any]:
+        async with stage(most_bytes=len(file)) as here:
+            return await here.transcribe(file)
+
+    assert asyncio.run(main())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_multipart"),
+        (b"no form at all", "invalid_multipart"),
+        (b"--xyz\r\n", "invalid_multipart"),
+        (form(("file", SPOKEN), end=b""), "invalid_multipart"),
+        (form(("model", b"m")), "missing_required_parameter"),
+        (form(("file", SPOKEN), ("file", SPOKEN)), None),
+        (form(*[("x", b"y")] * 200), "invalid_multipart"),
+        (form(("file", SPOKEN), ("prompt", b"\xff")), None),
+        (form(("file", SPOKEN)).replace(b"form-data", b"\x01"), None),
+        (
+            b"--xyz\r\nContent-Type: multipart/mixed; boundary=abc\r\n\r\n--abc--\r\n--xyz--\r\n",
+            "invalid_multipart",
+        ),
+    ],
+)
+def test_what_is_no_form_is_refused(body: bytes, code: str | None) -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            return await here.post(data=body, headers=KIND)
+
+    status, answer = asyncio.run(main())
+    assert status == 400
+    assert code is None or answer["error"]["code"] == code
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/mixed; boundary=x"])
+def test_another_type_of_body_is_refused(kind: str) -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            return await here.post(data=b"{}", headers={"Content-Type": kind})
+
+    status, body = asyncio.run(main())
+    assert status == 415
+    assert "multipart/form-data" in body["error"]["message"]
+
+
+def test_a_form_without_a_boundary_is_refused() -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            return await here.post(data=b"x", headers={"Content-Type": "multipart/form-data"})
+
+    status, body = asyncio.run(main())
+    assert (status, body["error"]["code"]) == (400, "invalid_multipart")
+
+
+def test_base64_is_taken_where_the_part_says_so() -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage() as here:
+            with aiohttp.MultipartWriter("form-data") as writer:
+                part = writer.append(b64encode(SPOKEN))
+                part.headers["Content-Transfer-Encoding"] = "base64"
+                part.set_content_disposition("form-data", name="file", filename="a.wav")
+            return await here.post(data=writer)
+
+    status, body = asyncio.run(main())
+    assert (status, body["text"]) == (200, "hello")
+
+
+@linux
+def test_nothing_stays_on_disk_or_open() -> None:
+    large = wav(tone(40.0))  # beyond what is kept in memory
+
+    async def main() -> None:
+        before = open_files()
+        async with stage() as here:
+            assert (await here.transcribe(large))[0] == 200
+            assert (await here.transcribe(large[:-10_000]))[0] == 400
+            assert (await here.transcribe(large, temperature="9"))[0] == 400
+            stream = await here.client.audio.transcriptions.create(
+                file=("a.wav", large), model="whisper-1", stream=True
+            )
+            await anext(stream)
+            await stream.close()
+        assert open_files() == before
+
+    asyncio.run(main())
+
+
+@linux
+def test_a_large_upload_lies_in_a_file_that_has_no_name() -> None:
+    while_heard: list[set[str]] = []
+
+    class Looking(ScriptedSTT):
+        async def transcribe(
+            self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+        ) -> AsyncGenerator[Transcript]:
+            while_heard.append(open_files())
+            async for _ in audio:
+                pass
+            yield Transcript("", final=True)
+
+    async def main() -> None:
+        async with stage(stt=Looking(STTScript())) as here:
+            assert (await here.transcribe(wav(tone(10.0))))[0] == 200
+            assert (await here.transcribe(wav(tone(25.0))))[0] == 200
+
+    asyncio.run(main())
+    in_memory, on_disk = while_heard
+    assert len(on_disk - in_memory) == 1
+    assert (on_disk - in_memory).pop().endswith("(deleted)")
+
+
+def test_the_official_client_shows_the_reason() -> None:
+    async def main() -> openai.BadRequestError:
+        async with stage() as here:
+            with pytest.raises(openai.BadRequestError) as caught:
+                await here.client.audio.transcriptions.create(
+                    file=("speech.wav", a_zip()), model="whisper-1"
+                )
+            return caught.value
+
+    error = asyncio.run(main())
+    assert (error.param, error.code) == ("file", "invalid_audio")
+    assert "it is a zip archive" in error.message
