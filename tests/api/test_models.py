@@ -1,0 +1,87 @@
+"""What can be asked for by name."""
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+
+from tests.api.audio_stage import stage
+from tests.server import scripted, serving
+from vivavoce.audio import files
+from vivavoce.limits.keys import hash_of
+
+
+def test_models_are_those_of_the_settings() -> None:
+    async def main() -> tuple[Any, Any]:
+        async with stage() as here:
+            return await here.client.models.list(), await here.client.models.retrieve("default")
+
+    listed, model = asyncio.run(main())
+    assert listed.data == [model]
+    assert model.to_dict() == {
+        "id": "default",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "vivavoce",
+    }
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "meta-llama/Llama-3"])
+def test_a_model_that_there_is_not_is_not_found(name: str) -> None:
+    async def main() -> openai.NotFoundError:
+        async with stage() as here:
+            with pytest.raises(openai.NotFoundError) as caught:
+                await here.client.models.retrieve(name)
+            return caught.value
+
+    error = asyncio.run(main())
+    assert (error.code, error.param) == ("model_not_found", "model")
+    assert error.type == "invalid_request_error"
+    assert name in error.message
+
+
+def test_voices_are_listed_with_their_engine_and_a_sample_to_hear() -> None:
+    async def main() -> tuple[Any, bytes, int]:
+        async with stage(tts={"voices": ["anna", "bert/ö"]}, default_voice="bert/ö") as here:
+            root = here.base.removesuffix("/v1")
+            async with here.http.get(f"{here.base}/audio/voices") as answer:
+                voices = await answer.json()
+            async with here.http.get(root + voices["data"][1]["sample"]) as answer:
+                assert answer.headers["Content-Type"] == "audio/mpeg"
+                sample = await answer.read()
+            async with here.http.get(f"{here.base}/audio/voices/nobody/sample") as answer:
+                return voices, sample, answer.status
+
+    voices, sample, missing = asyncio.run(main())
+    assert voices["data"] == voices["voices"]
+    assert voices["data"][0] == {
+        "id": "anna",
+        "object": "audio.voice",
+        "name": "anna",
+        "languages": [],
+        "description": "A hum.",
+        "models": ["default"],
+        "default": False,
+        "sample": "/v1/audio/voices/anna/sample?model=default",
+    }
+    assert voices["data"][1]["default"]
+    assert len(files.read(sample)) > 24_000
+    assert missing == 404
+
+
+def test_without_a_key_nothing_is_told() -> None:
+    settings = scripted()
+    settings.keys["ada"] = hash_of("vv-a key")
+
+    async def main() -> list[str]:
+        async with serving(settings) as server:
+            base = f"{server.http}/v1"
+            async with openai.AsyncOpenAI(api_key="x", base_url=base, max_retries=0) as stranger:
+                for ask in (stranger.models.list(), stranger.models.retrieve("default")):
+                    with pytest.raises(openai.AuthenticationError):
+                        await ask
+            async with openai.AsyncOpenAI(api_key="vv-a key", base_url=base) as ada:
+                return [model.id async for model in ada.models.list()]
+
+    assert asyncio.run(main()) == ["default"]
