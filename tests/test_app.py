@@ -169,7 +169,6 @@ def test_an_unknown_engine_is_refused_with_the_model_that_wants_it(
         ),
         ({"tts": {"scripted": {"sample_rate": 16001}}}, "[engines.tts.scripted] sound of 16001 Hz"),
         ({"stt": {"scripted": {"sample_rate": 16001}}}, "[engines.stt.scripted] sound of 24000 Hz"),
-        ({"tts": {"scripted": {"voices": ["bass"]}}}, "[session] voice: 'marin' is none of the vo"),
     ],
 )
 def test_wrong_options_of_an_engine_are_refused_with_their_table(
@@ -336,3 +335,19 @@ def test_while_it_stops_it_lives_but_takes_nobody_in() -> None:
                 assert await caller.answer() == ("completed", None)
 
     serving(script, slow_answers(drain_seconds=10))  # fmt: skip
+
+
+def test_an_engine_without_the_usual_voice_speaks_with_its_own() -> None:
+    async def main(voice: str) -> str:
+        settings = scripted(tts={"voices": ["bass", "tenor"]}, session={"voice": voice})
+        async with build(settings, places=()) as built:
+            return built.house.offer.default_voice
+
+    assert asyncio.run(main("")) == "bass"
+    assert asyncio.run(main("tenor")) == "tenor"
+    with pytest.raises(SettingsError) as caught:
+        asyncio.run(main("marin"))
+    assert str(caught.value) == (
+        "[session] voice: 'marin' is none of the voices of the default model; some of them: "
+        "bass, tenor"
+    )

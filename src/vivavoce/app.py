@@ -41,6 +41,8 @@ from vivavoce.transports.websocket import RealtimeDoor
 
 log = logging.getLogger(__name__)
 
+USUAL_VOICE = "marin"  # what OpenAI's sessions begin with
+
 
 @dataclass(slots=True)
 class Engines:
@@ -137,7 +139,8 @@ def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any])
 def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
     tts: TTS = cascades[settings.default_model].tts
     voices = frozenset(voice.id for voice in tts.voices)
-    voice = settings.session.voice
+    usual = USUAL_VOICE if USUAL_VOICE in voices else tts.default_voice
+    voice = settings.session.voice or usual
     if voice not in voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "

@@ -60,7 +60,8 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "You are a friendly voice assistant. Answer in one to three short sentences that are "
         "easy to say aloud, without lists or markup."
     )
-    voice: str = "marin"
+    voice: str = ""
+    """Empty: marin, or the default of an engine that has no such voice."""
     max_seconds: Seconds = 3600.0
     idle_seconds: Annotated[float, Meta(ge=0)] = 0.0
     stall_seconds: Seconds = 10.0

@@ -43,7 +43,8 @@ class InputBuffer:
     def read(self, begin: int, end: int) -> bytes:
         """The sound in [begin, end), as far as it is still here."""
         first = max(0, begin - self.start) * BYTES_PER_SAMPLE
-        return bytes(self._pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
+        with memoryview(self._pcm) as pcm:  # a slice of the bytearray would be copied twice
+            return bytes(pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
 
     def forget(self, before: int) -> None:
         """Drop what came before that position; what has not come cannot be dropped."""
@@ -140,6 +141,11 @@ class Intake:
         self.half = None
         if self._decoder.carrying:
             self.half = HalfSample(event.event_id, now + HALF_SAMPLE_SECONDS)
+
+    def hear(self, audio: bytes, now: float) -> None:
+        """Take in sound of a track: whole samples, as the session has them."""
+        self.buffer.append(audio)
+        self.pace.take(len(audio) // BYTES_PER_SAMPLE, now)
 
     def drop_half(self) -> HalfSample | None:
         """Forget half a sample; return it if there was one."""

@@ -1,6 +1,7 @@
 """The Realtime protocol over a WebSocket: frames <-> events, and nothing of what they mean."""
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Callable
@@ -24,6 +25,9 @@ HARD_FRAME_BYTES = 2 * MAX_FRAME_BYTES  # up to here a frame is refused, beyond 
 HEARTBEAT_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
 BREATH = 16  # frames taken before others may run: many may have come at once
+# a client that offers no subprotocol of ours is logged with those it offers: one holds its key
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+
 _EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
 _LOOK_BYTES = 4096
 
