@@ -1,0 +1,210 @@
+"""Recordings made out piece by piece. Files are read in threads, so this is real time."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator
+from io import BytesIO
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.api.audio_stage import quiet, tone, wav
+from vivavoce.audio.decoding import Bounds, SoundFile
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import STT, Transcript, Word
+from vivavoce.engines.scripted import ScriptedSTT, ScriptedVAD
+from vivavoce.engines.scripted_scripts import STTScript, VADScript
+from vivavoce.errors import AudioError, EngineError
+from vivavoce.runtime.ears import Ears
+from vivavoce.runtime.passages import Hearing, Passage, stretches
+
+TALK = (tone(0.8) + quiet(1.6)) * 3
+
+
+def scripted(**script: Any) -> ScriptedSTT:
+    return ScriptedSTT(msgspec.convert(script, STTScript))
+
+
+def ears() -> Ears:
+    return Ears(ScriptedVAD(VADScript()))
+
+
+async def passages(
+    stt: STT, file: SoundFile, *, places: int = 2, stall_seconds: float = 5.0
+) -> AsyncGenerator[tuple[Passage, list[str]]]:
+    """Each with the text as it came."""
+    hearing = Hearing(stt, asyncio.Semaphore(places), stall_seconds=stall_seconds)
+    async for passage in hearing.passages(file, ears()):
+        yield passage, [delta async for delta in passage.deltas()]
+
+
+async def texts(stt: STT, file: SoundFile, **options: Any) -> list[str]:
+    return [passage.text async for passage, _ in passages(stt, file, **options)]
+
+
+def test_speech_is_cut_out_with_its_place_and_its_sound() -> None:
+    pcm = quiet(0.5) + tone(1.0) + quiet(2.0) + tone(0.5)
+
+    async def main() -> list[tuple[int, int, bytes]]:
+        file = SoundFile(BytesIO(wav(pcm)))
+        return [(one.start_ms, one.end_ms, one.pcm) async for one in stretches(file, ears())]
+
+    found = asyncio.run(main())
+    assert [(start, end) for start, end, _ in found] == [(288, 1696), (3296, 4000)]
+    for start, end, heard in found:
+        assert heard == pcm[start * 48 : end * 48]
+
+
+def test_long_sound_without_a_pause_is_cut_all_the_same() -> None:
+    pcm = tone(70.0)
+
+    async def main() -> list[bytes]:
+        return [one.pcm async for one in stretches(SoundFile(BytesIO(wav(pcm))), ears())]
+
+    found = asyncio.run(main())
+    assert max(map(len, found)) <= 30 * 2 * RATE
+    assert b"".join(found) == pcm
+
+
+def test_passages_come_in_order_though_a_later_one_is_ready_first() -> None:
+    stt = scripted(transcripts=[{"text": "one", "delay_seconds": 0.05}, "two", "three"])
+    assert asyncio.run(texts(stt, SoundFile(BytesIO(wav(TALK))))) == ["one", "two", "three"]
+
+
+def test_times_count_from_the_start_of_the_recording() -> None:
+    async def main() -> list[tuple[Word, ...]]:
+        stt = scripted(transcripts=["one two"], word_times=True, word_ms=100)
+        file = SoundFile(BytesIO(wav(quiet(1.0) + tone(0.5))))
+        return [passage.words async for passage, _ in passages(stt, file)]
+
+    assert asyncio.run(main()) == [(Word("one", 800, 900), Word("two", 900, 1000))]
+
+
+def test_the_text_is_told_as_it_becomes_certain() -> None:
+    class Certain(ScriptedSTT):
+        async def transcribe(
+            self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+        ) -> AsyncGenerator[Transcript]:
+            async for _ in audio:
+                pass
+            for heard in (
+                Transcript(" one to", 5),
+                Transcript(" one two th", 9),
+                Transcript(" one two th", 9),
+                Transcript(" one two three ", 15, final=True),
+            ):
+                yield heard
+                await asyncio.sleep(0)
+
+    async def main() -> list[list[str]]:
+        file = SoundFile(BytesIO(wav(tone(0.5))))
+        return [deltas async for _, deltas in passages(Certain(STTScript()), file)]
+
+    (deltas,) = asyncio.run(main())
+    assert "".join(deltas) == "one two three"
+    assert deltas[0] == "one"
+
+
+def test_the_first_words_come_while_the_rest_is_still_being_read() -> None:
+    """The file gives no more after its first half until the first words were told."""
+    heard = threading.Event()
+    data = wav((tone(2.0) + quiet(3.0)) * 20)
+
+    class Withheld(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > len(data) // 2:
+                assert heard.wait(5), "nothing was told of the first half"
+            return super().read(size)
+
+    async def main() -> int:
+        told = 0
+        async for _, _ in passages(scripted(), SoundFile(Withheld(data))):
+            told += 1
+            heard.set()
+        return told
+
+    assert asyncio.run(main()) == 20
+
+
+def test_what_came_before_the_trouble_is_told() -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        file = SoundFile(BytesIO(wav(TALK)), bounds=Bounds(max_seconds=6.0))
+        async for passage, _ in passages(scripted(transcripts=["one", "two"]), file):
+            told.append(passage.text)
+
+    with pytest.raises(AudioError, match=r"lasts longer than 6 s"):
+        asyncio.run(main())
+    assert told == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("transcript", "stall_seconds", "message"),
+    [
+        ({"error": "it broke"}, 5.0, "it broke"),
+        ({"stall": True}, 0.01, "speech recognition told nothing for 0.01 s"),
+    ],
+)
+def test_an_engine_that_fails_is_told(
+    transcript: dict[str, object], stall_seconds: float, message: str
+) -> None:
+    stt = scripted(transcripts=[transcript])
+    with pytest.raises(EngineError, match=message):
+        asyncio.run(texts(stt, SoundFile(BytesIO(wav(TALK))), stall_seconds=stall_seconds))
+
+
+def test_an_engine_without_a_result_is_told() -> None:
+    class Mute(ScriptedSTT):
+        async def transcribe(
+            self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+        ) -> AsyncGenerator[Transcript]:
+            async for _ in audio:
+                pass
+            yield Transcript("so far", 3)
+
+    with pytest.raises(EngineError, match="ended without a result"):
+        asyncio.run(texts(Mute(STTScript()), SoundFile(BytesIO(wav(TALK)))))
+
+
+def test_voice_activity_that_cannot_be_judged_is_told() -> None:
+    class Deaf(ScriptedVAD):
+        def judge(
+            self, windows: NDArray[np.float32], streams: NDArray[np.intp]
+        ) -> NDArray[np.float32]:
+            raise EngineError("no ears")
+
+    async def main() -> None:
+        async for _ in stretches(SoundFile(BytesIO(wav(TALK))), Ears(Deaf(VADScript()))):
+            pass
+
+    with pytest.raises(EngineError, match="no ears"):
+        asyncio.run(main())
+
+
+def test_leaving_early_closes_the_engines_streams() -> None:
+    closed = []
+
+    class Closing(ScriptedSTT):
+        async def transcribe(
+            self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+        ) -> AsyncGenerator[Transcript]:
+            try:
+                yield Transcript("one", 3)
+                await asyncio.Event().wait()
+            finally:
+                closed.append(True)
+
+    async def main() -> str:
+        hearing = Hearing(Closing(STTScript()), asyncio.Semaphore(2))
+        found = hearing.passages(SoundFile(BytesIO(wav(TALK))), ears())
+        passage = await anext(found)
+        delta = await anext(passage.deltas())
+        await found.aclose()
+        return delta
+
+    assert asyncio.run(main()) == "one"
+    assert 1 <= len(closed) <= 2
