@@ -14,7 +14,7 @@ from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.opening import Opening, begin
-from vivavoce.runtime.runner import Peer, Runner
+from vivavoce.runtime.runner import Peer, Player, Runner
 from vivavoce.session.facts import Draining
 from vivavoce.session.machine import Limits, Session
 from vivavoce.session.options import Offer
@@ -58,10 +58,11 @@ class Hub:
         """Whether one more session would be let in."""
         return not self._draining and len(self._runners) < self.house.max_sessions
 
-    def open(self, peer: Peer, opening: Opening) -> Runner:
+    def open(self, peer: Peer, opening: Opening, player: Player | None = None) -> Runner:
         """Make a session for a client that has come. Raises LimitReached.
 
-        The caller runs it with serve().
+        player: what plays its answers, where the client does not. The caller runs the session with
+        serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has no room for one more session"
@@ -76,8 +77,10 @@ class Hub:
             self.house.limits,
             salt=salt,
             now=now,
+            owns_playout=player is not None,
         )
-        runner = Runner(session, peer, self.house.brains, model=opening.model)
+        brains = self.house.brains
+        runner = Runner(session, peer, brains, model=opening.model, player=player)
         self._runners.add(runner)
         self._empty.clear()
         return runner

@@ -11,6 +11,7 @@ from typing import Protocol, assert_never
 
 from vivavoce.errors import EngineError
 from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.alarm import Alarm
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.dictation import Sound, dictate
@@ -24,9 +25,11 @@ from vivavoce.session.effects import (
     Effect,
     Feed,
     Finish,
+    Flush,
     Forget,
     Judge,
     Listen,
+    Play,
     Send,
     Stop,
 )
@@ -57,12 +60,36 @@ class Peer(Protocol):
         ...
 
 
-class Runner:
-    """One session at work. Tell it facts while run() runs."""
+class Player(Protocol):
+    """What plays answers, where that is not the client's affair. Tells Played as they leave."""
 
-    def __init__(self, session: Session, peer: Peer, brains: Brains, *, model: str) -> None:
+    def play(self, item_id: str, audio: bytes) -> None:
+        """Play that behind what waits. Never waits."""
+        ...
+
+    def flush(self) -> None:
+        """Drop what was not played yet."""
+        ...
+
+
+class Runner:
+    """One session at work. Tell it facts while run() runs.
+
+    player: of a session that owns its playout, and only of such.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        peer: Peer,
+        brains: Brains,
+        *,
+        model: str,
+        player: Player | None = None,
+    ) -> None:
         self._session = session
         self._peer = peer
+        self._player = player
         self._brains = brains
         self._model = model  # whose ears and judge of turns this session has
         self._ear: Ear | None = None
@@ -94,6 +121,17 @@ class Runner:
         if not self._busy:
             self._take_all()
 
+    @property
+    def settings(self) -> SessionObject:
+        """Of the session, as its client is shown them."""
+        return self._session.settings
+
+    @property
+    def behind(self) -> bool:
+        """Whether more has come than could be judged and written down."""
+        windows = self._ear.waiting if self._ear else 0
+        return windows > MOST_WAITING_WINDOWS or self._jobs.waiting_bytes > MOST_WAITING_BYTES
+
     def dismiss(self, code: int, reason: str) -> None:
         """Have the session end now, for a reason that is not its client's."""
         self._farewell = (code, reason)
@@ -108,7 +146,7 @@ class Runner:
 
     async def room(self) -> None:
         """Wait while the session is behind with what its client has sent."""
-        while not self._closed.is_set() and self._is_behind():
+        while not self._closed.is_set() and self.behind:
             self._eased.clear()
             try:
                 async with asyncio.timeout(TAKE_SECONDS):
@@ -171,6 +209,12 @@ class Runner:
                 cascade = self._brains.of(effect.prompt.model)
                 work = answer(effect, cascade, self.tell, self._peer.room)
                 self._jobs.start(effect.response_id, work)
+            case Play(item_id=item_id, audio=audio):
+                assert self._player
+                self._player.play(item_id, audio)
+            case Flush():
+                assert self._player
+                self._player.flush()
             case Close(code=code, reason=reason):
                 self._peer.close(*(self._farewell or (code, reason)))
                 self._end()
@@ -194,7 +238,3 @@ class Runner:
             log.warning("turns are ended by silence alone: %s", exc)
             likelihood = NO_IDEA
         self.tell(Assessed(order.item_id, likelihood))
-
-    def _is_behind(self) -> bool:
-        windows = self._ear.waiting if self._ear else 0
-        return windows > MOST_WAITING_WINDOWS or self._jobs.waiting_bytes > MOST_WAITING_BYTES

@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
+from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import Stop
 from vivavoce.session.facts import (
@@ -23,13 +24,15 @@ from vivavoce.session.facts import (
     Ended,
     Failed,
     Spoke,
+    SpokenWord,
     Stage,
     Thought,
 )
 from vivavoce.session.hearing import Hearing
-from vivavoce.session.input import BYTES_PER_SAMPLE
+from vivavoce.session.input import BYTES_PER_SAMPLE, to_ms
 from vivavoce.session.options import Options
 from vivavoce.session.outbox import Outbox
+from vivavoce.session.output_buffer import OutputBuffer
 from vivavoce.session.planning import plan_of
 from vivavoce.session.playout import Playout
 from vivavoce.session.response import Ending, ResponseLife
@@ -63,6 +66,7 @@ class Answering:
         tally: Tally,
         *,
         stall_seconds: float,
+        playout: Playout | OutputBuffer,
     ) -> None:
         self._options = options
         self._conversation = conversation
@@ -74,7 +78,7 @@ class Answering:
         self._waiting: dict[str, set[str]] = {}  # by response: dictations whose words it needs
         self._owed = False  # a turn ended while a response ran that nothing may interrupt
         self._unheard: Unheard | None = None  # words that nothing waited for when they failed
-        self._playout = Playout()  # of the default conversation
+        self._playout = playout  # where it is not ours, of the default conversation alone
         self._done_at: float | None = None  # when the last answer was; None: not the last event
 
     @property
@@ -108,6 +112,11 @@ class Answering:
     def quiet_at(self) -> float | None:
         """When the last answer will have been played; None if something came after it."""
         return None if self._done_at is None else max(self._done_at, self._playout.until)
+
+    @property
+    def playing(self) -> bool:
+        """Whether sound has not left yet that we play ourselves."""
+        return self._playout.until == float("inf")
 
     def break_silence(self) -> None:
         """Something came after the last answer."""
@@ -200,12 +209,9 @@ class Answering:
             case Concluded():
                 response.conclude(fact)
             case Spoke(audio=audio, words=words, ends=ends):
-                response.speak(audio, words)
+                self._speak(response, audio, words, now)
                 if ends:  # whatever comes next is for the model to say
                     response.stage = "llm"
-                if response.plan.conversation_id is not None and (spoken := response.spoken):
-                    samples = len(audio) // BYTES_PER_SAMPLE
-                    self._playout.add(spoken.place.item_id, samples, now)
             case Ended():
                 self._complete(response, now)
             case Failed(stage=stage, reason=reason):
@@ -229,12 +235,37 @@ class Answering:
         live: the user is really there. Whoever sends recordings does not wait for answers to be
         played; of a complete one they have all.
         """
+        if isinstance(self._playout, OutputBuffer):
+            self.clear_output(now)
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
         for item_id, unplayed in self._playout.stop(now).items():
             if live:
                 self._keep_heard(item_id, unplayed)
         self._done_at = None
+
+    def played(self, item_id: str, samples: int, now: float) -> None:
+        """So much of an item has left for the ear."""
+        self._playout.played(item_id, samples, now)
+
+    def clear_output(self, now: float) -> None:
+        """Drop what was not played, and say how far each answer was. Raises InvalidRequest."""
+        if not isinstance(self._playout, OutputBuffer):
+            raise InvalidRequest(
+                "There is no output audio buffer: on a WebSocket the client owns the playout.",
+                param="type",
+            )
+        for item_id, unplayed in self._playout.stop(now).items():
+            entry = self._conversation.find(item_id)
+            if entry and entry.ledger:
+                heard_ms = to_ms(entry.ledger.samples - unplayed)
+                self._conversation.truncate(item_id, 0, heard_ms)
+                event_id = self._outbox.event_id()
+                self._outbox.send(
+                    ItemTruncated(
+                        event_id=event_id, item_id=item_id, content_index=0, audio_end_ms=heard_ms
+                    )
+                )
 
     def truncated(self, item_id: str, now: float) -> None:
         """The client has stopped playing it, and has said what was heard."""
@@ -257,6 +288,18 @@ class Answering:
                 )
                 self._outbox.order(Stop(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
+
+    def _speak(
+        self, response: ResponseLife, audio: bytes, words: tuple[SpokenWord, ...], now: float
+    ) -> None:
+        place = response.sounding()
+        ours = isinstance(self._playout, OutputBuffer)
+        if place and audio:
+            if isinstance(self._playout, OutputBuffer):
+                self._playout.add(place, audio, now)
+            elif response.plan.conversation_id is not None:
+                self._playout.add(place.item_id, len(audio) // BYTES_PER_SAMPLE, now)
+        response.speak(audio, words, send=not ours)
 
     def _unheard_words(self, response: ResponseLife) -> Unheard | None:
         """What went wrong with the last words of the user that it reads, if it was not told yet."""
@@ -316,6 +359,7 @@ class Answering:
         self._tally.add_response(response.end(ending, details))
         if response.plan.conversation_id is not None:
             self._done_at = now
+        self._playout.ended(response.id, now)
 
 
 def _is_of_user(entry: Entry) -> bool:

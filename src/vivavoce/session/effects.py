@@ -100,6 +100,19 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Play:
+    """Play that, 16-bit mono PCM at 24 kHz, behind what waits. Report Played as it leaves."""
+
+    item_id: str
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Drop what was not played yet, at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """End the connection. Feed the session nothing more."""
 
@@ -107,4 +120,6 @@ class Close:
     reason: str
 
 
-Effect: TypeAlias = Send | Judge | Listen | Feed | Finish | Forget | Assess | Answer | Stop | Close
+Effect: TypeAlias = (
+    Send | Judge | Listen | Feed | Finish | Forget | Assess | Answer | Stop | Play | Flush | Close
+)

@@ -24,6 +24,13 @@ class Garbled:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """The client's microphone went on: 16-bit mono PCM at 24 kHz, from a track of its own."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """The answer to Judge: a probability of speech for each window from position `at` on."""
 
@@ -138,6 +145,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Played:
+    """So many samples of an item have left for the ear; only where the playout is ours."""
+
+    item_id: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Woken:
     """The deadline asked for has passed."""
 
@@ -156,11 +171,13 @@ AnswerFact: TypeAlias = Thought | Called | Argued | Concluded | Spoke | Ended | 
 Fact: TypeAlias = (
     Received
     | Garbled
+    | Heard
     | Judged
     | Assessed
     | Transcribed
     | Unheard
     | AnswerFact
+    | Played
     | Woken
     | Draining
     | Left

@@ -95,11 +95,14 @@ class Listening:
         """Take in sound. Raises InvalidRequest when there is no room for it."""
         # what was judged is bounded by judge(); here only what the judge has not come to counts
         self._intake.append(event, now, begin=self._judged if self._detector else 0)
-        if self._detector is None:
-            self._begin_writing_down()
-            self._feed(self._buffer.end)
-        else:
-            self._ask()
+        self._take()
+
+    def hear(self, audio: bytes, now: float) -> None:
+        """Take in sound of a track: it goes on by itself, so what nobody commits is let go."""
+        if self._detector is None and len(self._buffer) > self._intake.longest:
+            self._let_go()
+        self._intake.hear(audio, now)
+        self._take()
 
     def woken(self, now: float) -> None:
         """Report half a sample that nothing completed."""
@@ -173,11 +176,7 @@ class Listening:
 
     def clear(self) -> None:
         """Forget what came and was not committed."""
-        self._hearing.forget(self._item_id)
-        self._intake.drop_half()
-        self._buffer.forget(self._buffer.end)
-        self._item_id = self._outbox.ids.next("item")
-        self._skip()
+        self._let_go()
         self._outbox.send(InputAudioCleared(event_id=self._outbox.event_id()))
 
     def time_out(self, silent_ms: int) -> None:
@@ -191,6 +190,21 @@ class Listening:
             )
         )
         self._add(self._buffer.cut(self._buffer.end), words={0: ""})
+        self._skip()
+
+    def _take(self) -> None:
+        """Sound has come: have it judged, or written down at once."""
+        if self._detector is None:
+            self._begin_writing_down()
+            self._feed(self._buffer.end)
+        else:
+            self._ask()
+
+    def _let_go(self) -> None:
+        self._hearing.forget(self._item_id)
+        self._intake.drop_half()
+        self._buffer.forget(self._buffer.end)
+        self._item_id = self._outbox.ids.next("item")
         self._skip()
 
     def _ask(self) -> None:

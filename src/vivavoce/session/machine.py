@@ -26,8 +26,10 @@ from vivavoce.session.facts import (
     Fact,
     Failed,
     Garbled,
+    Heard,
     Judged,
     Left,
+    Played,
     Received,
     Spoke,
     Thought,
@@ -39,6 +41,8 @@ from vivavoce.session.hearing import Hearing
 from vivavoce.session.listening import Listening
 from vivavoce.session.options import Offer, Options
 from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.output_buffer import OutputBuffer
+from vivavoce.session.playout import Playout
 from vivavoce.session.reserve import Reserve
 from vivavoce.session.turns import Edge
 from vivavoce.session.usage import Tally
@@ -75,7 +79,8 @@ class Session:
     Perform the effects of begin() and of each handle() in order; then arm a timer for `deadline`
     and feed Woken when it fires. After Close, feed nothing more. A session is a pure function of
     what it is given: the same facts at the same times give the same effects. `salt` is a part of
-    every id: never give one twice to the same conversation.
+    every id: never give one twice to the same conversation. `owns_playout`: answers are not sent
+    as sound but ordered to be played, and what has been is told.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Session:
         salt: str,
         now: float,
         entries: tuple[SavedEntry, ...] = (),
+        owns_playout: bool = False,
     ) -> None:
         self.tally = Tally()
         self._outbox = Outbox(Ids(salt))
@@ -111,6 +117,7 @@ class Session:
             self._outbox,
             self.tally,
             stall_seconds=limits.stall_seconds,
+            playout=OutputBuffer(self._outbox) if owns_playout else Playout(),
         )
         self._expires_at = now + limits.max_seconds
         self._seen_at = now
@@ -127,6 +134,11 @@ class Session:
             self._hearing.deadline,
             self._answering.deadline,
         )
+
+    @property
+    def settings(self) -> SessionObject:
+        """As the client is shown them."""
+        return self._options.session
 
     def begin(self) -> list[Effect]:
         """Greet the client."""
@@ -160,6 +172,9 @@ class Session:
             case Garbled(problem=problem):
                 self._seen_at = now
                 self._refuse(problem, None)
+            case Heard(audio=audio):
+                self._seen_at = now
+                self._listening.hear(audio, now)
             case Judged(speech=speech):
                 for n in range(len(speech)):
                     self._on_edge(self._listening.judge(fact, n), now)
@@ -172,6 +187,8 @@ class Session:
                 self._hearing.fail(key, "stt_failed", reason)
             case Thought() | Called() | Argued() | Concluded() | Spoke() | Ended() | Failed():
                 self._answering.take(fact, now)
+            case Played(item_id=item_id, samples=samples):
+                self._answering.played(item_id, samples, now)
             case Woken():
                 self._on_time(now)
             case Draining():
@@ -207,10 +224,7 @@ class Session:
             case asks.ResponseCancel(response_id=response_id):
                 self._answering.cancel(response_id, now)
             case asks.OutputAudioClear():
-                raise InvalidRequest(
-                    "There is no output audio buffer: on a WebSocket the client owns the playout.",
-                    param="type",
-                )
+                self._answering.clear_output(now)
             case _:
                 assert_never(event)
 
@@ -266,7 +280,9 @@ class Session:
         if self._state == "open":
             if not self._listening.speaking:  # else the turn under way is answered with it
                 self._answering.settle(self._conversation_id, now)
-        elif not self._answering.busy and self._hearing.deadline == INFINITY:
+        elif not (
+            self._answering.busy or self._answering.playing or self._hearing.deadline < INFINITY
+        ):
             self._close(1012, "the server is shutting down", now)
 
     def _update(self, event: asks.SessionUpdate) -> None:

@@ -36,12 +36,13 @@ class SpokenMessage:
     def begin(self) -> None:
         self._tell(says.ContentPartAdded, part=says.ShownPart(type="audio", transcript=""))
 
-    def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        """Words first, then their sound."""
+    def speak(self, audio: bytes, words: tuple[SpokenWord, ...], *, send: bool = True) -> None:
+        """Words first, then their sound, unless that goes to the ear by another way."""
         self.ledger.add(audio, words)
         if text := "".join(word.text for word in words):
             self._tell(says.OutputTranscriptDelta, delta=text)
-        self._send_audio(self._encoder.feed(audio))
+        if send:
+            self._send_audio(self._encoder.feed(audio))
 
     def finish(self, status: Status) -> None:
         """Nothing more is said; a cut-off message sends not even what the encoder still holds."""

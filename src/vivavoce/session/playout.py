@@ -21,6 +21,12 @@ class Playout:
         self._sent[item_id] = self._sent.get(item_id, 0) + samples
         self.until = max(self.until, now) + samples / RATE
 
+    def played(self, item_id: str, samples: int, now: float) -> None:
+        """Nobody tells: the player is not ours."""
+
+    def ended(self, response_id: str, now: float) -> None:
+        """The end of an answer changes nothing of what is played."""
+
     def drop(self, item_id: str, now: float) -> int:
         """That item is played no further; return how many of its samples were not."""
         unplayed = self._unplayed(now).get(item_id, 0)

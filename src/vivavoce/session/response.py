@@ -93,10 +93,16 @@ class ResponseLife:
         else:
             self.stage = "tts"
 
-    def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
+    def sounding(self) -> Place | None:
+        """Where its sound belongs: that message is announced by now. None if it is written."""
+        message = self._message()
+        return message.place if isinstance(message, SpokenMessage) else None
+
+    def speak(self, audio: bytes, words: tuple[SpokenWord, ...], *, send: bool = True) -> None:
+        """The answer's sound grew. Not to be sent: the playout is ours."""
         message = self._message()
         if isinstance(message, SpokenMessage):
-            message.speak(audio, words)
+            message.speak(audio, words, send=send)
 
     def call(self, index: int, call_id: str, name: str) -> None:
         """A call begins; so the one before it is complete."""

@@ -1,0 +1,179 @@
+"""What holds in every session that owns its playout, whatever happens."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+
+from tests.session.histories import (
+    EVERYTHING,
+    FROM_CLIENTS,
+    FROM_ENGINES,
+    FROM_OUTSIDE,
+    LIMITS,
+    RARELY,
+    Step,
+    World,
+    histories,
+    openings,
+)
+from tests.session.laws import effects, events
+from tests.session.stage import OFFER
+from vivavoce.protocol import client as asks
+from vivavoce.protocol import server as says
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.effects import Effect, Flush, Play, Send
+from vivavoce.session.facts import Fact, Heard, Left, Played, Received
+from vivavoce.session.machine import Session
+
+CALLS = histories(
+    *FROM_CLIENTS, *FROM_ENGINES, *FROM_OUTSIDE, *("play", "play", "play all", "hush", "listen")
+)
+
+
+class Call(World):
+    """A world with a player: what is to be played waits in it, and leaves bit by bit."""
+
+    def __init__(self, opening: SessionObject) -> None:
+        super().__init__(opening)
+        self.session = Session(opening, OFFER, LIMITS, salt="t", now=0.0, owns_playout=True)
+        self.waiting: list[tuple[str, int]] = []
+        self.left: dict[str, int] = {}
+
+    def _notice(self, effect: Effect) -> None:
+        super()._notice(effect)
+        match effect:
+            case Play(item_id=item_id, audio=audio):
+                self.waiting.append((item_id, len(audio) // 2))
+            case Flush():
+                self.waiting.clear()
+
+    def _fact(self, step: Step) -> Fact | None:
+        match step.kind:
+            case "play" | "play all":
+                return self._played(100 * step.m if step.kind == "play" else 10**9)
+            case "hush":
+                return Received(asks.OutputAudioClear())
+            case "listen":
+                return Heard(self._sound(step.n, 4))
+        return super()._fact(step)
+
+    def _played(self, most: int) -> Fact | None:
+        if not self.waiting:
+            return None
+        item_id, samples = self.waiting.pop(0)
+        if samples > most:
+            self.waiting.insert(0, (item_id, samples - most))
+        played = min(samples, most)
+        self.left[item_id] = self.left.get(item_id, 0) + played
+        return Played(item_id, played)
+
+
+def law(check: Callable[[Call], None]) -> Callable[[], None]:
+    @settings(max_examples=60, deadline=None)
+    @given(openings, CALLS)
+    def holds(opening: SessionObject, steps: list[Step]) -> None:
+        world = Call(opening)
+        world.play(steps)
+        check(world)
+
+    holds.__name__ = check.__name__
+    return holds
+
+
+@law
+def test_one_answer_is_heard_at_a_time_from_its_start_to_its_stop(world: Call) -> None:
+    heard: str | None = None
+    over: set[str] = set()
+    for event in events(world):
+        match event:
+            case says.OutputAudioStarted(response_id=response_id):
+                assert heard is None
+                assert response_id not in over
+                heard = response_id
+            case (
+                says.OutputAudioStopped(response_id=response_id)
+                | says.OutputAudioCleared(response_id=response_id)
+            ):
+                assert heard == response_id
+                over.add(response_id)
+                heard = None
+
+
+@law
+def test_nothing_is_played_outside_an_answer_that_was_started(world: Call) -> None:
+    heard = False
+    for effect in effects(world):
+        match effect:
+            case Send(event=says.OutputAudioStarted()):
+                heard = True
+            case Send(event=says.OutputAudioCleared()):
+                heard = False
+            case Play():
+                assert heard
+            case _:
+                pass
+
+
+@law
+def test_no_sound_is_sent(world: Call) -> None:
+    assert not any(isinstance(event, says.OutputAudioDelta) for event in events(world))
+
+
+@law
+def test_an_answer_stops_only_when_all_of_it_has_left(world: Call) -> None:
+    """So when nothing waits and no response is being made, nothing is being heard."""
+    told = [*events(world)]
+    made = {e.response.id for e in told if isinstance(e, says.ResponseCreated)}
+    made -= {e.response.id for e in told if isinstance(e, says.ResponseDone)}
+    started = {e.response_id for e in told if isinstance(e, says.OutputAudioStarted)}
+    over = {
+        e.response_id
+        for e in told
+        if isinstance(e, says.OutputAudioStopped | says.OutputAudioCleared)
+    }
+    if not world.waiting and not made:
+        assert started == over
+
+
+@settings(max_examples=60, deadline=None)
+@given(openings, CALLS)
+def test_the_server_truncates_to_what_has_left(opening: SessionObject, steps: list[Step]) -> None:
+    world = Call(opening)
+    for step in steps:
+        world.play([step])
+        moment = world.history[-1] if world.history else None
+        asked = moment and isinstance(moment.fact, Received) and moment.fact.event
+        if moment is None or isinstance(asked, asks.ItemTruncate):
+            continue
+        for effect in moment.effects:
+            match effect:
+                case Send(event=says.ItemTruncated(item_id=item_id, audio_end_ms=ms)):
+                    assert ms == world.left.get(item_id, 0) * 1000 // 24_000
+                case _:
+                    pass
+
+
+@settings(max_examples=40, deadline=None)
+@given(openings, histories(*FROM_CLIENTS, *FROM_ENGINES, *FROM_OUTSIDE, *RARELY, "play", "hush"))
+def test_the_same_facts_at_the_same_times_have_the_same_effects(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    first, second = Call(opening), Call(opening)
+    first.play(steps)
+    first.tell(Left())
+    for moment in first.history:
+        second.now = moment.now
+        assert second.tell(moment.fact) == moment.effects
+
+
+@settings(max_examples=40, deadline=None)
+@given(openings, EVERYTHING)
+def test_a_call_that_plays_nothing_ends_all_the_same(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    world = Call(opening)
+    world.play(steps)
+    world.tell(Left())
+    created = sum(isinstance(event, says.ResponseCreated) for event in events(world))
+    ended = sum(isinstance(event, says.ResponseDone) for event in events(world))
+    assert created == ended

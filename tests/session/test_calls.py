@@ -1,0 +1,230 @@
+"""A session that owns its playout: what is said of it, and what an interruption leaves."""
+
+from tests.session.stage import (
+    LIMITS,
+    OFFER,
+    answered,
+    done,
+    drawn,
+    events,
+    judged,
+    kept,
+    of,
+    problem,
+    receive,
+    settings,
+    spoke,
+    tell,
+    the,
+    types,
+    update,
+    wake,
+    write,
+)
+from vivavoce.protocol import server as says
+from vivavoce.protocol.client import (
+    InputAudioCommit,
+    ItemCreate,
+    ItemDelete,
+    OutputAudioClear,
+    ResponseCancel,
+)
+from vivavoce.protocol.items import InputText, Message, OutputAudio
+from vivavoce.protocol.session import RealtimePatch, ServerVad
+from vivavoce.session.effects import Close, Effect, Feed, Flush, Forget, Judge, Play
+from vivavoce.session.facts import Concluded, Draining, Ended, Heard, Played
+from vivavoce.session.machine import Limits, Session
+
+MS = 24  # samples
+PATIENT = ServerVad(idle_timeout_ms=5000)
+
+
+def a_call(*, limits: Limits = LIMITS, turn_detection: ServerVad | None = PATIENT) -> Session:
+    session = Session(
+        settings(turn_detection=turn_detection),
+        OFFER,
+        limits,
+        salt="t",
+        now=0.0,
+        owns_playout=True,
+    )
+    session.begin()
+    return session
+
+
+def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
+    """A track brings what was drawn; every Judge is answered at once."""
+    effects: list[Effect] = []
+    for window in pattern:
+        new = session.handle(Heard(drawn(window)), now)
+        effects += new
+        for effect in of(Judge, new):
+            effects += session.handle(judged(effect), now)
+    return effects
+
+
+def speaking(session: Session, *, complete: bool = False) -> tuple[str, str]:
+    """An answer of 400 ms is made; its response and its item."""
+    response_id = answered(write(session, "Hello?"))
+    effects = tell(session, spoke(response_id, "one two three four"))
+    if complete:
+        effects += tell(session, Concluded(response_id, "stop"), Ended(response_id))
+    return response_id, the(says.ContentPartAdded, effects).item_id
+
+
+def test_an_answer_is_played_and_not_sent() -> None:
+    session = a_call()
+    response_id = answered(write(session, "Hello?"))
+    effects = tell(session, spoke(response_id, "one two"))
+    effects += tell(session, Concluded(response_id, "stop"), Ended(response_id))
+    item_id = the(says.ContentPartAdded, effects).item_id
+    assert types(effects) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "output_audio_buffer.started",
+        "response.output_audio_transcript.delta",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "rate_limits.updated",
+    ]
+    assert the(Play, effects) == Play(item_id, b"\x01\x00" * 200 * MS)
+    assert types(session.handle(Played(item_id, 199 * MS), 1.0)) == []
+    (stopped,) = events(session.handle(Played(item_id, 1 * MS), 1.0))
+    assert isinstance(stopped, says.OutputAudioStopped)
+    assert stopped.response_id == response_id
+
+
+def test_words_without_sound_start_nothing() -> None:
+    session = a_call()
+    response_id = answered(write(session, "Hello?"))
+    effects = tell(session, spoke(response_id, "one", ms=0))
+    assert "output_audio_buffer.started" not in types(effects)
+    assert of(Play, effects) == []
+
+
+def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() -> None:
+    session = a_call()
+    response_id, item_id = speaking(session)
+    tell(session, Played(item_id, 250 * MS))
+    effects = hear(session, "####")
+    assert types(effects) == [
+        "input_audio_buffer.speech_started",
+        "output_audio_buffer.cleared",
+        "conversation.item.truncated",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "rate_limits.updated",
+    ]
+    assert of(Flush, effects) == [Flush()]
+    assert the(says.OutputAudioCleared, effects).response_id == response_id
+    truncated = the(says.ItemTruncated, effects)
+    assert (truncated.item_id, truncated.audio_end_ms) == (item_id, 250)
+    details = done(effects).status_details
+    assert details is not None
+    assert details.reason == "turn_detected"
+    item = the(says.ItemDone, effects).item
+    assert isinstance(item, Message)
+    assert item.content == (OutputAudio(transcript="one two three four "),)
+    assert kept(session)[-1] == "one two three"
+
+
+def test_a_complete_answer_that_still_plays_is_cleared_and_truncated_only() -> None:
+    session = a_call()
+    _, item_id = speaking(session, complete=True)
+    tell(session, Played(item_id, 110 * MS))
+    effects = hear(session, "####")
+    assert types(effects) == [
+        "input_audio_buffer.speech_started",
+        "output_audio_buffer.cleared",
+        "conversation.item.truncated",
+    ]
+    assert the(says.ItemTruncated, effects).audio_end_ms == 110
+    assert kept(session)[-1] == "one"
+
+
+def test_what_was_heard_to_the_end_is_not_truncated() -> None:
+    session = a_call()
+    _, item_id = speaking(session, complete=True)
+    tell(session, Played(item_id, 400 * MS))
+    assert types(hear(session, "####")) == ["input_audio_buffer.speech_started"]
+
+
+def test_a_client_stops_the_answer_and_then_its_sound() -> None:
+    session = a_call()
+    response_id, item_id = speaking(session)
+    tell(session, Played(item_id, 90 * MS))
+    effects = receive(session, ResponseCancel())
+    assert types(effects)[-2:] == ["response.done", "rate_limits.updated"]
+    assert of(Flush, effects) == []
+    tell(session, Played(item_id, 60 * MS))
+    effects = receive(session, OutputAudioClear())
+    assert types(effects) == ["output_audio_buffer.cleared", "conversation.item.truncated"]
+    assert the(says.OutputAudioCleared, effects).response_id == response_id
+    assert the(says.ItemTruncated, effects).audio_end_ms == 150
+    assert receive(session, OutputAudioClear()) == []
+
+
+def test_an_answer_that_is_only_stopped_is_heard_to_the_end_of_its_sound() -> None:
+    session = a_call()
+    _, item_id = speaking(session)
+    receive(session, ResponseCancel())
+    effects = tell(session, Played(item_id, 400 * MS))
+    assert types(effects) == ["output_audio_buffer.stopped"]
+    assert kept(session)[-1] == "one two three four"
+
+
+def test_sound_of_an_item_that_was_deleted_is_cleared_without_a_word_about_the_item() -> None:
+    session = a_call()
+    _, item_id = speaking(session, complete=True)
+    receive(session, ItemDelete(item_id=item_id))
+    mine = Message(id=item_id, role="user", content=(InputText(text="Mine."),))
+    receive(session, ItemCreate(item=mine))
+    assert types(receive(session, OutputAudioClear())) == ["output_audio_buffer.cleared"]
+
+
+def test_the_user_is_silent_only_when_the_answer_has_been_played() -> None:
+    session = a_call()
+    _, item_id = speaking(session, complete=True)
+    assert session.deadline == LIMITS.max_seconds
+    session.handle(Played(item_id, 400 * MS), 7.0)
+    assert session.deadline == 12.0
+    assert "input_audio_buffer.timeout_triggered" in types(wake(session))
+
+
+def test_a_server_that_shuts_down_lets_the_answer_be_heard() -> None:
+    session = a_call()
+    _, item_id = speaking(session, complete=True)
+    assert of(Close, tell(session, Draining())) == []
+    assert the(Close, tell(session, Played(item_id, 400 * MS))).code == 1012
+
+
+def test_without_a_judge_of_turns_the_track_fills_the_buffer_until_it_is_committed() -> None:
+    session = a_call(turn_detection=None)
+    effects = hear(session, "####")
+    assert [len(feed.audio) for feed in of(Feed, effects)] == [1536] * 4
+    assert "input_audio_buffer.committed" in types(receive(session, InputAudioCommit()))
+
+
+def test_what_nobody_commits_for_long_is_let_go_in_silence() -> None:
+    session = a_call(limits=Limits(max_buffer_seconds=0.1), turn_detection=None)
+    effects = hear(session, "####")
+    assert of(Forget, effects) == []
+    effects = hear(session, "#")
+    assert len(of(Forget, effects)) == 1
+    assert types(effects) == []
+    assert problem(receive(session, InputAudioCommit()))[0] == "input_audio_buffer_commit_empty"
+
+
+def test_the_settings_are_those_that_the_client_was_shown() -> None:
+    session = a_call()
+    effects = update(session, RealtimePatch(instructions="Be brief."))
+    assert the(says.SessionUpdated, effects).session == session.settings
