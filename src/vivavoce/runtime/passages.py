@@ -23,7 +23,8 @@ AT_ONCE = 2
 """Passages of one recording that are recognised at the same time."""
 STALL_SECONDS = 120.0
 """How long an engine may make nothing of a passage."""
-_PIECE_SECONDS = 4.096  # 128 windows of Silero: so many are decoded in one go
+_PIECE_SECONDS = 4.096  # 128 windows: so many are decoded in one go ...
+_WINDOWS_AHEAD = 32  # ... and so many may be left to judge while the next ones are decoded
 _WINDOW_BYTES = 2 * WINDOW
 _FED_BYTES = RATE  # half a second: what is resampled at once on the event loop
 
@@ -43,20 +44,26 @@ class Judge:
     def __init__(self, ears: Ears) -> None:
         self._ear = ears.open(self._deliver, self._fail)
         self._verdicts: list[float] = []
-        self._missing = 0
+        self._missing = 0  # verdicts
+        self._may_miss = 0
         self._told = asyncio.Event()
         self._failure: Exception | None = None
         self._at = 0
 
-    async def judge(self, pcm: bytes) -> list[float]:
-        """Of whole windows. Raises EngineError."""
-        self._missing = len(pcm) // _WINDOW_BYTES
-        if not self._missing:
-            return []
-        self._told.clear()
-        self._ear.judge(self._at, pcm)
-        self._at += len(pcm) // 2
-        await self._told.wait()
+    async def judge(self, pcm: bytes, *, may_miss: int = 0) -> list[float]:
+        """Take whole windows; the verdicts since the last call. Raises EngineError.
+
+        So many may be missing, and come with a later call: a stream that has more to judge does
+        not wait for the next tick of the ears.
+        """
+        if pcm:
+            self._ear.judge(self._at, pcm)
+            self._at += len(pcm) // 2
+            self._missing += len(pcm) // _WINDOW_BYTES
+        self._may_miss = may_miss
+        while self._missing > may_miss and self._failure is None:
+            self._told.clear()
+            await self._told.wait()
         if self._failure is not None:
             raise EngineError(f"voice activity detection failed: {self._failure}")
         verdicts, self._verdicts = self._verdicts, []
@@ -67,7 +74,8 @@ class Judge:
 
     def _deliver(self, _at: int, verdicts: tuple[float, ...]) -> None:
         self._verdicts += verdicts
-        if len(self._verdicts) >= self._missing:
+        self._missing -= len(verdicts)
+        if self._missing <= self._may_miss:
             self._told.set()
 
     def _fail(self, exc: Exception) -> None:
@@ -89,19 +97,19 @@ class Recording:
     async def feed(self, pcm: bytes) -> list[Stretch]:
         """The stretches that more sound brings to an end. Raises EngineError."""
         self._samples += len(pcm) // 2
-        return await self._heard(pcm)
+        return await self._heard(pcm, may_miss=_WINDOWS_AHEAD)
 
     async def finish(self) -> list[Stretch]:
         """The end of the sound: what was in progress."""
         missing = -(len(self._held) - self._judged) % _WINDOW_BYTES
         return await self._heard(bytes(missing)) + self._cut(self._segmenter.flush())
 
-    async def _heard(self, pcm: bytes) -> list[Stretch]:
+    async def _heard(self, pcm: bytes, *, may_miss: int = 0) -> list[Stretch]:
         self._held += pcm
         whole = (len(self._held) - self._judged) // _WINDOW_BYTES * _WINDOW_BYTES
         windows = bytes(self._held[self._judged : self._judged + whole])
         self._judged += whole
-        return self._cut(self._segmenter.feed(await self._judge.judge(windows)))
+        return self._cut(self._segmenter.feed(await self._judge.judge(windows, may_miss=may_miss)))
 
     def _cut(self, segments: list[Segment]) -> list[Stretch]:
         stretches = []
