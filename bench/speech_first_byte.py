@@ -15,6 +15,8 @@ TEXT = (
     "it was never afraid again."
 )
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+DEFAULT = "mp3"
+"""What is promised of. What needs no encoding is made as a whole in 20 ms by espeak."""
 MIDDLE = 50
 
 
@@ -45,7 +47,7 @@ def _figures(kind: str, times: list[tuple[float, float]]) -> list[Figure]:
             measure=f"the same, of the time for the whole, p{MIDDLE}",
             value=percentile(share, MIDDLE),
             unit="%",
-            target=10,
+            target=10 if kind == DEFAULT else None,
             detail={"first_ms": spread(first), "whole_ms": spread(whole), "share": spread(share)},
         ),
     ]
