@@ -67,3 +67,11 @@ def test_a_line_of_the_timeline_stays_one_and_a_note_keeps_its_lines() -> None:
     lines = written.getvalue().splitlines()
     assert lines[0].endswith("  “one two”")
     assert lines[1:] == ["you: one", "two", "three", "four"]
+
+
+def test_words_of_two_turns_that_come_in_between_each_other_keep_their_lines() -> None:
+    page, written = screen()
+    kind = "conversation.item.input_audio_transcription.delta"
+    for item, delta in (("a", "and"), ("b", "then"), ("a", " so")):
+        page.event(0.0, False, Event({"type": kind, "item_id": item, "delta": delta}))
+    assert written.getvalue() == "you: and\nyou: then\nyou: … so"

@@ -32,7 +32,7 @@ class Screen:
     def __init__(self, console: Console, *, timeline: bool = True) -> None:
         self._console = console
         self._timeline = Timeline() if timeline else None
-        self._speaker = ""
+        self._line: tuple[str, str] | None = None  # who speaks on the open line, in which item
         self._said: dict[tuple[str, str], str] = {}
         self._turns = 0
 
@@ -45,14 +45,15 @@ class Screen:
         item = event.text("item_id")
         if who := _DELTAS.get(event.type):
             words = event.text("delta")
-            self._said[who, item] = self._said.get((who, item), "") + words
-            self._stream(who, words)
+            before = self._said.get((who, item), "")
+            self._stream(who, item, words, goes_on=bool(before))
+            self._said[who, item] = before + words
         elif whole := _WHOLES.get(event.type):
             who, key = whole
             words = event.text(key)
             if words.strip() and self._said.pop((who, item), "").strip() != words.strip():
                 self._end_line()
-                self._stream(who, words)
+                self._stream(who, item, words)
             self._end_line()
         elif event.type == "error" and self._timeline is None:
             self.problem(event.text("error", "message"))
@@ -60,6 +61,7 @@ class Screen:
     def turn(self, turn: Turn) -> None:
         """Show what a turn came to, when it is over."""
         self._turns += 1
+        self._said.clear()
         self._flush()
         for call in turn.calls:
             self.note(f"calls {call.name}({call.arguments})", "bold yellow")
@@ -99,18 +101,20 @@ class Screen:
             else:
                 self._console.print(text, no_wrap=True, overflow="ellipsis")
 
-    def _stream(self, who: str, words: str) -> None:
-        if self._speaker != who:
+    def _stream(self, who: str, item: str, words: str, *, goes_on: bool = False) -> None:
+        """Words of one item share a line; those of two turns may come in between each other."""
+        if self._line != (who, item):
             self._end_line()
             self._console.print(Text(f"{who}: ", style=_STYLES[who]), end="")
-            self._speaker = who
+            words = f"… {words.lstrip()}" if goes_on else words
+            self._line = (who, item)
         self._console.print(Text(_clean(words)), end="", soft_wrap=True)
         self._console.file.flush()
 
     def _end_line(self) -> None:
-        if self._speaker:
+        if self._line:
             self._console.print()
-            self._speaker = ""
+            self._line = None
 
 
 def _clean(text: str) -> str:
