@@ -22,6 +22,7 @@ from vivavoce.api.chat import ChatDoor
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
+from vivavoce.api.pages import Pages
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import choose_llm, choose_vad
@@ -188,6 +189,7 @@ def application(hub: Hub, gate: Gate | None = None) -> web.Application:
     gate.stand_before(app)
     client_secrets = ClientSecrets(gate, hub.begin)
     client_secrets.add_to(app)
+    Pages().add_to(app)
     health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)

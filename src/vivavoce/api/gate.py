@@ -18,8 +18,12 @@ from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
 log = logging.getLogger(__name__)
 
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
-DOORS = frozenset({("GET", "/v1/realtime")})  # these ask for the key themselves
+OPEN_PATHS = frozenset({"/", "/client.js", "/health", "/ready", "/docs", "/openapi.json"})
+OPEN_FOLDER = "/console/"
+# these ask for the key themselves
+DOORS = frozenset(
+    {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
+)
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
@@ -125,11 +129,16 @@ class Gate:
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if request.path not in OPEN_PATHS and (request.method, request.path) not in DOORS:
+        if not is_open(request.method, request.path):
             visitor = self.admit(request)
             if visitor.grant is not None:
                 raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
         return await handler(request)
+
+
+def is_open(method: str, path: str) -> bool:
+    """Whether nobody is asked for a key here, or somebody further in asks for it."""
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or (method, path) in DOORS
 
 
 def presented_key(request: web.Request) -> str:

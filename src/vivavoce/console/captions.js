@@ -1,0 +1,64 @@
+/** What both sides say, as they say it. */
+import { spokenOf } from "./client.js";
+import { make } from "./dom.js";
+
+const NEAR = 80; // pixels from the end that still count as being there
+
+export class Captions {
+  #box;
+  #welcome;
+  #shown = new Map();
+
+  constructor(box, welcome) {
+    this.#box = box;
+    this.#welcome = welcome;
+  }
+
+  /** Show another conversation. */
+  show(entries) {
+    this.#shown.clear();
+    this.#box.replaceChildren(this.#welcome);
+    this.#welcome.hidden = false;
+    for (const entry of entries) this.update(entry);
+  }
+
+  update(entry) {
+    if (!entry.text && entry.role === "assistant") return;
+    const atEnd = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < NEAR;
+    this.#welcome.hidden = true;
+    let line = this.#shown.get(entry.id);
+    if (!line) {
+      line = make("div", { class: "said", "data-role": entry.role });
+      this.#shown.set(entry.id, line);
+      this.#box.append(line);
+    }
+    line.dataset.state = entry.state;
+    line.replaceChildren(...content(entry));
+    if (atEnd) this.#box.scrollTop = this.#box.scrollHeight;
+  }
+}
+
+function content(entry) {
+  if (entry.role === "note") return [entry.text];
+  if (entry.role === "call") {
+    const answer = entry.output === undefined ? "…" : entry.output;
+    return [
+      make("div", { class: "who" }, `Called ${entry.name}`),
+      make("code", {}, `${entry.name}(${entry.text}) → ${answer}`),
+    ];
+  }
+  const who = make("div", { class: "who" }, entry.role === "user" ? "You" : "Answer");
+  return [who, ...words(entry)];
+}
+
+function words(entry) {
+  const [spoken, rest] = spokenOf(entry);
+  const line = make("div", { class: "words" }, spoken || (rest ? "" : "…"));
+  if (entry.state !== "cut") {
+    if (rest) line.append(make("span", { class: "rest" }, rest));
+    return [line];
+  }
+  if (rest.trim()) line.append(spoken ? " " : "", make("s", { class: "rest" }, rest.trim()));
+  const why = rest.trim() ? "Cut off: what is struck out was not heard." : "Cut off at its end.";
+  return [line, make("div", { class: "why" }, why)];
+}

@@ -1,0 +1,72 @@
+/** The conversations of this page, one after the other, each with what was kept of it. */
+import { asText } from "./client.js";
+import { make, save } from "./dom.js";
+
+export class Shelf {
+  #list;
+  #chosen;
+  #all = [];
+
+  /** `chosen` is called with the record of the conversation to be shown. */
+  constructor(list, chosen) {
+    this.#list = list;
+    this.#chosen = chosen;
+  }
+
+  get current() {
+    return this.#all.find((one) => one.shown) ?? null;
+  }
+
+  /** record: {conversation, log}. */
+  add(record) {
+    record.begun = new Date();
+    this.#all.push(record);
+    this.show(record);
+  }
+
+  show(record) {
+    for (const one of this.#all) one.shown = one === record;
+    this.#chosen(record);
+    this.draw();
+  }
+
+  draw() {
+    this.#list.replaceChildren(...this.#all.map((record) => this.#line(record)).reverse());
+  }
+
+  saveText() {
+    if (this.current) save("conversation.txt", asText(this.#entries()));
+  }
+
+  saveJson() {
+    if (!this.current) return;
+    const { begun, conversation } = this.current;
+    const turns = conversation.turns.all.map(({ number, words, status, marks }) => ({
+      number,
+      words,
+      status,
+      ms: Object.fromEntries(
+        Object.entries(marks).map(([name, at]) => [name, Math.round(at - marks.end)]),
+      ),
+    }));
+    const whole = { begun, session: conversation.session, entries: this.#entries(), turns };
+    save("conversation.json", JSON.stringify(whole, null, 2), "application/json");
+  }
+
+  saveWav() {
+    if (this.current) save("conversation.wav", this.current.conversation.tape.file());
+  }
+
+  #entries() {
+    return this.current.conversation.transcript.entries;
+  }
+
+  #line(record) {
+    const first = record.conversation.transcript.entries.find(({ role, text }) => role === "user" && text);
+    const time = record.begun.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const button = make("button", { type: "button" }, `${time}  ${first?.text ?? "New"}`);
+    if (record.shown) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => this.show(record));
+    return make("li", {}, button);
+  }
+}

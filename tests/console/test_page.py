@@ -1,0 +1,94 @@
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import ViewportSize, expect
+
+from tests.console.stage import DESKTOP, PHONE, console, needs_chromium
+from tests.server import scripted, serving
+
+pytestmark = needs_chromium
+_NAMELESS = """
+    [...document.querySelectorAll('button, input, select, textarea, meter, canvas, [role]')]
+      .filter((one) => !(one.labels?.length || one.getAttribute('aria-label')
+        || one.getAttribute('aria-labelledby') || one.title
+        || (one.matches('button, [role=alert], [role=status]'))))
+      .map((one) => one.outerHTML)
+"""
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_view_is_labelled_fits_and_is_reached_by_keys(size: ViewportSize) -> None:
+    async def main() -> None:
+        async with serving() as server, console(server.http, size=size) as stage:
+            page = stage.page
+            await expect(page).to_have_title("Vivavoce")
+            tab = page.get_by_role("tab", name="Talk")
+            await tab.focus()
+            for name in ("Timeline", "Tools", "Talk"):
+                await page.keyboard.press("ArrowRight")
+                await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+                assert await page.evaluate(
+                    "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+                )
+            assert await page.evaluate(_NAMELESS) == []
+            for role in ("button", "textbox", "combobox", "spinbutton", "checkbox"):
+                for one in await page.get_by_role(role).all():
+                    await expect(one).to_have_accessible_name(re.compile(r"\S"))
+
+    asyncio.run(main())
+
+
+def test_colours_follow_the_system_until_somebody_chooses() -> None:
+    async def main() -> None:
+        async with serving() as server, console(server.http) as stage:
+            paper = "getComputedStyle(document.body).backgroundColor"
+            await stage.page.emulate_media(color_scheme="light")
+            light = await stage.page.evaluate(paper)
+            await stage.page.emulate_media(color_scheme="dark")
+            dark = await stage.page.evaluate(paper)
+            assert light != dark
+            await stage.page.get_by_role("button", name="Colours").click()
+            assert await stage.page.evaluate(paper) == light
+            await stage.page.reload()
+            assert await stage.page.evaluate(paper) == light
+
+    asyncio.run(main())
+
+
+def test_a_declared_function_is_called_shown_and_answered() -> None:
+    call = {"name": "weather", "arguments": {"city": "Rome"}}
+    settings = scripted(
+        llm={"answers": [{"calls": [call]}, "It is clear.", {"calls": [call]}, "It rains."]}
+    )
+
+    async def main() -> None:
+        async with serving(settings) as server, console(server.http) as stage:
+            page = stage.page
+            await stage.look_at("Tools")
+            await page.get_by_label("Name").fill("weather")
+            await page.get_by_label("Parameters").fill("{")
+            await stage.press("Save function")
+            await expect(page.locator("#toolerror")).to_contain_text("no JSON schema")
+            await page.get_by_label("Parameters").fill('{"type": "object"}')
+            await page.get_by_label("Answer", exact=True).fill('{"sky": "clear"}')
+            await stage.press("Save function")
+            await stage.look_at("Talk")
+            await stage.type("How is the weather?")
+            await stage.captions("Called weather", '{"sky": "clear"}', "It is clear.")
+            await stage.press("End")
+
+            await stage.look_at("Tools")
+            await stage.press("Edit weather")
+            await page.get_by_label("Answered").select_option("typed")
+            await stage.press("Save function")
+            await stage.look_at("Talk")
+            await stage.type("And now?")
+            await stage.look_at("Tools")
+            await expect(page.locator("#calls li")).to_have_count(2)
+            await page.get_by_label("Answer to weather").fill("rain")
+            await stage.press("Answer")
+            await stage.look_at("Talk")
+            await stage.captions("→ rain", "It rains.")
+
+    asyncio.run(main())

@@ -1,0 +1,118 @@
+import asyncio
+
+from playwright.async_api import expect
+
+from tests.console.stage import console, humming, needs_chromium
+from tests.server import scripted, serving
+
+pytestmark = needs_chromium
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+
+
+def test_a_recorded_voice_is_heard_answered_and_may_interrupt() -> None:
+    settings = scripted(
+        stt={"transcripts": ["hello there", "what time is it"]},
+        llm={"answers": [LONG, "It is noon."]},
+    )
+
+    async def main() -> None:
+        voice = humming((0.6, 0), (1.0, 0.5), (2.4, 0), (1.0, 0.5), (10, 0))
+        async with (
+            serving(settings) as server,
+            voice as recording,
+            console(server.http, recording) as stage,
+        ):
+            await stage.press("Start talking")
+            await expect(stage.page.get_by_role("status")).to_have_text("Connected")
+            await stage.captions("hello there", "This answer goes on")
+            await stage.hears_an_answer()
+            await stage.captions("was not heard", "what time is it", "It is noon.")
+            await stage.hears_nothing()
+            unheard = await stage.page.locator("#captions s").inner_text()
+            heard = await stage.page.locator(".said[data-state=cut] .words").inner_text()
+            assert len(unheard) > 20
+            assert heard.startswith("This answer")
+            assert heard.removesuffix(unheard).strip() + " " + unheard == LONG.strip()
+            told = server.llm.requests[-1].items[1]
+            assert told.content[0].transcript.strip() == heard.removesuffix(unheard).strip()  # type: ignore[union-attr]
+
+            await stage.look_at("Timeline")
+            turns = stage.page.get_by_role("listitem").filter(has_text="decided")
+            await expect(turns).to_have_count(2)
+            await expect(turns.nth(1)).to_contain_text("interrupted")
+            await expect(turns.nth(0)).to_contain_text("first sound")
+            events = stage.page.get_by_role("region", name="Events")
+            for kind in ("session.created", "session.update", "conversation.item.truncate"):
+                await expect(events.get_by_text(kind, exact=True)).not_to_have_count(0)
+            await stage.page.get_by_label("Filter").fill("truncated")
+            await events.get_by_text("conversation.item.truncated").click()
+            await expect(events.locator("pre")).to_contain_text('"audio_end_ms"')
+
+    asyncio.run(main())
+
+
+def test_what_is_typed_is_answered_aloud_without_a_microphone() -> None:
+    async def main() -> None:
+        async with (
+            serving(scripted(llm={"answers": ["Glad to hear it."]})) as server,
+            console(server.http) as stage,
+        ):
+            await stage.type("All is well.")
+            await stage.captions("All is well.", "Glad to hear it.")
+            await stage.hears_an_answer()
+            await stage.press("End")
+            await expect(stage.page.get_by_role("status")).to_have_text("Ended")
+            for kind, name in (("text", "txt"), ("JSON", "json"), ("wav", "wav")):
+                async with stage.page.expect_download() as offered:
+                    await stage.press(kind)
+                file = await offered.value
+                assert file.suggested_filename == f"conversation.{name}"
+                data = (await file.path()).read_bytes()
+                if kind == "text":
+                    assert data.decode() == "You: All is well.\nAnswer: Glad to hear it.\n"
+                if kind == "wav":
+                    assert data[:4] == b"RIFF"
+                    assert any(data[44:])
+
+    asyncio.run(main())
+
+
+def test_push_to_talk_sends_what_is_said_while_a_key_is_held() -> None:
+    async def main() -> None:
+        async with (
+            serving(scripted(stt={"transcripts": ["over"]})) as server,
+            humming((20, 0.5)) as recording,
+            console(server.http, recording) as stage,
+        ):
+            await stage.page.get_by_label("Turns").select_option("none")
+            await stage.press("Start talking")
+            await expect(stage.page.get_by_role("status")).to_have_text("Connected")
+            button = stage.page.locator("#press")
+            await button.focus()
+            await stage.page.keyboard.down(" ")
+            await expect(button).to_have_text("Listening …")
+            await stage.speaks(10)
+            await stage.page.keyboard.up(" ")
+            await stage.captions("over", "Hello!")
+
+    asyncio.run(main())
+
+
+def test_conversations_follow_each_other_and_the_earlier_one_stays() -> None:
+    settings = scripted(llm={"answers": ["The first.", "The second."]})
+
+    async def main() -> None:
+        async with serving(settings) as server, console(server.http) as stage:
+            await stage.type("One")
+            await stage.captions("The first.")
+            await stage.press("End")
+            await stage.type("Two")
+            await stage.captions("The second.")
+            log = stage.page.get_by_role("log")
+            await expect(log).not_to_contain_text("The first.")
+            shelf = stage.page.get_by_role("list", name="Conversations")
+            await shelf.get_by_role("button", name="One").click()
+            await expect(log).to_contain_text("The first.")
+            await expect(log).not_to_contain_text("The second.")
+
+    asyncio.run(main())
