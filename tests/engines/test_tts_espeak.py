@@ -1,11 +1,14 @@
 """With the real library."""
 
 import asyncio
+from asyncio.subprocess import Process
+from collections.abc import Callable
 from contextlib import aclosing
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+import uvloop
 
 from vivavoce.engines import registry
 from vivavoce.engines.base import Mark, Speech
@@ -52,6 +55,12 @@ def speak(text: str, voice: str = "marin", speed: float = 1.0) -> list[Speech]:
             return await pieces(engine, text, voice, speed=speed)
 
     return asyncio.run(main())
+
+
+def process_of(engine: EspeakTTS) -> Process:
+    assert engine._speaker
+    assert engine._speaker._process
+    return engine._speaker._process
 
 
 def pitch_hz(audio: bytes) -> float:
@@ -288,6 +297,42 @@ def test_a_text_that_crashes_the_library_costs_only_itself() -> None:
         pytest.skip("this espeak-ng does not crash on that text any more")
     assert "failed on this text" in message
     assert before == behind
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_process_that_was_killed_while_it_had_nothing_to_do_costs_nothing(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> tuple[bytes, bytes]:
+        async with EspeakTTS(EspeakSettings()) as engine:
+            before = sound(await pieces(engine, FOX, STEADY))
+            process = process_of(engine)
+            process.kill()
+            await process.wait()
+            return before, sound(await pieces(engine, FOX, STEADY))
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        before, after = runner.run(main())
+    assert before == after
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_process_that_is_killed_while_it_speaks_costs_what_it_spoke(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> bytes:
+        async with EspeakTTS(EspeakSettings()) as engine:
+            spoken = engine.speak(MANY, voice="nova", speed=1, language=None, instructions="")
+            async with aclosing(spoken):
+                await anext(spoken)
+                process_of(engine).kill()
+                with pytest.raises(EngineError, match="its process ended with -9"):
+                    async for _ in spoken:
+                        pass
+            return sound(await pieces(engine, FOX))
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(main())
 
 
 def test_one_utterance_too_many_is_refused() -> None:

@@ -75,7 +75,8 @@ class Speaker:
         utterance.end()
         with suppress(ValueError):
             self._waiting.remove(utterance)
-        if utterance is self._current and self._process and self._process.stdin:
+        if utterance is self._current and self._process and _hears(self._process):
+            assert self._process.stdin
             self._process.stdin.write(b'{"cancel":%d}\n' % utterance.number)
 
     async def _serve(self) -> None:
@@ -97,6 +98,8 @@ class Speaker:
 
     async def _read_out(self, utterance: Utterance) -> None:
         try:
+            if self._process and not _hears(self._process):  # it died while it had nothing to do
+                await self._stop()
             if self._process is None:
                 self._process = await self._start()
         except EngineError as exc:
@@ -163,6 +166,12 @@ class Speaker:
     async def _stop(self) -> int | None:
         process, self._process = self._process, None
         return await _end(process) if process else None
+
+
+def _hears(process: Process) -> bool:
+    """Whether it can be written to. It may have died; then uvloop raises a RuntimeError."""
+    assert process.stdin
+    return process.returncode is None and not process.stdin.is_closing()
 
 
 async def _end(process: Process) -> int:

@@ -145,7 +145,8 @@ class RecogniserProcess:
             return
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(packed(order))
+        if not self._process.stdin.is_closing():  # uvloop raises RuntimeError for a dead process
+            self._process.stdin.write(packed(order))
 
     async def close(self) -> None:
         """End the process: kindly, then not."""
