@@ -314,6 +314,18 @@ def test_a_client_that_vanishes_while_it_speaks_frees_its_session() -> None:
     played(script)
 
 
+def test_a_client_that_vanishes_while_its_pings_are_answered_has_merely_left() -> None:
+    async def script(server: Server) -> None:
+        _, writer = await raw(server.port)  # it reads no more than 64 KiB ahead
+        ping = b"\x89\xfd" + bytes(4) + bytes(125)
+        writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
+        await until(lambda: outboxes()[0]._wire.get_write_buffer_size() > 65536)
+        writer.transport.abort()
+        await until(lambda: server.hub.sessions == 0)
+
+    played(script)
+
+
 def test_a_client_that_says_goodbye_gets_one() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import WSMsgType, web
 
@@ -33,27 +33,23 @@ _LOOK_BYTES = 4096
 
 # The settings that a request's key carries, if any. Raises Unauthorized.
 Admit = Callable[[web.Request], SessionPatch | None]
+ListenIn = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class RealtimeDoor:
     """GET /v1/realtime with an upgrade: one session for each connection."""
 
-    def __init__(self, hub: Hub, admit: Admit) -> None:
+    def __init__(self, hub: Hub, admit: Admit, listen_in: ListenIn | None = None) -> None:
+        """`listen_in` serves those who come for a call that there is: `?call_id=`."""
         self._hub = hub
         self._admit = admit
+        self._listen_in = listen_in
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Serve a client to the end of its session."""
-        socket = web.WebSocketResponse(
-            compress=False,
-            decode_text=False,
-            heartbeat=HEARTBEAT_SECONDS,
-            max_msg_size=HARD_FRAME_BYTES,
-            protocols=(SUBPROTOCOL, BETA_SUBPROTOCOL),
-            timeout=CLOSE_SECONDS,
-        )
-        if not socket.can_prepare(request):
-            raise web.HTTPUpgradeRequired(text="This is a WebSocket: connect with ws:// or wss://.")
+        if self._listen_in and "call_id" in request.query:
+            return await self._listen_in(request)
+        socket = socket_for(request)
         if not self._hub.accepts:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
@@ -91,11 +87,13 @@ async def _read(socket: web.WebSocketResponse, runner: Runner, dialect: Dialect)
         async for message in socket:
             if message.type is WSMsgType.ERROR:
                 break
-            runner.tell(_fact(message.data, dialect))
+            runner.tell(fact_of(message.data, dialect))
             await runner.room()
             taken += 1
             if taken % BREATH == 0:
                 await asyncio.sleep(0)
+    except ConnectionError:  # it vanished while a ping of its was being answered
+        pass
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
     runner.tell(Left())
@@ -109,7 +107,23 @@ async def _write(outbox: Outbox, runner: Runner | None = None) -> None:
     await outbox.say_goodbye()
 
 
-def _fact(frame: bytes, dialect: Dialect) -> Received | Garbled:
+def socket_for(request: web.Request) -> web.WebSocketResponse:
+    """A socket as this protocol wants it. Raises HTTPUpgradeRequired."""
+    socket = web.WebSocketResponse(
+        compress=False,
+        decode_text=False,
+        heartbeat=HEARTBEAT_SECONDS,
+        max_msg_size=HARD_FRAME_BYTES,
+        protocols=(SUBPROTOCOL, BETA_SUBPROTOCOL),
+        timeout=CLOSE_SECONDS,
+    )
+    if not socket.can_prepare(request):
+        raise web.HTTPUpgradeRequired(text="This is a WebSocket: connect with ws:// or wss://.")
+    return socket
+
+
+def fact_of(frame: bytes, dialect: Dialect) -> Received | Garbled:
+    """What a client says with a frame."""
     try:
         if len(frame) > MAX_FRAME_BYTES:
             raise _too_large(frame)
