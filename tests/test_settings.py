@@ -177,6 +177,8 @@ def test_an_engine_is_still_given_its_secrets(home: Path) -> None:
         ("[server]\nport = 70000", "[server] port: Expected `int` <= 65535"),
         ("[server]\nlog_level = 'loud'", "[server] log_level: Invalid enum value 'loud'"),
         ("[session]\nmax_seconds = 0", "[session] max_seconds: Expected `float` > 0.0"),
+        ("[session]\nmax_seconds = inf", "[session] max_seconds: Expected `float` <= 1000000"),
+        ("[session]\nkept_audio_seconds = inf", "[session] kept_audio_seconds: Expected `float`"),
         ("[models.a]\nsst = 'x'", "[models.a] there is no setting 'sst' here; did you mean 'stt'?"),
         ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str`, got `int`"),
         ("models.fast = 5", "[models.fast] Expected `object`, got `int`"),
@@ -229,6 +231,11 @@ def test_a_file_that_is_not_there_or_no_toml_is_refused(home: Path) -> None:
         load(home / "latin.toml", {}, {})
     with pytest.raises(SettingsError, match="cannot be read"):
         load(home, {}, {})
+
+
+def test_the_mark_that_some_editors_put_before_the_text_is_passed_over(home: Path) -> None:
+    (home / "vivavoce.toml").write_bytes(b"\xef\xbb\xbf[server]\nport = 1234\n")
+    assert settings().server.port == 1234
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 The only place that knows their names. Everything below is handed values.
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,10 @@ _SECRET = re.compile(r"(?i)(?:^|_)(?:key|token|password|secret|authorization)$|^
 _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 KINDS = ("vad", "turn", "stt", "llm", "tts")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+_LONGEST = 1e9  # 32 years; TOML has `inf` too, and that cannot be counted down
+IceServer: TypeAlias = Annotated[str, Meta(pattern="^(stun|turns?):[^@/]+$")]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=_LONGEST)]
+SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=_LONGEST)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -38,7 +42,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000
-    drain_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    drain_seconds: SecondsOrZero = 10.0
     """How long answers under way may take to end at shutdown."""
     no_auth: bool = False
     """Let anybody in although the server is open to a network."""
@@ -63,10 +67,10 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     voice: str = ""
     """Empty: marin, or the default of an engine that has no such voice."""
     max_seconds: Seconds = 3600.0
-    idle_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    idle_seconds: SecondsOrZero = 0.0
     stall_seconds: Seconds = 10.0
     max_buffer_seconds: Seconds = 600.0
-    kept_audio_seconds: Annotated[float, Meta(ge=0)] = 600.0
+    kept_audio_seconds: SecondsOrZero = 600.0
     lock_voice: bool = False
     failure_errors: bool = True
 
@@ -79,6 +83,33 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_buffer_seconds=self.max_buffer_seconds,
             kept_audio_seconds=self.kept_audio_seconds,
         )
+
+
+class WebRTCSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[webrtc]: how calls are reached."""
+
+    ice_servers: tuple[IceServer, ...] = ()
+    """URLs of a STUN and a TURN server. Without any, the server's own addresses are all."""
+    turn_username: str = ""
+    turn_password: str = ""
+    udp_ports: Annotated[str, Meta(pattern=r"^(\d{1,5}-\d{1,5})?$")] = ""
+    """The range of ports for calls, such as "40000-40099"; empty: any."""
+    announce_address: tuple[str, ...] = ()
+    """Addresses by which clients reach this machine, where it does not have them itself."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "turn_password")
+        if self.port_range is not None:
+            first, last = self.port_range
+            if not 1024 <= first <= last <= 65535:
+                raise ValueError(f"udp_ports {self.udp_ports!r} is no range within 1024-65535")
+        for address in self.announce_address:
+            ipaddress.ip_address(address)
+
+    @property
+    def port_range(self) -> tuple[int, int] | None:
+        first, _, last = self.udp_ports.partition("-")
+        return (int(first), int(last)) if first else None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     session: SessionSettings = SessionSettings()
+    webrtc: WebRTCSettings = WebRTCSettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": ModelSettings()}
     )
@@ -152,7 +184,7 @@ def load(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
         raise SettingsError(f"there is no settings file {path}") from exc
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
@@ -167,7 +199,11 @@ _CHAT = {
 
 
 Place: TypeAlias = tuple[str, ...]
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"server": ServerSettings, "session": SessionSettings}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "session": SessionSettings,
+    "webrtc": WebRTCSettings,
+}
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Place, Any]]:
