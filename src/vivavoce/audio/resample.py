@@ -24,7 +24,7 @@ _MAX_TERM = 1000  # of the ratio in lowest terms: what a filter costs grows with
 
 
 @dataclass(frozen=True, slots=True)
-class _Filter:
+class Filter:
     """Every `down` source samples make `up` samples; a row makes `groups` times that."""
 
     up: int
@@ -37,7 +37,8 @@ class _Filter:
 
 
 @lru_cache(maxsize=32)
-def _filter(source_rate: int, target_rate: int) -> _Filter:
+def filter_of(source_rate: int, target_rate: int) -> Filter:
+    """The filter between two rates in hertz; one for each pair. Raises AudioError."""
     common = gcd(source_rate, target_rate)
     up, down = target_rate // common, source_rate // common
     if max(up, down) > _MAX_TERM:
@@ -61,39 +62,37 @@ def _filter(source_rate: int, target_rate: int) -> _Filter:
     # Whole numbers, scaled: sums of products then stay below 2**53 and are exact in whatever
     # order BLAS adds them, so a stream comes out the same to the bit however it is cut.
     whole = np.round(matrix * 2**_FRACTION_BITS)
-    return _Filter(up, down, half, groups, np.ldexp(whole, -_FRACTION_BITS))
+    return Filter(up, down, half, groups, np.ldexp(whole, -_FRACTION_BITS))
 
 
 class Resampler:
     """One stream. What it makes in all does not depend on how the stream is cut into pieces."""
 
-    __slots__ = ("_filter", "_held", "_made", "_taken")
+    __slots__ = ("_held", "_made", "_taken", "filter_of")
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
         """Rates in hertz. Raises AudioError where their ratio has terms above 1000."""
-        self._filter = None if source_rate == target_rate else _filter(source_rate, target_rate)
+        self._fir = None if source_rate == target_rate else filter_of(source_rate, target_rate)
         self._begin()
 
     @property
     def lag(self) -> int:
         """Source samples that must follow an instant before its sample is made."""
-        return 0 if self._filter is None else self._filter.half
+        return 0 if self._fir is None else self._fir.half
 
     def feed(self, pcm16: bytes) -> bytes:
         """Convert what can be; keep the rest. Whole samples only."""
-        if self._filter is None:
+        if self._fir is None:
             return pcm16
         self._taken += len(pcm16) // 2
-        ready = -((self._filter.half - self._taken) * self._filter.up // self._filter.down)
-        return self._make(self._filter, pcm16, ready)
+        ready = -((self._fir.half - self._taken) * self._fir.up // self._fir.down)
+        return self._make(self._fir, pcm16, ready)
 
     def flush(self) -> bytes:
         """The end: round(taken * target / source) samples in all. Then a new stream may begin."""
-        if self._filter is None:
+        if self._fir is None:
             return b""
-        rest = self._make(
-            self._filter, b"", round(self._taken * self._filter.up / self._filter.down)
-        )
+        rest = self._make(self._fir, b"", round(self._taken * self._fir.up / self._fir.down))
         self._begin()
         return rest
 
@@ -101,9 +100,9 @@ class Resampler:
         self._taken = 0  # source samples so far
         self._made = 0  # target samples so far
         # From the first source sample that the group in progress needs. Before the first: silence.
-        self._held = b"" if self._filter is None else bytes(2 * self._filter.half - 2)
+        self._held = b"" if self._fir is None else bytes(2 * self._fir.half - 2)
 
-    def _make(self, fir: _Filter, pcm16: bytes, ready: int) -> bytes:
+    def _make(self, fir: Filter, pcm16: bytes, ready: int) -> bytes:
         held = self._held + pcm16
         group, first = divmod(self._made, fir.up)
         count = ready - self._made

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vivavoce.audio.resample import _filter
+from vivavoce.audio.resample import filter_of
 
 _FULL_SCALE = 32768
 
@@ -23,7 +23,7 @@ class WindowResampler:
         self._matrix: NDArray[np.float32] | None = None
         if source_rate == target_rate:
             return
-        fir = _filter(source_rate, target_rate)
+        fir = filter_of(source_rate, target_rate)
         groups, rest = divmod(window, fir.down)
         if rest:
             raise ValueError(f"{window} samples at {source_rate} Hz are none at {target_rate} Hz")
