@@ -68,7 +68,7 @@ def filter_of(source_rate: int, target_rate: int) -> Filter:
 class Resampler:
     """One stream. What it makes in all does not depend on how the stream is cut into pieces."""
 
-    __slots__ = ("_held", "_made", "_taken", "filter_of")
+    __slots__ = ("_fir", "_held", "_made", "_taken")
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
         """Rates in hertz. Raises AudioError where their ratio has terms above 1000."""
