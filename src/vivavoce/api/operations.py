@@ -119,6 +119,41 @@ def _secret(path: str, id_: str, summary: str, body: Any, answer: Any) -> Operat
     )
 
 
+def _call(path: str, id_: str, summary: str) -> Operation:
+    offer = {"type": "string", "description": "The offer, which begins with v=0."}
+    session = {"type": "string", "description": "JSON: the settings of the session."}
+    form = {"type": "object", "properties": {"sdp": offer, "session": session}, "required": ["sdp"]}
+    return Operation(
+        "post",
+        path,
+        id_,
+        "Realtime",
+        summary,
+        "The body is an SDP offer, the answer is in SDP, too. The events of the session go over "
+        "the data channel `oai-events`.",
+        parameters=(Parameter("model", "query", "The model that answers."),),
+        body={"application/sdp": offer, _FORM: form},
+        answers={201: Answer("`Location` is the call.", {"application/sdp": {"type": "string"}})},
+        problems=(413, 503),
+    )
+
+
+def _file(path: str, id_: str, summary: str, content_type: str) -> Operation:
+    return Operation(
+        "get",
+        path,
+        id_,
+        "Server",
+        summary,
+        answers={
+            200: Answer("The file.", {content_type: None}),
+            304: Answer("It is still the same."),
+        },
+        needs_key=False,
+    )
+
+
+_PAGE_TYPES = ("text/html", "text/css", "text/javascript", "image/svg+xml")
 _SOUND: Content = dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values())
 _VOICE = Parameter("voice", "path", "Its id.")
 _MODEL = Parameter("model", "query", "The model that speaks; the default one if not given.")
@@ -205,6 +240,18 @@ OPERATIONS = (
         BetaTranscriptionSessionRequest,
         BetaTranscriptionSessionAnswer,
     ),
+    _call("/v1/realtime/calls", "createCall", "Begin a WebRTC call."),
+    _call("/v1/realtime", "createBetaCall", "The same, as the beta asked for it."),
+    Operation(
+        "post",
+        "/v1/realtime/calls/{call_id}/hangup",
+        "hangUpCall",
+        "Realtime",
+        "End a call.",
+        parameters=(Parameter("call_id", "path", "As `Location` told it."),),
+        answers={200: Answer("It is over.", {"application/octet-stream": None})},
+        problems=(404,),
+    ),
     Operation(
         "get",
         "/v1/realtime",
@@ -213,9 +260,12 @@ OPERATIONS = (
         "A WebSocket that carries a conversation.",
         "See docs/protocol.md. Keys are also taken as a subprotocol, "
         "`openai-insecure-api-key.KEY`; a bad one closes the socket.",
-        parameters=(_MODEL,),
+        parameters=(
+            Parameter("model", "query", "The model that answers."),
+            Parameter("call_id", "query", "A call to listen in to, instead of a new session."),
+        ),
         answers={101: Answer("Connected.")},
-        problems=(426, 503),
+        problems=(404, 426, 503),
     ),
     Operation(
         "get",
@@ -272,6 +322,22 @@ OPERATIONS = (
         "Server",
         "This description, to read.",
         answers={200: Answer("A page.", {"text/html": None})},
+        needs_key=False,
+    ),
+    _file("/", "console", "A console in the browser.", "text/html"),
+    _file("/client.js", "clientModule", "Its client, for other pages.", "text/javascript"),
+    Operation(
+        "get",
+        "/console/{name}",
+        "consoleFile",
+        "Server",
+        "A file of the console.",
+        parameters=(Parameter("name", "path", "As the page asks for it."),),
+        answers={
+            200: Answer("The file.", dict.fromkeys(_PAGE_TYPES)),
+            304: Answer("It is still the same."),
+        },
+        problems=(404,),
         needs_key=False,
     ),
 )

@@ -23,7 +23,7 @@ Granularity: TypeAlias = Literal["word", "segment"]
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of POST /v1/audio/speech."""
 
-    input: Annotated[str, Meta(max_length=MAX_INPUT)]
+    input: Annotated[str, Meta(max_length=MAX_INPUT, extra_json_schema={"pattern": r"\S"})]
     model: str = ""
     voice: str | CustomVoice = ""
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
