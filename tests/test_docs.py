@@ -30,6 +30,7 @@ def page(name: str) -> str:
     [
         ("[server]", settings.ServerSettings),
         ("[session]", settings.SessionSettings),
+        ("[webrtc]", settings.WebRTCSettings),
         ("[models.NAME]", settings.ModelSettings),
     ],
 )

@@ -38,6 +38,8 @@ from vivavoce.runtime.hub import House, Hub
 from vivavoce.secret import Secret
 from vivavoce.session.options import Offer
 from vivavoce.settings import LOOPBACK, ModelSettings, Settings
+from vivavoce.transports.webrtc import CallsDoor
+from vivavoce.transports.webrtc_reach import Reach
 from vivavoce.transports.websocket import RealtimeDoor
 
 log = logging.getLogger(__name__)
@@ -182,7 +184,19 @@ def gate_of(settings: Settings) -> Gate:
     )
 
 
-def application(hub: Hub, gate: Gate | None = None) -> web.Application:
+def reach_of(settings: Settings) -> Reach:
+    """How calls are reached."""
+    webrtc = settings.webrtc
+    return Reach(
+        ice_servers=webrtc.ice_servers,
+        turn_username=webrtc.turn_username or None,
+        turn_password=Secret(webrtc.turn_password),
+        udp_ports=webrtc.port_range,
+        announce_address=webrtc.announce_address,
+    )
+
+
+def application(hub: Hub, gate: Gate | None = None, reach: Reach | None = None) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
     app = web.Application(client_max_size=hub.house.max_upload_bytes)
@@ -199,7 +213,10 @@ def application(hub: Hub, gate: Gate | None = None) -> web.Application:
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
     AudioDoors(hub.house, version=__version__).add_to(app)
-    app.router.add_get("/v1/realtime", RealtimeDoor(hub, client_secrets.carried).connect)
+    calls = CallsDoor(hub, client_secrets.carried, reach)
+    calls.add_to(app)
+    door = RealtimeDoor(hub, client_secrets.carried, listen_in=calls.listen_in)
+    app.router.add_get("/v1/realtime", door.connect)
     return app
 
 
@@ -241,7 +258,10 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     async with build(settings) as built:
         hub = Hub(built.house)
         runner = web.AppRunner(
-            application(hub, gate), access_log=None, handle_signals=False, shutdown_timeout=2.0
+            application(hub, gate, reach_of(settings)),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
         )
         await runner.setup()
         try:

@@ -1,0 +1,108 @@
+"""The events of a call: a data channel, opened by the client, under whatever name.
+
+What the session says before it is open waits for it. Messages are kept below the size that the
+client can take.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+
+import msgspec
+from aiortc import RTCDataChannel
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.codec import GA
+from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
+from vivavoce.session.facts import Garbled, Received
+
+MOST_WAITING = 1000  # events before the channel is open; the oldest go first
+ROOM_BYTES = 1024 * 1024  # an answer waits while more than this is on its way
+MOST_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that lets more than this wait is cut off
+FAREWELL_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+
+
+class EventChannel:
+    """The client's data channel, once there is one."""
+
+    def __init__(self) -> None:
+        self._dialect = GA()
+        self._channel: RTCDataChannel | None = None
+        self._waiting: deque[AnyServerEvent] = deque(maxlen=MOST_WAITING)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the client has not taken."""
+        return self._channel.bufferedAmount if self._channel else 0
+
+    def open(self, channel: RTCDataChannel) -> bool:
+        """Use that channel from now on; False: there is one in use."""
+        if self._channel is not None and self._channel.readyState == "open":
+            return False
+        self._channel = channel
+        while self._waiting:
+            self.send(self._waiting.popleft())
+        return True
+
+    def send(self, event: AnyServerEvent) -> None:
+        if self._channel is None:
+            self._waiting.append(event)
+        elif self._channel.readyState == "open":
+            for frame in self._dialect.encode(event):
+                self._put(self._channel, event, frame)
+
+    def read(self, message: str | bytes) -> Received | Garbled:
+        """What the client says."""
+        try:
+            return Received(self._dialect.decode(message))
+        except InvalidRequest as problem:
+            return Garbled(problem)
+
+    async def empty(self) -> None:
+        """Wait a moment for the client to take what was sent."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while self._channel and self.backlog:  # noqa: ASYNC110  no event tells of it
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            pass
+
+    def _put(self, channel: RTCDataChannel, event: AnyServerEvent, frame: bytes) -> None:
+        for smaller in (event, _without_sound(event), _too_large(event, len(frame))):
+            try:
+                channel.send((frame if smaller is event else _encoded(smaller)).decode())
+            except ValueError:  # the client takes no messages of that size
+                continue
+            return
+
+
+def _encoded(event: AnyServerEvent) -> bytes:
+    return b"".join(GA().encode(event))
+
+
+def _without_sound(event: AnyServerEvent) -> AnyServerEvent:
+    """An item that was asked for, as it is shown otherwise."""
+    if not isinstance(event, ItemRetrieved) or not isinstance(event.item, Message):
+        return event
+    content = tuple(_mute(part) for part in event.item.content)
+    item = msgspec.structs.replace(event.item, content=content)
+    return msgspec.structs.replace(event, item=item)
+
+
+def _mute(part: Part) -> Part:
+    match part:
+        case InputAudio(transcript=transcript):
+            return InputAudio(transcript=transcript)
+        case OutputAudio(transcript=transcript):
+            return OutputAudio(transcript=transcript)
+        case _:
+            return part
+
+
+def _too_large(event: AnyServerEvent, size: int) -> AnyServerEvent:
+    kind = type(event).__struct_config__.tag
+    message = f"A '{kind}' of {size} bytes is more than your data channel takes; it was left out."
+    body = ErrorBody(code="event_too_large", message=message)
+    return ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body)
