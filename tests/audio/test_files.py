@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import wave
@@ -12,6 +13,7 @@ from vivavoce.audio.files import read, write_wav
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import AudioError
 
+FULL = Path("/dev/full")
 TONE = (9_000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype("<i2")
 
 
@@ -153,6 +155,26 @@ def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path: Pa
     with pytest.raises(AudioError, match=r"^taken\.wav cannot be written: Is a directory"):
         write_wav(taken, b"")
     assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "player"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as player:
+        write_wav(pipe, TONE.tobytes())
+        heard = player.communicate(timeout=20)[0]
+    assert read(heard) == TONE.tobytes()
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="there is no device that is always full")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    disk = tmp_path / "answer.wav"
+    disk.symlink_to(FULL)
+    with pytest.raises(AudioError, match=r"^answer\.wav cannot be written: No space left"):
+        write_wav(disk, TONE.tobytes())
+    assert disk.is_symlink()
 
 
 def test_pyav_is_not_loaded_before_a_file_is_read() -> None:

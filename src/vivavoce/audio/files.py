@@ -31,16 +31,29 @@ def read(data: bytes | Path, name: str = "", *, max_seconds: float = 3600.0) -> 
 
 
 def write_wav(path: Path, pcm24: bytes) -> None:
-    """Write PCM as a WAV file, wholly or not at all. Raises AudioError."""
-    written = path.with_name(path.name + ".part")
+    """Write PCM as a WAV file, wholly or not at all. Raises AudioError.
+
+    What is there and is no file, a device or a pipe, is written into and stays what it is.
+    """
+    whole = path.is_file() or not path.exists()
+    written = path.with_name(path.name + ".part") if whole else path
     try:
-        with written.open("wb") as raw, wave.open(raw, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(RATE)
-            file.writeframes(pcm24)
-        written.replace(path)
+        with written.open("wb") as raw:
+            raw.write(_wav(pcm24))
+        if whole:
+            written.replace(path)
     except OSError as exc:
-        with suppress(OSError):
-            written.unlink()
+        if whole:
+            with suppress(OSError):
+                written.unlink()
         raise AudioError(f"{path.name} cannot be written: {exc.strerror}") from exc
+
+
+def _wav(pcm24: bytes) -> bytes:
+    made = BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(pcm24)
+    return made.getvalue()
