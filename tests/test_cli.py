@@ -1,6 +1,8 @@
 """The command line: what it refuses, it refuses in one sentence, with exit code 2."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +133,13 @@ def test_the_settings_in_force_are_shown_with_their_sources_and_without_secrets(
     assert shown["engines"]["llm"]["openai"]["api_key"] == "***"
     assert said.err == "from: vivavoce.toml, OPENAI_API_KEY, VIVAVOCE_SESSION_VOICE\n"
     assert SECRET not in said.out + said.err
+
+
+def test_a_stream_that_was_closed_gives_its_number_to_no_socket() -> None:
+    program = (
+        "import os, socket; from vivavoce.cli import keep_standard_streams; "
+        "os.close(0); os.close(1); keep_standard_streams(); "
+        "os.write(2, b'%d' % socket.socket().fileno())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stderr) > 2

@@ -253,6 +253,17 @@ def _give_up(exc: Exception) -> NoReturn:
     sys.exit(2)
 
 
+def keep_standard_streams() -> None:
+    """Put nothing where a stream was closed (`>&-`), so that no socket gets its number.
+
+    uvloop aborts the process when it closes a socket that is number 0, 1 or 2.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def main() -> None:
     """The entry point of the `vivavoce` command."""
+    keep_standard_streams()
     cli()
