@@ -168,7 +168,7 @@ def test_an_engine_is_still_given_its_secrets(home: Path) -> None:
     ("text", "mistake"),
     [
         ("sever = 1", "there is no setting 'sever' here; did you mean 'server'?"),
-        ("zzz = 1", "there is no setting 'zzz' here; there are: server, session, models, "),
+        ("zzz = 1", "there is no setting 'zzz' here; there are: server, session, webrtc, models, "),
         ("server = 1", "[server] Expected `object`, got `int`"),
         ("models = 1", "models: Expected `object`, got `int`"),
         ("engines = [1]", "engines: Expected `object`, got `array`"),
