@@ -327,6 +327,7 @@ def test_a_client_that_hangs_up_stops_the_work() -> None:
 
 def test_many_recordings_share_the_places_of_the_engine() -> None:
     most, now = 0, 0
+    full = asyncio.Event()
 
     class Counting(Listener):
         async def transcribe(
@@ -335,7 +336,10 @@ def test_many_recordings_share_the_places_of_the_engine() -> None:
             nonlocal most, now
             now += 1
             most = max(most, now)
+            if now == 3:
+                full.set()
             try:
+                await full.wait()
                 async for _ in audio:
                     pass
                 yield Transcript("word", 4, final=True)

@@ -32,6 +32,7 @@ STALL_SECONDS = 30.0
 """How long an engine may make nothing."""
 PIECES_AHEAD = 64
 _PIECE_BYTES = 2 * RATE // 5  # encoded at a time: 2 ms of work
+_FED_CHARACTERS = 1000  # cut into clauses at a time: 3 ms of work at the most
 _WORD = re.compile(r"\s*\S+\s*")
 _SAMPLE = "Hello! This is how I sound when I read a sentence aloud."
 
@@ -74,6 +75,9 @@ class Utterance:
     async def sound(self) -> AsyncGenerator[bytes]:
         """PCM, clause by clause. Raises EngineError."""
         for clause in _clauses(self.text):
+            if not any(character.isalnum() for character in clause):
+                await asyncio.sleep(0)  # nothing to say: on to the next, when others had a turn
+                continue
             resampler = Resampler(self.tts.sample_rate, RATE)
             async with aclosing(
                 self.tts.speak(
@@ -163,21 +167,16 @@ async def _as_events(request: web.Request, utterance: Utterance) -> web.StreamRe
 
 
 def _clauses(text: str) -> Iterator[str]:
-    """What can be said one after the other; what has neither letter nor digit is left out."""
-    for clause in _cut_up(text):
-        if any(character.isalnum() for character in clause):
-            yield clause
-
-
-def _cut_up(text: str) -> Iterator[str]:
-    """The first clause as short as if the text came word by word, so that it is heard soon; the
-    others as long as if it lay there, for the sake of their melody."""
-    cutter, words = Clauses(), _WORD.finditer(text)
-    for word in words:
+    """The first one as short as if the text came word by word, so that it is heard soon; the others
+    as long as if it lay there, for the sake of their melody."""
+    cutter, at = Clauses(), 0
+    for word in _WORD.finditer(text):
+        at = word.end()
         if first := cutter.feed(word[0]):
             yield from first
-            yield from cutter.feed(text[word.end() :])
             break
+    for begin in range(at, len(text), _FED_CHARACTERS):
+        yield from cutter.feed(text[begin : begin + _FED_CHARACTERS])
     yield cutter.flush()
 
 

@@ -37,6 +37,7 @@ from vivavoce.protocol.rest_audio import (
     transcription_request,
 )
 from vivavoce.protocol.subtitles import Timed
+from vivavoce.runtime.blocking import blocking
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.passages import STALL_SECONDS, Hearing, Passage
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
@@ -185,7 +186,7 @@ class TranscriptionDoor:
             async with aclosing(account.deltas()) as deltas:
                 async for _ in deltas:
                     pass
-            return account.response()
+            return await blocking(account.response)  # of an hour there are ten thousand words
 
     def _account(self, form: Form, wish: TranscriptionRequest, task: Task) -> Account:
         cascade = self._brains.of(wish.model)
