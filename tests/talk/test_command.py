@@ -28,6 +28,7 @@ from vivavoce.talk import TalkOptions, Waits, talk
 from vivavoce.talk.connection import Lost
 from vivavoce.talk.server_process import free_port
 
+FULL = Path("/dev/full")
 APPEND = "input_audio_buffer.append"
 TYPED: Script = {
     **OPENING,
@@ -124,6 +125,13 @@ def test_what_is_not_there_makes_the_status_2(tmp_path: Path) -> None:
 def test_a_reply_that_cannot_be_written_makes_the_status_2(tmp_path: Path) -> None:
     status, page = told(TYPED, TalkOptions(texts=("hello",), save=tmp_path / "no" / "r.wav"))
     assert (status, "r.wav cannot be written" in page) == (2, True)
+
+
+@pytest.mark.skipif(not FULL.is_char_device(), reason="there is no device that is always full")
+def test_a_disk_that_is_full_of_events_ends_the_record_and_not_the_conversation() -> None:
+    status, page = told(TYPED, TalkOptions(texts=("hello", "bye"), events=FULL))
+    assert status == 0
+    assert page.count("no more events are recorded: No space left on device") == 1
 
 
 def test_the_key_is_seen_nowhere() -> None:

@@ -171,7 +171,7 @@ def _recording(options: TalkOptions) -> Iterator[IO[bytes] | None]:
         yield None
         return
     try:
-        file = options.events.open("wb")
+        file = options.events.open("wb", buffering=0)  # a full disk is told at once
     except OSError as exc:
         raise SettingsError(
             f"--events {options.events} cannot be written: {exc.strerror}; name another file"
