@@ -8,12 +8,9 @@ const GATHER_MS = 1000;
 export class Call extends Emitter {
   #peer = null;
   #channel = null;
-  #location = null;
-  #key = "";
   #over = false;
 
   async open({ base, key, model, stream, iceServers = [] }) {
-    this.#key = key;
     this.#peer = new RTCPeerConnection({ iceServers });
     this.#peer.ontrack = ({ streams, track }) =>
       this.emit("stream", streams[0] ?? new MediaStream([track]));
@@ -40,12 +37,6 @@ export class Call extends Emitter {
   }
 
   close() {
-    if (this.#location && !this.#over) {
-      const headers = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
-      fetch(`${this.#location}/hangup`, { method: "POST", headers, keepalive: true }).catch(
-        () => {}, // it notices by itself
-      );
-    }
     this.#end("");
   }
 
@@ -60,8 +51,6 @@ export class Call extends Emitter {
       throw new Refused("This server takes no WebRTC calls. Choose WebSocket in the settings.");
     }
     if (!answer.ok) throw await problem(answer);
-    const location = answer.headers.get("Location");
-    if (location) this.#location = new URL(location, url).href;
     return answer.text();
   }
 

@@ -8,10 +8,13 @@ export class Captions {
   #box;
   #welcome;
   #shown = new Map();
+  #following = true; // until somebody scrolls back
 
   constructor(box, welcome) {
     this.#box = box;
     this.#welcome = welcome;
+    box.addEventListener("scroll", () => (this.#following = this.#atEnd()));
+    new ResizeObserver(() => this.#follow()).observe(box);
   }
 
   /** Show another conversation. */
@@ -24,7 +27,6 @@ export class Captions {
 
   update(entry) {
     if (!entry.text && entry.role === "assistant") return;
-    const atEnd = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < NEAR;
     this.#welcome.hidden = true;
     let line = this.#shown.get(entry.id);
     if (!line) {
@@ -34,7 +36,15 @@ export class Captions {
     }
     line.dataset.state = entry.state;
     line.replaceChildren(...content(entry));
-    if (atEnd) this.#box.scrollTop = this.#box.scrollHeight;
+    this.#follow();
+  }
+
+  #atEnd() {
+    return this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < NEAR;
+  }
+
+  #follow() {
+    if (this.#following) this.#box.scrollTop = this.#box.scrollHeight;
   }
 }
 

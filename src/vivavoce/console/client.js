@@ -78,8 +78,8 @@ export class Conversation extends Emitter {
       this.#speaker = await this.#loudspeaker();
       if (speech) await this.#listen();
     } catch (problem) {
-      if (!(problem instanceof NoMicrophone)) throw problem;
-      this.emit("problem", problem.message);
+      if (problem instanceof NoMicrophone) this.emit("problem", problem.message);
+      else this.#end("refused", `The browser makes no sound: ${problem.message}.`);
     }
     if (this.state === "connecting") await this.#connect();
   }
@@ -259,7 +259,7 @@ export class Conversation extends Emitter {
       case "response.output_audio.delta":
         return this.#play(event);
       case "output_audio_buffer.started":
-        return this.turns.sounded(performance.now());
+        return this.turns.sounded(event.response_id, performance.now());
       case "output_audio_buffer.stopped":
         return this.turns.silent(performance.now());
       case "output_audio_buffer.cleared":
@@ -293,7 +293,7 @@ export class Conversation extends Emitter {
     if (this.#silenced.has(event.response_id)) return;
     const samples = this.#joiner.join(bytesOf(event.delta));
     if (!samples.length) return;
-    this.turns.sounded(performance.now());
+    this.turns.sounded(event.response_id, performance.now());
     this.tape.queued(samples);
     this.#speaker.play(event.item_id, samples.slice());
   }

@@ -25,10 +25,9 @@ export class Turns extends Emitter {
     else this.#came(event, at);
   }
 
-  /** The first sample of an answer is on its way to the ear. */
-  sounded(at) {
-    const turn = this.#latest();
-    if (turn?.marks.token !== undefined) this.#mark(turn, "sound", at);
+  /** Sound of a response is on its way to the ear. */
+  sounded(response, at) {
+    this.#mark(this.#ofResponse.get(response), "sound", at);
   }
 
   /** Nothing is played any more. */

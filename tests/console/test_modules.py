@@ -1,0 +1,88 @@
+"""The modules that only calculate, each asked in a page: what they say is compared as values."""
+
+import asyncio
+
+import pytest
+
+from tests.console.stage import console, needs_chromium
+from tests.server import serving
+
+pytestmark = needs_chromium
+
+CASES = {
+    "a resampled tone keeps its height and what is too high to keep is gone": (
+        """async () => {
+          const { Resampler } = await import("/console/resampler.js");
+          const peak = (from, hertz) => {
+            const resampler = new Resampler(from, 24000);
+            const tone = Float32Array.from({ length: from }, (_, n) =>
+              Math.sin((2 * Math.PI * hertz * n) / from));
+            const out = [];
+            for (let at = 0; at < tone.length; at += 128) {
+              out.push(...resampler.push(tone.subarray(at, at + 128)));
+            }
+            const kept = out.slice(1000, -1000);
+            return [Math.abs(out.length - 24000) < 40, Math.max(...kept).toFixed(1)];
+          };
+          return [peak(48000, 1000), peak(44100, 1000), peak(16000, 1000), peak(48000, 15000)];
+        }""",
+        [[True, "1.0"], [True, "1.0"], [True, "1.0"], [True, "0.0"]],
+    ),
+    "samples cut at any byte are joined, and sound survives base64": (
+        """async () => {
+          const { bytesOf, encode, Joiner } = await import("/console/sound.js");
+          const bytes = bytesOf(encode(Int16Array.from([1, -2, 300, -32768])));
+          const joiner = new Joiner();
+          return [3, 4, 8].map((to, n) => [...joiner.join(bytes.subarray([0, 3, 4][n], to))]);
+        }""",
+        [[1], [-2], [300, -32768]],
+    ),
+    "waits double to thirty seconds, and half of each is chance": (
+        """async () => {
+          const { backoff } = await import("/console/backoff.js");
+          const series = (random) => [0, 1, 2, 5, 50].map((n) => backoff(n, () => random));
+          return [series(1), series(0)];
+        }""",
+        [[1, 2, 4, 30, 30], [0.5, 1, 2, 15, 15]],
+    ),
+    "a wav file of two sides has its head and both": (
+        """async () => {
+          const { wav } = await import("/console/sound.js");
+          const view = new DataView(
+            await wav([Int16Array.of(1, 2), Int16Array.of(3, 4)]).arrayBuffer());
+          const words = [22, 44, 46, 48, 50].map((at) => view.getInt16(at, true));
+          return [view.byteLength, view.getUint32(24, true), words];
+        }""",
+        [52, 24000, [2, 1, 3, 2, 4]],
+    ),
+    "settings left empty are not sent": (
+        """async () => {
+          const { DEFAULTS, sessionOf } = await import("/console/settings.js");
+          const { audio, ...rest } = sessionOf({ ...DEFAULTS, turns: "none", language: "it" });
+          return [rest, audio];
+        }""",
+        [
+            {"type": "realtime", "output_modalities": ["audio"]},
+            {
+                "input": {
+                    "transcription": {"model": "default", "language": "it"},
+                    "turn_detection": None,
+                }
+            },
+        ],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, object]:
+    async def main() -> dict[str, object]:
+        async with serving() as server, console(server.http) as stage:
+            return {name: await stage.page.evaluate(code) for name, (code, _) in CASES.items()}
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test(name: str, answers: dict[str, object]) -> None:
+    assert answers[name] == CASES[name][1]
