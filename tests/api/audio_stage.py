@@ -54,7 +54,9 @@ class Stage:
     async def transcribe(self, file: bytes, **fields: str) -> tuple[int, Any]:
         """Upload a file as a browser would; the status, and the answer decoded."""
         form = aiohttp.FormData({"model": "whisper-1", **fields})
-        form.add_field("file", BytesIO(file), filename="sound", content_type="application/octet-stream")
+        form.add_field(
+            "file", BytesIO(file), filename="sound", content_type="application/octet-stream"
+        )
         return await self.post(data=form)
 
     async def post(self, path: str = "/audio/transcriptions", **options: Any) -> tuple[int, Any]:
