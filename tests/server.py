@@ -23,6 +23,7 @@ from vivavoce.engines.scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.brain import Cascade
 from vivavoce.runtime.hub import Hub
 from vivavoce.settings import Settings
+from vivavoce.transports.webrtc_reach import Reach
 
 HOST = "127.0.0.1"
 EMBEDDED = """
@@ -115,7 +116,9 @@ def scripted(
 
 
 @asynccontextmanager
-async def serving(settings: Settings | None = None) -> AsyncIterator[Server]:
+async def serving(
+    settings: Settings | None = None, *, reach: Reach | None = None
+) -> AsyncIterator[Server]:
     """A server in this process and loop. Leaving it fails when it logged an error meanwhile."""
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
@@ -124,7 +127,7 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[Server]:
         async with build(settings, places=()) as built:
             hub = Hub(built.house)
             runner = web.AppRunner(
-                application(hub, gate_of(settings)),
+                application(hub, gate_of(settings), reach),
                 access_log=None,
                 handle_signals=False,
                 shutdown_timeout=2.0,

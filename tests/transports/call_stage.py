@@ -14,16 +14,13 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
-from aiortc.mediastreams import MediaStreamError
 
 from tests.server import Server
-from tests.transports.caller import ASK
+from tests.transports.caller import ASK, WAIT_SECONDS
 from vivavoce.audio.formats import RATE
-from vivavoce.transports.webrtc_opus import FRAME_BYTES, OpusDecoder
 from vivavoce.transports.webrtc_playout import FRAME_SECONDS
 from vivavoce.transports.webrtc_tracks import Microphone, PlayoutTrack
 
-WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
 LOUD = 500  # amplitude above which something is heard
 
 
@@ -117,6 +114,3 @@ async def on_the_phone(
         yield client
     finally:
         await client.connection.close()
-
-
-__all__ = ["FRAME_BYTES", "Client", "MediaStreamError", "OpusDecoder", "on_the_phone", "tone"]
