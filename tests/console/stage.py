@@ -26,7 +26,7 @@ DESKTOP: Final = ViewportSize(width=1280, height=800)
 PHONE: Final = ViewportSize(width=390, height=844)
 PATIENCE_MS: Final = 15_000  # for a condition of a page: a bound, never a pace
 RATE: Final = 16_000
-_FLAGS: Final = (
+FLAGS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
@@ -121,7 +121,7 @@ async def console(
     voice = () if recording is None else (f"--use-file-for-fake-audio-capture={recording}%noloop",)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*_FLAGS, *voice], timeout=PATIENCE_MS
+            executable_path=CHROMIUM, args=[*FLAGS, *voice], timeout=PATIENCE_MS
         )
         try:
             context = await browser.new_context(viewport=size, permissions=["microphone"])
