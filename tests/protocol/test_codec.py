@@ -159,6 +159,28 @@ def test_what_is_not_json_is_said_to_be_none(raw: bytes | str) -> None:
     assert error.message.startswith("The event is not valid JSON: ")
 
 
+@pytest.mark.parametrize(
+    ("raw", "event_id"),
+    [
+        (b'{"type":"response.cancel","event_id":"mine",}', "mine"),
+        ('{"type":"response.cancel", "event_id" : "mine"', "mine"),
+        (
+            b'{"type":"response.cancel","response_id":"%s\xff","event_id":"last"}'
+            % (b"a" * 100_000),
+            "last",
+        ),
+        (b'{"type":"response.cancel","event_id":"%s"' % (b"a" * 513), None),
+        (b'{"event_id":5,', None),
+    ],
+    ids=["comma", "cut off", "long", "overlong id", "no id"],
+)
+def test_an_event_that_cannot_be_parsed_is_answered_by_its_id_where_one_is_seen(
+    raw: bytes | str, event_id: str | None
+) -> None:
+    error = refused(raw)
+    assert (error.code, error.event_id) == ("invalid_json", event_id)
+
+
 @pytest.mark.parametrize("raw", [b"[]", b"null", b"5", b'"response.cancel"'])
 def test_what_is_no_object_is_said_to_be_none(raw: bytes) -> None:
     error = refused(raw)

@@ -4,6 +4,7 @@ Strict in what we send, tolerant in what we take: a null where the type allows n
 given", since clients spell out optional fields they have nothing for.
 """
 
+import re
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +17,9 @@ from vivavoce.protocol.server import AnyServerEvent
 MAX_FRAME_BYTES = 24 * 1024 * 1024  # 15 MiB of audio are 20 MiB of base64
 MAX_EVENT_ID = 512  # characters
 MAX_DEPTH = 100  # levels of free-form JSON; what is echoed must also be encodable
+
+_EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
+_LOOK = 4096  # bytes at either end
 
 CLIENT_TYPES = tuple(sorted(str(event.__struct_config__.tag) for event in AnyClientEvent.__args__))
 
@@ -65,7 +69,8 @@ class Reader(Generic[E_co]):
                 return self._read_without_nulls(raw, exc)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
             message = f"The event is not valid JSON: {exc}."
-            raise InvalidRequest(message, code="invalid_json") from exc
+            event_id = glimpsed_id(raw)
+            raise InvalidRequest(message, code="invalid_json", event_id=event_id) from exc
 
     def _read_without_nulls(self, raw: bytes | str, exc: msgspec.ValidationError) -> E_co:
         """Each round clears one place of the schema of its nulls, so the rounds are few."""
@@ -117,6 +122,15 @@ def checked(event: AnyClientEvent) -> AnyClientEvent:
         case ResponseCreate(response=params) if params is not None and _nested(params, MAX_DEPTH):
             raise _too_deep("response", event_id)
     return event
+
+
+def glimpsed_id(raw: bytes | str) -> str | None:
+    """The event_id in what cannot be parsed, or should not be, looked for at both its ends."""
+    for end in (raw[:_LOOK], raw[-_LOOK:]):
+        glimpse = end.encode(errors="replace") if isinstance(end, str) else end
+        if found := _EVENT_ID.search(glimpse):
+            return found[1].decode(errors="replace")
+    return None
 
 
 def explain(

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import secrets
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +9,7 @@ from aiohttp import WSMsgType, web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.beta import Beta
-from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect
+from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect, glimpsed_id
 from vivavoce.protocol.server import ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.hub import Hub
@@ -28,8 +27,6 @@ BREATH = 16  # frames taken before others may run: many may have come at once
 # a client that offers no subprotocol of ours is logged with those it offers: one holds its key
 logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
-_EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
-_LOOK_BYTES = 4096
 
 # The settings that a request's key carries, if any. Raises Unauthorized.
 Admit = Callable[[web.Request], SessionPatch | None]
@@ -158,10 +155,9 @@ def dialect_of(request: web.Request) -> Dialect:
 
 def _too_large(frame: bytes) -> InvalidRequest:
     """A frame that nobody should have to parse; its event_id is looked for at both its ends."""
-    found = _EVENT_ID.search(frame[:_LOOK_BYTES]) or _EVENT_ID.search(frame[-_LOOK_BYTES:])
     return InvalidRequest(
         f"The event is too large: {len(frame)} bytes. At most {MAX_FRAME_BYTES} are taken; "
         f"send sound in smaller pieces.",
         code="event_too_large",
-        event_id=found[1].decode(errors="replace") if found else None,
+        event_id=glimpsed_id(frame),
     )
