@@ -25,6 +25,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is ins
 DESKTOP: Final = ViewportSize(width=1280, height=800)
 PHONE: Final = ViewportSize(width=390, height=844)
 PATIENCE_MS: Final = 15_000  # for a condition of a page: a bound, never a pace
+CUT: Final = ("WebSocket connection to", "Failed to load resource")
+"""How Chromium begins to tell of a server that is not there."""
 RATE: Final = 16_000
 FLAGS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"),

@@ -3,12 +3,11 @@ import asyncio
 import msgspec
 from playwright.async_api import expect
 
-from tests.console.stage import console, line, needs_chromium
+from tests.console.stage import CUT, console, line, needs_chromium
 from tests.server import HOST, scripted, serving
 from vivavoce.limits.keys import hash_of
 
 pytestmark = needs_chromium
-CUT = ("WebSocket connection to", "Failed to load resource")
 
 
 def test_a_restarted_server_is_found_again_and_told_what_was_said() -> None:

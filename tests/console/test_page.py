@@ -1,13 +1,15 @@
 import asyncio
 import re
+from typing import Literal
 
-import pytest
-from playwright.async_api import ViewportSize, expect
+from playwright.async_api import expect
 
 from tests.console.stage import DESKTOP, PHONE, console, needs_chromium
 from tests.server import scripted, serving
 
 pytestmark = needs_chromium
+Role = Literal["button", "checkbox", "combobox", "textbox"]
+_WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 _NAMELESS = """
     [...document.querySelectorAll('button, input, select, textarea, meter, canvas, [role]')]
       .filter((one) => !(one.labels?.length || one.getAttribute('aria-label')
@@ -17,24 +19,25 @@ _NAMELESS = """
 """
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_every_view_is_labelled_fits_and_is_reached_by_keys(size: ViewportSize) -> None:
+def test_every_view_is_labelled_fits_and_is_reached_by_keys() -> None:
     async def main() -> None:
-        async with serving() as server, console(server.http, size=size) as stage:
+        async with serving() as server, console(server.http) as stage:
             page = stage.page
-            await expect(page).to_have_title("Vivavoce")
-            tab = page.get_by_role("tab", name="Talk")
-            await tab.focus()
-            for name in ("Timeline", "Tools", "Talk"):
-                await page.keyboard.press("ArrowRight")
-                await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
-                assert await page.evaluate(
-                    "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-                )
-            assert await page.evaluate(_NAMELESS) == []
-            for role in ("button", "textbox", "combobox", "spinbutton", "checkbox"):
-                for one in await page.get_by_role(role).all():
-                    await expect(one).to_have_accessible_name(re.compile(r"\S"))
+            for size in (DESKTOP, PHONE):
+                await page.set_viewport_size(size)
+                await page.reload()
+                await expect(page).to_have_title("Vivavoce")
+                await page.get_by_role("tab", name="Talk").focus()
+                for name in ("Timeline", "Tools", "Talk"):
+                    await page.keyboard.press("ArrowRight")
+                    await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
+                    wide, room = await page.evaluate(_WIDTHS)
+                    assert wide <= room
+                    roles: tuple[Role, ...] = ("button", "textbox", "combobox", "checkbox")
+                    for role in roles:
+                        for one in await page.get_by_role(role).all():
+                            await expect(one).to_have_accessible_name(re.compile(r"\S"))
+                assert await page.evaluate(_NAMELESS) == []
 
     asyncio.run(main())
 

@@ -77,6 +77,23 @@ def test_what_is_typed_is_answered_aloud_without_a_microphone() -> None:
     asyncio.run(main())
 
 
+def test_typing_stops_an_answer_that_is_still_being_made() -> None:
+    settings = scripted(
+        llm={"answers": [{"text": LONG, "tokens_per_second": 10}, "Stopped."]},
+        tts={"realtime_factor": 0.5},
+    )
+
+    async def main() -> None:
+        async with serving(settings) as server, console(server.http) as stage:
+            await stage.type("Go on.")
+            await stage.hears_an_answer()
+            await stage.type("Stop.")
+            await stage.captions("was not heard", "Stopped.")
+            await expect(stage.page.get_by_role("alert").first).to_be_hidden()
+
+    asyncio.run(main())
+
+
 def test_push_to_talk_sends_what_is_said_while_a_key_is_held() -> None:
     async def main() -> None:
         async with (

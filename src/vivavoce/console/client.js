@@ -89,7 +89,8 @@ export class Conversation extends Emitter {
     if (this.state !== "live") return;
     this.interrupt();
     const content = [{ type: "input_text", text }];
-    this.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    const item = { type: "message", role: "user", content };
+    this.send({ type: "conversation.item.create", item });
     this.send({ type: "response.create" });
   }
 

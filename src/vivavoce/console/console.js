@@ -15,14 +15,16 @@ import { ToolPanel } from "./tools.js";
 import { Waterfall } from "./waterfall.js";
 import { Log, WireView } from "./wire.js";
 
-const WORDS = { idle: "Not connected", connecting: "Connecting …", live: "Connected", ended: "Ended" };
+const WORDS = {
+  idle: "Not connected", connecting: "Connecting …", live: "Connected", ended: "Ended",
+};
 const NARROW = matchMedia("(max-width: 760px)");
 
 const settings = new SettingsForm($("settings"));
 const keys = new KeyBox({
   dialog: $("keybox"), form: $("keyform"), field: $("key"), why: $("keywhy"), no: $("nokey"),
 });
-const banner = new Banner($("banner"), $("banner-text"), $("banner-act"));
+const banner = new Banner($("banner"), $("banner-text"), $("banner-count"), $("banner-act"));
 const captions = new Captions($("captions"), $("welcome"));
 const strip = new Strip($("strip"));
 const waterfall = new Waterfall($("falls"), $("no-falls"));
@@ -99,7 +101,7 @@ function follow({ state, sentence, seconds, reason }, firstWords) {
     if (firstWords && !conversation.transcript.entries.length) conversation.say(firstWords);
   }
   if (state === "waiting") wait(sentence, seconds, conversation);
-  if (state === "ended") ended(reason, sentence);
+  if (state === "ended") ended(reason, sentence, firstWords);
 }
 
 function buttons(state, handsFree) {
@@ -118,19 +120,19 @@ function buttons(state, handsFree) {
 function wait(sentence, seconds, conversation) {
   const until = performance.now() + seconds * 1000;
   const tell = () => {
-    const left = Math.max(0, Math.ceil((until - performance.now()) / 1000));
-    banner.say(`${sentence} Trying again in ${left} s.`, "Try now", () => conversation.retry());
+    banner.count(`In ${Math.max(0, Math.ceil((until - performance.now()) / 1000))} s.`);
   };
+  banner.say(`${sentence} Trying again.`, "Try now", () => conversation.retry());
   tell();
   countdown = setInterval(tell, 1000);
 }
 
 /** The conversation is over for good: the server ended it, or somebody here did. */
-async function ended(reason, sentence) {
+async function ended(reason, sentence, firstWords) {
   if (reason === "key") {
     if (await keys.ask(sentence)) {
       offer();
-      begin();
+      begin(firstWords);
     } else banner.say("Without a key this server does not talk.", "Enter a key", () => begin());
   } else if (reason === "expired") {
     banner.say(`The session has ended: ${sentence}`, "New conversation", () => begin());

@@ -62,7 +62,8 @@ export class Shelf {
   }
 
   #line(record) {
-    const first = record.conversation.transcript.entries.find(({ role, text }) => role === "user" && text);
+    const { entries } = record.conversation.transcript;
+    const first = entries.find(({ role, text }) => role === "user" && text);
     const time = record.begun.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
     const button = make("button", { type: "button" }, `${time}  ${first?.text ?? "New"}`);
     if (record.shown) button.setAttribute("aria-current", "true");

@@ -18,7 +18,8 @@ export function tabs(list, shown) {
   });
   list.addEventListener("keydown", (press) => {
     const here = all.indexOf(document.activeElement);
-    const next = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 }[press.key];
+    const keys = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1 };
+    const next = keys[press.key];
     if (next === undefined || here < 0) return;
     press.preventDefault();
     const tab = all.at(next % all.length);

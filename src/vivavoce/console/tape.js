@@ -1,4 +1,4 @@
-/** Both sides of a conversation as they sounded, for a wav file: left the user, right the answers. */
+/** A conversation as it sounded, for a wav file: left the user, right the answers. */
 import { RATE, wav } from "./sound.js";
 
 export const MOST_SECONDS = 1200; // a minute of both sides takes 6 MB

@@ -1,6 +1,6 @@
 /** Functions that a model may call: what they are, and who answers. */
 
-/** tools: [{name, description, parameters, run}]; run(args) returns the answer or a promise of it. */
+/** tools: [{name, description, parameters, run}]; run(args) returns the answer, or a promise. */
 export class Toolbox {
   #tools;
   #ours = new Set();

@@ -45,8 +45,8 @@ export class ToolPanel {
   }
 
   #line(tool) {
-    const edit = make("button", { type: "button", class: "link", "aria-label": `Edit ${tool.name}` }, "Edit");
-    const drop = make("button", { type: "button", class: "link", "aria-label": `Remove ${tool.name}` }, "Remove");
+    const edit = link("Edit", tool.name);
+    const drop = link("Remove", tool.name);
     edit.addEventListener("click", () => {
       const { elements } = this.#parts.form;
       for (const [name, value] of Object.entries(tool)) {
@@ -80,6 +80,11 @@ export class ToolPanel {
       field.focus();
     });
   }
+}
+
+function link(verb, name) {
+  const named = { type: "button", class: "link", "aria-label": `${verb} ${name}` };
+  return make("button", named, verb);
 }
 
 function answered(line, answer) {

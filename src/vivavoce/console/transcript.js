@@ -3,8 +3,8 @@ import { Emitter } from "./emitter.js";
 import { bytesOf, RATE } from "./sound.js";
 
 /**
- * An entry: {id, role: "user" | "assistant" | "call" | "note", text, state, audioMs, playedMs, heard,
- * name, output}. `state` is "open", "done" or "cut". Of one that was cut off, `heard` is the part
+ * An entry: {id, role: "user" | "assistant" | "call" | "note", text, state, audioMs, playedMs,
+ * heard, name, output}. `state` is "open", "done" or "cut". Of one that was cut off, `heard` is the part
  * that reached the ear, as far as is known. Emits "change" with the entry.
  */
 export class Transcript extends Emitter {

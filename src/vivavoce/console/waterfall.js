@@ -70,6 +70,7 @@ function stretches({ marks }) {
 
 function lengthOf({ marks }) {
   const times = Object.values(marks).filter((one) => one !== undefined);
-  const speaking = marks.sound !== undefined && marks.silent === undefined && marks.cut === undefined;
+  const over = marks.silent ?? marks.cut;
+  const speaking = marks.sound !== undefined && over === undefined;
   return Math.max(...times, speaking ? performance.now() : 0) - marks.end;
 }

@@ -113,11 +113,12 @@ export class WireView {
 
 function row({ at, sent, event }) {
   const bad = event.type === "error" || event.response?.status === "failed";
+  const way = sent ? "sent" : "received";
   const summary = make(
     "summary",
     { class: `${sent ? "sent" : "came"}${bad ? " bad" : ""}` },
     make("span", { class: "at" }, at.toFixed(3)),
-    make("span", { class: "way", "aria-label": sent ? "sent" : "received", role: "img" }, sent ? "↑" : "↓"),
+    make("span", { class: "way", role: "img", "aria-label": way }, sent ? "↑" : "↓"),
     make("span", { class: "type" }, event.type),
     make("span", { class: "more" }, gist(event)),
   );
