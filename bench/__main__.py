@@ -22,6 +22,7 @@ MODULES = (
     "voice_chat",
     "chat_proxy",
     "density",
+    "webrtc",
     "memory",
     "startup",
 )

@@ -24,6 +24,8 @@ def check(offer: str) -> None:
     sound = next(section for section in media if section.kind == "audio")
     if "audio/opus" not in [codec.mimeType.lower() for codec in sound.rtp.codecs]:
         raise _refused("its audio section does not offer Opus")
+    if sound.direction not in ("sendrecv", "recvonly"):
+        raise _refused(f"its audio section is {sound.direction}: the answers would go nowhere")
     for section in media:
         if (
             section.dtls is None

@@ -1,0 +1,64 @@
+"""A server whose calls hear themselves: `python -m bench.webrtc_echo PORT`.
+
+The door, the codecs and the packets are the real ones; in place of a session stands an echo.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from vivavoce.session.facts import Heard, Left
+from vivavoce.transports.webrtc import CallsDoor
+
+
+class Echo:
+    """Says what it hears, as soon as it does."""
+
+    behind = False
+
+    def __init__(self, player: Any) -> None:
+        self._player = player
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        await self._over.wait()
+
+    def tell(self, fact: object) -> None:
+        match fact:
+            case Heard(audio=audio):
+                self._player.play("echo", audio)
+            case Left():
+                self._over.set()
+
+    def dismiss(self, code: int, reason: str) -> None:
+        self._over.set()
+
+
+class Echoes:
+    """In place of a hub."""
+
+    accepts = True
+
+    def open(self, peer: Any, opening: Any, player: Any) -> Echo:
+        return Echo(player)
+
+    async def serve(self, echo: Echo) -> None:
+        await echo.run()
+
+
+async def main(port: int) -> None:
+    app = web.Application()
+    door: Any = CallsDoor
+    door(Echoes(), lambda request: None).add_to(app)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1])))

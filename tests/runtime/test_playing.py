@@ -1,0 +1,50 @@
+"""A session that owns its playout, at work: sound goes to its player."""
+
+import asyncio
+
+from tests.runtime.stage import OFFER, Audience, Troupe, question, received, template
+from tests.virtual_time import run
+from vivavoce.protocol.client import OutputAudioClear
+from vivavoce.runtime.runner import Runner
+from vivavoce.session.facts import Left, Played
+from vivavoce.session.machine import Limits, Session
+
+
+class Loudspeaker:
+    """Keeps what it is to play."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, int] = {}
+        self.flushed = 0
+
+    def play(self, item_id: str, audio: bytes) -> None:
+        self.waiting[item_id] = self.waiting.get(item_id, 0) + len(audio) // 2
+
+    def flush(self) -> None:
+        self.waiting.clear()
+        self.flushed += 1
+
+
+def test_an_answer_goes_to_the_player_and_is_dropped_at_the_clients_wish() -> None:
+    async def main() -> None:
+        troupe, audience, player = Troupe(), Audience(), Loudspeaker()
+        now = asyncio.get_running_loop().time()
+        session = Session(template(None), OFFER, Limits(), salt="t", now=now, owns_playout=True)
+        runner = Runner(session, audience, troupe.brains, model="house", player=player)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        assert not runner.behind
+        for fact in question():
+            runner.tell(fact)
+        await audience.until("response.done")
+        ((item_id, samples),) = player.waiting.items()
+        assert "response.output_audio.delta" not in audience.types
+        runner.tell(Played(item_id, samples // 2))
+        runner.tell(*received(OutputAudioClear()))
+        assert (player.waiting, player.flushed) == ({}, 1)
+        assert audience.types[-2:] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
+        assert runner.settings == session.settings
+        runner.tell(Left())
+        await running
+
+    run(main())
