@@ -120,9 +120,9 @@ function buttons(state, handsFree) {
 function wait(sentence, seconds, conversation) {
   const until = performance.now() + seconds * 1000;
   const tell = () => {
-    banner.count(`In ${Math.max(0, Math.ceil((until - performance.now()) / 1000))} s.`);
+    banner.count(`in ${Math.max(0, Math.ceil((until - performance.now()) / 1000))} s.`);
   };
-  banner.say(`${sentence} Trying again.`, "Try now", () => conversation.retry());
+  banner.say(`${sentence} Trying again`, "Try now", () => conversation.retry());
   tell();
   countdown = setInterval(tell, 1000);
 }
