@@ -174,3 +174,17 @@ def test_the_id_of_a_call_is_letters_digits_dashes_and_underscores(call_id: str)
         "Invalid 'item.call_id': string does not match pattern. Expected a string that matches "
         "the pattern '^[a-zA-Z0-9_-]+$'.",
     )
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "data:text/html,x", ""])
+def test_a_picture_is_data_or_on_the_web_and_never_a_file(url: str) -> None:
+    code, param, _ = refused(said(InputText(text="look"), InputImage(image_url=url)))
+    assert (code, param) == ("invalid_value", "item.content[1].image_url")
+
+
+def test_no_item_is_called_root() -> None:
+    assert refused(Message(id="root", role="user", content=())) == (
+        "invalid_value",
+        "item.id",
+        "Invalid 'item.id': 'root' stands for the beginning of the conversation.",
+    )

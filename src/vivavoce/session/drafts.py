@@ -17,12 +17,13 @@ from vivavoce.protocol.items import (
     OutputText,
     Part,
 )
-from vivavoce.session.conversation import Entry
+from vivavoce.session.conversation import ROOT, Entry
 from vivavoce.session.input import BYTES_PER_SAMPLE
 from vivavoce.session.outbox import Ids
 
 LONGEST_ID = 64  # OpenAI takes 32; some clients send more
 _CALL_ID = re.compile(r"^[a-zA-Z0-9_-]+$")
+_PICTURES = ("data:image/", "https://", "http://")  # an engine must never be made to read a file
 _ALLOWED: dict[str, dict[str, type[Part]]] = {
     "system": {"input_text": InputText},
     "user": {"input_text": InputText, "input_audio": InputAudio, "input_image": InputImage},
@@ -37,6 +38,11 @@ def entry_of(item: Item, format_: Format, ids: Ids, path: str) -> Entry:
             f"Invalid '{path}.id': string too long. Expected a string with maximum length "
             f"{LONGEST_ID}, but got a string with length {len(item.id)} instead.",
             code="string_above_max_length",
+            param=f"{path}.id",
+        )
+    if item.id == ROOT:
+        raise InvalidRequest(
+            f"Invalid '{path}.id': '{ROOT}' stands for the beginning of the conversation.",
             param=f"{path}.id",
         )
     item = msgspec.structs.replace(item, id=item.id or ids.next("item"), status="completed")
@@ -62,6 +68,12 @@ def _message(item: Message, format_: Format, path: str) -> Entry:
             raise _misplaced(item.role, part, place)
         if isinstance(part, InputAudio):
             part = _take_sound(entry, n, part, format_, place)
+        if isinstance(part, InputImage) and not part.image_url.startswith(_PICTURES):
+            raise InvalidRequest(
+                f"Invalid '{place}.image_url'. Expected a data URI (data:image/...) or an address "
+                f"that begins with https:// or http://.",
+                param=f"{place}.image_url",
+            )
         content.append(part)
     entry.item = msgspec.structs.replace(item, content=tuple(content))
     return entry
