@@ -25,7 +25,6 @@ DOORS = frozenset(
     {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
 )
 REQUEST_ID = web.RequestKey("request_id", str)
-REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
