@@ -217,3 +217,31 @@ class TTS(Engine, Protocol):
         speed: 1.0 is normal. A voice that is not in `voices` is an EngineError.
         """
         ...
+
+
+class CleanStream(Protocol):
+    """One microphone. All sound is 16-bit mono PCM at 24 kHz, whole samples."""
+
+    def process(self, pcm24: bytes) -> bytes:
+        """What the microphone heard, cleaned: as many bytes, at most 10 ms late, silence first.
+
+        Synchronous, as play() is: it runs on the event loop and takes less than 5 ms for half a
+        second of sound. Raises EngineError: then the stream is good for close() alone.
+        """
+        ...
+
+    def play(self, pcm24: bytes) -> None:
+        """What is played while the next process() is heard, as long as that; told before it."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the stream holds."""
+        ...
+
+
+class Cleaner(Engine, Protocol):
+    """Takes echo and noise out of what a microphone hears."""
+
+    def open(self, field: Literal["near", "far"]) -> CleanStream:
+        """Begin a stream. near: a microphone at the mouth; far: one across the room."""
+        ...

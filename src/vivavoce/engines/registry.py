@@ -16,7 +16,7 @@ _OURS = "vivavoce"
 
 
 def names(kind: str) -> list[str]:
-    """The names installed for a kind (`vad`, `turn`, `stt`, `llm`, `tts`). Loads nothing."""
+    """The names installed for a kind: `vad`, `turn`, `stt`, `llm`, `tts`, `clean`. No loading."""
     prefix = f"{kind}:"
     found = entry_points(group=GROUP)
     return sorted({e.name.removeprefix(prefix) for e in found if e.name.startswith(prefix)})
@@ -101,7 +101,8 @@ def _missing(entry: EntryPoint, exc: ModuleNotFoundError) -> str:
         )
     if not package:
         return f"a package it needs is not installed: {exc}"
-    remedy = "'vivavoce[local]'" if own == _OURS else package
+    extra = "room" if entry.name.startswith("clean:") else "local"
+    remedy = f"'vivavoce[{extra}]'" if own == _OURS else package
     return f"needs the package {package!r}, which is not installed; try: pip install {remedy}"
 
 
