@@ -142,6 +142,18 @@ def test_auto_becomes_an_engine_and_it_is_said_which_and_why() -> None:
     asyncio.run(main())
 
 
+def test_a_model_can_do_without_cleaning() -> None:
+    wanted = msgspec.structs.replace(scripted().models["default"], clean="none")
+
+    async def main() -> None:
+        settings = msgspec.structs.replace(scripted(), models={"default": wanted})
+        async with build(settings, places=()) as built:
+            assert built.names["default"].clean == "none"
+            assert built.house.brains.cascades["default"].cleaner is None
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("engines", "mistake"),
     [

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from tests.engines.chat_server import ChatServer, gives, lists
-from vivavoce.choices import OPENAI_MODEL, Choice, choose_llm, choose_vad
+from vivavoce.choices import OPENAI_MODEL, Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines.local_llms import Place
 from vivavoce.settings import ServerSettings, Settings
 
@@ -57,3 +57,8 @@ def test_else_the_builtin_partner_and_it_is_said_why() -> None:
 def test_the_best_vad_that_is_installed_is_chosen() -> None:
     choice = choose_vad()
     assert (choice.name, bool(choice.reason)) in {("silero", False), ("energy", True)}
+
+
+def test_sound_is_cleaned_where_that_is_installed() -> None:
+    choice = choose_clean()
+    assert (choice.name, bool(choice.reason)) in {("webrtc", False), ("none", True)}

@@ -25,7 +25,7 @@ from vivavoce.api.health import Health
 from vivavoce.api.pages import Pages
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.choices import choose_llm, choose_vad
+from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import local_llms, registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import AudioError, EngineError, SettingsError
@@ -62,9 +62,11 @@ class Engines:
         """The engine of that name, ready for use, and its real name. Raises SettingsError."""
         extra: dict[str, object] = {}
         if name == "auto":
-            choice = await choose_llm(self.settings, self.places) if kind == "llm" else choose_vad()
+            choice = await self._choose(kind)
             name, extra = choice.name, choice.options
             self.notes[f"{kind}:{name}"] = choice.reason
+        if (kind, name) == ("clean", "none"):
+            return name, None
         if (kind, name) not in self._made:
             named = self.settings.engines.get(kind, {})  # type: ignore[call-overload]
             options = dict(named.get(name, {}))
@@ -75,6 +77,14 @@ class Engines:
             except EngineError as exc:
                 raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
+
+    async def _choose(self, kind: str) -> Choice:
+        match kind:
+            case "llm":
+                return await choose_llm(self.settings, self.places)
+            case "clean":
+                return choose_clean()
+        return choose_vad()
 
     def check_tables(self) -> None:
         """Raise SettingsError for options of an engine that is not installed: a misspelt name."""
@@ -136,7 +146,9 @@ def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any])
         Resampler(made["tts"].sample_rate, RATE)
     except (ValueError, AudioError) as exc:
         raise SettingsError(f"[engines.{kind}.{names[kind]}] {exc}") from exc
-    return Cascade(ears[names["vad"]], *(made[kind] for kind in ("turn", "stt", "llm", "tts")))
+    return Cascade(
+        ears[names["vad"]], *(made[kind] for kind in ("turn", "stt", "llm", "tts", "clean"))
+    )
 
 
 def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:

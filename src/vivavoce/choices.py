@@ -25,6 +25,13 @@ def choose_vad() -> Choice:
     return Choice("energy", {}, "by loudness: faster-whisper, which carries Silero, is missing")
 
 
+def choose_clean() -> Choice:
+    """WebRTC's audio processing where the package that carries it is installed."""
+    if find_spec("livekit"):
+        return Choice("webrtc", {}, "")
+    return Choice("none", {}, "noise_reduction has no effect: livekit is missing")
+
+
 async def choose_llm(settings: Settings, places: tuple[local_llms.Place, ...]) -> Choice:
     """What was configured; else a model server on this machine; else the built-in partner."""
     configured = settings.engines.get("llm", {}).get("openai", {})

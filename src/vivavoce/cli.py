@@ -233,7 +233,7 @@ def _announce(built: "Built", address: str) -> None:
             name = getattr(engines, kind)
             note = built.notes.get(f"{kind}:{name}", "")
             said = escape(f"{name}: {note}" if note else name)
-            out.print(f"    {kind:<5}{said}", highlight=False, soft_wrap=True)
+            out.print(f"    {kind:<6}{said}", highlight=False, soft_wrap=True)
     out.file.flush()
 
 

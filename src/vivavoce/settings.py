@@ -22,7 +22,7 @@ FILE = "vivavoce.toml"
 # options of engines that nobody should see
 _SECRET = re.compile(r"(?i)(?:^|_)(?:key|token|password|secret|authorization)$|^headers$")
 _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
-KINDS = ("vad", "turn", "stt", "llm", "tts")
+KINDS = ("vad", "turn", "stt", "llm", "tts", "clean")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LONGEST = 1e9  # 32 years; TOML has `inf` too, and that cannot be counted down
 IceServer: TypeAlias = Annotated[str, Meta(pattern="^(stun|turns?):[^@/]+$")]
@@ -120,6 +120,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stt: str = "pocketsphinx"
     llm: str = "auto"
     tts: str = "espeak"
+    clean: str = "auto"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +139,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_model: str = "default"
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
-    engines: dict[Literal["vad", "turn", "stt", "llm", "tts"], dict[str, dict[str, Any]]] = {}
+    engines: dict[
+        Literal["vad", "turn", "stt", "llm", "tts", "clean"], dict[str, dict[str, Any]]
+    ] = {}
 
     def __post_init__(self) -> None:
         if self.default_model not in self.models:

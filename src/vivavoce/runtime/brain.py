@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vivavoce.engines.base import LLM, STT, TTS, Turn
+from vivavoce.engines.base import LLM, STT, TTS, Cleaner, Turn
 from vivavoce.runtime.ears import Ears
 
 
@@ -15,6 +15,7 @@ class Cascade:
     stt: STT
     llm: LLM
     tts: TTS
+    cleaner: Cleaner | None = None
 
     def voice(self, name: str) -> str:
         """The voice of that name, or the engine's own: another model may have other voices."""

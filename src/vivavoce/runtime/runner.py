@@ -17,6 +17,7 @@ from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.dictation import Sound, dictate
 from vivavoce.runtime.ears import Ear
 from vivavoce.runtime.jobs import Jobs
+from vivavoce.runtime.room import Room
 from vivavoce.runtime.speaking import answer
 from vivavoce.session.effects import (
     Answer,
@@ -100,6 +101,8 @@ class Runner:
         self._farewell: tuple[int, str] | None = None
         self._alarm = Alarm(lambda: self.tell(Woken()))
         self._jobs = Jobs(self.fail, self._eased.set)
+        cleaner = brains.of(model).cleaner
+        self._room = Room(cleaner) if cleaner else None
 
     async def run(self) -> None:
         """Serve until the session closes, then give everything back."""
@@ -112,6 +115,8 @@ class Runner:
             self._alarm.off()
             if self._ear:
                 self._ear.close()
+            if self._room:
+                self._room.close()
 
     def tell(self, fact: Fact) -> None:
         """Hand the session a fact and do what it says. Never waits."""
@@ -168,7 +173,10 @@ class Runner:
         clock = asyncio.get_running_loop().time
         try:
             while self._facts and not self._closed.is_set():
-                self._perform_all(self._session.handle(self._facts.popleft(), clock()))
+                fact, now = self._facts.popleft(), clock()
+                if self._room:
+                    fact = self._room.cleaned(fact, now)
+                self._perform_all(self._session.handle(fact, now))
             if not self._closed.is_set():
                 self._alarm.set(self._session.deadline)
         except Exception as exc:  # noqa: BLE001  see fail()
@@ -183,6 +191,8 @@ class Runner:
 
     def _perform_all(self, effects: list[Effect]) -> None:
         for effect in effects:
+            if self._room:
+                self._room.notice(effect, asyncio.get_running_loop().time())
             self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
