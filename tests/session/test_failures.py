@@ -21,7 +21,7 @@ from tests.session.stage import (
 from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputAudio, Message
 from vivavoce.session.effects import Answer, Finish, Forget, Stop
-from vivavoce.session.facts import Thought, Unheard
+from vivavoce.session.facts import Spoke, Thought, Unheard
 from vivavoce.session.machine import Limits
 
 STALLS = Limits(stall_seconds=4.0)
@@ -52,6 +52,13 @@ def test_whatever_comes_puts_the_stall_off() -> None:
     code, reason = failure(wake(session))
     assert code == "tts_stalled"
     assert reason == "Nothing came from speech synthesis for 4 seconds; the response was given up."
+
+
+def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls() -> None:
+    session = a_session(limits=STALLS)
+    response_id = answered(write(session, "hello", now=10.0))
+    tell(session, Thought(response_id, "one"), Spoke(response_id, b"", ends=True), now=13.0)
+    assert failure(wake(session))[0] == "llm_stalled"
 
 
 def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:

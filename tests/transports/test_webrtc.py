@@ -310,6 +310,20 @@ def _form(offer: str, session: bytes, *, typed: bool) -> aiohttp.FormData:
     return form
 
 
+def test_a_form_that_is_none_is_refused() -> None:
+    async def main() -> tuple[int, str]:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        async with a_server() as server:
+            status, problem, _ = await post(
+                server, "/v1/realtime/calls", data=b"--b\r\nno header\r\n\r\nx", headers=headers
+            )
+            return status, problem["error"]["message"]
+
+    status, message = asyncio.run(main())
+    assert status == 400
+    assert message.startswith("The form cannot be read")
+
+
 @pytest.mark.parametrize(
     ("data", "param"),
     [

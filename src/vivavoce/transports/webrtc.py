@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, LimitReached
@@ -147,7 +148,7 @@ async def _read(request: web.Request) -> tuple[str, SessionPatch | None]:
             async for part in await request.multipart():
                 if isinstance(part, BodyPartReader) and part.name in ("sdp", "session"):
                     parts[part.name] = await _whole(part)
-        except (ValueError, RuntimeError, AssertionError) as exc:
+        except (ValueError, RuntimeError, AssertionError, HttpProcessingError) as exc:
             raise InvalidRequest(f"The form cannot be read: {exc}.") from exc
     elif kind == "application/x-www-form-urlencoded":
         form = await request.post()
