@@ -3,9 +3,6 @@ import { Emitter } from "./emitter.js";
 
 const LOUD = 0.1; // of the turn's loudest piece: what is below it is not speech any more
 
-/** Milliseconds within which silence and the cut that caused it may come in either order. */
-const SETTLING = 150;
-
 /**
  * A turn: {number, words, status, marks}. The marks are `end` (of speech, or the sending of what
  * was typed), `decision`, `transcript`, `token`, `sound`, `done`, `silent`, `cut`. Emits "change".
@@ -43,13 +40,12 @@ export class Turns extends Emitter {
   /** What was being said was cut off. */
   cut(at) {
     const turn = this.all.findLast((one) => one.marks.sound !== undefined);
-    if (!turn || turn.marks.silent < at - SETTLING) return;
-    delete turn.marks.silent; // a player that was told to stop may report its silence first
+    if (!turn) return;
+    delete turn.marks.silent; // the player had run dry for a moment, and went on
     this.#mark(turn, "cut", at);
   }
 
   #sent(event, at) {
-    if (event.type === "conversation.item.truncate") this.cut(at); // it was, whoever saw it first
     const typed = event.type === "conversation.item.create" && event.item.role === "user";
     if (typed) {
       const turn = this.#open();
