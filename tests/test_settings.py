@@ -210,6 +210,50 @@ def test_a_mistake_in_a_variable_names_the_variable(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("VIVAVOCE_SERVER_PROT", "did you mean VIVAVOCE_SERVER_PORT?"),
+        ("VIVAVOCE_SEVER_PORT", "did you mean VIVAVOCE_SERVER_PORT?"),
+        ("VIVAVOCE_PORT", "did you mean VIVAVOCE_SERVER_PORT?"),
+        ("VIVAVOCE_SESSION_INSTRUCTION", "did you mean VIVAVOCE_SESSION_INSTRUCTIONS?"),
+        ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
+        (
+            "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
+            "[server], [session], [webrtc] have some, the rest belongs into vivavoce.toml",
+        ),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused(variable: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings({variable: SECRET})
+    assert str(refused.value) == f"{variable}: there is no such variable; {remedy}"
+
+
+@pytest.mark.usefixtures("home")
+def test_every_setting_of_the_three_sections_has_its_variable() -> None:
+    variables = {
+        f"VIVAVOCE_{section}_{name}".upper(): "" if value == () else str(value)
+        for section in ("server", "session", "webrtc")
+        for name, value in msgspec.structs.asdict(getattr(Settings(), section)).items()
+    }
+    assert load(None, variables, {}) == (Settings(), list(variables))
+
+
+@pytest.mark.usefixtures("home")
+def test_what_kubernetes_says_of_a_service_of_that_name_is_let_be() -> None:
+    told = {
+        "VIVAVOCE_SERVICE_HOST": "10.0.0.1",
+        "VIVAVOCE_SERVICE_PORT": "80",
+        "VIVAVOCE_SERVICE_PORT_HTTP": "80",
+        "VIVAVOCE_PORT": "tcp://10.0.0.1:80",
+        "VIVAVOCE_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "VIVAVOCE_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(None, told, {}) == (Settings(), [])
+
+
+@pytest.mark.usefixtures("home")
 def test_a_mistake_in_a_flag_names_the_flag() -> None:
     with pytest.raises(SettingsError, match=re.escape("--port: [server] port: Expected `int` <=")):
         settings(server_port=70000)

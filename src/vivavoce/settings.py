@@ -7,6 +7,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
@@ -201,6 +202,9 @@ _CHAT = {
 }
 
 
+_PREFIX = "VIVAVOCE_"
+# what Kubernetes puts into every container beside a service called vivavoce
+_FOREIGN = re.compile(_PREFIX + r"(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
 Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -215,11 +219,25 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Pla
     for name, option in names.items():
         if text := environment.get(name):
             yield name, ("engines", "llm", "openai", option), text
-    for section, kind in _SECTIONS.items():
-        for field in msgspec.structs.fields(kind):
-            name = f"VIVAVOCE_{section}_{field.name}".upper()
-            if (given := environment.get(name)) is not None:
-                yield name, (section, field.name), _typed(name, given, field.type)
+    ours = {
+        f"{_PREFIX}{section}_{field.name}".upper(): (section, field)
+        for section, kind in _SECTIONS.items()
+        for field in msgspec.structs.fields(kind)
+    }
+    for name, text in environment.items():
+        if name.startswith(_PREFIX) and name not in ours and not _FOREIGN.match(f"{name}={text}"):
+            raise SettingsError(_stray(name, list(ours)))
+    for name, (section, field) in ours.items():
+        if (given := environment.get(name)) is not None:
+            yield name, (section, field.name), _typed(name, given, field.type)
+
+
+def _stray(name: str, known: list[str]) -> str:
+    """What to say of a variable that sets nothing."""
+    if close := get_close_matches(name, known, 1, cutoff=0.75):
+        return f"{name}: there is no such variable; did you mean {close[0]}?"
+    tables = ", ".join(f"[{section}]" for section in _SECTIONS)
+    return f"{name}: there is no such variable; {tables} have some, the rest belongs into {FILE}"
 
 
 def _typed(name: str, text: str, kind: Any) -> Any:
