@@ -1,17 +1,24 @@
 """The command line: what it refuses, it refuses in one sentence, with exit code 2."""
 
+import asyncio
+import errno
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import pytest
 
 from tests.engines.plugins import install
+from tests.talk.stage import OPENING, RESPONSE, Script, serving
 from vivavoce.cli import cli
 
+FULL = Path("/dev/full")
 SECRET = "sk-that-nobody-should-see"
 SCRIPTED = """
 [models.default]
@@ -133,6 +140,78 @@ def test_the_settings_in_force_are_shown_with_their_sources_and_without_secrets(
     assert shown["engines"]["llm"]["openai"]["api_key"] == "***"
     assert said.err == "from: vivavoce.toml, OPENAI_API_KEY, VIVAVOCE_SESSION_VOICE\n"
     assert SECRET not in said.out + said.err
+
+
+def run(*command: str, stdout: IO[bytes] | int) -> tuple[int, str]:
+    """The exit status of `vivavoce`, and what it says on stderr."""
+    program = [sys.executable, "-m", "vivavoce", *command]
+    done = subprocess.run(program, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def nobody_reads() -> Iterator[int]:
+    """The writing end of a pipe whose reader is gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("command", ["--help", "config", "keys new me", "serve --port 0"], ids=str)
+@pytest.mark.usefixtures("home")
+def test_an_output_that_is_full_is_one_sentence(command: str, full: IO[bytes]) -> None:
+    assert run(*command.split(), stdout=full) == (
+        2,
+        "vivavoce: the standard output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.usefixtures("home")
+def test_a_pipe_that_nobody_reads_ends_the_command_without_a_word(nobody_reads: int) -> None:
+    assert run("config", stdout=nobody_reads) == (1, "")
+
+
+@pytest.fixture
+def full() -> Iterator[IO[bytes]]:
+    """A file on a disk that is full."""
+    if not FULL.is_char_device():
+        pytest.skip("there is no device that is always full")
+    with FULL.open("wb") as file:
+        yield file
+
+
+@pytest.mark.usefixtures("home")
+def test_a_conversation_of_which_nothing_can_be_shown_ends(
+    full: IO[bytes], nobody_reads: int
+) -> None:
+    script: Script = {**OPENING, ("response.create", 1): [(0, RESPONSE)]}
+
+    async def main(stdout: IO[bytes] | int) -> tuple[int, str]:
+        async with serving(script) as server:
+            command = ("talk", "--url", server.url, "--text", "hello")
+            return await asyncio.to_thread(run, *command, stdout=stdout)
+
+    assert asyncio.run(main(full)) == (
+        2,
+        "vivavoce: the standard output cannot be written: No space left on device\n",
+    )
+    assert asyncio.run(main(nobody_reads)) == (1, "")
+
+
+@pytest.mark.skipif(find_spec("espeakng_loader") is None, reason="there is no embedded voice")
+@pytest.mark.usefixtures("home")
+def test_a_demonstration_that_cannot_be_shown_leaves_no_server_behind() -> None:
+    program = (sys.executable, "-m", "vivavoce", "demo")
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        line = next(line for line in process.stdout if line.startswith(b"asking ws://127.0.0.1:"))
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 1)
+    port = int(line.partition(b"127.0.0.1:")[2].partition(b"/")[0])
+    with socket.socket() as visitor:
+        assert visitor.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def test_a_stream_that_was_closed_gives_its_number_to_no_socket() -> None:

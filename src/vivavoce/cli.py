@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 # one thread for small matrices: more of them cost twice the time and all the cores; numpy reads
 # this when it is first imported
@@ -26,9 +26,48 @@ from vivavoce.settings import LogLevel, Settings, load
 if TYPE_CHECKING:
     from vivavoce.app import Built
 
-cli = App(name="vivavoce", help="A self-hosted real-time voice server.")
-out = Console()
+
+class Unwritable(Exception):
+    """The standard output takes no more. It is not told by SystemExit: that tears down a loop."""
+
+
+class StandardOutput:
+    """The standard output, whose failures nobody takes for those of something else."""
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stdout.write(text)
+        except OSError as exc:
+            raise self._given_up(exc) from exc
+
+    def flush(self) -> None:
+        try:
+            sys.stdout.flush()
+        except OSError as exc:
+            raise self._given_up(exc) from exc
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+    def _given_up(self, exc: OSError) -> Unwritable:
+        self.failure = exc
+        with open(os.devnull, "wb") as nowhere:  # for what is said on the way out
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return Unwritable(exc.strerror)
+
+
+stdout = StandardOutput()
+out = Console(file=cast(IO[str], stdout))
 err = Console(stderr=True)
+cli = App(
+    name="vivavoce",
+    help="A self-hosted real-time voice server.",
+    console=out,
+    error_console=err,
+)
 
 DEFAULT_URL = "ws://localhost:8080/v1/realtime"
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"])]
@@ -147,7 +186,7 @@ def talk(  # noqa: PLR0913  one parameter an option
         api_key=Secret(api_key),
         timeline=timeline,
     )
-    sys.exit(terminal.talk(options, out if color else Console(no_color=True)))
+    sys.exit(terminal.talk(options, out if color else Console(file=out.file, no_color=True)))
 
 
 @cli.command
@@ -266,4 +305,11 @@ def keep_standard_streams() -> None:
 def main() -> None:
     """The entry point of the `vivavoce` command."""
     keep_standard_streams()
-    cli()
+    try:
+        cli()
+    except* Unwritable:  # alone, or from tasks
+        pass
+    if isinstance(stdout.failure, BrokenPipeError):
+        sys.exit(1)  # whoever read it has seen enough
+    if stdout.failure:
+        _give_up(SettingsError(f"the standard output cannot be written: {stdout.failure.strerror}"))
