@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.talk.stage import heard, silence, tone, word
 from vivavoce.audio import files
 from vivavoce.engines.scripted import ScriptedTTS
+from vivavoce.limits.keys import hash_of
 from vivavoce.talk import DemoOptions, demo
 from vivavoce.talk.demonstration import spoken, verdict
 from vivavoce.talk.events import Event
@@ -63,11 +64,16 @@ def test_without_a_server_the_status_is_2_and_nothing_is_written(tmp_path: Path)
     assert not wav.exists()
 
 
-def test_the_embedded_engines_understand_the_question_and_answer_it(tmp_path: Path) -> None:
+def test_the_embedded_engines_answer_the_question_on_a_server_with_keys_and_tls_too(
+    tmp_path: Path,
+) -> None:
     if find_spec("espeakng_loader") is None or find_spec("pocketsphinx") is None:
         pytest.skip("the embedded engines are not installed")
     config = tmp_path / "vivavoce.toml"
-    config.write_text('[models.default]\nllm = "builtin"\n')
+    config.write_text(
+        f'[models.default]\nllm = "builtin"\n[keys]\nme = "{hash_of("nobody")}"\n'
+        f'[server]\ntls_certificate = "c.pem"\ntls_key = "k.pem"\n'
+    )
     page, wav = StringIO(), tmp_path / "reply.wav"
     options = DemoOptions(save=wav, config=config)
     assert demo(options, Console(file=page, width=200)) == 0, page.getvalue()

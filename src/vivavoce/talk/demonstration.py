@@ -1,7 +1,9 @@
 """`vivavoce demo`: a server, a spoken question, its answer, and a verdict."""
 
 import asyncio
+import secrets
 import signal
+import time
 from contextlib import aclosing, suppress
 
 from rich.console import Console
@@ -12,6 +14,8 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import AudioError, EngineError, SettingsError
+from vivavoce.limits.tokens import Grant, TokenMint
+from vivavoce.secret import Secret
 from vivavoce.talk.command import ANSWERED, FAILED, INTERRUPTED, REFUSED, Plan, converse
 from vivavoce.talk.loudness import level_db
 from vivavoce.talk.options import DemoOptions, TalkOptions
@@ -19,6 +23,7 @@ from vivavoce.talk.screen import Screen
 from vivavoce.talk.server_process import ServerProcess, started
 from vivavoce.talk.turn import Turn
 
+_KEY_SECONDS = 600  # for a server that has [keys]: this one opens it, and no other
 _LEAD_MS = 300  # of silence before the question: a microphone is on before one speaks
 _SPEECH_DB = -50.0  # anything that can be heard is louder
 # Of the embedded voices the one that the embedded recogniser understands best; not the assistant's.
@@ -79,10 +84,18 @@ async def _demonstrated(options: DemoOptions, screen: Screen) -> int:
     if options.config is not None:
         arguments += ["--config", str(options.config)]
     screen.note("starting a server")
+    secret = Secret(secrets.token_hex(32))
     async with started(
-        arguments, start_seconds=options.start_seconds, stop_seconds=options.stop_seconds
+        arguments,
+        start_seconds=options.start_seconds,
+        stop_seconds=options.stop_seconds,
+        secret=secret,
     ) as server:
-        status = await _asked(options, question, server, screen)
+        grant = Grant(id="demo", expires_at=int(time.time()) + _KEY_SECONDS)
+        talking = TalkOptions(
+            url=server.url, api_key=TokenMint(secret).issue(grant), waits=options.waits
+        )
+        status = await _asked(options, talking, question, server, screen)
         if options.keep:
             screen.note(f"the server stays at {server.url}; ctrl-C ends it")
             with suppress(asyncio.CancelledError):  # the user's way to end it
@@ -92,11 +105,14 @@ async def _demonstrated(options: DemoOptions, screen: Screen) -> int:
 
 
 async def _asked(
-    options: DemoOptions, question: bytes, server: ServerProcess, screen: Screen
+    options: DemoOptions,
+    talking: TalkOptions,
+    question: bytes,
+    server: ServerProcess,
+    screen: Screen,
 ) -> int:
     screen.note(f"asking {server.url}, aloud: {options.question}")
     turns: list[Turn] = []
-    talking = TalkOptions(url=server.url, waits=options.waits)
     problem = await converse(talking, Plan(sounds=(question,)), screen, None, turns, server.url)
     reply = b"".join(turn.audio for turn in turns)
     await asyncio.to_thread(files.write_wav, options.save, reply)

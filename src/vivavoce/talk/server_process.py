@@ -13,8 +13,10 @@ from typing import IO
 import aiohttp
 
 from vivavoce.errors import SettingsError
+from vivavoce.secret import Secret
 
 HOST = "127.0.0.1"
+NO_SECRET = Secret()
 _POLL_SECONDS = 0.05
 _SHOWN_BYTES = 4000
 
@@ -84,12 +86,19 @@ class ServerProcess:
 
 @asynccontextmanager
 async def started(
-    arguments: Sequence[str], *, start_seconds: float, stop_seconds: float
+    arguments: Sequence[str],
+    *,
+    start_seconds: float,
+    stop_seconds: float,
+    secret: Secret = NO_SECRET,
 ) -> AsyncIterator[ServerProcess]:
     """A server that takes sessions: `python -m vivavoce serve` with these arguments and a port.
 
-    Raises SettingsError. It is stopped when the block is left, however that happens.
+    It speaks plain ws, whatever its settings say; `secret` signs its short-lived keys. Raises
+    SettingsError. It is stopped when the block is left, however that happens.
     """
+    plain = {"VIVAVOCE_SERVER_TLS_CERTIFICATE": "", "VIVAVOCE_SERVER_TLS_KEY": ""}
+    signing = {"VIVAVOCE_SERVER_SECRET": secret.reveal()} if secret else {}
     port = free_port()
     with tempfile.TemporaryFile() as output:
         process = await asyncio.create_subprocess_exec(
@@ -99,6 +108,7 @@ async def started(
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, **plain, **signing},
         )
         server = ServerProcess(process, port, output)
         try:
