@@ -117,6 +117,7 @@ def test_free_form_settings_are_echoed() -> None:
         "reasoning": {"effort": "low"},
         "parallel_tool_calls": False,
         "max_output_tokens": 7,
+        "tools": [{"type": "function", "name": "dial"}],
         "tool_choice": {"type": "function", "name": "dial"},
     }
     session = msgspec.json.decode(msgspec.json.encode(changed(patch(update)).session))

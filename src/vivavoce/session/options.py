@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.audio.formats import Format
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.items import FunctionTool, ToolChoice, ToolName
 from vivavoce.protocol.session import (
     PCM,
     PCMA,
@@ -134,7 +135,10 @@ class Options:
             raise _wrong_type("a realtime", "transcription")
         if isinstance(patch, RealtimePatch):
             self._check(patch, has_spoken=has_spoken)
-        self.session = self._resolved(_merged(current, patch, "session"))
+        merged = _merged(current, patch, "session")
+        if isinstance(patch, RealtimePatch):
+            check_choice(patch.tool_choice, merged.tools, "session.tool_choice")
+        self.session = self._resolved(merged)
 
     def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
         if patch.output_modalities is not UNSET:
@@ -162,6 +166,17 @@ def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
         raise InvalidRequest(
             f"Invalid modalities: {list(modalities)}. "
             f"Supported combinations are: ['text'] and ['audio'].",
+            param=param,
+        )
+
+
+def check_choice(
+    choice: ToolChoice | UnsetType | None, tools: tuple[FunctionTool, ...], param: str
+) -> None:
+    """Refuse the name of a function that there is not."""
+    if isinstance(choice, ToolName) and choice.name not in {tool.name for tool in tools}:
+        raise InvalidRequest(
+            f"Invalid '{param}': there is no function named '{choice.name}' in 'tools'.",
             param=param,
         )
 

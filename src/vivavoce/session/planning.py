@@ -13,7 +13,7 @@ from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.drafts import entry_of
 from vivavoce.session.effects import Prompt
 from vivavoce.session.hearing import language_of
-from vivavoce.session.options import Options, check_modalities, voice_name
+from vivavoce.session.options import Options, check_choice, check_modalities, voice_name
 from vivavoce.session.outbox import Ids
 from vivavoce.session.response import Plan
 
@@ -36,6 +36,8 @@ def plan_of(
     session = options.realtime
     modalities = given(params.output_modalities, session.output_modalities)
     check_modalities(modalities, "response.output_modalities")
+    tools = given(params.tools, session.tools)
+    check_choice(params.tool_choice, tools, "response.tool_choice")
     output = given(given(params.audio, AudioParams()).output, AudioOutputParams())
     asked: str | CustomVoice = session.audio.output.voice
     voice = voice_name(given(output.voice, asked))
@@ -47,7 +49,7 @@ def plan_of(
         model=options.served_by.model,
         instructions=given(params.instructions, session.instructions),
         items=(),
-        tools=given(params.tools, session.tools),
+        tools=tools,
         tool_choice=given(params.tool_choice, session.tool_choice),
         parallel_tool_calls=given(params.parallel_tool_calls, session.parallel_tool_calls),
         max_output_tokens=None if max_output_tokens == "inf" else max_output_tokens,
