@@ -16,7 +16,13 @@ from vivavoce.protocol.items import (
     OutputText,
     Status,
 )
-from vivavoce.session.conversation import RETRIEVED_BYTES, Conversation, Entry, SavedEntry
+from vivavoce.session.conversation import (
+    RETRIEVED_BYTES,
+    Conversation,
+    Entry,
+    SavedEntry,
+    shown,
+)
 from vivavoce.session.facts import SpokenWord
 from vivavoce.session.ledger import Ledger, SavedLedger
 
@@ -104,7 +110,7 @@ def test_an_id_is_taken_once() -> None:
     conversation = a_conversation(typed("a", "first"))
     code, param, _ = refused(conversation.add, typed("a", "second"))
     assert (code, param) == ("item_create_duplicate_item_id", "item.id")
-    assert conversation.context() == (typed("a", "first").item,)
+    assert shown(conversation) == (typed("a", "first").item,)
 
 
 def test_an_empty_conversation_has_no_last_item() -> None:
@@ -129,7 +135,7 @@ def test_an_item_that_was_deleted_does_not_come_back_as_something_else() -> None
     conversation.replace(typed("b", "changed").item)
     conversation.delete("a")
     conversation.replace(typed("a", "changed").item)
-    assert conversation.context() == (typed("b", "changed").item,)
+    assert shown(conversation) == (typed("b", "changed").item,)
 
 
 def test_a_users_item_is_retrieved_with_its_sound() -> None:
@@ -195,15 +201,15 @@ def _sound(item: Item) -> bytes | None:
 def test_a_truncated_answer_keeps_the_words_that_were_heard() -> None:
     conversation = a_conversation(typed("a"), answer("b", "one two three"))
     conversation.truncate("b", 0, 149)
-    assert conversation.context() == (typed("a").item, spoken_item("b", "one"))
+    assert shown(conversation) == (typed("a").item, spoken_item("b", "one"))
     conversation.truncate("b", 0, 0)
-    assert conversation.context() == (typed("a").item,)  # nobody heard any of it
+    assert shown(conversation) == (typed("a").item,)  # nobody heard any of it
 
 
 def test_an_answer_may_be_truncated_at_its_very_end_and_no_later() -> None:
     conversation = a_conversation(answer("b", "one two three"))
     conversation.truncate("b", 0, 300)
-    assert conversation.context() == (spoken_item("b", "one two three"),)
+    assert shown(conversation) == (spoken_item("b", "one two three"),)
     assert refused(conversation.truncate, "b", 0, 301) == (
         "invalid_value",
         "audio_end_ms",
@@ -239,7 +245,7 @@ def test_an_answer_truncated_while_it_is_made_stays_so_when_it_is_complete() -> 
     conversation = a_conversation(entry)
     conversation.truncate("b", 0, 100)
     conversation.replace(spoken_item("b", "one two three "))
-    assert conversation.context() == (spoken_item("b", "one"),)
+    assert shown(conversation) == (spoken_item("b", "one"),)
     part = OutputAudio(transcript="one", audio=b"\x07\x00" * WORD)
     assert conversation.retrieve("b") == Message(id="b", role="assistant", content=(part,))
 
@@ -249,16 +255,16 @@ def test_an_answer_that_was_cut_off_keeps_the_words_that_were_played() -> None:
     conversation.cut("b", WORD)
     conversation.cut("a", 0)  # there is no sound to cut off
     conversation.cut("nowhere", 0)
-    assert conversation.context() == (spoken_item("b", "one"), typed("a").item)
+    assert shown(conversation) == (spoken_item("b", "one"), typed("a").item)
 
 
 def test_what_the_client_says_was_heard_counts_more_than_what_must_have_been_played() -> None:
     conversation = a_conversation(answer("b", "one two three"))
     conversation.cut("b", WORD)
     conversation.truncate("b", 0, 200)
-    assert conversation.context() == (spoken_item("b", "one two"),)
+    assert shown(conversation) == (spoken_item("b", "one two"),)
     conversation.cut("b", 0)
-    assert conversation.context() == (spoken_item("b", "one two"),)
+    assert shown(conversation) == (spoken_item("b", "one two"),)
 
 
 def test_a_model_is_shown_words_and_no_sound() -> None:
@@ -269,7 +275,7 @@ def test_a_model_is_shown_words_and_no_sound() -> None:
         Entry(FunctionCall(id="d", call_id="call_1", name="dial", arguments="{}")),
         Entry(FunctionCallOutput(id="e", call_id="call_1", output="42")),
     )
-    assert conversation.context() == (
+    assert shown(conversation) == (
         Message(id="a", role="user", content=(InputAudio(transcript="hello there"),)),
         Message(id="b", role="user", content=(InputAudio(),)),
         spoken_item("c", "one two "),
@@ -282,7 +288,7 @@ def test_a_model_is_shown_no_call_that_broke_off() -> None:
     broken = FunctionCall(
         id="d", call_id="call_1", name="dial", arguments='{"to', status="incomplete"
     )
-    assert a_conversation(Entry(broken)).context() == ()
+    assert shown(a_conversation(Entry(broken))) == ()
 
 
 def test_the_oldest_sound_goes_first_and_its_words_stay() -> None:
@@ -293,7 +299,7 @@ def test_the_oldest_sound_goes_first_and_its_words_stay() -> None:
         kept_bytes=5000,
     )
     assert [_sound(conversation.retrieve(one)) for one in "abc"] == [None, None, bytes(400)]
-    assert conversation.context() == (
+    assert shown(conversation) == (
         Message(id="a", role="user", content=(InputAudio(transcript="oldest"),)),
         spoken_item("b", "one "),
         Message(id="c", role="user", content=(InputAudio(transcript="newest"),)),
@@ -360,7 +366,7 @@ def test_a_conversation_is_a_list_of_items_of_which_so_much_was_heard(
         heard = {one: " ".join(["one", "two", "three"][: (ms + 50) // 100]) for one, ms in model}
         assert ids(conversation) == [one for one, _ in model]
         told = {one: words for one, words in heard.items() if words}
-        assert [(i.id, _words(i)) for i in conversation.context()] == list(told.items())
+        assert [(i.id, _words(i)) for i in shown(conversation)] == list(told.items())
 
 
 def _words(item: Item) -> str:
@@ -385,4 +391,4 @@ def test_a_conversation_is_written_down_with_its_sound_its_words_and_what_was_he
     restored = a_conversation()
     restored.load(saved)
     assert restored.save() == saved
-    assert restored.context() == conversation.context()
+    assert shown(restored) == shown(conversation)

@@ -27,7 +27,7 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import PCM, PCMU
-from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.conversation import Conversation, Entry, shown
 from vivavoce.session.effects import Answer, Prompt
 from vivavoce.session.facts import Concluded, SpokenWord, Tokens
 from vivavoce.session.outbox import Ids, Outbox
@@ -163,7 +163,7 @@ def test_a_finished_message_is_told_twice_and_is_in_the_conversation() -> None:
     done = the(says.ItemDone, told)
     assert (done.item, done.previous_item_id) == (item, "q")
     assert the(says.ResponseDone, told).response.output == (item,)
-    assert stage.conversation.context() == (QUESTION.item, item)
+    assert shown(stage.conversation) == (QUESTION.item, item)
 
 
 def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
@@ -220,7 +220,7 @@ def test_out_of_band_the_conversation_hears_nothing() -> None:
     assert not [kind for kind in types(told) if kind.startswith("conversation.")]
     assert the(says.ResponseCreated, told).response == shown(plan, status="in_progress")
     assert the(says.ResponseDone, told).response.conversation_id is None
-    assert stage.conversation.context() == (QUESTION.item,)
+    assert shown(stage.conversation) == (QUESTION.item,)
 
 
 def call(status: Any = "completed", n: int = 0, **fields: Any) -> FunctionCall:

@@ -40,7 +40,7 @@ from vivavoce.protocol.items import (
     OutputAudio,
 )
 from vivavoce.protocol.session import RealtimePatch, Transcription
-from vivavoce.session.conversation import Conversation, SavedEntry
+from vivavoce.session.conversation import Conversation, SavedEntry, shown
 from vivavoce.session.effects import Answer, Effect
 from vivavoce.session.facts import Argued, Called, Concluded, Ended, SpokenWord
 from vivavoce.session.ledger import Ledger
@@ -87,7 +87,7 @@ def test_a_conversation_survives_being_written_down(wire: Any, entries: list[Sav
     assert saved == tuple(entries)
     restored.load(wire.decode(wire.encode(saved), type=tuple[SavedEntry, ...]))
     assert restored.save() == saved
-    assert restored.context() == original.context()
+    assert shown(restored) == shown(original)
     for entry in entries:
         assert restored.retrieve(entry.item.id) == original.retrieve(entry.item.id)
 

@@ -167,10 +167,6 @@ class Conversation:
     def has_call(self, call_id: str) -> bool:
         return any(isinstance(e.item, FunctionCall) and e.item.call_id == call_id for e in self)
 
-    def context(self) -> tuple[Item, ...]:
-        """What a model is shown: every item, with the words that were heard, and no others."""
-        return shown(self)
-
     def save(self) -> tuple[SavedEntry, ...]:
         return tuple(
             SavedEntry(
@@ -240,7 +236,7 @@ def _with_sound(entry: Entry, index: int, part: Part) -> Part:
 
 
 def shown(entries: Iterable[Entry]) -> tuple[Item, ...]:
-    """Entries as a model is shown them."""
+    """Entries as a model is shown them: the words that were heard, and no others."""
     return tuple(item for entry in entries for item in _shown(entry))
 
 
