@@ -84,7 +84,7 @@ class Stage:
         return types(self.outbox.drain())
 
 
-def shown(plan: Plan = PLAN, **fields: Any) -> Response:
+def reported(plan: Plan = PLAN, **fields: Any) -> Response:
     return Response(
         id="resp_1",
         conversation_id=plan.conversation_id,
@@ -100,7 +100,7 @@ def test_it_is_announced_before_anything_is_asked() -> None:
     stage = Stage()
     stage.response.begin()
     assert stage.told() == [
-        says.ResponseCreated(event_id="event_t00001", response=shown(status="in_progress"))
+        says.ResponseCreated(event_id="event_t00001", response=reported(status="in_progress"))
     ]
     assert stage.response.stage == "stt"
 
@@ -218,7 +218,7 @@ def test_out_of_band_the_conversation_hears_nothing() -> None:
     stage.response.end("completed", None)
     told = stage.outbox.drain()
     assert not [kind for kind in types(told) if kind.startswith("conversation.")]
-    assert the(says.ResponseCreated, told).response == shown(plan, status="in_progress")
+    assert the(says.ResponseCreated, told).response == reported(plan, status="in_progress")
     assert the(says.ResponseDone, told).response.conversation_id is None
     assert shown(stage.conversation) == (QUESTION.item,)
 
