@@ -16,7 +16,7 @@ import pytest
 
 from tests.engines.plugins import install
 from tests.talk.stage import OPENING, RESPONSE, Script, serving
-from vivavoce.cli import cli
+from vivavoce.cli import Talk, cli
 
 FULL = Path("/dev/full")
 SECRET = "sk-that-nobody-should-see"
@@ -179,6 +179,19 @@ def full() -> Iterator[IO[bytes]]:
         pytest.skip("there is no device that is always full")
     with FULL.open("wb") as file:
         yield file
+
+
+@pytest.mark.parametrize(
+    ("command", "key"), [((), SECRET), (("--api-key", "other"), "other")], ids=str
+)
+@pytest.mark.usefixtures("home")
+def test_the_key_of_talk_is_that_of_the_environment_or_an_option(
+    command: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    bound = cli.parse_args(["talk", *command])[1]
+    given = bound.arguments.get("given", Talk())
+    assert (given.api_key, SECRET in repr(bound)) == (key, False)
 
 
 @pytest.mark.usefixtures("home")

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -124,69 +125,62 @@ def serve(
         _give_up(exc)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """The options of `talk`."""
+
+    url: str = DEFAULT_URL
+    """ws(s):// or http(s)://, with or without /v1/realtime and ?model=."""
+    model: str = ""
+    """The model to ask for."""
+    voice: str = ""
+    """The voice to ask for."""
+    instructions: str = ""
+    """What the model is told."""
+    file: Annotated[tuple[Path, ...], Parameter(negative="")] = ()
+    """A sound file that is spoken to the server in real time. Several are several turns."""
+    text: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    """A typed turn. Several are several turns."""
+    mic: Annotated[bool, Parameter(negative="")] = False
+    """Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`."""
+    save: Path | None = None
+    """A WAV file for all that the assistant says."""
+    events: Path | None = None
+    """A JSON Lines file for every event."""
+    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = field(
+        default="", repr=False
+    )
+    """The key, if the server wants one; else that in OPENAI_API_KEY."""
+    timeline: bool = True
+    """Show every event as it comes."""
+    color: bool = True
+    """Show colours."""
+
+
 @cli.command
-def talk(  # noqa: PLR0913  one parameter an option
-    *,
-    url: str = DEFAULT_URL,
-    model: str = "",
-    voice: str = "",
-    instructions: str = "",
-    file: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
-    text: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    mic: Annotated[bool, Parameter(negative="")] = False,
-    save: Path | None = None,
-    events: Path | None = None,
-    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = "",
-    timeline: bool = True,
-    color: bool = True,
-) -> None:
+def talk(given: Talk = Talk()) -> None:
     """Talk to a Realtime server: ours, or another.
 
     Without a file, a text or the microphone the standard input is read.
-
-    Parameters
-    ----------
-    url
-        ws(s):// or http(s)://, with or without /v1/realtime and ?model=.
-    model
-        The model to ask for.
-    voice
-        The voice to ask for.
-    instructions
-        What the model is told.
-    file
-        A sound file that is spoken to the server in real time. Several are several turns.
-    text
-        A typed turn. Several are several turns.
-    mic
-        Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`.
-    save
-        A WAV file for all that the assistant says.
-    events
-        A JSON Lines file for every event.
-    api_key
-        The key, if the server wants one; else that in OPENAI_API_KEY.
-    timeline
-        Show every event as it comes.
-    color
-        Show colours.
     """
     from vivavoce import talk as terminal
 
     options = terminal.TalkOptions(
-        url=url,
-        model=model,
-        voice=voice,
-        instructions=instructions,
-        files=file,
-        texts=text,
-        mic=mic,
-        save=save,
-        events=events,
-        api_key=Secret(api_key),
-        timeline=timeline,
+        url=given.url,
+        model=given.model,
+        voice=given.voice,
+        instructions=given.instructions,
+        files=given.file,
+        texts=given.text,
+        mic=given.mic,
+        save=given.save,
+        events=given.events,
+        api_key=Secret(given.api_key),
+        timeline=given.timeline,
     )
-    sys.exit(terminal.talk(options, out if color else Console(file=out.file, no_color=True)))
+    console = out if given.color else Console(file=out.file, no_color=True)
+    sys.exit(terminal.talk(options, console))
 
 
 @cli.command
