@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BROWSER := tests/clients/browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: serve demo setup test bench clean
@@ -15,7 +16,7 @@ demo: $(VENV)/ready-to-serve  ## ask a server of its own a spoken question
 
 setup: $(VENV)/ready-to-serve  ## only install
 
-test: $(VENV)/ready-to-test  ## format, lint, types, tests
+test: $(VENV)/ready-to-test $(if $(shell command -v npm),$(BROWSER)/node_modules/.package-lock.json)  ## format, lint, types, tests
 	scripts/check
 
 bench: $(VENV)/ready-to-test  ## measure; tables here, JSON in out/
@@ -34,4 +35,8 @@ $(VENV)/ready-to-serve: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/ready-to-test: $(VENV)/ready-to-serve
 	$(PIP) --editable '.[local,dev]'
+	touch $@
+
+$(BROWSER)/node_modules/.package-lock.json: $(BROWSER)/package-lock.json  ## npm writes it last
+	cd $(BROWSER) && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent
 	touch $@

@@ -225,7 +225,7 @@ def application(hub: Hub, gate: Gate | None = None, reach: Reach | None = None) 
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
     AudioDoors(hub.house, version=__version__).add_to(app)
-    calls = CallsDoor(hub, client_secrets.carried, reach)
+    calls = CallsDoor(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
     door = RealtimeDoor(hub, client_secrets.carried, listen_in=calls.listen_in)
     app.router.add_get("/v1/realtime", door.connect)

@@ -1,9 +1,13 @@
 """Events on a data channel that opens late, or takes no large messages."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
+from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import InputAudio, InputText, Message, OutputAudio
 from vivavoce.protocol.server import InputAudioCleared, ItemAdded, ItemRetrieved
@@ -17,9 +21,20 @@ class Channel:
     bufferedAmount = 0
     readyState = "open"
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, most: int = 1000, *, answers: bool = True) -> None:
         self.sent: list[dict[str, Any]] = []
         self._most = most
+        self._answers = answers
+        self._closed: Callable[[], None] = lambda: None
+
+    def on(self, event: str, handler: Callable[[], None]) -> None:
+        assert event == "close"
+        self._closed = handler
+
+    def close(self) -> None:
+        self.readyState = "closing"
+        if self._answers:
+            asyncio.get_running_loop().call_soon(self._closed)
 
     def send(self, text: str) -> None:
         if len(text) > self._most:
@@ -86,3 +101,22 @@ def test_what_the_client_says_is_an_event_or_is_not() -> None:
     garbled = events.read("{")
     assert isinstance(garbled, Garbled)
     assert isinstance(garbled.problem, InvalidRequest)
+
+
+def test_a_channel_is_closed_when_it_is_empty_and_nobody_is_waited_for_long() -> None:
+    async def seconds(channel: Channel) -> float:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await opened(channel).close()
+        return clock() - began
+
+    for channel, took in ((Channel(), 0.0), (Channel(answers=False), 1.0)):
+        assert run(seconds(channel)) == pytest.approx(took)
+        assert channel.readyState == "closing"
+    stuck = Channel(answers=False)
+    stuck.bufferedAmount = 7
+    assert run(seconds(stuck)) == pytest.approx(2.0)
+    gone = Channel()
+    gone.readyState = "closed"
+    assert run(seconds(gone)) == 0.0
+    assert run(EventChannel().close()) is None

@@ -97,6 +97,11 @@ class ClientSecrets:
             return None
         return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
 
+    def bearer(self, request: web.Request) -> str | None:
+        """The id of a request's short-lived key; None with a real one. Raises Unauthorized."""
+        grant = self._gate.admit(request).grant
+        return None if grant is None else grant.id
+
     async def create(self, request: web.Request) -> web.Response:
         body = _ga.read(await request.read() or b"{}")
         patch = None if body.session is UNSET else body.session

@@ -24,6 +24,7 @@ OPEN_FOLDER = "/console/"
 DOORS = frozenset(
     {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
 )
+CALLS = "/v1/realtime/calls/"  # so does whatever ends one
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -137,7 +138,9 @@ class Gate:
 
 def is_open(method: str, path: str) -> bool:
     """Whether nobody is asked for a key here, or somebody further in asks for it."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or (method, path) in DOORS
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or (method, path) in DOORS:
+        return True
+    return method == "POST" and path.startswith(CALLS) and path.endswith("/hangup")
 
 
 def presented_key(request: web.Request) -> str:

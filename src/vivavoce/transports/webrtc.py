@@ -8,6 +8,7 @@ import asyncio
 import importlib
 import logging
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,15 +44,21 @@ class CallRequest(msgspec.Struct, frozen=True):
     session: SessionPatch | UnsetType = UNSET
 
 
+Bearer = Callable[[web.Request], str | None]
+"""The id of a request's short-lived key; None with a real one. Raises Unauthorized."""
+
 _request: Reader[CallRequest] = Reader(CallRequest)
 
 
 class CallsDoor:
     """Makes calls, and owns them until they are over."""
 
-    def __init__(self, hub: Hub, admit: Admit, reach: Reach | None = None) -> None:
+    def __init__(
+        self, hub: Hub, admit: Admit, reach: Reach | None = None, *, bearer: Bearer
+    ) -> None:
         self._hub = hub
         self._admit = admit
+        self._bearer = bearer
         self._reach = reach or Reach()
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +84,7 @@ class CallsDoor:
         machinery = await asyncio.to_thread(importlib.import_module, _MACHINERY)
         call_id = f"rtc_{secrets.token_hex(16)}"
         call: Call = machinery.Call(call_id, self._reach, local=request.remote in _LOCAL)
+        call.opened_with = self._bearer(request)
         try:
             answer = await call.answer(offer)
             call.runner = self._hub.open(call, Opening(model=model, patch=patch), call)
@@ -93,15 +101,14 @@ class CallsDoor:
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call."""
-        call = self._find(request.match_info["call_id"])
+        call = self._find(request.match_info["call_id"], request)
         if call.runner:
             call.runner.dismiss(1000, "the call was hung up")
         return web.Response()
 
     async def listen_in(self, request: web.Request) -> web.StreamResponse:
         """The sideband: a WebSocket with `?call_id=` that sees and says everything, too."""
-        self._admit(request)
-        call = self._find(request.query["call_id"])
+        call = self._find(request.query["call_id"], request)
         return await listen_in(request, call)
 
     async def close(self, app: web.Application) -> None:
@@ -132,9 +139,11 @@ class CallsDoor:
             self._calls.pop(call.id, None)
             await call.hang_up()
 
-    def _find(self, call_id: str) -> "Call":
+    def _find(self, call_id: str, request: web.Request) -> "Call":
+        """A short-lived key finds the calls that it opened; another's are not there for it."""
+        bearer = self._bearer(request)
         call = self._calls.get(call_id)
-        if call is None:
+        if call is None or bearer not in (None, call.opened_with):
             raise web.HTTPNotFound
         return call
 

@@ -42,6 +42,8 @@ class Call:
         self.id = call_id
         self.runner: Runner | None = None
         """The session, once it has begun."""
+        self.opened_with: str | None = None
+        """The id of the short-lived key that opened it, if one did."""
         self._reach = reach
         self._local = local
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers(reach)))
@@ -89,7 +91,7 @@ class Call:
 
     async def hang_up(self) -> None:
         """Hang up, and give back every port and task."""
-        await self._channel.empty()
+        await self._channel.close()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._connection.close()

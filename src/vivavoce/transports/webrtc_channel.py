@@ -5,6 +5,7 @@ client can take.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
 
@@ -60,14 +61,24 @@ class EventChannel:
         except InvalidRequest as problem:
             return Garbled(problem)
 
-    async def empty(self) -> None:
-        """Wait a moment for the client to take what was sent."""
-        try:
+    async def close(self) -> None:
+        """Have the client take what was sent, and close; after a moment it has to do without.
+
+        A connection that ends with its channel open is a failure to browsers, and no farewell.
+        """
+        channel = self._channel
+        if channel is None or channel.readyState != "open":
+            return
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
-                while self._channel and self.backlog:  # noqa: ASYNC110  no event tells of it
+                while self.backlog:  # noqa: ASYNC110  no event tells of it
                     await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError:
-            pass
+        closed = asyncio.Event()
+        channel.on("close", closed.set)
+        channel.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await closed.wait()
 
     def _put(self, channel: RTCDataChannel, event: AnyServerEvent, frame: bytes) -> None:
         for smaller in (event, _without_sound(event), _too_large(event, len(frame))):

@@ -1,0 +1,87 @@
+"""@openai/agents-realtime in Chromium, as it is published, over both of its transports."""
+
+from tests.clients.browser_stage import (
+    behind_a_key,
+    holds,
+    needs_packages,
+    page_with,
+    short_lived_key,
+)
+from tests.clients.loop import awaited
+from tests.console.stage import humming
+from tests.server import scripted, serving
+from tests.transports.caller import until
+
+pytestmark = needs_packages
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+CALL = {"calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}
+HISTORY = "seen.history.map((item) => item.output ?? item.content?.[0].transcript)"
+PLAYED = "Date.now() - session.transport._firstAudioTimestamp"  # ms, as the SDK reckons
+
+
+def settings_with_a_tool() -> dict[str, dict[str, object]]:
+    return {
+        "stt": {"transcripts": ["how is the weather", "and now"]},
+        "llm": {"answers": [CALL, LONG, LONG]},
+    }
+
+
+@awaited
+async def test_a_call_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
+    async with (
+        serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
+        humming((0.8, 0), (0.6, 0.5), (1.6, 0), (0.6, 0.5), (10, 0)) as recording,
+        page_with("agents.js", recording) as page,
+    ):
+        key = await short_lived_key(server)
+        await page.evaluate("([server, key]) => call(server, key)", [server.http, key])
+        assert str(await page.evaluate("seen.callId")).startswith("rtc_")
+        assert "session.updated" in await page.evaluate("seen.events")
+        await holds(page, "count('output_audio_buffer.started') === 1")
+        assert await page.evaluate("seen.tools") == ["Rome"]
+        await page.evaluate("hear()")
+        await holds(page, "count('output_audio_buffer.cleared') === 1")
+        await holds(page, "count('output_audio_buffer.started') === 2")
+        await page.evaluate("hear()")
+        await page.evaluate("session.interrupt()")
+        await holds(page, "count('output_audio_buffer.cleared') === 2")
+        await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
+        first, output, cut, second, cut_again = await page.evaluate(HISTORY)
+        assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
+        assert LONG.startswith(cut)
+        assert LONG.startswith(cut_again)
+        assert len(cut) < len(LONG)
+        assert await page.evaluate("seen.errors") == []
+        await page.evaluate("session.close()")
+        await until(lambda: server.hub.sessions == 0)
+        assert await page.evaluate("seen.state") == "disconnected"
+
+
+@awaited
+async def test_a_websocket_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
+    async with (
+        serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
+        page_with("agents.js") as page,
+    ):
+        key = await short_lived_key(server)
+        await page.evaluate("([server, key]) => connect(server, key)", [server.ws, key])
+        await holds(page, "count('session.updated') > 0")
+        await page.evaluate("speak()")
+        await holds(page, f"count('response.done') === 2 && {PLAYED} > 900")
+        assert await page.evaluate("seen.loudest") > 10_000
+        assert await page.evaluate("seen.tools") == ["Rome"]
+        await page.evaluate("speak()")
+        await holds(page, "count('conversation.item.truncated') === 1")
+        await holds(page, f"count('response.done') === 3 && {PLAYED} > 900")
+        await page.evaluate("session.interrupt()")
+        await holds(page, "count('conversation.item.truncated') === 2")
+        await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
+        first, output, cut, second, cut_again = await page.evaluate(HISTORY)
+        assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
+        assert LONG.startswith(cut)
+        assert LONG.startswith(cut_again)
+        assert len(cut) < len(LONG)
+        assert await page.evaluate("seen.errors") == []
+        await page.evaluate("session.close()")
+        await until(lambda: server.hub.sessions == 0)
+        assert await page.evaluate("seen.state") == "disconnected"
