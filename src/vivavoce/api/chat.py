@@ -10,16 +10,17 @@ from functools import partial
 from aiohttp import web
 
 from vivavoce.api import chat_completion, chat_items, chat_request
+from vivavoce.api.body import read
 from vivavoce.api.chat_answers import SpokenAnswers
 from vivavoce.api.chat_completion import Asked, Chunk, Tell
 from vivavoce.api.chat_endpoint import Answer, ChatEndpoint
 from vivavoce.api.chat_items import FIELDS
-from vivavoce.api.chat_reply import EventStream, pass_on, read
+from vivavoce.api.chat_reply import EventStream, pass_on
 from vivavoce.api.chat_request import ChatCall, Earlier, Place, Recording, Wish
 from vivavoce.api.chat_sound import decoded
 from vivavoce.api.chat_speech import StreamedSpeech, Tongue, speak
-from vivavoce.api.chat_tasks import together, unless_gone
 from vivavoce.api.problems import json_response
+from vivavoce.api.work import together, unless_gone
 from vivavoce.engines.base import STT
 from vivavoce.errors import AudioError, EngineError, InvalidRequest
 from vivavoce.runtime.brain import Brains

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from vivavoce.api.chat_tasks import together
+from vivavoce.api.work import together
 from vivavoce.engines.base import (
     LLM,
     CallDelta,

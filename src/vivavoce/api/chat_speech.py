@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vivavoce.api.chat_answers import SpokenAnswers
 from vivavoce.api.chat_completion import Chunk, Tell
 from vivavoce.api.chat_sound import encoder, tell_length
-from vivavoce.api.chat_tasks import together
+from vivavoce.api.work import together
 from vivavoce.audio.encoding import Encoder
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from vivavoce.api.chat_reply import read
-from vivavoce.api.chat_tasks import unless_gone
+from vivavoce.api.body import read
 from vivavoce.api.events import events, write
 from vivavoce.api.models import voice_of
+from vivavoce.api.work import unless_gone
 from vivavoce.audio.encoding import CONTENT_TYPES, Encoder, FileFormat
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler

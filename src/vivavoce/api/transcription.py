@@ -13,12 +13,12 @@ from typing import Literal, TypeAlias
 from aiohttp import web
 from msgspec import UNSET
 
-from vivavoce.api.chat_tasks import unless_gone
 from vivavoce.api.events import events
 from vivavoce.api.languages import name_of
 from vivavoce.api.problems import json_response
 from vivavoce.api.raw_sound import described
 from vivavoce.api.uploads import MOST_BYTES, Form, received
+from vivavoce.api.work import unless_gone
 from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT
