@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
-from tests.console.stage import CHROMIUM, FLAGS, PATIENCE_MS, needs_chromium
+from tests.console.stage import CHROMIUM, FLAGS, PATIENCE_MS
 from tests.server import HOST, Server, scripted
 from vivavoce.limits.keys import hash_of
 from vivavoce.settings import Settings
@@ -24,10 +24,9 @@ from vivavoce.settings import Settings
 FOLDER = Path(__file__).parent / "browser"
 PACKAGES = FOLDER / "node_modules"
 KEY = "vv-the-key-of-the-page-s-own-server"
-needs_packages = [
-    needs_chromium,
-    pytest.mark.skipif(not PACKAGES.is_dir(), reason="no npm was here when make test installed"),
-]
+needs_packages = pytest.mark.skipif(
+    not PACKAGES.is_dir(), reason="no npm was here when make test installed"
+)
 
 
 def behind_a_key(settings: Settings | None = None) -> Settings:

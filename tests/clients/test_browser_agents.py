@@ -8,11 +8,11 @@ from tests.clients.browser_stage import (
     short_lived_key,
 )
 from tests.clients.loop import awaited
-from tests.console.stage import humming
+from tests.console.stage import humming, needs_chromium
 from tests.server import scripted, serving
 from tests.transports.caller import until
 
-pytestmark = needs_packages
+pytestmark = [needs_chromium, needs_packages]
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
 CALL = {"calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}
 HISTORY = "seen.history.map((item) => item.output ?? item.content?.[0].transcript)"

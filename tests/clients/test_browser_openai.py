@@ -8,11 +8,11 @@ from tests.clients.browser_stage import (
     short_lived_key,
 )
 from tests.clients.loop import awaited
-from tests.console.stage import humming
+from tests.console.stage import humming, needs_chromium
 from tests.server import scripted, serving
 from tests.transports.caller import until
 
-pytestmark = needs_packages
+pytestmark = [needs_chromium, needs_packages]
 
 
 @awaited

@@ -1,53 +1,135 @@
+"""The examples, each on a page of another origin, with a recorded voice."""
+
 import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 
+from tests.clients.browser_stage import PACKAGES, needs_packages
 from tests.console.stage import CHROMIUM, FLAGS, PATIENCE_MS, humming, needs_chromium
-from tests.server import HOST, scripted, serving
+from tests.server import HOST, Server, scripted, serving
 
-pytestmark = needs_chromium
 EXAMPLES = Path(__file__).parents[2] / "examples"
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+REACT: Final = {
+    "https://esm.sh/react@19": "react",
+    "https://esm.sh/react-dom@19/client": "react-dom-client",
+}
+PARTS: Final = {
+    "scheduler": "scheduler/cjs/scheduler.production.js",
+    "react": "react/cjs/react.production.js",
+    "react-dom": "react-dom/cjs/react-dom.production.js",
+    "react-dom-client": "react-dom/cjs/react-dom-client.production.js",
+}
 
 
-def test_the_plain_example_talks_from_a_page_of_another_origin() -> None:
+@asynccontextmanager
+async def page_of(example: str, server: Server, recording: Path) -> AsyncIterator[Page]:
+    """The example in Chromium, led to that server. It fails the test with any error."""
+    source = (EXAMPLES / example).read_text(encoding="utf-8")
+    assert "http://localhost:8080" in source
+    here = source.replace("http://localhost:8080", server.http)
+
+    async def page_of_others(_request: web.Request) -> web.Response:
+        return web.Response(text=here, content_type="text/html")
+
+    elsewhere = web.Application()
+    elsewhere.router.add_get("/page", page_of_others)
+    runner = web.AppRunner(elsewhere)
+    await runner.setup()
+    voice = f"--use-file-for-fake-audio-capture={recording}%noloop"
+    try:
+        await web.TCPSite(runner, HOST, 0).start()
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=CHROMIUM, args=[*FLAGS, voice], timeout=PATIENCE_MS
+            )
+            try:
+                context = await browser.new_context(permissions=["microphone"])
+                await context.route("https://esm.sh/**", in_place_of_esm)
+                page = await context.new_page()
+                problems: list[str] = []
+                page.on("pageerror", lambda error: problems.append(str(error)))
+                await page.goto(f"http://{HOST}:{runner.addresses[0][1]}/page")
+                yield page
+                assert problems == []
+            finally:
+                await browser.close()
+    finally:
+        await runner.cleanup()
+
+
+async def in_place_of_esm(route: Route) -> None:
+    """React as npm installed it, made a module as esm.sh makes it one."""
+    await route.fulfill(body=as_module(REACT[route.request.url]), content_type="text/javascript")
+
+
+def as_module(wanted: str) -> str:
+    """One of PARTS as a module; parts share what they require, across modules, too."""
+    sources = {name: (PACKAGES / path).read_text(encoding="utf-8") for name, path in PARTS.items()}
+    parts = "".join(
+        f"parts[{name!r}] ??= (exports, require) => {{ {source}\n}};\n"
+        for name, source in sources.items()
+    )
+    names = sorted(set(re.findall(r"^exports\.([a-z]\w*) =", sources[wanted], re.MULTILINE)))
+    return (
+        "const parts = (globalThis.reactParts ??= {}), made = (globalThis.reactMade ??= {});\n"
+        "const require = (name) => {\n"
+        "  if (!made[name]) parts[name]((made[name] = {}), require);\n"
+        "  return made[name];\n"
+        "};\n"
+        f"{parts}export const {{ {', '.join(names)} }} = require({wanted!r});\n"
+    )
+
+
+@needs_chromium
+def test_the_plain_example_talks() -> None:
     settings = scripted(stt={"transcripts": ["evening"]}, llm={"answers": ["Good evening."]})
-    source = (EXAMPLES / "plain.html").read_text(encoding="utf-8")
 
     async def main() -> None:
         async with (
             serving(settings) as server,
             humming((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
-            async_playwright() as playwright,
+            page_of("plain.html", server, recording) as page,
         ):
-            here = source.replace("http://localhost:8080", server.http)
+            await page.get_by_role("button", name="Talk").click()
+            await expect(page.locator("#state")).to_have_text("live")
+            await expect(page.locator("#said")).to_contain_text("evening")
+            await expect(page.locator("#said")).to_contain_text("Good evening.")
 
-            async def page_of_others(_request: web.Request) -> web.Response:
-                return web.Response(text=here, content_type="text/html")
+    asyncio.run(main())
 
-            elsewhere = web.Application()
-            elsewhere.router.add_get("/page", page_of_others)
-            runner = web.AppRunner(elsewhere)
-            await runner.setup()
-            voice = f"--use-file-for-fake-audio-capture={recording}%noloop"
-            browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, voice], timeout=PATIENCE_MS
-            )
-            try:
-                await web.TCPSite(runner, HOST, 0).start()
-                context = await browser.new_context(permissions=["microphone"])
-                page = await context.new_page()
-                problems: list[str] = []
-                page.on("pageerror", lambda error: problems.append(str(error)))
-                await page.goto(f"http://{HOST}:{runner.addresses[0][1]}/page")
-                await page.get_by_role("button", name="Talk").click()
-                await expect(page.locator("#state")).to_have_text("live")
-                await expect(page.locator("#said")).to_contain_text("evening")
-                await expect(page.locator("#said")).to_contain_text("Good evening.")
-                assert problems == []
-            finally:
-                await browser.close()
-                await runner.cleanup()
+
+@needs_chromium
+@needs_packages
+def test_the_react_example_talks_runs_its_tool_and_is_interrupted() -> None:
+    settings = scripted(
+        stt={"transcripts": ["how is the wind"]},
+        llm={"answers": [{"calls": [{"name": "weather"}]}, LONG]},
+    )
+
+    async def main() -> None:
+        async with (
+            serving(settings) as server,
+            humming((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
+            page_of("react.html", server, recording) as page,
+        ):
+            interrupt = page.get_by_role("button", name="Interrupt")
+            await expect(interrupt).to_be_disabled()
+            await page.get_by_role("button", name="Talk").click()
+            await expect(page.get_by_role("status")).to_have_text("live")
+            await expect(page.locator("main")).to_contain_text("how is the wind")
+            await expect(page.locator("main")).to_contain_text("This answer goes on")
+            assert "west, 5" in str(server.llm.requests[-1].items)
+            await interrupt.click()
+            unheard = page.locator("s").filter(has_text="interrupt it.")
+            await expect(unheard).to_be_visible()
+            await page.get_by_role("button", name="Stop").click()
+            await expect(page.get_by_role("status")).not_to_have_text("live")
 
     asyncio.run(main())
