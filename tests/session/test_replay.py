@@ -3,17 +3,19 @@
 import re
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 from tests.session.histories import (
     EVERYTHING,
     FROM_ENGINES,
+    OPENINGS,
     TALK,
     Moment,
     Step,
     World,
     histories,
     openings,
+    scene,
 )
 from tests.session.laws import EXAMPLES
 from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCreate, SessionUpdate
@@ -25,6 +27,14 @@ from vivavoce.session.machine import Limits
 DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
 ENDLESS = Limits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)
 SOUND = {"append", "commit", "judge", "judge again", "assess"}
+# while the words of a second turn, and a response beside the conversation that reads them, stall,
+# idle_timeout_ms after the first answer passes
+LATE_WORDS_IN_SILENCE = [
+    *(Step("append", 1, 0, 0.0), Step("append", 0, 0, 0.0), Step("append", 1, 4, 0.125)),
+    *scene("judge", "hear", "hear last"),
+    *(Step("append", 0, 0, 0.0), Step("append", 0, 1, 0.0), *scene("end", "wake")),
+    *(Step("append", 0, 0, 0.125), Step("beside", 0, 0, 0.0), Step("wake", 0, 0, 0.0)),
+]
 LATER = histories(
     *("write", "record", "call", "output", "retrieve", "truncate", "delete", "create", "beside"),
     *("cancel", "nonsense", "wake", "hear", "hear last", "deaf", *FROM_ENGINES),
@@ -48,6 +58,7 @@ def test_the_same_facts_at_the_same_times_give_the_same_effects(
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(openings, TALK)
+@example(OPENINGS[2], LATE_WORDS_IN_SILENCE)
 def test_a_session_that_was_woken_asks_to_be_woken_later(
     opening: SessionObject, steps: list[Step]
 ) -> None:

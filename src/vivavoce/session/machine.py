@@ -264,19 +264,22 @@ class Session:
         self._listening.woken(now)
         self._answering.woken(now)
         for key in self._hearing.overdue(now):
-            seconds = f"{self._limits.stall_seconds:g}"
-            reason = f"Nothing came from {STAGES['stt']} for {seconds} seconds; it was given up."
+            waited = f"Nothing came from {STAGES['stt']} for {self._limits.stall_seconds:g} seconds"
             self._outbox.order(Forget(key))
-            self._hearing.fail(key, "stt_stalled", reason)
+            self._hearing.fail(key, "stt_stalled", f"{waited}; it was given up.")
+        self._pass_on_failures(now)  # what ends with them no longer keeps the silence from ending
         if self._quiet_until <= now:
             self._answering.break_silence()
             self._listening.time_out(self._idle_timeout_ms)
             self._answering.turn_ended(self._conversation_id, now)
 
-    def _settle(self, now: float) -> None:
-        """What is due after any fact."""
+    def _pass_on_failures(self, now: float) -> None:
         for key, code, reason in self._hearing.failures():
             self._answering.unheard(key, code, reason, now)
+
+    def _settle(self, now: float) -> None:
+        """What is due after any fact."""
+        self._pass_on_failures(now)
         if self._state == "open":
             if not self._listening.speaking:  # else the turn under way is answered with it
                 self._answering.settle(self._conversation_id, now)
