@@ -96,6 +96,7 @@ class Runner:
         self._ear: Ear | None = None
         self._facts: deque[Fact] = deque()
         self._busy = False
+        self._clock = asyncio.get_running_loop().time  # asked for once: it costs as much as a fact
         self._eased = asyncio.Event()  # something that waited has been taken
         self._closed = asyncio.Event()
         self._farewell: tuple[int, str] | None = None
@@ -163,20 +164,20 @@ class Runner:
 
     def _begin(self) -> None:
         try:
-            self._perform_all(self._session.begin())
+            self._perform_all(self._session.begin(), self._clock())
             self._alarm.set(self._session.deadline)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
 
     def _take_all(self) -> None:
         self._busy = True
-        clock = asyncio.get_running_loop().time
+        clock = self._clock
         try:
             while self._facts and not self._closed.is_set():
                 fact, now = self._facts.popleft(), clock()
                 if self._room:
                     fact = self._room.cleaned(fact, now)
-                self._perform_all(self._session.handle(fact, now))
+                self._perform_all(self._session.handle(fact, now), now)
             if not self._closed.is_set():
                 self._alarm.set(self._session.deadline)
         except Exception as exc:  # noqa: BLE001  see fail()
@@ -189,10 +190,10 @@ class Runner:
         self._eased.set()
         self._facts.clear()
 
-    def _perform_all(self, effects: list[Effect]) -> None:
+    def _perform_all(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
             if self._room:
-                self._room.notice(effect, asyncio.get_running_loop().time())
+                self._room.notice(effect, now)
             self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:

@@ -96,7 +96,9 @@ class Answering:
     @property
     def deadline(self) -> float:
         """When the first response stalls."""
-        return min((r.stalls_at for r in self._responses.values()), default=float("inf"))
+        if not self._responses:
+            return float("inf")
+        return min(r.stalls_at for r in self._responses.values())
 
     @property
     def has_spoken(self) -> bool:

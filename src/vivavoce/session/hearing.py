@@ -55,7 +55,9 @@ class Hearing:
     @property
     def deadline(self) -> float:
         """When the first of them is overdue."""
-        return min((d.deadline for d in self._dictations.values()), default=float("inf"))
+        if not self._dictations:  # as most of the time, and it is asked after every fact
+            return float("inf")
+        return min(d.deadline for d in self._dictations.values())
 
     def pending(self, key: str) -> bool:
         return key in self._dictations
