@@ -5,7 +5,8 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -131,10 +132,27 @@ def test_closing_the_iterator_gives_everything_back_but_the_source() -> None:
     source = BytesIO(FLAC)
     pieces = SoundFile(source).pieces(0.1)
     next(pieces)
-    assert isinstance(pieces, Iterator)
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert list(pieces) == []
     assert not source.closed
+
+
+class Watched(SoundFile):
+    """Keeps what it reads with, so that nothing is given back by chance."""
+
+    reader: Generator[bytes]
+
+    def _decoded(self) -> Generator[bytes]:
+        self.reader = super()._decoded()
+        return self.reader
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(max_seconds=0.05)])
+def test_what_reads_the_file_is_closed_with_the_iterator_or_by_an_error(bounds: Bounds) -> None:
+    file = Watched(BytesIO(FLAC), bounds=bounds)
+    with suppress(AudioError), closing(file.pieces(0.01)) as pieces:
+        next(pieces)
+    assert next(file.reader, None) is None
 
 
 def test_a_spooled_file_is_read_wherever_it_stands() -> None:

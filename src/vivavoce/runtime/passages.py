@@ -4,7 +4,7 @@ Only what is being worked on is in memory: a piece of sound, and a few passages 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -127,7 +127,6 @@ class Recording:
 async def stretches(file: SoundFile, ears: Ears) -> AsyncGenerator[Stretch]:
     """All of a file. Raises AudioError, EngineError."""
     pieces = file.pieces(_PIECE_SECONDS)
-    assert isinstance(pieces, Generator)  # so that it can be closed
     judge = Judge(ears)
     recording = Recording(judge)
     try:
