@@ -23,7 +23,7 @@ from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError, InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
-from vivavoce.protocol.server import OutputAudioDelta, ResponseDone
+from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.runner import MOST_WAITING_BYTES, MOST_WAITING_WINDOWS, TAKE_SECONDS, Runner
 from vivavoce.session.effects import Effect
@@ -281,6 +281,25 @@ def test_without_a_judge_of_turns_a_silence_ends_them(problem: Exception | None)
     assert scene.audience.endings == [("completed", None)] * 2
 
 
+@pytest.mark.parametrize("problem", [EngineError("no idea"), None], ids=["fails", "stalls"])
+def test_a_judge_of_turns_that_has_nothing_to_say_delays_no_answer(
+    problem: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(scene: Scene) -> None:
+        for fact in speech(LOUD * 20 + SOFT * 100):  # as fast as it is spoken
+            scene.tell(fact)
+            await asyncio.sleep(0.032)
+
+    words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
+    troupe = Troupe(stt=words)
+    troupe.turn = Doubter(problem)  # type: ignore[assignment]
+    scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
+    (stopped,) = [e for e in scene.audience.events if isinstance(e, SpeechStopped)]
+    assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
+    reason = str(problem) if problem else "nothing came from their judge for 1 s"
+    assert caplog.messages == [f"turns are ended by silence alone: {reason}"]
+
+
 class Broken:
     """An engine of any kind that has a bug."""
 
@@ -308,10 +327,42 @@ def test_a_bug_in_an_engine_ends_the_session(kind: str, caplog: pytest.LogCaptur
     troupe = Troupe(stt=words)
     held = troupe.vad.held
     setattr(troupe, kind, Broken(getattr(troupe, kind)))
-    play(script, turn_detection=SemanticVad(), troupe=troupe)
+    scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
     assert not held
+    assert final_error(scene.audience) == (
+        ("vad_failed", "Voice activity detection failed; the session ends.")
+        if kind == "vad"
+        else ("internal_error", "The server had an error; the session ends.")
+    )
     assert [record.message for record in caplog.records] == ["a session failed"]
     assert "a bug in an engine" in caplog.text
+
+
+def final_error(audience: Audience) -> tuple[str | None, str]:
+    """Code and message of the last event."""
+    last = audience.events[-1]
+    assert isinstance(last, ErrorEvent)
+    assert (last.error.type, last.event_id[:6]) == ("server_error", "event_")
+    return last.error.code, last.error.message
+
+
+def test_an_ear_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    class Deaf(Broken):
+        def _bug(self, *args: Any, **kwargs: Any) -> Any:
+            raise EngineError("the graphics card is gone")
+
+    async def script(scene: Scene) -> None:
+        await scene.say()
+        await scene.running
+
+    troupe = Troupe()
+    troupe.vad = Deaf(troupe.vad)  # type: ignore[assignment]
+    scene = play(script, turn_detection=CLOCK_TURN, troupe=troupe)
+    assert final_error(scene.audience) == (
+        "vad_failed",
+        "Voice activity detection failed: the graphics card is gone; the session ends.",
+    )
+    assert caplog.messages == ["a session failed"]
 
 
 def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -326,6 +377,7 @@ def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCapture
         first.tell(Received(InputAudioCommit(event_id="boom")))
         await first.running
         assert first.audience.closed == (1011, "the server had an error")
+        assert final_error(first.audience)[0] == "internal_error"
         await second.audience.until("response.done")
         assert second.audience.endings == [("completed", None)]
         second.tell(Left())

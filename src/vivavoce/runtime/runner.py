@@ -5,12 +5,14 @@ the next batch, and what takes time is a task of its own that tells facts as it 
 """
 
 import asyncio
+import contextlib
 import logging
+import secrets
 from collections import deque
 from typing import Protocol, assert_never
 
 from vivavoce.errors import EngineError
-from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.alarm import Alarm
 from vivavoce.runtime.brain import Brains
@@ -43,6 +45,7 @@ MOST_WAITING_WINDOWS = 64  # of one session, before its client is read any furth
 MOST_WAITING_BYTES = 4_000_000  # of sound for the recogniser, likewise: 83 s
 TAKE_SECONDS = 10.0  # a recogniser that takes none of that for so long is given up
 NO_IDEA = 0.5  # the likelihood that a turn is finished, where its judge fails
+ASSESS_SECONDS = 1.0  # in which it has to tell: later the silence has told as much
 
 
 class Peer(Protocol):
@@ -143,10 +146,15 @@ class Runner:
         self._farewell = (code, reason)
         self.tell(Left())
 
-    def fail(self, exc: Exception) -> None:
+    def fail(
+        self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
+    ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set():
             log.error("a session failed", exc_info=exc)
+            body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
+            with contextlib.suppress(Exception):  # sending may be what has the bug
+                self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
             self._peer.close(1011, "the server had an error")
             self._end()
 
@@ -234,8 +242,12 @@ class Runner:
 
     def _listening_ear(self) -> Ear:
         if self._ear is None:
-            self._ear = self._brains.of(self._model).ears.open(self._judged, self.fail)
+            self._ear = self._brains.of(self._model).ears.open(self._judged, self._deafened)
         return self._ear
+
+    def _deafened(self, exc: Exception) -> None:
+        reason = f": {exc}" if isinstance(exc, EngineError) else ""
+        self.fail(exc, code="vad_failed", what=f"Voice activity detection failed{reason}")
 
     def _judged(self, at: int, speech: tuple[float, ...]) -> None:
         self.tell(Judged(at, speech))
@@ -244,8 +256,10 @@ class Runner:
     async def _assess(self, order: Assess) -> None:
         turn = self._brains.of(self._model).turn
         try:
-            likelihood = await turn.finished(order.text, language=order.language)
-        except EngineError as exc:
-            log.warning("turns are ended by silence alone: %s", exc)
+            async with asyncio.timeout(ASSESS_SECONDS):
+                likelihood = await turn.finished(order.text, language=order.language)
+        except (EngineError, TimeoutError) as exc:
+            reason = str(exc) or f"nothing came from their judge for {ASSESS_SECONDS:g} s"
+            log.warning("turns are ended by silence alone: %s", reason)
             likelihood = NO_IDEA
         self.tell(Assessed(order.item_id, likelihood))
