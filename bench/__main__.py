@@ -16,6 +16,7 @@ from bench.report import markdown, perform, show, write
 from bench.served import APART, take_other_core
 
 MODULES = (
+    "yardstick",
     "first_audio",
     "after_speech",
     "barge_in",

@@ -11,7 +11,6 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from bench.figures import Figure, percentile
 from bench.microphones import Microphone, speak
 from bench.report import run
+from bench.search import most_carried
 from bench.served import served
 from bench.sound import conversation
 from bench.wire import Line, appends, connect, connect_many, event
@@ -92,7 +92,8 @@ async def measure(quick: bool) -> list[Figure]:
                 break
         return points[-1].carried
 
-    most = await _limit(carried, step=4 * STEP if quick else STEP)
+    step = 4 * STEP if quick else STEP
+    most = await most_carried(carried, first=int(TARGET), step=step, most=MOST)
     best = max((p for p in points if p.carried), key=lambda p: p.sessions, default=points[0])
     tried = {"points": [asdict(point) for point in points]}
     return [
@@ -111,22 +112,6 @@ async def measure(quick: bool) -> list[Figure]:
         Figure(measure="… CPU of the server", value=100 * best.server_cpu, unit="% of a core"),
         Figure(measure="… CPU of the load", value=100 * best.load_cpu, unit="% of a core"),
     ]
-
-
-async def _limit(carried: Callable[[int], Awaitable[bool]], step: int) -> int:
-    """The most that is carried, by bisection, to within `step`; first the target itself."""
-    low, high = 0, int(TARGET)
-    while await carried(high):
-        low, high = high, high + high // 3
-        if high > MOST:
-            return low
-    while high - low > step:
-        middle = (low + high) // 2
-        if await carried(middle):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 async def measure_point(sessions: int, frames: list[bytes], seconds: float) -> Point:

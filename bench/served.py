@@ -37,7 +37,7 @@ def take_other_core() -> None:
         os.sched_setaffinity(0, {_USABLE[-1]})
 
 
-def _take_server_core() -> None:
+def take_server_core() -> None:
     if APART:
         os.sched_setaffinity(0, {_USABLE[0]})
 
@@ -81,7 +81,7 @@ class Served:
 async def served(config: str = EMBEDDED) -> AsyncIterator[Served]:
     """Start a server with that settings file; stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        port, started = _free_port(), time.perf_counter()
+        port, started = free_port(), time.perf_counter()
         process = _launch(Path(folder), config, port)
         try:
             await _until_ready(process, port)
@@ -106,7 +106,7 @@ def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
             env=environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=_take_server_core,
+            preexec_fn=take_server_core,
         )
 
 
@@ -138,7 +138,7 @@ def _show(log: Path) -> None:
         print(f"  server: {line}", file=sys.stderr)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
