@@ -70,6 +70,7 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seconds: Seconds = 3600.0
     idle_seconds: SecondsOrZero = 0.0
     stall_seconds: Seconds = 10.0
+    gap_seconds: SecondsOrZero = 3.0
     max_buffer_seconds: Seconds = 600.0
     kept_audio_seconds: SecondsOrZero = 600.0
     lock_voice: bool = False
@@ -81,6 +82,7 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max_seconds=self.max_seconds,
             idle_seconds=self.idle_seconds,
             stall_seconds=self.stall_seconds,
+            gap_seconds=self.gap_seconds,
             max_buffer_seconds=self.max_buffer_seconds,
             kept_audio_seconds=self.kept_audio_seconds,
         )

@@ -1,11 +1,11 @@
-"""An item that a client sends, checked and made ours."""
+"""An item that a client sends, checked and made ours, and one of ours as it is sent back."""
 
 import re
 
 import msgspec
 from msgspec import UNSET
 
-from vivavoce.audio.formats import Format, decode
+from vivavoce.audio.formats import Format, decode, encode
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
     FunctionCall,
@@ -14,6 +14,7 @@ from vivavoce.protocol.items import (
     InputText,
     Item,
     Message,
+    OutputAudio,
     OutputText,
     Part,
 )
@@ -110,3 +111,16 @@ def _misplaced(role: str, part: Part, place: str) -> InvalidRequest:
         f"Supported values for a message of the {role} are: {names}.",
         param=f"{place}.type",
     )
+
+
+def in_format(item: Item, format_: Format) -> Item:
+    """The item with its sound, PCM, in the format in which the client sends and is sent it."""
+    if not isinstance(item, Message):
+        return item
+    content = tuple(
+        msgspec.structs.replace(part, audio=encode(part.audio, format_))
+        if isinstance(part, InputAudio | OutputAudio) and isinstance(part.audio, bytes)
+        else part
+        for part in item.content
+    )
+    return msgspec.structs.replace(item, content=content)

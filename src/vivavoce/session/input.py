@@ -85,13 +85,14 @@ class Pace:
     """
 
     def __init__(self) -> None:
+        self.at = float("-inf")
+        """When sound came last."""
         self._lead = 0.0  # seconds of sound ahead of the clock
-        self._at = float("-inf")
 
     def take(self, samples: int, now: float) -> None:
         """So much sound has come."""
-        self._lead = max(-LAG_SECONDS, self._lead - (now - self._at)) + samples / RATE
-        self._at = now
+        self._lead = max(-LAG_SECONDS, self._lead - (now - self.at)) + samples / RATE
+        self.at = now
 
     @property
     def live(self) -> bool:
@@ -105,10 +106,12 @@ class Intake:
     completes it within a second, or at a commit, is it an error.
     """
 
-    def __init__(self, *, longest: int) -> None:
+    def __init__(self, *, longest: int, gap_seconds: float = 0.0) -> None:
         self.buffer = InputBuffer()
         self.half: HalfSample | None = None
         self.longest = longest
+        self.gap_seconds = gap_seconds
+        """Without sound, by the clock, before that is silence; 0: never."""
         self.pace = Pace()
         self._format: Format = "audio/pcm"
         self._decoder = Decoder("audio/pcm")

@@ -6,8 +6,11 @@ Rules:
 2. Without turn detection every sound is written down as it comes; the client says what is a turn.
 3. An item's id is the same from the first event about it to the last.
 4. Outside a turn only the prefix is kept: silence does not grow.
+5. Sound that stops coming in mid-turn counts as silence after a while, by the clock, and is not
+   made up: positions stay those of the client.
 """
 
+from vivavoce.audio.formats import RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.items import InputAudio, Message
@@ -29,6 +32,7 @@ from vivavoce.session.options import Options
 from vivavoce.session.outbox import Outbox
 from vivavoce.session.turns import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
 
+INFINITY = float("inf")
 SHORTEST_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
 
@@ -44,12 +48,15 @@ class Listening:
         outbox: Outbox,
         *,
         max_buffer_seconds: float,
+        gap_seconds: float,
     ) -> None:
         self._options = options
         self._conversation = conversation
         self._hearing = hearing
         self._outbox = outbox
-        self._intake = Intake(longest=to_samples(int(max_buffer_seconds * 1000)))
+        self._intake = Intake(
+            longest=to_samples(int(max_buffer_seconds * 1000)), gap_seconds=gap_seconds
+        )
         self._buffer = self._intake.buffer
         self._detector: TurnDetector | None = None
         self._item_id = outbox.ids.next("item")
@@ -75,8 +82,9 @@ class Listening:
 
     @property
     def deadline(self) -> float:
-        """When half a sample has waited for long enough."""
-        return self._intake.half.deadline if self._intake.half else float("inf")
+        """When half a sample, or a turn without any more sound, has waited for long enough."""
+        half = self._intake.half
+        return min(half.deadline if half else INFINITY, self._gap_ends)
 
     def adopt(self) -> None:
         """Take up changed settings. A turn under way goes on where that is possible."""
@@ -104,10 +112,14 @@ class Listening:
         self._intake.hear(audio, now)
         self._take()
 
-    def woken(self, now: float) -> None:
-        """Report half a sample that nothing completed."""
-        if self.deadline <= now:
+    def woken(self, now: float) -> Edge | None:
+        """Report half a sample that nothing completed; end a turn whose sound has stopped."""
+        if self._intake.half and self._intake.half.deadline <= now:
             self._report(self._intake.drop_half())
+        if self._detector is None or self._gap_ends > now:
+            return None
+        self._detector.reset()
+        return Edge.STOPPED
 
     def judge(self, fact: Judged, n: int) -> Edge | None:
         """Take the verdict on window `n` of a fact. After the last one call catch_up()."""
@@ -191,6 +203,16 @@ class Listening:
         )
         self._add(self._buffer.cut(self._buffer.end), words={0: ""})
         self._skip()
+
+    @property
+    def _gap_ends(self) -> float:
+        """When sound that has stopped coming in mid-turn has been silence for long enough."""
+        detector, intake = self._detector, self._intake
+        if detector is None or not detector.speaking:
+            return INFINITY
+        if self._judged < self._asked or not intake.gap_seconds:
+            return INFINITY
+        return intake.pace.at + max(intake.gap_seconds, detector.lacking / RATE)
 
     def _take(self) -> None:
         """Sound has come: have it judged, or written down at once."""

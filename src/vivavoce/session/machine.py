@@ -5,16 +5,16 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from vivavoce.audio.formats import RATE, encode
+from vivavoce.audio.formats import RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
-from vivavoce.protocol.items import FunctionCallOutput, InputAudio, Item, Message, OutputAudio
+from vivavoce.protocol.items import FunctionCallOutput
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import ServerVad, SessionObject
 from vivavoce.session.answering import STAGES, Answering
 from vivavoce.session.conversation import Conversation, SavedEntry
-from vivavoce.session.drafts import entry_of
+from vivavoce.session.drafts import entry_of, in_format
 from vivavoce.session.effects import Close, Effect, Forget
 from vivavoce.session.facts import (
     Argued,
@@ -60,6 +60,8 @@ class Limits:
     """A session in which nothing has come or been played for so long ends."""
     stall_seconds: float = 10.0
     """A response or transcription of which nothing has come for so long is given up."""
+    gap_seconds: float = 3.0
+    """Sound that has stopped coming in mid-turn for so long is silence; 0: never."""
     max_buffer_seconds: float = 600.0
     """Most sound in the input buffer, and so in one item."""
     kept_audio_seconds: float = 600.0
@@ -109,6 +111,7 @@ class Session:
             self._hearing,
             self._outbox,
             max_buffer_seconds=limits.max_buffer_seconds,
+            gap_seconds=limits.gap_seconds,
         )
         self._answering = Answering(
             self._options,
@@ -211,7 +214,8 @@ class Session:
             case asks.ItemCreate():
                 self._create_item(event, now)
             case asks.ItemRetrieve(item_id=item_id):
-                item = self._on_the_wire(self._conversation.retrieve(item_id))
+                kept = self._conversation.retrieve(item_id)
+                item = in_format(kept, self._options.input_format)
                 self._outbox.send(says.ItemRetrieved(event_id=self._outbox.event_id(), item=item))
             case asks.ItemTruncate():
                 self._truncate(event, now)
@@ -261,7 +265,7 @@ class Session:
         if self._idle_at <= now:
             self._close(1000, f"nothing came for {_span(self._limits.idle_seconds)}", now)
             return
-        self._listening.woken(now)
+        self._on_edge(self._listening.woken(now), now)
         self._answering.woken(now)
         for key in self._hearing.overdue(now):
             waited = f"Nothing came from {STAGES['stt']} for {self._limits.stall_seconds:g} seconds"
@@ -352,18 +356,6 @@ class Session:
         self._hearing.forget_all()
         self._outbox.order(Close(code, reason))
         self._state = "closed"
-
-    def _on_the_wire(self, item: Item) -> Item:
-        """Sound of a retrieved item in the format in which the client sends and is sent it."""
-        if not isinstance(item, Message):
-            return item
-        content = tuple(
-            msgspec.structs.replace(part, audio=encode(part.audio, self._options.input_format))
-            if isinstance(part, InputAudio | OutputAudio) and isinstance(part.audio, bytes)
-            else part
-            for part in item.content
-        )
-        return msgspec.structs.replace(item, content=content)
 
     @property
     def _conversation_id(self) -> str:

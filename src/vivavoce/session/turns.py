@@ -88,6 +88,11 @@ class TurnDetector:
         semantic = isinstance(self.settings, SemanticVad)
         return semantic and self.speaking and self.silence >= PAUSE
 
+    @property
+    def lacking(self) -> int:
+        """Samples of silence that would end the turn."""
+        return max(0, self._needed - self.silence)
+
     def adopt(self, settings: TurnDetection) -> None:
         """From now on these hold; a turn under way goes on."""
         if settings != self.settings:
