@@ -27,7 +27,7 @@ LOUD = 500  # amplitude above which something is heard
 class Client:
     """One call. What it says is put(); what it hears is counted."""
 
-    def __init__(self, label: str = "oai-events") -> None:
+    def __init__(self, label: str = "oai-events", direction: str = "sendrecv") -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel: RTCDataChannel = self.connection.createDataChannel(label)
         self.events: list[dict[str, Any]] = []
@@ -35,7 +35,7 @@ class Client:
         self.heard = bytearray()
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._mouth = PlayoutTrack(lambda *_: None, lambda: None)
-        transceiver = self.connection.addTransceiver(self._mouth, direction="sendrecv")
+        transceiver = self.connection.addTransceiver(self._mouth, direction=direction)
         Microphone(transceiver, self.heard.extend)  # decodes as it comes, without a thread
         self.channel.on("message", self._took)
 
@@ -96,10 +96,15 @@ def tone(seconds: float, hertz: float = 440.0) -> bytes:
 
 @asynccontextmanager
 async def on_the_phone(
-    server: Server, *, label: str = "oai-events", query: str = "?model=gpt-realtime", **headers: str
+    server: Server,
+    *,
+    label: str = "oai-events",
+    direction: str = "sendrecv",
+    query: str = "?model=gpt-realtime",
+    **headers: str,
 ) -> AsyncIterator[Client]:
     """A client whose data channel is open and who has been greeted."""
-    client = Client(label)
+    client = Client(label, direction)
     try:
         async with aiohttp.ClientSession() as http:
             reply = await http.post(

@@ -22,7 +22,12 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Heard, Left, Played
 from vivavoce.transports import webrtc_offer
 from vivavoce.transports.outbox import Outbox
-from vivavoce.transports.webrtc_channel import MOST_BACKLOG_BYTES, ROOM_BYTES, EventChannel
+from vivavoce.transports.webrtc_channel import (
+    MOST_BACKLOG_BYTES,
+    ROOM_BYTES,
+    EventChannel,
+    take_all,
+)
 from vivavoce.transports.webrtc_ice import Line, servers
 from vivavoce.transports.webrtc_reach import Reach
 from vivavoce.transports.webrtc_tracks import Microphone, PlayoutTrack
@@ -47,6 +52,7 @@ class Call:
         self._reach = reach
         self._local = local
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers(reach)))
+        self._mind_connecting()
         self._track = PlayoutTrack(self._left, self._tick)
         self._microphone: Microphone | None = None
         self._lines: list[Line] = []
@@ -56,7 +62,7 @@ class Call:
 
     async def answer(self, offer: str) -> str:
         """The answer to an SDP offer. Raises InvalidRequest, and LimitReached without a port."""
-        webrtc_offer.check(offer)
+        taken = webrtc_offer.read(offer)
         connection = self._connection
         transceiver = connection.addTransceiver(self._track, direction="sendrecv")
         capabilities = RTCRtpSender.getCapabilities("audio").codecs
@@ -65,22 +71,48 @@ class Call:
         connection.on("datachannel", self._on_channel)
         connection.on("connectionstatechange", self._on_state)
         try:
-            await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            await connection.setRemoteDescription(RTCSessionDescription(taken.sdp, "offer"))
         except Exception as exc:  # it raises whatever the lines of strangers lead to
             why = exc or "no call can be made of it"
             raise InvalidRequest(f"Invalid 'sdp': {why}.", param="sdp") from exc
         transports = {transceiver.receiver.transport}
         if connection.sctp:
+            take_all(connection.sctp)
             transports.add(connection.sctp.transport)
         for transport in transports:
             line = Line(transport.transport._connection, self._reach, self._local)
             line.take_over()
             self._lines.append(line)
         await connection.setLocalDescription(await connection.createAnswer())
-        return connection.localDescription.sdp
+        return taken.answered(connection.localDescription.sdp)
+
+    def _mind_connecting(self) -> None:
+        """aiortc connects in a task of its own, and nobody would hear of its end."""
+        theirs: Any = self._connection
+        connect = theirs._RTCPeerConnection__connect
+
+        async def minded() -> None:
+            try:
+                await connect()
+            except Exception as exc:  # noqa: BLE001  the offer's lines, or the call is over already
+                log.info("%s: it does not connect: %r", self.id, exc)
+                self._leave()
+
+        theirs._RTCPeerConnection__connect = minded
 
     async def watch(self) -> None:
         """Tell the session when its client has gone without a word. Runs until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if "send" not in str(self._connection.getTransceivers()[0].currentDirection):
+                tasks.create_task(self._play_to_nobody())
+            await self._miss_the_client()
+
+    async def _play_to_nobody(self) -> None:
+        """To a client that hears nothing; answers take their time all the same."""
+        while True:
+            await self._track.recv()
+
+    async def _miss_the_client(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             heard_at = max(line.heard_at for line in self._lines)

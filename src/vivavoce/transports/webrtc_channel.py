@@ -6,11 +6,15 @@ client can take.
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import struct
 from collections import deque
+from typing import Any
 
 import msgspec
-from aiortc import RTCDataChannel
+from aiortc import RTCDataChannel, RTCSctpTransport
+from aiortc.rtcsctptransport import WEBRTC_BINARY, WEBRTC_STRING
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.codec import GA
@@ -18,11 +22,37 @@ from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
 from vivavoce.session.facts import Garbled, Received
 
+log = logging.getLogger(__name__)
+
 MOST_WAITING = 1000  # events before the channel is open; the oldest go first
 ROOM_BYTES = 1024 * 1024  # an answer waits while more than this is on its way
 MOST_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that lets more than this wait is cut off
 FAREWELL_SECONDS = 1.0
 _POLL_SECONDS = 0.02
+
+
+def take_all(transport: RTCSctpTransport) -> None:
+    """Have messages that are none reach the channel, too: aiortc would end the connection."""
+    theirs: Any = transport
+    receive = theirs._data_channel_receive
+
+    async def receive_all(stream_id: int, protocol: int, data: bytes) -> None:
+        if protocol == WEBRTC_STRING and not _is_text(data):
+            protocol = WEBRTC_BINARY
+        try:
+            await receive(stream_id, protocol, data)
+        except (AssertionError, UnicodeError, struct.error) as exc:
+            log.info("a data channel was not opened: %r", exc)
+
+    theirs._data_channel_receive = receive_all
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class EventChannel:

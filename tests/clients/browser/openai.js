@@ -23,6 +23,7 @@ window.call = async (server, key) => {
   line.on("response.output_audio_transcript.done", ({ transcript }) => (seen.answer = transcript));
   line.on("error", ({ error }) => seen.problems.push(error.message));
   const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+  line.peerConnection.addTransceiver("video"); // is refused, and the call is made all the same
   for (const track of microphone.getTracks()) line.peerConnection.addTrack(track, microphone);
   await line.connect({
     exchangeSdp: async (sdp, { signal }) => {
