@@ -3,6 +3,7 @@
 * VoiceError
     * InvalidRequest   the client broke the protocol; the session goes on
     * EngineError      an engine failed; the response is lost, the session goes on
+        * EngineLost       it went away in the middle of its work; asked again, it may do it
     * Unauthorized     whoever asks has no key, or one that opens nothing; they are turned away
     * LimitReached     a quota is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
@@ -38,6 +39,10 @@ class InvalidRequest(VoiceError):
 
 class EngineError(VoiceError):
     """An engine could not do its work. The message is shown to the client: no secrets in it."""
+
+
+class EngineLost(EngineError):
+    """An engine went away in the middle of its work: a process died, a line broke."""
 
 
 class Unauthorized(VoiceError):

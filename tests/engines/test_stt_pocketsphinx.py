@@ -8,9 +8,14 @@ import pytest
 
 from tests.engines.conformance import check_stt, check_transcripts
 from tests.engines.pocketsphinx_speech import recording, synthetic
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.stt_pocketsphinx import PocketsphinxSettings, PocketsphinxSTT
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, EngineLost
+from vivavoce.runtime.dictation import Sound, dictate
+from vivavoce.session.effects import Listen
+from vivavoce.session.facts import Transcribed, Unheard
 
 ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
 TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
@@ -104,7 +109,7 @@ def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) ->
             async with aclosing(hearing):
                 await anext(hearing)
                 engine.workers[0].kill()
-                with pytest.raises(EngineError) as caught:
+                with pytest.raises(EngineLost) as caught:
                     async for _ in hearing:
                         pass
             return str(caught.value), await final(engine, pieces(speech))
@@ -115,6 +120,34 @@ def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) ->
         "this utterance is lost, the next one gets a new process"
     )
     assert heard.text != ""
+
+
+def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) -> None:
+    async def main() -> tuple[str, str]:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            undisturbed = await final(engine, pieces(speech))
+            sound = Sound(engine.sample_rate, lambda: None)
+            told: list[Transcribed | Unheard] = []
+            begun = asyncio.Event()
+
+            def tell(fact: Transcribed | Unheard) -> None:
+                told.append(fact)
+                begun.set()
+
+            order = Listen("item_1", "house", "en", "")
+            dictation = asyncio.create_task(dictate(engine, order, sound, tell))
+            sound.feed(resample(speech, engine.sample_rate, RATE))
+            await begun.wait()
+            engine.workers[0].kill()
+            sound.finish()
+            await dictation
+            last = told[-1]
+            assert isinstance(last, Transcribed)
+            assert last.final
+            return undisturbed.text, last.text
+
+    undisturbed, heard = asyncio.run(main())
+    assert heard == undisturbed
 
 
 def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
@@ -193,9 +226,10 @@ def test_leaving_ends_an_utterance_that_still_runs(speech: bytes) -> None:
         async with engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
             await anext(hearing)
-        with pytest.raises(EngineError, match="the recogniser process ended"):
+        with pytest.raises(EngineError, match="the recogniser process ended") as caught:
             async for _ in hearing:
                 pass
+        assert not isinstance(caught.value, EngineLost)  # nobody should try again
 
     asyncio.run(main())
 

@@ -12,8 +12,8 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted import ScriptedSTT
 from vivavoce.engines.scripted_scripts import STTScript, Utterance
-from vivavoce.errors import EngineError
-from vivavoce.runtime.dictation import PIECE_BYTES, Sound, dictate
+from vivavoce.errors import EngineError, EngineLost
+from vivavoce.runtime.dictation import KEPT_BYTES, PIECE_BYTES, Sound, dictate
 from vivavoce.session.effects import Listen
 from vivavoce.session.facts import Transcribed, Unheard
 
@@ -97,6 +97,67 @@ def test_an_engine_that_ends_without_a_result_is_found_out() -> None:
 
 def test_an_engine_that_fails_at_once_is_told_at_once() -> None:
     assert heard(Ear(_at_once), SECOND, SECOND) == [Unheard("item_1", "no model")]
+
+
+class Mortal(ScriptedSTT):
+    """Is lost so many times, each after it has taken so many pieces; notes all it was given."""
+
+    def __init__(self, deaths: int, pieces: int) -> None:
+        super().__init__(STTScript(sample_rate=24_000))
+        self.lives: list[bytes] = []
+        self._deaths, self._pieces = deaths, pieces
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+    ) -> AsyncGenerator[Transcript]:
+        self.lives.append(b"")
+        taken = 0
+        async for piece in audio:
+            self.lives[-1] += piece
+            taken += 1
+            if taken == self._pieces and len(self.lives) <= self._deaths:
+                raise EngineLost("it died")
+        yield Transcript("good day", 8, final=True)
+
+
+A, B, C = (bytes([n]) * 48_000 for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_recogniser_that_is_lost_is_replaced_and_hears_all(
+    pieces: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stt = Mortal(deaths=1, pieces=pieces)
+    assert heard(stt, A, B, C) == [Transcribed("item_1", "good day", 8, True)]
+    assert stt.lives == [(A + B + C)[: pieces * 48_000], A + B + C]
+    assert caplog.messages == ["an item is dictated again: it died"]
+
+
+def test_it_is_replaced_once() -> None:
+    stt = Mortal(deaths=2, pieces=2)
+    assert heard(stt, A, B, C) == [Unheard("item_1", "it died")]
+    assert stt.lives == [A + B, A + B]
+
+
+def test_what_was_said_more_than_a_minute_ago_is_not_kept() -> None:
+    stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES)
+    assert heard(stt, bytes(KEPT_BYTES))[-1] == Transcribed("item_1", "good day", 8, True)
+    stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
+    assert heard(stt, bytes(KEPT_BYTES + 2)) == [Unheard("item_1", "it died")]
+
+
+def test_the_second_hearing_is_at_the_rate_of_the_engine_from_the_first_sample_on() -> None:
+    async def main() -> tuple[bytes, bytes]:
+        sound = Sound(16_000, lambda: None)
+        sound.feed(A)
+        await anext(sound)
+        assert sound.rewind()
+        sound.feed(B)
+        sound.finish()
+        return b"".join([piece async for piece in sound]), resample(A + B, 24_000, 16_000)
+
+    again, whole = run(main())
+    assert again == whole
 
 
 def test_the_engine_is_told_the_language_and_the_prompt() -> None:

@@ -3,7 +3,8 @@
 Every engine is an async context manager: entering it loads what it needs, leaving it gives back
 every thread, process and file. An engine that blocks or holds the GIL owns its thread or process.
 Cancelling is closing the iterator. Whatever goes wrong comes out as EngineError, in one sentence
-that names the place and the remedy.
+that names the place and the remedy; as EngineLost where it went away in the middle of its work and
+may do it when asked again.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -22,7 +22,7 @@ from vivavoce.engines.pocketsphinx_frames import (
     packed,
     report,
 )
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, EngineLost
 
 CLOSE_SECONDS = 2.0
 COMPLAINT_BYTES = 4_000
@@ -65,12 +65,13 @@ class Stream:
     async def hear(self) -> Heard | None:
         """Wait for news; None when there is none but wake() was called.
 
-        Raises EngineError: the process is gone.
+        Raises EngineError: the process is gone; EngineLost where nobody has ended it.
         """
         await self._news.wait()
         self._news.clear()
         if self._process.failure is not None:
-            raise EngineError(self._process.failure)
+            kind = EngineError if self._process.closing else EngineLost
+            raise kind(self._process.failure)
         heard, self._heard = self._heard, None
         return heard
 
@@ -95,11 +96,12 @@ class RecogniserProcess:
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
         self.failure: str | None = None
         """Why it cannot be used any more, in a sentence."""
+        self.closing = False
+        """Whether it is being ended."""
         self.places_taken = 0
         """For the one who gives them out."""
         self._command = command
         self._known = asyncio.Event()  # whether it works or not
-        self._closing = False
         self._streams: dict[int, Stream] = {}
         self._opened = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -141,7 +143,7 @@ class RecogniserProcess:
 
         Nothing is written to a process that ends, or about an utterance that is forgotten.
         """
-        if self._closing or self.failure is not None or order.stream not in self._streams:
+        if self.closing or self.failure is not None or order.stream not in self._streams:
             return
         assert self._process is not None
         assert self._process.stdin is not None
@@ -150,7 +152,7 @@ class RecogniserProcess:
 
     async def close(self) -> None:
         """End the process: kindly, then not."""
-        self._closing = True
+        self.closing = True
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -181,7 +183,7 @@ class RecogniserProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        if self._closing:
+        if self.closing:
             process.stdin.close()
         async with asyncio.TaskGroup() as tasks:
             complaint = tasks.create_task(_last_line(process.stderr))
