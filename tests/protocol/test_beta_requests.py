@@ -61,7 +61,7 @@ def decode(event: dict[str, Any]) -> AnyClientEvent:
     return Beta().decode(json.dumps(event))
 
 
-def patch(kind: str = "session.update", /, **settings: Any) -> SessionPatch:
+def wants(kind: str = "session.update", /, **settings: Any) -> SessionPatch:
     event = decode({"type": kind, "session": settings})
     assert isinstance(event, SessionUpdate)
     return event.session
@@ -92,7 +92,7 @@ def test_an_append_is_passed_on_as_it_was_read() -> None:
 
 
 def test_a_flat_session_becomes_a_nested_one() -> None:
-    assert patch(
+    assert wants(
         modalities=["audio", "text"],
         model="gpt-4o-realtime-preview",
         instructions="Be brief.",
@@ -134,15 +134,15 @@ def test_a_flat_session_becomes_a_nested_one() -> None:
 
 
 def test_what_is_absent_stays_absent() -> None:
-    assert patch() == RealtimePatch()
-    assert patch(type="realtime", temperature=0.7) == RealtimePatch()
-    assert patch(turn_detection={"type": "server_vad"}) == RealtimePatch(
+    assert wants() == RealtimePatch()
+    assert wants(type="realtime", temperature=0.7) == RealtimePatch()
+    assert wants(turn_detection={"type": "server_vad"}) == RealtimePatch(
         audio=AudioPatch(input=AudioInputPatch(turn_detection=ServerVadPatch()))
     )
 
 
 def test_null_switches_off_or_means_not_given() -> None:
-    assert patch(
+    assert wants(
         turn_detection=None,
         input_audio_transcription=None,
         input_audio_noise_reduction=None,
@@ -160,7 +160,7 @@ def test_null_switches_off_or_means_not_given() -> None:
 
 
 def test_a_turn_detection_of_type_none_is_null() -> None:
-    assert patch(turn_detection={"type": "none"}) == patch(turn_detection=None)
+    assert wants(turn_detection={"type": "none"}) == wants(turn_detection=None)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_turn_detection_of_type_none_is_null() -> None:
     [(["text", "audio"], ("audio",)), (["audio", "text"], ("audio",)), (["text"], ("text",))],
 )
 def test_audio_always_comes_with_text(modalities: list[str], ga: tuple[str, ...]) -> None:
-    settings = patch(modalities=modalities)
+    settings = wants(modalities=modalities)
     assert isinstance(settings, RealtimePatch)
     assert settings.output_modalities == ga
 
@@ -187,7 +187,7 @@ def test_audio_alone_and_nothing_are_refused(modalities: list[str]) -> None:
 
 @pytest.mark.parametrize("choice", ["none", "auto", "required", {"type": "function", "name": "f"}])
 def test_a_tool_choice_is_a_mode_or_a_function(choice: Any) -> None:
-    settings = patch(tool_choice=choice)
+    settings = wants(tool_choice=choice)
     assert isinstance(settings, RealtimePatch)
     assert settings.tool_choice == (choice if isinstance(choice, str) else ToolName("f"))
 
@@ -225,7 +225,7 @@ def test_an_unknown_event_is_answered_with_those_of_the_beta() -> None:
 
 
 def test_a_transcription_session_is_set_by_its_own_event() -> None:
-    assert patch(
+    assert wants(
         "transcription_session.update",
         modalities=["text"],
         input_audio_format="pcm16",
@@ -243,13 +243,13 @@ def test_a_transcription_session_is_set_by_its_own_event() -> None:
             )
         ),
     )
-    assert patch("transcription_session.update") == TranscriptionSessionPatch()
+    assert wants("transcription_session.update") == TranscriptionSessionPatch()
 
 
 @pytest.mark.parametrize("session", [PLAIN_SESSION, RICH_SESSION])
 def test_a_session_as_we_show_it_may_be_sent_back(session: Any) -> None:
     shown = msgspec.to_builtins(beta_shapes.realtime_session(session))
-    settings = patch(**shown)
+    settings = wants(**shown)
     assert isinstance(settings, RealtimePatch)
     assert settings.output_modalities == session.output_modalities
     assert settings.tool_choice == session.tool_choice
@@ -257,7 +257,7 @@ def test_a_session_as_we_show_it_may_be_sent_back(session: Any) -> None:
 
 def test_a_transcription_session_as_we_show_it_may_be_sent_back() -> None:
     shown = msgspec.to_builtins(beta_shapes.transcription_session(TRANSCRIPTION_SESSION))
-    settings = patch("transcription_session.update", **shown)
+    settings = wants("transcription_session.update", **shown)
     assert settings.audio == TranscriptionAudioPatch(
         input=AudioInputPatch(
             format=PCMPatch(),

@@ -48,7 +48,7 @@ QUIET = ServerVad(create_response=False, interrupt_response=False)
 COMMIT, CLEAR = InputAudioCommit(event_id="event_commit"), InputAudioClear()
 
 
-def patch(**heard: Any) -> SessionPatch:
+def wants(**heard: Any) -> SessionPatch:
     """An update of what comes from the user, as a client writes it."""
     return msgspec.convert({"audio": {"input": heard}}, type=RealtimePatch)
 
@@ -271,7 +271,7 @@ def test_half_a_sample_that_is_cleared_is_gone_with_the_rest() -> None:
 def test_half_a_sample_is_reported_when_the_format_changes() -> None:
     session = a_session()
     receive(session, append(b"\x01", "event_odd"))
-    changed = update(session, patch(format={"type": "audio/pcmu"}))
+    changed = update(session, wants(format={"type": "audio/pcmu"}))
     assert types(changed) == ["error", "session.updated"]
     assert error_of(changed).event_id == "event_odd"
 
@@ -298,7 +298,7 @@ def test_a_turn_goes_on_when_turn_detection_is_switched_off() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
     late = the(Judge, receive(session, append(drawn("#"))))
-    update(session, patch(turn_detection=None))
+    update(session, wants(turn_detection=None))
     assert session.handle(judged(late), 0.0) == []
     rest = receive(session, append(drawn(20 * ".")))
     assert events(rest) == []
@@ -312,7 +312,7 @@ def test_a_turn_goes_on_when_turn_detection_is_switched_off() -> None:
 def test_what_was_said_before_turn_detection_was_switched_on_is_a_turn() -> None:
     session = a_session(turn_detection=None)
     receive(session, append(drawn(20 * "." + "####")))
-    effects = update(session, patch(turn_detection={"type": "server_vad"}))
+    effects = update(session, wants(turn_detection={"type": "server_vad"}))
     effects += session.handle(judged(the(Judge, effects)), 0.0)
     effects += hear(session, 16 * ".")
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
@@ -324,7 +324,7 @@ def test_what_was_said_before_turn_detection_was_switched_on_is_a_turn() -> None
 def test_new_settings_of_turn_detection_hold_for_the_turn_under_way() -> None:
     session = a_session(turn_detection=QUIET)
     hear(session, "####....")
-    update(session, patch(turn_detection={"type": "server_vad", "silence_duration_ms": 200}))
+    update(session, wants(turn_detection={"type": "server_vad", "silence_duration_ms": 200}))
     assert len(of(InputAudioCommitted, hear(session, "...."))) == 1
 
 
@@ -350,7 +350,7 @@ def test_a_transcription_session_turns_speech_into_items_and_nothing_else() -> N
 def test_a_new_language_holds_from_the_next_turn_on() -> None:
     session = a_session(turn_detection=QUIET, transcription=Transcription("whisper-1", "en"))
     first = hear(session, "####")
-    update(session, patch(transcription={"language": "it", "prompt": "pasta"}))
+    update(session, wants(transcription={"language": "it", "prompt": "pasta"}))
     second = hear(session, 16 * "." + TURN)
     assert [(one.language, one.prompt) for one in of(Listen, first + second)] == [
         ("en", ""),

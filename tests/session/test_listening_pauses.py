@@ -14,7 +14,7 @@ from tests.session.stage import (
     types,
     update,
 )
-from tests.session.test_listening import patch, sound_of
+from tests.session.test_listening import sound_of, wants
 from vivavoce.audio.formats import ms
 from vivavoce.protocol.client import InputAudioCommit
 from vivavoce.protocol.items import InputAudio, Message
@@ -86,7 +86,7 @@ def test_an_update_of_other_settings_leaves_a_judgement_in_force() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(Assessed(item_id, 1.0), 0.0)
-    update(session, patch(noise_reduction={"type": "near_field"}))
+    update(session, wants(noise_reduction={"type": "near_field"}))
     effects = hear(session, 7 * ".")
     assert of(Assess, effects) == []
     assert the(InputAudioCommitted, effects).item_id == item_id
@@ -96,7 +96,7 @@ def test_a_new_eagerness_has_the_words_assessed_again() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(Assessed(item_id, 0.0), 0.0)
-    update(session, patch(turn_detection={"type": "semantic_vad", "eagerness": "high"}))
+    update(session, wants(turn_detection={"type": "semantic_vad", "eagerness": "high"}))
     assert the(Assess, hear(session, ".")).item_id == item_id
 
 
@@ -107,7 +107,7 @@ def test_a_judgement_of_another_turn_changes_nothing() -> None:
     paused(session)
     assert session.handle(Assessed(old, 1.0), 0.0) == []
     assert types(hear(session, 20 * ".")) == []
-    update(session, patch(turn_detection=None))
+    update(session, wants(turn_detection=None))
     assert session.handle(Assessed(old, 1.0), 0.0) == []
 
 

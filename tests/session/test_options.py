@@ -29,7 +29,7 @@ from vivavoce.protocol.session import (
 from vivavoce.session.options import Offer, Options
 
 
-def patch(body: dict[str, Any]) -> SessionPatch:
+def wants(body: dict[str, Any]) -> SessionPatch:
     """The `session` of a session.update, as a client writes it."""
     made: SessionPatch = msgspec.convert({"type": "realtime"} | body, type=SessionPatch)
     return made
@@ -37,12 +37,12 @@ def patch(body: dict[str, Any]) -> SessionPatch:
 
 def hears(**fields: Any) -> SessionPatch:
     """An update of what comes from the user."""
-    return patch({"audio": {"input": fields}})
+    return wants({"audio": {"input": fields}})
 
 
 def speaks(**fields: Any) -> SessionPatch:
     """An update of what goes to the user."""
-    return patch({"audio": {"output": fields}})
+    return wants({"audio": {"output": fields}})
 
 
 def options(opening: SessionObject | None = None, offer: Offer = OFFER, **chosen: Any) -> Options:
@@ -84,18 +84,18 @@ def test_absent_keeps_what_is_in_force() -> None:
         transcription=Transcription(model="whisper-1", language="de"),
         turn_detection=SemanticVad(eagerness="low"),
     )
-    assert changed(patch({}), opening).session == options(opening).session
+    assert changed(wants({}), opening).session == options(opening).session
 
 
 def test_what_a_server_says_about_a_session_is_read_and_ignored() -> None:
     mine = {"id": "sess_x", "object": "o", "expires_at": 1, "served_by": {"model": "m"}}
-    assert changed(patch(mine)).session == options().session
+    assert changed(wants(mine)).session == options().session
 
 
 def test_null_and_empty_clear_instructions_and_tools() -> None:
     tool = FunctionTool(name="dial")
     for update in ({"instructions": None, "tools": None}, {"instructions": "", "tools": []}):
-        session = changed(patch(update), settings(instructions="Be kind.", tools=(tool,))).realtime
+        session = changed(wants(update), settings(instructions="Be kind.", tools=(tool,))).realtime
         assert (session.instructions, session.tools) == ("", ())
 
 
@@ -104,7 +104,7 @@ def test_null_switches_off() -> None:
         hears(transcription=None, noise_reduction=None, turn_detection=None),
         transcription=Transcription(model="whisper-1"),
     ) == AudioInput(turn_detection=None)
-    session = changed(patch({"tracing": None, "prompt": None}), settings(tracing="auto")).realtime
+    session = changed(wants({"tracing": None, "prompt": None}), settings(tracing="auto")).realtime
     assert (session.tracing, session.prompt) == (None, None)
 
 
@@ -120,7 +120,7 @@ def test_free_form_settings_are_echoed() -> None:
         "tools": [{"type": "function", "name": "dial"}],
         "tool_choice": {"type": "function", "name": "dial"},
     }
-    session = msgspec.json.decode(msgspec.json.encode(changed(patch(update)).session))
+    session = msgspec.json.decode(msgspec.json.encode(changed(wants(update)).session))
     assert {name: session[name] for name in update} == update
 
 
@@ -190,7 +190,7 @@ def test_what_is_switched_on_needs_its_name(update: SessionPatch, param: str) ->
 
 
 def test_one_bad_field_refuses_the_whole_update() -> None:
-    update = patch({"instructions": "New.", "tools": [], "audio": {"input": {"transcription": {}}}})
+    update = wants({"instructions": "New.", "tools": [], "audio": {"input": {"transcription": {}}}})
     refused(options(instructions="Old."), update)
 
 
@@ -207,14 +207,14 @@ def test_sound_comes_and_goes_in_the_format_asked_for(name: Any, kind: Any) -> N
 
 @pytest.mark.parametrize("modalities", [("audio", "text"), (), ("text", "text")])
 def test_a_response_is_in_text_or_in_sound_never_both(modalities: Any) -> None:
-    assert refused(options(), patch({"output_modalities": modalities})) == (
+    assert refused(options(), wants({"output_modalities": modalities})) == (
         "invalid_value",
         "session.output_modalities",
         f"Invalid modalities: {list(modalities)}. "
         "Supported combinations are: ['text'] and ['audio'].",
     )
     for one in ("text", "audio"):
-        assert changed(patch({"output_modalities": [one]})).realtime.output_modalities == (one,)
+        assert changed(wants({"output_modalities": [one]})).realtime.output_modalities == (one,)
 
 
 def test_unknown_names_are_kept_and_served_by_the_defaults() -> None:
@@ -227,7 +227,7 @@ def test_unknown_names_are_kept_and_served_by_the_defaults() -> None:
 def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
     made = options()
     assert made.served_by == ServedBy(model="gpt-realtime", voice="marin")
-    update = patch({"model": "house", "audio": {"output": {"voice": {"id": "ash"}}}})
+    update = wants({"model": "house", "audio": {"output": {"voice": {"id": "ash"}}}})
     made.update(update, pristine=False, has_spoken=True)
     assert made.realtime.served_by == ServedBy(model="house", voice="ash")
     assert made.realtime.audio.output.voice == "ash"  # shown as a plain name
@@ -241,7 +241,7 @@ def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
         None,
         "Cannot update a conversation's voice if assistant audio is present.",
     )
-    for update in (speaks(voice={"id": "marin"}), speaks(speed=1.2), hears(), patch({})):
+    for update in (speaks(voice={"id": "marin"}), speaks(speed=1.2), hears(), wants({})):
         made.update(update, pristine=False, has_spoken=True)
     assert made.realtime.audio.output.speed == 1.2
     made.update(speaks(voice="ash"), pristine=False, has_spoken=False)
@@ -250,7 +250,7 @@ def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
 
 def test_a_conversation_becomes_a_transcription_before_anything_has_happened() -> None:
     opening = settings(transcription=Transcription(model="whisper-1"), expires_at=99)
-    update = patch(
+    update = wants(
         {"type": "transcription", "audio": {"input": {"turn_detection": None}, "output": {}}}
     )
     made = changed(update, opening, pristine=True)
@@ -261,12 +261,12 @@ def test_a_conversation_becomes_a_transcription_before_anything_has_happened() -
 
 
 def test_a_session_does_not_change_its_type_later() -> None:
-    assert refused(options(), patch({"type": "transcription"})) == (
+    assert refused(options(), wants({"type": "transcription"})) == (
         "invalid_parameter",
         "session.type",
         "Passing a transcription session update event to a realtime session is not allowed.",
     )
-    assert refused(options(transcription_settings()), patch({}), pristine=True) == (
+    assert refused(options(transcription_settings()), wants({}), pristine=True) == (
         "invalid_parameter",
         "session.type",
         "Passing a realtime session update event to a transcription session is not allowed.",
@@ -284,7 +284,7 @@ def test_a_transcription_session_has_nothing_to_say_about_responses() -> None:
     }
     wants = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
     body = {"type": "transcription", "model": "x", "audio": {"input": {"turn_detection": wants}}}
-    made.update(patch(body), pristine=False, has_spoken=False)
+    made.update(wants(body), pristine=False, has_spoken=False)
     assert made.turn_detection == SemanticVad("auto", UNSET, UNSET)
     assert made.transcription == Transcription("whisper-1")
 
@@ -360,7 +360,7 @@ def patches(draw: st.DrawFn) -> SessionPatch:
         body |= draw(TALK)
         if draw(st.booleans()):
             body["audio"] = body.get("audio", {}) | {"output": draw(OUTPUTS)}
-    return patch(body)
+    return wants(body)
 
 
 def tried(made: Options, update: SessionPatch, *, pristine: bool) -> bool:
