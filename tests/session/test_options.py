@@ -282,8 +282,8 @@ def test_a_transcription_session_has_nothing_to_say_about_responses() -> None:
         "prefix_padding_ms": 300,
         "silence_duration_ms": 500,
     }
-    wants = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
-    body = {"type": "transcription", "model": "x", "audio": {"input": {"turn_detection": wants}}}
+    keys = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
+    body = {"type": "transcription", "model": "x", "audio": {"input": {"turn_detection": keys}}}
     made.update(wants(body), pristine=False, has_spoken=False)
     assert made.turn_detection == SemanticVad("auto", UNSET, UNSET)
     assert made.transcription == Transcription("whisper-1")
