@@ -91,6 +91,7 @@ def test_packets_are_sent_to_so_many_addresses_and_no_more(offer: str) -> None:
         ("a=setup:", "a=setup:x", "not valid SDP"),
         ("v=0", "hello", "not valid SDP"),
         ("v=0", "v=0" + "\r\na=x" * MOST_BYTES, "more than"),
+        ("a=mid:0", "a=mid:0" + "\r\na=rtcp-fb:* x" * 500, "lines, more than 500"),
         ("m=audio", "m=text 9 X\r\n" * 64 + "m=audio", "it has 66 sections, more than"),
     ],
 )

@@ -14,6 +14,7 @@ from vivavoce.errors import InvalidRequest
 
 MOST_BYTES = 128 * 1024
 MOST_SECTIONS = 64
+MOST_LINES = 500  # of a section that is taken up: a parser takes the square of them
 MOST_CANDIDATES = 20  # of a section: each is an address to which packets are sent
 MOST_MESSAGE_BYTES = 256 * 1024
 """Of one event on the data channel: what browsers offer themselves."""
@@ -124,6 +125,10 @@ def read(offer: str) -> Offer:
     if len(sections) > MOST_SECTIONS:
         raise _refused(f"it has {len(sections)} sections, more than {MOST_SECTIONS}")
     taken = _taken(sections)
+    for number in taken:
+        if (count := len(sections[number].lines)) > MOST_LINES:
+            kind = sections[number].kind
+            raise _refused(f"its {kind} section has {count} lines, more than {MOST_LINES}")
     mids = [sections[number].mid for number in taken]
     if len(set(mids)) < len(mids) or not all(_NAME.fullmatch(mid) for mid in mids):
         raise _refused("its sections need an a=mid, short and each its own")
