@@ -1,45 +1,21 @@
 """The audio endpoints before engines of a test's choice, and sound to send them."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
-from wave import open as open_wave
 
 import aiohttp
-import msgspec
 import numpy as np
-from aiohttp import web
 from openai import AsyncOpenAI
 
-from tests.server import HOST, Complaints
-from vivavoce.api.gate import Gate
+from tests.api.door_stage import brains, ears, mouth, serving_doors
 from vivavoce.api.models import Models
 from vivavoce.api.speech import SpeechDoor
 from vivavoce.api.transcription import TranscriptionDoor
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, TTS
-from vivavoce.engines.scripted import (
-    ScriptedLLM,
-    ScriptedSTT,
-    ScriptedTTS,
-    ScriptedTurn,
-    ScriptedVAD,
-)
-from vivavoce.engines.scripted_scripts import (
-    LLMScript,
-    STTScript,
-    TTSScript,
-    TurnScript,
-    VADScript,
-)
-from vivavoce.limits.keys import KeyRing
-from vivavoce.limits.tokens import TokenMint
-from vivavoce.runtime.brain import Brains, Cascade
-from vivavoce.runtime.ears import Ears
-from vivavoce.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,49 +45,21 @@ async def stage(
     *,
     stt: STT | dict[str, Any] | None = None,
     tts: TTS | dict[str, Any] | None = None,
-    **doors: Any,
+    **options: Any,
 ) -> AsyncIterator[Stage]:
-    """`stt` and `tts`: engines, or scripts. `doors`: arguments of the door of recordings, and
-    `default_voice`. Leaving it fails when an error was logged meanwhile."""
-    complaints = Complaints()
-    logging.getLogger().addHandler(complaints)
-    voice = doors.pop("default_voice", "")
-    brains = Brains({"default": cascade(stt, tts)}, "default")
-    app = web.Application()
-    Gate(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
-    SpeechDoor(brains, voice, stall_seconds=doors.get("stall_seconds", 30.0)).add_to(app)
-    TranscriptionDoor(brains, **doors).add_to(app)
-    Models(brains, voice, lambda: 1_700_000_000.5).add_to(app)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, 0).start()
-        base = f"http://{HOST}:{runner.addresses[0][1]}/v1"
-        async with (
-            AsyncOpenAI(base_url=base, api_key="any", max_retries=0) as client,
-            aiohttp.ClientSession() as http,
-        ):
-            yield Stage(client, http, base)
-    finally:
-        await runner.cleanup()
-        logging.getLogger().removeHandler(complaints)
-    assert not complaints.messages, "\n".join(complaints.messages)
-
-
-def cascade(
-    stt: STT | dict[str, Any] | None = None, tts: TTS | dict[str, Any] | None = None
-) -> Cascade:
-    if stt is None or isinstance(stt, dict):
-        stt = ScriptedSTT(msgspec.convert(stt or {}, STTScript))
-    if tts is None or isinstance(tts, dict):
-        tts = ScriptedTTS(msgspec.convert(tts or {}, TTSScript))
-    return Cascade(
-        Ears(ScriptedVAD(VADScript())),
-        ScriptedTurn(TurnScript()),
-        stt,
-        ScriptedLLM(LLMScript()),
-        tts,
+    """`stt` and `tts`: engines, or scripts. `options`: arguments of the door of recordings, and
+    `default_voice`."""
+    voice = options.pop("default_voice", "")
+    minds = brains(
+        ears(stt) if stt is None or isinstance(stt, dict) else stt,
+        mouth(tts) if tts is None or isinstance(tts, dict) else tts,
     )
+    async with serving_doors(
+        SpeechDoor(minds, voice, stall_seconds=options.get("stall_seconds", 30.0)),
+        TranscriptionDoor(minds, **options),
+        Models(minds, voice, lambda: 1_700_000_000.5),
+    ) as (client, http, base):
+        yield Stage(client, http, base)
 
 
 def tone(seconds: float) -> bytes:
@@ -122,13 +70,3 @@ def tone(seconds: float) -> bytes:
 
 def quiet(seconds: float) -> bytes:
     return bytes(2 * int(seconds * RATE))
-
-
-def wav(pcm: bytes) -> bytes:
-    made = BytesIO()
-    with open_wave(made, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(pcm)
-    return made.getvalue()

@@ -1,8 +1,5 @@
 """The chat door on a real socket, with engines that can be looked into, and sound to send."""
 
-import io
-import logging
-import wave
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,36 +9,15 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
-from aiohttp import web
 from openai import AsyncOpenAI
 
+from tests.api.door_stage import brains, ears, mouth, serving_doors, wav_of
 from tests.engines.chat_server import ChatServer, Reply, engine
-from tests.server import Complaints
 from vivavoce.api.chat import ChatDoor
-from vivavoce.api.gate import Gate
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM
-from vivavoce.engines.scripted import (
-    ScriptedLLM,
-    ScriptedSTT,
-    ScriptedTTS,
-    ScriptedTurn,
-    ScriptedVAD,
-)
-from vivavoce.engines.scripted_scripts import (
-    LLMScript,
-    STTScript,
-    TTSScript,
-    TurnScript,
-    VADScript,
-)
-from vivavoce.limits.keys import KeyRing
-from vivavoce.limits.tokens import TokenMint
-from vivavoce.runtime.brain import Brains, Cascade
-from vivavoce.runtime.ears import Ears
-from vivavoce.secret import Secret
-
-HOST = "127.0.0.1"
+from vivavoce.engines.scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.engines.scripted_scripts import LLMScript
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +51,11 @@ async def stage(
     tts: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
-    """A door before that language model. Leaving it fails when an error was logged meanwhile."""
-    ears = ScriptedSTT(msgspec.convert(stt or {}, STTScript))
-    mouth = ScriptedTTS(msgspec.convert(tts or {}, TTSScript))
-    vad = Ears(ScriptedVAD(VADScript(window_samples=512)))
-    cascade = Cascade(vad, ScriptedTurn(TurnScript()), ears, llm, mouth)
-    gate = Gate(KeyRing({}), TokenMint(Secret("s")))
-    app = web.Application()
-    gate.stand_before(app)
-    ChatDoor(Brains({"default": cascade}, "default"), **options).add_to(app)
-    complaints = Complaints()
-    logging.getLogger().addHandler(complaints)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, 0).start()
-        base = f"http://{HOST}:{runner.addresses[0][1]}/v1"
-        async with (
-            AsyncOpenAI(base_url=base, api_key="any", max_retries=0) as client,
-            aiohttp.ClientSession() as http,
-        ):
-            yield Stage(client, http, f"{base}/chat/completions", ears, mouth)
-    finally:
-        await runner.cleanup()
-        logging.getLogger().removeHandler(complaints)
-    assert not complaints.messages, "\n".join(complaints.messages)
+    """A door before that language model."""
+    heard, spoken = ears(stt), mouth(tts)
+    door = ChatDoor(brains(heard, spoken, llm), **options)
+    async with serving_doors(door) as (client, http, base):
+        yield Stage(client, http, f"{base}/chat/completions", heard, spoken)
 
 
 @asynccontextmanager
@@ -122,14 +78,7 @@ def scripted(*answers: str | dict[str, Any]) -> ScriptedLLM:
 def wav(number: int = 0, *, seconds: float = 0.2, level: int = 8000) -> bytes:
     """A recording; another one for each number."""
     at = np.arange(int(RATE * seconds))
-    pcm = (np.sin(at * (0.05 + 0.01 * number)) * level).astype("<i2").tobytes()
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes(pcm)
-    return file.getvalue()
+    return wav_of((np.sin(at * (0.05 + 0.01 * number)) * level).astype("<i2").tobytes())
 
 
 def recording(data: bytes | None = None, format: str = "wav") -> Any:  # noqa: A002  the wire's word

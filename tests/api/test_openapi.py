@@ -10,7 +10,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.api.audio_stage import tone, wav
+from tests.api.audio_stage import tone
+from tests.api.door_stage import wav_of
 from tests.server import Server, scripted, serving
 from vivavoce.api import operations
 from vivavoce.api.openapi import Answer, Operation, document
@@ -114,7 +115,7 @@ async def ask(server: Server, session: aiohttp.ClientSession, one: Operation) ->
     options = examples.get(one.id, {})
     if "data" in options:
         form = aiohttp.FormData(options["data"])
-        form.add_field("file", wav(tone(0.5)), filename="a.wav")
+        form.add_field("file", wav_of(tone(0.5)), filename="a.wav")
         options = {"data": form}
     path = one.path.replace("{model}", "default").replace("{voice}", "alloy")
     path = path.replace("{name}", "index.html")

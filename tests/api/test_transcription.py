@@ -8,13 +8,14 @@ import aiohttp
 import openai
 import pytest
 
-from tests.api.audio_stage import Stage, quiet, stage, tone, wav
+from tests.api.audio_stage import Stage, quiet, stage, tone
+from tests.api.door_stage import wav_of
 from tests.audio.sound import container
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
 
-SPOKEN = wav(quiet(0.3) + tone(1.5) + quiet(0.3))
-TWICE = wav(tone(1.0) + quiet(1.5) + tone(1.0))
+SPOKEN = wav_of(quiet(0.3) + tone(1.5) + quiet(0.3))
+TWICE = wav_of(tone(1.0) + quiet(1.5) + tone(1.0))
 GRANULARITIES: list[list[Literal["word", "segment"]]] = [["word"], ["segment"], ["word", "segment"]]
 WORDS = {"transcripts": ["one two three"], "word_times": True}
 
@@ -146,8 +147,8 @@ def test_a_silent_recording_has_no_text(sound: bytes) -> None:
     async def main() -> tuple[Any, list[Any]]:
         async with stage(stt={"hears_silence": False}) as here:
             create = here.client.audio.transcriptions.create
-            whole = await create(file=("a.wav", wav(sound)), model="whisper-1")
-            stream = await create(file=("a.wav", wav(sound)), model="whisper-1", stream=True)
+            whole = await create(file=("a.wav", wav_of(sound)), model="whisper-1")
+            stream = await create(file=("a.wav", wav_of(sound)), model="whisper-1", stream=True)
             return whole, [event async for event in stream]
 
     whole, streamed = asyncio.run(main())
@@ -347,7 +348,7 @@ def test_many_recordings_share_the_places_of_the_engine() -> None:
                 now -= 1
 
     async def one(here: Stage) -> str:
-        _, body = await here.transcribe(wav((tone(0.5) + quiet(1.5)) * 4))
+        _, body = await here.transcribe(wav_of((tone(0.5) + quiet(1.5)) * 4))
         return str(body["text"])
 
     async def main() -> list[str]:

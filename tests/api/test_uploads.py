@@ -15,13 +15,14 @@ import aiohttp
 import openai
 import pytest
 
-from tests.api.audio_stage import Stage, quiet, stage, tone, wav
+from tests.api.audio_stage import Stage, quiet, stage, tone
+from tests.api.door_stage import wav_of
 from tests.audio.sound import container
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted import ScriptedSTT
 from vivavoce.engines.scripted_scripts import STTScript
 
-SPOKEN = wav(tone(1.0))
+SPOKEN = wav_of(tone(1.0))
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")
 KIND = {"Content-Type": "multipart/form-data; boundary=xyz"}
 
@@ -40,7 +41,7 @@ def a_zip() -> bytes:
 
 
 def a_claim_of_two_gigabytes() -> bytes:
-    head = bytearray(wav(tone(0.02)))
+    head = bytearray(wav_of(tone(0.02)))
     struct.pack_into("<I", head, 40, 2_000_000_000)
     return bytes(head)
 
@@ -74,7 +75,7 @@ async def refusal(here: Stage, file: bytes) -> tuple[int, str | None, str | None
         (SPOKEN[:1000], "The file is cut off: "),
         (container("mp4", "aac", tone(1.0))[:3000], "The file is not a sound file"),
         (SPOKEN[:44], "The file has no sound in it."),
-        (wav(b""), "The file has no sound in it."),
+        (wav_of(b""), "The file has no sound in it."),
         (a_zip(), "The file is not a sound file that can be read: it is a zip archive."),
         (a_claim_of_two_gigabytes(), "The file is cut off: "),
         (zlib.compress(bytes(1 << 20)), "The file is not a sound file"),
@@ -147,7 +148,7 @@ def test_a_file_beyond_the_limit_is_refused_with_or_without_a_length() -> None:
     async def main() -> list[tuple[int, Any]]:
         async with stage(most_bytes=200_000) as here:
             return [
-                await here.transcribe(wav(tone(4.0)) + bytes(10_000)),
+                await here.transcribe(wav_of(tone(4.0)) + bytes(10_000)),
                 await here.transcribe(bytes(10_000_000)),
                 await here.post(data=endless(), headers=KIND),
                 await here.post(data=BytesIO(form(("prompt", bytes(2_000_000)))), headers=KIND),
@@ -159,7 +160,7 @@ def test_a_file_beyond_the_limit_is_refused_with_or_without_a_length() -> None:
 
 
 def test_a_file_as_large_as_the_limit_is_taken() -> None:
-    file = wav(tone(4.0))
+    file = wav_of(tone(4.0))
 
     async def main() -> tuple[int, Any]:
         async with stage(most_bytes=len(file)) as here:
@@ -231,7 +232,7 @@ def test_base64_is_taken_where_the_part_says_so() -> None:
 
 @linux
 def test_nothing_stays_on_disk_or_open() -> None:
-    large = wav(tone(40.0))  # beyond what is kept in memory
+    large = wav_of(tone(40.0))  # beyond what is kept in memory
 
     async def main() -> None:
         before = open_files()
@@ -264,8 +265,8 @@ def test_a_large_upload_lies_in_a_file_that_has_no_name() -> None:
 
     async def main() -> None:
         async with stage(stt=Looking(STTScript())) as here:
-            assert (await here.transcribe(wav(tone(10.0))))[0] == 200
-            assert (await here.transcribe(wav(tone(25.0))))[0] == 200
+            assert (await here.transcribe(wav_of(tone(10.0))))[0] == 200
+            assert (await here.transcribe(wav_of(tone(25.0))))[0] == 200
 
     asyncio.run(main())
     in_memory, on_disk = while_heard

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.api.audio_stage import quiet, tone, wav
+from tests.api.audio_stage import quiet, tone
+from tests.api.door_stage import wav_of
 from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, Transcript, Word
@@ -49,7 +50,7 @@ def test_speech_is_cut_out_with_its_place_and_its_sound() -> None:
     pcm = quiet(0.5) + tone(1.0) + quiet(2.0) + tone(0.5)
 
     async def main() -> list[tuple[int, int, bytes]]:
-        file = SoundFile(BytesIO(wav(pcm)))
+        file = SoundFile(BytesIO(wav_of(pcm)))
         return [(one.start_ms, one.end_ms, one.pcm) async for one in stretches(file, ears())]
 
     found = asyncio.run(main())
@@ -62,7 +63,7 @@ def test_long_sound_without_a_pause_is_cut_all_the_same() -> None:
     pcm = tone(70.0)
 
     async def main() -> list[bytes]:
-        return [one.pcm async for one in stretches(SoundFile(BytesIO(wav(pcm))), ears())]
+        return [one.pcm async for one in stretches(SoundFile(BytesIO(wav_of(pcm))), ears())]
 
     found = asyncio.run(main())
     assert max(map(len, found)) <= 30 * 2 * RATE
@@ -71,13 +72,13 @@ def test_long_sound_without_a_pause_is_cut_all_the_same() -> None:
 
 def test_passages_come_in_order_though_a_later_one_is_ready_first() -> None:
     stt = scripted(transcripts=[{"text": "one", "delay_seconds": 0.05}, "two", "three"])
-    assert asyncio.run(texts(stt, SoundFile(BytesIO(wav(TALK))))) == ["one", "two", "three"]
+    assert asyncio.run(texts(stt, SoundFile(BytesIO(wav_of(TALK))))) == ["one", "two", "three"]
 
 
 def test_times_count_from_the_start_of_the_recording() -> None:
     async def main() -> list[tuple[Word, ...]]:
         stt = scripted(transcripts=["one two"], word_times=True, word_ms=100)
-        file = SoundFile(BytesIO(wav(quiet(1.0) + tone(0.5))))
+        file = SoundFile(BytesIO(wav_of(quiet(1.0) + tone(0.5))))
         return [passage.words async for passage, _ in passages(stt, file)]
 
     assert asyncio.run(main()) == [(Word("one", 800, 900), Word("two", 900, 1000))]
@@ -100,7 +101,7 @@ def test_the_text_is_told_as_it_becomes_certain() -> None:
                 await asyncio.sleep(0)
 
     async def main() -> list[list[str]]:
-        file = SoundFile(BytesIO(wav(tone(0.5))))
+        file = SoundFile(BytesIO(wav_of(tone(0.5))))
         return [deltas async for _, deltas in passages(Certain(STTScript()), file)]
 
     (deltas,) = asyncio.run(main())
@@ -111,7 +112,7 @@ def test_the_text_is_told_as_it_becomes_certain() -> None:
 def test_the_first_words_come_while_the_rest_is_still_being_read() -> None:
     """The file gives no more after its first half until the first words were told."""
     heard = threading.Event()
-    data = wav((tone(2.0) + quiet(3.0)) * 20)
+    data = wav_of((tone(2.0) + quiet(3.0)) * 20)
 
     class Withheld(BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -133,7 +134,7 @@ def test_what_came_before_the_trouble_is_told() -> None:
     told: list[str] = []
 
     async def main() -> None:
-        file = SoundFile(BytesIO(wav(TALK)), bounds=Bounds(max_seconds=6.0))
+        file = SoundFile(BytesIO(wav_of(TALK)), bounds=Bounds(max_seconds=6.0))
         async for passage, _ in passages(scripted(transcripts=["one", "two"]), file):
             told.append(passage.text)
 
@@ -154,7 +155,7 @@ def test_an_engine_that_fails_is_told(
 ) -> None:
     stt = scripted(transcripts=[transcript])
     with pytest.raises(EngineError, match=message):
-        asyncio.run(texts(stt, SoundFile(BytesIO(wav(TALK))), stall_seconds=stall_seconds))
+        asyncio.run(texts(stt, SoundFile(BytesIO(wav_of(TALK))), stall_seconds=stall_seconds))
 
 
 def test_an_engine_without_a_result_is_told() -> None:
@@ -167,7 +168,7 @@ def test_an_engine_without_a_result_is_told() -> None:
             yield Transcript("so far", 3)
 
     with pytest.raises(EngineError, match="ended without a result"):
-        asyncio.run(texts(Mute(STTScript()), SoundFile(BytesIO(wav(TALK)))))
+        asyncio.run(texts(Mute(STTScript()), SoundFile(BytesIO(wav_of(TALK)))))
 
 
 def test_voice_activity_that_cannot_be_judged_is_told() -> None:
@@ -178,7 +179,7 @@ def test_voice_activity_that_cannot_be_judged_is_told() -> None:
             raise EngineError("no ears")
 
     async def main() -> None:
-        async for _ in stretches(SoundFile(BytesIO(wav(TALK))), Ears(Deaf(VADScript()))):
+        async for _ in stretches(SoundFile(BytesIO(wav_of(TALK))), Ears(Deaf(VADScript()))):
             pass
 
     with pytest.raises(EngineError, match="no ears"):
@@ -200,7 +201,7 @@ def test_leaving_early_closes_the_engines_streams() -> None:
 
     async def main() -> str:
         hearing = Hearing(Closing(STTScript()), asyncio.Semaphore(2))
-        found = hearing.passages(SoundFile(BytesIO(wav(TALK))), ears())
+        found = hearing.passages(SoundFile(BytesIO(wav_of(TALK))), ears())
         passage = await anext(found)
         delta = await anext(passage.deltas())
         await found.aclose()

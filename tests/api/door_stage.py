@@ -1,0 +1,102 @@
+"""Doors of a test's choice on a real socket, before engines of its choice, and sound to send."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import Any, Protocol
+from wave import open as open_wave
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from openai import AsyncOpenAI
+
+from tests.server import HOST, Complaints
+from vivavoce.api.gate import Gate
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import LLM, STT, TTS
+from vivavoce.engines.scripted import (
+    ScriptedLLM,
+    ScriptedSTT,
+    ScriptedTTS,
+    ScriptedTurn,
+    ScriptedVAD,
+)
+from vivavoce.engines.scripted_scripts import (
+    LLMScript,
+    STTScript,
+    TTSScript,
+    TurnScript,
+    VADScript,
+)
+from vivavoce.limits.keys import KeyRing
+from vivavoce.limits.tokens import TokenMint
+from vivavoce.runtime.brain import Brains, Cascade
+from vivavoce.runtime.ears import Ears
+from vivavoce.secret import Secret
+
+
+class Door(Protocol):
+    def add_to(self, app: web.Application) -> None: ...
+
+
+@asynccontextmanager
+async def serving_doors(
+    *doors: Door,
+) -> AsyncIterator[tuple[AsyncOpenAI, aiohttp.ClientSession, str]]:
+    """The official client, a plain one, and where that asks, as http://127.0.0.1:1234/v1.
+
+    Nobody needs a key. Leaving it fails when an error was logged meanwhile.
+    """
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    app = web.Application()
+    Gate(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
+    for door in doors:
+        door.add_to(app)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, 0).start()
+        base = f"http://{HOST}:{runner.addresses[0][1]}/v1"
+        async with (
+            AsyncOpenAI(base_url=base, api_key="any", max_retries=0) as client,
+            aiohttp.ClientSession() as http,
+        ):
+            yield client, http, base
+    finally:
+        await runner.cleanup()
+        logging.getLogger().removeHandler(complaints)
+    assert not complaints.messages, "\n".join(complaints.messages)
+
+
+def brains(stt: STT, tts: TTS, llm: LLM | None = None) -> Brains:
+    """One model, which hears, thinks and speaks with these; the rest plays scripts."""
+    cascade = Cascade(
+        Ears(ScriptedVAD(VADScript())),
+        ScriptedTurn(TurnScript()),
+        stt,
+        llm or ScriptedLLM(LLMScript()),
+        tts,
+    )
+    return Brains({"default": cascade}, "default")
+
+
+def ears(script: dict[str, Any] | None) -> ScriptedSTT:
+    return ScriptedSTT(msgspec.convert(script or {}, STTScript))
+
+
+def mouth(script: dict[str, Any] | None) -> ScriptedTTS:
+    return ScriptedTTS(msgspec.convert(script or {}, TTSScript))
+
+
+def wav_of(pcm: bytes) -> bytes:
+    """A WAV file of PCM at 24 kHz."""
+    made = BytesIO()
+    with open_wave(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(pcm)
+    return made.getvalue()
