@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiortc.rtcsctptransport import WEBRTC_DCEP, WEBRTC_STRING
@@ -115,6 +116,10 @@ def test_a_client_may_go_at_any_moment_and_leaves_nothing_behind() -> None:
     asyncio.run(main())
 
 
+def is_over(client: Client) -> bool:
+    return client.connection.connectionState == "closed"
+
+
 def test_a_server_that_ends_hangs_up_in_every_moment() -> None:
     async def main() -> None:
         settings = scripted(llm={"answers": [LONG]}, server={"drain_seconds": 0.1})
@@ -126,7 +131,7 @@ def test_a_server_that_ends_hangs_up_in_every_moment() -> None:
                 await phase(client, answer)
         for client, phase in zip(clients, PHASES, strict=False):
             if phase not in (before_ice, before_dtls):
-                await until(lambda c=client: c.connection.connectionState == "closed")
+                await until(partial(is_over, client))
             await client.connection.close()
         assert server.hub.sessions == 0
 
