@@ -158,6 +158,7 @@ class ChatServer:
 
 
 HELLO = ChatRequest("Be kind.", (Message(role="user", content=(InputText("Hello."),)),))
+KEY = "sk-abcdefgh1234"
 TICK = 0.05
 """Seconds of a timeout of the engine that a test waits for."""
 

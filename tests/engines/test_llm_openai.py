@@ -11,6 +11,7 @@ from aiohttp import web
 from tests.engines.chat_server import (
     FINISH,
     HELLO,
+    KEY,
     TICK,
     ChatServer,
     Reply,
@@ -40,8 +41,6 @@ from vivavoce.engines.base import (
 from vivavoce.engines.llm_openai import OpenAILLM, OpenAILLMSettings
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.items import FunctionTool, InputImage, Message, ToolName
-
-KEY = "sk-abcdefgh1234"
 
 
 def ask(*replies: Reply, request: ChatRequest = HELLO, **options: Any) -> list[ChatEvent]:

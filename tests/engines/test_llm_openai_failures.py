@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.engines.chat_server import (
     HELLO,
+    KEY,
     TICK,
     ChatServer,
     Reply,
@@ -30,8 +31,6 @@ from vivavoce.engines.base import ChatEnded, ChatEvent, TextDelta
 from vivavoce.engines.llm_openai import OpenAILLM, OpenAILLMSettings
 from vivavoce.engines.sse import MAX_EVENT_BYTES
 from vivavoce.errors import EngineError
-
-KEY = "sk-abcdefgh1234"
 
 
 def fail(*replies: Reply, **options: Any) -> tuple[list[ChatEvent], str]:
