@@ -90,7 +90,7 @@ def test_a_long_recording_reaches_the_engine_as_words() -> None:
 
 
 class Endless(ScriptedLLM):
-    """Talks until it is stopped."""
+    """Has said a good deal, and then thinks until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(LLMScript())
@@ -100,9 +100,9 @@ class Endless(ScriptedLLM):
     async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         self.begun.set()
         try:
-            while True:
+            for _ in range(20):
                 yield TextDelta("And so on, and on. ")
-                await asyncio.sleep(0.001)
+            await asyncio.Event().wait()
         finally:
             self.stopped.set()
 
