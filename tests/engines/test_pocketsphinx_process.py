@@ -50,7 +50,9 @@ def test_an_utterance_in_a_process_that_is_killed_is_an_engine_error() -> None:
         with process.listen() as stream:
             await stream.feed(bytes(32_000))
             process.kill()
-            with pytest.raises(EngineError, match="killed by signal 9; this utterance is lost"):
+            with pytest.raises(
+                EngineError, match="killed by signal 9; the next utterance gets a new one"
+            ):
                 await final(stream)
         await process.close()
 

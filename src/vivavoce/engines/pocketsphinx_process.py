@@ -211,8 +211,7 @@ class RecogniserProcess:
 
     def _fail(self, what: str) -> None:
         self.failure = (
-            f"[stt.pocketsphinx] the recogniser process {what}; "
-            "this utterance is lost, the next one gets a new process"
+            f"[stt.pocketsphinx] the recogniser process {what}; the next utterance gets a new one"
         )
         self._known.set()
         for stream in self._streams.values():
