@@ -5,6 +5,7 @@ announce, its search for candidates is replaced by one of ours, on the one conne
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from aiortc import RTCIceServer
 
 from vivavoce.errors import LimitReached
 from vivavoce.transports.webrtc_reach import Reach
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 STUN_SECONDS = 3.0
@@ -62,15 +65,22 @@ class Line:
         async def get_component_candidates(
             component: int, addresses: list[str], timeout: int = 5
         ) -> list[Candidate]:
-            found = await self._candidates(component, addresses)
-            found += await relayed(component, [], timeout)  # with no address: TURN alone
+            bound = await self._bind_all(component, addresses)
+            found = [protocol.local_candidate for protocol in bound]
+            found += self._announced(component, found)
+            asked = await asyncio.gather(
+                self._reflexive(bound),
+                relayed(component, [], timeout),  # with no address: TURN alone
+            )
+            found += asked[0] + asked[1]
+            self._warn({candidate.type for candidate in found})
             return found
 
         theirs.data_received = data_received
         theirs.request_received = request_received
         theirs.get_component_candidates = get_component_candidates
 
-    async def _candidates(self, component: int, addresses: list[str]) -> list[Candidate]:
+    async def _bind_all(self, component: int, addresses: list[str]) -> list[StunProtocol]:
         """Raises LimitReached where no port is free."""
         if self.local or not addresses:
             addresses = [*addresses, LOOPBACK]
@@ -78,11 +88,30 @@ class Line:
         self.connection._protocols += bound
         if not bound:
             raise LimitReached("the server has no free UDP port for one more call")
-        found = [protocol.local_candidate for protocol in bound]
+        return bound
+
+    def _announced(self, component: int, hosts: list[Candidate]) -> list[Candidate]:
+        """Nobody knows to which address of ours the outside is led: the ports of all are told."""
+        outer = [host for host in hosts if host.host != LOOPBACK] or hosts
+        found = []
         for address in self.reach.announce_address:
-            port = bound[0].local_candidate.port
-            found.append(_host(component, address, port))
-        return found + await self._reflexive(bound)
+            alike = [host for host in outer if (":" in host.host) == (":" in address)] or outer
+            ports = dict.fromkeys(host.port for host in alike)
+            found += [_host(component, address, port) for port in ports]
+        return found
+
+    def _warn(self, found: set[str | None]) -> None:
+        """Say it where a server that is set was asked in vain."""
+        for name, server, kind in (
+            ("STUN", self.connection.stun_server, "srflx"),
+            ("TURN", self.connection.turn_server, "relay"),
+        ):
+            if server and kind not in found:
+                log.warning(
+                    "[webrtc] ice_servers: the %s server %s:%d gave no address; check that it can "
+                    "be reached from here, its certificate, turn_username and turn_password",
+                    *(name, *server),
+                )
 
     async def _bind(self, address: str, component: int) -> StunProtocol | None:
         loop = asyncio.get_running_loop()
