@@ -82,6 +82,16 @@ class Stage:
     async def hears_nothing(self) -> None:
         await expect(self._meter).to_have_js_property("value", 0)
 
+    @property
+    def status(self) -> Locator:
+        """In a word: whether there is a connection."""
+        return self.page.locator("#status")
+
+    @property
+    def banner(self) -> Locator:
+        """What is wrong, and what to do about it."""
+        return self.page.get_by_role("alert").first
+
     async def speaks(self, pieces: int) -> None:
         """Wait until so many more pieces of sound were sent."""
         wanted = self.sent_pieces + pieces
@@ -115,15 +125,17 @@ async def console(
     *,
     size: ViewportSize = DESKTOP,
     expected: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[Stage]:
     """The console at that address; the microphone plays the recording, or only beeps.
 
     expected: beginnings of errors that belong to the test, such as a connection that was cut.
+    flags: more of what Chromium is started with.
     """
     voice = () if recording is None else (f"--use-file-for-fake-audio-capture={recording}%noloop",)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*FLAGS, *voice], timeout=PATIENCE_MS
+            executable_path=CHROMIUM, args=[*FLAGS, *voice, *flags], timeout=PATIENCE_MS
         )
         try:
             context = await browser.new_context(viewport=size, permissions=["microphone"])

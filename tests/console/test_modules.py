@@ -55,6 +55,62 @@ CASES = {
         }""",
         [52, 24000, [2, 1, 3, 2, 4]],
     ),
+    "sound is heard when it was played and has crossed the sound card": (
+        """async () => {
+          const { Ear } = await import("/console/ear.js");
+          const ear = new Ear();
+          return [[2400, 0], [4800, 40], [4800, 140], [4800, 900], [7200, 940]].map(
+            ([samples, now]) => ear.heard("a", samples, 0.2, now));
+        }""",
+        [0, 0, 100, 200, 100],
+    ),
+    "an end is the server's or the network's": (
+        """async () => {
+          const { endOf, sentenceOf, silenceOf } = await import("/console/endings.js");
+          const codes = [1000, 1001, 1006, 1008, 3000, 4000];
+          return [codes.map((code) => endOf({ code, reason: "" })?.reason ?? null),
+            endOf({ code: 1006 }, "Time is up."), endOf({ code: 1000, reason: "too quiet" }),
+            sentenceOf(""), silenceOf("webrtc").includes("WebRTC"), silenceOf("websocket")];
+        }""",
+        [
+            ["closed", None, None, "refused", "key", "refused"],
+            {"reason": "expired", "sentence": "Time is up."},
+            {"reason": "closed", "sentence": "Too quiet."},
+            "",
+            True,
+            "The server says nothing.",
+        ],
+    ),
+    "what was loud before a button was pressed is not the end of what was said": (
+        """async () => {
+          const { Turns } = await import("/console/turns.js");
+          const turns = new Turns();
+          turns.heard(0.5, 1000);
+          turns.feed({ type: "input_audio_buffer.clear" }, true, 9000);
+          turns.feed({ type: "input_audio_buffer.commit" }, true, 9500);
+          return turns.all[0].marks;
+        }""",
+        {"end": 9500, "decision": 9500},
+    ),
+    "turns that have not changed are not drawn again, and the newest stands first": (
+        """async () => {
+          const { Waterfall } = await import("/console/waterfall.js");
+          const [list, empty] = [document.createElement("ol"), document.createElement("p")];
+          const turn = (number, silent) => ({ number, words: `turn ${number}`,
+            marks: { end: 0, decision: 500, token: 600, sound: 700, silent } });
+          const turns = [turn(1, 1000)];
+          const waterfall = new Waterfall(list, empty);
+          waterfall.show(turns);
+          const [first] = list.children;
+          turns.push(turn(2, 9000));
+          waterfall.show(turns);
+          const bar = list.children[1].querySelector(".speak").style;
+          const kept = list.children[1] === first;
+          waterfall.show([turn(1, 1000)]);
+          return [kept, bar.width, list.style.getPropertyValue("--longest"), list.children.length];
+        }""",
+        [True, "calc(100% * 300 / var(--longest))", "2000", 1],
+    ),
     "settings left empty are not sent": (
         """async () => {
           const { DEFAULTS, sessionOf } = await import("/console/settings.js");

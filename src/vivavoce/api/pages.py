@@ -31,6 +31,8 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+OPENING: Final = b'<html lang="en">'
+KEYED: Final = b'<html lang="en" data-keyed>'
 CLIENT: Final = b'export * from "./console/client.js";\n'
 
 
@@ -64,12 +66,16 @@ class Page:
 class Pages:
     """What a browser may fetch without a key."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, *, keyed: bool = False) -> None:
+        """keyed: the server has keys; the console asks for one before anything is refused."""
         self._pages = {
             path.name: page(path.read_bytes(), TYPES[path.suffix])
             for path in folder.iterdir()
             if path.suffix in TYPES
         }
+        if keyed:
+            index = self._pages["index.html"]
+            self._pages["index.html"] = page(index.body.replace(OPENING, KEYED), index.type)
         self._client = page(CLIENT, TYPES[".js"])
 
     def add_to(self, app: web.Application) -> None:

@@ -1,4 +1,5 @@
 /** Keys: a short-lived one for every connection, made with the real one where there is one. */
+import { sentenceOf } from "./endings.js";
 
 /** The server wants a key, or another one. */
 export class KeyNeeded extends Error {}
@@ -21,7 +22,7 @@ export async function shortLivedKey(base, key) {
 export async function problem(answer) {
   const sentence = await answer
     .json()
-    .then((body) => body.error.message)
+    .then((body) => sentenceOf(body.error.message))
     .catch(() => `The server answered with ${answer.status}.`);
   if (answer.status === 401) return new KeyNeeded(sentence);
   return answer.status < 500 && answer.status !== 429 ? new Refused(sentence) : new Error(sentence);

@@ -5,6 +5,7 @@ export class Banner {
   #count;
   #button;
   #act = () => {};
+  #kind = "";
 
   constructor(box, text, count, button) {
     this.#box = box;
@@ -14,7 +15,9 @@ export class Banner {
     button.addEventListener("click", () => this.#act());
   }
 
-  say(sentence, label, act) {
+  /** kind: what it is about, so that it can be taken back when that is over. */
+  say(kind, sentence, label, act) {
+    this.#kind = kind;
     this.#text.textContent = sentence;
     this.#count.textContent = "";
     this.#button.textContent = label;
@@ -22,12 +25,18 @@ export class Banner {
     this.#box.hidden = false;
   }
 
+  /** Something is wrong that people can only take notice of. */
+  problem(sentence) {
+    this.say("problem", sentence, "Dismiss", () => this.clear());
+  }
+
   /** What changes every second: for the eye alone, or it would be read out every second. */
   count(text) {
     this.#count.textContent = text;
   }
 
-  clear() {
-    this.#box.hidden = true;
+  /** Take back what is said about that; without a kind, whatever it is about. */
+  clear(kind = this.#kind) {
+    if (kind === this.#kind) this.#box.hidden = true;
   }
 }

@@ -3,22 +3,23 @@ import { problem, Refused } from "./access.js";
 import { Emitter } from "./emitter.js";
 
 const GATHER_MS = 1000;
+const DOUBT_MS = 3000; // how long a call that nothing comes from may find its way back
 
 /** Emits "event" (parsed), "stream" (the server's voice) and "close" {code, reason}, once. */
 export class Call extends Emitter {
   #peer = null;
   #channel = null;
+  #sender = null;
+  #doubt = 0;
   #over = false;
 
   async open({ base, key, model, stream, iceServers = [] }) {
     this.#peer = new RTCPeerConnection({ iceServers });
     this.#peer.ontrack = ({ streams, track }) =>
       this.emit("stream", streams[0] ?? new MediaStream([track]));
-    this.#peer.onconnectionstatechange = () => {
-      if (this.#peer.connectionState === "failed") this.#end("The call broke off.");
-    };
-    for (const track of stream?.getAudioTracks() ?? []) this.#peer.addTrack(track, stream);
-    if (!stream) this.#peer.addTransceiver("audio", { direction: "recvonly" });
+    this.#peer.onconnectionstatechange = () => this.#watch();
+    const track = stream?.getAudioTracks()[0] ?? "audio"; // both ways: a microphone may come later
+    this.#sender = this.#peer.addTransceiver(track, { direction: "sendrecv" }).sender;
     this.#channel = this.#peer.createDataChannel("oai-events");
     this.#channel.onmessage = ({ data }) => this.emit("event", JSON.parse(data));
     this.#channel.onclose = () => this.#end("The call has ended.");
@@ -36,8 +37,22 @@ export class Call extends Emitter {
     this.#channel.send(JSON.stringify(event));
   }
 
+  /** Send this microphone from now on; null: none. */
+  async listenTo(stream) {
+    await this.#sender?.replaceTrack(stream?.getAudioTracks()[0] ?? null);
+  }
+
   close() {
     this.#end("");
+  }
+
+  #watch() {
+    clearTimeout(this.#doubt);
+    const { connectionState } = this.#peer;
+    if (connectionState === "failed") this.#end("The call broke off.");
+    if (connectionState === "disconnected") {
+      this.#doubt = setTimeout(() => this.#end("The call broke off."), DOUBT_MS);
+    }
   }
 
   async #offer(base, key, model) {
@@ -57,6 +72,7 @@ export class Call extends Emitter {
   #end(reason) {
     if (this.#over) return;
     this.#over = true;
+    clearTimeout(this.#doubt);
     this.#peer?.close();
     this.emit("close", { code: reason ? 1006 : 1000, reason });
   }

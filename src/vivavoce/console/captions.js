@@ -9,10 +9,14 @@ export class Captions {
   #welcome;
   #shown = new Map();
   #following = true; // until somebody scrolls back
+  #voice;
+  #read = new Set(); // entries that were read out
 
-  constructor(box, welcome) {
+  /** voice: a live region, for those who hear the page. */
+  constructor(box, welcome, voice) {
     this.#box = box;
     this.#welcome = welcome;
+    this.#voice = voice;
     box.addEventListener("scroll", () => (this.#following = this.#atEnd()));
     new ResizeObserver(() => this.#follow()).observe(box);
   }
@@ -22,7 +26,10 @@ export class Captions {
     this.#shown.clear();
     this.#box.replaceChildren(this.#welcome);
     this.#welcome.hidden = false;
-    for (const entry of entries) this.update(entry);
+    for (const entry of entries) {
+      this.#read.add(entry);
+      this.update(entry);
+    }
   }
 
   update(entry) {
@@ -36,7 +43,16 @@ export class Captions {
     }
     line.dataset.state = entry.state;
     line.replaceChildren(...content(entry));
+    this.#readOut(entry);
     this.#follow();
+  }
+
+  /** What nobody says aloud, once it is whole: the words of a transcript change all the time. */
+  #readOut(entry) {
+    if (entry.state === "open" || entry.role === "user" || entry.aloud) return;
+    if (this.#read.has(entry)) return;
+    this.#read.add(entry);
+    this.#voice.textContent = entry.role === "call" ? `Called ${entry.name}` : entry.text;
   }
 
   #atEnd() {
@@ -63,7 +79,8 @@ function content(entry) {
 
 function words(entry) {
   const [spoken, rest] = spokenOf(entry);
-  const line = make("div", { class: "words" }, spoken || (rest ? "" : "…"));
+  const none = entry.state === "open" ? "…" : "(nothing was understood)";
+  const line = make("div", { class: "words", dir: "auto" }, spoken || (rest ? "" : none));
   if (entry.state !== "cut") {
     if (rest) line.append(make("span", { class: "rest" }, rest));
     return [line];

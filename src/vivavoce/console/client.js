@@ -3,26 +3,27 @@ import { KeyNeeded, Refused, shortLivedKey } from "./access.js";
 import { backoff } from "./backoff.js";
 import { Call } from "./call.js";
 import { Emitter } from "./emitter.js";
-import { Capture, NoMicrophone, openMicrophone } from "./microphone.js";
+import { endOf, sentenceOf, silenceOf } from "./endings.js";
+import { Hearing } from "./hearing.js";
+import { NoMicrophone } from "./microphone.js";
+import { Remote } from "./remote.js";
 import { DEFAULTS, sessionOf } from "./settings.js";
 import { Socket } from "./socket.js";
 import { bytesOf, encode, Joiner } from "./sound.js";
 import { Speaker } from "./speaker.js";
 import { Tape } from "./tape.js";
 import { Toolbox } from "./toolbox.js";
-import { asText, heardOf, spokenOf, Transcript } from "./transcript.js";
+import { asText, heardOf, itemOf, spokenOf, Transcript } from "./transcript.js";
 import { Turns } from "./turns.js";
 
 export { asText, DEFAULTS, heardOf, KeyNeeded, NoMicrophone, Refused, spokenOf };
 
 const PATIENCE_MS = 10_000; // for a greeting: a server that says nothing is as good as none
+const SHORTEST_MS = 300; // for which a button is held by somebody who says something
 
 /**
- * Emits "status" {state, reason, seconds}, "event" {event, sent, at}, "transcript" (an entry),
- * "turn" (a turn), "level" {mine, theirs} and "problem" (a sentence).
- *
- * The states: "idle", "connecting", "live", "waiting" (for the next attempt, in `seconds`),
- * "ended" (`reason` is "closed", "expired", "refused" or "key", and `sentence` says more).
+ * Emits what docs/client-js.md lists. The states: "idle", "connecting", "live", "waiting" (for the
+ * next attempt, in `seconds`), "ended" (`reason` is "closed", "expired", "refused" or "key").
  */
 export class Conversation extends Emitter {
   settings;
@@ -37,18 +38,18 @@ export class Conversation extends Emitter {
   #secret;
   #tools;
   #wire = null;
-  #microphone = null;
-  #stream = null;
+  #hearing = new Hearing();
   #speaker = null;
   #remote = null;
+  #pressed = 0;
   #joiner = new Joiner();
   #silenced = new Set(); // responses of which nothing more is played
   #response = null; // the one in progress
-  #open = false; // whether the microphone is sent: always when hands free
   #attempt = 0;
   #timer = 0;
   #expired = "";
   #greeted = false;
+  #begun = false; // there was a session before
 
   /**
    * options: `url` of the server (where this module comes from, if left out); `key`, or `secret`:
@@ -61,7 +62,9 @@ export class Conversation extends Emitter {
     this.#secret = secret ?? (() => shortLivedKey(this.#base, this.#key));
     this.#tools = new Toolbox(tools);
     this.settings = { ...DEFAULTS, ...settings };
-    this.#open = this.handsFree;
+    this.#hearing.open = this.handsFree;
+    this.#hearing.on("piece", ({ samples, rms }) => this.#hear(samples, rms));
+    this.#hearing.on("gone", () => this.#unplugged());
     this.transcript.on("change", (entry) => this.emit("transcript", entry));
     this.turns.on("change", (turn) => this.emit("turn", turn));
   }
@@ -70,28 +73,43 @@ export class Conversation extends Emitter {
     return this.settings.turns !== "none";
   }
 
+  /** Whether there is a microphone. */
+  get hears() {
+    return this.#hearing.able;
+  }
+
   /** Begin. Call it from a click. `speech: false` leaves the microphone alone, for typing only. */
   async start({ speech = true } = {}) {
     if (this.state !== "idle") return;
     this.#become("connecting");
     try {
       this.#speaker = await this.#loudspeaker();
-      if (speech) await this.#listen();
     } catch (problem) {
-      if (problem instanceof NoMicrophone) this.emit("problem", problem.message);
-      else this.#end("refused", `The browser makes no sound: ${problem.message}.`);
+      this.#end("refused", problem.message);
     }
+    if (speech) await this.listen();
     if (this.state === "connecting") await this.#connect();
   }
 
-  /** Say something in writing. */
+  /** Use the microphone, where `start` was told not to, or found none. */
+  async listen() {
+    if (this.state === "ended") return;
+    try {
+      if (!(await this.#hearing.begin(this.settings.device))) return;
+      await this.#wire?.listenTo(this.#hearing.stream);
+      this.emit("microphone", true);
+    } catch (problem) {
+      if (!(problem instanceof NoMicrophone)) throw problem;
+      this.emit("problem", problem.message);
+    }
+  }
+
+  /** Say something in writing. What finds no server is said as soon as there is one. */
   say(text) {
-    if (this.state !== "live") return;
+    if (this.state === "ended") return;
     this.interrupt();
-    const content = [{ type: "input_text", text }];
-    const item = { type: "message", role: "user", content };
-    this.send({ type: "conversation.item.create", item });
-    this.send({ type: "response.create" });
+    const entry = this.transcript.typed(text);
+    if (this.state === "live") this.#ask(entry);
   }
 
   /** Push to talk: what is said from now on counts. */
@@ -99,14 +117,20 @@ export class Conversation extends Emitter {
     if (this.state !== "live" || this.handsFree) return;
     this.interrupt();
     this.send({ type: "input_audio_buffer.clear" });
-    this.#gate(true);
+    this.#pressed = performance.now();
+    this.#hearing.open = true;
   }
 
   /** Push to talk: it was said. */
   release() {
-    if (!this.#open || this.handsFree) return;
-    this.#gate(false);
+    if (!this.#hearing.open || this.handsFree) return;
+    this.#hearing.open = false;
     if (this.state !== "live") return;
+    if (performance.now() - this.#pressed < SHORTEST_MS) {
+      this.send({ type: "input_audio_buffer.clear" });
+      this.emit("problem", "That was too short to be heard: hold the button while you speak.");
+      return;
+    }
     this.send({ type: "input_audio_buffer.commit" });
     this.send({ type: "response.create" });
   }
@@ -123,14 +147,28 @@ export class Conversation extends Emitter {
 
   /** Hands free: send nothing of what the microphone hears, or everything again. */
   set muted(muted) {
-    if (this.handsFree) this.#gate(!muted);
+    if (this.handsFree) this.#hearing.open = !muted;
+  }
+
+  get muted() {
+    return this.handsFree && !this.#hearing.open;
   }
 
   /** Send an event as it is. */
   send(event) {
     if (!this.#wire?.ready) return;
+    this.turns.feed(event, true, performance.now());
+    this.#pass(event);
+  }
+
+  #pass(event) {
     this.#wire.send(event);
-    this.#note(event, true);
+    this.emit("event", { event, sent: true, at: performance.now() });
+  }
+
+  #ask(entry) {
+    this.send({ type: "conversation.item.create", item: itemOf(entry) });
+    this.send({ type: "response.create" });
   }
 
   /** Leave. The transcript, the turns and the tape stay. */
@@ -145,20 +183,16 @@ export class Conversation extends Emitter {
     this.#connect();
   }
 
-  async #listen() {
-    this.#stream = await openMicrophone(this.settings.device);
-    if (this.state === "ended") {
-      for (const track of this.#stream.getTracks()) track.stop();
-      return;
-    }
-    this.#gate(this.#open);
-    this.#microphone = await new Capture(this.#stream).open();
-    this.#microphone.on("piece", ({ samples, rms }) => this.#hear(samples, rms));
+  #unplugged() {
+    this.#wire?.listenTo(null);
+    this.#levels({ mine: 0 });
+    this.emit("microphone", false);
+    this.emit("problem", "The microphone is gone. Plug it in again, or use another one.");
   }
 
   async #loudspeaker() {
     const speaker = new Speaker();
-    speaker.on("level", (rms) => this.#theirs(rms));
+    speaker.on("level", (theirs) => this.#remote || this.#levels({ theirs }));
     speaker.on("played", (list) => this.transcript.played(list));
     speaker.on("idle", () => this.turns.silent(performance.now()));
     return speaker.open();
@@ -170,17 +204,17 @@ export class Conversation extends Emitter {
     this.#expired = "";
     this.#response = null;
     this.#joiner = new Joiner();
-    const wire = this.settings.transport === "webrtc" ? new Call() : new Socket();
+    const { model, transport } = this.settings;
+    const wire = transport === "webrtc" ? new Call() : new Socket();
     this.#wire = wire;
     wire.on("event", (event) => this.#wire === wire && this.#take(event));
     wire.on("close", (close) => this.#wire === wire && this.#closed(close));
     wire.on("stream", (stream) => this.#overhear(stream));
-    this.#timer = setTimeout(() => this.#lost("The server says nothing."), PATIENCE_MS);
+    this.#timer = setTimeout(() => this.#lost(silenceOf(transport)), PATIENCE_MS);
     try {
       const key = await this.#secret();
       if (this.#wire !== wire) return;
-      const { model } = this.settings;
-      await wire.open({ base: this.#base, key, model, stream: this.#stream });
+      await wire.open({ base: this.#base, key, model, stream: this.#hearing.stream });
     } catch (problem) {
       if (this.#wire === wire) this.#failed(problem);
     }
@@ -189,15 +223,15 @@ export class Conversation extends Emitter {
   #failed(problem) {
     if (problem instanceof KeyNeeded) this.#end("key", problem.message);
     else if (problem instanceof Refused) this.#end("refused", problem.message);
-    else this.#lost("The server cannot be reached.");
+    else if (problem instanceof TypeError) this.#lost("The server cannot be reached.");
+    else this.#lost(problem.message); // it answered, but has no room, for example
   }
 
-  #closed({ code, reason }) {
-    if (this.#expired) return this.#end("expired", this.#expired);
-    if (code === 3000) return this.#end("key", "The server does not know this key.");
-    if (code === 1000) return this.#end("closed", reason || "The server ended the conversation.");
-    if (code === 1008 || code >= 3000) return this.#end("refused", reason || "The server said no.");
-    return this.#lost(reason || "The connection was lost.");
+  #closed(close) {
+    const end = endOf(close, this.#expired);
+    if (end) this.#end(end.reason, end.sentence);
+    else if (this.#greeted) this.#lost(sentenceOf(close.reason) || "The connection was lost.");
+    else this.#lost("The server took no call.");
   }
 
   /** The network ended it, not the server: come back, later each time. */
@@ -208,9 +242,11 @@ export class Conversation extends Emitter {
     wire?.close();
     this.#silence(false);
     this.#hangUpRemote();
+    this.transcript.finish();
+    if (!this.handsFree) this.#hearing.open = false;
     const seconds = backoff(this.#attempt++);
     if (this.#greeted) this.transcript.note(`${sentence} What was said is kept.`);
-    this.transcript.finish();
+    this.#greeted = false;
     this.#timer = setTimeout(() => this.#connect(), seconds * 1000);
     this.#become("waiting", sentence, seconds);
   }
@@ -221,13 +257,13 @@ export class Conversation extends Emitter {
     const wire = this.#wire;
     this.#wire = null;
     wire?.close();
+    if (this.#speaker?.busy || this.#remote?.speaking) this.turns.cut(performance.now());
     this.#hangUpRemote();
     this.tape.cut();
     this.transcript.finish();
-    this.#microphone?.close();
+    this.#hearing.close();
     this.#speaker?.close();
-    this.levels = { mine: 0, theirs: 0 };
-    this.emit("level", this.levels);
+    this.#levels({ mine: 0, theirs: 0 });
     this.#become("ended", sentence, 0, reason);
   }
 
@@ -236,19 +272,17 @@ export class Conversation extends Emitter {
     this.emit("status", { state, sentence, seconds, reason });
   }
 
-  #note(event, sent) {
-    const at = performance.now();
-    this.turns.feed(event, sent, at);
-    this.emit("event", { event, sent, at });
-  }
-
   #take(event) {
-    this.#note(event, false);
+    const at = performance.now();
+    this.turns.feed(event, false, at);
+    this.emit("event", { event, sent: false, at });
+    this.#remote?.told(event);
     const question = this.transcript.feed(event);
     if (question) this.send(question);
     switch (event.type) {
       case "session.created":
-        return this.#greet(event.session);
+        this.session = event.session;
+        return this.#greet();
       case "session.updated":
         this.session = event.session;
         return null;
@@ -259,35 +293,28 @@ export class Conversation extends Emitter {
         return null;
       case "response.output_audio.delta":
         return this.#play(event);
-      case "output_audio_buffer.started":
-        return this.turns.sounded(event.response_id, performance.now());
-      case "output_audio_buffer.stopped":
-        return this.turns.silent(performance.now());
-      case "output_audio_buffer.cleared":
-        return this.turns.cut(performance.now());
       case "response.done":
         return this.#done(event.response);
       case "error":
         return this.#error(event.error);
-      default:
-        return null;
     }
+    return null;
   }
 
-  #greet(session) {
+  #greet() {
     clearTimeout(this.#timer);
-    this.session = session;
-    const returning = this.#attempt > 0 && this.transcript.entries.length > 0;
+    const { messages, unanswered } = this.transcript;
     this.#attempt = 0;
     this.#greeted = true;
     this.send({ type: "session.update", session: sessionOf(this.settings, this.#tools.declared) });
-    if (returning) {
-      for (const item of this.transcript.items()) {
-        this.send({ type: "conversation.item.create", item });
-      }
-      this.transcript.note("Connected again.");
+    for (const entry of messages) {
+      if (entry === unanswered) continue;
+      this.#pass({ type: "conversation.item.create", item: itemOf(entry) }); // its turn is over
     }
+    if (this.#begun) this.transcript.note("Connected again.");
+    this.#begun = true;
     this.#become("live");
+    if (unanswered) this.#ask(unanswered);
   }
 
   #play(event) {
@@ -300,6 +327,7 @@ export class Conversation extends Emitter {
   }
 
   async #done(response) {
+    const wire = this.#wire;
     if (this.#response === response.id) this.#response = null;
     if (response.status === "failed") {
       this.emit("problem", response.status_details?.error?.message ?? "The answer failed.");
@@ -307,6 +335,7 @@ export class Conversation extends Emitter {
     const answers = await this.#tools.answers(response, (id, output) =>
       this.transcript.answered(id, output),
     );
+    if (this.#wire !== wire) return; // the session that asked is no more
     for (const event of answers) this.send(event);
   }
 
@@ -318,6 +347,7 @@ export class Conversation extends Emitter {
   /** Be silent now, and tell the server what was heard. Over WebRTC it knows by itself. */
   async #silence(tell = true) {
     if (this.#response) this.#silenced.add(this.#response);
+    if (this.#remote?.speaking && !tell) this.turns.cut(performance.now());
     if (!this.#speaker?.busy) return;
     this.turns.cut(performance.now());
     this.tape.cut();
@@ -328,44 +358,37 @@ export class Conversation extends Emitter {
     }
   }
 
-  #gate(open) {
-    this.#open = open;
-    for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = open;
-  }
-
   #hear(samples, rms) {
-    this.levels.mine = this.#open ? rms : 0;
-    this.emit("level", this.levels);
-    if (!this.#open || this.state !== "live") return;
+    const { open } = this.#hearing;
+    this.#levels({ mine: open ? rms : 0 });
+    if (!open || this.state !== "live") return;
     this.turns.heard(rms, performance.now());
     this.tape.heard(samples);
     if (this.settings.transport === "webrtc") return;
     this.send({ type: "input_audio_buffer.append", audio: encode(samples) });
   }
 
-  #theirs(rms) {
-    this.levels.theirs = rms;
+  #levels(changed) {
+    Object.assign(this.levels, changed);
     this.emit("level", this.levels);
   }
 
-  /** The server's voice on a track: played by an element, and looked at for level and tape. */
-  async #overhear(stream) {
+  /** The server's voice on a track. */
+  #overhear(stream) {
     this.#hangUpRemote();
-    const element = new Audio();
-    element.srcObject = stream;
-    this.#remote = { element, capture: new Capture(stream) };
-    this.#remote.capture.on("piece", ({ samples, rms }) => {
-      this.#theirs(rms);
+    const remote = new Remote(stream);
+    this.#remote = remote;
+    remote.on("problem", (sentence) => this.emit("problem", sentence));
+    remote.on("piece", ({ samples, rms }) => {
+      this.#levels({ theirs: rms });
       if (this.state === "live") this.tape.overheard(samples);
     });
-    await element.play().catch(() => this.emit("problem", "The browser does not play sound yet."));
-    await this.#remote?.capture.open();
+    remote.on("paced", ({ response, ms }) => this.transcript.paced(response, ms));
+    remote.play();
   }
 
   #hangUpRemote() {
-    if (!this.#remote) return;
-    this.#remote.element.srcObject = null;
-    this.#remote.capture.close();
+    this.#remote?.close();
     this.#remote = null;
   }
 }

@@ -5,7 +5,9 @@ import { Captions } from "./captions.js";
 import { Conversation } from "./client.js";
 import { $ } from "./dom.js";
 import { SettingsForm } from "./form.js";
+import { differences } from "./granted.js";
 import { KeyBox } from "./keybox.js";
+import { PressButton } from "./press.js";
 import { Shelf } from "./shelf.js";
 import { level } from "./sound.js";
 import { Strip } from "./strip.js";
@@ -18,6 +20,7 @@ import { Log, WireView } from "./wire.js";
 const WORDS = {
   idle: "Not connected", connecting: "Connecting …", live: "Connected", ended: "Ended",
 };
+const KEYED = "keyed" in document.documentElement.dataset; // the server has keys
 const NARROW = matchMedia("(max-width: 760px)");
 
 const settings = new SettingsForm($("settings"));
@@ -25,18 +28,22 @@ const keys = new KeyBox({
   dialog: $("keybox"), form: $("keyform"), field: $("key"), why: $("keywhy"), no: $("nokey"),
 });
 const banner = new Banner($("banner"), $("banner-text"), $("banner-count"), $("banner-act"));
-const captions = new Captions($("captions"), $("welcome"));
+const captions = new Captions($("captions"), $("welcome"), $("voice"));
 const strip = new Strip($("strip"));
 const waterfall = new Waterfall($("falls"), $("no-falls"));
 const tools = new ToolPanel({
-  form: $("toolform"), list: $("toollist"), error: $("toolerror"), calls: $("calls"),
-  empty: $("no-calls"),
-});
+  form: $("toolform"), list: $("toollist"), error: $("toolerror"), saved: $("toolsaved"),
+  calls: $("calls"), empty: $("no-calls"), typed: $("canned"),
+}, callsWait);
 const wire = new WireView({
   box: $("wire"), count: $("wire-count"), filter: $("filter"), sent: $("show-sent"),
   came: $("show-came"), sound: $("show-sound"), copy: $("copy-events"), save: $("save-events"),
 });
-const shelf = new Shelf($("shelf"), display);
+const shelf = new Shelf($("shelf"), $("saves").querySelectorAll("button"), display);
+const press = new PressButton($("press"), (held) => {
+  if (held) live?.conversation.press();
+  else live?.conversation.release();
+});
 let live = null; // the record of the conversation that is going on
 let countdown = 0;
 let view = "talk";
@@ -49,6 +56,7 @@ function display(record) {
 
 /** Begin a conversation. With what is typed first, nobody is asked for a microphone. */
 async function begin(firstWords = "") {
+  if (KEYED && !keys.key) return askKey("Whoever runs it has one for you.", firstWords);
   leave();
   const conversation = new Conversation({
     ...settings.values, url: location.href, key: keys.key, tools: tools.tools,
@@ -61,6 +69,7 @@ async function begin(firstWords = "") {
   conversation.on("event", (one) => {
     const line = record.log.add(one);
     if (seen()) wire.added(line);
+    if (one.event.type === "session.updated") granted(record, one.event.session);
   });
   conversation.on("transcript", (entry) => {
     if (seen()) captions.update(entry);
@@ -68,10 +77,21 @@ async function begin(firstWords = "") {
   });
   conversation.on("turn", () => seen() && view === "timeline" && soon(record));
   conversation.on("level", (levels) => live === record && measure(levels));
-  conversation.on("problem", (sentence) => banner.say(sentence, "Dismiss", () => banner.clear()));
+  conversation.on("problem", (sentence) => live === record && banner.problem(sentence));
+  conversation.on("microphone", () => live === record && buttons(conversation));
   banner.clear();
-  await conversation.start({ speech: !firstWords });
+  const started = conversation.start({ speech: !firstWords });
+  if (firstWords) conversation.say(firstWords);
+  await started;
   settings.offerMicrophones();
+}
+
+/** Tell, once, where the server gives something else than was asked for. */
+function granted(record, session) {
+  if (record.granted) return;
+  record.granted = true;
+  const { settings: asked, transcript } = record.conversation;
+  for (const sentence of differences(asked, session)) transcript.note(sentence);
 }
 
 let drawing = 0;
@@ -95,25 +115,27 @@ function follow({ state, sentence, seconds, reason }, firstWords) {
   const { conversation } = live;
   $("status").dataset.state = state;
   $("status").textContent = WORDS[state] ?? "Connection lost";
-  buttons(state, conversation.handsFree);
-  if (state === "live") {
-    banner.clear();
-    if (firstWords && !conversation.transcript.entries.length) conversation.say(firstWords);
-  }
+  buttons(conversation);
+  if (state === "live") banner.clear("connection");
+  else tools.giveUp();
   if (state === "waiting") wait(sentence, seconds, conversation);
   if (state === "ended") ended(reason, sentence, firstWords);
 }
 
-function buttons(state, handsFree) {
-  const running = ["connecting", "live", "waiting"].includes(state);
+function buttons({ state, handsFree, hears, muted }) {
+  const running = busy();
+  const ready = state === "live";
+  if (!ready) press.release();
   $("go").textContent = running ? "End" : "Start talking";
   $("go").classList.toggle("ends", running);
-  $("press").hidden = !running || handsFree;
-  $("mute").hidden = !running || !handsFree;
-  $("mute").setAttribute("aria-pressed", "false");
-  $("mute").textContent = "Mute";
+  $("hear").hidden = !ready || hears;
+  $("press").hidden = !running || handsFree || !hears;
+  $("mute").hidden = !running || !handsFree || !hears;
+  $("mute").setAttribute("aria-pressed", String(muted));
   $("hush").hidden = !running;
-  for (const id of ["press", "mute", "hush"]) $(id).disabled = state !== "live";
+  for (const id of ["press", "mute", "hush"]) $(id).disabled = !ready;
+  const onGo = document.activeElement === $("go"); // where the space bar would end all
+  if (ready && onGo && !$("press").hidden) $("press").focus();
 }
 
 /** The network is gone: say so, and when the next attempt is. */
@@ -122,23 +144,45 @@ function wait(sentence, seconds, conversation) {
   const tell = () => {
     banner.count(`in ${Math.max(0, Math.ceil((until - performance.now()) / 1000))} s.`);
   };
-  banner.say(`${sentence} Trying again`, "Try now", () => conversation.retry());
+  banner.say("connection", `${sentence} Trying again`, "Try now", () => conversation.retry());
   tell();
   countdown = setInterval(tell, 1000);
 }
 
 /** The conversation is over for good: the server ended it, or somebody here did. */
-async function ended(reason, sentence, firstWords) {
+function ended(reason, sentence, firstWords) {
+  if (!live.conversation.session) $("text").value ||= firstWords; // nobody has heard them
   if (reason === "key") {
-    if (await keys.ask(sentence)) {
-      offer();
-      begin(firstWords);
-    } else banner.say("Without a key this server does not talk.", "Enter a key", () => begin());
-  } else if (reason === "expired") {
-    banner.say(`The session has ended: ${sentence}`, "New conversation", () => begin());
+    askKey(sentence, takeText());
   } else if (sentence) {
-    banner.say(sentence, "New conversation", () => begin());
+    const whole = reason === "expired" ? `The session has ended: ${sentence}` : sentence;
+    banner.say("connection", whole, "New conversation", () => begin());
+  } else {
+    banner.clear();
   }
+}
+
+async function askKey(sentence, firstWords) {
+  if (await keys.ask(sentence)) {
+    offer();
+    begin(firstWords);
+    return;
+  }
+  $("text").value ||= firstWords;
+  const again = () => begin(takeText());
+  banner.say("connection", "Without a key this server does not talk.", "Enter a key", again);
+}
+
+/** Calls of functions wait for somebody to type the answer: say so in every view. */
+function callsWait(names) {
+  $("tools-waiting").textContent = names.length ? ` (${names.length} waiting)` : "";
+  if (!names.length) return banner.clear("call");
+  if (view === "tools") return tools.answer();
+  banner.say("call", `The answer to ${names.at(-1)} is yours to type.`, "Answer", () => {
+    banner.clear("call");
+    $("tab-tools").click();
+    tools.answer();
+  });
 }
 
 function measure(levels) {
@@ -149,6 +193,7 @@ function measure(levels) {
 
 /** What can be chosen by name; a server that wants a key is asked again when it has one. */
 async function offer() {
+  if (KEYED && !keys.key) return;
   try {
     await settings.offer(keys.key);
   } catch (problem) {
@@ -157,46 +202,42 @@ async function offer() {
   }
 }
 
-const busy = () => live && !["idle", "ended"].includes(live.conversation.state);
+const busy = () => Boolean(live) && !["idle", "ended"].includes(live.conversation.state);
 
 $("go").addEventListener("click", () => (busy() ? live.conversation.stop() : begin()));
 $("fresh").addEventListener("click", () => begin());
 $("hush").addEventListener("click", () => live?.conversation.interrupt());
-$("mute").addEventListener("click", ({ currentTarget: button }) => {
-  const muted = button.getAttribute("aria-pressed") !== "true";
-  live.conversation.muted = muted;
-  button.setAttribute("aria-pressed", String(muted));
-  button.textContent = muted ? "Muted" : "Mute";
+document.addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && !$("keybox").open) live?.conversation.interrupt();
+});
+$("hear").addEventListener("click", async () => {
+  banner.clear("problem");
+  await live.conversation.listen();
+  settings.offerMicrophones();
+});
+$("mute").addEventListener("click", () => {
+  live.conversation.muted = !live.conversation.muted;
+  buttons(live.conversation);
 });
 $("say").addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = $("text").value.trim();
+  const text = takeText();
   if (!text) return;
+  if (!busy()) begin(text);
+  else {
+    if (shelf.current !== live) shelf.show(live);
+    live.conversation.say(text);
+  }
+});
+
+function takeText() {
+  const text = $("text").value.trim();
   $("text").value = "";
-  if (busy()) live.conversation.say(text);
-  else begin(text);
-});
-
-function hold(held) {
-  $("press").classList.toggle("held", held);
-  $("press").textContent = held ? "Listening …" : "Hold to talk";
-  if (held) live?.conversation.press();
-  else live?.conversation.release();
+  return text;
 }
 
-$("press").addEventListener("pointerdown", (event) => {
-  event.currentTarget.setPointerCapture(event.pointerId);
-  hold(true);
-});
-$("press").addEventListener("pointerup", () => hold(false));
-$("press").addEventListener("pointercancel", () => hold(false));
-for (const [name, held] of [["keydown", true], ["keyup", false]]) {
-  $("press").addEventListener(name, (event) => {
-    if (![" ", "Enter"].includes(event.key) || event.repeat) return;
-    event.preventDefault();
-    hold(held);
-  });
-}
+window.addEventListener("pagehide", () => live?.conversation.stop()); // the microphone is let go
+
 $("save-text").addEventListener("click", () => shelf.saveText());
 $("save-json").addEventListener("click", () => shelf.saveJson());
 $("save-wav").addEventListener("click", () => shelf.saveWav());
@@ -204,6 +245,7 @@ $("save-wav").addEventListener("click", () => shelf.saveWav());
 tabs(document.querySelector("[role=tablist]"), (name) => {
   view = name;
   wire.visible = name === "timeline";
+  if (name === "tools") banner.clear("call");
   if (shelf.current) waterfall.show(shelf.current.conversation.turns.all);
 });
 theme($("theme"));

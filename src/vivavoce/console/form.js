@@ -37,10 +37,8 @@ export class SettingsForm {
 
   /** Names that the server knows, to choose from. Any other may be typed: it has a default. */
   async offer(key) {
-    const [models, voices] = await Promise.all([
-      listed(location.href, "v1/models", key),
-      listed(location.href, "v1/audio/voices", key),
-    ]);
+    const models = await listed(location.href, "v1/models", key);
+    const voices = await listed(location.href, "v1/audio/voices", key);
     fill("models", models.map(({ id }) => id));
     fill("voices", voices.map(({ id }) => id));
   }

@@ -7,6 +7,7 @@ export class KeyBox {
   #why;
   #field;
   #given = null;
+  #key = stored();
 
   /** parts: {dialog, form, field, why, no}, all of them elements. */
   constructor({ dialog, form, field, why, no }) {
@@ -19,12 +20,12 @@ export class KeyBox {
   }
 
   get key() {
-    return sessionStorage.getItem(NAME) ?? "";
+    return this.#key;
   }
 
   /** Ask for one. Resolves to whether there is one now. */
   ask(why) {
-    sessionStorage.removeItem(NAME);
+    this.#store("");
     this.#why.textContent = why;
     this.#field.value = "";
     if (!this.#dialog.open) this.#dialog.showModal();
@@ -33,8 +34,25 @@ export class KeyBox {
   }
 
   #finish(key) {
-    if (key) sessionStorage.setItem(NAME, key);
+    if (key) this.#store(key);
     this.#given?.(Boolean(key));
     this.#given = null;
+  }
+
+  #store(key) {
+    this.#key = key;
+    try {
+      sessionStorage.setItem(NAME, key);
+    } catch {
+      // a browser that keeps nothing: it is forgotten with the page
+    }
+  }
+}
+
+function stored() {
+  try {
+    return sessionStorage.getItem(NAME) ?? "";
+  } catch {
+    return "";
   }
 }

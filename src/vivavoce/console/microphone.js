@@ -6,12 +6,17 @@ const ASKED = { echoCancellation: true, noiseSuppression: true, autoGainControl:
 /** Why there is no microphone, in a sentence for whoever sits before the page. */
 export class NoMicrophone extends Error {}
 
+/** The page can have neither microphone nor loudspeaker. */
+export class NoSound extends Error {
+  message =
+    "Browsers let only pages at https or at localhost listen and speak. " +
+    "Open this page there, or give the server a certificate.";
+}
+
 /** Asks for a microphone. Throws NoMicrophone. */
 export async function openMicrophone(deviceId = "") {
   if (!navigator.mediaDevices) {
-    throw new NoMicrophone(
-      "The browser gives microphones only to pages at https or at localhost. Open the page there.",
-    );
+    throw new NoMicrophone(new NoSound().message);
   }
   const audio = deviceId ? { ...ASKED, deviceId: { exact: deviceId } } : ASKED;
   try {

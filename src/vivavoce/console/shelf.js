@@ -4,13 +4,16 @@ import { make, save } from "./dom.js";
 
 export class Shelf {
   #list;
+  #saves;
   #chosen;
   #all = [];
 
-  /** `chosen` is called with the record of the conversation to be shown. */
-  constructor(list, chosen) {
+  /** saves: the buttons that save. `chosen` is called with the record that is to be shown. */
+  constructor(list, saves, chosen) {
     this.#list = list;
+    this.#saves = saves;
     this.#chosen = chosen;
+    this.draw();
   }
 
   get current() {
@@ -20,6 +23,7 @@ export class Shelf {
   /** record: {conversation, log}. */
   add(record) {
     record.begun = new Date();
+    this.#all = this.#all.filter(({ conversation }) => conversation.session); // others never began
     this.#all.push(record);
     this.show(record);
   }
@@ -31,22 +35,22 @@ export class Shelf {
   }
 
   draw() {
+    for (const button of this.#saves) button.disabled = !this.current;
     this.#list.replaceChildren(...this.#all.map((record) => this.#line(record)).reverse());
   }
 
   saveText() {
-    if (this.current) save("conversation.txt", asText(this.#entries()));
+    save("conversation.txt", asText(this.#entries()));
   }
 
   saveJson() {
-    if (!this.current) return;
     const { begun, conversation } = this.current;
     const turns = conversation.turns.all.map(({ number, words, status, marks }) => ({
       number,
       words,
       status,
       ms: Object.fromEntries(
-        Object.entries(marks).map(([name, at]) => [name, Math.round(at - marks.end)]),
+        Object.entries(marks).map(([name, at]) => [name, Math.round(at - (marks.end ?? at))]),
       ),
     }));
     const whole = { begun, session: conversation.session, entries: this.#entries(), turns };
@@ -54,7 +58,7 @@ export class Shelf {
   }
 
   saveWav() {
-    if (this.current) save("conversation.wav", this.current.conversation.tape.file());
+    save("conversation.wav", this.current.conversation.tape.file());
   }
 
   #entries() {
@@ -65,7 +69,7 @@ export class Shelf {
     const { entries } = record.conversation.transcript;
     const first = entries.find(({ role, text }) => role === "user" && text);
     const time = record.begun.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    const button = make("button", { type: "button" }, `${time}  ${first?.text ?? "New"}`);
+    const button = make("button", { type: "button", dir: "auto" }, `${time}  ${first?.text ?? "New"}`);
     if (record.shown) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.show(record));
     return make("li", {}, button);

@@ -23,6 +23,9 @@ export class Socket extends Emitter {
     this.#socket.send(JSON.stringify(event));
   }
 
+  /** Sound goes out as events here. */
+  listenTo() {}
+
   close() {
     this.#socket?.close(1000);
   }

@@ -15,7 +15,16 @@ export function encode(samples) {
 
 /** Bytes of base64. */
 export function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let n = 0; n < bytes.length; n++) bytes[n] = text.charCodeAt(n);
+  return bytes;
+}
+
+/** How many bytes that is. */
+export function lengthOf(base64) {
+  const padding = base64.endsWith("==") ? 2 : Number(base64.endsWith("="));
+  return (base64.length * 3) / 4 - padding;
 }
 
 /** Joins PCM16 that may be cut at any byte into whole samples. */

@@ -1,5 +1,7 @@
 /** Plays answers, and tells how much of each was played. */
+import { Ear } from "./ear.js";
 import { Emitter } from "./emitter.js";
+import { NoSound } from "./microphone.js";
 import { RATE } from "./sound.js";
 
 /** Emits "level" (root mean square), "played" [[id, ms], ...], "idle" when all was played. */
@@ -9,9 +11,11 @@ export class Speaker extends Emitter {
   #node = null;
   #stops = new Map();
   #stopped = 0;
+  #ear = new Ear();
 
-  /** Has to be called from a click or a key: browsers let no page make a sound unasked. */
+  /** Call it from a click or a key: browsers let no page make a sound unasked. Throws NoSound. */
   async open() {
+    if (!window.isSecureContext) throw new NoSound();
     this.#context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
     await this.#context.audioWorklet.addModule(new URL("./playback.worklet.js", import.meta.url));
     this.#node = new AudioWorkletNode(this.#context, "vivavoce-playback", {
@@ -45,7 +49,7 @@ export class Speaker extends Emitter {
 
   #hear(data) {
     if (data.stopped) {
-      const cut = data.cut.map(([id, samples]) => [id, this.#heard(samples)]);
+      const cut = data.cut.map(([id, samples]) => [id, this.#heard(id, samples)]);
       this.#stops.get(data.stopped)?.(cut);
       this.#stops.delete(data.stopped);
       return;
@@ -53,13 +57,13 @@ export class Speaker extends Emitter {
     const wasBusy = this.busy;
     this.busy = data.busy;
     this.emit("level", data.rms);
-    this.emit("played", data.played.map(([id, samples]) => [id, this.#heard(samples)]));
+    this.emit("played", data.played.map(([id, samples]) => [id, this.#heard(id, samples)]));
     if (wasBusy && !data.busy) this.emit("idle");
   }
 
   /** What has left the worklet is still on its way through the sound card for a moment. */
-  #heard(samples) {
+  #heard(id, samples) {
     const late = this.#context.outputLatency || this.#context.baseLatency || 0;
-    return Math.max(0, Math.floor((samples / RATE - late) * 1000));
+    return this.#ear.heard(id, samples, late, performance.now());
   }
 }

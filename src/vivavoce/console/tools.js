@@ -6,15 +6,23 @@ const SCHEMA = { type: "object", properties: { city: { type: "string" } }, requi
 export class ToolPanel {
   #parts;
   #tools = kept("vivavoce.tools", []);
+  #edited = null;
+  #waiting = new Map(); // element of a call -> how to give it up
+  #changed;
 
-  /** parts: {form, list, error, calls, empty}, all of them elements. */
-  constructor(parts) {
+  /**
+   * parts: {form, list, error, saved, calls, empty, typed}, all of them elements. `changed` is
+   * called with the names of the calls that wait for somebody to type the answer.
+   */
+  constructor(parts, changed) {
     this.#parts = parts;
-    parts.form.elements.parameters.value = JSON.stringify(SCHEMA, null, 2);
+    this.#changed = changed;
     parts.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#save();
     });
+    parts.form.addEventListener("input", () => this.#adapt());
+    this.#clear();
     this.#draw();
   }
 
@@ -23,10 +31,21 @@ export class ToolPanel {
     return this.#tools.map((tool) => ({ ...tool, run: (args) => this.#run(tool, args) }));
   }
 
+  /** Put the cursor where the oldest call is answered. */
+  answer() {
+    [...this.#waiting.keys()][0]?.querySelector("input").focus();
+  }
+
+  /** Nobody wants the answers any more. */
+  giveUp() {
+    for (const refuse of this.#waiting.values()) refuse();
+  }
+
   #save() {
-    const { form, error } = this.#parts;
+    const { form, error, saved } = this.#parts;
     const fields = Object.fromEntries(new FormData(form));
     error.hidden = true;
+    saved.textContent = "";
     try {
       fields.parameters = JSON.parse(fields.parameters || '{"type": "object", "properties": {}}');
       if (fields.parameters?.type !== "object") throw new Error('its "type" has to be "object"');
@@ -35,8 +54,25 @@ export class ToolPanel {
       error.hidden = false;
       return;
     }
-    this.#tools = [...this.#tools.filter(({ name }) => name !== fields.name), fields];
+    const replaced = [fields.name, this.#edited?.name];
+    this.#tools = [...this.#tools.filter(({ name }) => !replaced.includes(name)), fields];
     this.#draw();
+    this.#clear();
+    saved.textContent = `Saved ${fields.name}.`;
+  }
+
+  /** An empty form, for a new function. */
+  #clear() {
+    const { form } = this.#parts;
+    this.#edited = null;
+    form.reset();
+    form.elements.parameters.value = JSON.stringify(SCHEMA, null, 2);
+    this.#adapt();
+  }
+
+  #adapt() {
+    this.#parts.typed.hidden = this.#parts.form.elements.how.value === "typed";
+    this.#parts.saved.textContent = "";
   }
 
   #draw() {
@@ -52,11 +88,15 @@ export class ToolPanel {
       for (const [name, value] of Object.entries(tool)) {
         elements[name].value = name === "parameters" ? JSON.stringify(value, null, 2) : value;
       }
+      this.#edited = tool;
+      this.#adapt();
       elements.name.focus();
     });
     drop.addEventListener("click", () => {
       this.#tools = this.#tools.filter((one) => one !== tool);
+      if (this.#edited === tool) this.#clear();
       this.#draw();
+      this.#parts.form.elements.name.focus();
     });
     const how = tool.how === "typed" ? "answered by you" : "canned answer";
     return make("li", {}, make("strong", {}, tool.name), make("span", {}, how), edit, drop);
@@ -68,17 +108,32 @@ export class ToolPanel {
     const line = make("li", {}, make("code", {}, `${tool.name}(${JSON.stringify(args)})`));
     this.#parts.calls.prepend(line);
     if (tool.how !== "typed") return answered(line, tool.answer);
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       const field = make("input", { "aria-label": `Answer to ${tool.name}`, required: "" });
       const form = make("form", {}, field, make("button", { class: "second" }, "Answer"));
+      const close = () => {
+        form.remove();
+        this.#waiting.delete(line);
+        this.#tell();
+      };
       form.addEventListener("submit", (event) => {
         event.preventDefault();
-        form.remove();
+        close();
         resolve(answered(line, field.value));
       });
+      this.#waiting.set(line, () => {
+        close();
+        line.append(make("code", {}, "→ not answered: the session is over"));
+        reject(new Error("nobody answered before the session was over"));
+      });
+      line.dataset.name = tool.name;
       line.append(form);
-      field.focus();
+      this.#tell();
     });
+  }
+
+  #tell() {
+    this.#changed([...this.#waiting.keys()].map((line) => line.dataset.name));
   }
 }
 

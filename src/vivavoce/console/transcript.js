@@ -1,11 +1,15 @@
 /** What was said, by whom, and how much of it was heard: made from the events alone. */
 import { Emitter } from "./emitter.js";
-import { bytesOf, RATE } from "./sound.js";
+import { lengthOf, RATE } from "./sound.js";
+
+const SLACK_MS = 60; // an answer of which no more is missing has been heard
+const MS_PER_LETTER = 62; // of speech whose length nobody tells: middling fast
 
 /**
- * An entry: {id, role: "user" | "assistant" | "call" | "note", text, state, audioMs, playedMs,
- * heard, name, output}. `state` is "open", "done" or "cut". Of one that was cut off, `heard` is the part
- * that reached the ear, as far as is known. Emits "change" with the entry.
+ * An entry: {id, role: "user" | "assistant" | "call" | "note", text, state, aloud, audioMs,
+ * playedMs, heard, name, output}. `state` is "open", "done" or "cut"; `aloud`: it is spoken. Of one
+ * that was cut off, `heard` is the part that reached the ear, as far as is known. Emits "change"
+ * with the entry.
  */
 export class Transcript extends Emitter {
   entries = [];
@@ -29,6 +33,11 @@ export class Transcript extends Emitter {
       case "conversation.item.input_audio_transcription.failed":
         return this.#close(event.item_id, "user", "(could not be made out)");
       case "response.output_audio_transcript.delta":
+        Object.assign(this.#entry(event.item_id, "assistant"), {
+          aloud: true,
+          response: event.response_id,
+        });
+        return this.#add(event.item_id, "assistant", event.delta);
       case "response.output_text.delta":
         return this.#add(event.item_id, "assistant", event.delta);
       case "response.output_audio_transcript.done":
@@ -37,7 +46,7 @@ export class Transcript extends Emitter {
         return null;
       case "response.output_audio.delta":
         this.#entry(event.item_id, "assistant").audioMs +=
-          (bytesOf(event.delta).length / 2 / RATE) * 1000;
+          (lengthOf(event.delta) / 2 / RATE) * 1000;
         return null;
       case "response.output_item.done":
         this.#item(event.item, true);
@@ -54,11 +63,33 @@ export class Transcript extends Emitter {
   /** So much of these answers was played: [[id, ms], ...]. */
   played(list) {
     for (const [id, ms] of list) {
-      const entry = this.entries.find((one) => one.id === id);
-      if (!entry || entry.playedMs === ms || entry.state === "cut") continue;
-      entry.playedMs = ms;
-      this.emit("change", entry);
+      const entry = this.entries.findLast((one) => one.id === id);
+      if (entry && entry.state !== "cut") this.#play(entry, ms);
     }
+  }
+
+  /** A response that is heard as a stream is under way for `ms`; Infinity: all of it was heard. */
+  paced(response, ms) {
+    const entry = this.entries.findLast((one) => one.response === response);
+    if (!entry || entry.state === "cut") return;
+    const guess = entry.text.length * MS_PER_LETTER;
+    entry.audioMs = ms === Infinity ? guess : Math.max(guess, ms);
+    this.#play(entry, Math.min(ms, entry.audioMs));
+  }
+
+  /** Something said in writing, whether or not anybody hears it yet. Returns the entry. */
+  typed(text) {
+    const entry = this.#make(newId(), "user");
+    entry.text = text;
+    entry.state = "done";
+    this.emit("change", entry);
+    return entry;
+  }
+
+  /** What was said last, when nothing came back on it: an entry of the user's, or null. */
+  get unanswered() {
+    const last = this.entries.findLast((entry) => isMessage(entry) && heardOf(entry));
+    return last?.role === "user" ? last : null;
   }
 
   /** A remark of the page's own, such as that the connection was lost. */
@@ -77,27 +108,29 @@ export class Transcript extends Emitter {
     this.emit("change", entry);
   }
 
-  /** Nothing more comes: what is open stays as it is. */
+  /** Nothing more comes and nothing more is played: what is open stays as it is. */
   finish() {
     for (const entry of this.entries) {
-      if (entry.state !== "open") continue;
-      entry.state = "done";
+      const [heard, rest] = spokenOf(entry);
+      if (entry.aloud && entry.state !== "cut" && rest.trim()) {
+        Object.assign(entry, { state: "cut", heard: heard.trim() });
+      } else if (entry.state === "open") {
+        entry.state = "done";
+      } else continue;
       this.emit("change", entry);
     }
   }
 
-  /** The words of both sides as items, for a server that knows nothing of them. */
-  items() {
-    return this.entries
-      .filter((entry) => (entry.role === "user" || entry.role === "assistant") && heardOf(entry))
-      .map((entry) => ({
-        id: entry.id,
-        type: "message",
-        role: entry.role,
-        content: [
-          { type: entry.role === "user" ? "input_text" : "output_text", text: heardOf(entry) },
-        ],
-      }));
+  /** The entries with words of either side that were heard. */
+  get messages() {
+    return this.entries.filter((entry) => isMessage(entry) && heardOf(entry));
+  }
+
+  #play(entry, ms) {
+    if (entry.playedMs === ms) return;
+    const [before] = spokenOf(entry);
+    entry.playedMs = ms;
+    if (spokenOf(entry)[0] !== before) this.emit("change", entry);
   }
 
   #make(id, role) {
@@ -108,7 +141,7 @@ export class Transcript extends Emitter {
   }
 
   #entry(id, role) {
-    return this.entries.find((one) => one.id === id) ?? this.#make(id, role);
+    return this.entries.findLast((one) => one.id === id) ?? this.#make(id, role);
   }
 
   #add(id, role, delta) {
@@ -174,12 +207,20 @@ export function heardOf(entry) {
   return entry.state === "cut" ? entry.heard : entry.text;
 }
 
+/** An entry as an item, for a server that knows nothing of it. */
+export function itemOf(entry) {
+  const type = entry.role === "user" ? "input_text" : "output_text";
+  const content = [{ type, text: heardOf(entry) }];
+  return { id: entry.id, type: "message", role: entry.role, content };
+}
+
 /** How much of an answer has been spoken by now: [spoken, still to come]. */
 export function spokenOf(entry) {
-  const { text, audioMs, playedMs } = entry;
+  const { text, aloud, audioMs, playedMs } = entry;
   if (entry.state === "cut") return split(text, entry.heard ?? "");
-  if (!audioMs || entry.role !== "assistant") return [text, ""];
-  if (playedMs >= audioMs - 60 && entry.state === "done") return [text, ""];
+  if (!aloud) return [text, ""];
+  if (!audioMs) return ["", text];
+  if (playedMs >= audioMs - SLACK_MS && entry.state === "done") return [text, ""];
   return split(text, wholeWords(text, playedMs / audioMs));
 }
 
@@ -189,10 +230,20 @@ export function asText(entries) {
     if (entry.role === "note") return `— ${entry.text}`;
     if (entry.role === "call") return `Tool: ${entry.name}(${entry.text}) = ${entry.output ?? "?"}`;
     const [spoken, unheard] = entry.state === "cut" ? spokenOf(entry) : [entry.text, ""];
-    const rest = unheard.trim() ? ` [unheard: ${unheard.trim()}]` : "";
-    return `${entry.role === "user" ? "You" : "Answer"}: ${spoken.trim()}${rest}`;
+    const who = entry.role === "user" ? "You:" : "Answer:";
+    const rest = unheard.trim() ? `[unheard: ${unheard.trim()}]` : "";
+    return [who, spoken.trim(), rest].filter(Boolean).join(" ");
   });
   return `${lines.join("\n")}\n`;
+}
+
+function isMessage({ role }) {
+  return role === "user" || role === "assistant";
+}
+
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(10));
+  return `item_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 function words(item) {

@@ -46,11 +46,13 @@ export class Turns extends Emitter {
   }
 
   #sent(event, at) {
-    const typed = event.type === "conversation.item.create" && event.item.role === "user";
-    if (typed) {
+    if (event.type === "conversation.item.create" && event.item.role === "user") {
       const turn = this.#open();
       turn.words = event.item.content[0].text ?? "";
       this.#mark(turn, "end", at);
+    } else if (event.type === "input_audio_buffer.clear") {
+      this.#loudest = 0; // what was loud before it belongs to no turn to come
+      this.#lastLoud = 0;
     } else if (event.type === "input_audio_buffer.commit") {
       this.#decided(this.#open(), at);
     }
@@ -82,6 +84,15 @@ export class Turns extends Emitter {
         break;
       case "response.output_audio.delta":
         this.#mark(turn, "audio", at);
+        break;
+      case "output_audio_buffer.started":
+        this.sounded(event.response_id, at);
+        break;
+      case "output_audio_buffer.stopped":
+        this.silent(at);
+        break;
+      case "output_audio_buffer.cleared":
+        this.cut(at);
         break;
       case "response.done":
         this.#done(event.response, at);

@@ -15,6 +15,8 @@ const MARKS = [
 export class Waterfall {
   #list;
   #empty;
+  #turns = null;
+  #drawn = new Map(); // turn -> {element, look}
 
   constructor(list, empty) {
     this.#list = list;
@@ -22,14 +24,39 @@ export class Waterfall {
   }
 
   show(turns) {
+    if (turns !== this.#turns) {
+      this.#turns = turns;
+      this.#drawn.clear();
+      this.#list.replaceChildren();
+    }
     const begun = turns.filter(({ marks }) => marks.end !== undefined);
     this.#empty.hidden = begun.length > 0;
-    const longest = Math.max(LEAST_MS, ...begun.map((turn) => lengthOf(turn)));
-    this.#list.replaceChildren(...begun.map((turn) => fall(turn, longest)).reverse());
+    const longest = begun.reduce((most, turn) => Math.max(most, lengthOf(turn)), LEAST_MS);
+    this.#list.style.setProperty("--longest", longest);
+    for (const turn of begun) this.#draw(turn);
+  }
+
+  /** The newest stands first. One that looks as before is left alone: there may be hundreds. */
+  #draw(turn) {
+    const { marks, words, problem } = turn;
+    const look = JSON.stringify([marks, words, problem, speaking(turn) && performance.now()]);
+    const before = this.#drawn.get(turn);
+    if (before?.look === look) return;
+    const element = fall(turn);
+    this.#drawn.set(turn, { element, look });
+    if (before) before.element.replaceWith(element);
+    else {
+      const older = [...this.#list.children].find((one) => one.dataset.turn < turn.number);
+      this.#list.insertBefore(element, older ?? null);
+    }
   }
 }
 
-function fall(turn, longest) {
+function speaking({ marks }) {
+  return marks.sound !== undefined && (marks.silent ?? marks.cut) === undefined;
+}
+
+function fall(turn) {
   const { end } = turn.marks;
   const ms = (name) => turn.marks[name] - end;
   const title = make("h3", {}, make("span", {}, String(turn.number)), turn.words || "…");
@@ -38,8 +65,8 @@ function fall(turn, longest) {
   const bar = make("div", { class: "bar", "aria-hidden": "true" });
   for (const [kind, from, to] of stretches(turn)) {
     const piece = make("i", { class: kind });
-    piece.style.left = `${((from - end) / longest) * 100}%`;
-    if (to !== from) piece.style.width = `${((to - from) / longest) * 100}%`;
+    piece.style.left = share(from - end);
+    if (to !== from) piece.style.width = share(to - from);
     bar.append(piece);
   }
   const marks = make("dl", { class: "marks" });
@@ -49,6 +76,11 @@ function fall(turn, longest) {
     marks.append(make("div", {}, make("dt", {}, label), time));
   }
   return make("li", { class: "fall", "data-turn": turn.number }, title, bar, marks);
+}
+
+/** Of the width of the list; the longest turn, which takes all of it, may change. */
+function share(ms) {
+  return `calc(100% * ${ms} / var(--longest))`;
 }
 
 /** [kind, from, to] of the pieces of a bar, in the page's milliseconds. */
@@ -68,9 +100,7 @@ function stretches({ marks }) {
   return pieces;
 }
 
-function lengthOf({ marks }) {
-  const times = Object.values(marks).filter((one) => one !== undefined);
-  const over = marks.silent ?? marks.cut;
-  const speaking = marks.sound !== undefined && over === undefined;
-  return Math.max(...times, speaking ? performance.now() : 0) - marks.end;
+function lengthOf(turn) {
+  const times = Object.values(turn.marks).filter((one) => one !== undefined);
+  return Math.max(...times, speaking(turn) ? performance.now() : 0) - turn.marks.end;
 }

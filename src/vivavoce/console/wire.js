@@ -1,5 +1,6 @@
 /** Every event both ways: kept, filtered, opened, copied, saved. */
 import { make, save } from "./dom.js";
+import { lengthOf } from "./sound.js";
 
 const MOST_KEPT = 20_000;
 const MOST_SHOWN = 1_000;
@@ -25,14 +26,14 @@ export class Log {
 function lean(event) {
   if (!SOUND.has(event.type)) return event;
   const field = event.type.endsWith(".append") ? "audio" : "delta";
-  const bytes = Math.floor((event[field].length * 3) / 4);
-  return { ...event, [field]: `(${bytes} bytes of sound)` };
+  return { ...event, [field]: `(${lengthOf(event[field])} bytes of sound)` };
 }
 
 export class WireView {
   #parts;
   #log = new Log();
   #visible = false;
+  #fresh = []; // lines that came since the last picture
 
   /** parts: {box, count, filter, sent, came, sound, copy, save}, all of them elements. */
   constructor(parts) {
@@ -59,16 +60,22 @@ export class WireView {
   /** A line that was just added to the log that is shown. */
   added(line) {
     if (!this.#visible || !this.#wanted(line)) return;
+    this.#fresh.push(line);
+    if (this.#fresh.length === 1) requestAnimationFrame(() => this.#append());
+  }
+
+  #append() {
     const { box } = this.#parts;
     const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-    box.append(row(line));
-    if (box.childElementCount > MOST_SHOWN) box.firstElementChild.remove();
+    box.append(...this.#fresh.splice(0).slice(-MOST_SHOWN).map(row));
+    while (box.childElementCount > MOST_SHOWN) box.firstElementChild.remove();
     if (atEnd) box.scrollTop = box.scrollHeight;
     this.#tell();
   }
 
   #draw() {
     const { box } = this.#parts;
+    this.#fresh = [];
     box.replaceChildren(...this.#chosen().slice(-MOST_SHOWN).map(row));
     box.scrollTop = box.scrollHeight;
     this.#tell();
