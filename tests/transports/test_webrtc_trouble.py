@@ -11,6 +11,8 @@ from tests.server import Server, scripted, serving
 from tests.transports.call_stage import Client, on_the_phone, tone
 from tests.transports.caller import calling, until
 from tests.transports.test_webrtc import SDP, post
+from vivavoce.session.facts import Fact, Left
+from vivavoce.transports.webrtc_call import Call
 from vivavoce.transports.webrtc_reach import Reach
 
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
@@ -26,7 +28,8 @@ async def put(client: Client, data: bytes, protocol: int = WEBRTC_STRING) -> Non
 
 def test_a_message_that_is_none_is_told_and_the_call_goes_on() -> None:
     async def main() -> None:
-        async with serving(scripted()) as server, on_the_phone(server) as client:
+        settings = scripted(llm={"answers": ["Yes."]})
+        async with serving(settings) as server, on_the_phone(server) as client:
             for data in (
                 b"\xff\xfe{",
                 b"[]",
@@ -114,6 +117,31 @@ def test_a_client_may_go_at_any_moment_and_leaves_nothing_behind() -> None:
             await until(lambda: asyncio.all_tasks() <= alone)
 
     asyncio.run(main())
+
+
+class Listener:
+    """A session, as far as it is told something."""
+
+    def __init__(self) -> None:
+        self.told: list[Fact] = []
+
+    def tell(self, fact: Fact) -> None:
+        self.told.append(fact)
+
+
+def test_a_connection_that_cannot_be_made_ends_its_session() -> None:
+    async def main() -> list[Fact]:
+        call: Any = Call("rtc_1", Reach(), local=True)
+        call.runner = listener = Listener()
+        connection = call._connection
+        transceivers = connection._RTCPeerConnection__transceivers
+        connection._RTCPeerConnection__transceivers = None  # a fault of whatever kind
+        await connection._RTCPeerConnection__connect()
+        connection._RTCPeerConnection__transceivers = transceivers
+        await call.hang_up()
+        return listener.told[:1]
+
+    assert asyncio.run(main()) == [Left()]
 
 
 def is_over(client: Client) -> bool:

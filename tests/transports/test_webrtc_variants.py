@@ -1,12 +1,12 @@
 """Calls of clients that offer other things than the usual: what comes of them, heard and said."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
-import pytest
 from aiortc.sdp import SessionDescription
 
 from tests.server import Server, scripted, serving
@@ -154,20 +154,47 @@ def test_a_call_without_a_data_channel_is_heard_and_answered() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("direction", "speaks", "hears"),
-    [("sendonly", True, False), ("recvonly", False, True), ("inactive", False, False)],
-)
-def test_a_call_may_be_one_way_or_none(direction: str, speaks: bool, hears: bool) -> None:
+async def one_way(server: Server, direction: str, *, speaks: bool, hears: bool) -> None:
+    async with on_the_phone(server, direction=direction) as client:
+        if speaks:
+            client.say(tone(0.3))
+            await client.until("input_audio_buffer.committed")
+        else:
+            await client.ask()
+        await client.until("output_audio_buffer.started")
+        await client.until("output_audio_buffer.stopped")
+        assert (client.loud_ms > 500) is hears
+
+
+def test_a_call_may_be_one_way_or_none() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server, direction=direction) as client:
-            if speaks:
+        async with a_server() as server, asyncio.TaskGroup() as calls:
+            calls.create_task(one_way(server, "sendonly", speaks=True, hears=False))
+            calls.create_task(one_way(server, "recvonly", speaks=False, hears=True))
+            calls.create_task(one_way(server, "inactive", speaks=False, hears=False))
+
+    asyncio.run(main())
+
+
+def test_a_call_may_be_for_transcription_alone() -> None:
+    async def main() -> None:
+        client = Client(direction="sendonly")
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("sdp", await client.offer())
+        audio = {"input": {"transcription": {"model": "whisper-1"}}}
+        form.add_field("session", json.dumps({"type": "transcription", "audio": audio}))
+        async with serving(scripted(stt={"transcripts": ["good evening"]})) as server:
+            try:
+                async with aiohttp.ClientSession() as http:
+                    reply = await http.post(server.http + "/v1/realtime/calls", data=form)
+                    await client.accept(await reply.text())
+                created = await client.until("session.created")
+                assert created["session"]["type"] == "transcription"
                 client.say(tone(0.3))
-                await client.until("input_audio_buffer.committed")
-            else:
-                await client.ask()
-            await client.until("output_audio_buffer.started")
-            await client.until("output_audio_buffer.stopped")
-            assert (client.loud_ms > 500) is hears
+                heard = await client.until("conversation.item.input_audio_transcription.completed")
+                assert heard["transcript"] == "good evening"
+                assert "response.created" not in client.types
+            finally:
+                await client.connection.close()
 
     asyncio.run(main())
