@@ -47,7 +47,7 @@ async def short_lived_key(server: Server, **session: Any) -> str:
 
 
 @asynccontextmanager
-async def page_with(script: str, recording: Path | None = None) -> AsyncIterator[Page]:
+async def page_with(script: str, recording: Path | None = None, *flags: str) -> AsyncIterator[Page]:
     """A page that runs this script of the folder `browser`; its microphone plays the recording."""
     source = (FOLDER / "page.html").read_text(encoding="utf-8").replace("SCRIPT", script)
 
@@ -64,7 +64,7 @@ async def page_with(script: str, recording: Path | None = None) -> AsyncIterator
         await web.TCPSite(runner, HOST, 0).start()
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, *voice], timeout=PATIENCE_MS
+                executable_path=CHROMIUM, args=[*FLAGS, *flags, *voice], timeout=PATIENCE_MS
             )
             try:
                 context = await browser.new_context(permissions=["microphone"])

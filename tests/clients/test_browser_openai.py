@@ -1,4 +1,10 @@
-"""The npm package `openai` in Chromium, as it is published: REST for the call, its own WebRTC."""
+"""The npm package `openai` in Chromium, as published: a call made by REST, and a WebSocket."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from tests.clients.browser_stage import (
     behind_a_key,
@@ -8,10 +14,11 @@ from tests.clients.browser_stage import (
     short_lived_key,
 )
 from tests.clients.loop import awaited
-from tests.console.stage import humming, needs_chromium
-from tests.server import scripted, serving
+from tests.console.stage import Line, humming, needs_chromium
+from tests.server import HOST, Server, scripted, serving
 from tests.transports.caller import until
 
+TLS = Path(__file__).parents[1] / "data" / "tls"
 pytestmark = [needs_chromium, needs_packages]
 
 
@@ -31,4 +38,37 @@ async def test_a_call_is_made_heard_and_hung_up() -> None:
         assert await page.evaluate("seen.problems") == []
         await page.evaluate("hangUp()")
         await holds(page, "seen.closed === 'remote'")
+        await until(lambda: server.hub.sessions == 0)
+
+
+@asynccontextmanager
+async def over_tls(server: Server) -> AsyncIterator[str]:
+    """The beginning of the https address of a proxy in front of that server."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
+    cable = Line()
+    cable.lead_to(server.port)
+    proxy = await asyncio.start_server(cable.serve, HOST, 0, ssl=context)
+    try:
+        yield f"https://{HOST}:{proxy.sockets[0].getsockname()[1]}"
+    finally:
+        cable.cut()
+        proxy.close()
+        await proxy.wait_closed()
+
+
+@awaited
+async def test_a_websocket_is_opened_asked_and_closed() -> None:
+    async with (
+        serving(behind_a_key(scripted(llm={"answers": ["Nobody."]}))) as server,
+        over_tls(server) as address,
+        page_with("openai.js", None, "--ignore-certificate-errors") as page,
+    ):
+        key = await short_lived_key(server)
+        await page.evaluate("([...all]) => ask(...all)", [address, key, "Who is there?"])
+        await holds(page, "seen.answer === 'Nobody.' && seen.events.includes('response.done')")
+        assert await page.evaluate("seen.events[0]") == "session.created"
+        assert await page.evaluate("seen.problems") == []
+        await page.evaluate("line.close()")
+        await holds(page, "seen.closed === 1000")
         await until(lambda: server.hub.sessions == 0)

@@ -1,5 +1,6 @@
 // The package `openai`, as a page uses it. `seen` is what the test reads.
 import OpenAI from "/node_modules/openai/index.mjs";
+import { OpenAIRealtimeWebSocket } from "/node_modules/openai/realtime/websocket.mjs";
 import { OpenAIRealtimeWebRTC } from "/node_modules/openai/realtime/webrtc.mjs";
 
 const seen = { events: [], problems: [], answer: "", error: null };
@@ -32,6 +33,22 @@ window.call = async (server, key) => {
       seen.callId = reply.headers.get("location").split("/").at(-1);
       return reply.text();
     },
+  });
+};
+
+/** Over a WebSocket, which the package takes to be wss whatever it is told. */
+window.ask = (server, key, text) => {
+  const client = new OpenAI({ apiKey: key, baseURL: `${server}/v1`, dangerouslyAllowBrowser: true });
+  const line = new OpenAIRealtimeWebSocket({ model: "gpt-realtime" }, client);
+  window.line = line;
+  line.on("event", ({ type }) => seen.events.push(type));
+  line.on("error", (error) => seen.problems.push(String(error)));
+  line.on("response.output_audio_transcript.done", ({ transcript }) => (seen.answer = transcript));
+  line.socket.addEventListener("close", ({ code }) => (seen.closed = code));
+  line.on("session.created", () => {
+    const content = [{ type: "input_text", text }];
+    line.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    line.send({ type: "response.create" });
   });
 };
 
