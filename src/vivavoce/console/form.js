@@ -3,6 +3,8 @@ import { listed } from "./access.js";
 import { DEFAULTS } from "./client.js";
 import { keep, kept, make } from "./dom.js";
 
+const LEAST_IDLE_MS = 5000; // as the protocol has it
+
 export class SettingsForm {
   #form;
 
@@ -63,6 +65,14 @@ export class SettingsForm {
     for (const label of this.#form.querySelectorAll("[data-for]")) {
       label.hidden = !label.dataset.for.split(" ").includes(chosen);
     }
+    const { idleMs } = this.#form.elements;
+    const between = idleMs.valueAsNumber > 0 && idleMs.valueAsNumber < LEAST_IDLE_MS;
+    idleMs.setCustomValidity(between ? "0 for never, or 5000 to 30000." : "");
+    const fields = [...this.#form.querySelectorAll("input")];
+    const wrong = fields.find((field) => !field.validity.valid);
+    document.getElementById("wrong").textContent = wrong
+      ? `${wrong.labels[0].firstChild.data.trim()}: ${wrong.validationMessage} Until then the default holds.`
+      : "";
   }
 }
 
