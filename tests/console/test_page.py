@@ -19,7 +19,7 @@ _NAMELESS = """
 """
 
 
-def test_every_view_is_labelled_fits_and_is_reached_by_keys() -> None:
+def test_every_view_is_labelled_fits_is_reached_by_keys_and_follows_the_system() -> None:
     async def main() -> None:
         async with serving() as server, console(server.http) as stage:
             page = stage.page
@@ -39,22 +39,15 @@ def test_every_view_is_labelled_fits_and_is_reached_by_keys() -> None:
                             await expect(one).to_have_accessible_name(re.compile(r"\S"))
                 assert await page.evaluate(_NAMELESS) == []
 
-    asyncio.run(main())
-
-
-def test_colours_follow_the_system_until_somebody_chooses() -> None:
-    async def main() -> None:
-        async with serving() as server, console(server.http) as stage:
             paper = "getComputedStyle(document.body).backgroundColor"
-            await stage.page.emulate_media(color_scheme="light")
-            light = await stage.page.evaluate(paper)
-            await stage.page.emulate_media(color_scheme="dark")
-            dark = await stage.page.evaluate(paper)
-            assert light != dark
-            await stage.page.get_by_role("button", name="Colours").click()
-            assert await stage.page.evaluate(paper) == light
-            await stage.page.reload()
-            assert await stage.page.evaluate(paper) == light
+            await page.emulate_media(color_scheme="light")
+            light = await page.evaluate(paper)
+            await page.emulate_media(color_scheme="dark")
+            assert await page.evaluate(paper) != light
+            await page.get_by_role("button", name="Colours").click()
+            assert await page.evaluate(paper) == light
+            await page.reload()
+            assert await page.evaluate(paper) == light
 
     asyncio.run(main())
 
