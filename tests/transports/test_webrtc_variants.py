@@ -62,6 +62,7 @@ VARIANTS: dict[str, Callable[[str], str]] = {
     "bare": bare,
     "not bundled": lambda offer: re.sub(r"a=group:.*\r\n", "", offer),
     "a bundle of more than there is": lambda o: o.replace("BUNDLE", "BUNDLE nobody cam"),
+    "a bundle that says it twice": lambda o: o.replace("BUNDLE 0 1", "BUNDLE 0 0 1 1"),
     "the client waits": lambda offer: offer.replace("a=setup:actpass", "a=setup:active"),
     "addresses elsewhere": lambda o: re.sub(r"(a=mid:\S+\r\n)", r"\1" + ELSEWHERE, o),
     "ice-lite": lambda offer: offer.replace("a=group", "a=ice-lite\r\na=group", 1),

@@ -20,10 +20,10 @@ MOST_MESSAGE_BYTES = 256 * 1024
 """Of one event on the data channel: what browsers offer themselves."""
 MISSING = "missing_required_parameter"
 _OPUS = re.compile(r"a=rtpmap:(\d{1,3}) opus/48000/2\s*$", re.IGNORECASE)
-_OF_A_CODEC = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+|\*) ")
+_OF_A_CODEC = re.compile(r"a=(?:rtpmap|fmtp):(\d+) ")
 _CANDIDATE = re.compile(r"a=candidate:\S+ 1 udp \d+ ([0-9a-f.:]+) \d+ typ ", re.IGNORECASE)
 _NAME = re.compile(r"[!-~]{0,32}")
-_IDLE = re.compile(r"a=(mid\b|candidate:|rtcp:|ssrc-group:|extmap:\S+ \S+ )")
+_IDLE = re.compile(r"a=(mid\b|candidate:|rtcp:|rtcp-fb:|ssrc-group:|extmap:\S+ \S+ )")
 """Lines that come from elsewhere, or that a call does without and a parser may stumble over."""
 _DIRECTIONS = frozenset({"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"})
 
@@ -71,7 +71,7 @@ class Section:
         lines = [" ".join(words), *self._named]
         for line in self.lines[1:]:
             codec = _OF_A_CODEC.match(line)
-            if not _IDLE.match(line) and (codec is None or codec[1] in opus or codec[1] == "*"):
+            if not _IDLE.match(line) and (codec is None or codec[1] in opus):
                 lines.append(line)
         if self.kind == "audio" and not _DIRECTIONS.intersection(lines):
             lines.append("a=sendrecv")  # RFC 8866, 6.7.1
@@ -133,7 +133,7 @@ def read(offer: str) -> Offer:
     if len(set(mids)) < len(mids) or not all(_NAME.fullmatch(mid) for mid in mids):
         raise _refused("its sections need an a=mid, short and each its own")
     group = next((line for line in head if line.startswith("a=group:BUNDLE")), "")
-    bundled = [mid for mid in group.split()[1:] if mid in mids]
+    bundled = [mid for mid in dict.fromkeys(group.split()[1:]) if mid in mids]
     lines = [line for line in head if not line.startswith("a=group:")]
     lines += [f"a=group:BUNDLE {' '.join(bundled)}"] if bundled else []
     for number in taken:
