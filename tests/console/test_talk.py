@@ -195,7 +195,9 @@ def test_a_microphone_may_be_refused_come_later_and_go() -> None:
     tamed = """
         const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         window.allowed = false;
+        const decided = new Promise((resolve) => (window.decide = resolve));
         navigator.mediaDevices.getUserMedia = async (wanted) => {
+          await decided;
           if (!window.allowed) throw new DOMException("no", "NotAllowedError");
           return (window.microphone = await ask(wanted));
         };
@@ -212,6 +214,8 @@ def test_a_microphone_may_be_refused_come_later_and_go() -> None:
             await page.reload()
             await page.get_by_label("Transport").select_option("webrtc")
             await stage.press("Start talking")
+            await expect(stage.status).to_have_text("Waiting for the microphone …")
+            await page.evaluate("window.decide()")
             await expect(stage.status).to_have_text("Connected")
             await expect(stage.banner).to_contain_text("The microphone is not allowed")
             await expect(page.locator("#mute")).to_be_hidden()

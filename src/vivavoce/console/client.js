@@ -81,7 +81,7 @@ export class Conversation extends Emitter {
   /** Begin. Call it from a click. `speech: false` leaves the microphone alone, for typing only. */
   async start({ speech = true } = {}) {
     if (this.state !== "idle") return;
-    this.#become("connecting");
+    this.#become("connecting", speech ? "Waiting for the microphone …" : "");
     try {
       this.#speaker = await this.#loudspeaker();
     } catch (problem) {

@@ -114,7 +114,8 @@ function follow({ state, sentence, seconds, reason }, firstWords) {
   clearInterval(countdown);
   const { conversation } = live;
   $("status").dataset.state = state;
-  $("status").textContent = WORDS[state] ?? "Connection lost";
+  const waits = state === "connecting" && sentence; // for somebody to allow something
+  $("status").textContent = waits || (WORDS[state] ?? "Connection lost");
   buttons(conversation);
   if (state === "live") banner.clear("connection");
   else tools.giveUp();
