@@ -64,6 +64,17 @@ CASES = {
         }""",
         [0, 0, 100, 200, 100],
     ),
+    "what nobody made out is shown, and told to no server": (
+        """async () => {
+          const { asText, Transcript } = await import("/console/transcript.js");
+          const transcript = new Transcript();
+          const failed = "conversation.item.input_audio_transcription.failed";
+          transcript.feed({ type: "input_audio_buffer.speech_started", item_id: "a" });
+          transcript.feed({ type: failed, item_id: "a" });
+          return [asText(transcript.entries), transcript.messages, transcript.unanswered];
+        }""",
+        ["You: (nothing was understood)\n", [], None],
+    ),
     "an end is the server's or the network's": (
         """async () => {
           const { endOf, sentenceOf, silenceOf } = await import("/console/endings.js");

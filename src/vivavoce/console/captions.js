@@ -1,6 +1,7 @@
 /** What both sides say, as they say it. */
 import { spokenOf } from "./client.js";
 import { make } from "./dom.js";
+import { NOTHING } from "./transcript.js";
 
 const NEAR = 80; // pixels from the end that still count as being there
 
@@ -79,7 +80,7 @@ function content(entry) {
 
 function words(entry) {
   const [spoken, rest] = spokenOf(entry);
-  const none = entry.state === "open" ? "…" : "(nothing was understood)";
+  const none = entry.state === "open" ? "…" : NOTHING;
   const line = make("div", { class: "words", dir: "auto" }, spoken || (rest ? "" : none));
   if (entry.state !== "cut") {
     if (rest) line.append(make("span", { class: "rest" }, rest));

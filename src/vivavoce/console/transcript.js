@@ -2,6 +2,7 @@
 import { Emitter } from "./emitter.js";
 import { lengthOf, RATE } from "./sound.js";
 
+export const NOTHING = "(nothing was understood)"; // for people: no server is told it
 const SLACK_MS = 60; // an answer of which no more is missing has been heard
 const MS_PER_LETTER = 62; // of speech whose length nobody tells: middling fast
 
@@ -31,7 +32,7 @@ export class Transcript extends Emitter {
       case "conversation.item.input_audio_transcription.completed":
         return this.#close(event.item_id, "user", event.transcript);
       case "conversation.item.input_audio_transcription.failed":
-        return this.#close(event.item_id, "user", "(could not be made out)");
+        return this.#close(event.item_id, "user", "");
       case "response.output_audio_transcript.delta":
         Object.assign(this.#entry(event.item_id, "assistant"), {
           aloud: true,
@@ -232,7 +233,7 @@ export function asText(entries) {
     const [spoken, unheard] = entry.state === "cut" ? spokenOf(entry) : [entry.text, ""];
     const who = entry.role === "user" ? "You:" : "Answer:";
     const rest = unheard.trim() ? `[unheard: ${unheard.trim()}]` : "";
-    return [who, spoken.trim(), rest].filter(Boolean).join(" ");
+    return [who, spoken.trim() || (rest ? "" : NOTHING), rest].filter(Boolean).join(" ");
   });
   return `${lines.join("\n")}\n`;
 }
