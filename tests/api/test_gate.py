@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import make_mocked_request as a_request
 
-from tests.server import scripted, serving
+from tests.server import HOST, scripted, serving
 from vivavoce.api.gate import Gate, presented_key
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -98,6 +98,21 @@ def test_every_refusal_has_openais_shape_and_an_id(
     error = json.loads(body)["error"]
     assert (set(error), error["code"]) == ({"message", "type", "param", "code"}, code)
     assert "{" not in error["message"]
+
+
+def test_a_key_in_what_is_no_http_does_not_come_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def told() -> bytes:
+        async with serving(scripted()) as server:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-API-Key: sk-secret\0\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert asyncio.run(told()).startswith(b"HTTP/1.0 400 ")
+    assert "sk-secret" not in caplog.text
 
 
 def test_a_page_elsewhere_is_refused_over_a_websocket_too() -> None:

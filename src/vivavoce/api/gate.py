@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from vivavoce.api.problems import response_of, unexpected
@@ -28,6 +29,16 @@ CALLS = "/v1/realtime/calls/"  # so does whatever ends one
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class _NoHTTP(logging.Filter):
+    """Drops the log of what is no HTTP: anybody can send that, and it quotes keys."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_NoHTTP())
 
 
 @dataclass(frozen=True, slots=True)
