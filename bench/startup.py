@@ -14,9 +14,9 @@ from bench.served import ROOT, environment, served
 
 MIB = 1024 * 1024
 HEAVIEST = 12  # packages named in the JSON
-_STAY = "import vivavoce.cli, vivavoce.app, vivavoce.engines.vad_silero"
-_STAY += ", vivavoce.engines.tts_espeak, vivavoce.engines.stt_pocketsphinx"
-_STAY += ", vivavoce.engines.turn_words, vivavoce.engines.llm_builtin, uvloop"
+_STAY = "import vivavoce.cli, vivavoce.app, vivavoce.engines.silero.vad"
+_STAY += ", vivavoce.engines.espeak.tts, vivavoce.engines.pocketsphinx.stt"
+_STAY += ", vivavoce.engines.words.turn, vivavoce.engines.builtin.llm, uvloop"
 
 
 async def measure(quick: bool) -> list[Figure]:

@@ -19,7 +19,7 @@ from bench.search import most_carried
 from bench.served import ROOT, Served, free_port, served, take_server_core
 from bench.sound import conversation
 from bench.webrtc_client import Call, encoded, gaps
-from vivavoce.transports.webrtc_opus import FRAME_BYTES, OpusDecoder
+from vivavoce.transports.webrtc.opus import FRAME_BYTES, OpusDecoder
 
 GAPS = 0.01
 BUFFER_SECONDS = 0.04

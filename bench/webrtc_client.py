@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from vivavoce.transports.webrtc_opus import FRAME_BYTES, OpusEncoder
-from vivavoce.transports.webrtc_tracks import Microphone, PlayoutTrack
+from vivavoce.transports.webrtc.opus import FRAME_BYTES, OpusEncoder
+from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
 
 WAIT_SECONDS = 20.0
 

@@ -11,7 +11,7 @@ import uvloop
 from aiohttp import web
 
 from vivavoce.session.facts import Heard, Left
-from vivavoce.transports.webrtc import CallsDoor
+from vivavoce.transports.webrtc.signalling import CallsDoor
 
 
 class Echo:

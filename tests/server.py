@@ -19,11 +19,11 @@ import msgspec
 from aiohttp import web
 
 from vivavoce.app import application, build, gate_of
-from vivavoce.engines.scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.brain import Cascade
 from vivavoce.runtime.hub import Hub
 from vivavoce.settings import Settings
-from vivavoce.transports.webrtc_reach import Reach
+from vivavoce.transports.webrtc.reach import Reach
 
 HOST = "127.0.0.1"
 EMBEDDED = """

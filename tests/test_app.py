@@ -14,12 +14,12 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.engines.chat_server import ChatServer, lists
+from tests.engines.openai.chat_server import ChatServer, lists
 from tests.engines.plugins import install
 from tests.server import HOST, scripted
-from tests.transports.caller import Caller
+from tests.transports.webrtc.caller import Caller
 from vivavoce.app import Built, build, described, refuse_open_door, serve, tls_context
-from vivavoce.engines.local_llms import Place
+from vivavoce.engines.openai.local_llms import Place
 from vivavoce.errors import SettingsError
 from vivavoce.settings import ModelSettings, ServerSettings, Settings
 
@@ -191,7 +191,7 @@ def test_wrong_options_of_an_engine_are_refused_with_their_table(
 
 
 HOARSE = """
-from vivavoce.engines.scripted import ScriptedTTS
+from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.errors import EngineError
 
 class Hoarse(ScriptedTTS):

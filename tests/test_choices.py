@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from tests.engines.chat_server import ChatServer, gives, lists
+from tests.engines.openai.chat_server import ChatServer, gives, lists
 from vivavoce.choices import OPENAI_MODEL, Choice, choose_clean, choose_llm, choose_vad
-from vivavoce.engines.local_llms import Place
+from vivavoce.engines.openai.local_llms import Place
 from vivavoce.settings import ServerSettings, Settings
 
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.api.audio import AudioDoors
-from vivavoce.api.chat import ChatDoor
+from vivavoce.api.chat.handler import ChatDoor
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
@@ -26,8 +26,9 @@ from vivavoce.api.pages import Pages
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
-from vivavoce.engines import local_llms, registry
+from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
+from vivavoce.engines.openai import local_llms
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -38,8 +39,8 @@ from vivavoce.runtime.hub import House, Hub
 from vivavoce.secret import Secret
 from vivavoce.session.options import Offer
 from vivavoce.settings import LOOPBACK, ModelSettings, Settings
-from vivavoce.transports.webrtc import CallsDoor
-from vivavoce.transports.webrtc_reach import Reach
+from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.signalling import CallsDoor
 from vivavoce.transports.websocket import RealtimeDoor
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from vivavoce.engines import local_llms
+from vivavoce.engines.openai import local_llms
 from vivavoce.settings import Settings
 
 OPENAI_MODEL = "gpt-5-mini"  # where a key is given and no model

@@ -16,14 +16,14 @@ from tests.server import HOST, Complaints
 from vivavoce.api.gate import Gate
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM, STT, TTS
-from vivavoce.engines.scripted import (
+from vivavoce.engines.scripted.engines import (
     ScriptedLLM,
     ScriptedSTT,
     ScriptedTTS,
     ScriptedTurn,
     ScriptedVAD,
 )
-from vivavoce.engines.scripted_scripts import (
+from vivavoce.engines.scripted.scripts import (
     LLMScript,
     STTScript,
     TTSScript,

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 
 from tests.server import scripted, serving
-from tests.transports.caller import calling
+from tests.transports.webrtc.caller import calling
 from vivavoce import __version__
 
 

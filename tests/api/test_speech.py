@@ -15,8 +15,8 @@ from tests.api.audio_stage import stage
 from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import Speech, Voice
-from vivavoce.engines.scripted import ScriptedTTS
-from vivavoce.engines.scripted_scripts import TTSScript
+from vivavoce.engines.scripted.engines import ScriptedTTS
+from vivavoce.engines.scripted.scripts import TTSScript
 from vivavoce.errors import EngineError
 
 TEXT = "A first clause, then another one. And the last."

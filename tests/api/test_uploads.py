@@ -19,8 +19,8 @@ from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.door_stage import wav_of
 from tests.audio.sound import container
 from vivavoce.engines.base import Transcript
-from vivavoce.engines.scripted import ScriptedSTT
-from vivavoce.engines.scripted_scripts import STTScript
+from vivavoce.engines.scripted.engines import ScriptedSTT
+from vivavoce.engines.scripted.scripts import STTScript
 
 SPOKEN = wav_of(tone(1.0))
 linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")

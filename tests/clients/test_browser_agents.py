@@ -10,7 +10,7 @@ from tests.clients.browser_stage import (
 from tests.clients.loop import awaited
 from tests.console.stage import humming, needs_chromium
 from tests.server import scripted, serving
-from tests.transports.caller import until
+from tests.transports.webrtc.caller import until
 
 pytestmark = [needs_chromium, needs_packages]
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2

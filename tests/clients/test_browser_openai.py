@@ -16,7 +16,7 @@ from tests.clients.browser_stage import (
 from tests.clients.loop import awaited
 from tests.console.stage import Line, humming, needs_chromium
 from tests.server import HOST, Server, scripted, serving
-from tests.transports.caller import until
+from tests.transports.webrtc.caller import until
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 pytestmark = [needs_chromium, needs_packages]

@@ -26,8 +26,8 @@ from vivavoce.engines.base import (
     Transcript,
     Word,
 )
-from vivavoce.engines.scripted import ScriptedSTT, ScriptedTTS, ScriptedVAD
-from vivavoce.engines.scripted_scripts import STTScript, TTSScript, VADScript
+from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedTTS, ScriptedVAD
+from vivavoce.engines.scripted.scripts import STTScript, TTSScript, VADScript
 
 END = ChatEnded()
 HUM = b"\1\1" * 10

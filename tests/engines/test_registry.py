@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.plugins import install
 from vivavoce.engines import registry
-from vivavoce.engines.scripted import ScriptedSTT, ScriptedTTS, ScriptedVAD
+from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedTTS, ScriptedVAD
 from vivavoce.errors import SettingsError
 
 PLUGIN = """
@@ -78,7 +78,8 @@ def test_each_kind_has_a_scripted_engine(kind: str) -> None:
     names = registry.names(kind)
     assert "scripted" in names
     assert names == sorted(names)
-    assert type(registry.create(kind, "scripted", {})).__module__ == "vivavoce.engines.scripted"
+    made = type(registry.create(kind, "scripted", {}))
+    assert made.__module__ == "vivavoce.engines.scripted.engines"
 
 
 def test_an_unknown_kind_has_no_engines() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from vivavoce.engines.base import ChatEvent, ChatRequest, Speech, Transcript
-from vivavoce.engines.scripted import (
+from vivavoce.engines.scripted.engines import (
     ScriptedLLM,
     ScriptedSTT,
     ScriptedTTS,
     ScriptedTurn,
     ScriptedVAD,
 )
-from vivavoce.engines.scripted_scripts import (
+from vivavoce.engines.scripted.scripts import (
     LLMScript,
     STTScript,
     TTSScript,

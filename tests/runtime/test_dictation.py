@@ -10,8 +10,8 @@ import pytest
 from tests.virtual_time import run
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
-from vivavoce.engines.scripted import ScriptedSTT
-from vivavoce.engines.scripted_scripts import STTScript, Utterance
+from vivavoce.engines.scripted.engines import ScriptedSTT
+from vivavoce.engines.scripted.scripts import STTScript, Utterance
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.dictation import KEPT_BYTES, PIECE_BYTES, Sound, dictate
 from vivavoce.session.effects import Listen

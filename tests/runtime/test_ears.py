@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.virtual_time import run
-from vivavoce.engines.scripted import ScriptedVAD
-from vivavoce.engines.scripted_scripts import VADScript
+from vivavoce.engines.scripted.engines import ScriptedVAD
+from vivavoce.engines.scripted.scripts import VADScript
 from vivavoce.runtime.ears import DEEP, TICK_SECONDS, Ear, Ears
 from vivavoce.session.turns import WINDOW
 

@@ -16,8 +16,8 @@ from tests.api.door_stage import wav_of
 from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, Transcript, Word
-from vivavoce.engines.scripted import ScriptedSTT, ScriptedVAD
-from vivavoce.engines.scripted_scripts import STTScript, VADScript
+from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedVAD
+from vivavoce.engines.scripted.scripts import STTScript, VADScript
 from vivavoce.errors import AudioError, EngineError
 from vivavoce.runtime.ears import Ears
 from vivavoce.runtime.passages import Hearing, Passage, stretches

@@ -8,8 +8,8 @@ import pytest
 
 from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
-from vivavoce.engines.scripted import ScriptedSTT
-from vivavoce.engines.scripted_scripts import STTScript
+from vivavoce.engines.scripted.engines import ScriptedSTT
+from vivavoce.engines.scripted.scripts import STTScript
 from vivavoce.errors import AudioError, EngineError
 from vivavoce.runtime.recordings import Recordings, words
 

@@ -19,8 +19,8 @@ from tests.virtual_time import run
 from vivavoce.audio.formats import RATE
 from vivavoce.engines import registry
 from vivavoce.engines.base import Speech
-from vivavoce.engines.scripted import ScriptedTTS
-from vivavoce.engines.scripted_scripts import TTSScript
+from vivavoce.engines.scripted.engines import ScriptedTTS
+from vivavoce.engines.scripted.scripts import TTSScript
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import OutputAudioDelta, SpeechStarted
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, NoiseReduction, ServerVad

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from tests.runtime.stage import OFFER, Troupe, template
 from tests.server import HOST, Server
-from tests.transports.caller import calling, masked, raw, until
 from tests.transports.noise import Noise
+from tests.transports.webrtc.caller import calling, masked, raw, until
 from vivavoce.app import application
 from vivavoce.protocol.session import ServerVad
 from vivavoce.runtime.hub import House, Hub

@@ -12,7 +12,7 @@ import aiohttp.web
 import msgspec
 import pytest
 
-from tests.engines.chat_server import (
+from tests.engines.openai.chat_server import (
     ChatServer,
     Reply,
     drops,
@@ -23,7 +23,7 @@ from tests.engines.chat_server import (
     text,
 )
 from tests.server import HOST, Server, scripted, serving
-from tests.transports.caller import ASK, LOUD, SOFT, calling, masked, raw, until
+from tests.transports.webrtc.caller import ASK, LOUD, SOFT, calling, masked, raw, until
 from vivavoce.settings import Settings
 from vivavoce.transports.outbox import MOST_BACKLOG_BYTES, Outbox
 from vivavoce.transports.websocket import HARD_FRAME_BYTES

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vivavoce.api.chat_shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
     BetaSecretWish,
     ClientSecret,

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engines.test_llm_builtin import (
+from tests.engines.builtin.test_llm import (
     assistant,
     called,
     calls,

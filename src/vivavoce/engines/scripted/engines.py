@@ -1,0 +1,376 @@
+"""Engines that play a script, for tests, demos and measurements. Same script, same play.
+
+They wait by asyncio.sleep alone, and only where the script says so; otherwise they let other tasks
+run after every few steps. One engine serves many sessions, which then share the script's order.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vivavoce.engines.base import (
+    CallDelta,
+    CallStarted,
+    ChatEnded,
+    ChatEvent,
+    ChatRequest,
+    Mark,
+    Speech,
+    TextDelta,
+    Transcript,
+    Voice,
+    Word,
+)
+from vivavoce.engines.scripted.scripts import (
+    LLMScript,
+    ScriptedAnswer,
+    ScriptedCall,
+    STTScript,
+    TTSScript,
+    TurnScript,
+    Utterance,
+    VADScript,
+)
+from vivavoce.errors import EngineError
+from vivavoce.protocol.items import InputAudio, InputText, Item, Message
+
+T = TypeVar("T")
+
+_STEPS = 16  # taken at once before other tasks may run
+_REMEMBERED = 100  # of the things that tests look up afterwards
+_ARGUMENTS_CHUNK = 16  # characters, so that arguments come in pieces as they do from models
+_WORD = re.compile(r"\S+")
+_TOKEN = re.compile(r"\s*\S+\s*")
+
+
+class ScriptedVAD:
+    """Speech is a window that has a loud sample."""
+
+    Settings = VADScript
+    max_batch = 512
+
+    def __init__(self, settings: VADScript) -> None:
+        self.sample_rate = settings.sample_rate
+        self.window_samples = settings.window_samples
+        self._level = settings.level
+        self._free: list[int] = []
+        self._opened = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    def open(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._opened += 1
+        return self._opened - 1
+
+    def close(self, stream: int) -> None:
+        self._free.append(stream)
+
+    def judge(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
+        """1.0 for a window that has a sample beyond the level, else 0.0."""
+        peaks = np.maximum(windows.max(axis=1), -windows.min(axis=1))
+        speech: NDArray[np.float32] = (peaks > self._level).astype(np.float32)
+        return speech
+
+
+class ScriptedTurn:
+    """Looks the words up in a table."""
+
+    Settings = TurnScript
+
+    def __init__(self, settings: TurnScript) -> None:
+        self._script = settings
+        self.asked: list[str] = []
+        """The last texts it was asked about."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    async def finished(self, text: str, *, language: str | None) -> float:
+        _remember(self.asked, text)
+        await _until(_now() + self._script.delay_seconds)
+        return self._script.table.get(text.strip(), self._script.default)
+
+
+class ScriptedSTT:
+    """Hears what the script says, in the order in which the audio begins."""
+
+    Settings = STTScript
+
+    def __init__(self, settings: STTScript) -> None:
+        self.sample_rate = settings.sample_rate
+        self.heard: list[int] = []
+        """Samples of the last stretches of audio that came to their end."""
+        self._script = settings
+        self._played = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+    ) -> AsyncGenerator[Transcript]:
+        utterance = self._next() if self._script.hears_silence else None
+        samples = told = step = 0
+        async for piece in audio:
+            await _breathe(step)
+            step += 1
+            samples += len(piece) // 2
+            if utterance is None and piece.strip(b"\0"):
+                utterance = self._next()
+            if utterance is not None and utterance.partials:
+                due = self._milliseconds(samples) // self._script.word_ms
+                due = min(due, len(utterance.text.split()))
+                if due > told:
+                    told = due
+                    yield self._partial(utterance.text, told)
+        _remember(self.heard, samples)
+        ended = _now()
+        utterance = utterance or Utterance()
+        if utterance.stall:
+            await _stall()
+        await _until(ended + utterance.delay_seconds)
+        if utterance.error is not None:
+            raise EngineError(utterance.error)
+        text = utterance.text
+        words = self._words(text, self._milliseconds(samples))
+        yield Transcript(text, len(text), final=True, words=words)
+
+    def _next(self) -> Utterance:
+        script = self._script
+        scripted = _pick(script.transcripts, self._played, script.repeat, "stt.scripted")
+        self._played += 1
+        return Utterance(scripted) if isinstance(scripted, str) else scripted
+
+    def _partial(self, text: str, words: int) -> Transcript:
+        ends = [match.end() for match in _WORD.finditer(text)]
+        known = text[: ends[words - 1]]
+        stable = ends[words - 2] if words > 1 else 0
+        return Transcript(known, stable, words=self._words(known, words * self._script.word_ms))
+
+    def _words(self, text: str, audio_ms: int) -> tuple[Word, ...]:
+        words = _WORD.findall(text)
+        if not words or not self._script.word_times:
+            return ()
+        each = min(self._script.word_ms, audio_ms // len(words))
+        return tuple(Word(word, i * each, (i + 1) * each) for i, word in enumerate(words))
+
+    def _milliseconds(self, samples: int) -> int:
+        return samples * 1000 // self.sample_rate
+
+
+class ScriptedLLM:
+    """Answers what the script says, in the order of the requests."""
+
+    Settings = LLMScript
+
+    def __init__(self, settings: LLMScript) -> None:
+        self.sees = settings.sees
+        self.requests: list[ChatRequest] = []
+        """The last requests."""
+        self._script = settings
+        self._played = 0
+        self._calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+        _remember(self.requests, request)
+        answer = self._next()
+        tokens = _TOKEN.findall(answer.text + (last_user_text(request.items) * answer.echo))
+        limit = request.max_output_tokens
+        cut = limit is not None and len(tokens) > limit
+        said = tokens[:limit] if cut else tokens
+        failing = answer.stall or answer.error is not None
+        if failing:
+            said = said[: answer.fail_after_words]
+
+        start = _now() + answer.first_token_seconds
+        await _until(start)
+        chunks = said if answer.chunk == "word" else ["".join(said)] * bool(said)
+        for i, text in enumerate(chunks):
+            await _pace(start, i, answer.tokens_per_second)
+            yield TextDelta(text)
+        if failing:
+            await _fail(answer.error)
+        if not cut:
+            for index, call in enumerate(answer.calls):
+                for event in self._call(index, call):
+                    yield event
+        yield ChatEnded("length" if cut else answer.reason, answer.usage)
+
+    def _next(self) -> ScriptedAnswer:
+        script = self._script
+        scripted = _pick(script.answers, self._played, script.repeat, "llm.scripted")
+        self._played += 1
+        return ScriptedAnswer(scripted) if isinstance(scripted, str) else scripted
+
+    def _call(self, index: int, call: ScriptedCall) -> list[CallStarted | CallDelta]:
+        self._calls += 1
+        arguments = call.arguments
+        if not isinstance(arguments, str):
+            arguments = msgspec.json.encode(arguments).decode()
+        return [
+            CallStarted(index, call.call_id or f"call_{self._calls}", call.name),
+            *(
+                CallDelta(index, arguments[start : start + _ARGUMENTS_CHUNK])
+                for start in range(0, len(arguments), _ARGUMENTS_CHUNK)
+            ),
+        ]
+
+
+class ScriptedTTS:
+    """Hums for as long as the text would take."""
+
+    Settings = TTSScript
+
+    def __init__(self, settings: TTSScript) -> None:
+        self.sample_rate = settings.sample_rate
+        self.voices = tuple(Voice(name, (), "A hum.") for name in settings.voices)
+        self.default_voice = settings.default_voice or settings.voices[0]
+        self.spoken: list[tuple[str, str, float]] = []
+        """Text, voice and speed of the last utterances."""
+        self._script = settings
+        self._hums: dict[str, bytes] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._hums.clear()
+
+    async def speak(
+        self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
+    ) -> AsyncGenerator[Speech]:
+        script = self._script
+        if voice not in script.voices:
+            raise EngineError(
+                f"[tts.scripted] no voice {voice!r}; there are: {', '.join(script.voices)}"
+            )
+        if speed <= 0:
+            raise EngineError(f"[tts.scripted] the speed is {speed}; it must be above 0")
+        _remember(self.spoken, (text, voice, speed))
+        per_character = script.ms_per_character * self.sample_rate / 1000 / speed
+        whole = round(len(text) * per_character)
+        failing = _holds(text, script.fail_on) or _holds(text, script.stall_on)
+        end = min(whole, script.fail_after_ms * self.sample_rate // 1000) if failing else whole
+        marks = _marks(text, per_character) if script.marks else []
+
+        start = _now() + script.first_audio_seconds
+        await _until(start)
+        size = max(1, script.chunk_ms * self.sample_rate // 1000)
+        for step, at in enumerate(range(0, end, size)):
+            seconds = at / self.sample_rate * script.realtime_factor
+            await _until(start + seconds)
+            await _breathe(step)
+            until = min(at + size, end)
+            here = tuple(mark for mark in marks if at <= mark.at < until)
+            yield Speech(self._audio(voice, at, until), here)
+        if failing:
+            await _fail(
+                f"[tts.scripted] the script fails on {script.fail_on!r}"
+                if _holds(text, script.fail_on)
+                else None
+            )
+
+    def _audio(self, voice: str, start: int, end: int) -> bytes:
+        hum = self._hums.get(voice)
+        if hum is None:
+            hum = self._hums[voice] = self._hum(self._script.voices.index(voice))
+        period = self.sample_rate
+        repeated = hum * (1 + (start % period + end - start) // period)
+        return repeated[2 * (start % period) : 2 * (start % period + end - start)]
+
+    def _hum(self, number: int) -> bytes:
+        """One second, which may follow itself: the pitch is a whole number. No sample is 0."""
+        at = np.arange(self.sample_rate) * (2 * np.pi / self.sample_rate)
+        wave = np.round(np.sin((120 + 10 * number) * at) * 12_000)
+        wave[wave == 0] = 1
+        return bytes(wave.astype("<i2").data)
+
+
+def last_user_text(items: Sequence[Item]) -> str:
+    """What the user wrote or said last; "" if nothing."""
+    for item in reversed(items):
+        if isinstance(item, Message) and item.role == "user":
+            parts = (
+                part.text if isinstance(part, InputText) else part.transcript
+                for part in item.content
+                if isinstance(part, InputText | InputAudio)
+            )
+            return " ".join(text for text in parts if text)
+    return ""
+
+
+def _marks(text: str, per_character: float) -> list[Mark]:
+    return [
+        Mark(int(match.start() * per_character), match.start(), match.end())
+        for match in _WORD.finditer(text)
+    ]
+
+
+def _holds(text: str, part: str) -> bool:
+    return bool(part) and part in text
+
+
+def _pick(scripted: Sequence[T], played: int, repeat: bool, place: str) -> T:
+    if played >= len(scripted) and not repeat:
+        raise EngineError(f"[{place}] the script is at its end; lengthen it or set repeat = true")
+    return scripted[played % len(scripted)]
+
+
+def _remember(things: list[T], thing: T) -> None:
+    things.append(thing)
+    del things[:-_REMEMBERED]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _until(when: float) -> None:
+    seconds = when - _now()
+    if seconds > 0:
+        await asyncio.sleep(seconds)
+
+
+async def _breathe(step: int) -> None:
+    if step % _STEPS == _STEPS - 1:
+        await asyncio.sleep(0)
+
+
+async def _pace(start: float, step: int, per_second: float) -> None:
+    if per_second:
+        await _until(start + step / per_second)
+    await _breathe(step)
+
+
+async def _stall() -> None:
+    await asyncio.Event().wait()
+
+
+async def _fail(error: str | None) -> None:
+    """Raise, or without an error wait to be cancelled."""
+    if error is not None:
+        raise EngineError(error)
+    await _stall()

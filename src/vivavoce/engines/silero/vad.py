@@ -1,0 +1,251 @@
+"""The Silero v6 voice activity network, as matrix products in numpy over many streams at once.
+
+Run by onnxruntime the network takes one stream a call. Written out it has a batch axis, which costs
+a fifth as much a window. The weights come from the ONNX file that the faster-whisper package
+carries; neither that package nor onnx is imported.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from vivavoce.engines.silero.onnx_weights import read
+from vivavoce.errors import EngineError, SettingsError
+
+Floats = NDArray[np.float32]
+
+_WINDOW = 512  # new samples
+_CONTEXT = 64  # samples before them that the network sees again
+_FFT, _HOP, _STEPS = 256, 128, 4
+_BINS = _FFT // 2 + 1
+_UNITS = 128  # of the LSTM
+_ROWS = 64  # worked on at once: with more, what lies between two steps leaves the cache
+_SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
+
+
+class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is the one that faster-whisper carries."""
+
+    weights: str = ""
+
+
+class SileroVAD:
+    """Silero v6."""
+
+    Settings = SileroSettings
+    sample_rate = 16_000
+    window_samples = _WINDOW
+    max_batch = 128
+
+    def __init__(self, settings: SileroSettings) -> None:
+        """Raises SettingsError: there are no weights."""
+        self._path = Path(settings.weights) if settings.weights else packaged_weights()
+        if not self._path.is_file():
+            raise SettingsError(
+                f"[vad.silero] there are no weights at {self._path}; "
+                f"leave the option `weights` out and try: pip install 'faster-whisper>=1.2.1', "
+                f"or use the vad engine 'energy'"
+            )
+        self._network: _Network | None = None
+        self._free: list[int] = []
+        # A row is a stream.
+        self._hidden = np.zeros((0, _UNITS), np.float32)
+        self._cell = np.zeros((0, _UNITS), np.float32)
+        self._context = np.zeros((0, _CONTEXT), np.float32)
+
+    async def __aenter__(self) -> Self:
+        # 2 ms of file and arithmetic: no thread is worth it.
+        self._network = _Network(_Weights(self._path))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._network = None
+
+    def open(self) -> int:
+        if not self._free:
+            self._grow()
+        stream = self._free.pop()
+        for state in (self._hidden, self._cell, self._context):
+            state[stream] = 0
+        return stream
+
+    def close(self, stream: int) -> None:
+        self._free.append(stream)
+
+    def judge(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
+        """A window of digital silence is 0.0 at once, and the network never hears of it."""
+        assert self._network is not None, "judge() before the engine was entered"
+        likely = np.zeros(len(windows), np.float32)
+        (loud,) = np.nonzero(_peaks(windows) > _SILENCE)
+        for start in range(0, len(loud), _ROWS):
+            # Most often all are loud: a slice then, for a view instead of a copy.
+            every = len(loud) == len(windows)
+            rows = slice(start, start + _ROWS) if every else loud[start : start + _ROWS]
+            which = streams[rows]
+            hidden, cell = self._hidden[which], self._cell[which]
+            likely[rows] = self._network(self._context[which], windows[rows], hidden, cell)
+            self._hidden[which], self._cell[which] = hidden, cell
+        self._context[streams] = windows[:, -_CONTEXT:]
+        return likely
+
+    def _grow(self) -> None:
+        old = len(self._hidden)
+        new = max(16, 2 * old)
+        self._hidden, self._cell, self._context = (
+            np.concatenate((state, np.zeros((new - old, state.shape[1]), np.float32)))
+            for state in (self._hidden, self._cell, self._context)
+        )
+        self._free.extend(range(new - 1, old - 1, -1))
+
+
+def packaged_weights(package: str = "faster_whisper") -> Path:
+    """Where the package keeps them. Raises SettingsError: it is not installed."""
+    # Found, not imported: importing it would load a speech recogniser.
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise SettingsError(
+            f"[vad.silero] needs the weights that the package {package.replace('_', '-')!r} "
+            f"carries, which is not installed; "
+            f"try: pip install 'vivavoce[local]', or use the vad engine 'energy'"
+        )
+    return Path(found.origin).parent / "assets" / "silero_vad_v6.onnx"
+
+
+def _peaks(windows: Floats) -> Floats:
+    """The largest absolute sample of each row, without a copy of them all."""
+    peaks: Floats = np.maximum(windows.max(axis=1), -windows.min(axis=1))
+    return peaks
+
+
+class _Layer(NamedTuple):
+    """y = x @ weight + bias."""
+
+    weight: Floats
+    bias: Floats
+
+    def __call__(self, x: Floats, out: Floats | None = None) -> Floats:
+        y = np.matmul(x, self.weight, out=out)
+        y += self.bias
+        return y
+
+
+class _Weights:
+    """The tensors of the file as layers. Raises EngineError: it is another network's."""
+
+    def __init__(self, path: Path) -> None:
+        tensors = read(path)
+        try:
+            basis = tensors["encoder.feature_extractor.forward_basis_buffer"]
+            convolutions = [
+                (
+                    tensors[f"encoder.conv_layers.{k}.weight"],
+                    tensors[f"encoder.conv_layers.{k}.bias"],
+                )
+                for k in range(4)
+            ]
+            of_input, of_hidden, biases = (tensors[f"onnx::LSTM_{n}"][0] for n in (209, 210, 211))
+            output = tensors["decoder.conv1d.weight"], tensors["decoder.conv1d.bias"]
+        except (KeyError, IndexError) as exc:
+            raise EngineError(
+                f"the weights {path} are not those of Silero v6: there is no tensor {exc}"
+            ) from exc
+        # The first row of the basis is a cosine of 0 Hz, hence the window itself.
+        self.window = basis[0, 0].copy()
+        # The second half of the network works on so few steps that some taps meet only padding.
+        kept = (slice(0, 3), slice(0, 3), slice(1, 3), slice(1, 2))
+        self.convolutions = [
+            _Layer(_by_tap(weight[:, :, taps]), bias)
+            for (weight, bias), taps in zip(convolutions, kept, strict=True)
+        ]
+        # sigmoid(x) is (1 + tanh(x / 2)) / 2: halved here, the three gates (i, o, f) and the
+        # candidate (c) that stand side by side need but one tanh.
+        half = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), _UNITS)
+        self.lstm = _Layer(
+            np.ascontiguousarray(np.concatenate((of_input, of_hidden), axis=1).T * half),
+            (biases[: 4 * _UNITS] + biases[4 * _UNITS :]) * half,
+        )
+        self.output = _Layer(output[0][0] * half[:1], output[1] * half[:1])
+
+
+def _by_tap(weight: Floats) -> Floats:
+    """A convolution [out, in, taps] as a matrix [taps * in, out]."""
+    return np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(-1, len(weight)))
+
+
+class _Network:
+    """The network and its work space, for up to _ROWS rows a call."""
+
+    def __init__(self, weights: _Weights) -> None:
+        self._weights = weights
+        self._heard = np.empty((_ROWS, _CONTEXT + _WINDOW + _CONTEXT), np.float32)
+        self._frames = np.empty((_ROWS, _STEPS, _FFT), np.float32)
+        self._spectrum: NDArray[Any] = np.empty((_ROWS, _STEPS, _BINS), np.complex64)
+        # One step more at each end, which stays zero: the padding of the convolutions.
+        self._bins = np.zeros((_ROWS, _STEPS + 2, _BINS), np.float32)
+        self._features = np.zeros((_ROWS, _STEPS + 2, _UNITS), np.float32)
+        self._bin_taps = np.empty((_ROWS, _STEPS, 3 * _BINS), np.float32)
+        self._feature_taps = np.empty((_ROWS, _STEPS // 2, 3 * _UNITS), np.float32)
+        self._convolved = np.empty((_ROWS * _STEPS, _UNITS), np.float32)
+        self._gates = np.empty((_ROWS, 4 * _UNITS), np.float32)
+
+    def __call__(self, context: Floats, windows: Floats, hidden: Floats, cell: Floats) -> Floats:
+        """Probability of speech [n]. hidden, cell [n, 128]: changed in place."""
+        n = len(windows)
+        self._transform(context, windows)
+        code = self._encode(n)
+        gates = self._weights.lstm(np.concatenate((code, hidden), axis=1), self._gates[:n])
+        np.tanh(gates, out=gates)
+        opened = gates[:, : 3 * _UNITS]
+        opened += 1
+        opened *= 0.5
+        enter, leave, keep, candidate = np.split(gates, 4, axis=1)
+        cell *= keep
+        candidate *= enter
+        cell += candidate
+        np.tanh(cell, out=hidden)
+        hidden *= leave
+        speech = self._weights.output(np.maximum(hidden, 0))
+        np.tanh(speech, out=speech)
+        speech += 1
+        speech *= 0.5
+        return speech[:, 0]
+
+    def _transform(self, context: Floats, windows: Floats) -> None:
+        """Sound into the magnitudes of its short-time spectrum, [n, 4, 129]."""
+        n = len(windows)
+        heard = self._heard[:n]
+        heard[:, :_CONTEXT] = context
+        heard[:, _CONTEXT:-_CONTEXT] = windows
+        heard[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
+        overlapping = _overlapping(heard, _STEPS, _FFT, _HOP)
+        np.multiply(overlapping, self._weights.window, out=self._frames[:n])
+        np.fft.rfft(self._frames[:n], out=self._spectrum[:n])
+        np.abs(self._spectrum[:n], out=self._bins[:n, 1:-1])
+
+    def _encode(self, n: int) -> Floats:
+        """Four convolutions of three taps, to 128 numbers a window, [n, 128]."""
+        first, second, third, fourth = self._weights.convolutions
+        taps, convolved = self._bin_taps[:n], self._convolved[: n * _STEPS]
+        taps[...] = _overlapping(self._bins[:n], _STEPS, 3 * _BINS, _BINS)
+        first(taps.reshape(n * _STEPS, -1), convolved)
+        np.maximum(convolved.reshape(n, _STEPS, -1), 0, out=self._features[:n, 1:-1])
+        taps = self._feature_taps[:n]
+        taps[...] = _overlapping(self._features[:n], _STEPS // 2, 3 * _UNITS, 2 * _UNITS)
+        x = second(taps.reshape(n * _STEPS // 2, -1))
+        np.maximum(x, 0, out=x)
+        x = third(x.reshape(n, -1))
+        np.maximum(x, 0, out=x)
+        x = fourth(x)
+        np.maximum(x, 0, out=x)
+        return x
+
+
+def _overlapping(rows: Floats, count: int, length: int, hop: int) -> Floats:
+    """`count` stretches of each row, `hop` apart: a view [n, count, length]."""
+    outer, inner = rows.strides[0], rows.strides[-1]
+    return as_strided(rows, (len(rows), count, length), (outer, hop * inner, inner))

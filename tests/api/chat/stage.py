@@ -1,0 +1,105 @@
+"""The chat door on a real socket, with engines that can be looked into, and sound to send."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+from openai import AsyncOpenAI
+
+from tests.api.door_stage import brains, ears, mouth, serving_doors, wav_of
+from tests.engines.openai.chat_server import ChatServer, Reply, engine
+from vivavoce.api.chat.handler import ChatDoor
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import LLM
+from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.engines.scripted.scripts import LLMScript
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running door, and the engines behind it."""
+
+    client: AsyncOpenAI
+    http: aiohttp.ClientSession
+    url: str
+    """Of the endpoint."""
+    stt: ScriptedSTT
+    tts: ScriptedTTS
+
+    async def post(self, body: bytes | dict[str, Any]) -> tuple[int, Any]:
+        """Status and decoded body."""
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        async with self.http.post(self.url, data=raw) as response:
+            return response.status, msgspec.json.decode(await response.read())
+
+    async def refusal(self, **fields: Any) -> tuple[int, str | None, str]:
+        """Status, param and message of an error."""
+        status, body = await self.post({"model": "default", **fields})
+        return status, body["error"]["param"], body["error"]["message"]
+
+
+@asynccontextmanager
+async def stage(
+    llm: LLM,
+    *,
+    stt: dict[str, Any] | None = None,
+    tts: dict[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[Stage]:
+    """A door before that language model."""
+    heard, spoken = ears(stt), mouth(tts)
+    door = ChatDoor(brains(heard, spoken, llm), **options)
+    async with serving_doors(door) as (client, http, base):
+        yield Stage(client, http, f"{base}/chat/completions", heard, spoken)
+
+
+@asynccontextmanager
+async def stage_before(
+    *replies: Reply, model: str = "llama", **options: Any
+) -> AsyncIterator[tuple[Stage, ChatServer]]:
+    """A door before an endpoint that replies so."""
+    async with (
+        ChatServer(list(replies)) as server,
+        engine(server, model=model) as llm,
+        stage(llm, **options) as here,
+    ):
+        yield here, server
+
+
+def scripted(*answers: str | dict[str, Any]) -> ScriptedLLM:
+    return ScriptedLLM(msgspec.convert({"answers": answers or ("Hello.",)}, LLMScript))
+
+
+def wav(number: int = 0, *, seconds: float = 0.2, level: int = 8000) -> bytes:
+    """A recording; another one for each number."""
+    at = np.arange(int(RATE * seconds))
+    return wav_of((np.sin(at * (0.05 + 0.01 * number)) * level).astype("<i2").tobytes())
+
+
+def recording(data: bytes | None = None, format: str = "wav") -> Any:  # noqa: A002  the wire's word
+    """A content part."""
+    encoded = b64encode(wav() if data is None else data).decode()
+    return {"type": "input_audio", "input_audio": {"data": encoded, "format": format}}
+
+
+def user(*parts: Any) -> Any:
+    return {"role": "user", "content": list(parts)}
+
+
+def said(content: str, **more: Any) -> dict[str, Any]:
+    """A whole answer of an endpoint."""
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "llama",
+        "choices": [choice],
+        **more,
+    }

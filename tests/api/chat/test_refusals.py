@@ -1,0 +1,84 @@
+"""Recordings that cannot be used: which one, and why."""
+
+import asyncio
+import zipfile
+from base64 import b64encode
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from tests.api.chat.stage import recording, scripted, stage, user, wav
+
+
+def _zip() -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr("x.wav", wav())
+    return file.getvalue()
+
+
+def _part(data: str) -> Any:
+    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (_part("this is no base64!"), "not valid base64"),
+        (_part("AAA"), "not valid base64"),
+        (_part("AAA=AAAA"), "not valid base64"),
+        (_part(" "), "is empty"),
+        (recording(b"nothing that anyone knows"), "not a sound file"),
+        (recording(_zip()), "zip archive"),
+        (recording(wav(seconds=0)), "no sound in it"),
+        (recording(wav(level=0)), "silent"),
+        (recording(wav()[:3000]), "cut off"),
+        (recording(b"", "pcm16"), "has no data"),
+    ],
+)
+def test_a_recording_that_cannot_be_used_is_named(part: Any, reason: str) -> None:
+    async def main() -> None:
+        async with stage(scripted()) as here:
+            good = recording()
+            status, param, message = await here.refusal(messages=[user(good), user(good, part)])
+            assert (status, param) == (400, "messages[1].content[1].input_audio.data")
+            assert reason in message
+            assert message[0].isupper()
+
+    asyncio.run(main())
+
+
+def test_a_recording_in_which_nobody_speaks_is_refused() -> None:
+    async def main() -> None:
+        async with stage(scripted(), stt={"transcripts": [""]}) as here:
+            status, param, message = await here.refusal(messages=[user(recording())])
+            assert (status, param) == (400, "messages[0].content[0].input_audio.data")
+            assert message == "No speech was found in the recording."
+
+    asyncio.run(main())
+
+
+def test_the_bytes_say_what_a_recording_is_and_raw_samples_must_be_told() -> None:
+    async def main() -> None:
+        async with stage(scripted("Yes.")) as here:
+            pcm = wav(seconds=0.5)[44:]
+            uri = f"data:audio/wav;base64,{b64encode(wav(seconds=0.5)).decode()}"
+            for part in (recording(wav(seconds=0.5), "mp3"), recording(pcm, "pcm16"), _part(uri)):
+                done = await here.client.chat.completions.create(
+                    model="default", messages=[user(part)]
+                )
+                assert done.choices[0].message.content == "Yes."
+            assert here.stt.heard == [8000, 8000, 8000]
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_cannot_hear_is_our_fault() -> None:
+    async def main() -> None:
+        failing = {"text": "", "error": "the recogniser is gone"}
+        async with stage(scripted(), stt={"transcripts": [failing]}) as here:
+            status, _, message = await here.refusal(messages=[user(recording())])
+            assert (status, message) == (503, "the recogniser is gone")
+
+    asyncio.run(main())

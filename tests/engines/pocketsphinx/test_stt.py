@@ -1,0 +1,263 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from tests.engines.conformance import check_stt, check_transcripts
+from tests.engines.pocketsphinx.speech import recording, synthetic
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import resample
+from vivavoce.engines.base import Transcript
+from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, PocketsphinxSTT
+from vivavoce.errors import EngineError, EngineLost
+from vivavoce.runtime.dictation import Sound, dictate
+from vivavoce.session.effects import Listen
+from vivavoce.session.facts import Transcribed, Unheard
+
+ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
+TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
+
+
+@pytest.fixture(scope="module")
+def speech() -> bytes:
+    return synthetic("what is the weather like")
+
+
+async def pieces(audio: bytes, size: int = 3_200) -> AsyncIterator[bytes]:
+    for start in range(0, len(audio), size):
+        yield audio[start : start + size]
+
+
+async def endless(audio: bytes) -> AsyncIterator[bytes]:
+    yield audio
+    await asyncio.Event().wait()
+
+
+async def transcripts(engine: PocketsphinxSTT, audio: AsyncIterator[bytes]) -> list[Transcript]:
+    return check_transcripts(
+        [one async for one in engine.transcribe(audio, language=None, prompt="")]
+    )
+
+
+async def final(engine: PocketsphinxSTT, audio: AsyncIterator[bytes]) -> Transcript:
+    return (await transcripts(engine, audio))[-1]
+
+
+def test_it_does_what_every_recogniser_must(speech: bytes) -> None:
+    async def main() -> None:
+        async with PocketsphinxSTT(TWO_PLACES) as engine:
+            await check_stt(engine, speech, language="en")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("go_forward_ten_meters", "go forward ten meters"),
+        ("ten_of_clubs", "ten of clubs"),
+        ("hello_world", "hello world"),
+    ],
+)
+def test_short_commands_come_out_right(name: str, words: str) -> None:
+    audio = recording(name)
+
+    async def main() -> Transcript:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            return await final(engine, pieces(audio))
+
+    heard = asyncio.run(main())
+    assert heard.text == words
+    assert [word.text for word in heard.words] == words.split()
+    assert 0 < heard.words[0].start_ms < heard.words[-1].end_ms <= len(audio) // 32
+
+
+def test_the_words_do_not_depend_on_how_the_audio_came(speech: bytes) -> None:
+    async def main() -> list[Transcript]:
+        async with PocketsphinxSTT(TWO_PLACES) as engine:
+            dumped = await final(engine, pieces(speech, len(speech)))
+            dribbled = await final(engine, pieces(speech, 322))
+            beside = await asyncio.gather(
+                *(final(engine, pieces(speech, size)) for size in (640, 9_998))
+            )
+            return [dumped, dribbled, *beside]
+
+    heard = asyncio.run(main())
+    assert heard[0].text != ""
+    assert heard == [heard[0]] * 4
+
+
+def test_words_come_while_the_speaker_still_talks(speech: bytes) -> None:
+    async def main() -> Transcript:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            hearing = engine.transcribe(endless(speech), language=None, prompt="")
+            async with aclosing(hearing):
+                return await anext(hearing)
+
+    heard = asyncio.run(main())
+    assert heard.text != ""
+    assert not heard.final
+
+
+def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) -> None:
+    async def main() -> tuple[str, Transcript]:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            hearing = engine.transcribe(endless(speech), language=None, prompt="")
+            async with aclosing(hearing):
+                await anext(hearing)
+                engine.workers[0].kill()
+                with pytest.raises(EngineLost) as caught:
+                    async for _ in hearing:
+                        pass
+            return str(caught.value), await final(engine, pieces(speech))
+
+    said, heard = asyncio.run(main())
+    assert said == (
+        "[stt.pocketsphinx] the recogniser process was killed by signal 9; "
+        "the next utterance gets a new one"
+    )
+    assert heard.text != ""
+
+
+def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) -> None:
+    async def main() -> tuple[str, str]:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            undisturbed = await final(engine, pieces(speech))
+            sound = Sound(engine.sample_rate, lambda: None)
+            told: list[Transcribed | Unheard] = []
+            begun = asyncio.Event()
+
+            def tell(fact: Transcribed | Unheard) -> None:
+                told.append(fact)
+                begun.set()
+
+            order = Listen("item_1", "house", "en", "")
+            dictation = asyncio.create_task(dictate(engine, order, sound, tell))
+            sound.feed(resample(speech, engine.sample_rate, RATE))
+            await begun.wait()
+            engine.workers[0].kill()
+            sound.finish()
+            await dictation
+            last = told[-1]
+            assert isinstance(last, Transcribed)
+            assert last.final
+            return undisturbed.text, last.text
+
+    undisturbed, heard = asyncio.run(main())
+    assert heard == undisturbed
+
+
+def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
+    async def main() -> Transcript:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            first = engine.transcribe(endless(speech), language=None, prompt="")
+            async with aclosing(first):
+                await anext(first)
+                waiting = asyncio.create_task(final(engine, pieces(speech)))
+                await asyncio.wait([waiting], timeout=0.01)
+                assert not waiting.done()
+            return await waiting
+
+    assert asyncio.run(main()).final
+
+
+def test_waiting_for_a_place_has_an_end(speech: bytes) -> None:
+    async def main() -> str:
+        settings = PocketsphinxSettings(workers=1, streams_per_worker=1, wait_seconds=0.01)
+        async with PocketsphinxSTT(settings) as engine:
+            first = engine.transcribe(endless(speech), language=None, prompt="")
+            async with aclosing(first):
+                await anext(first)
+                with pytest.raises(EngineError) as caught:
+                    await final(engine, pieces(speech))
+                return str(caught.value)
+
+    assert asyncio.run(main()) == (
+        "[stt.pocketsphinx] all places were taken for 0.01 s; raise workers or streams_per_worker"
+    )
+
+
+def test_utterances_that_come_before_the_model_is_loaded_share_out_the_processes() -> None:
+    async def main() -> list[int]:
+        settings = PocketsphinxSettings(workers=2, streams_per_worker=1)
+        async with PocketsphinxSTT(settings) as engine, asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(final(engine, pieces(bytes(3_200))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return [worker.places_taken for worker in engine.workers]
+
+    assert asyncio.run(main()) == [1, 1]
+
+
+def test_an_utterance_closed_in_the_middle_of_a_backlog_gives_its_place_back(speech: bytes) -> None:
+    async def main() -> list[int]:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            hearing = engine.transcribe(endless(speech * 20), language=None, prompt="")
+            await anext(hearing)
+            await hearing.aclose()
+            taken = [worker.places_taken for worker in engine.workers]
+            await final(engine, pieces(b""))
+            return taken
+
+    assert asyncio.run(main()) == [0]
+
+
+def test_audio_that_fails_tells_its_own_error() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield bytes(3_200)
+        raise EngineError("the line is dead")
+
+    async def main() -> None:
+        async with PocketsphinxSTT(ONE_PLACE) as engine:
+            with pytest.raises(EngineError, match="the line is dead"):
+                await final(engine, broken())
+            assert (await final(engine, pieces(b""))).text == ""
+
+    asyncio.run(main())
+
+
+def test_leaving_ends_an_utterance_that_still_runs(speech: bytes) -> None:
+    async def main() -> None:
+        engine = PocketsphinxSTT(ONE_PLACE)
+        async with engine:
+            hearing = engine.transcribe(endless(speech), language=None, prompt="")
+            await anext(hearing)
+        with pytest.raises(EngineError, match="the recogniser process ended") as caught:
+            async for _ in hearing:
+                pass
+        assert not isinstance(caught.value, EngineLost)  # nobody should try again
+
+    asyncio.run(main())
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_server_never_loads_the_decoder() -> None:
+    code = "import sys, vivavoce.engines.pocketsphinx.stt; print('pocketsphinx' in sys.modules)"
+    assert python(code) == "False"
+
+
+def test_a_missing_package_is_named() -> None:
+    code = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutIt(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *rest):
+        return None if name == "pocketsphinx" else super().find_spec(name, *rest)
+
+sys.meta_path = [WithoutIt if finder is PathFinder else finder for finder in sys.meta_path]
+try:
+    import vivavoce.engines.pocketsphinx.stt
+except ModuleNotFoundError as missing:
+    print(missing.name)
+"""
+    assert python(code) == "pocketsphinx"

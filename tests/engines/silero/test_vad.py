@@ -1,0 +1,267 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vivavoce.audio.files import read
+from vivavoce.audio.resample import resample
+from vivavoce.engines import base
+from vivavoce.engines.silero.vad import SileroSettings, SileroVAD, packaged_weights
+from vivavoce.errors import EngineError, SettingsError
+
+Floats = NDArray[np.float32]
+
+SPEECH = Path(__file__).parents[4] / "shared" / "audio"
+
+try:
+    WEIGHTS = packaged_weights()
+except SettingsError:
+    pytest.skip("faster-whisper is not installed", allow_module_level=True)
+
+
+def hummed(seconds: float, seed: int) -> Floats:
+    """Voiced syllables with pauses: harmonics of a gliding pitch under two formants, and noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(16_000 * seconds)) / 16_000
+    pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * t + seed)
+    phase = 2 * np.pi * np.cumsum(pitch) / 16_000
+    voice = np.zeros_like(t)
+    for k in range(1, 26):
+        for formant in (650, 1_200, 2_500):
+            near = np.exp(-(((k * pitch - formant) / 200) ** 2))
+            voice += (near + 0.01) * np.sin(k * phase)
+    syllables = np.clip(np.sin(2 * np.pi * 3.3 * t + seed), 0, 1) * (np.sin(t + seed) > -0.3)
+    sound: Floats = 0.1 * voice * syllables + 0.003 * rng.standard_normal(len(t))
+    return sound.astype(np.float32)
+
+
+@cache
+def recordings() -> list[Floats]:
+    """Streams of sound at 16 kHz: real speech where there is some."""
+    found = sorted(SPEECH.glob("*.wav")) + sorted(SPEECH.glob("*.flac"))
+    return [recording(path) for path in found] + [hummed(6, seed) for seed in range(4)]
+
+
+def recording(path: Path) -> Floats:
+    pcm = np.frombuffer(resample(read(path), 24_000, 16_000), "<i2")
+    return pcm.astype(np.float32) / np.float32(32768)
+
+
+def windows_of(sound: Floats) -> Floats:
+    return sound[: len(sound) // 512 * 512].reshape(-1, 512)
+
+
+def batch_of_streams(streams: int, length: int) -> Floats:
+    """[length, streams, 512]: stretches of the recordings, each from its own place on."""
+    stretches = [w[at : at + length] for w in map(windows_of, recordings()) for at in (0, 11, 23)]
+    long_enough = [stretch for stretch in stretches if len(stretch) == length]
+    return np.stack([long_enough[k % len(long_enough)] for k in range(streams)], axis=1)
+
+
+class Reference:
+    """The network as onnxruntime runs it: one stream."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._h = self._c = np.zeros((1, 1, 128), np.float32)
+        self._context = np.zeros(64, np.float32)
+
+    def judge(self, window: Floats) -> float:
+        heard = np.concatenate((self._context, window))[None]
+        self._context = window[-64:]
+        speech, self._h, self._c = self._session.run(
+            None, {"input": heard, "h": self._h, "c": self._c}
+        )
+        return float(speech[0])
+
+    def hear(self, window: Floats) -> None:
+        """What is kept of a window that the network is spared."""
+        self._context = window[-64:]
+
+
+@asynccontextmanager
+async def opened(streams: int) -> AsyncIterator[tuple[base.VAD, NDArray[np.intp]]]:
+    async with SileroVAD(SileroSettings()) as vad:
+        yield vad, np.array([vad.open() for _ in range(streams)], np.intp)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await test()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("streams", "length"), [(1, 300), (7, 60), (64, 12), (128, 5)])
+def test_it_agrees_with_onnxruntime(streams: int, length: int) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])
+    sound = batch_of_streams(streams, length) if streams > 1 else hummed(10, 9)[: length * 512]
+    sound = sound.reshape(length, streams, 512)
+    sound[np.random.default_rng(0).random((length, streams)) < 0.05] = 0
+    references = [Reference(session) for _ in range(streams)]
+
+    async def test() -> None:
+        async with opened(streams) as (vad, numbers):
+            for windows in sound:
+                told = vad.judge(windows, numbers)
+                for row, reference in enumerate(references):
+                    if np.abs(windows[row]).max() <= 2.5 / 32768:
+                        reference.hear(windows[row])
+                        assert told[row] == 0.0
+                    else:
+                        assert told[row] == pytest.approx(reference.judge(windows[row]), abs=1e-4)
+
+    run(test)
+
+
+def test_real_speech_is_told_from_the_pauses_around_it() -> None:
+    path = SPEECH / "ten_of_clubs.wav"
+    if not path.exists():
+        pytest.skip("no recordings here")
+    sound = windows_of(np.pad(recording(path), (8_192, 16_384)))
+
+    async def test() -> None:
+        async with opened(1) as (vad, numbers):
+            told = [float(vad.judge(window[None], numbers)[0]) for window in sound]
+        heard = np.nonzero(np.array(told) > 0.5)[0]
+        assert max(told[:16]) == 0.0
+        assert 16 <= heard[0] <= 28
+        assert len(heard) > 15
+        assert max(told[-25:]) < 0.1
+
+    run(test)
+
+
+async def told_alone(sound: Floats) -> Floats:
+    """[streams, windows] of sound [streams, windows, 512]."""
+    async with opened(len(sound)) as (vad, numbers):
+        told = np.zeros(sound.shape[:2], np.float32)
+        for stream, at in np.ndindex(told.shape):
+            told[stream, at] = vad.judge(sound[stream, at][None], numbers[stream : stream + 1])[0]
+        return told
+
+
+FIVE = np.stack([windows_of(hummed(1, seed))[:8] for seed in range(5)])
+
+
+@cache
+def five_alone() -> Floats:
+    return asyncio.run(told_alone(FIVE))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_what_a_stream_hears_does_not_depend_on_who_else_is_in_the_batch(
+    data: st.DataObject,
+) -> None:
+    async def together() -> Floats:
+        async with opened(5) as (vad, numbers):
+            told, at = np.zeros((5, 8), np.float32), np.zeros(5, int)
+            while (waiting := np.flatnonzero(at < 8)).size:
+                picked = data.draw(st.lists(st.sampled_from(waiting.tolist()), unique=True))
+                rows = np.array(picked or [waiting[0]])
+                told[rows, at[rows]] = vad.judge(FIVE[rows, at[rows]], numbers[rows])
+                at[rows] += 1
+            return told
+
+    assert np.allclose(asyncio.run(together()), five_alone(), atol=1e-5)
+
+
+def test_digital_silence_is_no_speech_and_leaves_the_network_as_it_was() -> None:
+    sound = windows_of(hummed(2, 3))[:40]
+    dither = np.full((2, 512), 2 / 32768, np.float32)
+
+    async def test() -> None:
+        async with opened(2) as (vad, numbers):
+            for window in sound[:20]:
+                vad.judge(np.stack((window, window)), numbers)
+            assert vad.judge(dither, numbers).tolist() == [0.0, 0.0]
+            for _ in range(50):  # one of the two is silent for longer
+                assert vad.judge(dither[:1], numbers[:1]).tolist() == [0.0]
+            for window in sound[20:]:
+                long_after, soon_after = vad.judge(np.stack((window, window)), numbers)
+                assert long_after == soon_after
+
+    run(test)
+
+
+def test_the_silence_before_a_sound_is_its_context() -> None:
+    sound, quiet = windows_of(hummed(1, 2))[:10], np.zeros((1, 512), np.float32)
+
+    async def test() -> None:
+        async with opened(2) as (vad, numbers):
+            vad.judge(quiet, numbers[:1])  # one begins with silence, the other without
+            told = [vad.judge(np.stack((window, window)), numbers) for window in sound]
+        assert [row[0] for row in told] == [row[1] for row in told]
+
+    run(test)
+
+
+def test_a_number_given_back_begins_anew() -> None:
+    sound = windows_of(hummed(1, 1))
+
+    async def test() -> None:
+        async with opened(1) as (vad, numbers):
+            first = [vad.judge(window[None], numbers)[0] for window in sound]
+            vad.close(int(numbers[0]))
+            again = vad.open()
+            assert again == numbers[0]
+            assert [vad.judge(window[None], numbers)[0] for window in sound] == first
+
+    run(test)
+
+
+def test_streams_that_come_later_disturb_no_one() -> None:
+    sound = windows_of(hummed(1, 1))
+
+    async def told(newcomers: int) -> list[float]:
+        async with opened(1) as (vad, numbers):
+            before = [float(vad.judge(window[None], numbers)[0]) for window in sound[:10]]
+            others = {vad.open() for _ in range(newcomers)}
+            assert len(others) == newcomers
+            assert int(numbers[0]) not in others
+            return before + [float(vad.judge(window[None], numbers)[0]) for window in sound[10:]]
+
+    assert asyncio.run(told(200)) == asyncio.run(told(0))
+
+
+def test_missing_weights_are_the_operators_mistake(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"pip install 'vivavoce\[local\]', or use .*'energy'"):
+        packaged_weights("no_such_package")
+    with pytest.raises(SettingsError, match=r"\[vad\.silero\] there are no weights at .*v9\.onnx"):
+        SileroVAD(SileroSettings(weights=str(tmp_path / "v9.onnx")))
+
+
+def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(b"")
+
+    async def test() -> None:
+        with pytest.raises(EngineError, match=r"other\.onnx are not those of Silero v6"):
+            await SileroVAD(SileroSettings(weights=str(path))).__aenter__()
+
+    run(test)
+
+
+def test_it_needs_neither_onnx_nor_the_package_whose_weights_it_takes() -> None:
+    program = """
+import asyncio, sys
+from vivavoce.engines.silero.vad import SileroSettings, SileroVAD
+asyncio.run(SileroVAD(SileroSettings()).__aenter__())
+print(*{"onnx", "onnxruntime", "faster_whisper", "ctranslate2", "av"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")

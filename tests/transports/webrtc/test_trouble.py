@@ -1,0 +1,262 @@
+"""Calls that go wrong: messages that are none, clients that go at any moment, a full server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from aiortc.rtcsctptransport import WEBRTC_DCEP, WEBRTC_STRING
+
+from tests.server import Server, scripted, serving
+from tests.transports.webrtc.call_stage import Client, on_the_phone, tone
+from tests.transports.webrtc.caller import calling, until
+from tests.transports.webrtc.test_calls import SDP, post
+from vivavoce.session.facts import Fact, Left
+from vivavoce.transports.webrtc.call import Call
+from vivavoce.transports.webrtc.reach import Reach
+
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+CALLS = "/v1/realtime/calls"
+
+
+async def put(client: Client, data: bytes, protocol: int = WEBRTC_STRING) -> None:
+    """Send what no client sends."""
+    sctp: Any = client.connection.sctp
+    sctp._data_channel_queue.append((client.channel, protocol, data))
+    await sctp._data_channel_flush()
+
+
+def test_a_message_that_is_none_is_told_and_the_call_goes_on() -> None:
+    async def main() -> None:
+        settings = scripted(llm={"answers": ["Yes."]})
+        async with serving(settings) as server, on_the_phone(server) as client:
+            for data in (
+                b"\xff\xfe{",
+                b"[]",
+                b"{}",
+                b'{"type": "nothing"}',
+                b"\x00",
+                b"x" * 270_000,
+            ):
+                await put(client, data)
+                problem = (await client.until("error"))["error"]
+                assert problem["type"] == "invalid_request_error"
+            for message in ("", b"", b"\xff"):
+                client.channel.send(message)
+                assert (await client.until("error"))["error"]["type"] == "invalid_request_error"
+            for data in (b"\x03", b"\x03" + bytes(11), b"\x02", b"\x03" + b"\xff" * 40):
+                await put(client, data, WEBRTC_DCEP)
+            client.channel.send(b'{"type": "input_audio_buffer.clear"}')
+            await client.until("input_audio_buffer.cleared")
+            await client.ask()
+            await client.until("output_audio_buffer.stopped")
+
+    asyncio.run(main())
+
+
+async def before_ice(client: Client, answer: str) -> None:
+    pass
+
+
+async def before_dtls(client: Client, answer: str) -> None:
+    await client.accept(answer)
+
+
+async def at_the_greeting(client: Client, answer: str) -> None:
+    await client.accept(answer)
+    await client.until("session.created")
+
+
+async def in_mid_answer(client: Client, answer: str) -> None:
+    await at_the_greeting(client, answer)
+    await client.ask()
+    await until(lambda: client.loud_ms > 100)
+
+
+async def in_mid_speech(client: Client, answer: str) -> None:
+    await at_the_greeting(client, answer)
+    client.say(tone(5.0))
+    await client.until("input_audio_buffer.speech_started")
+
+
+async def while_a_tool_runs(client: Client, answer: str) -> None:
+    await at_the_greeting(client, answer)
+    await client.send(
+        type="response.create",
+        response={"tools": [{"type": "function", "name": "wait"}], "instructions": "tool"},
+    )
+    await client.until("response.done")
+
+
+Phase = Callable[[Client, str], Awaitable[None]]
+PHASES: tuple[Phase, ...] = (
+    *(before_ice, before_dtls, at_the_greeting, in_mid_answer, in_mid_speech, while_a_tool_runs),
+)
+
+
+async def leave_in(server: Server, phase: Phase) -> None:
+    client = Client()
+    try:
+        offer = await client.offer()
+        status, answer, _ = await post(server, CALLS, data=offer, headers=SDP)
+        assert status == 201
+        await phase(client, answer)
+    finally:
+        await client.connection.close()
+
+
+def test_a_client_may_go_at_any_moment_and_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        settings = scripted(llm={"answers": [{"text": LONG, "calls": [{"name": "wait"}]}]})
+        async with serving(settings, reach=Reach(gone_seconds=2.0)) as server:
+            alone = asyncio.all_tasks()
+            async with asyncio.TaskGroup() as clients:
+                for phase in PHASES * 2:
+                    clients.create_task(leave_in(server, phase))
+            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: asyncio.all_tasks() <= alone)
+
+    asyncio.run(main())
+
+
+class Listener:
+    """A session, as far as it is told something."""
+
+    def __init__(self) -> None:
+        self.told: list[Fact] = []
+
+    def tell(self, fact: Fact) -> None:
+        self.told.append(fact)
+
+
+def test_a_connection_that_cannot_be_made_ends_its_session() -> None:
+    async def main() -> list[Fact]:
+        call: Any = Call("rtc_1", Reach(), local=True)
+        call.runner = listener = Listener()
+        connection = call._connection
+        transceivers = connection._RTCPeerConnection__transceivers
+        connection._RTCPeerConnection__transceivers = None  # a fault of whatever kind
+        await connection._RTCPeerConnection__connect()
+        connection._RTCPeerConnection__transceivers = transceivers
+        await call.hang_up()
+        return listener.told[:1]
+
+    assert asyncio.run(main()) == [Left()]
+
+
+def is_over(client: Client) -> bool:
+    return client.connection.connectionState == "closed"
+
+
+def test_a_server_that_ends_hangs_up_in_every_moment() -> None:
+    async def main() -> None:
+        settings = scripted(llm={"answers": [LONG]}, server={"drain_seconds": 0.1})
+        clients = [Client() for _ in PHASES[:5]]
+        async with serving(settings) as server:
+            for client, phase in zip(clients, PHASES, strict=False):
+                offer = await client.offer()
+                _, answer, _ = await post(server, CALLS, data=offer, headers=SDP)
+                await phase(client, answer)
+        for client, phase in zip(clients, PHASES, strict=False):
+            if phase not in (before_ice, before_dtls):
+                await until(partial(is_over, client))
+            await client.connection.close()
+        assert server.hub.sessions == 0
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_full_says_so_and_has_room_again() -> None:
+    async def main() -> None:
+        async with (
+            serving(scripted(server={"max_sessions": 1})) as server,
+            on_the_phone(server) as first,
+        ):
+            second = Client()
+            for _ in range(2):
+                status, problem, headers = await post(
+                    server, CALLS, data=await second.offer(), headers=SDP
+                )
+                assert (status, problem["error"]["code"]) == (503, "server_is_overloaded")
+                assert headers["Retry-After"]
+            await first.connection.close()
+            await until(lambda: server.hub.sessions == 0)
+            async with on_the_phone(server):
+                assert server.hub.sessions == 1
+            await second.connection.close()
+
+    asyncio.run(main())
+
+
+def test_whoever_listens_in_changes_the_session_has_answers_made_and_comes_in_numbers() -> None:
+    async def main() -> None:
+        async with serving(scripted(llm={"answers": ["Good evening."]})) as server:
+            async with on_the_phone(server) as client:
+                call = f"/v1/realtime?call_id={client.location.rpartition('/')[2]}"
+                async with calling(server, call) as one, calling(server, call) as other:
+                    await one.send(
+                        type="session.update", session={"type": "realtime", "instructions": "Sing."}
+                    )
+                    for listener in (one, other, client):
+                        updated = await listener.until("session.updated")
+                        assert updated["session"]["instructions"] == "Sing."
+                    await other.ask()
+                    for listener in (one, other, client):
+                        await listener.until("response.done")
+                    await other.send(type="output_audio_buffer.clear")
+                    for listener in (one, client):
+                        await listener.until("output_audio_buffer.cleared")
+                await client.send(type="input_audio_buffer.clear")
+                await client.until("input_audio_buffer.cleared")
+            await until(lambda: server.hub.sessions == 0)
+
+    asyncio.run(main())
+
+
+def test_formats_of_a_session_change_nothing_on_the_track() -> None:
+    sound = {"type": "audio/pcmu"}
+
+    async def main() -> None:
+        async with (
+            serving(scripted(llm={"answers": ["Good evening to you."]})) as server,
+            on_the_phone(server) as client,
+        ):
+            audio = {"input": {"format": sound}, "output": {"format": sound}}
+            await client.send(type="session.update", session={"type": "realtime", "audio": audio})
+            await client.until("session.updated")
+            client.say(tone(0.5))
+            began = (await client.until("input_audio_buffer.speech_started"))["audio_start_ms"]
+            ended = (await client.until("input_audio_buffer.speech_stopped"))["audio_end_ms"]
+            assert 500 <= ended - began < 1500
+            await client.until("output_audio_buffer.stopped")
+            assert 1000 < client.loud_ms < 1400
+
+    asyncio.run(main())
+
+
+def test_text_answers_and_others_beside_the_conversation_and_a_clear_of_nothing() -> None:
+    async def main() -> None:
+        async with (
+            serving(scripted(llm={"answers": ["Good evening."]})) as server,
+            on_the_phone(server) as client,
+        ):
+            await client.send(type="output_audio_buffer.clear")
+            await client.send(
+                type="response.create",
+                response={"output_modalities": ["text"], "conversation": "none"},
+            )
+            done = await client.until("response.done")
+            assert done["response"]["output"][0]["content"][0]["text"] == "Good evening."
+            assert "output_audio_buffer.started" not in client.types
+            await client.send(type="response.create", response={"conversation": "none"})
+            await client.until("output_audio_buffer.stopped")
+            assert client.loud_ms > 500
+            await client.send(
+                type="session.update", session={"type": "realtime", "output_modalities": ["text"]}
+            )
+            await client.until("session.updated")
+            client.say(tone(0.3))
+            await client.until("response.output_text.done")
+            assert "error" not in client.types
+
+    asyncio.run(main())
