@@ -10,7 +10,7 @@ import pytest
 from vivavoce.app import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 from vivavoce.settings import ModelSettings, Settings, load
 
 SECRET = "sk-that-nobody-should-see"

@@ -17,7 +17,7 @@ from msgspec import Meta
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.secret import Secret, conceal
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 FILE = "vivavoce.toml"
 # options of engines that nobody should see

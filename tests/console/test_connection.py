@@ -1,6 +1,7 @@
 import asyncio
 
 import msgspec
+import pytest
 from playwright.async_api import expect
 
 from tests.console.stage import CUT, console, line, needs_chromium
@@ -44,11 +45,17 @@ def test_a_restarted_server_is_found_again_and_told_what_was_said() -> None:
     asyncio.run(main())
 
 
-def test_a_session_that_has_ended_is_not_taken_for_a_lost_connection() -> None:
-    settings = scripted(session={"max_seconds": 2})
+@pytest.mark.parametrize(
+    ("limit", "transport"), [("max_seconds", "websocket"), ("idle_seconds", "webrtc")]
+)
+def test_a_session_that_has_ended_is_not_taken_for_a_lost_connection(
+    limit: str, transport: str
+) -> None:
+    settings = scripted(session={limit: 2})
 
     async def main() -> None:
         async with serving(settings) as server, console(server.http) as stage:
+            await stage.page.get_by_label("Transport").select_option(transport)
             await stage.type("Hello")
             await stage.captions("Hello")
             banner = stage.banner

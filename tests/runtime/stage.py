@@ -37,7 +37,7 @@ from vivavoce.runtime.brain import Brains, Cascade
 from vivavoce.runtime.ears import Ears
 from vivavoce.runtime.hub import House
 from vivavoce.session.facts import Received
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 from vivavoce.session.options import Offer
 from vivavoce.session.turns import WINDOW
 

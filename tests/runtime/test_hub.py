@@ -14,7 +14,7 @@ from vivavoce.runtime.hub import GOODBYE_SECONDS, Hub
 from vivavoce.runtime.opening import Opening
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Left
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 
 class Visit:

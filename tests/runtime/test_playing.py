@@ -7,7 +7,8 @@ from tests.virtual_time import run
 from vivavoce.protocol.client import OutputAudioClear
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Left, Played
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 
 class Loudspeaker:

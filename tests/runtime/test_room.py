@@ -30,7 +30,8 @@ from vivavoce.runtime.room import LONGEST_PIECE, MOST_WAITING, Room
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.effects import Flush, Play, Send
 from vivavoce.session.facts import Heard, Left, Received, Woken
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 TENTH = 4800  # bytes, 100 ms
 NEAR = NoiseReduction(type="near_field")

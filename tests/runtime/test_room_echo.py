@@ -28,7 +28,8 @@ from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.ears import Ears
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import Left, Received
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 PIECE = RATE // 10
 ECHO = 60 * RATE // 1000

@@ -28,7 +28,8 @@ from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.runner import MOST_WAITING_BYTES, MOST_WAITING_WINDOWS, TAKE_SECONDS, Runner
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Draining, Fact, Garbled, Left, Received
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 CLOCK_TURN = ServerVad(create_response=True)
 

@@ -31,6 +31,7 @@ from vivavoce.session.facts import (
     Failed,
     Spoke,
     SpokenWord,
+    Thinking,
     Thought,
     Tokens,
 )
@@ -146,6 +147,7 @@ def test_an_answer_is_thought_spoken_concluded_and_ended() -> None:
     told = facts(cast(tts=Mouth(Speech(b"\1\0" * 240, (Mark(0, 0, 5),)))))
     text = "Hello! This answer stands in a script."
     assert [type(fact).__name__ for fact in told if not isinstance(fact, Spoke)] == [
+        "Thinking",
         "Concluded",
         "Thought",
         "Thought",
@@ -281,6 +283,12 @@ def test_the_model_thinks_on_while_the_voice_speaks_but_not_without_bound() -> N
         await asyncio.wait([task])
 
     run(main())
+
+
+def test_a_model_that_finishes_no_clause_is_told_of_at_its_first_word_and_each_second() -> None:
+    words: list[Any] = [TextDelta("\n"), 5.0, *[TextDelta("word "), 0.5] * 6, ChatEnded()]
+    told = run(performed(cast(llm=Thinker(*words))))
+    assert [at for at, fact in told if isinstance(fact, Thinking)] == [5.0, 6.0, 7.0]
 
 
 def test_the_first_sound_does_not_wait_for_the_last_word() -> None:

@@ -54,13 +54,15 @@ from vivavoce.session.facts import (
     Judged,
     Left,
     Received,
+    Thinking,
     Thought,
     Tokens,
     Transcribed,
     Unheard,
     Woken,
 )
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 T = TypeVar("T")
 DRAWINGS = ("########", "####" + 16 * ".", 16 * ".", "#.#.#", "..##..##", "####")
@@ -117,7 +119,7 @@ FROM_CLIENTS = (
 )
 FROM_ENGINES = (
     *("judge", "judge", "judge", "judge again", "assess", "hear", "hear", "hear last"),
-    *("deaf", "think", "speak", "speak", "call out", "argue", "conclude", "end", "fail"),
+    *("deaf", "brood", "think", "speak", "speak", "call out", "argue", "conclude", "end", "fail"),
 )
 FROM_OUTSIDE = ("wake", "wake", "wake early")
 RARELY = ("drain", "leave", "sleep")
@@ -294,6 +296,8 @@ class World:
     def _of_answer(self, step: Step) -> Fact | None:
         response_id = pick(self.responses, step.n) or "resp_x"
         match step.kind:
+            case "brood":
+                return Thinking(response_id)
             case "think":
                 return Thought(response_id, WORDS[: step.m])
             case "speak":

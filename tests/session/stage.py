@@ -47,7 +47,8 @@ from vivavoce.session.facts import (
     Transcribed,
     Woken,
 )
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 from vivavoce.session.options import Offer
 from vivavoce.session.turns import WINDOW
 

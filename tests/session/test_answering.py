@@ -55,7 +55,7 @@ from vivavoce.session.facts import (
     Transcribed,
     Unheard,
 )
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 LOCKED = dataclasses.replace(OFFER, lock_voice=True)
 PATIENT = ServerVad(interrupt_response=False)

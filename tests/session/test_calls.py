@@ -33,7 +33,8 @@ from vivavoce.protocol.items import InputText, Message, OutputAudio
 from vivavoce.protocol.session import RealtimePatch, ServerVad
 from vivavoce.session.effects import Close, Effect, Feed, Flush, Forget, Judge, Play
 from vivavoce.session.facts import Concluded, Draining, Ended, Heard, Played
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 MS = 24  # samples
 PATIENT = ServerVad(idle_timeout_ms=5000)

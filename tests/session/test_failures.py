@@ -15,14 +15,15 @@ from tests.session.stage import (
     tell,
     texts,
     the,
+    types,
     wake,
     write,
 )
 from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputAudio, Message
 from vivavoce.session.effects import Answer, Finish, Forget, Stop
-from vivavoce.session.facts import Spoke, Thought, Unheard
-from vivavoce.session.machine import Limits
+from vivavoce.session.facts import Spoke, Thinking, Thought, Unheard
+from vivavoce.session.limits import Limits
 
 STALLS = Limits(stall_seconds=4.0)
 
@@ -52,6 +53,29 @@ def test_whatever_comes_puts_the_stall_off() -> None:
     code, reason = failure(wake(session))
     assert code == "tts_stalled"
     assert reason == "Nothing came from speech synthesis for 4 seconds; the response was given up."
+
+
+def test_a_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
+    session = a_session(limits=STALLS)
+    response_id = answered(write(session, "hello", now=10.0))
+    first = tell(session, Thinking(response_id), now=13.0)
+    assert types(first) == [
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+    ]
+    assert tell(session, Thinking(response_id), now=16.0) == []
+    assert wake(session, now=17.0) == []
+    assert failure(wake(session))[0] == "llm_stalled"
+
+
+def test_a_voice_that_says_nothing_is_given_up_however_the_model_goes_on() -> None:
+    session = a_session(limits=STALLS)
+    response_id = answered(write(session, "hello", now=10.0))
+    tell(session, Thought(response_id, "one"), now=11.0)
+    assert tell(session, Thinking(response_id), now=13.0) == []
+    assert session.deadline == 15.0
+    assert failure(wake(session))[0] == "tts_stalled"
 
 
 def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls() -> None:

@@ -25,7 +25,7 @@ from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.session import RealtimePatch, SemanticVad, ServerVad
 from vivavoce.session.effects import Judge
 from vivavoce.session.facts import Judged
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 HOUR = LIMITS.max_seconds
 

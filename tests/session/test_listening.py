@@ -42,7 +42,8 @@ from vivavoce.protocol.server import (
 from vivavoce.protocol.session import RealtimePatch, ServerVad, SessionPatch, Transcription
 from vivavoce.session.effects import Effect, Feed, Finish, Forget, Judge, Listen
 from vivavoce.session.facts import Transcribed, Woken
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 QUIET = ServerVad(create_response=False, interrupt_response=False)
 COMMIT, CLEAR = InputAudioCommit(event_id="event_commit"), InputAudioClear()

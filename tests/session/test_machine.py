@@ -60,7 +60,8 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.session.effects import Assess, Close, Forget, Listen, Send, Stop
 from vivavoce.session.facts import Assessed, Draining, Ended, Garbled, Left, Transcribed, Unheard
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 HOUR = 3600.0
 NEVER = float("inf")
@@ -316,7 +317,9 @@ def test_a_session_of_which_nothing_comes_ends() -> None:
     assert wake(session, now=130.0) == []
     receive(session, InputAudioClear(), now=120.0)
     assert session.deadline == 150.0
-    assert wake(session) == [Close(1000, "nothing came for 30 seconds")]
+    effects = wake(session)
+    assert problem(effects)[0] == "session_idle"
+    assert effects[1:] == [Close(1000, "nothing came for 30 seconds")]
 
 
 QUIET = ServerVad(idle_timeout_ms=5000)

@@ -22,7 +22,7 @@ from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCr
 from vivavoce.protocol.session import AudioInputPatch, AudioPatch, RealtimePatch, SessionObject
 from vivavoce.session.effects import Close, Finish
 from vivavoce.session.facts import Received, Transcribed, Woken
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
 ENDLESS = Limits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)

@@ -5,6 +5,7 @@ from tests.session.stage import (
     a_session,
     answered,
     hear,
+    problem,
     receive,
     record,
     say,
@@ -22,10 +23,12 @@ from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.effects import Close
 from vivavoce.session.facts import Draining, Ended, Thought
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 
 HOUR = 3600.0
 NEVER = float("inf")
+IDLE = "Nothing came for 30 seconds."
 QUIET = ServerVad(idle_timeout_ms=5000)
 
 
@@ -42,7 +45,9 @@ def test_nobody_is_idle_while_an_answer_is_made() -> None:
         tell(session, Thought(response_id, "and "), now=now)
     tell(session, Ended(response_id), now=41.0)
     assert session.deadline == 71.0
-    assert wake(session) == [Close(1000, "nothing came for 30 seconds")]
+    effects = wake(session)
+    assert problem(effects) == ("session_idle", IDLE)
+    assert effects[1:] == [Close(1000, "nothing came for 30 seconds")]
 
 
 def test_nobody_is_idle_while_an_answer_is_played() -> None:
@@ -51,7 +56,9 @@ def test_nobody_is_idle_while_an_answer_is_played() -> None:
     tell(session, spoke(response_id, "one", ms=5000), now=40.0)
     tell(session, Ended(response_id), now=41.0)
     assert session.deadline == 75.0
-    assert wake(session) == [Close(1000, "nothing came for 30 seconds")]
+    effects = wake(session)
+    assert problem(effects) == ("session_idle", IDLE)
+    assert effects[1:] == [Close(1000, "nothing came for 30 seconds")]
 
 
 def test_a_session_may_be_idle_for_ever() -> None:

@@ -17,7 +17,7 @@ from tests.transports.webrtc.caller import calling, masked, raw, until
 from vivavoce.app import application
 from vivavoce.protocol.session import ServerVad
 from vivavoce.runtime.hub import House, Hub
-from vivavoce.session.machine import Limits
+from vivavoce.session.limits import Limits
 
 CASES = 10_000
 FRAMES = 25  # of one connection

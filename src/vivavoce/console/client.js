@@ -18,6 +18,7 @@ import { Turns } from "./turns.js";
 
 export { asText, DEFAULTS, heardOf, KeyNeeded, NoMicrophone, Refused, spokenOf };
 
+const OVER = new Set(["session_expired", "session_idle"]); // errors behind which it ends
 const PATIENCE_MS = 10_000; // for a greeting: a server that says nothing is as good as none
 const SHORTEST_MS = 300; // for which a button is held by somebody who says something
 
@@ -340,7 +341,7 @@ export class Conversation extends Emitter {
   }
 
   #error(error) {
-    if (error.code === "session_expired") this.#expired = error.message;
+    if (OVER.has(error.code)) this.#expired = error.message;
     if (error.code !== "response_cancel_not_active") this.emit("problem", error.message);
   }
 

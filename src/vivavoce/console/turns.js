@@ -77,6 +77,7 @@ export class Turns extends Emitter {
       case "response.created":
         this.#begun(event.response, at);
         break;
+      case "response.output_item.added":
       case "response.output_audio_transcript.delta":
       case "response.output_text.delta":
       case "response.function_call_arguments.delta":

@@ -16,7 +16,8 @@ from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.opening import Opening, begin
 from vivavoce.runtime.runner import Peer, Player, Runner
 from vivavoce.session.facts import Draining
-from vivavoce.session.machine import Limits, Session
+from vivavoce.session.limits import Limits
+from vivavoce.session.machine import Session
 from vivavoce.session.options import Offer
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from vivavoce.errors import EngineError
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.alarm import Alarm
+from vivavoce.runtime.attention import Attention
 from vivavoce.runtime.brain import Brains
 from vivavoce.runtime.dictation import Sound, dictate
-from vivavoce.runtime.ears import Ear
 from vivavoce.runtime.jobs import Jobs
 from vivavoce.runtime.room import Room
 from vivavoce.runtime.speaking import answer
@@ -36,7 +36,7 @@ from vivavoce.session.effects import (
     Send,
     Stop,
 )
-from vivavoce.session.facts import Assessed, Fact, Judged, Left, Unheard, Woken
+from vivavoce.session.facts import Fact, Judged, Left, Unheard, Woken
 from vivavoce.session.machine import Session
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 MOST_WAITING_WINDOWS = 64  # of one session, before its client is read any further: 2 s of sound
 MOST_WAITING_BYTES = 4_000_000  # of sound for the recogniser, likewise: 83 s
 TAKE_SECONDS = 10.0  # a recogniser that takes none of that for so long is given up
-NO_IDEA = 0.5  # the likelihood that a turn is finished, where its judge fails
-ASSESS_SECONDS = 1.0  # in which it has to tell: later the silence has told as much
 
 
 class Peer(Protocol):
@@ -95,8 +93,8 @@ class Runner:
         self._peer = peer
         self._player = player
         self._brains = brains
-        self._model = model  # whose ears and judge of turns this session has
-        self._ear: Ear | None = None
+        cascade = brains.of(model)
+        self._attention = Attention(cascade, self._judged, self.tell, self._deafened)
         self._facts: deque[Fact] = deque()
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # asked for once: it costs as much as a fact
@@ -105,8 +103,7 @@ class Runner:
         self._farewell: tuple[int, str] | None = None
         self._alarm = Alarm(lambda: self.tell(Woken()))
         self._jobs = Jobs(self.fail, self._eased.set)
-        cleaner = brains.of(model).cleaner
-        self._room = Room(cleaner) if cleaner else None
+        self._room = Room(cascade.cleaner) if cascade.cleaner else None
 
     async def run(self) -> None:
         """Serve until the session closes, then give everything back."""
@@ -117,8 +114,7 @@ class Runner:
         finally:
             self._end()
             self._alarm.off()
-            if self._ear:
-                self._ear.close()
+            self._attention.close()
             if self._room:
                 self._room.close()
 
@@ -138,7 +134,7 @@ class Runner:
     @property
     def behind(self) -> bool:
         """Whether more has come than could be judged and written down."""
-        windows = self._ear.waiting if self._ear else 0
+        windows = self._attention.waiting
         return windows > MOST_WAITING_WINDOWS or self._jobs.waiting_bytes > MOST_WAITING_BYTES
 
     def dismiss(self, code: int, reason: str) -> None:
@@ -209,7 +205,7 @@ class Runner:
             case Send(event=event):
                 self._peer.send(event)
             case Judge(at=at, audio=audio):
-                self._listening_ear().judge(at, audio)
+                self._attention.judge(at, audio)
             case Listen():
                 stt = self._brains.of(effect.model).stt
                 sound = Sound(stt.sample_rate, self._eased.set)
@@ -223,7 +219,7 @@ class Runner:
             case Forget(item_id=key) | Stop(response_id=key):
                 self._jobs.drop(key)
             case Assess():
-                self._jobs.start("assess", self._assess(effect))
+                self._jobs.start("assess", self._attention.assess(effect))
             case Answer():
                 cascade = self._brains.of(effect.prompt.model)
                 work = answer(effect, cascade, self.tell, self._peer.room)
@@ -240,11 +236,6 @@ class Runner:
             case _:
                 assert_never(effect)
 
-    def _listening_ear(self) -> Ear:
-        if self._ear is None:
-            self._ear = self._brains.of(self._model).ears.open(self._judged, self._deafened)
-        return self._ear
-
     def _deafened(self, exc: Exception) -> None:
         reason = f": {exc}" if isinstance(exc, EngineError) else ""
         self.fail(exc, code="vad_failed", what=f"Voice activity detection failed{reason}")
@@ -252,14 +243,3 @@ class Runner:
     def _judged(self, at: int, speech: tuple[float, ...]) -> None:
         self.tell(Judged(at, speech))
         self._eased.set()
-
-    async def _assess(self, order: Assess) -> None:
-        turn = self._brains.of(self._model).turn
-        try:
-            async with asyncio.timeout(ASSESS_SECONDS):
-                likelihood = await turn.finished(order.text, language=order.language)
-        except (EngineError, TimeoutError) as exc:
-            reason = str(exc) or f"nothing came from their judge for {ASSESS_SECONDS:g} s"
-            log.warning("turns are ended by silence alone: %s", reason)
-            likelihood = NO_IDEA
-        self.tell(Assessed(order.item_id, likelihood))

@@ -30,11 +30,13 @@ from vivavoce.session.facts import (
     Failed,
     Spoke,
     SpokenWord,
+    Thinking,
     Thought,
     Tokens,
 )
 
 CLAUSES_AHEAD = 32  # thought of and not spoken yet; a model that is further ahead waits
+ALIVE_SECONDS = 1.0  # between word of a model that thinks, and has no clause complete
 LONGEST_PIECE_MS = 400  # what an engine gives at once beyond that goes on in parts of so much
 
 Tell: TypeAlias = Callable[[AnswerFact], None]
@@ -56,12 +58,16 @@ async def answer(order: Answer, cascade: Cascade, tell: Tell, room: Room) -> Non
 async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
     """Ask the model; put what is to be said into `clauses`, and the end of it."""
     response_id, cutter, said, ended = order.response_id, Clauses(), False, False
+    clock, tell_at = asyncio.get_running_loop().time, float("-inf")
     try:
         async with aclosing(llm.answer(_request(order.prompt))) as events:
             async for event in events:
                 match event:
                     case TextDelta(text=text):
                         said = said or bool(text.strip())
+                        if said and order.prompt.spoken and clock() >= tell_at:
+                            tell(Thinking(response_id))
+                            tell_at = clock() + ALIVE_SECONDS
                         for clause in cutter.feed(text) if order.prompt.spoken else [text]:
                             await clauses.put(clause)
                     case CallStarted(index=index, call_id=call_id, name=name):

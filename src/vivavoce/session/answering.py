@@ -26,6 +26,7 @@ from vivavoce.session.facts import (
     Spoke,
     SpokenWord,
     Stage,
+    Thinking,
     Thought,
 )
 from vivavoce.session.hearing import Hearing
@@ -200,8 +201,12 @@ class Answering:
         response = self._responses.get(fact.response_id)
         if response is None or response.answer is None:
             return
+        if isinstance(fact, Thinking) and response.stage == "tts":
+            return  # it is the voice that is waited for
         response.stalls_at = now + self._stall_seconds
         match fact:
+            case Thinking():
+                response.sounding()
             case Thought(text=text):
                 response.think(text)
             case Called(index=index, call_id=call_id, name=name):

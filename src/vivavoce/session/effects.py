@@ -84,8 +84,8 @@ class Prompt:
 class Answer:
     """Make an answer.
 
-    Report Thought, Called, Argued, Spoke as it goes, Concluded when the model is through, and
-    Ended or Failed once, last.
+    Report Thinking, Thought, Called, Argued, Spoke as it goes, Concluded when the model is
+    through, and Ended or Failed once, last.
     """
 
     response_id: str

@@ -65,6 +65,13 @@ class Unheard:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """Words of a spoken answer come, not enough yet for the voice. First of all at the first."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Thought:
     """The answer's text grew. Of a spoken answer: this much is on its way to the voice."""
 
@@ -167,7 +174,7 @@ class Left:
     """The client is gone."""
 
 
-AnswerFact: TypeAlias = Thought | Called | Argued | Concluded | Spoke | Ended | Failed
+AnswerFact: TypeAlias = Thinking | Thought | Called | Argued | Concluded | Spoke | Ended | Failed
 Fact: TypeAlias = (
     Received
     | Garbled

@@ -1,6 +1,5 @@
 """A session's whole behaviour. No I/O, no clock, no chance: facts in, effects out."""
 
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import msgspec
@@ -32,12 +31,14 @@ from vivavoce.session.facts import (
     Played,
     Received,
     Spoke,
+    Thinking,
     Thought,
     Transcribed,
     Unheard,
     Woken,
 )
 from vivavoce.session.hearing import Hearing
+from vivavoce.session.limits import Limits, span
 from vivavoce.session.listening import Listening
 from vivavoce.session.options import Offer, Options
 from vivavoce.session.outbox import Ids, Outbox
@@ -48,24 +49,6 @@ from vivavoce.session.turns import Edge
 from vivavoce.session.usage import Tally
 
 INFINITY = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long and how much. Seconds; 0 for idle_seconds means never."""
-
-    max_seconds: float = 3600.0
-    """A session ends after that."""
-    idle_seconds: float = 0.0
-    """A session in which nothing has come or been played for so long ends."""
-    stall_seconds: float = 10.0
-    """A response or transcription of which nothing has come for so long is given up."""
-    gap_seconds: float = 3.0
-    """Sound that has stopped coming in mid-turn for so long is silence; 0: never."""
-    max_buffer_seconds: float = 600.0
-    """Most sound in the input buffer, and so in one item."""
-    kept_audio_seconds: float = 600.0
-    """Sound of items that can still be retrieved; older sound goes first."""
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -188,7 +171,16 @@ class Session:
                 self._on_words(fact, now)
             case Unheard(item_id=key, reason=reason):
                 self._hearing.fail(key, "stt_failed", reason)
-            case Thought() | Called() | Argued() | Concluded() | Spoke() | Ended() | Failed():
+            case (
+                Thinking()
+                | Thought()
+                | Called()
+                | Argued()
+                | Concluded()
+                | Spoke()
+                | Ended()
+                | Failed()
+            ):
                 self._answering.take(fact, now)
             case Played(item_id=item_id, samples=samples):
                 self._answering.played(item_id, samples, now)
@@ -258,12 +250,14 @@ class Session:
 
     def _on_time(self, now: float) -> None:
         if self._expires_at <= now:
-            reason = f"Your session hit the maximum duration of {_span(self._limits.max_seconds)}."
+            reason = f"Your session hit the maximum duration of {span(self._limits.max_seconds)}."
             self._outbox.error(reason, code="session_expired")
             self._close(1001, reason, now)
             return
         if self._idle_at <= now:
-            self._close(1000, f"nothing came for {_span(self._limits.idle_seconds)}", now)
+            reason = f"nothing came for {span(self._limits.idle_seconds)}"
+            self._outbox.error(f"{reason.capitalize()}.", code="session_idle")
+            self._close(1000, reason, now)
             return
         self._on_edge(self._listening.woken(now), now)
         self._answering.woken(now)
@@ -382,11 +376,3 @@ class Session:
         if quiet_at is None or engaged or not self._idle_timeout_ms:
             return INFINITY
         return quiet_at + self._idle_timeout_ms / 1000
-
-
-def _span(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds >= 60 and seconds % 60 == 0:
-        minutes = int(seconds // 60)
-        return f"{minutes} minute{'s' if minutes != 1 else ''}"
-    return f"{seconds:g} seconds"
