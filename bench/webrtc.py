@@ -71,7 +71,7 @@ async def measure(quick: bool) -> list[Figure]:
     packets = encoded(await conversation())
     async with served(CONFIG) as server, aiohttp.ClientSession() as http:
         setups = [1000 * await _set_up(http, server.port, packets) for _ in range(20)]
-    delays = await _echo(4.0 if quick else 20.0)
+    delays = await echo(4.0 if quick else 20.0)
     points: list[Point] = []
 
     async def carried(calls: int) -> bool:
@@ -166,20 +166,20 @@ async def _observe(server: Served, made: list[Call], seconds: float, before: int
     )
 
 
-async def _echo(seconds: float) -> list[float]:
+async def echo(seconds: float) -> list[float]:
     """Milliseconds from each beep to its echo."""
     port = free_port()
     command = (sys.executable, "-m", "bench.webrtc_echo", str(port))
     process = await asyncio.to_thread(
         subprocess.Popen, command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=take_server_core
     )
-    try:
-        assert process.stdout
-        await asyncio.to_thread(process.stdout.readline)
-        return await _beep(port, seconds)
-    finally:
-        process.terminate()
-        process.wait()
+    with process:
+        try:
+            assert process.stdout
+            await asyncio.to_thread(process.stdout.readline)
+            return await _beep(port, seconds)
+        finally:
+            process.terminate()
 
 
 async def _beep(port: int, seconds: float) -> list[float]:

@@ -52,7 +52,7 @@ class Echoes:
 async def main(port: int) -> None:
     app = web.Application()
     door: Any = CallsDoor
-    door(Echoes(), lambda request: None).add_to(app)
+    door(Echoes(), lambda request: None, bearer=lambda request: None).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
