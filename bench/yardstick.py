@@ -34,7 +34,7 @@ async def measure(quick: bool) -> list[Figure]:
         Figure(measure="yardstick: JSON, small objects, small matrices", value=near, unit="ms"),
         Figure(measure="… while the other core is busy", value=near_beside, unit="ms"),
         Figure(measure="yardstick: objects that no cache holds", value=far, unit="ms"),
-        Figure(measure="… while the other core is busy ", value=far_beside, unit="ms"),
+        Figure(measure="… while the other core is busy", value=far_beside, unit="ms"),
     ]
 
 
