@@ -20,6 +20,7 @@ from vivavoce.errors import LimitReached
 from vivavoce.transports.webrtc.reach import Reach
 
 log = logging.getLogger(__name__)
+logging.getLogger("aioice").setLevel(logging.WARNING)  # or every call fills the log with its pairs
 
 LOOPBACK = "127.0.0.1"
 STUN_SECONDS = 3.0
