@@ -10,6 +10,8 @@ import pytest
 from tests.runtime.stage import Troupe
 from tests.virtual_time import run
 from vivavoce.engines.base import (
+    CallDelta,
+    CallStarted,
     ChatEnded,
     ChatEvent,
     ChatRequest,
@@ -289,6 +291,16 @@ def test_a_model_that_finishes_no_clause_is_told_of_at_its_first_word_and_each_s
     words: list[Any] = [TextDelta("\n"), 5.0, *[TextDelta("word "), 0.5] * 6, ChatEnded()]
     told = run(performed(cast(llm=Thinker(*words))))
     assert [at for at, fact in told if isinstance(fact, Thinking)] == [5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, WRITTEN])
+@pytest.mark.parametrize("blank", [[0], [2], [0, 1, 2]])
+def test_blanks_around_a_call_are_no_answer(prompt: Prompt, blank: list[int]) -> None:
+    events: list[Any] = [CallStarted(0, "c", "wave"), CallDelta(0, "{}")]
+    for place in reversed(blank):
+        events.insert(place, TextDelta("\n"))
+    told = facts(cast(llm=Thinker(*events, ChatEnded())), prompt)
+    assert [type(fact).__name__ for fact in told] == ["Called", "Argued", "Concluded", "Ended"]
 
 
 def test_the_first_sound_does_not_wait_for_the_last_word() -> None:

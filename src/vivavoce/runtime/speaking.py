@@ -1,7 +1,7 @@
 """An answer: the model's words, cut into clauses, spoken while the next ones are thought of."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
     ChatEnded,
+    ChatEvent,
     ChatRequest,
     ChatUsage,
     TextDelta,
@@ -60,12 +61,15 @@ async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Cla
     response_id, cutter, said, ended = order.response_id, Clauses(), False, False
     clock, tell_at = asyncio.get_running_loop().time, float("-inf")
     try:
-        async with aclosing(llm.answer(_request(order.prompt))) as events:
+        async with (
+            aclosing(llm.answer(_request(order.prompt))) as given,
+            aclosing(_from_the_first_word(given)) as events,
+        ):
             async for event in events:
                 match event:
                     case TextDelta(text=text):
-                        said = said or bool(text.strip())
-                        if said and order.prompt.spoken and clock() >= tell_at:
+                        said = True
+                        if order.prompt.spoken and clock() >= tell_at:
                             tell(Thinking(response_id))
                             tell_at = clock() + ALIVE_SECONDS
                         for clause in cutter.feed(text) if order.prompt.spoken else [text]:
@@ -90,6 +94,20 @@ async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Cla
         await clauses.put(Failed(response_id, "llm", str(exc)))
     else:
         await clauses.put(None)
+
+
+async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
+    """Blanks before the first word come with it; alone, or beside a call, they are no answer."""
+    blank: str | None = ""
+    async for event in events:
+        if isinstance(event, TextDelta) and blank is not None:
+            blank += event.text
+            if not blank.strip():
+                continue
+            yield TextDelta(blank)
+            blank = None
+        else:
+            yield event
 
 
 async def _say_all(
