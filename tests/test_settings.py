@@ -249,6 +249,9 @@ def test_what_kubernetes_says_of_a_service_of_that_name_is_let_be() -> None:
         "VIVAVOCE_PORT": "tcp://10.0.0.1:80",
         "VIVAVOCE_PORT_80_TCP": "tcp://10.0.0.1:80",
         "VIVAVOCE_PORT_80_TCP_ADDR": "10.0.0.1",
+        "VIVAVOCE_REDIS_SERVICE_HOST": "10.0.0.2",
+        "VIVAVOCE_REDIS_PORT": "tcp://10.0.0.2:6379",
+        "VIVAVOCE_REDIS_PORT_6379_TCP_PROTO": "tcp",
     }
     assert load(None, told, {}) == (Settings(), [])
 

@@ -205,8 +205,8 @@ _CHAT = {
 
 
 _PREFIX = "VIVAVOCE_"
-# what Kubernetes puts into every container beside a service called vivavoce
-_FOREIGN = re.compile(_PREFIX + r"(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
+# what Kubernetes puts into every container beside a service called vivavoce, or vivavoce-redis
+_FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
 Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
