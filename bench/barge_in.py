@@ -10,7 +10,7 @@ import msgspec
 from bench.figures import Figure, percentile, spread
 from bench.microphones import Microphone, speak
 from bench.report import run
-from bench.served import served
+from bench.served import SCRIPTED, served
 from bench.sound import FRAME_MS, Recording, recordings, silence
 from bench.wire import appends, connect, event
 
@@ -19,14 +19,9 @@ PHASES_MS = range(0, 32, 4)  # where in a window of the judge speech begins
 LEAD_SECONDS = 0.8
 PREFIX_MS = 300  # the default of prefix_padding_ms
 DECIDES_MS = 64  # two windows in a row are an onset
-CONFIG = """
-[models.default]
-vad = "silero"
-turn = "scripted"
-stt = "scripted"
-llm = "scripted"
-tts = "scripted"
-
+CONFIG = (
+    SCRIPTED
+    + """
 [engines.llm.scripted]
 answers = ["This is a long answer, and it is still being made while somebody interrupts it."]
 
@@ -34,6 +29,7 @@ answers = ["This is a long answer, and it is still being made while somebody int
 realtime_factor = 1.0
 chunk_ms = 20
 """
+)
 
 
 async def measure(quick: bool) -> list[Figure]:

@@ -19,7 +19,7 @@ from bench.figures import Figure, percentile
 from bench.microphones import Microphone, speak
 from bench.report import run
 from bench.search import most_carried
-from bench.served import served
+from bench.served import LONG_ANSWER, SCRIPTED, served
 from bench.sound import conversation
 from bench.wire import Line, appends, connect, connect_many, event
 
@@ -34,24 +34,7 @@ TRIES = 3  # of a point that failed while others were on the server's core
 QUIET = 0.002  # of the time: 1 % of it, in one piece, is the p99 of an echo
 ECHO_SECONDS = 0.02
 WARM_SECONDS = 3.0
-CONFIG = """
-[server]
-max_sessions = 5000
-
-[models.default]
-vad = "silero"
-turn = "scripted"
-stt = "scripted"
-llm = "scripted"
-tts = "scripted"
-
-[engines.llm.scripted]
-answers = ["{answer}"]
-
-[engines.tts.scripted]
-realtime_factor = 1.0
-chunk_ms = 40
-""".replace("{answer}", "This is a sentence of an answer that lasts for a minute. " * 18)
+CONFIG = "[server]\nmax_sessions = 5000\n" + SCRIPTED + LONG_ANSWER
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from statistics import linear_regression
 
 from bench.figures import Figure
 from bench.report import run
-from bench.served import served
+from bench.served import SCRIPTED, served
 from bench.sound import silence
 from bench.wire import Line, appends, connect_many, event
 
@@ -24,14 +24,6 @@ KIB = 1024
 SURE = 2.0  # standard errors. No verdict hangs on them: a noisy machine would always meet it
 TAKEN_SECONDS = 120.0
 REST_SECONDS = 0.3
-CONFIG = """
-[models.default]
-vad = "silero"
-turn = "scripted"
-stt = "scripted"
-llm = "scripted"
-tts = "scripted"
-"""
 
 
 async def measure(quick: bool) -> list[Figure]:
@@ -68,7 +60,7 @@ async def measure(quick: bool) -> list[Figure]:
 
 async def _idle() -> float:
     """Bytes a session, with the first few left out: they also warm the server up."""
-    async with served(CONFIG) as server:
+    async with served(SCRIPTED) as server:
         some = await connect_many(server.port, 20)
         await asyncio.sleep(0.5)
         before = server.rss
@@ -83,7 +75,7 @@ async def _idle() -> float:
 async def _listening(seconds: int) -> list[int]:
     """Resident bytes, looked at every now and then in so many seconds of silence."""
     frames = appends(silence(APPEND_MS / 1000 * 50), APPEND_MS)
-    async with served(CONFIG) as server:
+    async with served(SCRIPTED) as server:
         lines = await connect_many(server.port, LISTENING_SESSIONS)
         await _send(lines, frames, WARM_SECONDS)
         looks = []

@@ -24,6 +24,24 @@ EMBEDDED = """
 [models.default]
 llm = "builtin"
 """
+SCRIPTED = """
+[models.default]
+vad = "silero"
+turn = "scripted"
+stt = "scripted"
+llm = "scripted"
+tts = "scripted"
+"""
+"""The real voice activity; everything else plays a script."""
+LONG_ANSWER = """
+[engines.llm.scripted]
+answers = ["{answer}"]
+
+[engines.tts.scripted]
+realtime_factor = 1.0
+chunk_ms = 40
+""".replace("{answer}", "This is a sentence of an answer that lasts for a minute. " * 18)
+"""An answer that goes on for as long as anything is measured, 25 pieces of sound a second."""
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ import msgspec
 
 from bench.figures import Figure
 from bench.report import run
-from bench.served import EMBEDDED, Served, served
+from bench.served import EMBEDDED, SCRIPTED, Served, served
 from bench.sound import recordings, silence
 from vivavoce.audio.encoding import Encoder
 
@@ -22,14 +22,6 @@ MINUTES = 60.0
 MIB = 1 << 20
 PAUSE_SECONDS = 1.2  # between two recordings
 LOOK_SECONDS = 0.05
-SCRIPTED = """
-[models.default]
-vad = "silero"
-turn = "scripted"
-stt = "scripted"
-llm = "scripted"
-tts = "scripted"
-"""
 
 
 @dataclass(frozen=True, slots=True)

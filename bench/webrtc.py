@@ -16,7 +16,7 @@ import numpy as np
 from bench.figures import Figure, percentile, spread
 from bench.report import run
 from bench.search import most_carried
-from bench.served import ROOT, Served, free_port, served, take_server_core
+from bench.served import LONG_ANSWER, ROOT, SCRIPTED, Served, free_port, served, take_server_core
 from bench.sound import conversation
 from bench.webrtc_client import Call, encoded, gaps
 from vivavoce.transports.webrtc.opus import FRAME_BYTES, OpusDecoder
@@ -31,21 +31,7 @@ TRIES = 3
 QUIET = 0.02  # of the time that others may have had the server's core
 LOUD = 1500
 BEEP_FRAMES, BEEP_EVERY = 5, 25
-CONFIG = """
-[models.default]
-vad = "silero"
-turn = "scripted"
-stt = "scripted"
-llm = "scripted"
-tts = "scripted"
-
-[engines.llm.scripted]
-answers = ["{answer}"]
-
-[engines.tts.scripted]
-realtime_factor = 1.0
-chunk_ms = 40
-""".replace("{answer}", "This is a sentence of an answer that lasts for a minute. " * 18)
+CONFIG = SCRIPTED + LONG_ANSWER
 LISTEN = {"type": "server_vad", "create_response": False, "interrupt_response": False}
 
 

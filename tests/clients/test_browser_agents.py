@@ -1,5 +1,7 @@
 """@openai/agents-realtime in Chromium, as it is published, over both of its transports."""
 
+from playwright.async_api import Page
+
 from tests.clients.browser_stage import (
     behind_a_key,
     holds,
@@ -9,7 +11,7 @@ from tests.clients.browser_stage import (
 )
 from tests.clients.loop import awaited
 from tests.console.stage import humming, needs_chromium
-from tests.server import scripted, serving
+from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until
 
 pytestmark = [needs_chromium, needs_packages]
@@ -24,6 +26,20 @@ def settings_with_a_tool() -> dict[str, dict[str, object]]:
         "stt": {"transcripts": ["how is the weather", "and now"]},
         "llm": {"answers": [CALL, LONG, LONG]},
     }
+
+
+async def ends_well(page: Page, server: Server) -> None:
+    """Both answers were cut off, the history holds what was said and heard, all is given back."""
+    await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
+    first, output, cut, second, cut_again = await page.evaluate(HISTORY)
+    assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
+    assert LONG.startswith(cut)
+    assert LONG.startswith(cut_again)
+    assert len(cut) < len(LONG)
+    assert await page.evaluate("seen.errors") == []
+    await page.evaluate("session.close()")
+    await until(lambda: server.hub.sessions == 0)
+    assert await page.evaluate("seen.state") == "disconnected"
 
 
 @awaited
@@ -45,16 +61,7 @@ async def test_a_call_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
         await page.evaluate("hear()")
         await page.evaluate("session.interrupt()")
         await holds(page, "count('output_audio_buffer.cleared') === 2")
-        await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
-        first, output, cut, second, cut_again = await page.evaluate(HISTORY)
-        assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
-        assert LONG.startswith(cut)
-        assert LONG.startswith(cut_again)
-        assert len(cut) < len(LONG)
-        assert await page.evaluate("seen.errors") == []
-        await page.evaluate("session.close()")
-        await until(lambda: server.hub.sessions == 0)
-        assert await page.evaluate("seen.state") == "disconnected"
+        await ends_well(page, server)
 
 
 @awaited
@@ -75,13 +82,4 @@ async def test_a_websocket_with_a_tool_is_interrupted_by_voice_and_by_hand() -> 
         await holds(page, f"count('response.done') === 3 && {PLAYED} > 900")
         await page.evaluate("session.interrupt()")
         await holds(page, "count('conversation.item.truncated') === 2")
-        await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
-        first, output, cut, second, cut_again = await page.evaluate(HISTORY)
-        assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
-        assert LONG.startswith(cut)
-        assert LONG.startswith(cut_again)
-        assert len(cut) < len(LONG)
-        assert await page.evaluate("seen.errors") == []
-        await page.evaluate("session.close()")
-        await until(lambda: server.hub.sessions == 0)
-        assert await page.evaluate("seen.state") == "disconnected"
+        await ends_well(page, server)
