@@ -26,7 +26,7 @@ from bench.report import run
 from bench.sound import FRAME_MS, recordings, silence
 from bench.wire import Line, appends, connect, event
 from vivavoce.app import application, build
-from vivavoce.runtime.hub import Hub
+from vivavoce.runtime.sessions import Sessions
 from vivavoce.settings import Settings
 
 TARGET_MS = 5.0
@@ -97,7 +97,7 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
 
     async def serve() -> None:
         async with build(msgspec.convert(SETTINGS, Settings), places=()) as built:
-            hub = Hub(built.house)
+            hub = Sessions(built.house)
             runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -73,7 +73,9 @@ async def conversation() -> bytes:
 
 
 async def _spoken(tts: TTS, text: str) -> bytes:
-    pieces = tts.speak(text, voice=tts.default_voice, speed=1.0, language="en", instructions="")
+    pieces = tts.synthesize(
+        text, voice=tts.default_voice, speed=1.0, language="en", instructions=""
+    )
     async with asyncio.timeout(30):
         pcm = b"".join([piece.audio async for piece in pieces])
     return resample(pcm, tts.sample_rate, RATE)

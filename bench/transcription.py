@@ -16,7 +16,7 @@ from bench.figures import Figure
 from bench.report import run
 from bench.served import EMBEDDED, SCRIPTED, Served, served
 from bench.sound import recordings, silence
-from vivavoce.audio.encoding import Encoder
+from vivavoce.audio.encoding import FileEncoder
 
 MINUTES = 60.0
 MIB = 1 << 20
@@ -67,7 +67,7 @@ async def measure(quick: bool) -> list[Figure]:
 
 async def _recording(seconds: float) -> bytes:
     """Recordings one after the other, over and over."""
-    encoder, made, length = Encoder("opus"), bytearray(), 0.0
+    encoder, made, length = FileEncoder("opus"), bytearray(), 0.0
     for recording in cycle(await recordings()):
         for pcm in (recording.pcm, silence(PAUSE_SECONDS)):
             made += encoder.feed(pcm)

@@ -10,8 +10,8 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from vivavoce.session.facts import Heard, Left
-from vivavoce.transports.webrtc.signalling import CallsDoor
+from vivavoce.session.facts import AudioArrived, Disconnected
+from vivavoce.transports.webrtc.signalling import CallRoutes
 
 
 class Echo:
@@ -26,11 +26,11 @@ class Echo:
     async def run(self) -> None:
         await self._over.wait()
 
-    def tell(self, fact: object) -> None:
+    def post(self, fact: object) -> None:
         match fact:
-            case Heard(audio=audio):
+            case AudioArrived(audio=audio):
                 self._player.play("echo", audio)
-            case Left():
+            case Disconnected():
                 self._over.set()
 
     def dismiss(self, code: int, reason: str) -> None:
@@ -51,7 +51,7 @@ class Echoes:
 
 async def main(port: int) -> None:
     app = web.Application()
-    door: Any = CallsDoor
+    door: Any = CallRoutes
     door(Echoes(), lambda request: None, bearer=lambda request: None).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -20,8 +20,8 @@ from aiohttp import web
 
 from vivavoce.app import application, build, gate_of
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
-from vivavoce.runtime.brain import Cascade
-from vivavoce.runtime.hub import Hub
+from vivavoce.runtime.catalog import Cascade
+from vivavoce.runtime.sessions import Sessions
 from vivavoce.settings import Settings
 from vivavoce.transports.webrtc.reach import Reach
 
@@ -53,7 +53,7 @@ class Server:
     """A server in this process. `http` and `ws` are the beginnings of its addresses."""
 
     port: int
-    hub: Hub
+    hub: Sessions
     cascades: dict[str, Cascade]
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ async def serving(
     try:
         settings = settings or scripted()
         async with build(settings, places=()) as built:
-            hub = Hub(built.house)
+            hub = Sessions(built.house)
             runner = web.AppRunner(
                 application(hub, gate_of(settings), reach),
                 access_log=None,

@@ -10,7 +10,7 @@ import pytest
 from vivavoce.app import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
-from vivavoce.session.limits import Limits
+from vivavoce.session.limits import SessionLimits
 from vivavoce.settings import ModelSettings, Settings, load
 
 SECRET = "sk-that-nobody-should-see"
@@ -53,7 +53,7 @@ def settings(environment: dict[str, str] | None = None, **flags: Any) -> Setting
 def test_without_a_file_there_are_defaults() -> None:
     assert load(None, {}, {}) == (Settings(), [])
     assert settings().models == {"default": ModelSettings()}
-    assert settings().session.limits == Limits()
+    assert settings().session.limits == SessionLimits()
 
 
 def test_the_file_in_the_directory_is_read(home: Path) -> None:

@@ -17,10 +17,10 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.api.audio import AudioDoors
-from vivavoce.api.chat.handler import ChatDoor
+from vivavoce.api.audio import AudioRoutes
+from vivavoce.api.auth import Auth
+from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.gate import Gate
 from vivavoce.api.health import Health
 from vivavoce.api.pages import Pages
 from vivavoce.audio.formats import RATE
@@ -33,15 +33,15 @@ from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.protocol.session import Audio, AudioOutput, RealtimeSession
-from vivavoce.runtime.brain import Brains, Cascade
-from vivavoce.runtime.ears import Ears
-from vivavoce.runtime.hub import House, Hub
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
-from vivavoce.session.options import Offer
+from vivavoce.session.options import AvailableModels
 from vivavoce.settings import LOOPBACK, ModelSettings, Settings
 from vivavoce.transports.webrtc.reach import Reach
-from vivavoce.transports.webrtc.signalling import CallsDoor
-from vivavoce.transports.websocket import RealtimeDoor
+from vivavoce.transports.webrtc.signalling import CallRoutes
+from vivavoce.transports.websocket import RealtimeEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Engines:
 class Built:
     """A house, ready for sessions, and what to say of it."""
 
-    house: House
+    house: ServerContext
     names: dict[str, ModelSettings]
     """The engines of each model, by their real names."""
     notes: dict[str, str]
@@ -119,7 +119,7 @@ async def build(
         engines.check_tables()
         cascades: dict[str, Cascade] = {}
         names: dict[str, ModelSettings] = {}
-        ears: dict[str, Ears] = {}
+        ears: dict[str, VadBatcher] = {}
         for model, wanted in settings.models.items():
             real: dict[str, str] = {}
             made: dict[str, Any] = {}
@@ -135,12 +135,12 @@ async def build(
         yield Built(_house(settings, cascades), names, engines.notes)
 
 
-def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any]) -> Cascade:
+def _cascade(ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str, Any]) -> Cascade:
     """Engines that can hear each other; their filters are made now and not in the first call."""
     kind = "vad"
     try:
         if names["vad"] not in ears:
-            ears[names["vad"]] = Ears(made["vad"])
+            ears[names["vad"]] = VadBatcher(made["vad"])
         kind = "stt"
         Resampler(RATE, made["stt"].sample_rate)
         kind = "tts"
@@ -152,7 +152,7 @@ def _cascade(ears: dict[str, Ears], names: dict[str, str], made: dict[str, Any])
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
+def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
     tts: TTS = cascades[settings.default_model].tts
     voices = frozenset(voice.id for voice in tts.voices)
     usual = USUAL_VOICE if USUAL_VOICE in voices else tts.default_voice
@@ -162,7 +162,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
             f"[session] voice: {voice!r} is none of the voices of the default model; "
             f"some of them: {', '.join(sorted(voices)[:8])}"
         )
-    offer = Offer(
+    offer = AvailableModels(
         models=frozenset(cascades),
         default_model=settings.default_model,
         voices=voices,
@@ -174,9 +174,9 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
         instructions=settings.session.instructions,
         audio=Audio(output=AudioOutput(voice=voice)),
     )
-    brains = Brains(cascades, settings.default_model)
+    brains = ModelCatalog(cascades, settings.default_model)
     limits = settings.session.limits
-    return House(
+    return ServerContext(
         brains,
         offer,
         limits,
@@ -186,10 +186,10 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> House:
     )
 
 
-def gate_of(settings: Settings) -> Gate:
+def gate_of(settings: Settings) -> Auth:
     """Who may come in. Raises SettingsError."""
     server = settings.server
-    return Gate(
+    return Auth(
         keys=KeyRing(settings.keys),
         mint=TokenMint(Secret(server.secret or secrets.token_hex(32))),
         origins=frozenset(server.origins),
@@ -209,7 +209,9 @@ def reach_of(settings: Settings) -> Reach:
     )
 
 
-def application(hub: Hub, gate: Gate | None = None, reach: Reach | None = None) -> web.Application:
+def application(
+    hub: Sessions, gate: Auth | None = None, reach: Reach | None = None
+) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
     app = web.Application(client_max_size=hub.house.max_upload_bytes)
@@ -220,15 +222,15 @@ def application(hub: Hub, gate: Gate | None = None, reach: Reach | None = None) 
     health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
-    ChatDoor(
+    ChatRoutes(
         hub.house.brains,
         default_voice=hub.house.offer.default_voice,
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
-    AudioDoors(hub.house, version=__version__).add_to(app)
-    calls = CallsDoor(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
+    AudioRoutes(hub.house, version=__version__).add_to(app)
+    calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
-    door = RealtimeDoor(hub, client_secrets.carried, listen_in=calls.listen_in)
+    door = RealtimeEndpoint(hub, client_secrets.carried, listen_in=calls.listen_in)
     app.router.add_get("/v1/realtime", door.connect)
     return app
 
@@ -269,7 +271,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
-        hub = Hub(built.house)
+        hub = Sessions(built.house)
         runner = web.AppRunner(
             application(hub, gate, reach_of(settings)),
             access_log=None,

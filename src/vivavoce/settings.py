@@ -17,7 +17,7 @@ from msgspec import Meta
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.secret import Secret, conceal
-from vivavoce.session.limits import Limits
+from vivavoce.session.limits import SessionLimits
 
 FILE = "vivavoce.toml"
 # options of engines that nobody should see
@@ -77,8 +77,8 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failure_errors: bool = True
 
     @property
-    def limits(self) -> Limits:
-        return Limits(
+    def limits(self) -> SessionLimits:
+        return SessionLimits(
             max_seconds=self.max_seconds,
             idle_seconds=self.idle_seconds,
             stall_seconds=self.stall_seconds,

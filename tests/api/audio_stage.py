@@ -11,9 +11,9 @@ import numpy as np
 from openai import AsyncOpenAI
 
 from tests.api.door_stage import brains, ears, mouth, serving_doors
-from vivavoce.api.models import Models
-from vivavoce.api.speech import SpeechDoor
-from vivavoce.api.transcription import TranscriptionDoor
+from vivavoce.api.models import ModelRoutes
+from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, TTS
 
@@ -55,9 +55,9 @@ async def stage(
         mouth(tts) if tts is None or isinstance(tts, dict) else tts,
     )
     async with serving_doors(
-        SpeechDoor(minds, voice, stall_seconds=options.get("stall_seconds", 30.0)),
-        TranscriptionDoor(minds, **options),
-        Models(minds, voice, lambda: 1_700_000_000.5),
+        SpeechRoutes(minds, voice, stall_seconds=options.get("stall_seconds", 30.0)),
+        TranscriptionRoutes(minds, **options),
+        ModelRoutes(minds, voice, lambda: 1_700_000_000.5),
     ) as (client, http, base):
         yield Stage(client, http, base)
 

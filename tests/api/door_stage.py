@@ -13,7 +13,7 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from tests.server import HOST, Complaints
-from vivavoce.api.gate import Gate
+from vivavoce.api.auth import Auth
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM, STT, TTS
 from vivavoce.engines.scripted.engines import (
@@ -32,8 +32,8 @@ from vivavoce.engines.scripted.scripts import (
 )
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
-from vivavoce.runtime.brain import Brains, Cascade
-from vivavoce.runtime.ears import Ears
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 
 
@@ -52,7 +52,7 @@ async def serving_doors(
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     app = web.Application()
-    Gate(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
+    Auth(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
     for door in doors:
         door.add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -71,16 +71,16 @@ async def serving_doors(
     assert not complaints.messages, "\n".join(complaints.messages)
 
 
-def brains(stt: STT, tts: TTS, llm: LLM | None = None) -> Brains:
+def brains(stt: STT, tts: TTS, llm: LLM | None = None) -> ModelCatalog:
     """One model, which hears, thinks and speaks with these; the rest plays scripts."""
     cascade = Cascade(
-        Ears(ScriptedVAD(VADScript())),
+        VadBatcher(ScriptedVAD(VADScript())),
         ScriptedTurn(TurnScript()),
         stt,
         llm or ScriptedLLM(LLMScript()),
         tts,
     )
-    return Brains({"default": cascade}, "default")
+    return ModelCatalog({"default": cascade}, "default")
 
 
 def ears(script: dict[str, Any] | None) -> ScriptedSTT:

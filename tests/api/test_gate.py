@@ -10,14 +10,14 @@ import pytest
 from aiohttp.test_utils import make_mocked_request as a_request
 
 from tests.server import HOST, scripted, serving
-from vivavoce.api.gate import Gate, presented_key
+from vivavoce.api.auth import Auth, presented_key
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.secret import Secret
 
 
-def gate(**changes: Any) -> Gate:
-    return Gate(**{"keys": KeyRing({}), "mint": TokenMint(Secret("s")), **changes})
+def gate(**changes: Any) -> Auth:
+    return Auth(**{"keys": KeyRing({}), "mint": TokenMint(Secret("s")), **changes})
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from tests.api.audio_stage import tone
 from tests.api.door_stage import wav_of
 from tests.server import Server, scripted, serving
 from vivavoce.api import operations
+from vivavoce.api.http_errors import Problem
 from vivavoce.api.openapi import Answer, Operation, document
 from vivavoce.api.operations import OPERATIONS
-from vivavoce.api.problems import Problem
 from vivavoce.api.reference import page
 from vivavoce.app import application
 from vivavoce.limits.keys import hash_of

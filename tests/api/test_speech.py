@@ -45,7 +45,7 @@ class Speaker:
     async def __aexit__(self, *exc: object) -> None:
         pass
 
-    async def speak(
+    async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         self.said.append(text)
@@ -165,7 +165,7 @@ def test_voice_speed_and_instructions_reach_the_engine() -> None:
     told: list[tuple[str, float, str]] = []
 
     class Attentive(ScriptedTTS):
-        async def speak(
+        async def synthesize(
             self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
         ) -> AsyncGenerator[Speech]:
             told.append((voice, speed, instructions))

@@ -18,7 +18,7 @@ import pytest
 
 from tests.audio.sound import alike, container, samples, sweep
 from vivavoce.audio.decoding import Bounds, Raw, SoundFile
-from vivavoce.audio.encoding import Encoder
+from vivavoce.audio.encoding import FileEncoder
 from vivavoce.audio.files import write_wav
 from vivavoce.audio.formats import RATE, encode
 from vivavoce.audio.resample import resample
@@ -163,7 +163,7 @@ def test_a_spooled_file_is_read_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize("claim", ["wav", "opus"])
 def test_what_was_made_as_a_stream_is_read(claim: Any) -> None:
-    encoder = Encoder(claim)
+    encoder = FileEncoder(claim)
     made = encoder.feed(SOUND) + encoder.finish()
     assert alike(SOUND, decoded(made, bounds=UPLOADED))[0] > 0.99
 
@@ -352,9 +352,9 @@ def test_an_hour_takes_no_more_memory_than_a_minute() -> None:
 import resource, sys
 from io import BytesIO
 from vivavoce.audio.decoding import SoundFile
-from vivavoce.audio.encoding import Encoder
+from vivavoce.audio.encoding import FileEncoder
 def hear(minutes):
-    encoder = Encoder("flac", 8_000)
+    encoder = FileEncoder("flac", 8_000)
     data = encoder.feed(b"\\1\\0\\xff\\xff" * 24_000 * 30)
     data = bytearray(data)
     for _ in range(minutes - 1):

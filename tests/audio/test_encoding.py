@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.audio.sound import alike, samples, sweep
-from vivavoce.audio.encoding import CONTENT_TYPES, Encoder, FileFormat
+from vivavoce.audio.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.audio.files import read
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
@@ -21,7 +21,7 @@ SOUND = sweep(2.0)
 
 
 def encoded(pcm: bytes, kind: FileFormat, *, size: int = 4_800, rate: int = RATE) -> bytes:
-    encoder = Encoder(kind, rate)
+    encoder = FileEncoder(kind, rate)
     made = b"".join(encoder.feed(pcm[at : at + size]) for at in range(0, len(pcm), size))
     return made + encoder.finish()
 
@@ -53,7 +53,7 @@ def test_nothing_is_lost_without_loss(kind: FileFormat) -> None:
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(0, 2 * RATE), max_size=6))
 def test_the_file_is_the_same_however_the_sound_is_cut(kind: FileFormat, cuts: list[int]) -> None:
-    encoder = Encoder(kind)
+    encoder = FileEncoder(kind)
     ends = sorted(2 * cut for cut in cuts)
     made = b"".join(
         encoder.feed(SOUND[start:end])
@@ -66,14 +66,14 @@ def test_the_file_is_the_same_however_the_sound_is_cut(kind: FileFormat, cuts: l
     ("kind", "fed_ms"), [("mp3", 100), ("opus", 80), ("aac", 100), ("flac", 100), ("wav", 20)]
 )
 def test_the_first_sound_can_be_heard_before_more_is_fed(kind: FileFormat, fed_ms: int) -> None:
-    encoder = Encoder(kind)
+    encoder = FileEncoder(kind)
     made = b"".join(encoder.feed(SOUND[at * 48 : (at + 20) * 48]) for at in range(0, fed_ms, 20))
     assert len(read(made)) >= 480
 
 
 @pytest.mark.parametrize("kind", CODED)
 def test_a_second_of_sound_brings_most_of_a_second(kind: FileFormat) -> None:
-    made = Encoder(kind).feed(SOUND[: 2 * RATE])
+    made = FileEncoder(kind).feed(SOUND[: 2 * RATE])
     assert len(read(made)) > 2 * RATE * 0.85
 
 
@@ -103,7 +103,7 @@ def test_raw_sound_can_have_another_rate() -> None:
 )
 def test_a_rate_that_a_format_has_not_is_refused(kind: FileFormat, rate: int, message: str) -> None:
     with pytest.raises(AudioError) as refusal:
-        Encoder(kind, rate)
+        FileEncoder(kind, rate)
     assert str(refusal.value).startswith(message)
 
 
@@ -124,7 +124,7 @@ def test_a_wav_file_that_streams_does_not_know_its_length() -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_encoder_can_be_dropped_before_its_end(kind: FileFormat) -> None:
-    encoder = Encoder(kind)
+    encoder = FileEncoder(kind)
     encoder.feed(SOUND[:4_800])
     del encoder
     assert gc.collect() >= 0
@@ -143,7 +143,7 @@ def test_every_format_has_a_content_type() -> None:
 
 def test_pyav_is_not_loaded_for_what_needs_no_codec() -> None:
     program = (
-        "import sys; from vivavoce.audio.encoding import Encoder; Encoder('wav').finish();"
+        "import sys; from vivavoce.audio.encoding import FileEncoder; FileEncoder('wav').finish();"
         "print('av' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

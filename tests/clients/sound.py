@@ -33,7 +33,7 @@ async def spoken(text: str) -> bytes:
     async with registry.create("tts", "espeak", {}) as tts:
         resampler = Resampler(tts.sample_rate, RATE)
         async with aclosing(
-            tts.speak(text, voice="marin", speed=1.0, language="en", instructions="")
+            tts.synthesize(text, voice="marin", speed=1.0, language="en", instructions="")
         ) as pieces:
             pcm = b"".join([resampler.feed(piece.audio) async for piece in pieces])
         return pcm + resampler.flush()

@@ -35,7 +35,7 @@ from vivavoce.engines.base import (
     Speech,
     TextDelta,
     Transcript,
-    Turn,
+    TurnModel,
 )
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import InputText, Message
@@ -73,16 +73,16 @@ async def check_vad(vad: VAD) -> None:
     )
     _check_interleaved_streams(vad, windows[:, 0])
     _check_reopened_stream(vad, windows[:, 0])
-    assert vad.judge(*_batch(vad, 0)).shape == (0,), "an empty batch gives an empty result"
+    assert vad.score(*_batch(vad, 0)).shape == (0,), "an empty batch gives an empty result"
     _check_full_batch(vad)
 
 
-async def check_turn(turn: Turn) -> None:
+async def check_turn(turn: TurnModel) -> None:
     """A likelihood for any text in any language, the same one each time."""
     for text in TURNS:
         for language in (None, "en", "de", "xx", "en-US"):
-            first = await _patiently(turn.finished(text, language=language))
-            again = await _patiently(turn.finished(text, language=language))
+            first = await _patiently(turn.score(text, language=language))
+            again = await _patiently(turn.score(text, language=language))
             assert 0.0 <= first <= 1.0, f"finished({text!r}) is {first}, not within 0..1"
             assert first == again, f"finished({text!r}) is {first}, then {again}"
 
@@ -144,13 +144,13 @@ async def check_llm(llm: LLM, request: ChatRequest = HELLO) -> None:
     assert isinstance(llm.sees, bool)
 
     async def ask() -> list[ChatEvent]:
-        return check_answer(await _collect(llm.answer(request)))
+        return check_answer(await _collect(llm.generate(request)))
 
     await ask()
-    await llm.answer(request).aclose()
-    await _read_one(llm.answer(request))
-    await _abandon(llm.answer(request), 1)
-    await _abandon(llm.answer(request), 10)
+    await llm.generate(request).aclose()
+    await _read_one(llm.generate(request))
+    await _abandon(llm.generate(request), 1)
+    await _abandon(llm.generate(request), 10)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(2):
             tasks.create_task(ask())
@@ -195,7 +195,7 @@ async def check_tts(
     assert tts.default_voice in [voice.id for voice in tts.voices], "the default voice is unknown"
 
     def begin(words: str, voice: str = tts.default_voice, pace: float = 1.0) -> _Speaking:
-        return tts.speak(words, voice=voice, speed=pace, language=language, instructions="")
+        return tts.synthesize(words, voice=voice, speed=pace, language=language, instructions="")
 
     async def say(words: str, pace: float = 1.0) -> int:
         return check_speech(await _collect(begin(words, pace=pace)), words)
@@ -309,7 +309,7 @@ def _judge(vad: VAD, windows: NDArray[np.float32], order: Iterable[int]) -> NDAr
     streams = np.array([opened[i] for i in order], dtype=np.intp)
     steps = []
     for step in windows:
-        steps.append(np.array(vad.judge(np.ascontiguousarray(step), streams)))
+        steps.append(np.array(vad.score(np.ascontiguousarray(step), streams)))
         _check_probabilities(steps[-1], len(streams))
     for stream in opened:
         vad.close(stream)
@@ -328,8 +328,8 @@ def _check_interleaved_streams(vad: VAD, sounds: NDArray[np.float32]) -> None:
     noise = _sounds(vad, len(sounds), 7)
     seen = []
     for i, window in enumerate(sounds):
-        seen.append(vad.judge(window[None], np.array([ours], dtype=np.intp)).copy())
-        vad.judge(noise[i : i + 1], np.array([other], dtype=np.intp))
+        seen.append(vad.score(window[None], np.array([ours], dtype=np.intp)).copy())
+        vad.score(noise[i : i + 1], np.array([other], dtype=np.intp))
     vad.close(other)
     vad.close(ours)
     alone = _judge(vad, sounds[:, None], [0])

@@ -38,7 +38,7 @@ def spoken(text: str) -> Sound:
 
     async def main() -> Sound:
         async with registry.create("tts", "espeak", {}) as tts:
-            speaking = tts.speak(
+            speaking = tts.synthesize(
                 text, voice=tts.default_voice, speed=1.0, language=None, instructions=""
             )
             pcm = b"".join([piece.audio async for piece in speaking])
@@ -85,7 +85,7 @@ def judged(vad: VAD, heard: bytes) -> NDArray[np.bool_]:
     count = len(samples) // vad.window_samples
     windows = samples[: count * vad.window_samples].reshape(count, -1).astype(np.float32) / 32768
     stream = np.array([vad.open()], dtype=np.intp)
-    return np.array([vad.judge(window[None], stream)[0] for window in windows]) > SPEECH
+    return np.array([vad.score(window[None], stream)[0] for window in windows]) > SPEECH
 
 
 def speech(played: bytes, heard: bytes, field: str) -> NDArray[np.bool_]:

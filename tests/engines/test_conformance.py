@@ -114,8 +114,8 @@ class SharedVAD(ScriptedVAD):
 
     _last = 0.0
 
-    def judge(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
-        judged = super().judge(windows, streams) * 0.9 + np.float32(0.1 * self._last)
+    def score(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
+        judged = super().score(windows, streams) * 0.9 + np.float32(0.1 * self._last)
         if len(judged):
             self._last = float(judged[-1])
         return judged.astype(np.float32)
@@ -164,11 +164,11 @@ def test_an_engine_that_does_not_stream_is_found() -> None:
 class PoliteTTS(ScriptedTTS):
     """Takes any voice."""
 
-    async def speak(
+    async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         voice = voice if voice in self._script.voices else self.default_voice
-        saying = super().speak(
+        saying = super().synthesize(
             text, voice=voice, speed=speed, language=language, instructions=instructions
         )
         async for speech in saying:

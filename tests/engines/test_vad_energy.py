@@ -19,7 +19,7 @@ def drawn(*parts: Floats, vad: EnergyVAD | None = None) -> str:
     """One character a window: # speech, . none."""
     vad = vad or EnergyVAD(EnergySettings())
     streams = np.array([vad.open()])
-    told = [vad.judge(window[None], streams)[0] for window in np.concatenate(parts)]
+    told = [vad.score(window[None], streams)[0] for window in np.concatenate(parts)]
     vad.close(int(streams[0]))
     assert all(0 <= likely <= 1 for likely in told)
     return "".join("#" if likely > 0.5 else "." for likely in told)
@@ -68,7 +68,7 @@ def test_streams_do_not_hear_each_other() -> None:
     loudness = np.where(np.arange(40) % 2, -20.0, -60.0)
     sound = np.stack([noise(float(level), 20, seed) for seed, level in enumerate(loudness)], axis=1)
     order = np.random.default_rng(0).permutation(40)
-    told = np.stack([vad.judge(windows[order], streams[order]) for windows in sound])
+    told = np.stack([vad.score(windows[order], streams[order]) for windows in sound])
     for row, stream in enumerate(order):
         expected = drawn(sound[:, stream])
         assert "".join("#" if likely > 0.5 else "." for likely in told[:, row]) == expected

@@ -33,19 +33,19 @@ from vivavoce.protocol.session import (
     Transcription,
     TurnDetection,
 )
-from vivavoce.runtime.brain import Brains, Cascade
-from vivavoce.runtime.ears import Ears
-from vivavoce.runtime.hub import House
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.sessions import ServerContext
+from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.facts import Received
-from vivavoce.session.limits import Limits
-from vivavoce.session.options import Offer
-from vivavoce.session.turns import WINDOW
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.options import AvailableModels
 
 LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
-OFFER = Offer(frozenset({"house"}), "house", frozenset({"alloy"}), "alloy")
+OFFER = AvailableModels(frozenset({"house"}), "house", frozenset({"alloy"}), "alloy")
 
 
 class VAD(ScriptedVAD):
@@ -94,9 +94,9 @@ class LLM(ScriptedLLM):
         super().__init__(script)
         self._running = running
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         with self._running:
-            async for event in super().answer(request):
+            async for event in super().generate(request):
                 yield event
 
 
@@ -105,9 +105,9 @@ class TTS(ScriptedTTS):
         super().__init__(script)
         self._running = running
 
-    async def speak(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
+    async def synthesize(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
         with self._running:
-            async for speech in super().speak(text, **how):
+            async for speech in super().synthesize(text, **how):
                 yield speech
 
 
@@ -132,11 +132,11 @@ class Troupe:
 
     @property
     def cascade(self) -> Cascade:
-        return Cascade(Ears(self.vad), self.turn, self.stt, self.llm, self.tts)
+        return Cascade(VadBatcher(self.vad), self.turn, self.stt, self.llm, self.tts)
 
     @property
-    def brains(self) -> Brains:
-        return Brains({"house": self.cascade}, "house")
+    def brains(self) -> ModelCatalog:
+        return ModelCatalog({"house": self.cascade}, "house")
 
 
 class Audience:
@@ -154,7 +154,7 @@ class Audience:
         self.events.append(event)
         self._news.set()
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         await self.attention.wait()
 
     def close(self, code: int, reason: str) -> None:
@@ -197,12 +197,12 @@ def template(turn_detection: TurnDetection | None = None, **fields: Any) -> Real
 
 def house(
     troupe: Troupe,
-    limits: Limits | None = None,
+    limits: SessionLimits | None = None,
     max_sessions: int = 100,
     turn_detection: TurnDetection | None = None,
-) -> House:
+) -> ServerContext:
     opening = template(turn_detection)
-    return House(troupe.brains, OFFER, limits or Limits(), opening, max_sessions)
+    return ServerContext(troupe.brains, OFFER, limits or SessionLimits(), opening, max_sessions)
 
 
 def received(*events: AnyClientEvent) -> Sequence[Received]:

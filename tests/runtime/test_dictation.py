@@ -13,11 +13,11 @@ from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript, Utterance
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.dictation import KEPT_BYTES, PIECE_BYTES, Sound, dictate
-from vivavoce.session.effects import Listen
-from vivavoce.session.facts import Transcribed, Unheard
+from vivavoce.runtime.transcription import KEPT_BYTES, PIECE_BYTES, AudioFeed, dictate
+from vivavoce.session.effects import StartTranscription
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
-ORDER = Listen("item_1", "house", "en", "names: Ada")
+ORDER = StartTranscription("item_1", "house", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 
@@ -41,12 +41,12 @@ class Ear(ScriptedSTT):
             self.closed = True
 
 
-def heard(stt: ScriptedSTT, *pieces: bytes) -> list[Transcribed | Unheard]:
+def heard(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemTranscriptionFailed]:
     """What is told of sound that comes in these pieces, one a tenth of a second."""
 
-    async def main() -> list[Transcribed | Unheard]:
-        told: list[Transcribed | Unheard] = []
-        sound = Sound(stt.sample_rate, lambda: None)
+    async def main() -> list[TranscriptUpdated | ItemTranscriptionFailed]:
+        told: list[TranscriptUpdated | ItemTranscriptionFailed] = []
+        sound = AudioFeed(stt.sample_rate, lambda: None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dictate(stt, ORDER, sound, told.append))
             for piece in pieces:
@@ -61,15 +61,17 @@ def heard(stt: ScriptedSTT, *pieces: bytes) -> list[Transcribed | Unheard]:
 def test_words_are_told_as_they_come_and_once_for_all() -> None:
     script = STTScript(transcripts=(Utterance("good day sir", partials=True),), word_ms=1000)
     assert heard(ScriptedSTT(script), SECOND, SECOND) == [
-        Transcribed("item_1", "good", 0, False),
-        Transcribed("item_1", "good day", 4, False),
-        Transcribed("item_1", "good day sir", 12, True),
+        TranscriptUpdated("item_1", "good", 0, False),
+        TranscriptUpdated("item_1", "good day", 4, False),
+        TranscriptUpdated("item_1", "good day sir", 12, True),
     ]
 
 
 def test_an_engine_that_fails_says_why() -> None:
     script = STTScript(transcripts=(Utterance(error="the line is down"),))
-    assert heard(ScriptedSTT(script), SECOND) == [Unheard("item_1", "the line is down")]
+    assert heard(ScriptedSTT(script), SECOND) == [
+        ItemTranscriptionFailed("item_1", "the line is down")
+    ]
 
 
 async def _nothing(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
@@ -90,13 +92,13 @@ async def _half(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
 
 
 def test_an_engine_that_ends_without_a_result_is_found_out() -> None:
-    ended = Unheard("item_1", "speech recognition ended without a result")
+    ended = ItemTranscriptionFailed("item_1", "speech recognition ended without a result")
     assert heard(Ear(_nothing), SECOND) == [ended]
     assert heard(Ear(_half), SECOND)[-1] == ended
 
 
 def test_an_engine_that_fails_at_once_is_told_at_once() -> None:
-    assert heard(Ear(_at_once), SECOND, SECOND) == [Unheard("item_1", "no model")]
+    assert heard(Ear(_at_once), SECOND, SECOND) == [ItemTranscriptionFailed("item_1", "no model")]
 
 
 class Mortal(ScriptedSTT):
@@ -128,27 +130,27 @@ def test_a_recogniser_that_is_lost_is_replaced_and_hears_all(
     pieces: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     stt = Mortal(deaths=1, pieces=pieces)
-    assert heard(stt, A, B, C) == [Transcribed("item_1", "good day", 8, True)]
+    assert heard(stt, A, B, C) == [TranscriptUpdated("item_1", "good day", 8, True)]
     assert stt.lives == [(A + B + C)[: pieces * 48_000], A + B + C]
     assert caplog.messages == ["an item is dictated again: it died"]
 
 
 def test_it_is_replaced_once() -> None:
     stt = Mortal(deaths=2, pieces=2)
-    assert heard(stt, A, B, C) == [Unheard("item_1", "it died")]
+    assert heard(stt, A, B, C) == [ItemTranscriptionFailed("item_1", "it died")]
     assert stt.lives == [A + B, A + B]
 
 
 def test_what_was_said_more_than_a_minute_ago_is_not_kept() -> None:
     stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES)
-    assert heard(stt, bytes(KEPT_BYTES))[-1] == Transcribed("item_1", "good day", 8, True)
+    assert heard(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated("item_1", "good day", 8, True)
     stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
-    assert heard(stt, bytes(KEPT_BYTES + 2)) == [Unheard("item_1", "it died")]
+    assert heard(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed("item_1", "it died")]
 
 
 def test_the_second_hearing_is_at_the_rate_of_the_engine_from_the_first_sample_on() -> None:
     async def main() -> tuple[bytes, bytes]:
-        sound = Sound(16_000, lambda: None)
+        sound = AudioFeed(16_000, lambda: None)
         sound.feed(A)
         await anext(sound)
         assert sound.rewind()
@@ -179,8 +181,8 @@ def test_what_is_not_on_purpose_is_not_caught() -> None:
 def test_whoever_stops_the_dictation_stops_the_engine_at_once() -> None:
     async def main() -> None:
         stt = Ear(_half)
-        told: list[Transcribed | Unheard] = []
-        sound = Sound(16_000, lambda: None)
+        told: list[TranscriptUpdated | ItemTranscriptionFailed] = []
+        sound = AudioFeed(16_000, lambda: None)
         task = asyncio.create_task(dictate(stt, ORDER, sound, told.append))
         sound.feed(SECOND)
         await asyncio.sleep(1)
@@ -197,7 +199,7 @@ def test_sound_comes_at_the_rate_of_the_engine_to_the_sample(rate: int) -> None:
     pcm = np.random.default_rng(1).integers(-9000, 9000, 100_003).astype("<i2").tobytes()
 
     async def main() -> bytes:
-        sound = Sound(rate, lambda: None)
+        sound = AudioFeed(rate, lambda: None)
         for start in range(0, len(pcm), 30_002):
             sound.feed(pcm[start : start + 30_002])
         sound.finish()
@@ -209,7 +211,7 @@ def test_sound_comes_at_the_rate_of_the_engine_to_the_sample(rate: int) -> None:
 def test_a_long_recording_is_taken_a_second_at_a_time_while_others_run() -> None:
     async def main() -> None:
         taken: list[int] = []
-        sound = Sound(24_000, lambda: taken.append(sound.waiting_bytes))
+        sound = AudioFeed(24_000, lambda: taken.append(sound.waiting_bytes))
         sound.feed(bytes(3 * PIECE_BYTES + 10))
         sound.finish()
         others = 0
@@ -232,7 +234,7 @@ def test_a_long_recording_is_taken_a_second_at_a_time_while_others_run() -> None
 
 def test_silence_of_no_length_ends_the_sound() -> None:
     async def main() -> list[bytes]:
-        sound = Sound(16_000, lambda: None)
+        sound = AudioFeed(16_000, lambda: None)
         sound.finish()
         return [piece async for piece in sound]
 
@@ -241,7 +243,7 @@ def test_silence_of_no_length_ends_the_sound() -> None:
 
 def test_small_pieces_that_wait_are_taken_together() -> None:
     async def main() -> list[bytes]:
-        sound = Sound(24_000, lambda: None)
+        sound = AudioFeed(24_000, lambda: None)
         for n in range(10):
             sound.feed(bytes([n, 0]))
         assert sound.waiting_bytes == 20

@@ -10,17 +10,17 @@ from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
-from vivavoce.runtime.hub import GOODBYE_SECONDS, Hub
-from vivavoce.runtime.opening import Opening
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.facts import Left
-from vivavoce.session.limits import Limits
+from vivavoce.runtime.session_defaults import Opening
+from vivavoce.runtime.sessions import GOODBYE_SECONDS, Sessions
+from vivavoce.session.facts import Disconnected
+from vivavoce.session.limits import SessionLimits
 
 
 class Visit:
     """A client of the hub."""
 
-    def __init__(self, hub: Hub, opening: Opening | None = None) -> None:
+    def __init__(self, hub: Sessions, opening: Opening | None = None) -> None:
         self.audience = Audience()
         self.runner: Runner = hub.open(self.audience, opening or Opening())
         self.serving = asyncio.create_task(hub.serve(self.runner))
@@ -29,12 +29,12 @@ class Visit:
         """Have an answer under way."""
         await asyncio.sleep(0)
         for fact in question():
-            self.runner.tell(fact)
+            self.runner.post(fact)
         await self.audience.until("response.output_audio.delta")
 
 
-def a_hub(*, max_sessions: int = 100, **engines: Any) -> Hub:
-    return Hub(house(Troupe(**engines), max_sessions=max_sessions), wall_clock=lambda: 1000.5)
+def a_hub(*, max_sessions: int = 100, **engines: Any) -> Sessions:
+    return Sessions(house(Troupe(**engines), max_sessions=max_sessions), wall_clock=lambda: 1000.5)
 
 
 def now() -> float:
@@ -47,7 +47,7 @@ def test_a_session_is_counted_while_it_lasts() -> None:
         first, second = Visit(hub), Visit(hub)
         await asyncio.sleep(0)
         assert hub.sessions == 2
-        first.runner.tell(Left())
+        first.runner.post(Disconnected())
         await first.serving
         assert hub.sessions == 1
         second.serving.cancel()
@@ -65,7 +65,7 @@ def test_a_session_begins_with_what_the_house_and_the_client_say() -> None:
         created = visit.audience.events[0]
         assert isinstance(created, SessionCreated)
         session = created.session
-        assert session.expires_at == 1000 + int(Limits().max_seconds)
+        assert session.expires_at == 1000 + int(SessionLimits().max_seconds)
         assert session.id.startswith("sess_")
         assert session.model == "gpt-realtime"  # type: ignore[union-attr]
         visit.serving.cancel()
@@ -105,7 +105,7 @@ def test_a_full_house_lets_nobody_in_until_somebody_leaves() -> None:
         with pytest.raises(LimitReached, match="has no room for one more session"):
             hub.open(Audience(), Opening())
         await asyncio.sleep(0)
-        visit.runner.tell(Left())
+        visit.runner.post(Disconnected())
         await visit.serving
         assert hub.accepts
         await Visit(hub).ask()
@@ -167,7 +167,7 @@ def test_an_engine_that_does_not_let_go_does_not_keep_the_server(
         class Clinging:
             sees = False
 
-            async def answer(self, request: Any) -> Any:
+            async def generate(self, request: Any) -> Any:
                 while now() < 1000:
                     try:
                         await asyncio.sleep(1000)
@@ -176,11 +176,11 @@ def test_an_engine_that_does_not_let_go_does_not_keep_the_server(
                     yield None
 
         troupe.llm = Clinging()  # type: ignore[assignment]
-        hub = Hub(house(troupe))
+        hub = Sessions(house(troupe))
         visit = Visit(hub)
         await asyncio.sleep(0)
         for fact in question():
-            visit.runner.tell(fact)
+            visit.runner.post(fact)
         await asyncio.sleep(1)
         await hub.drain(2)
         assert now() == 3.0 + GOODBYE_SECONDS

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.virtual_time import run
-from vivavoce.runtime.dictation import Sound
 from vivavoce.runtime.jobs import Jobs
+from vivavoce.runtime.transcription import AudioFeed
 
 
 @dataclass
@@ -122,12 +122,12 @@ def test_when_whoever_waits_is_cancelled_the_jobs_are_too() -> None:
 
 
 def test_sound_is_found_by_the_name_of_its_job_while_that_runs() -> None:
-    async def listen(sound: Sound) -> None:
+    async def listen(sound: AudioFeed) -> None:
         async for _ in sound:
             pass
 
-    def a_sound(taken: Callable[[], None] = lambda: None) -> Sound:
-        return Sound(24_000, taken)
+    def a_sound(taken: Callable[[], None] = lambda: None) -> AudioFeed:
+        return AudioFeed(24_000, taken)
 
     async def main() -> None:
         log = Log()

@@ -19,8 +19,8 @@ from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedVAD
 from vivavoce.engines.scripted.scripts import STTScript, VADScript
 from vivavoce.errors import AudioError, EngineError
-from vivavoce.runtime.ears import Ears
-from vivavoce.runtime.passages import Hearing, Passage, stretches
+from vivavoce.runtime.file_transcription import FileTranscriber, Passage, stretches
+from vivavoce.runtime.vad_batcher import VadBatcher
 
 TALK = (tone(0.8) + quiet(1.6)) * 3
 
@@ -29,15 +29,15 @@ def scripted(**script: Any) -> ScriptedSTT:
     return ScriptedSTT(msgspec.convert(script, STTScript))
 
 
-def ears() -> Ears:
-    return Ears(ScriptedVAD(VADScript()))
+def ears() -> VadBatcher:
+    return VadBatcher(ScriptedVAD(VADScript()))
 
 
 async def passages(
     stt: STT, file: SoundFile, *, places: int = 2, stall_seconds: float = 5.0
 ) -> AsyncGenerator[tuple[Passage, list[str]]]:
     """Each with the text as it came."""
-    hearing = Hearing(stt, asyncio.Semaphore(places), stall_seconds=stall_seconds)
+    hearing = FileTranscriber(stt, asyncio.Semaphore(places), stall_seconds=stall_seconds)
     async for passage in hearing.passages(file, ears()):
         yield passage, [delta async for delta in passage.deltas()]
 
@@ -173,13 +173,13 @@ def test_an_engine_without_a_result_is_told() -> None:
 
 def test_voice_activity_that_cannot_be_judged_is_told() -> None:
     class Deaf(ScriptedVAD):
-        def judge(
+        def score(
             self, windows: NDArray[np.float32], streams: NDArray[np.intp]
         ) -> NDArray[np.float32]:
             raise EngineError("no ears")
 
     async def main() -> None:
-        async for _ in stretches(SoundFile(BytesIO(wav_of(TALK))), Ears(Deaf(VADScript()))):
+        async for _ in stretches(SoundFile(BytesIO(wav_of(TALK))), VadBatcher(Deaf(VADScript()))):
             pass
 
     with pytest.raises(EngineError, match="no ears"):
@@ -200,7 +200,7 @@ def test_leaving_early_closes_the_engines_streams() -> None:
                 closed.append(True)
 
     async def main() -> str:
-        hearing = Hearing(Closing(STTScript()), asyncio.Semaphore(2))
+        hearing = FileTranscriber(Closing(STTScript()), asyncio.Semaphore(2))
         found = hearing.passages(SoundFile(BytesIO(wav_of(TALK))), ears())
         passage = await anext(found)
         delta = await anext(passage.deltas())

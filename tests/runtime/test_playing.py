@@ -6,9 +6,9 @@ from tests.runtime.stage import OFFER, Audience, Troupe, question, received, tem
 from tests.virtual_time import run
 from vivavoce.protocol.client import OutputAudioClear
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.facts import Left, Played
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.facts import AudioPlayed, Disconnected
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 
 class Loudspeaker:
@@ -30,22 +30,24 @@ def test_an_answer_goes_to_the_player_and_is_dropped_at_the_clients_wish() -> No
     async def main() -> None:
         troupe, audience, player = Troupe(), Audience(), Loudspeaker()
         now = asyncio.get_running_loop().time()
-        session = Session(template(None), OFFER, Limits(), salt="t", now=now, owns_playout=True)
+        session = Session(
+            template(None), OFFER, SessionLimits(), salt="t", now=now, owns_playout=True
+        )
         runner = Runner(session, audience, troupe.brains, model="house", player=player)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         assert not runner.behind
         for fact in question():
-            runner.tell(fact)
+            runner.post(fact)
         await audience.until("response.done")
         ((item_id, samples),) = player.waiting.items()
         assert "response.output_audio.delta" not in audience.types
-        runner.tell(Played(item_id, samples // 2))
-        runner.tell(*received(OutputAudioClear()))
+        runner.post(AudioPlayed(item_id, samples // 2))
+        runner.post(*received(OutputAudioClear()))
         assert (player.waiting, player.flushed) == ({}, 1)
         assert audience.types[-2:] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
         assert runner.settings == session.settings
-        runner.tell(Left())
+        runner.post(Disconnected())
         await running
 
     run(main())

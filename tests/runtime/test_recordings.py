@@ -11,7 +11,7 @@ from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript
 from vivavoce.errors import AudioError, EngineError
-from vivavoce.runtime.recordings import Recordings, words
+from vivavoce.runtime.transcript_cache import TranscriptCache, words
 
 LOUD = b"\x00\x20" * 24_000
 
@@ -35,7 +35,7 @@ class Hearing:
 
 def test_what_was_heard_once_is_not_heard_again() -> None:
     async def main() -> None:
-        recordings, hear = Recordings(), Hearing()
+        recordings, hear = TranscriptCache(), Hearing()
         for key in ("a", "a", "b"):
             assert await recordings.transcript(key, hear) == "hello"
         assert hear.begun == 2
@@ -45,7 +45,7 @@ def test_what_was_heard_once_is_not_heard_again() -> None:
 
 def test_who_asks_at_the_same_time_waits_for_the_same_hearing() -> None:
     async def main() -> None:
-        recordings, hear = Recordings(), Hearing()
+        recordings, hear = TranscriptCache(), Hearing()
         heard = await asyncio.gather(*(recordings.transcript("a", hear) for _ in range(3)))
         assert (heard, hear.begun) == (["hello"] * 3, 1)
 
@@ -54,7 +54,7 @@ def test_who_asks_at_the_same_time_waits_for_the_same_hearing() -> None:
 
 def test_a_failure_is_told_to_all_and_tried_again() -> None:
     async def main() -> None:
-        recordings, hear = Recordings(), Hearing(error="deaf")
+        recordings, hear = TranscriptCache(), Hearing(error="deaf")
         both = (recordings.transcript("a", hear) for _ in range(2))
         told = await asyncio.gather(*both, return_exceptions=True)
         assert list(map(str, told)) == ["deaf", "deaf"]
@@ -65,7 +65,7 @@ def test_a_failure_is_told_to_all_and_tried_again() -> None:
 
 def test_the_last_who_goes_stops_the_hearing() -> None:
     async def main() -> None:
-        recordings, hear = Recordings(), Hearing()
+        recordings, hear = TranscriptCache(), Hearing()
         first, second = (asyncio.create_task(recordings.transcript("a", hear)) for _ in range(2))
         await asyncio.sleep(0.5)
         first.cancel()
@@ -83,7 +83,7 @@ def test_the_last_who_goes_stops_the_hearing() -> None:
 
 def test_so_many_are_heard_at_once_and_no_more() -> None:
     async def main() -> None:
-        recordings, hear = Recordings(most_at_once=2), Hearing()
+        recordings, hear = TranscriptCache(most_at_once=2), Hearing()
         await asyncio.gather(*(recordings.transcript(n, hear) for n in range(4)))
         assert asyncio.get_running_loop().time() == pytest.approx(2)
 
@@ -93,7 +93,7 @@ def test_so_many_are_heard_at_once_and_no_more() -> None:
 @pytest.mark.parametrize("bound", [{"most_entries": 2}, {"most_bytes": 2 * (128 + 5)}])
 def test_the_one_not_asked_for_the_longest_is_forgotten(bound: dict[str, int]) -> None:
     async def main() -> None:
-        recordings, hear = Recordings(**bound), Hearing()
+        recordings, hear = TranscriptCache(**bound), Hearing()
         for key in ("a", "b", "a", "c"):
             await recordings.transcript(key, hear)
         assert hear.begun == 3

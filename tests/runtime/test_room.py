@@ -25,13 +25,13 @@ from vivavoce.protocol.session import (
     TranscriptionAudio,
     TranscriptionSession,
 )
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.room import LONGEST_PIECE, MOST_WAITING, Room
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.echo import LONGEST_PIECE, MOST_WAITING, EchoCanceller
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.effects import Flush, Play, Send
-from vivavoce.session.facts import Heard, Left, Received, Woken
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import ClearPlayback, PlayAudio, Send
+from vivavoce.session.facts import AudioArrived, Disconnected, Received, TimerFired
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 TENTH = 4800  # bytes, 100 ms
 NEAR = NoiseReduction(type="near_field")
@@ -105,7 +105,7 @@ class Scene:
 
     def __init__(self, session: Any = None, *, broken: bool = False) -> None:
         self.cleaner = Mirrors(broken)
-        self.room = Room(self.cleaner)
+        self.room = EchoCanceller(self.cleaner)
         self.send(says.SessionCreated(event_id="e", session=session or a_session()))
 
     def send(self, event: says.AnyServerEvent, now: float = 0.0) -> None:
@@ -161,7 +161,7 @@ def test_the_id_of_an_event_stays_and_other_facts_are_left_alone() -> None:
     assert scene.room.cleaned(append, 0.0) == Received(
         InputAudioAppend(audio=b"cc", event_id="mine")
     )
-    for fact in (Received(InputAudioCommit()), Woken()):
+    for fact in (Received(InputAudioCommit()), TimerFired()):
         assert scene.room.cleaned(fact, 0.0) is fact
 
 
@@ -221,10 +221,10 @@ def test_an_answer_that_goes_on_while_the_user_speaks_is_played_on() -> None:
 
 def test_calls_are_cleaned_of_what_the_server_plays_to_them() -> None:
     scene = Scene()
-    scene.room.notice(Play("i", tenths(b"ab")), 0.0)
-    assert scene.room.cleaned(Heard(tenths(b"m")), 0.1) == Heard(tenths(b"c"))
-    scene.room.notice(Flush(), 0.1)
-    scene.room.cleaned(Heard(tenths(b"m")), 0.2)
+    scene.room.notice(PlayAudio("i", tenths(b"ab")), 0.0)
+    assert scene.room.cleaned(AudioArrived(tenths(b"m")), 0.1) == AudioArrived(tenths(b"c"))
+    scene.room.notice(ClearPlayback(), 0.1)
+    scene.room.cleaned(AudioArrived(tenths(b"m")), 0.2)
     assert scene.played == [b"a", b"\0"]
 
 
@@ -299,15 +299,15 @@ def test_a_session_hears_the_cleaned_sound_and_gives_the_stream_back_at_its_end(
         audience, troupe = Audience(), Troupe(vad={"level": 0.5})
         cascade = replace(troupe.cascade, cleaner=cleaner)
         begun = msgspec.structs.replace(a_session(), model="house", id="s")
-        session = Session(begun, OFFER, Limits(), salt="t", now=0.0)
-        runner = Runner(session, audience, Brains({"house": cascade}, "house"), model="house")
+        session = Session(begun, OFFER, SessionLimits(), salt="t", now=0.0)
+        runner = Runner(session, audience, ModelCatalog({"house": cascade}, "house"), model="house")
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in speech(SOFT * 20):  # which the cleaner makes loud
-            runner.tell(fact)
-            await runner.room()
+            runner.post(fact)
+            await runner.wait_caught_up()
         await asyncio.sleep(1)
-        runner.tell(Left())
+        runner.post(Disconnected())
         await running
         return audience
 

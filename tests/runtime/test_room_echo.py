@@ -24,12 +24,12 @@ from vivavoce.engines.scripted.scripts import TTSScript
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import OutputAudioDelta, SpeechStarted
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, NoiseReduction, ServerVad
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.ears import Ears
+from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.facts import Left, Received
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.facts import Disconnected, Received
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 PIECE = RATE // 10
 ECHO = 60 * RATE // 1000
@@ -39,7 +39,7 @@ NEAR = NoiseReduction(type="near_field")
 class Espeak(ScriptedTTS):
     """Says the long answer whatever the text, as espeak did before the clock was a virtual one."""
 
-    async def speak(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
+    async def synthesize(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
         yield Speech(pcm(spoken(ANSWER)))
 
 
@@ -53,20 +53,20 @@ async def converse(noise: NoiseReduction | None, echo_db: float, asked_at: int |
         vad = await stack.enter_async_context(registry.create("vad", "silero", {}))
         cleaner = await stack.enter_async_context(registry.create("clean", "webrtc", {}))
         tts = Espeak(msgspec.convert({"sample_rate": RATE}, TTSScript))
-        cascade = replace(troupe.cascade, ears=Ears(vad), tts=tts, cleaner=cleaner)
-        session = Session(begun, OFFER, Limits(), salt="t", now=0.0)
-        runner = Runner(session, audience, Brains({"house": cascade}, "house"), model="house")
+        cascade = replace(troupe.cascade, ears=VadBatcher(vad), tts=tts, cleaner=cleaner)
+        session = Session(begun, OFFER, SessionLimits(), salt="t", now=0.0)
+        runner = Runner(session, audience, ModelCatalog({"house": cascade}, "house"), model="house")
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
-            runner.tell(fact)
+            runner.post(fact)
         await audience.until("response.done")
         sent = b"".join(e.delta for e in audience.events if isinstance(e, OutputAudioDelta))
         for sound in microphone(sent, echo_db, asked_at):
             await asyncio.sleep(0.1)
-            runner.tell(Received(InputAudioAppend(audio=sound)))
+            runner.post(Received(InputAudioAppend(audio=sound)))
         await asyncio.sleep(1)
-        runner.tell(Left())
+        runner.post(Disconnected())
         await running
     return audience
 

@@ -27,9 +27,9 @@ from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone,
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.runner import MOST_WAITING_BYTES, MOST_WAITING_WINDOWS, TAKE_SECONDS, Runner
 from vivavoce.session.effects import Effect
-from vivavoce.session.facts import Draining, Fact, Garbled, Left, Received
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 CLOCK_TURN = ServerVad(create_response=True)
 
@@ -45,13 +45,13 @@ class Scene:
 
     def tell(self, *facts: Fact) -> None:
         for fact in facts:
-            self.runner.tell(fact)
+            self.runner.post(fact)
 
     async def say(self, sound: bytes = TURN) -> None:
         """Send sound as a door does: no faster than the session takes it."""
         for fact in speech(sound):
-            self.runner.tell(fact)
-            await self.runner.room()
+            self.runner.post(fact)
+            await self.runner.wait_caught_up()
 
     def given_back(self) -> bool:
         """Whether nothing of the session is left."""
@@ -72,7 +72,7 @@ class Fragile(Session):
         return super().handle(fact, now)
 
 
-def a_scene(troupe: Troupe, limits: Limits, turn_detection: TurnDetection | None) -> Scene:
+def a_scene(troupe: Troupe, limits: SessionLimits, turn_detection: TurnDetection | None) -> Scene:
     audience = Audience()
     now = asyncio.get_running_loop().time()
     session = Fragile(template(turn_detection), OFFER, limits, salt="t", now=now)
@@ -83,7 +83,7 @@ def a_scene(troupe: Troupe, limits: Limits, turn_detection: TurnDetection | None
 def play(
     script: Callable[[Scene], Awaitable[None]],
     *,
-    limits: Limits | None = None,
+    limits: SessionLimits | None = None,
     turn_detection: TurnDetection | None = None,
     **engines: Any,
 ) -> Scene:
@@ -91,10 +91,10 @@ def play(
 
     async def main() -> Scene:
         troupe = engines.pop("troupe", None) or Troupe(**engines)
-        scene = a_scene(troupe, limits or Limits(), turn_detection)
+        scene = a_scene(troupe, limits or SessionLimits(), turn_detection)
         await asyncio.sleep(0)
         await script(scene)
-        scene.tell(Left())
+        scene.tell(Disconnected())
         await scene.running
         assert scene.given_back()
         return scene
@@ -189,7 +189,7 @@ def test_a_deleted_item_is_listened_to_no_more() -> None:
 
 def test_a_garbled_event_is_refused_and_the_session_goes_on() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Garbled(InvalidRequest("no event")), *question())
+        scene.tell(InvalidFrame(InvalidRequest("no event")), *question())
         await scene.audience.until("response.done")
 
     assert play(script).audience.types.count("error") == 1
@@ -261,7 +261,7 @@ class Doubter:
     def __init__(self, problem: Exception | None) -> None:
         self._problem = problem
 
-    async def finished(self, text: str, *, language: str | None) -> float:
+    async def score(self, text: str, *, language: str | None) -> float:
         if self._problem:
             raise self._problem
         await asyncio.Event().wait()
@@ -308,7 +308,7 @@ class Broken:
         self._scripted = scripted
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("transcribe", "answer", "speak", "finished", "judge"):
+        if name in ("transcribe", "generate", "synthesize", "score"):
             return self._bug
         return getattr(self._scripted, name)
 
@@ -369,8 +369,8 @@ def test_an_ear_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         troupe = Troupe(tts={"realtime_factor": 1})
-        first = a_scene(troupe, Limits(), None)
-        second = a_scene(troupe, Limits(), None)
+        first = a_scene(troupe, SessionLimits(), None)
+        second = a_scene(troupe, SessionLimits(), None)
         await asyncio.sleep(0)
         for scene in (first, second):
             scene.tell(*question())
@@ -381,7 +381,7 @@ def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCapture
         assert final_error(first.audience)[0] == "internal_error"
         await second.audience.until("response.done")
         assert second.audience.endings == [("completed", None)]
-        second.tell(Left())
+        second.tell(Disconnected())
         await second.running
         assert second.given_back()
 
@@ -397,7 +397,7 @@ def test_a_bug_in_the_greeting_ends_the_session() -> None:
 
     async def main() -> Audience:
         audience = Mute()
-        session = Session(template(), OFFER, Limits(), salt="t", now=0.0)
+        session = Session(template(), OFFER, SessionLimits(), salt="t", now=0.0)
         await Runner(session, audience, Troupe().brains, model="house").run()
         return audience
 
@@ -406,7 +406,7 @@ def test_a_bug_in_the_greeting_ends_the_session() -> None:
 
 def test_after_the_close_nothing_is_told_and_nothing_kept() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Left())
+        scene.tell(Disconnected())
         count = len(scene.audience.events)
         scene.tell(*question(), *speech())
         await asyncio.sleep(10)
@@ -430,7 +430,7 @@ def test_draining_lets_the_answer_end() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(*question())
         await scene.audience.until("response.output_audio.delta")
-        scene.tell(Draining())
+        scene.tell(DrainStarted())
         await scene.running
 
     scene = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 10))
@@ -440,7 +440,7 @@ def test_draining_lets_the_answer_end() -> None:
 
 def test_whoever_cancels_the_run_gets_everything_back() -> None:
     async def main() -> None:
-        scene = a_scene(Troupe(tts={"realtime_factor": 1}), Limits(), ServerVad())
+        scene = a_scene(Troupe(tts={"realtime_factor": 1}), SessionLimits(), ServerVad())
         await asyncio.sleep(0)
         scene.tell(*question(), *speech(LOUD * 2))
         await scene.audience.until("response.output_audio.delta")
@@ -459,7 +459,7 @@ def test_a_session_ends_at_its_time_though_its_deadline_moved() -> None:
         await scene.running
         assert asyncio.get_running_loop().time() == 62.0
 
-    scene = play(script, limits=Limits(max_seconds=62.0, idle_seconds=20.0))
+    scene = play(script, limits=SessionLimits(max_seconds=62.0, idle_seconds=20.0))
     assert scene.audience.closed == (
         1001,
         "Your session hit the maximum duration of 62 seconds.",
@@ -469,21 +469,21 @@ def test_a_session_ends_at_its_time_though_its_deadline_moved() -> None:
 def test_a_session_in_which_nothing_happens_ends_when_it_is_idle() -> None:
     async def script(scene: Scene) -> None:
         await asyncio.sleep(15)
-        scene.tell(Garbled(InvalidRequest("a sign of life")))
+        scene.tell(InvalidFrame(InvalidRequest("a sign of life")))
         await scene.running
         assert asyncio.get_running_loop().time() == 35.0
 
-    scene = play(script, limits=Limits(idle_seconds=20.0))
+    scene = play(script, limits=SessionLimits(idle_seconds=20.0))
     assert scene.audience.closed == (1000, "nothing came for 20 seconds")
 
 
 def test_a_client_that_sends_faster_than_it_is_heard_waits() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(*speech(SOFT * MOST_WAITING_WINDOWS))
-        await scene.runner.room()
+        await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 0.0
         scene.tell(*speech(SOFT))
-        waiting = asyncio.create_task(scene.runner.room())
+        waiting = asyncio.create_task(scene.runner.wait_caught_up())
         await asyncio.sleep(0)
         assert not waiting.done()
         await asyncio.sleep(1)
@@ -506,10 +506,10 @@ def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
     async def script(scene: Scene) -> None:
         sound = bytes(MOST_WAITING_BYTES + 2)
         scene.tell(Received(InputAudioAppend(audio=sound)))
-        await scene.runner.room()
+        await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == TAKE_SECONDS
         scene.tell(Received(InputAudioCommit()))
-        await scene.runner.room()
+        await scene.runner.wait_caught_up()
         failed = "conversation.item.input_audio_transcription.failed"
         assert failed in scene.audience.types
 
@@ -522,20 +522,20 @@ def test_sound_that_is_given_up_makes_room() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
         scene.tell(Received(InputAudioCommit()))
-        await scene.runner.room()
+        await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 3.0  # when the session gave it up
 
     troupe = Troupe()
     troupe.stt = Deaf()  # type: ignore[assignment]
-    play(script, limits=Limits(stall_seconds=3.0), troupe=troupe)
+    play(script, limits=SessionLimits(stall_seconds=3.0), troupe=troupe)
 
 
 def test_who_waits_for_room_is_let_go_when_the_session_ends() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
-        waiting = asyncio.create_task(scene.runner.room())
+        waiting = asyncio.create_task(scene.runner.wait_caught_up())
         await asyncio.sleep(1)
-        scene.tell(Left())
+        scene.tell(Disconnected())
         await waiting
         assert asyncio.get_running_loop().time() == 1.0
 

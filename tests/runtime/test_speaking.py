@@ -21,21 +21,21 @@ from vivavoce.engines.base import (
     TextDelta,
 )
 from vivavoce.errors import EngineError
-from vivavoce.runtime.brain import Cascade
-from vivavoce.runtime.speaking import CLAUSES_AHEAD, answer
-from vivavoce.session.effects import Answer, Prompt
+from vivavoce.runtime.catalog import Cascade
+from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
+from vivavoce.session.effects import Generate, Prompt
 from vivavoce.session.facts import (
-    AnswerFact,
-    Argued,
-    Called,
-    Concluded,
-    Ended,
-    Failed,
-    Spoke,
+    AudioGenerated,
+    GenerationFact,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    OutputFinished,
     SpokenWord,
-    Thinking,
-    Thought,
-    Tokens,
+    TextGenerated,
+    TokenCounts,
+    ToolCallArguments,
+    ToolCallStarted,
 )
 
 PROMPT = Prompt(
@@ -70,7 +70,7 @@ class Thinker:
 
     async def __aexit__(self, *exc: object) -> None: ...
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         self.open += 1
         try:
             for thing in self._things:
@@ -97,7 +97,7 @@ class Mouth(Thinker):
         self.asked: list[str] = []
         self.open = 0
 
-    async def speak(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
+    async def synthesize(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
         self.asked.append(text)
         self.open += 1
         try:
@@ -121,24 +121,30 @@ def cast(llm: Any = None, tts: Any = None, **scripts: Any) -> Cascade:
 async def _no_wait() -> None: ...
 
 
-async def performed(cascade: Cascade, prompt: Prompt = PROMPT) -> list[tuple[float, AnswerFact]]:
+async def performed(
+    cascade: Cascade, prompt: Prompt = PROMPT
+) -> list[tuple[float, GenerationFact]]:
     """What is told, and when."""
-    told: list[tuple[float, AnswerFact]] = []
+    told: list[tuple[float, GenerationFact]] = []
     clock = asyncio.get_running_loop().time
-    await answer(Answer("r", prompt), cascade, lambda fact: told.append((clock(), fact)), _no_wait)
+    await answer(
+        Generate("r", prompt), cascade, lambda fact: told.append((clock(), fact)), _no_wait
+    )
     return told
 
 
-def facts(cascade: Cascade, prompt: Prompt = PROMPT) -> list[AnswerFact]:
+def facts(cascade: Cascade, prompt: Prompt = PROMPT) -> list[GenerationFact]:
     return [fact for _, fact in run(performed(cascade, prompt))]
 
 
-def said(told: Sequence[AnswerFact]) -> str:
-    return "".join(word.text for fact in told if isinstance(fact, Spoke) for word in fact.words)
+def said(told: Sequence[GenerationFact]) -> str:
+    return "".join(
+        word.text for fact in told if isinstance(fact, AudioGenerated) for word in fact.words
+    )
 
 
-def sound(told: Sequence[AnswerFact]) -> bytes:
-    return b"".join(fact.audio for fact in told if isinstance(fact, Spoke))
+def sound(told: Sequence[GenerationFact]) -> bytes:
+    return b"".join(fact.audio for fact in told if isinstance(fact, AudioGenerated))
 
 
 def llm(*answers: Any) -> dict[str, Any]:
@@ -148,27 +154,27 @@ def llm(*answers: Any) -> dict[str, Any]:
 def test_an_answer_is_thought_spoken_concluded_and_ended() -> None:
     told = facts(cast(tts=Mouth(Speech(b"\1\0" * 240, (Mark(0, 0, 5),)))))
     text = "Hello! This answer stands in a script."
-    assert [type(fact).__name__ for fact in told if not isinstance(fact, Spoke)] == [
-        "Thinking",
-        "Concluded",
-        "Thought",
-        "Thought",
-        "Ended",
+    assert [type(fact).__name__ for fact in told if not isinstance(fact, AudioGenerated)] == [
+        "GenerationProgress",
+        "GenerationFinished",
+        "TextGenerated",
+        "TextGenerated",
+        "OutputFinished",
     ]
-    assert "".join(fact.text for fact in told if isinstance(fact, Thought)) == text
+    assert "".join(fact.text for fact in told if isinstance(fact, TextGenerated)) == text
     assert said(told) == text
     assert len(sound(told)) == 2 * 2 * 240
-    assert [f.reason for f in told if isinstance(f, Concluded)] == ["stop"]
+    assert [f.reason for f in told if isinstance(f, GenerationFinished)] == ["stop"]
 
 
 def test_a_written_answer_comes_as_the_model_gives_it_and_is_not_spoken() -> None:
     mouth = Mouth()
     told = facts(cast(tts=mouth, llm=Thinker(*map(TextDelta, "a b"), ChatEnded())), WRITTEN)
-    assert [fact for fact in told if not isinstance(fact, Concluded)] == [
-        Thought("r", "a"),
-        Thought("r", " "),
-        Thought("r", "b"),
-        Ended("r"),
+    assert [fact for fact in told if not isinstance(fact, GenerationFinished)] == [
+        TextGenerated("r", "a"),
+        TextGenerated("r", " "),
+        TextGenerated("r", "b"),
+        OutputFinished("r"),
     ]
     assert mouth.asked == []
 
@@ -176,10 +182,12 @@ def test_a_written_answer_comes_as_the_model_gives_it_and_is_not_spoken() -> Non
 def test_calls_are_told_as_they_come_beside_the_words() -> None:
     call = {"name": "weather", "arguments": {"city": "Rome"}}
     told = facts(scripted(text="One.", calls=[call]))
-    assert Called("r", 0, "call_1", "weather") in told
-    assert "".join(f.arguments for f in told if isinstance(f, Argued)) == '{"city":"Rome"}'
+    assert ToolCallStarted("r", 0, "call_1", "weather") in told
+    assert (
+        "".join(f.arguments for f in told if isinstance(f, ToolCallArguments)) == '{"city":"Rome"}'
+    )
     assert said(told) == "One."
-    assert told[-1] == Ended("r")
+    assert told[-1] == OutputFinished("r")
 
 
 def scripted(**answered: Any) -> Cascade:
@@ -189,43 +197,45 @@ def scripted(**answered: Any) -> Cascade:
 def test_calls_alone_are_an_answer() -> None:
     told = facts(scripted(calls=[{"name": "hang_up"}]))
     assert said(told) == ""
-    assert told[-1] == Ended("r")
+    assert told[-1] == OutputFinished("r")
 
 
 def test_what_the_model_counted_is_told() -> None:
     counted = ChatEnded("stop", ChatUsage(5, 7, 3))
     told = facts(cast(llm=Thinker(TextDelta("Yes."), counted)))
-    assert Concluded("r", "stop", Tokens(5, 7, 3)) in told
+    assert GenerationFinished("r", "stop", TokenCounts(5, 7, 3)) in told
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_an_answer_that_was_cut_says_why_even_if_nothing_came(reason: Any) -> None:
     told = facts(cast(llm=Thinker(ChatEnded(reason))))
-    assert told == [Concluded("r", reason), Ended("r")]
+    assert told == [GenerationFinished("r", reason), OutputFinished("r")]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n"])
 def test_an_empty_answer_is_a_failure(text: str) -> None:
     told = facts(cast(llm=Thinker(TextDelta(text), ChatEnded())))
-    assert told[-1] == Failed("r", "llm", "the language model gave an empty answer")
-    assert Ended("r") not in told
+    assert told[-1] == GenerationFailed("r", "llm", "the language model gave an empty answer")
+    assert OutputFinished("r") not in told
 
 
 def test_a_model_that_fails_at_once_fails_the_answer() -> None:
-    assert facts(scripted(error="no such model")) == [Failed("r", "llm", "no such model")]
+    assert facts(scripted(error="no such model")) == [GenerationFailed("r", "llm", "no such model")]
 
 
 def test_a_model_that_fails_in_the_middle_is_heard_so_far() -> None:
     told = facts(scripted(text="One. Two three four", error="gone", fail_after_words=3))
     assert said(told) == "One. Two three "
-    assert told[-1] == Failed("r", "llm", "gone")
-    assert not [fact for fact in told if isinstance(fact, Concluded | Ended)]
+    assert told[-1] == GenerationFailed("r", "llm", "gone")
+    assert not [fact for fact in told if isinstance(fact, GenerationFinished | OutputFinished)]
 
 
 def test_a_model_that_ends_without_an_end_is_found_out_and_no_word_is_lost() -> None:
     told = facts(cast(llm=Thinker(TextDelta("One. Two"))))
     assert said(told) == "One. Two"
-    assert told[-1] == Failed("r", "llm", "the language model's answer broke off without an end")
+    assert told[-1] == GenerationFailed(
+        "r", "llm", "the language model's answer broke off without an end"
+    )
 
 
 @pytest.mark.parametrize("before", [0, 1, 30])
@@ -233,7 +243,7 @@ def test_a_voice_that_fails_ends_the_answer_and_the_thinking(before: int) -> Non
     thinker = Thinker(*[TextDelta("Word. ")] * 500, 1000.0, ChatEnded())
     mouth = Mouth(*[Speech(b"\1\0" * 24)] * before, EngineError("hoarse"))
     told = run(performed(cast(llm=thinker, tts=mouth)))
-    assert told[-1] == (0.0, Failed("r", "tts", "hoarse"))
+    assert told[-1] == (0.0, GenerationFailed("r", "tts", "hoarse"))
     assert len(sound([fact for _, fact in told])) == before * 48
     assert (thinker.open, mouth.open, mouth.asked) == (0, 0, ["Word. "])
 
@@ -241,7 +251,7 @@ def test_a_voice_that_fails_ends_the_answer_and_the_thinking(before: int) -> Non
 def test_words_of_a_clause_begin_where_the_one_before_ended() -> None:
     mouth = Mouth(Speech(b"\1\0" * 1000, (Mark(500, 0, 3),)))
     told = facts(cast(llm=Thinker(TextDelta("One. Two."), ChatEnded()), tts=mouth))
-    words = [word for fact in told if isinstance(fact, Spoke) for word in fact.words]
+    words = [word for fact in told if isinstance(fact, AudioGenerated) for word in fact.words]
     assert words == [SpokenWord("One. ", 500), SpokenWord("Two.", 1500)]
 
 
@@ -258,7 +268,7 @@ def test_a_clause_of_nothing_but_space_is_told_and_not_spoken() -> None:
 def test_a_voice_that_gives_all_at_once_is_told_in_parts() -> None:
     mouth = Mouth(Speech(b"\1\0" * 24_000, (Mark(0, 0, 4),)))
     told = facts(cast(llm=Thinker(TextDelta("Word."), ChatEnded()), tts=mouth))
-    parts = [fact for fact in told if isinstance(fact, Spoke)]
+    parts = [fact for fact in told if isinstance(fact, AudioGenerated)]
     assert [len(part.audio) // 48 for part in parts] == [400, 400, 200, 0]
     assert [bool(part.words) for part in parts] == [True, False, False, False]
     assert [part.ends for part in parts] == [False, False, False, True]
@@ -290,7 +300,7 @@ def test_the_model_thinks_on_while_the_voice_speaks_but_not_without_bound() -> N
 def test_a_model_that_finishes_no_clause_is_told_of_at_its_first_word_and_each_second() -> None:
     words: list[Any] = [TextDelta("\n"), 5.0, *[TextDelta("word "), 0.5] * 6, ChatEnded()]
     told = run(performed(cast(llm=Thinker(*words))))
-    assert [at for at, fact in told if isinstance(fact, Thinking)] == [5.0, 6.0, 7.0]
+    assert [at for at, fact in told if isinstance(fact, GenerationProgress)] == [5.0, 6.0, 7.0]
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, WRITTEN])
@@ -300,31 +310,36 @@ def test_blanks_around_a_call_are_no_answer(prompt: Prompt, blank: list[int]) ->
     for place in reversed(blank):
         events.insert(place, TextDelta("\n"))
     told = facts(cast(llm=Thinker(*events, ChatEnded())), prompt)
-    assert [type(fact).__name__ for fact in told] == ["Called", "Argued", "Concluded", "Ended"]
+    assert [type(fact).__name__ for fact in told] == [
+        "ToolCallStarted",
+        "ToolCallArguments",
+        "GenerationFinished",
+        "OutputFinished",
+    ]
 
 
 def test_the_first_sound_does_not_wait_for_the_last_word() -> None:
     slow = scripted(text="One. Two. Three.", tokens_per_second=1)
     told = run(performed(slow))
-    first = next(at for at, fact in told if isinstance(fact, Spoke))
-    assert (first, told[-1]) == (0.0, (2.0, Ended("r")))
+    first = next(at for at, fact in told if isinstance(fact, AudioGenerated))
+    assert (first, told[-1]) == (0.0, (2.0, OutputFinished("r")))
 
 
 def test_a_client_that_is_behind_holds_the_voice_up() -> None:
     async def main() -> None:
-        told: list[AnswerFact] = []
+        told: list[GenerationFact] = []
         open_ = asyncio.Event()
 
         async def room() -> None:
             await open_.wait()
 
         cascade = Troupe(llm=llm("word " * 100)).cascade
-        task = asyncio.create_task(answer(Answer("r", PROMPT), cascade, told.append, room))
+        task = asyncio.create_task(answer(Generate("r", PROMPT), cascade, told.append, room))
         await asyncio.sleep(1000)
-        assert len([fact for fact in told if isinstance(fact, Spoke)]) == 1
+        assert len([fact for fact in told if isinstance(fact, AudioGenerated)]) == 1
         open_.set()
         await task
-        assert told[-1] == Ended("r")
+        assert told[-1] == OutputFinished("r")
 
     run(main())
 

@@ -40,34 +40,34 @@ from vivavoce.protocol.session import (
     TranscriptionSessionPatch,
 )
 from vivavoce.session.conversation import SavedEntry
-from vivavoce.session.effects import Effect, Finish, Judge, Listen, Send
+from vivavoce.session.effects import Effect, EndAudio, RunVad, Send, StartTranscription
 from vivavoce.session.facts import (
-    Argued,
-    Assessed,
-    Called,
-    Concluded,
-    Draining,
-    Ended,
+    Disconnected,
+    DrainStarted,
     Fact,
-    Failed,
-    Garbled,
-    Judged,
-    Left,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    InvalidFrame,
+    ItemTranscriptionFailed,
+    OutputFinished,
     Received,
-    Thinking,
-    Thought,
-    Tokens,
-    Transcribed,
-    Unheard,
-    Woken,
+    TextGenerated,
+    TimerFired,
+    TokenCounts,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+    TurnScored,
+    VadScores,
 )
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 T = TypeVar("T")
 DRAWINGS = ("########", "####" + 16 * ".", 16 * ".", "#.#.#", "..##..##", "####")
 WORDS = "well that is what I have always said to them "
-LIMITS = Limits(
+LIMITS = SessionLimits(
     max_seconds=2000.0,
     idle_seconds=90.0,
     stall_seconds=4.0,
@@ -204,7 +204,7 @@ class World:
         salt: str = "t",
         now: float = 0.0,
         entries: tuple[SavedEntry, ...] = (),
-        limits: Limits = LIMITS,
+        limits: SessionLimits = LIMITS,
     ) -> None:
         self.session = Session(opening, OFFER, limits, salt=salt, now=now, entries=entries)
         self.salt = salt
@@ -213,8 +213,8 @@ class World:
         self.items: list[str] = [entry.item.id for entry in entries]
         self.responses: list[str] = []
         self.keys: list[str] = []  # of dictations
-        self._verdicts: list[Judged] = []  # not given yet
-        self._given: list[Judged] = []
+        self._verdicts: list[VadScores] = []  # not given yet
+        self._given: list[VadScores] = []
         self._finished: set[str] = set()
         self._words: dict[str, int] = {}  # how many letters of WORDS were heard, by dictation
 
@@ -249,11 +249,11 @@ class World:
                 self.items.append(item_id)
             case Send(event=says.ResponseCreated(response=response)):
                 self.responses.append(response.id)
-            case Judge():
+            case RunVad():
                 self._verdicts.append(judged(effect))
-            case Listen(item_id=key):
+            case StartTranscription(item_id=key):
                 self.keys.append(key)
-            case Finish(item_id=key):
+            case EndAudio(item_id=key):
                 self._finished.add(key)
 
     def _fact(self, step: Step) -> Fact | None:
@@ -267,54 +267,56 @@ class World:
             case "judge again":
                 return pick(self._given, n)
             case "assess":
-                return Assessed(pick(self.items, n) or "item_x", m / 15)
+                return TurnScored(pick(self.items, n) or "item_x", m / 15)
             case "hear" | "hear last":
                 last = step.kind == "hear last"
                 return self._transcribed(pick(self.keys, n) or "item_x", m, final=last)
             case "deaf":
-                return Unheard(pick(self.keys, n) or "item_x", "it is broken")
+                return ItemTranscriptionFailed(pick(self.keys, n) or "item_x", "it is broken")
             case "wake" | "sleep":
                 if self.session.deadline - self.now < (60.0 if step.kind == "wake" else 1e6):
                     self.now = max(self.now, self.session.deadline)
-                return Woken()
+                return TimerFired()
             case "wake early":
-                return Woken()
+                return TimerFired()
             case "drain":
-                return Draining() if n == 0 else None
+                return DrainStarted() if n == 0 else None
             case "leave":
-                return Left() if n == 0 else None
+                return Disconnected() if n == 0 else None
             case "nonsense":
-                return Garbled(InvalidRequest("No.", event_id=f"event_{n}"))
+                return InvalidFrame(InvalidRequest("No.", event_id=f"event_{n}"))
         return self._of_answer(step) or Received(self._event(step))
 
-    def _transcribed(self, key: str, m: int, *, final: bool) -> Transcribed:
+    def _transcribed(self, key: str, m: int, *, final: bool) -> TranscriptUpdated:
         """Words only grow; the final ones come when all sound has."""
         self._words[key] = length = min(self._words.get(key, 0) + m, len(WORDS))
         final = final and (key in self._finished or key not in self.keys)
-        return Transcribed(key, WORDS[:length], length if final else max(0, length - 3), final)
+        return TranscriptUpdated(
+            key, WORDS[:length], length if final else max(0, length - 3), final
+        )
 
     def _of_answer(self, step: Step) -> Fact | None:
         response_id = pick(self.responses, step.n) or "resp_x"
         match step.kind:
             case "brood":
-                return Thinking(response_id)
+                return GenerationProgress(response_id)
             case "think":
-                return Thought(response_id, WORDS[: step.m])
+                return TextGenerated(response_id, WORDS[: step.m])
             case "speak":
                 return spoke(response_id, WORDS[: step.m], ms=250)
             case "call out":
-                return Called(response_id, step.m % 4, f"call_{step.m}", "wave")
+                return ToolCallStarted(response_id, step.m % 4, f"call_{step.m}", "wave")
             case "argue":
-                return Argued(response_id, step.m % 4, "{}")
+                return ToolCallArguments(response_id, step.m % 4, "{}")
             case "conclude":
-                tokens = Tokens(step.m, step.n, step.m // 2) if step.m % 2 else None
+                tokens = TokenCounts(step.m, step.n, step.m // 2) if step.m % 2 else None
                 reason = ("stop", "stop", "length", "content_filter")[step.m % 4]
-                return Concluded(response_id, reason, tokens)  # type: ignore[arg-type]
+                return GenerationFinished(response_id, reason, tokens)  # type: ignore[arg-type]
             case "end":
-                return Ended(response_id)
+                return OutputFinished(response_id)
             case "fail":
                 stage = ("stt", "llm", "tts")[step.m % 3]
-                return Failed(response_id, stage, "it is broken")  # type: ignore[arg-type]
+                return GenerationFailed(response_id, stage, "it is broken")  # type: ignore[arg-type]
         return None
 
     def _event(self, step: Step) -> asks.AnyClientEvent:

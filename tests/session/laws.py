@@ -8,7 +8,7 @@ from tests.session.histories import EVERYTHING, Step, World, openings
 from vivavoce.protocol import server as says
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.effects import Effect, Send
-from vivavoce.session.facts import Left
+from vivavoce.session.facts import Disconnected
 
 EXAMPLES = 50  # of each law
 
@@ -21,7 +21,7 @@ def law(check: Callable[[World], None]) -> Callable[[], None]:
     def holds(opening: SessionObject, steps: list[Step]) -> None:
         world = World(opening)
         world.play(steps)
-        world.tell(Left())
+        world.tell(Disconnected())
         check(world)
 
     holds.__name__ = check.__name__

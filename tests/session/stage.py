@@ -36,25 +36,25 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
+from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.conversation import SavedEntry
-from vivavoce.session.effects import Answer, Effect, Finish, Judge, Send
+from vivavoce.session.effects import Effect, EndAudio, Generate, RunVad, Send
 from vivavoce.session.facts import (
+    AudioGenerated,
     Fact,
-    Judged,
     Received,
-    Spoke,
     SpokenWord,
-    Transcribed,
-    Woken,
+    TimerFired,
+    TranscriptUpdated,
+    VadScores,
 )
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
-from vivavoce.session.options import Offer
-from vivavoce.session.turns import WINDOW
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.options import AvailableModels
+from vivavoce.session.shell import Session
 
 T = TypeVar("T")
 
-OFFER = Offer(
+OFFER = AvailableModels(
     models=frozenset({"gpt-realtime", "house"}),
     default_model="house",
     voices=frozenset({"marin", "ash"}),
@@ -63,7 +63,7 @@ OFFER = Offer(
 VAD = ServerVad()
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
-LIMITS = Limits()
+LIMITS = SessionLimits()
 WORDS_MS = 100  # how long each word of an answer lasts
 TURN = "####" + 16 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
 
@@ -99,8 +99,8 @@ def transcription_settings(
 def a_session(
     opening: SessionObject | None = None,
     *,
-    offer: Offer = OFFER,
-    limits: Limits = LIMITS,
+    offer: AvailableModels = OFFER,
+    limits: SessionLimits = LIMITS,
     entries: tuple[SavedEntry, ...] = (),
     salt: str = "t",
     now: float = 0.0,
@@ -133,10 +133,10 @@ def drawn(pattern: str) -> bytes:
 SPOKEN = drawn("####")
 
 
-def judged(effect: Judge) -> Judged:
+def judged(effect: RunVad) -> VadScores:
     """The verdict on sound that was drawn."""
     windows = np.frombuffer(effect.audio, "<i2").reshape(-1, WINDOW)
-    return Judged(effect.at, tuple(float(level) for level in windows.mean(axis=1) / 1000))
+    return VadScores(effect.at, tuple(float(level) for level in windows.mean(axis=1) / 1000))
 
 
 def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
@@ -151,7 +151,7 @@ def hear_sound(session: Session, pieces: Iterable[bytes], now: float = 0.0) -> l
         new = receive(session, InputAudioAppend(audio=piece), now)
         effects += new
         for effect in new:
-            if isinstance(effect, Judge):
+            if isinstance(effect, RunVad):
                 effects += session.handle(judged(effect), now)
     return effects
 
@@ -163,8 +163,8 @@ def transcribe(
     return [
         effect
         for finish in effects
-        if isinstance(finish, Finish)
-        for effect in session.handle(Transcribed(finish.item_id, text, len(text), True), now)
+        if isinstance(finish, EndAudio)
+        for effect in session.handle(TranscriptUpdated(finish.item_id, text, len(text), True), now)
     ]
 
 
@@ -185,12 +185,12 @@ def ask(session: Session, now: float = 0.0, **params: Any) -> list[Effect]:
     return receive(session, ResponseCreate(response=ResponseParams(**params)), now)
 
 
-def spoke(response_id: str, text: str, *, begin: int = 0, ms: int = WORDS_MS) -> Spoke:
+def spoke(response_id: str, text: str, *, begin: int = 0, ms: int = WORDS_MS) -> AudioGenerated:
     """A piece of an answer: its words, each so long, from sample `begin` of the answer on."""
     length = ms * 24
     texts = [f"{word} " for word in text.split()]
     words = tuple(SpokenWord(word, begin + n * length) for n, word in enumerate(texts))
-    return Spoke(response_id, b"\x01\x00" * length * len(words), words)
+    return AudioGenerated(response_id, b"\x01\x00" * length * len(words), words)
 
 
 def events(effects: list[Effect]) -> list[AnyServerEvent]:
@@ -223,7 +223,7 @@ def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
 
 def wake(session: Session, now: float | None = None) -> list[Effect]:
     """The session is woken at its deadline, or at that time."""
-    return session.handle(Woken(), session.deadline if now is None else now)
+    return session.handle(TimerFired(), session.deadline if now is None else now)
 
 
 def done(effects: list[Effect]) -> Response:
@@ -237,7 +237,7 @@ def problem(effects: list[Effect]) -> tuple[str | None, str]:
 
 def answered(effects: list[Effect]) -> str:
     """The id of the one answer that is asked for."""
-    return the(Answer, effects).response_id
+    return the(Generate, effects).response_id
 
 
 def texts(items: tuple[Item, ...]) -> list[str | None]:
@@ -252,7 +252,7 @@ def texts(items: tuple[Item, ...]) -> list[str | None]:
 
 def kept(session: Session) -> list[str | None]:
     """What a model would read now."""
-    return texts(the(Answer, ask(session, conversation="none")).prompt.items)
+    return texts(the(Generate, ask(session, conversation="none")).prompt.items)
 
 
 def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0) -> list[Effect]:
@@ -261,8 +261,8 @@ def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0
     return receive(session, ItemCreate(item=item), now)
 
 
-def final(key: str, text: str) -> Transcribed:
-    return Transcribed(key, text, len(text), True)
+def final(key: str, text: str) -> TranscriptUpdated:
+    return TranscriptUpdated(key, text, len(text), True)
 
 
 def failure(effects: list[Effect]) -> tuple[str, str]:

@@ -43,23 +43,28 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import AudioOutputPatch, AudioPatch, RealtimePatch, ServerVad
-from vivavoce.session.effects import Answer, Forget, Listen, Stop
-from vivavoce.session.facts import (
-    Argued,
-    Called,
-    Concluded,
-    Ended,
-    Failed,
-    Left,
-    Thought,
-    Transcribed,
-    Unheard,
+from vivavoce.session.effects import (
+    CancelGeneration,
+    CancelTranscription,
+    Generate,
+    StartTranscription,
 )
-from vivavoce.session.limits import Limits
+from vivavoce.session.facts import (
+    Disconnected,
+    GenerationFailed,
+    GenerationFinished,
+    ItemTranscriptionFailed,
+    OutputFinished,
+    TextGenerated,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+)
+from vivavoce.session.limits import SessionLimits
 
 LOCKED = dataclasses.replace(OFFER, lock_voice=True)
 PATIENT = ServerVad(interrupt_response=False)
-STALLS = Limits(stall_seconds=4.0)
+STALLS = SessionLimits(stall_seconds=4.0)
 
 
 def test_a_second_response_is_refused_while_one_runs() -> None:
@@ -78,7 +83,7 @@ def test_any_number_may_run_beside_it() -> None:
     first = answered(write(session, "hello"))
     beside += [answered(ask(session, conversation="none")) for _ in range(2)]
     assert len({first, *beside}) == 5
-    ended = [done(tell(session, Ended(response_id))) for response_id in (*beside, first)]
+    ended = [done(tell(session, OutputFinished(response_id))) for response_id in (*beside, first)]
     assert [response.id for response in ended] == [*beside, first]
     assert [response.conversation_id for response in ended] == [None] * 4 + ["conv_1"]
 
@@ -98,9 +103,9 @@ def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> 
     record(session, "u")
     effects = ask(session)
     assert types(effects) == ["response.created"]
-    assert of(Answer, effects) == []
-    assert tell(session, Transcribed("u", "hel", 0, False)) == []
-    prompt = the(Answer, tell(session, final("u", "hello"))).prompt
+    assert of(Generate, effects) == []
+    assert tell(session, TranscriptUpdated("u", "hel", 0, False)) == []
+    prompt = the(Generate, tell(session, final("u", "hello"))).prompt
     assert texts(prompt.items) == ["hello"]
 
 
@@ -109,11 +114,11 @@ def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> N
     record(session, "u")
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(ItemReference("u"), item))
-    key = next(order.item_id for order in of(Listen, effects))
+    key = next(order.item_id for order in of(StartTranscription, effects))
     response_id = the(says.ResponseCreated, effects).response.id
     effects = receive(session, ResponseCancel(response_id=response_id))
-    assert of(Forget, effects) == [Forget(key)]
-    assert of(Stop, effects) == []
+    assert of(CancelTranscription, effects) == [CancelTranscription(key)]
+    assert of(CancelGeneration, effects) == []
     assert tell(session, final(key, "late")) == []
 
 
@@ -122,12 +127,12 @@ def test_whatever_is_thought_said_and_called_is_told() -> None:
     response_id = answered(write(session, "hello"))
     effects = tell(
         session,
-        Thought(response_id, "one"),
+        TextGenerated(response_id, "one"),
         spoke(response_id, "one"),
-        Called(response_id, 0, "call_1", "wave"),
-        Argued(response_id, 0, "{}"),
-        Concluded(response_id, "stop"),
-        Ended(response_id),
+        ToolCallStarted(response_id, 0, "call_1", "wave"),
+        ToolCallArguments(response_id, 0, "{}"),
+        GenerationFinished(response_id, "stop"),
+        OutputFinished(response_id),
     )
     response = done(effects)
     assert (response.status, response.status_details) == ("completed", None)
@@ -143,7 +148,10 @@ def test_an_answer_that_the_model_did_not_finish_is_incomplete(reason: Any, said
     session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(
-        session, spoke(response_id, "one"), Concluded(response_id, reason), Ended(response_id)
+        session,
+        spoke(response_id, "one"),
+        GenerationFinished(response_id, reason),
+        OutputFinished(response_id),
     )
     response = done(effects)
     assert response.status == "incomplete"
@@ -154,22 +162,25 @@ def test_an_answer_that_the_model_did_not_finish_is_incomplete(reason: Any, said
 def test_an_answer_may_end_without_a_conclusion() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
-    assert done(tell(session, Ended(response_id))).status == "completed"
+    assert done(tell(session, OutputFinished(response_id))).status == "completed"
 
 
 def test_what_comes_of_a_stopped_or_an_unknown_answer_counts_no_more() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     receive(session, ResponseCancel())
-    assert tell(session, spoke(response_id, "late"), Ended(response_id)) == []
-    assert tell(session, Thought("resp_x", "stray"), Failed("resp_x", "llm", "stray")) == []
+    assert tell(session, spoke(response_id, "late"), OutputFinished(response_id)) == []
+    assert (
+        tell(session, TextGenerated("resp_x", "stray"), GenerationFailed("resp_x", "llm", "stray"))
+        == []
+    )
 
 
 def test_what_comes_before_the_answer_is_asked_for_is_no_answer() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     response_id = the(says.ResponseCreated, ask(session)).response.id
-    assert tell(session, spoke(response_id, "early"), Ended(response_id)) == []
+    assert tell(session, spoke(response_id, "early"), OutputFinished(response_id)) == []
     assert answered(tell(session, final("u", "hello"))) == response_id
 
 
@@ -178,12 +189,15 @@ def test_without_an_id_the_response_of_the_conversation_is_cancelled() -> None:
     beside = answered(ask(session, conversation="none"))
     response_id = answered(write(session, "hello"))
     effects = receive(session, ResponseCancel())
-    assert the(Stop, effects) == Stop(response_id)
+    assert the(CancelGeneration, effects) == CancelGeneration(response_id)
     assert done(effects).status_details == StatusDetails(
         type="cancelled", reason="client_cancelled"
     )
     effects = receive(session, ResponseCancel(response_id=beside))
-    assert (the(Stop, effects), done(effects).status) == (Stop(beside), "cancelled")
+    assert (the(CancelGeneration, effects), done(effects).status) == (
+        CancelGeneration(beside),
+        "cancelled",
+    )
 
 
 @pytest.mark.parametrize("response_id", [None, "resp_x"])
@@ -202,7 +216,7 @@ def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
     ask(session)
     effects = receive(session, ResponseCancel())
     assert types(effects) == ["response.done", "rate_limits.updated"]
-    assert of(Stop, effects) == []
+    assert of(CancelGeneration, effects) == []
     assert done(effects).usage == Usage()
     assert tell(session, final("u", "hello")) == []
 
@@ -210,7 +224,9 @@ def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
 def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=1000), Ended(response_id), now=11.0)
+    tell(
+        session, spoke(response_id, "one two three", ms=1000), OutputFinished(response_id), now=11.0
+    )
     effects = hear(session, "##", now=12.0)
     assert types(effects) == ["input_audio_buffer.speech_started"]
     assert kept(session) == ["count", "one"]
@@ -234,11 +250,11 @@ def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation(
     assert types(update(session, voice)) == ["session.updated"]
     assert types(update(session, back)) == ["session.updated"]
     beside = answered(ask(session, conversation="none"))
-    tell(session, spoke(beside, "psst"), Ended(beside))
+    tell(session, spoke(beside, "psst"), OutputFinished(beside))
     assert types(update(session, voice)) == ["session.updated"]
     assert types(update(session, back)) == ["session.updated"]
     response_id = answered(write(session, "hello"))
-    tell(session, spoke(response_id, "hi"), Ended(response_id))
+    tell(session, spoke(response_id, "hi"), OutputFinished(response_id))
     code, _ = problem(update(session, voice))
     assert code == "cannot_update_voice"
     saved = session.save()
@@ -253,9 +269,9 @@ def test_a_turn_that_ends_while_nothing_may_interrupt_is_answered_next() -> None
     effects = say(session, "two")
     assert "response.created" not in types(effects)
     assert "response.done" not in types(effects)
-    effects = tell(session, spoke(first, "uno"), Ended(first))
+    effects = tell(session, spoke(first, "uno"), OutputFinished(first))
     assert types(effects)[-2:] == ["rate_limits.updated", "response.created"]
-    assert texts(the(Answer, effects).prompt.items) == ["one", "two", "uno "]
+    assert texts(the(Generate, effects).prompt.items) == ["one", "two", "uno "]
 
 
 @pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
@@ -263,17 +279,19 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     tell(session, spoke(response_id, "one"))
-    effects = tell(session, Failed(response_id, stage, "it is broken"))
+    effects = tell(session, GenerationFailed(response_id, stage, "it is broken"))
     assert failure(effects) == (f"{stage}_failed", "it is broken")
     assert done(effects).output[0].status == "incomplete"
     assert kept(session) == ["hello", "one "]
-    assert done(tell(session, Ended(answered(write(session, "again"))))).status == "completed"
+    assert (
+        done(tell(session, OutputFinished(answered(write(session, "again"))))).status == "completed"
+    )
 
 
 def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
     session = a_session(offer=dataclasses.replace(OFFER, failure_errors=False))
     response_id = answered(write(session, "hello"))
-    effects = tell(session, Failed(response_id, "llm", "it is broken"))
+    effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert done(effects).status == "failed"
 
@@ -283,28 +301,28 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     record(session, "u")
     ask(session)
     beside = the(says.ResponseCreated, ask(session, conversation="none")).response.id
-    effects = tell(session, Unheard("u", "it is broken"))
+    effects = tell(session, ItemTranscriptionFailed("u", "it is broken"))
     assert [event.response.status for event in of(says.ResponseDone, effects)] == ["failed"] * 2
     assert of(says.ResponseDone, effects)[1].response.id == beside
     assert len(of(says.ErrorEvent, effects)) == 2
-    assert texts(the(Answer, write(session, "again")).prompt.items) == [None, "again"]
+    assert texts(the(Generate, write(session, "again")).prompt.items) == [None, "again"]
 
 
 def test_words_that_failed_before_they_were_asked_for_fail_what_asks_for_them() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    assert tell(session, Unheard("u", "it is broken")) == []
+    assert tell(session, ItemTranscriptionFailed("u", "it is broken")) == []
     effects = ask(session)
     assert types(effects)[0] == "response.created"
     assert failure(effects) == ("stt_failed", "it is broken")
-    assert texts(the(Answer, ask(session)).prompt.items) == [None]
+    assert texts(the(Generate, ask(session)).prompt.items) == [None]
 
 
 def test_words_that_failed_long_ago_fail_nothing() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, Unheard("u", "it is broken"))
-    assert texts(the(Answer, write(session, "never mind")).prompt.items) == [None, "never mind"]
+    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    assert texts(the(Generate, write(session, "never mind")).prompt.items) == [None, "never mind"]
 
 
 def test_an_answer_of_which_nothing_comes_is_given_up() -> None:
@@ -312,7 +330,7 @@ def test_an_answer_of_which_nothing_comes_is_given_up() -> None:
     response_id = answered(write(session, "hello", now=10.0))
     assert session.deadline == 14.0
     effects = wake(session)
-    assert the(Stop, effects) == Stop(response_id)
+    assert the(CancelGeneration, effects) == CancelGeneration(response_id)
     assert failure(effects) == (
         "llm_stalled",
         "Nothing came from the language model for 4 seconds; the response was given up.",
@@ -324,11 +342,11 @@ def test_at_the_end_of_the_session_every_response_ends() -> None:
     running = answered(ask(session, conversation="none"))
     record(session, "u")
     waiting = the(says.ResponseCreated, ask(session)).response.id
-    effects = session.handle(Left(), 1.0)
+    effects = session.handle(Disconnected(), 1.0)
     ended = [event.response for event in of(says.ResponseDone, effects)]
     assert [response.id for response in ended] == [running, waiting]
     assert [response.status_details for response in ended] == [StatusDetails(type="cancelled")] * 2
-    assert of(Stop, effects) == [Stop(running)]
+    assert of(CancelGeneration, effects) == [CancelGeneration(running)]
 
 
 def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
@@ -336,9 +354,9 @@ def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     record(session, "u")
     item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
     both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
-    keys = [the(Listen, effects).item_id for effects in both]
+    keys = [the(StartTranscription, effects).item_id for effects in both]
     assert len({*keys, "u"}) == 3
-    answers = [the(Answer, tell(session, final(key, key))) for key in keys]
+    answers = [the(Generate, tell(session, final(key, key))) for key in keys]
     assert [texts(answer.prompt.items) for answer in answers] == [[keys[0]], [keys[1]]]
 
 
@@ -361,6 +379,8 @@ def test_an_answer_that_was_deleted_is_not_cut() -> None:
 def test_whoever_sends_recordings_has_heard_a_complete_answer_whole() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=3000), Ended(response_id), now=11.0)
+    tell(
+        session, spoke(response_id, "one two three", ms=3000), OutputFinished(response_id), now=11.0
+    )
     hear(session, "." * 20 + "##", now=11.1)  # 0.7 s of sound, all at once
     assert kept(session) == ["count", "one two three "]

@@ -21,9 +21,9 @@ from tests.session.stage import OFFER
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
 from vivavoce.protocol.session import SessionObject
-from vivavoce.session.effects import Effect, Flush, Play, Send
-from vivavoce.session.facts import Fact, Heard, Left, Played, Received
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
+from vivavoce.session.facts import AudioArrived, AudioPlayed, Disconnected, Fact, Received
+from vivavoce.session.shell import Session
 
 CALLS = histories(
     *FROM_CLIENTS, *FROM_ENGINES, *FROM_OUTSIDE, *("play", "play", "play all", "hush", "listen")
@@ -42,9 +42,9 @@ class Call(World):
     def _notice(self, effect: Effect) -> None:
         super()._notice(effect)
         match effect:
-            case Play(item_id=item_id, audio=audio):
+            case PlayAudio(item_id=item_id, audio=audio):
                 self.waiting.append((item_id, len(audio) // 2))
-            case Flush():
+            case ClearPlayback():
                 self.waiting.clear()
 
     def _fact(self, step: Step) -> Fact | None:
@@ -54,7 +54,7 @@ class Call(World):
             case "hush":
                 return Received(asks.OutputAudioClear())
             case "listen":
-                return Heard(self._sound(step.n, 4))
+                return AudioArrived(self._sound(step.n, 4))
         return super()._fact(step)
 
     def _played(self, most: int) -> Fact | None:
@@ -65,7 +65,7 @@ class Call(World):
             self.waiting.insert(0, (item_id, samples - most))
         played = min(samples, most)
         self.left[item_id] = self.left.get(item_id, 0) + played
-        return Played(item_id, played)
+        return AudioPlayed(item_id, played)
 
 
 def law(check: Callable[[Call], None]) -> Callable[[], None]:
@@ -108,7 +108,7 @@ def test_nothing_is_played_outside_an_answer_that_was_started(world: Call) -> No
                 heard = True
             case Send(event=says.OutputAudioCleared()):
                 heard = False
-            case Play():
+            case PlayAudio():
                 assert heard
             case _:
                 pass
@@ -160,7 +160,7 @@ def test_the_same_facts_at_the_same_times_have_the_same_effects(
 ) -> None:
     first, second = Call(opening), Call(opening)
     first.play(steps)
-    first.tell(Left())
+    first.tell(Disconnected())
     for moment in first.history:
         second.now = moment.now
         assert second.tell(moment.fact) == moment.effects
@@ -173,7 +173,7 @@ def test_a_call_that_plays_nothing_ends_all_the_same(
 ) -> None:
     world = Call(opening)
     world.play(steps)
-    world.tell(Left())
+    world.tell(Disconnected())
     created = sum(isinstance(event, says.ResponseCreated) for event in events(world))
     ended = sum(isinstance(event, says.ResponseDone) for event in events(world))
     assert created == ended

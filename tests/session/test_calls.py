@@ -31,16 +31,32 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.protocol.items import InputText, Message, OutputAudio
 from vivavoce.protocol.session import RealtimePatch, ServerVad
-from vivavoce.session.effects import Close, Effect, Feed, Flush, Forget, Judge, Play
-from vivavoce.session.facts import Concluded, Draining, Ended, Heard, Played
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import (
+    CancelTranscription,
+    ClearPlayback,
+    Close,
+    Effect,
+    FeedAudio,
+    PlayAudio,
+    RunVad,
+)
+from vivavoce.session.facts import (
+    AudioArrived,
+    AudioPlayed,
+    DrainStarted,
+    GenerationFinished,
+    OutputFinished,
+)
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 MS = 24  # samples
 PATIENT = ServerVad(idle_timeout_ms=5000)
 
 
-def a_call(*, limits: Limits = LIMITS, turn_detection: ServerVad | None = PATIENT) -> Session:
+def a_call(
+    *, limits: SessionLimits = LIMITS, turn_detection: ServerVad | None = PATIENT
+) -> Session:
     session = Session(
         settings(turn_detection=turn_detection),
         OFFER,
@@ -57,9 +73,9 @@ def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
     """A track brings what was drawn; every Judge is answered at once."""
     effects: list[Effect] = []
     for window in pattern:
-        new = session.handle(Heard(drawn(window)), now)
+        new = session.handle(AudioArrived(drawn(window)), now)
         effects += new
-        for effect in of(Judge, new):
+        for effect in of(RunVad, new):
             effects += session.handle(judged(effect), now)
     return effects
 
@@ -69,7 +85,9 @@ def speaking(session: Session, *, complete: bool = False) -> tuple[str, str]:
     response_id = answered(write(session, "Hello?"))
     effects = tell(session, spoke(response_id, "one two three four"))
     if complete:
-        effects += tell(session, Concluded(response_id, "stop"), Ended(response_id))
+        effects += tell(
+            session, GenerationFinished(response_id, "stop"), OutputFinished(response_id)
+        )
     return response_id, the(says.ContentPartAdded, effects).item_id
 
 
@@ -77,7 +95,7 @@ def test_an_answer_is_played_and_not_sent() -> None:
     session = a_call()
     response_id = answered(write(session, "Hello?"))
     effects = tell(session, spoke(response_id, "one two"))
-    effects += tell(session, Concluded(response_id, "stop"), Ended(response_id))
+    effects += tell(session, GenerationFinished(response_id, "stop"), OutputFinished(response_id))
     item_id = the(says.ContentPartAdded, effects).item_id
     assert types(effects) == [
         "response.output_item.added",
@@ -93,9 +111,9 @@ def test_an_answer_is_played_and_not_sent() -> None:
         "response.done",
         "rate_limits.updated",
     ]
-    assert the(Play, effects) == Play(item_id, b"\x01\x00" * 200 * MS)
-    assert types(session.handle(Played(item_id, 199 * MS), 1.0)) == []
-    (stopped,) = events(session.handle(Played(item_id, 1 * MS), 1.0))
+    assert the(PlayAudio, effects) == PlayAudio(item_id, b"\x01\x00" * 200 * MS)
+    assert types(session.handle(AudioPlayed(item_id, 199 * MS), 1.0)) == []
+    (stopped,) = events(session.handle(AudioPlayed(item_id, 1 * MS), 1.0))
     assert isinstance(stopped, says.OutputAudioStopped)
     assert stopped.response_id == response_id
 
@@ -105,13 +123,13 @@ def test_words_without_sound_start_nothing() -> None:
     response_id = answered(write(session, "Hello?"))
     effects = tell(session, spoke(response_id, "one", ms=0))
     assert "output_audio_buffer.started" not in types(effects)
-    assert of(Play, effects) == []
+    assert of(PlayAudio, effects) == []
 
 
 def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() -> None:
     session = a_call()
     response_id, item_id = speaking(session)
-    tell(session, Played(item_id, 250 * MS))
+    tell(session, AudioPlayed(item_id, 250 * MS))
     effects = hear(session, "####")
     assert types(effects) == [
         "input_audio_buffer.speech_started",
@@ -125,7 +143,7 @@ def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() ->
         "response.done",
         "rate_limits.updated",
     ]
-    assert of(Flush, effects) == [Flush()]
+    assert of(ClearPlayback, effects) == [ClearPlayback()]
     assert the(says.OutputAudioCleared, effects).response_id == response_id
     truncated = the(says.ItemTruncated, effects)
     assert (truncated.item_id, truncated.audio_end_ms) == (item_id, 250)
@@ -141,7 +159,7 @@ def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() ->
 def test_a_complete_answer_that_still_plays_is_cleared_and_truncated_only() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
-    tell(session, Played(item_id, 110 * MS))
+    tell(session, AudioPlayed(item_id, 110 * MS))
     effects = hear(session, "####")
     assert types(effects) == [
         "input_audio_buffer.speech_started",
@@ -155,18 +173,18 @@ def test_a_complete_answer_that_still_plays_is_cleared_and_truncated_only() -> N
 def test_what_was_heard_to_the_end_is_not_truncated() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
-    tell(session, Played(item_id, 400 * MS))
+    tell(session, AudioPlayed(item_id, 400 * MS))
     assert types(hear(session, "####")) == ["input_audio_buffer.speech_started"]
 
 
 def test_a_client_stops_the_answer_and_then_its_sound() -> None:
     session = a_call()
     response_id, item_id = speaking(session)
-    tell(session, Played(item_id, 90 * MS))
+    tell(session, AudioPlayed(item_id, 90 * MS))
     effects = receive(session, ResponseCancel())
     assert types(effects)[-2:] == ["response.done", "rate_limits.updated"]
-    assert of(Flush, effects) == []
-    tell(session, Played(item_id, 60 * MS))
+    assert of(ClearPlayback, effects) == []
+    tell(session, AudioPlayed(item_id, 60 * MS))
     effects = receive(session, OutputAudioClear())
     assert types(effects) == ["output_audio_buffer.cleared", "conversation.item.truncated"]
     assert the(says.OutputAudioCleared, effects).response_id == response_id
@@ -178,7 +196,7 @@ def test_an_answer_that_is_only_stopped_is_heard_to_the_end_of_its_sound() -> No
     session = a_call()
     _, item_id = speaking(session)
     receive(session, ResponseCancel())
-    effects = tell(session, Played(item_id, 400 * MS))
+    effects = tell(session, AudioPlayed(item_id, 400 * MS))
     assert types(effects) == ["output_audio_buffer.stopped"]
     assert kept(session)[-1] == "one two three four"
 
@@ -196,7 +214,7 @@ def test_the_user_is_silent_only_when_the_answer_has_been_played() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
     assert session.deadline == LIMITS.max_seconds
-    session.handle(Played(item_id, 400 * MS), 7.0)
+    session.handle(AudioPlayed(item_id, 400 * MS), 7.0)
     assert session.deadline == 12.0
     assert "input_audio_buffer.timeout_triggered" in types(wake(session))
 
@@ -204,23 +222,23 @@ def test_the_user_is_silent_only_when_the_answer_has_been_played() -> None:
 def test_a_server_that_shuts_down_lets_the_answer_be_heard() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
-    assert of(Close, tell(session, Draining())) == []
-    assert the(Close, tell(session, Played(item_id, 400 * MS))).code == 1012
+    assert of(Close, tell(session, DrainStarted())) == []
+    assert the(Close, tell(session, AudioPlayed(item_id, 400 * MS))).code == 1012
 
 
 def test_without_a_judge_of_turns_the_track_fills_the_buffer_until_it_is_committed() -> None:
     session = a_call(turn_detection=None)
     effects = hear(session, "####")
-    assert [len(feed.audio) for feed in of(Feed, effects)] == [1536] * 4
+    assert [len(feed.audio) for feed in of(FeedAudio, effects)] == [1536] * 4
     assert "input_audio_buffer.committed" in types(receive(session, InputAudioCommit()))
 
 
 def test_what_nobody_commits_for_long_is_let_go_in_silence() -> None:
-    session = a_call(limits=Limits(max_buffer_seconds=0.1), turn_detection=None)
+    session = a_call(limits=SessionLimits(max_buffer_seconds=0.1), turn_detection=None)
     effects = hear(session, "####")
-    assert of(Forget, effects) == []
+    assert of(CancelTranscription, effects) == []
     effects = hear(session, "#")
-    assert len(of(Forget, effects)) == 1
+    assert len(of(CancelTranscription, effects)) == 1
     assert types(effects) == []
     assert problem(receive(session, InputAudioCommit()))[0] == "input_audio_buffer_commit_empty"
 

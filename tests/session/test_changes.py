@@ -21,8 +21,8 @@ from vivavoce.protocol.session import (
     RealtimePatch,
     TranscriptionPatch,
 )
-from vivavoce.session.effects import Answer, Listen
-from vivavoce.session.facts import Ended
+from vivavoce.session.effects import Generate, StartTranscription
+from vivavoce.session.facts import OutputFinished
 
 
 def test_what_is_changed_holds_from_the_next_turn_on() -> None:
@@ -39,17 +39,20 @@ def test_what_is_changed_holds_from_the_next_turn_on() -> None:
             ),
         ),
     )
-    assert (the(Listen, began).language, the(Listen, began).model) == (None, "gpt-realtime")
-    first = the(Answer, transcribe(session, hear(session, 16 * "."), "hello")).prompt
+    assert (the(StartTranscription, began).language, the(StartTranscription, began).model) == (
+        None,
+        "gpt-realtime",
+    )
+    first = the(Generate, transcribe(session, hear(session, 16 * "."), "hello")).prompt
     assert (first.instructions, first.voice, first.model) == ("Sing.", "ash", "house")
     update(session, RealtimePatch(instructions="Hum."))
-    assert the(Listen, hear(session, "####")).language == "it"
+    assert the(StartTranscription, hear(session, "####")).language == "it"
 
 
 def test_a_running_answer_is_not_changed() -> None:
     session = a_session()
     effects = write(session, "hello")
     update(session, RealtimePatch(output_modalities=("text",)))
-    told = tell(session, spoke(answered(effects), "good day"), Ended(answered(effects)))
+    told = tell(session, spoke(answered(effects), "good day"), OutputFinished(answered(effects)))
     assert "response.output_audio.delta" in types(told)
     assert done(told).output_modalities == ("audio",)

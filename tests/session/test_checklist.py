@@ -60,8 +60,15 @@ from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
     ServerVad,
 )
-from vivavoce.session.effects import Answer, Effect, Listen, Prompt
-from vivavoce.session.facts import Argued, Called, Concluded, Ended, Thought, Transcribed
+from vivavoce.session.effects import Effect, Generate, Prompt, StartTranscription
+from vivavoce.session.facts import (
+    GenerationFinished,
+    OutputFinished,
+    TextGenerated,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+)
 
 HELLO = InputText("hello")
 
@@ -74,7 +81,7 @@ def wire(event: AnyServerEvent) -> dict[str, Any]:
 
 
 def prompt(effects: list[Effect]) -> Prompt:
-    return the(Answer, effects).prompt
+    return the(Generate, effects).prompt
 
 
 def committed(effects: list[Effect]) -> str:
@@ -111,7 +118,9 @@ def test_one_id_names_a_turn_from_its_first_sound_to_its_last_word() -> None:
     session = a_session(transcription=WHISPER)
     began = hear(session, "####")
     item_id = the(says.SpeechStarted, began).item_id
-    began += tell(session, Transcribed(the(Listen, began).item_id, "hello", 5, False))
+    began += tell(
+        session, TranscriptUpdated(the(StartTranscription, began).item_id, "hello", 5, False)
+    )
     ended = hear(session, 16 * ".")
     words = transcribe(session, ended, "hello")
     named = [
@@ -147,8 +156,8 @@ def test_every_transcription_says_what_it_cost() -> None:
     # 54, 55, 56
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u", bytes(2 * 24_001))
-    tell(session, Transcribed("u", "hello", 2, False))
-    effects = tell(session, Transcribed("u", "hello there", 11, True))
+    tell(session, TranscriptUpdated("u", "hello", 2, False))
+    effects = tell(session, TranscriptUpdated("u", "hello there", 11, True))
     assert the(says.TranscriptionDelta, effects).delta == "llo there"
     completed = wire(the(says.TranscriptionCompleted, effects))
     assert completed["usage"] == {"type": "duration", "seconds": 2}
@@ -212,7 +221,7 @@ def test_only_sound_of_the_assistant_is_truncated_and_only_what_there_is() -> No
     session = a_session()
     response_id = answered(write(session, "count"))
     user_item = session.save().entries[0].item.id
-    effects = tell(session, Thought(response_id, "one"))
+    effects = tell(session, TextGenerated(response_id, "one"))
     item_id = the(says.OutputItemAdded, effects).item.id
 
     def truncate(item: str, ms: int) -> list[Effect]:
@@ -230,7 +239,7 @@ def test_only_sound_of_the_assistant_is_truncated_and_only_what_there_is() -> No
     )
     assert types(truncate(item_id, 200)) == ["conversation.item.truncated"]
     assert types(truncate(item_id, 100)) == ["conversation.item.truncated"]
-    tell(session, Ended(response_id))
+    tell(session, OutputFinished(response_id))
     assert texts(prompt(ask(session)).items) == ["count", "one"]
 
 
@@ -245,7 +254,9 @@ def test_a_response_shows_every_key_from_first_to_last() -> None:
     first = wire(the(says.ResponseCreated, created))["response"]
     assert set(first) == keys
     assert (first["status"], first["status_details"], first["usage"]) == ("in_progress", None, None)
-    last = wire(the(says.ResponseDone, tell(session, Ended(answered(created)))))["response"]
+    last = wire(the(says.ResponseDone, tell(session, OutputFinished(answered(created)))))[
+        "response"
+    ]
     assert set(last) == keys
     assert (last["status"], last["status_details"]) == ("completed", None)
     assert first["metadata"] == last["metadata"] == {"client_event_id": "x"}
@@ -291,7 +302,7 @@ def test_wishes_of_one_response_do_not_outlive_it() -> None:
     effects = ask(session, instructions="Sing.", audio=voice, max_output_tokens=9)
     asked = prompt(effects)
     assert (asked.instructions, asked.voice, asked.max_output_tokens) == ("Sing.", "ash", 9)
-    tell(session, Ended(answered(effects)))
+    tell(session, OutputFinished(answered(effects)))
     asked = prompt(ask(session))
     assert (asked.instructions, asked.voice, asked.max_output_tokens) == (
         "Be brief.",
@@ -318,12 +329,12 @@ def test_a_message_and_several_calls_are_outputs_in_order() -> None:
     effects = tell(
         session,
         spoke(response_id, "gladly"),
-        Called(response_id, 0, "call_1", "wave"),
-        Argued(response_id, 0, "{}"),
-        Called(response_id, 1, "call_2", "wave"),
-        Argued(response_id, 1, '{"n"'),
-        Concluded(response_id, "length"),
-        Ended(response_id),
+        ToolCallStarted(response_id, 0, "call_1", "wave"),
+        ToolCallArguments(response_id, 0, "{}"),
+        ToolCallStarted(response_id, 1, "call_2", "wave"),
+        ToolCallArguments(response_id, 1, '{"n"'),
+        GenerationFinished(response_id, "length"),
+        OutputFinished(response_id),
     )
     assert [event.output_index for event in of(says.OutputItemAdded, effects)] == [0, 1, 2]
     begun = [wire(event)["item"] for event in of(says.OutputItemAdded, effects)[1:]]
@@ -336,20 +347,20 @@ def test_a_message_and_several_calls_are_outputs_in_order() -> None:
     response = done(effects)
     assert [item.status for item in response.output] == ["incomplete", "completed", "incomplete"]
     assert response.status == "incomplete"
-    assert of(Answer, effects) == []
+    assert of(Generate, effects) == []
 
 
 def test_cancel_and_the_end_may_cross() -> None:
     # 82, 102
     session = a_session()
     response_id = answered(write(session, "hello"))
-    tell(session, Ended(response_id))
+    tell(session, OutputFinished(response_id))
     assert problem(receive(session, ResponseCancel(response_id=response_id)))[0] == (
         "response_cancel_not_active"
     )
     again = answered(ask(session))
     receive(session, ResponseCancel())
-    assert tell(session, spoke(again, "late"), Ended(again)) == []
+    assert tell(session, spoke(again, "late"), OutputFinished(again)) == []
     assert answered(receive(session, ResponseCreate()))
 
 
@@ -380,4 +391,7 @@ def test_both_switches_off_leave_only_the_events_of_the_turn() -> None:
         "input_audio_buffer.speech_started",
         "input_audio_buffer.speech_stopped",
     ]
-    assert types(tell(session, Ended(response_id))) == ["response.done", "rate_limits.updated"]
+    assert types(tell(session, OutputFinished(response_id))) == [
+        "response.done",
+        "rate_limits.updated",
+    ]

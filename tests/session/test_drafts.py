@@ -17,8 +17,8 @@ from vivavoce.protocol.items import (
     Part,
 )
 from vivavoce.session.conversation import Entry
-from vivavoce.session.drafts import entry_of
-from vivavoce.session.outbox import Ids
+from vivavoce.session.effect_buffer import Ids
+from vivavoce.session.item_validation import entry_of
 
 PICTURE = InputImage(image_url="data:image/png;base64,AA==")
 

@@ -21,11 +21,16 @@ from tests.session.stage import (
 )
 from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputAudio, Message
-from vivavoce.session.effects import Answer, Finish, Forget, Stop
-from vivavoce.session.facts import Spoke, Thinking, Thought, Unheard
-from vivavoce.session.limits import Limits
+from vivavoce.session.effects import CancelGeneration, CancelTranscription, EndAudio, Generate
+from vivavoce.session.facts import (
+    AudioGenerated,
+    GenerationProgress,
+    ItemTranscriptionFailed,
+    TextGenerated,
+)
+from vivavoce.session.limits import SessionLimits
 
-STALLS = Limits(stall_seconds=4.0)
+STALLS = SessionLimits(stall_seconds=4.0)
 
 
 def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
@@ -33,21 +38,21 @@ def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
     recording = InputAudio(audio=SPOKEN)
     item = Message(id="u", role="user", content=(recording, recording))
     receive(session, ItemCreate(item=item))
-    tell(session, Unheard("u#1", "it is broken"), final("u", "hello"))
+    tell(session, ItemTranscriptionFailed("u#1", "it is broken"), final("u", "hello"))
     assert failure(ask(session)) == ("stt_failed", "it is broken")
 
 
 def test_words_that_failed_do_not_matter_to_what_does_not_read_them() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, Unheard("u", "it is broken"))
-    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
+    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    assert the(Generate, ask(session, conversation="none", input=())).prompt.items == ()
 
 
 def test_whatever_comes_puts_the_stall_off() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
-    tell(session, Thought(response_id, "one"), now=13.0)
+    tell(session, TextGenerated(response_id, "one"), now=13.0)
     assert wake(session, now=14.0) == []
     assert session.deadline == 17.0
     code, reason = failure(wake(session))
@@ -58,13 +63,13 @@ def test_whatever_comes_puts_the_stall_off() -> None:
 def test_a_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
-    first = tell(session, Thinking(response_id), now=13.0)
+    first = tell(session, GenerationProgress(response_id), now=13.0)
     assert types(first) == [
         "response.output_item.added",
         "conversation.item.added",
         "response.content_part.added",
     ]
-    assert tell(session, Thinking(response_id), now=16.0) == []
+    assert tell(session, GenerationProgress(response_id), now=16.0) == []
     assert wake(session, now=17.0) == []
     assert failure(wake(session))[0] == "llm_stalled"
 
@@ -72,8 +77,8 @@ def test_a_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
 def test_a_voice_that_says_nothing_is_given_up_however_the_model_goes_on() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
-    tell(session, Thought(response_id, "one"), now=11.0)
-    assert tell(session, Thinking(response_id), now=13.0) == []
+    tell(session, TextGenerated(response_id, "one"), now=11.0)
+    assert tell(session, GenerationProgress(response_id), now=13.0) == []
     assert session.deadline == 15.0
     assert failure(wake(session))[0] == "tts_stalled"
 
@@ -81,20 +86,25 @@ def test_a_voice_that_says_nothing_is_given_up_however_the_model_goes_on() -> No
 def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
-    tell(session, Thought(response_id, "one"), Spoke(response_id, b"", ends=True), now=13.0)
+    tell(
+        session,
+        TextGenerated(response_id, "one"),
+        AudioGenerated(response_id, b"", ends=True),
+        now=13.0,
+    )
     assert failure(wake(session))[0] == "llm_stalled"
 
 
 def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:
     session = a_session(limits=STALLS)
     effects = hear(session, "####" + 16 * ".", now=10.0)
-    key = the(Finish, effects).item_id
+    key = the(EndAudio, effects).item_id
     assert session.deadline == 14.0
     effects = wake(session)
-    assert the(Forget, effects) == Forget(key)
-    assert of(Stop, effects) == []
+    assert the(CancelTranscription, effects) == CancelTranscription(key)
+    assert of(CancelGeneration, effects) == []
     assert failure(effects) == (
         "stt_stalled",
         "Nothing came from speech recognition for 4 seconds; it was given up.",
     )
-    assert texts(the(Answer, say(session, "again", now=14.0)).prompt.items) == [None, "again"]
+    assert texts(the(Generate, say(session, "again", now=14.0)).prompt.items) == [None, "again"]

@@ -45,18 +45,18 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
-from vivavoce.session.effects import Assess, Effect, Listen
+from vivavoce.session.effects import Effect, ScoreTurn, StartTranscription
 from vivavoce.session.facts import (
-    Argued,
-    Assessed,
-    Called,
-    Concluded,
-    Ended,
-    Garbled,
-    Thought,
-    Transcribed,
+    GenerationFinished,
+    InvalidFrame,
+    OutputFinished,
+    TextGenerated,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+    TurnScored,
 )
-from vivavoce.session.machine import Session
+from vivavoce.session.shell import Session
 
 A_TURN = [
     "input_audio_buffer.speech_started A",
@@ -86,11 +86,11 @@ AN_ANSWER = [
 def speak_two_words(session: Session, response_id: str) -> list[Effect]:
     return tell(
         session,
-        Thought(response_id, "good day"),
+        TextGenerated(response_id, "good day"),
         spoke(response_id, "good"),
         spoke(response_id, "day", begin=2400),
-        Concluded(response_id, "stop"),
-        Ended(response_id),
+        GenerationFinished(response_id, "stop"),
+        OutputFinished(response_id),
     )
 
 
@@ -112,9 +112,9 @@ def test_7_1_a_turn_under_server_vad_is_answered() -> None:
 def test_7_1_the_words_of_the_user_come_beside_the_answer() -> None:
     session, story = a_session(transcription=WHISPER), Story()
     began = hear(session, "####")
-    key = the(Listen, began).item_id
+    key = the(StartTranscription, began).item_id
     assert story.of(began) == A_TURN[:1]
-    assert story.of(tell(session, Transcribed(key, "hello", 3, False))) == [
+    assert story.of(tell(session, TranscriptUpdated(key, "hello", 3, False))) == [
         "conversation.item.input_audio_transcription.delta A"
     ]
     ended = hear(session, 16 * ".")
@@ -162,10 +162,10 @@ def test_7_3_text_is_answered_in_text() -> None:
     response_id = answered(effects)
     effects += tell(
         session,
-        Thought(response_id, "good "),
-        Thought(response_id, "day"),
-        Concluded(response_id, "stop"),
-        Ended(response_id),
+        TextGenerated(response_id, "good "),
+        TextGenerated(response_id, "day"),
+        GenerationFinished(response_id, "stop"),
+        OutputFinished(response_id),
     )
     assert story.of(effects) == [
         "response.created R1",
@@ -197,11 +197,11 @@ def test_7_4_a_function_is_called_and_its_output_answered() -> None:
     story.of(effects)
     effects = tell(
         session,
-        Called(response_id, 0, "call_1", "get_weather"),
-        Argued(response_id, 0, '{"city":'),
-        Argued(response_id, 0, '"Rome"}'),
-        Concluded(response_id, "stop"),
-        Ended(response_id),
+        ToolCallStarted(response_id, 0, "call_1", "get_weather"),
+        ToolCallArguments(response_id, 0, '{"city":'),
+        ToolCallArguments(response_id, 0, '"Rome"}'),
+        GenerationFinished(response_id, "stop"),
+        OutputFinished(response_id),
     )
     assert story.of(effects) == [
         "response.output_item.added R1 B",
@@ -227,7 +227,7 @@ def test_7_5_speech_interrupts_the_answer() -> None:
     effects = write(session, "hello")
     response_id = answered(effects)
     story.of(effects)
-    story.of(tell(session, Thought(response_id, "good"), spoke(response_id, "good")))
+    story.of(tell(session, TextGenerated(response_id, "good"), spoke(response_id, "good")))
     began = hear(session, "####")
     assert story.of(began) == [
         "input_audio_buffer.speech_started C",
@@ -293,9 +293,9 @@ def test_7_8_a_response_out_of_band_leaves_no_trace() -> None:
         input=(ItemReference("u"), Message(role="user", content=(InputText("mood?"),))),
     )
     assert story.of(effects) == ["response.created R1"]
-    effects += tell(session, Transcribed("u", "hurray", 6, True))
+    effects += tell(session, TranscriptUpdated("u", "hurray", 6, True))
     response_id = answered(effects)
-    told = tell(session, Thought(response_id, "good"), Ended(response_id))
+    told = tell(session, TextGenerated(response_id, "good"), OutputFinished(response_id))
     assert story.of(told) == [
         "response.output_item.added R1 B",
         "response.content_part.added R1 B",
@@ -321,8 +321,8 @@ def test_7_9_a_transcription_session_writes_down_what_is_committed() -> None:
     )
     assert story.of(update(session, patch)) == ["session.updated"]
     appended = receive(session, InputAudioAppend(audio=SPOKEN))
-    key = the(Listen, appended).item_id
-    assert story.of(tell(session, Transcribed(key, "hello there", 6, False))) == [
+    key = the(StartTranscription, appended).item_id
+    assert story.of(tell(session, TranscriptUpdated(key, "hello there", 6, False))) == [
         "conversation.item.input_audio_transcription.delta A"
     ]
     committed = receive(session, InputAudioCommit())
@@ -347,7 +347,7 @@ def test_7_10_a_bad_event_is_answered_and_changes_nothing() -> None:
     session, story = a_session(), Story()
     effects = write(session, "hello")
     story.of(effects)
-    bad = Garbled(refusal('{"type":"scooby.dooby.doo","event_id":"my_awesome_event"}'))
+    bad = InvalidFrame(refusal('{"type":"scooby.dooby.doo","event_id":"my_awesome_event"}'))
     told = tell(session, bad)
     assert story.of(told) == ["error"]
     error = the(says.ErrorEvent, told).error
@@ -377,8 +377,8 @@ def test_7_14_semantic_vad_ends_the_turn_when_the_words_sound_finished() -> None
     assert story.of(began) == A_TURN[:1]
     paused = hear(session, 13 * ".")
     assert story.of(paused) == []
-    question = the(Assess, paused)
-    stopped = tell(session, Assessed(question.item_id, 1.0))
+    question = the(ScoreTurn, paused)
+    stopped = tell(session, TurnScored(question.item_id, 1.0))
     assert story.of(stopped) == [*A_TURN[1:], "response.created R1"]
     words = transcribe(session, stopped, "hello")
     assert story.of(speak_two_words(session, answered(words))) == AN_ANSWER

@@ -23,9 +23,9 @@ from tests.session.stage import (
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.session import RealtimePatch, SemanticVad, ServerVad
-from vivavoce.session.effects import Judge
-from vivavoce.session.facts import Judged
-from vivavoce.session.limits import Limits
+from vivavoce.session.effects import RunVad
+from vivavoce.session.facts import VadScores
+from vivavoce.session.limits import SessionLimits
 
 HOUR = LIMITS.max_seconds
 
@@ -80,15 +80,15 @@ def test_a_silence_that_the_client_wants_to_be_longer_is_longer() -> None:
 def test_sound_that_is_not_judged_yet_has_not_stopped() -> None:
     session = a_session()
     hear(session, "####", now=10.0)
-    order = the(Judge, receive(session, InputAudioAppend(audio=SPOKEN), now=11.0))
+    order = the(RunVad, receive(session, InputAudioAppend(audio=SPOKEN), now=11.0))
     assert session.deadline == HOUR
-    tell(session, Judged(order.at, (0.9,) * 4), now=20.0)
+    tell(session, VadScores(order.at, (0.9,) * 4), now=20.0)
     assert session.deadline == 14.0
     assert the(says.SpeechStopped, wake(session, now=20.0)).audio_end_ms == 8 * 32
 
 
 def test_the_operator_may_wait_for_ever() -> None:
-    session = a_session(limits=Limits(gap_seconds=0.0))
+    session = a_session(limits=SessionLimits(gap_seconds=0.0))
     hear(session, "####", now=10.0)
     assert session.deadline == HOUR
 

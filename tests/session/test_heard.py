@@ -21,10 +21,10 @@ from vivavoce.protocol.client import (
     ResponseCancel,
 )
 from vivavoce.session.facts import (
-    Ended,
-    Spoke,
+    AudioGenerated,
+    OutputFinished,
     SpokenWord,
-    Thought,
+    TextGenerated,
 )
 
 
@@ -40,7 +40,7 @@ def test_words_whose_sound_had_not_come_were_not_heard() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     tell(session, spoke(response_id, "one", ms=1000), now=11.0)
-    tell(session, Spoke(response_id, b"", (SpokenWord("two", 24_000),)), now=11.0)
+    tell(session, AudioGenerated(response_id, b"", (SpokenWord("two", 24_000),)), now=11.0)
     receive(session, ResponseCancel(), now=30.0)
     assert kept(session) == ["count", "one"]
 
@@ -48,7 +48,7 @@ def test_words_whose_sound_had_not_come_were_not_heard() -> None:
 def test_an_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> None:
     session = a_session()
     response_id = answered(write(session, "count"))
-    tell(session, Thought(response_id, "one two"))
+    tell(session, TextGenerated(response_id, "one two"))
     receive(session, ResponseCancel())
     assert kept(session) == ["count"]
 
@@ -56,7 +56,9 @@ def test_an_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> N
 def test_an_answer_that_was_played_to_its_end_is_kept_whole() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
-    tell(session, spoke(response_id, "one two three", ms=1000), Ended(response_id), now=11.0)
+    tell(
+        session, spoke(response_id, "one two three", ms=1000), OutputFinished(response_id), now=11.0
+    )
     hear(session, "##", now=14.0)
     assert kept(session) == ["count", "one two three "]
 
@@ -64,7 +66,7 @@ def test_an_answer_that_was_played_to_its_end_is_kept_whole() -> None:
 def test_an_answer_is_played_after_the_one_before_it() -> None:
     session = a_session()
     first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
+    tell(session, spoke(first, "one two", ms=1000), OutputFinished(first), now=11.0)
     second = answered(ask(session, now=11.0))
     tell(session, spoke(second, "three four", ms=1000), now=11.0)
     hear(session, "##", now=14.0)
@@ -74,7 +76,7 @@ def test_an_answer_is_played_after_the_one_before_it() -> None:
 def test_an_answer_that_has_not_come_to_the_ear_was_not_said() -> None:
     session = a_session()
     first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
+    tell(session, spoke(first, "one two", ms=1000), OutputFinished(first), now=11.0)
     second = answered(ask(session, now=11.0))
     tell(session, spoke(second, "three four", ms=1000), now=11.0)
     hear(session, "##", now=12.0)
@@ -84,7 +86,7 @@ def test_an_answer_that_has_not_come_to_the_ear_was_not_said() -> None:
 def test_cancelling_an_answer_does_not_stop_the_one_before_it() -> None:
     session = a_session()
     first = answered(write(session, "count", now=10.0))
-    tell(session, spoke(first, "one two", ms=1000), Ended(first), now=11.0)
+    tell(session, spoke(first, "one two", ms=1000), OutputFinished(first), now=11.0)
     second = answered(ask(session, now=11.0))
     tell(session, spoke(second, "three four", ms=1000), now=11.0)
     receive(session, ResponseCancel(), now=12.0)
@@ -117,4 +119,4 @@ def test_speech_does_not_interrupt_what_runs_beside_the_conversation() -> None:
     tell(session, spoke(beside, "one two"))
     effects = hear(session, "##")
     assert types(effects) == ["input_audio_buffer.speech_started"]
-    assert done(tell(session, Ended(beside))).status == "completed"
+    assert done(tell(session, OutputFinished(beside))).status == "completed"

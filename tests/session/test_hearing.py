@@ -15,12 +15,18 @@ from vivavoce.protocol.server import (
     TranscriptionFailed,
 )
 from vivavoce.protocol.session import Transcription
+from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import Effect, Feed, Finish, Forget, Listen
-from vivavoce.session.facts import Transcribed
-from vivavoce.session.hearing import Hearing, language_of
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
+from vivavoce.session.effects import (
+    CancelTranscription,
+    Effect,
+    EndAudio,
+    FeedAudio,
+    StartTranscription,
+)
+from vivavoce.session.facts import TranscriptUpdated
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Ids, Outbox
 from vivavoce.session.usage import Tally
 
 INFINITY = float("inf")
@@ -35,11 +41,11 @@ def an_options(transcription: Transcription | None = ASKED, **chosen: Any) -> Op
 class Ear:
     """A hearing, and what it has put out so far."""
 
-    outbox: Outbox = field(default_factory=lambda: Outbox(Ids("h")))
+    outbox: EffectBuffer = field(default_factory=lambda: EffectBuffer(Ids("h")))
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
-        self.hearing = Hearing(self.outbox, self.tally, stall_seconds=10.0)
+        self.hearing = Transcriptions(self.outbox, self.tally, stall_seconds=10.0)
 
     def begin(self, item_id: str = "a", options: Options | None = None) -> list[Effect]:
         self.hearing.begin(item_id, options or an_options())
@@ -48,7 +54,7 @@ class Ear:
     def take(
         self, text: str, stable: int = 0, *, final: bool = False, key: str = "a", now: float = 0.0
     ) -> list[Effect]:
-        self.hearing.take(Transcribed(key, text, stable, final), now)
+        self.hearing.take(TranscriptUpdated(key, text, stable, final), now)
         return self.outbox.drain()
 
 
@@ -62,19 +68,21 @@ def deltas(effects: list[Effect]) -> list[str]:
 
 
 def test_a_dictation_begins_as_the_settings_are_now(ear: Ear) -> None:
-    assert ear.begin("a") == [Listen("a", "gpt-realtime", language="it", prompt="pasta, pizza")]
+    assert ear.begin("a") == [
+        StartTranscription("a", "gpt-realtime", language="it", prompt="pasta, pizza")
+    ]
     assert ear.begin("b", an_options(Transcription("m"), model="nobody-knows")) == [
-        Listen("b", "house", language=None, prompt="")
+        StartTranscription("b", "house", language=None, prompt="")
     ]
     assert language_of(an_options()) == "it"
 
 
 def test_who_asked_for_no_transcription_is_told_nothing_and_heard_all_the_same(ear: Ear) -> None:
-    assert ear.begin("a", an_options(None)) == [Listen("a", "gpt-realtime", None, "")]
+    assert ear.begin("a", an_options(None)) == [StartTranscription("a", "gpt-realtime", None, "")]
     assert ear.take("hello", 5) == []
     ear.hearing.finish("a", 0.0)
     ear.outbox.drain()
-    dictation = ear.hearing.take(Transcribed("a", "hello you", 0, True), 0.0)
+    dictation = ear.hearing.take(TranscriptUpdated("a", "hello you", 0, True), 0.0)
     assert dictation is not None
     assert (dictation.item_id, dictation.text, ear.outbox.drain()) == ("a", "hello you", [])
 
@@ -129,7 +137,7 @@ def test_sound_is_passed_on_as_it_comes_and_its_end_is_said(ear: Ear) -> None:
     ear.hearing.feed("a", b"\x01\x02")
     ear.hearing.feed("a", b"")
     ear.hearing.finish("a", 3.0)
-    assert ear.outbox.drain() == [Feed("a", b"\x01\x02"), Finish("a")]
+    assert ear.outbox.drain() == [FeedAudio("a", b"\x01\x02"), EndAudio("a")]
 
 
 def test_nothing_is_asked_for_an_item_that_is_not_written_down(ear: Ear) -> None:
@@ -200,7 +208,7 @@ def test_a_failure_that_nobody_asked_to_be_told_is_only_returned(ear: Ear) -> No
 def test_what_is_forgotten_is_not_told(ear: Ear) -> None:
     ear.begin()
     ear.hearing.forget("a")
-    assert ear.outbox.drain() == [Forget("a")]
+    assert ear.outbox.drain() == [CancelTranscription("a")]
     assert ear.take("hi", final=True) == []
 
 
@@ -214,12 +222,12 @@ def test_every_recording_of_an_item_is_written_down_unless_its_words_are_known(e
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     language = {"language": "it", "prompt": "pasta, pizza"}
     assert ear.outbox.drain() == [
-        Listen("a", "gpt-realtime", **language),
-        Feed("a", b"\x01\x02"),
-        Finish("a"),
-        Listen("a#2", "gpt-realtime", **language),
-        Feed("a#2", b"\x03\x04"),
-        Finish("a#2"),
+        StartTranscription("a", "gpt-realtime", **language),
+        FeedAudio("a", b"\x01\x02"),
+        EndAudio("a"),
+        StartTranscription("a#2", "gpt-realtime", **language),
+        FeedAudio("a#2", b"\x03\x04"),
+        EndAudio("a#2"),
     ]
     assert ear.hearing.keys_of({"a", "b"}) == {"a", "a#2"}
     assert ear.hearing.deadline == 15.0
@@ -231,7 +239,7 @@ def test_items_are_told_apart_whatever_the_client_calls_them(ear: Ear) -> None:
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     one = Message(id="a#2", role="user", content=(InputAudio(),))
     ear.hearing.dictate(Entry(one, {0: b"\x07\x08"}), an_options(), now=5.0)
-    *_, key = [effect.item_id for effect in of(Listen, ear.outbox.drain())]
+    *_, key = [effect.item_id for effect in of(StartTranscription, ear.outbox.drain())]
     assert the(TranscriptionCompleted, ear.take("x", final=True, key=key)).item_id == "a#2"
     assert the(TranscriptionCompleted, ear.take("y", final=True, key="a#2")).item_id == "a"
 
@@ -241,7 +249,10 @@ def test_an_item_is_forgotten_with_all_its_recordings(ear: Ear) -> None:
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     ear.outbox.drain()
     ear.hearing.forget("a")
-    assert {effect.item_id for effect in of(Forget, ear.outbox.drain())} == {"a", "a#2"}
+    assert {effect.item_id for effect in of(CancelTranscription, ear.outbox.drain())} == {
+        "a",
+        "a#2",
+    }
     assert ear.hearing.pending("b")
 
 
@@ -250,7 +261,11 @@ def test_at_the_end_everything_is_forgotten_once(ear: Ear) -> None:
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     ear.outbox.drain()
     ear.hearing.forget_all()
-    assert sorted(effect.item_id for effect in of(Forget, ear.outbox.drain())) == ["a", "a#2", "b"]
+    assert sorted(effect.item_id for effect in of(CancelTranscription, ear.outbox.drain())) == [
+        "a",
+        "a#2",
+        "b",
+    ]
     assert ear.hearing.deadline == INFINITY
 
 

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from vivavoce.audio.formats import decode
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
-from vivavoce.session.input import HalfSample, InputBuffer, Intake, Pace, to_ms, to_samples
+from vivavoce.session.cascade.input_buffer import (
+    ArrivalPace,
+    HalfSample,
+    InputBuffer,
+    Intake,
+    to_ms,
+    to_samples,
+)
 
 
 def sound(samples: int, begin: int = 0) -> bytes:
@@ -195,7 +202,7 @@ def test_what_somebody_else_bounds_takes_no_room() -> None:
 def test_sound_that_comes_faster_than_it_is_spoken_is_a_recording(
     pieces: list[tuple[float, float]], live: bool
 ) -> None:
-    pace = Pace()
+    pace = ArrivalPace()
     for at, seconds in pieces:
         pace.take(round(seconds * 24_000), at)
     assert pace.live is live

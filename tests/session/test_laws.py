@@ -18,10 +18,10 @@ from vivavoce.protocol.items import FunctionCall
 from vivavoce.protocol.responses import ResponseError
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.effects import (
-    Judge,
+    RunVad,
     Send,
 )
-from vivavoce.session.facts import Left, Received
+from vivavoce.session.facts import Disconnected, Received
 
 official: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -196,7 +196,7 @@ def test_nothing_is_negative(world: World) -> None:
     for event in events(world):
         assert min(numbers(msgspec.to_builtins(event)), default=0) >= 0
     for effect in effects(world):
-        assert not isinstance(effect, Judge) or effect.at >= 0
+        assert not isinstance(effect, RunVad) or effect.at >= 0
     for entry in world.session.save().entries:
         assert entry.samples >= 0
         assert entry.ledger is None or 0 <= (entry.ledger.heard or 0) <= entry.ledger.samples
@@ -273,7 +273,7 @@ def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: Wo
 def test_the_official_library_reads_every_event(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)
     world.play(steps)
-    world.tell(Left())
+    world.tell(Disconnected())
     for event in events(world):
         (frame,) = GA().encode(event)
         assert official.validate_json(frame).type == event.__struct_config__.tag

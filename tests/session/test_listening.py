@@ -40,10 +40,17 @@ from vivavoce.protocol.server import (
     TranscriptionDelta,
 )
 from vivavoce.protocol.session import RealtimePatch, ServerVad, SessionPatch, Transcription
-from vivavoce.session.effects import Effect, Feed, Finish, Forget, Judge, Listen
-from vivavoce.session.facts import Transcribed, Woken
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import (
+    CancelTranscription,
+    Effect,
+    EndAudio,
+    FeedAudio,
+    RunVad,
+    StartTranscription,
+)
+from vivavoce.session.facts import TimerFired, TranscriptUpdated
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 QUIET = ServerVad(create_response=False, interrupt_response=False)
 COMMIT, CLEAR = InputAudioCommit(event_id="event_commit"), InputAudioClear()
@@ -68,7 +75,7 @@ def sound_of(session: Session, item_id: str) -> bytes:
 
 def fed(effects: list[Effect], item_id: str) -> bytes:
     """All sound of an item that was given to be written down."""
-    return b"".join(feed.audio for feed in of(Feed, effects) if feed.item_id == item_id)
+    return b"".join(feed.audio for feed in of(FeedAudio, effects) if feed.item_id == item_id)
 
 
 def error_of(effects: list[Effect]) -> ErrorBody:
@@ -90,7 +97,11 @@ def test_a_turn_is_announced_committed_and_written_down_under_one_id() -> None:
     ]
     item_id = the(SpeechStarted, effects).item_id
     told = {event.item_id for event in events(effects) if hasattr(event, "item_id")}
-    ordered = [effect.item_id for effect in effects if isinstance(effect, Listen | Feed | Finish)]
+    ordered = [
+        effect.item_id
+        for effect in effects
+        if isinstance(effect, StartTranscription | FeedAudio | EndAudio)
+    ]
     assert {*told, *ordered, the(ItemAdded, effects).item.id} == {item_id}
 
 
@@ -121,7 +132,7 @@ def test_a_recording_sent_at_once_gives_the_same_items_as_one_spoken_live(
     pattern: str, sizes: list[int], silence_ms: int
 ) -> None:
     vad = msgspec.structs.replace(QUIET, silence_duration_ms=silence_ms, prefix_padding_ms=100)
-    limits = Limits(max_buffer_seconds=1.0)
+    limits = SessionLimits(max_buffer_seconds=1.0)
     live, sent = (a_session(turn_detection=vad, limits=limits) for _ in range(2))
     spoken = hear(live, pattern)
     pieces, rest = [], drawn(pattern)
@@ -136,7 +147,7 @@ def test_a_recording_sent_at_once_gives_the_same_items_as_one_spoken_live(
 
 
 def test_whoever_speaks_for_too_long_is_heard_in_pieces() -> None:
-    session = a_session(turn_detection=QUIET, limits=Limits(max_buffer_seconds=2.0))
+    session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=2.0))
     effects = hear_sound(session, [drawn(150 * "#" + 20 * ".")])
     items = [committed.item_id for committed in of(InputAudioCommitted, effects)]
     assert [ms(fed(effects, item)) for item in items] == [2016, 2016, 5440 - 2 * 2016 - 128]
@@ -147,7 +158,7 @@ def test_silence_does_not_grow() -> None:
     session = a_session(turn_detection=QUIET)
     effects = hear(session, 2000 * ".")  # a minute
     assert types(effects) == []
-    assert of(Feed, effects) == []
+    assert of(FeedAudio, effects) == []
     item_id = the(InputAudioCommitted, receive(session, COMMIT)).item_id
     assert ms(sound_of(session, item_id)) == 396  # the prefix and three windows
 
@@ -187,11 +198,11 @@ def test_without_turn_detection_sound_is_written_down_as_it_comes() -> None:
     session = a_session(turn_detection=None)
     effects = receive(session, append(drawn("##"))) + receive(session, append(drawn("..")))
     assert events(effects) == []
-    item_id = the(Listen, effects).item_id
+    item_id = the(StartTranscription, effects).item_id
     assert fed(effects, item_id) == drawn("##..")
     committed = receive(session, COMMIT)
     assert the(InputAudioCommitted, committed).item_id == item_id
-    assert the(Finish, committed) == Finish(item_id)
+    assert the(EndAudio, committed) == EndAudio(item_id)
     assert the(ItemAdded, committed).item == Message(
         id=item_id, role="user", content=(InputAudio(),)
     )
@@ -212,10 +223,10 @@ def test_a_commit_in_the_middle_of_a_turn_takes_all_that_came() -> None:
 def test_what_was_cleared_is_forgotten_and_never_comes_back() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
-    late = the(Judge, receive(session, append(drawn("###"))))
+    late = the(RunVad, receive(session, append(drawn("###"))))
     cleared = receive(session, CLEAR)
     assert types(cleared) == ["input_audio_buffer.cleared"]
-    assert the(Forget, cleared).item_id == the(SpeechStarted, began).item_id
+    assert the(CancelTranscription, cleared).item_id == the(SpeechStarted, began).item_id
     assert session.handle(judged(late), 0.0) == []
     again = hear(session, TURN)
     assert the(SpeechStarted, again).item_id != the(SpeechStarted, began).item_id
@@ -231,10 +242,10 @@ def test_half_a_sample_is_reported_once_after_a_second() -> None:
     session = a_session()
     receive(session, append(b"\x01\x02\x03", "event_odd"), now=5.0)
     assert session.deadline == 6.0
-    assert session.handle(Woken(), 5.9) == []
-    error = error_of(session.handle(Woken(), 6.0))
+    assert session.handle(TimerFired(), 5.9) == []
+    error = error_of(session.handle(TimerFired(), 6.0))
     assert (error.param, error.event_id) == ("audio", "event_odd")
-    assert session.handle(Woken(), 7.0) == []
+    assert session.handle(TimerFired(), 7.0) == []
     assert session.deadline > 7.0
 
 
@@ -243,7 +254,7 @@ def test_half_a_sample_that_is_completed_is_no_error() -> None:
     sound = drawn("#" * 10)
     for n in range(0, len(sound), 101):
         assert events(receive(session, append(sound[n : n + 101]), now=n / 48_000)) == []
-    assert session.handle(Woken(), 9.0) == []
+    assert session.handle(TimerFired(), 9.0) == []
     item_id = the(InputAudioCommitted, receive(session, COMMIT, 9.0)).item_id
     assert sound_of(session, item_id) == sound
 
@@ -263,7 +274,7 @@ def test_half_a_sample_that_is_cleared_is_gone_with_the_rest() -> None:
     session = a_session(turn_detection=None)
     receive(session, append(b"\x01\x02\x03", "event_odd"), now=5.0)
     assert types(receive(session, CLEAR)) == ["input_audio_buffer.cleared"]
-    assert session.handle(Woken(), 6.0) == []
+    assert session.handle(TimerFired(), 6.0) == []
     receive(session, append(drawn("####")))
     item_id = the(InputAudioCommitted, receive(session, COMMIT)).item_id
     assert sound_of(session, item_id) == drawn("####")
@@ -278,16 +289,16 @@ def test_half_a_sample_is_reported_when_the_format_changes() -> None:
 
 
 def test_a_judge_that_does_not_keep_up_fills_the_buffer_and_a_turn_does_not() -> None:
-    session = a_session(turn_detection=QUIET, limits=Limits(max_buffer_seconds=1.0))
+    session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=1.0))
     assert "error" not in types(hear(session, 31 * "#"))
     late = receive(session, append(drawn(32 * "#")))
     assert error_of(receive(session, append(drawn("#")))).code == "input_audio_buffer_full"
-    session.handle(judged(the(Judge, late)), 0.0)
+    session.handle(judged(the(RunVad, late)), 0.0)
     assert "error" not in types(receive(session, append(drawn("#"))))
 
 
 def test_a_full_buffer_is_refused_and_kept() -> None:
-    session = a_session(turn_detection=None, limits=Limits(max_buffer_seconds=1.0))
+    session = a_session(turn_detection=None, limits=SessionLimits(max_buffer_seconds=1.0))
     receive(session, append(bytes(48 * 1001)))
     error = error_of(receive(session, append(bytes(48), "event_late")))
     assert (error.code, error.event_id) == ("input_audio_buffer_full", "event_late")
@@ -298,7 +309,7 @@ def test_a_full_buffer_is_refused_and_kept() -> None:
 def test_a_turn_goes_on_when_turn_detection_is_switched_off() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
-    late = the(Judge, receive(session, append(drawn("#"))))
+    late = the(RunVad, receive(session, append(drawn("#"))))
     update(session, wants(turn_detection=None))
     assert session.handle(judged(late), 0.0) == []
     rest = receive(session, append(drawn(20 * ".")))
@@ -314,7 +325,7 @@ def test_what_was_said_before_turn_detection_was_switched_on_is_a_turn() -> None
     session = a_session(turn_detection=None)
     receive(session, append(drawn(20 * "." + "####")))
     effects = update(session, wants(turn_detection={"type": "server_vad"}))
-    effects += session.handle(judged(the(Judge, effects)), 0.0)
+    effects += session.handle(judged(the(RunVad, effects)), 0.0)
     effects += hear(session, 16 * ".")
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
     item_id = the(InputAudioCommitted, effects).item_id
@@ -331,8 +342,8 @@ def test_new_settings_of_turn_detection_hold_for_the_turn_under_way() -> None:
 
 def test_words_come_while_the_user_still_speaks_under_the_id_of_the_item() -> None:
     session = a_session(transcription_settings(turn_detection=None))
-    item_id = the(Listen, receive(session, append(drawn("####")))).item_id
-    told = session.handle(Transcribed(item_id, "hello wor", 5, False), 0.0)
+    item_id = the(StartTranscription, receive(session, append(drawn("####")))).item_id
+    told = session.handle(TranscriptUpdated(item_id, "hello wor", 5, False), 0.0)
     assert [(d.item_id, d.delta) for d in of(TranscriptionDelta, told)] == [(item_id, "hello")]
     committed = receive(session, COMMIT)
     assert the(InputAudioCommitted, committed).item_id == item_id
@@ -353,7 +364,7 @@ def test_a_new_language_holds_from_the_next_turn_on() -> None:
     first = hear(session, "####")
     update(session, wants(transcription={"language": "it", "prompt": "pasta"}))
     second = hear(session, 16 * "." + TURN)
-    assert [(one.language, one.prompt) for one in of(Listen, first + second)] == [
+    assert [(one.language, one.prompt) for one in of(StartTranscription, first + second)] == [
         ("en", ""),
         ("it", "pasta"),
     ]

@@ -25,9 +25,15 @@ from vivavoce.protocol.server import (
     TimeoutTriggered,
 )
 from vivavoce.protocol.session import SemanticVad, ServerVad, Transcription
-from vivavoce.session.effects import Answer, Assess, Effect
-from vivavoce.session.facts import Assessed, Concluded, Ended, Transcribed, Woken
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import Effect, Generate, ScoreTurn
+from vivavoce.session.facts import (
+    GenerationFinished,
+    OutputFinished,
+    TimerFired,
+    TranscriptUpdated,
+    TurnScored,
+)
+from vivavoce.session.shell import Session
 
 PATIENT = SemanticVad(create_response=False, interrupt_response=False)
 IDLE = ServerVad(idle_timeout_ms=6000)
@@ -35,21 +41,21 @@ IDLE = ServerVad(idle_timeout_ms=6000)
 
 def partly(session: Session, item_id: str, text: str) -> list[Effect]:
     """More words are made out while the user speaks."""
-    return session.handle(Transcribed(item_id, text, 0, False), 0.0)
+    return session.handle(TranscriptUpdated(item_id, text, 0, False), 0.0)
 
 
 def paused(session: Session, text: str = "I am") -> str:
     """The user has said these words and pauses for 200 ms; the id of the item."""
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     partly(session, item_id, text)
-    assert the(Assess, hear(session, 7 * ".")).text == text
+    assert the(ScoreTurn, hear(session, 7 * ".")).text == text
     return item_id
 
 
 def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
-    assert session.handle(Assessed(item_id, 1.0), 0.0) == []
+    assert session.handle(TurnScored(item_id, 1.0), 0.0) == []
     effects = hear(session, 7 * ".")
     assert the(SpeechStopped, effects).audio_end_ms == (4 + 13) * 32  # 400 ms of it
     assert the(InputAudioCommitted, effects).item_id == item_id
@@ -59,7 +65,7 @@ def test_a_judgement_that_comes_late_ends_the_turn_at_once() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     assert types(hear(session, 20 * ".")) == []
-    assert types(session.handle(Assessed(item_id, 1.0), 0.0))[:2] == [
+    assert types(session.handle(TurnScored(item_id, 1.0), 0.0))[:2] == [
         "input_audio_buffer.speech_stopped",
         "input_audio_buffer.committed",
     ]
@@ -68,36 +74,38 @@ def test_a_judgement_that_comes_late_ends_the_turn_at_once() -> None:
 def test_the_same_words_are_assessed_once_a_pause_and_more_words_anew() -> None:
     session = a_session(turn_detection=PATIENT, transcription=Transcription("m", "en"))
     item_id = paused(session, "I am")
-    assert of(Assess, hear(session, "...")) == []
-    assert of(Assess, partly(session, item_id, "I am")) == []
-    assert of(Assess, partly(session, item_id, "I am here")) == [Assess(item_id, "I am here", "en")]
-    assert of(Assess, hear(session, "##......")) == []
-    assert the(Assess, hear(session, ".")).text == "I am here"
+    assert of(ScoreTurn, hear(session, "...")) == []
+    assert of(ScoreTurn, partly(session, item_id, "I am")) == []
+    assert of(ScoreTurn, partly(session, item_id, "I am here")) == [
+        ScoreTurn(item_id, "I am here", "en")
+    ]
+    assert of(ScoreTurn, hear(session, "##......")) == []
+    assert the(ScoreTurn, hear(session, ".")).text == "I am here"
 
 
 def test_every_pause_is_assessed_however_the_sound_comes() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     effects = hear_sound(session, [drawn("##" + 7 * ".")])  # speech and the next pause at once
-    assert of(Assess, effects) == [Assess(item_id, "I am", None)]
+    assert of(ScoreTurn, effects) == [ScoreTurn(item_id, "I am", None)]
 
 
 def test_an_update_of_other_settings_leaves_a_judgement_in_force() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
-    session.handle(Assessed(item_id, 1.0), 0.0)
+    session.handle(TurnScored(item_id, 1.0), 0.0)
     update(session, wants(noise_reduction={"type": "near_field"}))
     effects = hear(session, 7 * ".")
-    assert of(Assess, effects) == []
+    assert of(ScoreTurn, effects) == []
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
 def test_a_new_eagerness_has_the_words_assessed_again() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
-    session.handle(Assessed(item_id, 0.0), 0.0)
+    session.handle(TurnScored(item_id, 0.0), 0.0)
     update(session, wants(turn_detection={"type": "semantic_vad", "eagerness": "high"}))
-    assert the(Assess, hear(session, ".")).item_id == item_id
+    assert the(ScoreTurn, hear(session, ".")).item_id == item_id
 
 
 def test_a_judgement_of_another_turn_changes_nothing() -> None:
@@ -105,10 +113,10 @@ def test_a_judgement_of_another_turn_changes_nothing() -> None:
     old = paused(session)
     receive(session, InputAudioCommit())
     paused(session)
-    assert session.handle(Assessed(old, 1.0), 0.0) == []
+    assert session.handle(TurnScored(old, 1.0), 0.0) == []
     assert types(hear(session, 20 * ".")) == []
     update(session, wants(turn_detection=None))
-    assert session.handle(Assessed(old, 1.0), 0.0) == []
+    assert session.handle(TurnScored(old, 1.0), 0.0) == []
 
 
 def test_words_of_an_earlier_turn_are_not_assessed() -> None:
@@ -116,24 +124,24 @@ def test_words_of_an_earlier_turn_are_not_assessed() -> None:
     old = paused(session)
     receive(session, InputAudioCommit())
     paused(session)
-    assert of(Assess, partly(session, old, "I am late")) == []
+    assert of(ScoreTurn, partly(session, old, "I am late")) == []
 
 
 def test_under_server_vad_nobody_is_asked_how_words_sound() -> None:
     session = a_session(turn_detection=ServerVad(silence_duration_ms=1000))
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     effects = partly(session, item_id, "I am") + hear(session, 10 * ".")
-    assert of(Assess, effects) == []
-    assert session.handle(Assessed(item_id, 1.0), 0.0) == []
+    assert of(ScoreTurn, effects) == []
+    assert session.handle(TurnScored(item_id, 1.0), 0.0) == []
 
 
 def answered(session: Session, now: float) -> None:
     """The user asks, and is answered for half a second."""
-    response_id = the(Answer, say(session, "Hello?", now=now)).response_id
+    response_id = the(Generate, say(session, "Hello?", now=now)).response_id
     for fact in (
         spoke(response_id, "I am here, my dear."),
-        Concluded(response_id, "stop"),
-        Ended(response_id),
+        GenerationFinished(response_id, "stop"),
+        OutputFinished(response_id),
     ):
         session.handle(fact, now)
 
@@ -143,7 +151,7 @@ def test_when_the_user_stays_silent_the_silence_becomes_an_item_and_is_answered(
     answered(session, now=10.0)
     hear(session, 188 * ".", now=16.4)  # six seconds
     assert session.deadline == 16.5  # it has been silent since the answer was played
-    effects = session.handle(Woken(), 16.5)
+    effects = session.handle(TimerFired(), 16.5)
     assert types(effects) == [
         "input_audio_buffer.timeout_triggered",
         "input_audio_buffer.committed",
@@ -156,7 +164,7 @@ def test_when_the_user_stays_silent_the_silence_becomes_an_item_and_is_answered(
     assert (timeout.audio_start_ms, timeout.audio_end_ms) == (end - 6000, end)
     assert timeout.item_id == the(InputAudioCommitted, effects).item_id
     assert ms(sound_of(session, timeout.item_id)) == 396
-    assert the(Answer, effects).prompt.items[-1] == Message(
+    assert the(Generate, effects).prompt.items[-1] == Message(
         id=timeout.item_id, role="user", content=(InputAudio(transcript=""),)
     )
 
@@ -164,14 +172,14 @@ def test_when_the_user_stays_silent_the_silence_becomes_an_item_and_is_answered(
 def test_the_silence_of_a_timeout_begins_no_earlier_than_the_session() -> None:
     session = a_session(turn_detection=IDLE)
     answered(session, now=10.0)  # the client sends nothing at all after its turn
-    timeout = the(TimeoutTriggered, session.handle(Woken(), 16.5))
+    timeout = the(TimeoutTriggered, session.handle(TimerFired(), 16.5))
     assert (timeout.audio_start_ms, timeout.audio_end_ms) == (0, 640)
 
 
 def test_after_a_timeout_the_user_is_heard_as_before() -> None:
     session = a_session(turn_detection=IDLE)
     answered(session, now=10.0)
-    session.handle(Woken(), 16.5)
+    session.handle(TimerFired(), 16.5)
     effects = hear(session, TURN, now=17.0)
     committed = the(InputAudioCommitted, effects)
     assert sound_of(session, committed.item_id) == drawn(TURN)

@@ -58,10 +58,25 @@ from vivavoce.protocol.session import (
     ServerVad,
     TranscriptionSessionPatch,
 )
-from vivavoce.session.effects import Assess, Close, Forget, Listen, Send, Stop
-from vivavoce.session.facts import Assessed, Draining, Ended, Garbled, Left, Transcribed, Unheard
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.effects import (
+    CancelGeneration,
+    CancelTranscription,
+    Close,
+    ScoreTurn,
+    Send,
+    StartTranscription,
+)
+from vivavoce.session.facts import (
+    Disconnected,
+    DrainStarted,
+    InvalidFrame,
+    ItemTranscriptionFailed,
+    OutputFinished,
+    TranscriptUpdated,
+    TurnScored,
+)
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 HOUR = 3600.0
 NEVER = float("inf")
@@ -70,7 +85,7 @@ HELLO = Message(id="hello", role="user", content=(InputText("hello"),))
 
 
 def test_the_client_is_greeted_with_its_session() -> None:
-    session = Session(settings(), OFFER, Limits(), salt="t", now=0.0)
+    session = Session(settings(), OFFER, SessionLimits(), salt="t", now=0.0)
     (greeting,) = session.begin()
     assert isinstance(greeting, Send)
     assert isinstance(greeting.event, says.SessionCreated)
@@ -106,7 +121,7 @@ def test_a_refusal_names_the_event_that_caused_it() -> None:
 
 def test_what_is_no_event_is_refused() -> None:
     bad = InvalidRequest("No.", code="invalid_value", param="type", event_id="mine")
-    assert events(tell(a_session(), Garbled(bad))) == [
+    assert events(tell(a_session(), InvalidFrame(bad))) == [
         says.ErrorEvent(
             event_id="event_t00003",
             error=says.ErrorBody(
@@ -196,7 +211,7 @@ def test_what_has_no_sound_is_retrieved_as_it_is() -> None:
 def test_an_answer_is_truncated_and_the_three_values_come_back() -> None:
     session = a_session()
     response_id = answered(write(session, "count"))
-    effects = tell(session, spoke(response_id, "one two"), Ended(response_id))
+    effects = tell(session, spoke(response_id, "one two"), OutputFinished(response_id))
     item_id = the(says.OutputItemDone, effects).item.id
     ask_for = ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=100)
     told = the(says.ItemTruncated, receive(session, ask_for))
@@ -208,14 +223,17 @@ def test_an_item_that_is_deleted_is_written_down_no_further() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u")
     effects = receive(session, ItemDelete(item_id="u"))
-    assert (the(says.ItemDeleted, effects).item_id, the(Forget, effects)) == ("u", Forget("u"))
+    assert (the(says.ItemDeleted, effects).item_id, the(CancelTranscription, effects)) == (
+        "u",
+        CancelTranscription("u"),
+    )
     assert tell(session, final("u", "late")) == []
 
 
 def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u")
-    assert types(tell(session, Transcribed("u", "hel", 2, False))) == [
+    assert types(tell(session, TranscriptUpdated("u", "hel", 2, False))) == [
         "conversation.item.input_audio_transcription.delta"
     ]
     assert types(tell(session, final("u", "hello"))) == [
@@ -248,13 +266,13 @@ def test_words_of_what_is_not_in_the_conversation_are_told_to_nobody() -> None:
 def test_words_sound_finished_or_not() -> None:
     session = a_session(turn_detection=SemanticVad())
     effects = hear(session, "####" + 7 * ".")
-    key = the(Listen, effects).item_id
-    assert of(Assess, effects) == [Assess(key, "", None)]
-    effects = tell(session, Transcribed(key, "that is all", 0, False))
-    assert effects == [Assess(key, "that is all", None)]
-    assert tell(session, Assessed(key, 0.0)) == []
+    key = the(StartTranscription, effects).item_id
+    assert of(ScoreTurn, effects) == [ScoreTurn(key, "", None)]
+    effects = tell(session, TranscriptUpdated(key, "that is all", 0, False))
+    assert effects == [ScoreTurn(key, "that is all", None)]
+    assert tell(session, TurnScored(key, 0.0)) == []
     hear(session, 7 * ".")
-    assert "response.created" in types(tell(session, Assessed(key, 1.0)))
+    assert "response.created" in types(tell(session, TurnScored(key, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +289,7 @@ def test_speech_interrupts_where_the_client_wants_it(
 ) -> None:
     session = a_session(turn_detection=vad)
     response_id = answered(write(session, "hello"))
-    assert of(Stop, hear(session, "##")) == [Stop(response_id)] * interrupts
+    assert of(CancelGeneration, hear(session, "##")) == [CancelGeneration(response_id)] * interrupts
 
 
 def test_turn_detection_may_go_while_somebody_speaks() -> None:
@@ -290,7 +308,7 @@ def test_turn_detection_may_go_while_somebody_speaks() -> None:
     [(3600, "60 minutes"), (60, "1 minute"), (90, "90 seconds"), (0.5, "0.5 seconds")],
 )
 def test_a_session_ends_when_its_time_is_over(seconds: float, said: str) -> None:
-    session = a_session(limits=Limits(max_seconds=seconds), now=100.0)
+    session = a_session(limits=SessionLimits(max_seconds=seconds), now=100.0)
     answered(write(session, "hello", now=100.0))
     tell(session, now=100.0)
     effects = wake(session, now=100.0 + seconds)
@@ -303,17 +321,17 @@ def test_a_session_ends_when_its_time_is_over(seconds: float, said: str) -> None
 def test_after_the_close_there_is_nothing() -> None:
     session = a_session()
     hear(session, "####")
-    effects = tell(session, Left())
-    assert [type(effect) for effect in effects] == [Forget, Close]
+    effects = tell(session, Disconnected())
+    assert [type(effect) for effect in effects] == [CancelTranscription, Close]
     assert effects[-1] == Close(1000, "the client left")
-    assert tell(session, Left(), Draining()) == []
+    assert tell(session, Disconnected(), DrainStarted()) == []
     assert write(session, "hello") + hear(session, "####") + wake(session) == []
 
 
 def test_a_session_of_which_nothing_comes_ends() -> None:
-    session = a_session(limits=Limits(idle_seconds=30.0), now=100.0)
+    session = a_session(limits=SessionLimits(idle_seconds=30.0), now=100.0)
     assert session.deadline == 130.0
-    tell(session, Garbled(InvalidRequest("No.")), now=110.0)
+    tell(session, InvalidFrame(InvalidRequest("No.")), now=110.0)
     assert wake(session, now=130.0) == []
     receive(session, InputAudioClear(), now=120.0)
     assert session.deadline == 150.0
@@ -328,7 +346,7 @@ QUIET = ServerVad(idle_timeout_ms=5000)
 def an_answer(session: Session, now: float, ms: int = 2000) -> None:
     """An answer that is made at once and played for that long."""
     response_id = answered(write(session, "hello", now=now))
-    tell(session, spoke(response_id, "hi", ms=ms), Ended(response_id), now=now)
+    tell(session, spoke(response_id, "hi", ms=ms), OutputFinished(response_id), now=now)
 
 
 def test_when_nobody_speaks_after_an_answer_the_assistant_does() -> None:
@@ -346,26 +364,26 @@ def test_when_nobody_speaks_after_an_answer_the_assistant_does() -> None:
         "conversation.item.done",
         "response.created",
     ]
-    tell(session, Ended(answered(effects)), now=18.0)
+    tell(session, OutputFinished(answered(effects)), now=18.0)
     assert session.deadline == 23.0
 
 
 def test_at_a_shutdown_the_answer_under_way_is_the_last() -> None:
     session = a_session(turn_detection=QUIET)
     response_id = answered(write(session, "hello"))
-    assert tell(session, Draining()) == []
+    assert tell(session, DrainStarted()) == []
     assert problem(ask(session)) == ("server_shutdown", "The server is shutting down.")
-    effects = tell(session, Ended(response_id))
+    effects = tell(session, OutputFinished(response_id))
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert effects[-1] == Close(1012, "the server is shutting down")
 
 
 def test_words_that_do_not_come_in_time_are_given_up() -> None:
-    session = a_session(transcription_settings(), limits=Limits(stall_seconds=4.0))
-    key = the(Listen, hear(session, "####" + 16 * ".", now=10.0)).item_id
+    session = a_session(transcription_settings(), limits=SessionLimits(stall_seconds=4.0))
+    key = the(StartTranscription, hear(session, "####" + 16 * ".", now=10.0)).item_id
     assert session.deadline == 14.0
     effects = wake(session)
-    assert effects[0] == Forget(key)
+    assert effects[0] == CancelTranscription(key)
     error = the(says.TranscriptionFailed, effects).error
     assert (error.type, error.code) == ("transcription_error", "stt_stalled")
     assert error.message == ("Nothing came from speech recognition for 4 seconds; it was given up.")
@@ -389,8 +407,8 @@ def test_a_response_is_cancelled() -> None:
 
 def test_a_recogniser_that_fails_while_somebody_speaks_fails_that_turn_only() -> None:
     session = a_session(transcription=WHISPER)
-    key = the(Listen, hear(session, "####")).item_id
-    assert tell(session, Unheard(key, "it is broken")) == []
+    key = the(StartTranscription, hear(session, "####")).item_id
+    assert tell(session, ItemTranscriptionFailed(key, "it is broken")) == []
     effects = hear(session, 16 * ".")
     assert types(effects)[4:6] == [
         "response.created",

@@ -26,7 +26,7 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
-from vivavoce.session.options import Offer, Options
+from vivavoce.session.options import AvailableModels, Options
 
 
 def wants(body: dict[str, Any]) -> SessionPatch:
@@ -45,7 +45,9 @@ def speaks(**fields: Any) -> SessionPatch:
     return wants({"audio": {"output": fields}})
 
 
-def options(opening: SessionObject | None = None, offer: Offer = OFFER, **chosen: Any) -> Options:
+def options(
+    opening: SessionObject | None = None, offer: AvailableModels = OFFER, **chosen: Any
+) -> Options:
     return Options(opening or settings(**chosen), offer)
 
 
@@ -234,7 +236,9 @@ def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
 
 
 def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
-    offer = Offer(OFFER.models, OFFER.default_model, OFFER.voices, OFFER.default_voice, True)
+    offer = AvailableModels(
+        OFFER.models, OFFER.default_model, OFFER.voices, OFFER.default_voice, True
+    )
     made = options(offer=offer)
     assert refused(made, speaks(voice="ash", speed=1.2), has_spoken=True) == (
         "cannot_update_voice",

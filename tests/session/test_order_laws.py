@@ -6,19 +6,19 @@ from tests.session.histories import Step, World
 from tests.session.laws import effects, events, law, of_response
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall
+from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.effects import (
-    Answer,
+    CancelGeneration,
+    CancelTranscription,
     Close,
-    Feed,
-    Finish,
-    Forget,
-    Judge,
-    Listen,
+    EndAudio,
+    FeedAudio,
+    Generate,
+    RunVad,
     Send,
-    Stop,
+    StartTranscription,
 )
-from vivavoce.session.facts import Transcribed, Unheard
-from vivavoce.session.turns import WINDOW
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
 
 @law
@@ -36,7 +36,7 @@ def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> N
     moved = False
     for effect in effects(world):
         match effect:
-            case Judge(at=at, audio=audio):
+            case RunVad(at=at, audio=audio):
                 assert audio
                 assert len(audio) % (2 * WINDOW) == 0
                 assert at == end or moved
@@ -53,21 +53,23 @@ def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
     state: dict[str, str] = {}
     for moment in world.history:
         match moment.fact:
-            case Transcribed(item_id=key, final=True) | Unheard(item_id=key) if key in state:
+            case (
+                TranscriptUpdated(item_id=key, final=True) | ItemTranscriptionFailed(item_id=key)
+            ) if key in state:
                 state[key] = "over"
         for effect in moment.effects:
             match effect:
-                case Listen(item_id=key):
+                case StartTranscription(item_id=key):
                     assert state.get(key, "over") == "over"
                     state[key] = "open"
-                case Feed(item_id=key, audio=audio):
+                case FeedAudio(item_id=key, audio=audio):
                     assert state[key] == "open"
                     assert audio
                     assert len(audio) % 2 == 0
-                case Finish(item_id=key):
+                case EndAudio(item_id=key):
                     assert state[key] == "open"
                     state[key] = "finished"
-                case Forget(item_id=key):
+                case CancelTranscription(item_id=key):
                     state[key] = "over"
 
 
@@ -78,10 +80,10 @@ def test_an_answer_is_asked_for_once_and_stopped_at_most_once(world: World) -> N
         match effect:
             case Send(event=says.ResponseCreated(response=response)):
                 state[response.id] = "announced"
-            case Answer(response_id=response_id):
+            case Generate(response_id=response_id):
                 assert state[response_id] == "announced"
                 state[response_id] = "asked"
-            case Stop(response_id=response_id):
+            case CancelGeneration(response_id=response_id):
                 assert state[response_id] == "asked"
                 state[response_id] = "stopped"
             case Send(event=says.ResponseDone(response=response)):
@@ -96,7 +98,7 @@ def test_an_answer_is_asked_for_once_and_stopped_at_most_once(world: World) -> N
 @law
 def test_an_answer_reads_no_call_that_broke_off(world: World) -> None:
     for effect in effects(world):
-        if isinstance(effect, Answer):
+        if isinstance(effect, Generate):
             calls = [item for item in effect.prompt.items if isinstance(item, FunctionCall)]
             assert {call.status for call in calls} <= {"completed"}
 

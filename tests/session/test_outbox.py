@@ -1,6 +1,6 @@
 from vivavoce.protocol.server import ErrorBody, ErrorEvent, InputAudioCleared
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
 from vivavoce.session.effects import Close, Send
-from vivavoce.session.outbox import Ids, Outbox
 
 
 def test_ids_are_of_their_kind_and_never_repeat() -> None:
@@ -10,16 +10,16 @@ def test_ids_are_of_their_kind_and_never_repeat() -> None:
 
 
 def test_effects_come_out_once_in_the_order_in_which_they_were_put() -> None:
-    outbox = Outbox(Ids("x"))
+    outbox = EffectBuffer(Ids("x"))
     cleared = InputAudioCleared(event_id=outbox.event_id())
     outbox.send(cleared)
-    outbox.order(Close(1000, "bye"))
+    outbox.add(Close(1000, "bye"))
     assert outbox.drain() == [Send(cleared), Close(1000, "bye")]
     assert outbox.drain() == []
 
 
 def test_an_error_names_the_event_at_fault() -> None:
-    outbox = Outbox(Ids("x"))
+    outbox = EffectBuffer(Ids("x"))
     outbox.error("No.", code="invalid_value", param="audio", cause="event_of_the_client")
     assert outbox.drain() == [
         Send(
@@ -38,7 +38,7 @@ def test_an_error_names_the_event_at_fault() -> None:
 
 
 def test_a_fault_of_ours_is_not_blamed_on_the_client() -> None:
-    outbox = Outbox(Ids("x"))
+    outbox = EffectBuffer(Ids("x"))
     outbox.error("The voice broke.", kind="server_error", code="tts_failed")
     body = ErrorBody(
         type="server_error",

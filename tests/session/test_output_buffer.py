@@ -3,21 +3,21 @@
 import pytest
 
 from vivavoce.protocol.server import OutputAudioCleared, OutputAudioStarted, OutputAudioStopped
-from vivavoce.session.effects import Effect, Flush, Play, Send
-from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.cascade.outputs import OutputPlace
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
+from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
 from vivavoce.session.output_buffer import OutputBuffer
-from vivavoce.session.outputs import Place
 
 SOUND = bytes(2 * 480)
-A = Place("resp_a", "item_a", 0)
-B = Place("resp_b", "item_b", 0)
+A = OutputPlace("resp_a", "item_a", 0)
+B = OutputPlace("resp_b", "item_b", 0)
 
 
 class Stage:
     """A buffer, and what it says, short."""
 
     def __init__(self) -> None:
-        self._outbox = Outbox(Ids("t"))
+        self._outbox = EffectBuffer(Ids("t"))
         self.buffer = OutputBuffer(self._outbox)
 
     def said(self) -> list[str]:
@@ -26,9 +26,9 @@ class Stage:
 
 def _short(effect: Effect) -> str:
     match effect:
-        case Play(item_id=item_id):
+        case PlayAudio(item_id=item_id):
             return f"play {item_id}"
-        case Flush():
+        case ClearPlayback():
             return "flush"
         case Send(event=OutputAudioStarted(response_id=response_id)):
             return f"started {response_id}"

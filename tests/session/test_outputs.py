@@ -8,21 +8,21 @@ from tests.session.stage import events
 from vivavoce.audio.formats import Format, encode
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall, Message, OutputAudio, OutputText
+from vivavoce.session.cascade.outputs import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
 from vivavoce.session.facts import SpokenWord
-from vivavoce.session.outbox import Ids, Outbox
-from vivavoce.session.outputs import CallOutput, Place, SpokenMessage, WrittenMessage
 
-AT = Place("resp_1", "item_1", 2)
+AT = OutputPlace("resp_1", "item_1", 2)
 PLACE: dict[str, Any] = {"response_id": "resp_1", "item_id": "item_1", "output_index": 2}
 WORDS = (SpokenWord("Good ", 0), SpokenWord("day.", 480))
 SOUND = b"\x10\x00" * 960
 
 
-def an_outbox() -> Outbox:
-    return Outbox(Ids("t"))
+def an_outbox() -> EffectBuffer:
+    return EffectBuffer(Ids("t"))
 
 
-def spoken(outbox: Outbox, format_: Format = "audio/pcm") -> SpokenMessage:
+def spoken(outbox: EffectBuffer, format_: Format = "audio/pcm") -> SpokenMessage:
     return SpokenMessage(AT, outbox, format_)
 
 

@@ -12,10 +12,10 @@ from tests.session.stage import (
     types,
 )
 from vivavoce.protocol.session import ServerVad
-from vivavoce.session.effects import Answer
+from vivavoce.session.effects import Generate
 from vivavoce.session.facts import (
-    Draining,
-    Ended,
+    DrainStarted,
+    OutputFinished,
 )
 
 PATIENT = ServerVad(interrupt_response=False)
@@ -26,8 +26,8 @@ def test_two_turns_that_had_to_wait_are_answered_at_once() -> None:
     first = answered(say(session, "one"))
     say(session, "two")
     say(session, "three")
-    second = answered(tell(session, Ended(first)))
-    assert types(tell(session, Ended(second))) == ["response.done", "rate_limits.updated"]
+    second = answered(tell(session, OutputFinished(first)))
+    assert types(tell(session, OutputFinished(second))) == ["response.done", "rate_limits.updated"]
 
 
 def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
@@ -35,11 +35,11 @@ def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
     first = answered(say(session, "one"))
     say(session, "two")
     hear(session, "##")
-    assert types(tell(session, Ended(first))) == ["response.done", "rate_limits.updated"]
+    assert types(tell(session, OutputFinished(first))) == ["response.done", "rate_limits.updated"]
     effects = say(session, "three", pattern=16 * ".")
-    second = the(Answer, effects)
+    second = the(Generate, effects)
     assert texts(second.prompt.items) == ["one", "two", "three"]
-    assert types(tell(session, Ended(second.response_id))) == [
+    assert types(tell(session, OutputFinished(second.response_id))) == [
         "response.done",
         "rate_limits.updated",
     ]
@@ -50,16 +50,16 @@ def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> No
     first = answered(say(session, "one"))
     say(session, "two")
     hear(session, "##")
-    tell(session, Ended(first))
+    tell(session, OutputFinished(first))
     second = answered(ask(session))
     hear(session, 16 * ".")
-    assert types(tell(session, Ended(second)))[-1] == "response.created"
+    assert types(tell(session, OutputFinished(second)))[-1] == "response.created"
 
 
 def test_a_turn_that_had_to_wait_is_not_answered_at_a_shutdown() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")
-    tell(session, Draining())
-    effects = tell(session, Ended(first))
+    tell(session, DrainStarted())
+    effects = tell(session, OutputFinished(first))
     assert types(effects) == ["response.done", "rate_limits.updated"]

@@ -18,12 +18,12 @@ from vivavoce.protocol.items import (
 )
 from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
 from vivavoce.protocol.session import PCM, PCMU, CustomVoice, PCMPatch, SessionObject, Transcription
+from vivavoce.session.cascade.planning import given, plan_of
+from vivavoce.session.cascade.response import ResponsePlan
 from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effect_buffer import Ids
 from vivavoce.session.effects import Prompt
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Ids
-from vivavoce.session.planning import given, plan_of
-from vivavoce.session.response import Plan
 
 WEATHER = FunctionTool("get_weather")
 NEWS = FunctionTool("get_news")
@@ -43,7 +43,7 @@ def plan(
     params: ResponseParams,
     session: SessionObject = IN_FORCE,
     conversation: Conversation | None = None,
-) -> Plan:
+) -> ResponsePlan:
     options = Options(session, OFFER)
     return plan_of(params, options, conversation or a_conversation(), Ids("t"), "conv_1")
 
@@ -70,7 +70,7 @@ def with_input(*items: Item | ItemReference) -> ResponseParams:
 
 
 def test_without_wishes_the_session_decides() -> None:
-    assert plan(ResponseParams()) == Plan(
+    assert plan(ResponseParams()) == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
             instructions="Be brief.",
@@ -110,7 +110,7 @@ def test_every_wish_goes_before_the_session() -> None:
             input=(),
         )
     )
-    assert wished == Plan(
+    assert wished == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
             instructions="Be long.",

@@ -25,8 +25,8 @@ from vivavoce.protocol.client import (
     ItemDelete,
 )
 from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
-from vivavoce.session.effects import Answer, Feed, Finish, Listen
-from vivavoce.session.facts import Ended, Unheard
+from vivavoce.session.effects import EndAudio, FeedAudio, Generate, StartTranscription
+from vivavoce.session.facts import ItemTranscriptionFailed, OutputFinished
 
 
 def test_it_waits_for_all_recordings_that_it_reads() -> None:
@@ -37,7 +37,7 @@ def test_it_waits_for_all_recordings_that_it_reads() -> None:
     record(session, "v")
     ask(session)
     assert tell(session, final("u", "one"), final("v", "three")) == []
-    prompt = the(Answer, tell(session, final("u#1", "two"))).prompt
+    prompt = the(Generate, tell(session, final("u#1", "two"))).prompt
     assert texts(prompt.items) == ["one", "two", "three"]
 
 
@@ -45,7 +45,7 @@ def test_words_that_are_known_are_not_waited_for() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     tell(session, final("u", "hello"))
-    assert texts(the(Answer, ask(session)).prompt.items) == ["hello"]
+    assert texts(the(Generate, ask(session)).prompt.items) == ["hello"]
 
 
 def test_two_responses_wait_for_the_same_words() -> None:
@@ -53,14 +53,14 @@ def test_two_responses_wait_for_the_same_words() -> None:
     record(session, "u")
     ask(session)
     ask(session, conversation="none")
-    both = of(Answer, tell(session, final("u", "hello")))
+    both = of(Generate, tell(session, final("u", "hello")))
     assert [texts(answer.prompt.items) for answer in both] == [["hello"], ["hello"]]
 
 
 def test_a_response_waits_only_for_what_it_reads() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    assert the(Answer, ask(session, conversation="none", input=())).prompt.items == ()
+    assert the(Generate, ask(session, conversation="none", input=())).prompt.items == ()
 
 
 def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
@@ -69,7 +69,7 @@ def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
     ask(session)
     later = Message(role="user", content=(InputText("and this?"),))
     receive(session, ItemCreate(item=later))
-    assert texts(the(Answer, tell(session, final("u", "this"))).prompt.items) == ["this"]
+    assert texts(the(Generate, tell(session, final("u", "this"))).prompt.items) == ["this"]
     assert kept(session) == ["this", "and this?"]
 
 
@@ -77,11 +77,14 @@ def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(item,))
-    key = the(Listen, effects).item_id
-    assert (the(Feed, effects), the(Finish, effects)) == (Feed(key, SPOKEN), Finish(key))
+    key = the(StartTranscription, effects).item_id
+    assert (the(FeedAudio, effects), the(EndAudio, effects)) == (
+        FeedAudio(key, SPOKEN),
+        EndAudio(key),
+    )
     effects = tell(session, final(key, "psst"))
     assert types(effects) == []
-    assert texts(the(Answer, effects).prompt.items) == ["psst"]
+    assert texts(the(Generate, effects).prompt.items) == ["psst"]
     assert kept(session) == []
 
 
@@ -91,31 +94,31 @@ def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
     record(session, "v")
     ask(session, conversation="none", input=(ItemReference("u"),))
     assert tell(session, final("v", "no")) == []
-    assert texts(the(Answer, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
+    assert texts(the(Generate, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
 
 
 def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
     session = a_session(turn_detection=None)
     receive(session, InputAudioAppend(audio=SPOKEN))
     committed = receive(session, InputAudioCommit())
-    assert of(Answer, ask(session)) == []
-    assert texts(the(Answer, transcribe(session, committed, "hello")).prompt.items) == ["hello"]
+    assert of(Generate, ask(session)) == []
+    assert texts(the(Generate, transcribe(session, committed, "hello")).prompt.items) == ["hello"]
 
 
 def test_words_that_failed_are_forgotten_with_the_next_answer() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, Unheard("u", "it is broken"))
-    tell(session, Ended(the(Answer, write(session, "never mind")).response_id))
+    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    tell(session, OutputFinished(the(Generate, write(session, "never mind")).response_id))
     listed = ask(session, conversation="none", input=(ItemReference("u"),))
-    assert texts(the(Answer, listed).prompt.items) == [None]
+    assert texts(the(Generate, listed).prompt.items) == [None]
 
 
 def test_words_that_failed_are_not_forgotten_beside_the_conversation() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, Unheard("u", "it is broken"))
-    the(Answer, ask(session, conversation="none", input=()))
+    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    the(Generate, ask(session, conversation="none", input=()))
     assert failure(ask(session)) == ("stt_failed", "it is broken")
 
 
@@ -127,4 +130,4 @@ def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
     assert tell(session, final("v", "there")) == []
     effects = receive(session, ItemDelete(item_id="u"))
     assert types(effects) == ["conversation.item.deleted"]
-    assert texts(the(Answer, effects).prompt.items) == ["there"]
+    assert texts(the(Generate, effects).prompt.items) == ["there"]

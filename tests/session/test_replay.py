@@ -20,12 +20,12 @@ from tests.session.histories import (
 from tests.session.laws import EXAMPLES
 from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCreate, SessionUpdate
 from vivavoce.protocol.session import AudioInputPatch, AudioPatch, RealtimePatch, SessionObject
-from vivavoce.session.effects import Close, Finish
-from vivavoce.session.facts import Received, Transcribed, Woken
-from vivavoce.session.limits import Limits
+from vivavoce.session.effects import Close, EndAudio
+from vivavoce.session.facts import Received, TimerFired, TranscriptUpdated
+from vivavoce.session.limits import SessionLimits
 
 DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
-ENDLESS = Limits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)
+ENDLESS = SessionLimits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)
 SOUND = {"append", "commit", "judge", "judge again", "assess"}
 # while the words of a second turn, and a response beside the conversation that reads them, stall,
 # idle_timeout_ms after the first answer passes
@@ -66,7 +66,7 @@ def test_a_session_that_was_woken_asks_to_be_woken_later(
     for moment in world.play(steps):
         if closed(moment):
             break
-        assert moment.deadline > moment.now or not isinstance(moment.fact, Woken)
+        assert moment.deadline > moment.now or not isinstance(moment.fact, TimerFired)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -110,18 +110,18 @@ def come_to_rest(world: World) -> None:
         effect.item_id
         for moment in world.history
         for effect in moment.effects
-        if isinstance(effect, Finish)
+        if isinstance(effect, EndAudio)
     ]
     world.tell(Received(SessionUpdate(session=DEAF)))
     world.tell(Received(InputAudioClear()))
     for key in open_keys:
-        world.tell(Transcribed(key, "", 0, True))
+        world.tell(TranscriptUpdated(key, "", 0, True))
     for response_id in world.responses:
         world.tell(Received(ResponseCancel(response_id=response_id)))
     world.tell(Received(ResponseCreate()))
     world.tell(Received(ResponseCancel()))
     world.now += 1000.0
-    world.tell(Woken())
+    world.tell(TimerFired())
 
 
 def nameless(moments: list[Moment]) -> list[Any]:

@@ -27,11 +27,11 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import PCM, PCMU
+from vivavoce.session.cascade.response import ResponsePlan, ResponseState
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effects import Answer, Prompt
-from vivavoce.session.facts import Concluded, SpokenWord, Tokens
-from vivavoce.session.outbox import Ids, Outbox
-from vivavoce.session.response import Plan, ResponseLife
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
+from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.facts import GenerationFinished, SpokenWord, TokenCounts
 
 PROMPT = Prompt(
     model="house",
@@ -46,7 +46,7 @@ PROMPT = Prompt(
     voice="ash",
     speed=1.0,
 )
-PLAN = Plan(
+PLAN = ResponsePlan(
     prompt=PROMPT,
     listed=None,
     inline=(),
@@ -69,12 +69,12 @@ FINE = (SpokenWord("fine ", 0),)
 class Stage:
     """A response and what it has told so far."""
 
-    def __init__(self, plan: Plan = PLAN, *, beside: bool = False) -> None:
-        self.outbox = Outbox(Ids("t"))
+    def __init__(self, plan: ResponsePlan = PLAN, *, beside: bool = False) -> None:
+        self.outbox = EffectBuffer(Ids("t"))
         self.conversation = Conversation(kept_bytes=1_000_000)
         self.conversation.add(QUESTION)
         conversation = None if beside else self.conversation
-        self.response = ResponseLife("resp_1", plan, self.outbox, conversation)
+        self.response = ResponseState("resp_1", plan, self.outbox, conversation)
         self.response.reads = (QUESTION,)
 
     def told(self) -> list[says.AnyServerEvent]:
@@ -84,7 +84,7 @@ class Stage:
         return types(self.outbox.drain())
 
 
-def reported(plan: Plan = PLAN, **fields: Any) -> Response:
+def reported(plan: ResponsePlan = PLAN, **fields: Any) -> Response:
     return Response(
         id="resp_1",
         conversation_id=plan.conversation_id,
@@ -108,7 +108,7 @@ def test_it_is_announced_before_anything_is_asked() -> None:
 def test_the_answer_is_asked_for_with_what_it_reads() -> None:
     stage = Stage()
     stage.response.ask()
-    order = Answer("resp_1", dataclasses.replace(PROMPT, items=(QUESTION.item,)))
+    order = Generate("resp_1", dataclasses.replace(PROMPT, items=(QUESTION.item,)))
     assert stage.outbox.drain() == [order]
     assert (stage.response.answer, stage.response.stage) == (order, "llm")
 
@@ -119,7 +119,7 @@ def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
     stage.response.ask()
     stage.response.think("fine")
     stage.response.speak(TENTH, FINE)
-    stage.response.conclude(Concluded("resp_1", "stop"))
+    stage.response.conclude(GenerationFinished("resp_1", "stop"))
     stage.response.end("completed", None)
     assert stage.kinds() == [
         "response.created",
@@ -236,7 +236,7 @@ def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
     stage.response.call(0, "call_0", "do_0")
     stage.response.argue(0, "{")
     stage.response.argue(0, "}")
-    stage.response.conclude(Concluded("resp_1", "stop"))
+    stage.response.conclude(GenerationFinished("resp_1", "stop"))
     told = stage.outbox.drain()
     assert types(told) == [
         "response.output_item.added",
@@ -279,7 +279,7 @@ def test_a_message_goes_on_while_calls_are_made_beside_it() -> None:
     stage = Stage()
     stage.response.speak(TENTH, FINE)
     stage.response.call(0, "call_0", "do_0")
-    stage.response.conclude(Concluded("resp_1", "stop"))
+    stage.response.conclude(GenerationFinished("resp_1", "stop"))
     stage.response.speak(TENTH, (SpokenWord("thanks", 2400),))
     stage.response.end("completed", None)
     response = the(says.ResponseDone, stage.outbox.drain()).response
@@ -294,7 +294,7 @@ def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
     stage.response.call(0, "call_0", "do_0")
     stage.response.argue(0, "{")
     stage.told()
-    stage.response.conclude(Concluded("resp_1", "length"))
+    stage.response.conclude(GenerationFinished("resp_1", "length"))
     told = stage.outbox.drain()
     assert types(told) == ["response.output_item.done", "conversation.item.done"]
     assert nameless((the(says.ItemDone, told).item,)) == [call("incomplete", arguments="{")]
@@ -357,7 +357,7 @@ def test_what_the_model_counted_is_used() -> None:
     stage.response.reads = (QUESTION, heard)
     stage.response.ask()
     stage.response.speak(TENTH, FINE)
-    stage.response.conclude(Concluded("resp_1", "stop", Tokens(20, 9, cached=5)))
+    stage.response.conclude(GenerationFinished("resp_1", "stop", TokenCounts(20, 9, cached=5)))
     assert stage.response.end("completed", None) == Usage(
         total_tokens=34,
         input_tokens=23,

@@ -41,10 +41,16 @@ from vivavoce.protocol.items import (
 )
 from vivavoce.protocol.session import RealtimePatch, Transcription
 from vivavoce.session.conversation import Conversation, SavedEntry, shown
-from vivavoce.session.effects import Answer, Effect
-from vivavoce.session.facts import Argued, Called, Concluded, Ended, SpokenWord
+from vivavoce.session.effects import Effect, Generate
+from vivavoce.session.facts import (
+    GenerationFinished,
+    OutputFinished,
+    SpokenWord,
+    ToolCallArguments,
+    ToolCallStarted,
+)
 from vivavoce.session.ledger import Ledger
-from vivavoce.session.machine import Saved, Session
+from vivavoce.session.shell import Checkpoint, Session
 
 WIRES = pytest.mark.parametrize("wire", [msgspec.json, msgspec.msgpack])
 TEXT = st.text(max_size=8)
@@ -94,14 +100,14 @@ def test_a_conversation_survives_being_written_down(wire: Any, entries: list[Sav
 
 def answered(session: Session, effects: list[Effect], now: float) -> list[Effect]:
     """The assistant answers aloud and calls a function; nobody interrupts it."""
-    for answer in of(Answer, effects):
+    for answer in of(Generate, effects):
         one = answer.response_id
         for fact in (
             spoke(one, "one two three"),
-            Called(one, 0, f"call_{len(answer.prompt.items)}", "dial"),
-            Argued(one, 0, "{}"),
-            Concluded(one, "stop"),
-            Ended(one),
+            ToolCallStarted(one, 0, f"call_{len(answer.prompt.items)}", "dial"),
+            ToolCallArguments(one, 0, "{}"),
+            GenerationFinished(one, "stop"),
+            OutputFinished(one),
         ):
             effects = effects + session.handle(fact, now)
     return effects
@@ -110,7 +116,7 @@ def answered(session: Session, effects: list[Effect], now: float) -> list[Effect
 def interrupted(session: Session, now: float) -> list[Effect]:
     """The user speaks when 100 ms of an answer have been played."""
     effects = ask(session, now)
-    answer = the(Answer, effects)
+    answer = the(Generate, effects)
     effects += session.handle(spoke(answer.response_id, "one two three"), now)
     heard = hear(session, TURN, now + 0.1)
     effects += heard + transcribe(session, heard, "stop it", now + 0.1)
@@ -154,7 +160,7 @@ class Names:
     """Ids by the order in which they come up, and positions left out: in these two sessions may
     differ that have the same to say."""
 
-    def __init__(self, known: Saved) -> None:
+    def __init__(self, known: Checkpoint) -> None:
         self._names = {entry.item.id: entry.item.id for entry in known.entries}
 
     def without(self, told: object) -> str:
@@ -180,7 +186,7 @@ def test_a_restored_session_answers_all_that_comes_as_the_original_does(
         step(original, kind, n, now=10.0 * at)
     receive(original, InputAudioClear(), now=99.0)  # nothing is between two turns
     saved = original.save()
-    read = wire.decode(wire.encode(saved), type=Saved)
+    read = wire.decode(wire.encode(saved), type=Checkpoint)
     restored = a_session(read.session, entries=read.entries, salt="y", now=99.0)
     assert restored.save() == saved
     left, right = Names(saved), Names(saved)

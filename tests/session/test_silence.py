@@ -22,9 +22,9 @@ from vivavoce.protocol import server as says
 from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.effects import Close
-from vivavoce.session.facts import Draining, Ended, Thought
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
+from vivavoce.session.facts import DrainStarted, OutputFinished, TextGenerated
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.shell import Session
 
 HOUR = 3600.0
 NEVER = float("inf")
@@ -35,15 +35,15 @@ QUIET = ServerVad(idle_timeout_ms=5000)
 def an_answer(session: Session, now: float, ms: int = 2000) -> None:
     """An answer that is made at once and played for that long."""
     response_id = answered(write(session, "hello", now=now))
-    tell(session, spoke(response_id, "hi", ms=ms), Ended(response_id), now=now)
+    tell(session, spoke(response_id, "hi", ms=ms), OutputFinished(response_id), now=now)
 
 
 def test_nobody_is_idle_while_an_answer_is_made() -> None:
-    session = a_session(limits=Limits(idle_seconds=30.0))
+    session = a_session(limits=SessionLimits(idle_seconds=30.0))
     response_id = answered(write(session, "hello", now=0.0))
     for now in (9.0, 18.0, 27.0, 36.0):
-        tell(session, Thought(response_id, "and "), now=now)
-    tell(session, Ended(response_id), now=41.0)
+        tell(session, TextGenerated(response_id, "and "), now=now)
+    tell(session, OutputFinished(response_id), now=41.0)
     assert session.deadline == 71.0
     effects = wake(session)
     assert problem(effects) == ("session_idle", IDLE)
@@ -51,10 +51,10 @@ def test_nobody_is_idle_while_an_answer_is_made() -> None:
 
 
 def test_nobody_is_idle_while_an_answer_is_played() -> None:
-    session = a_session(limits=Limits(idle_seconds=30.0))
+    session = a_session(limits=SessionLimits(idle_seconds=30.0))
     response_id = answered(write(session, "hello", now=39.0))
     tell(session, spoke(response_id, "one", ms=5000), now=40.0)
-    tell(session, Ended(response_id), now=41.0)
+    tell(session, OutputFinished(response_id), now=41.0)
     assert session.deadline == 75.0
     effects = wake(session)
     assert problem(effects) == ("session_idle", IDLE)
@@ -62,7 +62,7 @@ def test_nobody_is_idle_while_an_answer_is_played() -> None:
 
 
 def test_a_session_may_be_idle_for_ever() -> None:
-    assert a_session(limits=Limits(max_seconds=NEVER)).deadline == NEVER
+    assert a_session(limits=SessionLimits(max_seconds=NEVER)).deadline == NEVER
 
 
 def test_silence_counts_only_after_an_answer_and_while_nobody_speaks() -> None:
@@ -73,7 +73,7 @@ def test_silence_counts_only_after_an_answer_and_while_nobody_speaks() -> None:
     assert session.deadline == 14.0  # the sound has stopped coming
     response_id = answered(say(session, "well", pattern=16 * ".", now=12.0))
     assert session.deadline == 22.0  # the stall
-    tell(session, Ended(response_id), now=13.0)
+    tell(session, OutputFinished(response_id), now=13.0)
     assert session.deadline == 18.0
     answered(write(session, "hello", now=14.0))
     assert session.deadline == 24.0
@@ -90,7 +90,9 @@ def test_whoever_has_spoken_since_is_not_silent() -> None:
 def test_an_answer_that_the_client_stops_playing_is_over() -> None:
     session = a_session(turn_detection=QUIET)
     response_id = answered(write(session, "count", now=10.0))
-    effects = tell(session, spoke(response_id, "one", ms=3000), Ended(response_id), now=10.0)
+    effects = tell(
+        session, spoke(response_id, "one", ms=3000), OutputFinished(response_id), now=10.0
+    )
     assert session.deadline == 18.0
     item_id = the(says.OutputItemDone, effects).item.id
     receive(session, ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=1000), now=11.0)
@@ -98,23 +100,26 @@ def test_an_answer_that_the_client_stops_playing_is_over() -> None:
 
 
 def test_at_a_shutdown_a_session_that_does_nothing_closes_at_once() -> None:
-    assert tell(a_session(), Draining()) == [Close(1012, "the server is shutting down")]
+    assert tell(a_session(), DrainStarted()) == [Close(1012, "the server is shutting down")]
 
 
 def test_at_a_shutdown_a_turn_that_ends_is_written_down_but_not_answered() -> None:
     session = a_session(turn_detection=ServerVad(interrupt_response=False))
     response_id = answered(say(session, "one"))
-    tell(session, Draining())
+    tell(session, DrainStarted())
     turn = hear(session, "####" + 16 * ".")
     assert types(turn)[-1] == "conversation.item.done"
-    assert types(tell(session, Ended(response_id))) == ["response.done", "rate_limits.updated"]
+    assert types(tell(session, OutputFinished(response_id))) == [
+        "response.done",
+        "rate_limits.updated",
+    ]
     assert transcribe(session, turn, "two") == [Close(1012, "the server is shutting down")]
 
 
 def test_at_a_shutdown_words_that_are_due_still_come() -> None:
     session = a_session(transcription_settings())
     effects = hear(session, "####" + 16 * ".")
-    assert tell(session, Draining()) == []
+    assert tell(session, DrainStarted()) == []
     effects = transcribe(session, effects, "hello")
     assert types(effects)[-1] == "conversation.item.input_audio_transcription.completed"
     assert effects[-1] == Close(1012, "the server is shutting down")
@@ -138,7 +143,7 @@ def test_at_a_shutdown_nothing_is_begun_while_words_are_waited_for() -> None:
     session = a_session(transcription=WHISPER)
     record(session, "u")
     hear(session, "####")
-    assert tell(session, Draining()) == []
+    assert tell(session, DrainStarted()) == []
     assert types(hear(session, 16 * "."))[-1] == "conversation.item.done"
 
 
@@ -146,5 +151,5 @@ def test_at_a_shutdown_nobody_is_asked_why_he_is_silent() -> None:
     session = a_session(turn_detection=QUIET)
     an_answer(session, now=10.0)
     record(session, "u", now=12.0)
-    tell(session, Draining(), now=12.0)
+    tell(session, DrainStarted(), now=12.0)
     assert session.deadline == 22.0  # the words of the recording are overdue

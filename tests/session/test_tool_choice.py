@@ -8,10 +8,10 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import FunctionTool, ToolName
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import RealtimePatch
+from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.conversation import Conversation
+from vivavoce.session.effect_buffer import Ids
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Ids
-from vivavoce.session.planning import plan_of
 
 DIAL, RING = FunctionTool("dial"), FunctionTool("ring")
 

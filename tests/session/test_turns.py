@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
-from vivavoce.session.turns import WINDOW, Edge, TurnDetector
+from vivavoce.session.cascade.turn_detection import WINDOW, Edge, TurnDetector
 
 MARKS = {None: " ", Edge.STARTED: "[", Edge.STOPPED: "]"}
 LEVELS = {"#": 0.9, ".": 0.1, "~": 0.4}  # '~': below the threshold, within the hysteresis

@@ -18,7 +18,7 @@ from vivavoce.protocol.responses import (
     OutputTokens,
     Usage,
 )
-from vivavoce.session.facts import Tokens
+from vivavoce.session.facts import TokenCounts
 from vivavoce.session.usage import Tally, estimate, response_usage, transcription_usage, words_of
 
 
@@ -44,7 +44,7 @@ def test_all_text_of_an_item_counts(item: Item, words: str) -> None:
 
 def test_sound_counts_by_its_length_and_text_as_the_model_counted() -> None:
     usage = response_usage(
-        Tokens(input=119, output=30, cached=64),
+        TokenCounts(input=119, output=30, cached=64),
         context=999,
         heard=2400 * 13,  # 1 token per 100 ms
         said="not counted again",
@@ -78,7 +78,7 @@ def test_a_started_unit_of_sound_is_a_whole_token() -> None:
 
 def test_no_more_can_be_cached_than_was_put_in() -> None:
     usage = response_usage(
-        Tokens(input=5, output=1, cached=9), context=0, heard=0, said="", spoken=0
+        TokenCounts(input=5, output=1, cached=9), context=0, heard=0, said="", spoken=0
     )
     assert usage.input_token_details.cached_tokens == 5
 

@@ -16,8 +16,8 @@ from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
 from vivavoce.app import application
 from vivavoce.protocol.session import ServerVad
-from vivavoce.runtime.hub import House, Hub
-from vivavoce.session.limits import Limits
+from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.session.limits import SessionLimits
 
 CASES = 10_000
 FRAMES = 25  # of one connection
@@ -31,8 +31,10 @@ it. Caches take some: of patterns, of the tables of sound formats, of the last h
 @asynccontextmanager
 async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
-    house = House(troupe.brains, OFFER, Limits(stall_seconds=2), template(ServerVad()))
-    hub = Hub(house)
+    house = ServerContext(
+        troupe.brains, OFFER, SessionLimits(stall_seconds=2), template(ServerVad())
+    )
+    hub = Sessions(house)
     runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()

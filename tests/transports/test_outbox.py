@@ -10,12 +10,12 @@ from aiohttp import ClientConnectionResetError, WSMsgType
 from tests.virtual_time import run
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import OutputAudioDelta
-from vivavoce.transports.outbox import (
+from vivavoce.transports.send_queue import (
     GOODBYE_SECONDS,
     MOST_BACKLOG_BYTES,
     ROOM_BYTES,
     SLOW_SECONDS,
-    Outbox,
+    SendQueue,
 )
 
 
@@ -67,9 +67,9 @@ def sound(size: int) -> OutputAudioDelta:
     )
 
 
-async def served(client: Client, script: Any) -> Outbox:
+async def served(client: Client, script: Any) -> SendQueue:
     """Run a script beside a writing outbox, to the goodbye."""
-    outbox = Outbox(client, client, GA())
+    outbox = SendQueue(client, client, GA())
 
     async def write() -> None:
         await outbox.write()
@@ -82,7 +82,7 @@ async def served(client: Client, script: Any) -> Outbox:
 
 
 def test_all_goes_out_in_order_before_the_close() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for size in (10, 20, 30):
             outbox.send(sound(4 * size))
         outbox.close(1000, "done")
@@ -97,12 +97,12 @@ def test_all_goes_out_in_order_before_the_close() -> None:
 
 
 def test_an_answer_waits_while_too_much_is_in_the_outbox() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         loop = asyncio.get_running_loop()
-        await outbox.room()
+        await outbox.wait_writable()
         for _ in range(5):
             outbox.send(sound(ROOM_BYTES))
-        await outbox.room()
+        await outbox.wait_writable()
         assert loop.time() == pytest.approx(4 * 4, abs=0.5)
         assert outbox.waiting_bytes <= ROOM_BYTES
         outbox.close(1000, "")
@@ -111,10 +111,10 @@ def test_an_answer_waits_while_too_much_is_in_the_outbox() -> None:
 
 
 def test_who_waits_for_room_is_let_go_by_a_close() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for _ in range(3):
             outbox.send(sound(ROOM_BYTES))
-        waiting = asyncio.create_task(outbox.room())
+        waiting = asyncio.create_task(outbox.wait_writable())
         await asyncio.sleep(1)
         assert not waiting.done()
         outbox.close(1000, "")
@@ -126,7 +126,7 @@ def test_who_waits_for_room_is_let_go_by_a_close() -> None:
 def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
     most = 0
 
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         nonlocal most
         while not outbox_closed(outbox):
             outbox.send(sound(100_000))
@@ -144,7 +144,7 @@ def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
     assert not client.aborted
 
 
-def outbox_closed(outbox: Outbox) -> bool:
+def outbox_closed(outbox: SendQueue) -> bool:
     """Whether what is sent is taken no more."""
     before = outbox.waiting_bytes
     outbox.send(sound(4))
@@ -152,7 +152,7 @@ def outbox_closed(outbox: Outbox) -> bool:
 
 
 def test_a_client_that_takes_nothing_is_cut_off_and_hung_up_on() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for _ in range(3):
             outbox.send(sound(1000))
 
@@ -168,7 +168,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_hung_up_on() -> None:
 
 
 def test_a_close_does_not_wait_forever_for_a_client_that_takes_nothing() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         outbox.send(sound(1000))
         await asyncio.sleep(1)
         outbox.close(1012, "the server is shutting down")
@@ -179,7 +179,7 @@ def test_a_close_does_not_wait_forever_for_a_client_that_takes_nothing() -> None
 
 
 def test_a_slow_client_that_takes_something_is_waited_for() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for _ in range(10):
             outbox.send(sound(100_000))
         await asyncio.sleep(200)
@@ -192,7 +192,7 @@ def test_a_slow_client_that_takes_something_is_waited_for() -> None:
 
 
 def test_one_large_event_cuts_nobody_off() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         outbox.send(sound(1000))
         outbox.send(sound(3 * MOST_BACKLOG_BYTES))
         for _ in range(50):
@@ -207,7 +207,7 @@ def test_one_large_event_cuts_nobody_off() -> None:
 
 
 def test_two_large_events_are_too_much() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for _ in range(3):
             outbox.send(sound(2 * MOST_BACKLOG_BYTES))
 
@@ -218,7 +218,7 @@ def test_two_large_events_are_too_much() -> None:
 
 
 def test_a_connection_that_is_gone_gets_no_goodbye() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         outbox.send(sound(1000))
 
     client = Client(gone=True)
@@ -227,7 +227,7 @@ def test_a_connection_that_is_gone_gets_no_goodbye() -> None:
 
 
 def test_a_long_reason_is_cut_between_two_letters() -> None:
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         outbox.close(1011, "é" * 100)
 
     client = Client()
@@ -239,7 +239,7 @@ def test_writing_lets_others_run() -> None:
     class Hasty(Client):
         async def _put(self, size: int) -> None: ...
 
-    async def script(outbox: Outbox) -> None:
+    async def script(outbox: SendQueue) -> None:
         for _ in range(1000):
             outbox.send(sound(4))
         turns = 0

@@ -25,7 +25,7 @@ from tests.engines.openai.chat_server import (
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.caller import ASK, LOUD, SOFT, calling, masked, raw, until
 from vivavoce.settings import Settings
-from vivavoce.transports.outbox import MOST_BACKLOG_BYTES, Outbox
+from vivavoce.transports.send_queue import MOST_BACKLOG_BYTES, SendQueue
 from vivavoce.transports.websocket import HARD_FRAME_BYTES
 
 SLOW_VOICE = {"realtime_factor": 1}
@@ -252,8 +252,8 @@ def test_interrupting_hangs_up_on_the_endpoint() -> None:
     asyncio.run(main())
 
 
-def outboxes() -> list[Outbox]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
+def outboxes() -> list[SendQueue]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, SendQueue)]
 
 
 def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> None:

@@ -5,25 +5,25 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from vivavoce.api.models import Models
+from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import document
 from vivavoce.api.operations import ABOUT, OPERATIONS
 from vivavoce.api.reference import Reference
-from vivavoce.api.speech import SpeechDoor
-from vivavoce.api.transcription import TranscriptionDoor
-from vivavoce.runtime.hub import House
+from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.transcription import TranscriptionRoutes
+from vivavoce.runtime.sessions import ServerContext
 
 
-class AudioDoors:
+class AudioRoutes:
     """Opens them for the models of a house."""
 
     def __init__(
-        self, house: House, *, version: str, wall_clock: Callable[[], float] = time.time
+        self, house: ServerContext, *, version: str, wall_clock: Callable[[], float] = time.time
     ) -> None:
         voice = house.offer.default_voice
-        self._speech = SpeechDoor(house.brains, voice)
-        self._transcription = TranscriptionDoor(house.brains, most_bytes=house.max_upload_bytes)
-        self._models = Models(house.brains, voice, wall_clock)
+        self._speech = SpeechRoutes(house.brains, voice)
+        self._transcription = TranscriptionRoutes(house.brains, most_bytes=house.max_upload_bytes)
+        self._models = ModelRoutes(house.brains, voice, wall_clock)
         self._reference = Reference(
             document(OPERATIONS, title="Vivavoce", version=version, about=ABOUT)
         )

@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
-from vivavoce.api.gate import Gate
-from vivavoce.api.problems import json_response
+from vivavoce.api.auth import Auth
+from vivavoce.api.http_errors import json_response
 from vivavoce.limits.tokens import Grant
 from vivavoce.protocol import beta_shapes
 from vivavoce.protocol.beta_client import (
@@ -27,7 +27,7 @@ from vivavoce.protocol.session import (
     SessionPatch,
     TranscriptionSession,
 )
-from vivavoce.runtime.opening import Opening
+from vivavoce.runtime.session_defaults import Opening
 
 SECONDS = 600  # that a key lives unless it is said otherwise
 
@@ -81,7 +81,7 @@ _envelope: Reader[BetaSecretEnvelope] = Reader(BetaSecretEnvelope)
 class ClientSecrets:
     """Hands out short-lived keys. `begin` makes the session that a key would open."""
 
-    def __init__(self, gate: Gate, begin: Begin) -> None:
+    def __init__(self, gate: Auth, begin: Begin) -> None:
         self._gate = gate
         self._begin = begin
 

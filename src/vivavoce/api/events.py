@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
-from vivavoce.api.problems import response_of
+from vivavoce.api.http_errors import response_of
 from vivavoce.errors import VoiceError
 
 UNREAD_SECONDS = 120.0

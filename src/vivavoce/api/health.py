@@ -3,13 +3,13 @@
 import msgspec
 from aiohttp import web
 
-from vivavoce.runtime.hub import Hub
+from vivavoce.runtime.sessions import Sessions
 
 
 class Health:
     """GET /health answers as long as the process lives; GET /ready while it takes sessions."""
 
-    def __init__(self, hub: Hub, version: str) -> None:
+    def __init__(self, hub: Sessions, version: str) -> None:
         self._hub = hub
         self._version = version
 

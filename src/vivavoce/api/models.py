@@ -7,12 +7,12 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from vivavoce.api.problems import Problem, ProblemBody, json_response
+from vivavoce.api.http_errors import Problem, ProblemBody, json_response
 from vivavoce.engines.base import TTS
-from vivavoce.runtime.brain import Brains
+from vivavoce.runtime.catalog import ModelCatalog
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     """A name that clients may put into `model`, and the settings put engines behind."""
 
     id: str
@@ -23,7 +23,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelList(msgspec.Struct, frozen=True):
-    data: list[Model]
+    data: list[ModelObject]
     object: Literal["list"] = "list"
 
 
@@ -52,13 +52,15 @@ class VoiceList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
-class Models:
+class ModelRoutes:
     """Answers what there is.
 
     `default_voice` is the voice of the settings, which an engine need not know.
     """
 
-    def __init__(self, brains: Brains, default_voice: str, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, brains: ModelCatalog, default_voice: str, wall_clock: Callable[[], float]
+    ) -> None:
         self._brains = brains
         self._default_voice = default_voice
         self._created = int(wall_clock())
@@ -95,8 +97,8 @@ class Models:
         ]
         return json_response(VoiceList(found, found))
 
-    def _model(self, name: str) -> Model:
-        return Model(id=name, created=self._created)
+    def _model(self, name: str) -> ModelObject:
+        return ModelObject(id=name, created=self._created)
 
     def _voices(self, engine: TTS, models: list[str]) -> list[VoiceObject]:
         default = voice_of(engine, self._default_voice)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from vivavoce.api.problems import Problem
+from vivavoce.api.http_errors import Problem
 
 Schema: TypeAlias = dict[str, Any]
 Content: TypeAlias = Mapping[str, Any]

@@ -12,7 +12,7 @@ from vivavoce.api.client_secrets import (
     ClientSecretRequest,
     ClientSecretResponse,
 )
-from vivavoce.api.models import Model, ModelList, VoiceList
+from vivavoce.api.models import ModelList, ModelObject, VoiceList
 from vivavoce.api.openapi import Answer, Content, Operation, Parameter, Schema
 from vivavoce.audio.encoding import CONTENT_TYPES
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
@@ -282,7 +282,7 @@ OPERATIONS = (
         "Models",
         "One of them.",
         parameters=(Parameter("model", "path", "Its id."),),
-        answers={200: Answer("The model.", {_JSON: Model})},
+        answers={200: Answer("The model.", {_JSON: ModelObject})},
         problems=(404,),
     ),
     Operation(

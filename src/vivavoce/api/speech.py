@@ -12,7 +12,7 @@ from vivavoce.api.body import read
 from vivavoce.api.events import events, write
 from vivavoce.api.models import voice_of
 from vivavoce.api.work import unless_gone
-from vivavoce.audio.encoding import CONTENT_TYPES, Encoder, FileFormat
+from vivavoce.audio.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS, Speech
@@ -21,7 +21,7 @@ from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.rest_audio import SpeechDelta, SpeechDone, SpeechRequest, SpeechUsage
 from vivavoce.runtime.ahead import ahead
 from vivavoce.runtime.blocking import blocking
-from vivavoce.runtime.brain import Brains
+from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.session.usage import SPOKEN_TOKEN, estimate
 
@@ -40,7 +40,7 @@ _reader: Reader[SpeechRequest] = Reader(SpeechRequest)
 
 
 @dataclass(slots=True)
-class Utterance:
+class SpeechJob:
     """What is said, by whom and how."""
 
     tts: TTS
@@ -61,7 +61,7 @@ class Utterance:
 
     async def encoded(self) -> AsyncGenerator[bytes]:
         """A file in the format, as it is made. Raises EngineError."""
-        encoder = await blocking(Encoder, self.format)  # the first one loads the codecs
+        encoder = await blocking(FileEncoder, self.format)  # the first one loads the codecs
         async with aclosing(self.sound()) as sound:
             async for pcm in sound:
                 self.samples += len(pcm) // 2
@@ -80,7 +80,7 @@ class Utterance:
                 continue
             resampler = Resampler(self.tts.sample_rate, RATE)
             async with aclosing(
-                self.tts.speak(
+                self.tts.synthesize(
                     clause,
                     voice=self.voice,
                     speed=self.speed,
@@ -100,11 +100,11 @@ class Utterance:
             raise EngineError(f"the voice made no sound for {self.stall_seconds:g} s") from exc
 
 
-class SpeechDoor:
+class SpeechRoutes:
     """Speaks with the engines of `brains`. `default_voice` stands for voices that there are not."""
 
     def __init__(
-        self, brains: Brains, default_voice: str = "", *, stall_seconds: float = STALL_SECONDS
+        self, brains: ModelCatalog, default_voice: str = "", *, stall_seconds: float = STALL_SECONDS
     ) -> None:
         self._brains = brains
         self._default_voice = default_voice
@@ -120,7 +120,7 @@ class SpeechDoor:
         if not wish.input.strip():
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
         tts = self._brains.of(wish.model).tts
-        utterance = Utterance(
+        utterance = SpeechJob(
             tts,
             wish.input,
             voice_of(tts, wish.voice_id, self._default_voice),
@@ -137,11 +137,11 @@ class SpeechDoor:
         voice = request.match_info["voice"]
         if voice not in {one.id for one in tts.voices}:
             raise web.HTTPNotFound
-        utterance = Utterance(tts, _SAMPLE, voice, stall_seconds=self._stall_seconds)
+        utterance = SpeechJob(tts, _SAMPLE, voice, stall_seconds=self._stall_seconds)
         return await unless_gone(request, _as_file(request, utterance))
 
 
-async def _as_file(request: web.Request, utterance: Utterance) -> web.StreamResponse:
+async def _as_file(request: web.Request, utterance: SpeechJob) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPES[utterance.format]})
     try:
         async with ahead(utterance.encoded(), PIECES_AHEAD) as pieces:
@@ -158,7 +158,7 @@ async def _as_file(request: web.Request, utterance: Utterance) -> web.StreamResp
     return response
 
 
-async def _as_events(request: web.Request, utterance: Utterance) -> web.StreamResponse:
+async def _as_events(request: web.Request, utterance: SpeechJob) -> web.StreamResponse:
     async with events(request) as out, ahead(utterance.encoded(), PIECES_AHEAD) as pieces:
         async for piece in pieces:
             await out.send(SpeechDelta(piece))

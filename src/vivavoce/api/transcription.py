@@ -14,8 +14,8 @@ from aiohttp import web
 from msgspec import UNSET
 
 from vivavoce.api.events import events
+from vivavoce.api.http_errors import json_response
 from vivavoce.api.languages import name_of
-from vivavoce.api.problems import json_response
 from vivavoce.api.raw_sound import described
 from vivavoce.api.uploads import MOST_BYTES, Form, received
 from vivavoce.api.work import unless_gone
@@ -38,8 +38,8 @@ from vivavoce.protocol.rest_audio import (
 )
 from vivavoce.protocol.subtitles import Timed
 from vivavoce.runtime.blocking import blocking
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.passages import STALL_SECONDS, Hearing, Passage
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.file_transcription import STALL_SECONDS, FileTranscriber, Passage
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
 
 MOST_SECONDS = 4 * 3600.0
@@ -51,7 +51,7 @@ Task: TypeAlias = Literal["transcribe", "translate"]
 
 
 @dataclass(slots=True)
-class Account:
+class TranscriptionJob:
     """What is said in one recording, and the ways to tell it."""
 
     wish: TranscriptionRequest
@@ -143,12 +143,12 @@ class Account:
         return tuple(made)
 
 
-class TranscriptionDoor:
+class TranscriptionRoutes:
     """Recognises with the engines of `brains`."""
 
     def __init__(
         self,
-        brains: Brains,
+        brains: ModelCatalog,
         *,
         most_bytes: int = MOST_BYTES,
         most_seconds: float = MOST_SECONDS,
@@ -188,18 +188,18 @@ class TranscriptionDoor:
                     pass
             return await blocking(account.response)  # of an hour there are ten thousand words
 
-    def _account(self, form: Form, wish: TranscriptionRequest, task: Task) -> Account:
+    def _account(self, form: Form, wish: TranscriptionRequest, task: Task) -> TranscriptionJob:
         cascade = self._brains.of(wish.model)
         raw = described(form.content_type, form.name, form.start)
         file = SoundFile(form.file, "the file", raw=raw, bounds=self._bounds)
-        hearing = Hearing(
+        hearing = FileTranscriber(
             cascade.stt,
             self._places_of(cascade.stt),
             language=wish.language,
             prompt=wish.prompt,
             stall_seconds=self._stall_seconds,
         )
-        return Account(wish, task, file, hearing.passages(file, cascade.ears))
+        return TranscriptionJob(wish, task, file, hearing.passages(file, cascade.ears))
 
     def _places_of(self, stt: STT) -> asyncio.Semaphore:
         return self._places.setdefault(id(stt), asyncio.Semaphore(self._most_passages))

@@ -55,7 +55,7 @@ _KINDS: dict[FileFormat, _Kind] = {
 }
 
 
-class Encoder:
+class FileEncoder:
     """One stream of 16-bit mono PCM at 24 kHz into one file of `sample_rate` hertz.
 
     What comes out in all does not depend on how the sound is cut. Feeding is CPU work, for MP3 up

@@ -44,7 +44,7 @@ class VAD(Engine, Protocol):
         """Forget a stream."""
         ...
 
-    def judge(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
+    def score(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
         """Probability of speech, 0..1, of each row.
 
         windows: [n, window_samples], samples in -1..1, each row the next window of its stream.
@@ -53,10 +53,10 @@ class VAD(Engine, Protocol):
         ...
 
 
-class Turn(Engine, Protocol):
+class TurnModel(Engine, Protocol):
     """Judges whether a user who pauses has finished."""
 
-    async def finished(self, text: str, *, language: str | None) -> float:
+    async def score(self, text: str, *, language: str | None) -> float:
         """Likelihood, 0..1, that `text`, the words so far, is a finished turn."""
         ...
 
@@ -165,7 +165,7 @@ class LLM(Engine, Protocol):
     sees: bool
     """Whether it can be handed pictures."""
 
-    def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """Yield the answer as it comes to mind, and ChatEnded once, last.
 
         A user's audio part stands in the items with its transcript. Text deltas concatenate to
@@ -209,7 +209,7 @@ class TTS(Engine, Protocol):
     voices: tuple[Voice, ...]
     default_voice: str
 
-    def speak(
+    def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         """Yield speech as it is made.

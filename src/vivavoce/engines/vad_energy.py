@@ -67,7 +67,7 @@ class EnergyVAD:
     def close(self, stream: int) -> None:
         self._free.append(stream)
 
-    def judge(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
+    def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
         told = self._settings
         level = _levels(windows)
         heard = self._heard[streams]

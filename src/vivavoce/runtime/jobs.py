@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vivavoce.runtime.dictation import Sound
+from vivavoce.runtime.transcription import AudioFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Job:
     """A task, and the sound that is fed to it."""
 
     task: asyncio.Task[None]
-    sound: Sound | None
+    sound: AudioFeed | None
 
 
 class Jobs:
@@ -43,7 +43,9 @@ class Jobs:
         """Of sound that no engine has taken yet."""
         return sum(job.sound.waiting_bytes for job in self._jobs.values() if job.sound)
 
-    def start(self, key: str, work: Coroutine[Any, Any, None], sound: Sound | None = None) -> None:
+    def start(
+        self, key: str, work: Coroutine[Any, Any, None], sound: AudioFeed | None = None
+    ) -> None:
         """Begin a task; one of the same name is dropped."""
         self.drop(key)
         task = self._group.create_task(self._guarded(work))
@@ -56,7 +58,7 @@ class Jobs:
             job.task.cancel()
             self._ended()
 
-    def sound(self, key: str) -> Sound | None:
+    def sound(self, key: str) -> AudioFeed | None:
         """The sound of that name, while somebody still listens to it."""
         job = self._jobs.get(key)
         return job.sound if job else None

@@ -16,28 +16,34 @@ from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.alarm import Alarm
 from vivavoce.runtime.attention import Attention
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.dictation import Sound, dictate
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.echo import EchoCanceller
+from vivavoce.runtime.generation import answer
 from vivavoce.runtime.jobs import Jobs
-from vivavoce.runtime.room import Room
-from vivavoce.runtime.speaking import answer
+from vivavoce.runtime.transcription import AudioFeed, dictate
 from vivavoce.session.effects import (
-    Answer,
-    Assess,
+    CancelGeneration,
+    CancelTranscription,
+    ClearPlayback,
     Close,
     Effect,
-    Feed,
-    Finish,
-    Flush,
-    Forget,
-    Judge,
-    Listen,
-    Play,
+    EndAudio,
+    FeedAudio,
+    Generate,
+    PlayAudio,
+    RunVad,
+    ScoreTurn,
     Send,
-    Stop,
+    StartTranscription,
 )
-from vivavoce.session.facts import Fact, Judged, Left, Unheard, Woken
-from vivavoce.session.machine import Session
+from vivavoce.session.facts import (
+    Disconnected,
+    Fact,
+    ItemTranscriptionFailed,
+    TimerFired,
+    VadScores,
+)
+from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +59,7 @@ class Peer(Protocol):
         """Put an event into the outbox. Never waits."""
         ...
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the client has taken most of what was sent."""
         ...
 
@@ -84,7 +90,7 @@ class Runner:
         self,
         session: Session,
         peer: Peer,
-        brains: Brains,
+        brains: ModelCatalog,
         *,
         model: str,
         player: Player | None = None,
@@ -94,16 +100,16 @@ class Runner:
         self._player = player
         self._brains = brains
         cascade = brains.of(model)
-        self._attention = Attention(cascade, self._judged, self.tell, self._deafened)
+        self._attention = Attention(cascade, self._judged, self.post, self._deafened)
         self._facts: deque[Fact] = deque()
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # asked for once: it costs as much as a fact
         self._eased = asyncio.Event()  # something that waited has been taken
         self._closed = asyncio.Event()
         self._farewell: tuple[int, str] | None = None
-        self._alarm = Alarm(lambda: self.tell(Woken()))
+        self._alarm = Alarm(lambda: self.post(TimerFired()))
         self._jobs = Jobs(self.fail, self._eased.set)
-        self._room = Room(cascade.cleaner) if cascade.cleaner else None
+        self._room = EchoCanceller(cascade.cleaner) if cascade.cleaner else None
 
     async def run(self) -> None:
         """Serve until the session closes, then give everything back."""
@@ -118,7 +124,7 @@ class Runner:
             if self._room:
                 self._room.close()
 
-    def tell(self, fact: Fact) -> None:
+    def post(self, fact: Fact) -> None:
         """Hand the session a fact and do what it says. Never waits."""
         if self._closed.is_set():
             return
@@ -140,7 +146,7 @@ class Runner:
     def dismiss(self, code: int, reason: str) -> None:
         """Have the session end now, for a reason that is not its client's."""
         self._farewell = (code, reason)
-        self.tell(Left())
+        self.post(Disconnected())
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -154,7 +160,7 @@ class Runner:
             self._peer.close(1011, "the server had an error")
             self._end()
 
-    async def room(self) -> None:
+    async def wait_caught_up(self) -> None:
         """Wait while the session is behind with what its client has sent."""
         while not self._closed.is_set() and self.behind:
             self._eased.clear()
@@ -164,7 +170,9 @@ class Runner:
             except TimeoutError:
                 for key in self._jobs.unheard():
                     self._jobs.drop(key)
-                    self.tell(Unheard(key, "speech recognition takes no more sound"))
+                    self.post(
+                        ItemTranscriptionFailed(key, "speech recognition takes no more sound")
+                    )
 
     def _begin(self) -> None:
         try:
@@ -204,30 +212,30 @@ class Runner:
         match effect:
             case Send(event=event):
                 self._peer.send(event)
-            case Judge(at=at, audio=audio):
-                self._attention.judge(at, audio)
-            case Listen():
+            case RunVad(at=at, audio=audio):
+                self._attention.score(at, audio)
+            case StartTranscription():
                 stt = self._brains.of(effect.model).stt
-                sound = Sound(stt.sample_rate, self._eased.set)
-                self._jobs.start(effect.item_id, dictate(stt, effect, sound, self.tell), sound)
-            case Feed(item_id=key, audio=audio):
+                sound = AudioFeed(stt.sample_rate, self._eased.set)
+                self._jobs.start(effect.item_id, dictate(stt, effect, sound, self.post), sound)
+            case FeedAudio(item_id=key, audio=audio):
                 if sound_ := self._jobs.sound(key):
                     sound_.feed(audio)
-            case Finish(item_id=key):
+            case EndAudio(item_id=key):
                 if sound_ := self._jobs.sound(key):
                     sound_.finish()
-            case Forget(item_id=key) | Stop(response_id=key):
+            case CancelTranscription(item_id=key) | CancelGeneration(response_id=key):
                 self._jobs.drop(key)
-            case Assess():
+            case ScoreTurn():
                 self._jobs.start("assess", self._attention.assess(effect))
-            case Answer():
+            case Generate():
                 cascade = self._brains.of(effect.prompt.model)
-                work = answer(effect, cascade, self.tell, self._peer.room)
+                work = answer(effect, cascade, self.post, self._peer.wait_writable)
                 self._jobs.start(effect.response_id, work)
-            case Play(item_id=item_id, audio=audio):
+            case PlayAudio(item_id=item_id, audio=audio):
                 assert self._player
                 self._player.play(item_id, audio)
-            case Flush():
+            case ClearPlayback():
                 assert self._player
                 self._player.flush()
             case Close(code=code, reason=reason):
@@ -241,5 +249,5 @@ class Runner:
         self.fail(exc, code="vad_failed", what=f"Voice activity detection failed{reason}")
 
     def _judged(self, at: int, speech: tuple[float, ...]) -> None:
-        self.tell(Judged(at, speech))
+        self.post(VadScores(at, speech))
         self._eased.set()

@@ -16,7 +16,7 @@ from vivavoce.protocol.items import (
     OutputAudio,
     Part,
 )
-from vivavoce.session.input import to_ms, to_samples
+from vivavoce.session.cascade.input_buffer import to_ms, to_samples
 from vivavoce.session.ledger import Ledger, SavedLedger
 
 ROOT = "root"

@@ -15,7 +15,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class RunVad:
     """Is this speech? Whole windows of PCM from position `at` on. Report Judged, in order."""
 
     at: int
@@ -23,7 +23,7 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class StartTranscription:
     """Begin to write an item down. Report Transcribed as words come, or Unheard once."""
 
     item_id: str
@@ -33,7 +33,7 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedAudio:
     """More sound of that item."""
 
     item_id: str
@@ -41,21 +41,21 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class EndAudio:
     """That was all of its sound: report the final Transcribed."""
 
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class CancelTranscription:
     """Drop the item. Report nothing more for it."""
 
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Assess:
+class ScoreTurn:
     """Has the user finished, by these words? Report Assessed once."""
 
     item_id: str
@@ -81,7 +81,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Generate:
     """Make an answer.
 
     Report Thinking, Thought, Called, Argued, Spoke as it goes, Concluded when the model is
@@ -93,14 +93,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class CancelGeneration:
     """Drop an answer. Report nothing more for it."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class PlayAudio:
     """Play that, 16-bit mono PCM at 24 kHz, behind what waits. Report Played as it leaves."""
 
     item_id: str
@@ -108,7 +108,7 @@ class Play:
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
+class ClearPlayback:
     """Drop what was not played yet, at once."""
 
 
@@ -121,5 +121,16 @@ class Close:
 
 
 Effect: TypeAlias = (
-    Send | Judge | Listen | Feed | Finish | Forget | Assess | Answer | Stop | Play | Flush | Close
+    Send
+    | RunVad
+    | StartTranscription
+    | FeedAudio
+    | EndAudio
+    | CancelTranscription
+    | ScoreTurn
+    | Generate
+    | CancelGeneration
+    | PlayAudio
+    | ClearPlayback
+    | Close
 )

@@ -17,21 +17,21 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbled:
+class InvalidFrame:
     """The client sent something that is no event."""
 
     problem: InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class AudioArrived:
     """The client's microphone went on: 16-bit mono PCM at 24 kHz, from a track of its own."""
 
     audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class VadScores:
     """The answer to Judge: a probability of speech for each window from position `at` on."""
 
     at: int
@@ -39,7 +39,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Assessed:
+class TurnScored:
     """The answer to Assess: how likely it is, 0..1, that these words were all."""
 
     item_id: str
@@ -47,7 +47,7 @@ class Assessed:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcribed:
+class TranscriptUpdated:
     """All words of an item so far; the first `stable` characters stay, all of them once final."""
 
     item_id: str
@@ -57,7 +57,7 @@ class Transcribed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard:
+class ItemTranscriptionFailed:
     """The words of an item will not come."""
 
     item_id: str
@@ -65,14 +65,14 @@ class Unheard:
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
+class GenerationProgress:
     """Words of a spoken answer come, not enough yet for the voice. First of all at the first."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class TextGenerated:
     """The answer's text grew. Of a spoken answer: this much is on its way to the voice."""
 
     response_id: str
@@ -80,7 +80,7 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class ToolCallStarted:
     """The model began to call a function; `index` tells the calls of an answer apart."""
 
     response_id: str
@@ -90,7 +90,7 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Argued:
+class ToolCallArguments:
     """The arguments of a call, JSON text, grew."""
 
     response_id: str
@@ -99,7 +99,7 @@ class Argued:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenCounts:
     """What the model counted."""
 
     input: int
@@ -108,12 +108,12 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Concluded:
+class GenerationFinished:
     """The model has said all it will; sound may still come."""
 
     response_id: str
     reason: Literal["stop", "length", "content_filter"]
-    tokens: Tokens | None = None
+    tokens: TokenCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class SpokenWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoke:
+class AudioGenerated:
     """The answer grew by a piece of sound: 16-bit mono PCM at 24 kHz, and words that begin."""
 
     response_id: str
@@ -136,14 +136,14 @@ class Spoke:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class OutputFinished:
     """The answer is complete."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class GenerationFailed:
     """The answer broke off, and where."""
 
     response_id: str
@@ -152,7 +152,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class AudioPlayed:
     """So many samples of an item have left for the ear; only where the playout is ours."""
 
     item_id: str
@@ -160,32 +160,41 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Woken:
+class TimerFired:
     """The deadline asked for has passed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
+class DrainStarted:
     """The server shuts down: finish what is under way, begin nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Disconnected:
     """The client is gone."""
 
 
-AnswerFact: TypeAlias = Thinking | Thought | Called | Argued | Concluded | Spoke | Ended | Failed
+GenerationFact: TypeAlias = (
+    GenerationProgress
+    | TextGenerated
+    | ToolCallStarted
+    | ToolCallArguments
+    | GenerationFinished
+    | AudioGenerated
+    | OutputFinished
+    | GenerationFailed
+)
 Fact: TypeAlias = (
     Received
-    | Garbled
-    | Heard
-    | Judged
-    | Assessed
-    | Transcribed
-    | Unheard
-    | AnswerFact
-    | Played
-    | Woken
-    | Draining
-    | Left
+    | InvalidFrame
+    | AudioArrived
+    | VadScores
+    | TurnScored
+    | TranscriptUpdated
+    | ItemTranscriptionFailed
+    | GenerationFact
+    | AudioPlayed
+    | TimerFired
+    | DrainStarted
+    | Disconnected
 )

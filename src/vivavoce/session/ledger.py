@@ -2,8 +2,8 @@
 
 import msgspec
 
+from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
 from vivavoce.session.facts import SpokenWord
-from vivavoce.session.input import BYTES_PER_SAMPLE
 
 
 class SavedLedger(msgspec.Struct, frozen=True):

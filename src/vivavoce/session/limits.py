@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """How long and how much. Seconds; 0 for idle_seconds means never."""
 
     max_seconds: float = 3600.0

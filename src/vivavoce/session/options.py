@@ -53,7 +53,7 @@ _IGNORED = {"id", "object", "expires_at", "served_by"}
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class AvailableModels:
     """What stands behind a session: the names that are real here."""
 
     models: frozenset[str]
@@ -76,7 +76,7 @@ class Offer:
 class Options:
     """The session object in force."""
 
-    def __init__(self, session: SessionObject, offer: Offer) -> None:
+    def __init__(self, session: SessionObject, offer: AvailableModels) -> None:
         self._offer = offer
         self.session = self._resolved(session)
 

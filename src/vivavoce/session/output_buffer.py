@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from vivavoce.protocol.server import OutputAudioCleared, OutputAudioStarted, OutputAudioStopped
-from vivavoce.session.effects import Flush, Play
-from vivavoce.session.input import BYTES_PER_SAMPLE
-from vivavoce.session.outbox import Outbox
-from vivavoce.session.outputs import Place
+from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
+from vivavoce.session.cascade.outputs import OutputPlace
+from vivavoce.session.effect_buffer import EffectBuffer
+from vivavoce.session.effects import ClearPlayback, PlayAudio
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Sounding:
 class OutputBuffer:
     """Knows to the sample what was played, because it is told. The time is an argument."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: EffectBuffer) -> None:
         self._outbox = outbox
         self._queue: deque[Sounding] = deque()
         self._muted: set[str] = set()  # responses that were cleared and are still being made
@@ -47,7 +47,7 @@ class OutputBuffer:
         """When all sound had been played; infinite while there is any."""
         return float("inf") if self._queue else self._silent_since
 
-    def add(self, place: Place, audio: bytes, now: float) -> None:
+    def add(self, place: OutputPlace, audio: bytes, now: float) -> None:
         """More sound of that answer."""
         if place.response_id in self._muted:
             return
@@ -82,7 +82,7 @@ class OutputBuffer:
         """Nothing is played any further; return the samples of each item that were not."""
         if not self._queue:
             return {}
-        self._outbox.order(Flush())
+        self._outbox.add(ClearPlayback())
         for sounding in self._queue:
             if sounding.started:
                 event_id = self._outbox.event_id()
@@ -115,7 +115,7 @@ class OutputBuffer:
                     OutputAudioStarted(event_id=event_id, response_id=sounding.response_id)
                 )
             for audio in sounding.held:
-                self._outbox.order(Play(sounding.item_id, audio))
+                self._outbox.add(PlayAudio(sounding.item_id, audio))
             sounding.held.clear()
             if not sounding.ended:
                 break

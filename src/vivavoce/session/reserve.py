@@ -3,7 +3,7 @@
 import re
 
 
-class Reserve:
+class OwnIds:
     """Ids of our own making. A client may put in an item under one only after deleting ours.
 
     An item's id is told before the item is there, so a client could take it, or guess the next

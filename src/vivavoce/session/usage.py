@@ -11,7 +11,7 @@ from vivavoce.protocol.responses import (
     OutputTokens,
     Usage,
 )
-from vivavoce.session.facts import Tokens
+from vivavoce.session.facts import TokenCounts
 
 HEARD_TOKEN = RATE // 10  # samples of a user's speech: 1 token per 100 ms
 SPOKEN_TOKEN = RATE // 20  # samples of an answer: 1 token per 50 ms
@@ -38,7 +38,7 @@ def words_of(item: Item) -> str:
 
 
 def response_usage(
-    tokens: Tokens | None, *, context: int, heard: int, said: str, spoken: int
+    tokens: TokenCounts | None, *, context: int, heard: int, said: str, spoken: int
 ) -> Usage:
     """Usage of a response.
 

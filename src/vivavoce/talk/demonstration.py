@@ -54,7 +54,7 @@ async def spoken(question: str, tts: TTS) -> bytes:
     pcm24 = bytearray(_LEAD_MS * BYTES_PER_MS)
     known = any(voice.id == _VOICE for voice in tts.voices)
     voice = _VOICE if known else tts.default_voice
-    speech = tts.speak(question, voice=voice, speed=_SPEED, language="en", instructions="")
+    speech = tts.synthesize(question, voice=voice, speed=_SPEED, language="en", instructions="")
     async with aclosing(speech):
         async for piece in speech:
             pcm24 += resampler.feed(piece.audio)

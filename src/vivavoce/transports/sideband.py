@@ -11,7 +11,7 @@ from aiohttp import WSMsgType, web
 
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.runtime.runner import Runner
-from vivavoce.transports.outbox import Outbox
+from vivavoce.transports.send_queue import SendQueue
 from vivavoce.transports.websocket import dialect_of, fact_of, socket_for
 
 
@@ -20,9 +20,9 @@ class Listened(Protocol):
 
     runner: Runner | None
 
-    def join(self, listener: Outbox) -> None: ...
+    def join(self, listener: SendQueue) -> None: ...
 
-    def part(self, listener: Outbox) -> None: ...
+    def part(self, listener: SendQueue) -> None: ...
 
 
 async def listen_in(request: web.Request, call: Listened) -> web.StreamResponse:
@@ -32,7 +32,7 @@ async def listen_in(request: web.Request, call: Listened) -> web.StreamResponse:
     await socket.prepare(request)
     if wire is None or runner is None:
         raise ConnectionResetError("the client has gone")
-    outbox = Outbox(socket, wire, dialect_of(request))
+    outbox = SendQueue(socket, wire, dialect_of(request))
     event_id = f"event_{secrets.token_hex(8)}"
     outbox.send(SessionCreated(event_id=event_id, session=runner.settings))
     call.join(outbox)
@@ -47,10 +47,10 @@ async def listen_in(request: web.Request, call: Listened) -> web.StreamResponse:
     return socket
 
 
-async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -> None:
+async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: SendQueue) -> None:
     async for message in socket:
         if message.type is WSMsgType.ERROR:
             break
-        runner.tell(fact_of(message.data, outbox.dialect))
-        await runner.room()
+        runner.post(fact_of(message.data, outbox.dialect))
+        await runner.wait_caught_up()
     outbox.close(1000, "")

@@ -12,11 +12,11 @@ from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect, glimpsed_id
 from vivavoce.protocol.server import ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionPatch
-from vivavoce.runtime.hub import Hub
-from vivavoce.runtime.opening import Kind, Opening
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.facts import Garbled, Left, Received
-from vivavoce.transports.outbox import Outbox
+from vivavoce.runtime.session_defaults import Kind, Opening
+from vivavoce.runtime.sessions import Sessions
+from vivavoce.session.facts import Disconnected, InvalidFrame, Received
+from vivavoce.transports.send_queue import SendQueue
 
 SUBPROTOCOL = "realtime"
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
@@ -33,10 +33,10 @@ Admit = Callable[[web.Request], SessionPatch | None]
 ListenIn = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class RealtimeDoor:
+class RealtimeEndpoint:
     """GET /v1/realtime with an upgrade: one session for each connection."""
 
-    def __init__(self, hub: Hub, admit: Admit, listen_in: ListenIn | None = None) -> None:
+    def __init__(self, hub: Sessions, admit: Admit, listen_in: ListenIn | None = None) -> None:
         """`listen_in` serves those who come for a call that there is: `?call_id=`."""
         self._hub = hub
         self._admit = admit
@@ -55,7 +55,7 @@ class RealtimeDoor:
         await socket.prepare(request)
         if wire is None:
             raise ConnectionResetError("the client has gone")
-        outbox = Outbox(socket, wire, dialect_of(request))
+        outbox = SendQueue(socket, wire, dialect_of(request))
         try:
             runner = self._hub.open(outbox, opening_of(request, self._admit(request)))
         except (Unauthorized, InvalidRequest) as exc:
@@ -68,7 +68,9 @@ class RealtimeDoor:
             await self._serve(socket, runner, outbox)
         return socket
 
-    async def _serve(self, socket: web.WebSocketResponse, runner: Runner, outbox: Outbox) -> None:
+    async def _serve(
+        self, socket: web.WebSocketResponse, runner: Runner, outbox: SendQueue
+    ) -> None:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read(socket, runner, outbox.dialect))
             writing = tasks.create_task(_write(outbox, runner))
@@ -84,8 +86,8 @@ async def _read(socket: web.WebSocketResponse, runner: Runner, dialect: Dialect)
         async for message in socket:
             if message.type is WSMsgType.ERROR:
                 break
-            runner.tell(fact_of(message.data, dialect))
-            await runner.room()
+            runner.post(fact_of(message.data, dialect))
+            await runner.wait_caught_up()
             taken += 1
             if taken % BREATH == 0:
                 await asyncio.sleep(0)
@@ -93,14 +95,14 @@ async def _read(socket: web.WebSocketResponse, runner: Runner, dialect: Dialect)
         pass
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
-    runner.tell(Left())
+    runner.post(Disconnected())
 
 
-async def _write(outbox: Outbox, runner: Runner | None = None) -> None:
+async def _write(outbox: SendQueue, runner: Runner | None = None) -> None:
     """Write to the end. Who is cut off has left, however long the goodbye takes."""
     await outbox.write()
     if runner:
-        runner.tell(Left())
+        runner.post(Disconnected())
     await outbox.say_goodbye()
 
 
@@ -119,17 +121,17 @@ def socket_for(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-def fact_of(frame: bytes, dialect: Dialect) -> Received | Garbled:
+def fact_of(frame: bytes, dialect: Dialect) -> Received | InvalidFrame:
     """What a client says with a frame."""
     try:
         if len(frame) > MAX_FRAME_BYTES:
             raise _too_large(frame)
         return Received(dialect.decode(frame))
     except InvalidRequest as problem:
-        return Garbled(problem)
+        return InvalidFrame(problem)
 
 
-def _refuse(outbox: Outbox, why: Exception) -> None:
+def _refuse(outbox: SendQueue, why: Exception) -> None:
     """Turn away as OpenAI does: the upgrade succeeds, then an error, then the close (3000)."""
     code = why.code if isinstance(why, InvalidRequest) else "invalid_api_key"
     body = ErrorBody(code=code, message=str(why))

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from tests.api.door_stage import brains, ears, mouth, serving_doors, wav_of
 from tests.engines.openai.chat_server import ChatServer, Reply, engine
-from vivavoce.api.chat.handler import ChatDoor
+from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
@@ -53,7 +53,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """A door before that language model."""
     heard, spoken = ears(stt), mouth(tts)
-    door = ChatDoor(brains(heard, spoken, llm), **options)
+    door = ChatRoutes(brains(heard, spoken, llm), **options)
     async with serving_doors(door) as (client, http, base):
         yield Stage(client, http, f"{base}/chat/completions", heard, spoken)
 

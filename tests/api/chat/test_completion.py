@@ -97,7 +97,7 @@ class Endless(ScriptedLLM):
         self.begun = asyncio.Event()
         self.stopped = asyncio.Event()
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         self.begun.set()
         try:
             for _ in range(20):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.api.chat.stage import recording, user
-from vivavoce.api.chat.request import Wish, parse
+from vivavoce.api.chat.request import AudioOptions, parse
 from vivavoce.errors import InvalidRequest
 
 HELLO: Any = {"role": "user", "content": "Hello"}
@@ -69,10 +69,12 @@ def test_speech_is_wanted_only_with_the_modality() -> None:
     audio = {"voice": "ash", "format": "mp3"}
     assert parsed(audio=audio).wish is None
     assert parsed(audio=audio, modalities=["text"]).wish is None
-    assert parsed(audio=audio, modalities=["text", "audio"]).wish == Wish("ash", "mp3")
-    assert parsed(audio={"voice": {"id": "v"}}, modalities=["audio"]).wish == Wish("v", "wav")
-    assert parsed(audio={}, modalities=["audio"], stream=True).wish == Wish("", "pcm16")
-    assert parsed(audio={"format": "pcm"}, modalities=["audio"]).wish == Wish("", "pcm16")
+    assert parsed(audio=audio, modalities=["text", "audio"]).wish == AudioOptions("ash", "mp3")
+    assert parsed(audio={"voice": {"id": "v"}}, modalities=["audio"]).wish == AudioOptions(
+        "v", "wav"
+    )
+    assert parsed(audio={}, modalities=["audio"], stream=True).wish == AudioOptions("", "pcm16")
+    assert parsed(audio={"format": "pcm"}, modalities=["audio"]).wish == AudioOptions("", "pcm16")
 
 
 def test_what_is_not_touched_stays_as_it_was_written() -> None:

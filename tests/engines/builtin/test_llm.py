@@ -76,7 +76,7 @@ def request(*items: Item, instructions: str = "", **more: Any) -> ChatRequest:
 
 async def events(asked: ChatRequest, **options: Any) -> list[ChatEvent]:
     async with BuiltinLLM(BuiltinSettings(**options), now) as llm:
-        return [event async for event in llm.answer(asked)]
+        return [event async for event in llm.generate(asked)]
 
 
 def said(happened: Sequence[ChatEvent]) -> str:
@@ -262,7 +262,7 @@ def test_words_come_one_by_one_at_the_pace_that_is_set() -> None:
         llm = BuiltinLLM(BuiltinSettings(words_per_second=4), now)
         clock = asyncio.get_running_loop().time
         asked = request(user("count to three"))
-        return [(e.text, clock()) async for e in llm.answer(asked) if isinstance(e, TextDelta)]
+        return [(e.text, clock()) async for e in llm.generate(asked) if isinstance(e, TextDelta)]
 
     assert run(timed()) == [("One, ", 0.0), ("two, ", 0.25), ("three.", 0.5)]
 

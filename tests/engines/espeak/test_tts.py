@@ -30,7 +30,7 @@ async def pieces(
     speed: float = 1.0,
     language: str | None = None,
 ) -> list[Speech]:
-    spoken = engine.speak(text, voice=voice, speed=speed, language=language, instructions="")
+    spoken = engine.synthesize(text, voice=voice, speed=speed, language=language, instructions="")
     async with aclosing(spoken):
         return [speech async for speech in spoken]
 
@@ -136,7 +136,7 @@ def test_the_pieces_are_the_whole_of_what_is_spoken_in_one() -> None:
     async def main() -> tuple[bytes, bytes]:
         async with EspeakTTS(EspeakSettings()) as engine:
             await pieces(engine, "Something else.", "coral")
-            spoken = engine.speak(FOX, voice=STEADY, speed=1, language=None, instructions="")
+            spoken = engine.synthesize(FOX, voice=STEADY, speed=1, language=None, instructions="")
             slowly = b""
             async with aclosing(spoken):
                 async for piece in spoken:
@@ -153,7 +153,9 @@ def test_closing_midway_leaves_the_engine_ready() -> None:
         async with EspeakTTS(EspeakSettings()) as engine:
             whole = sound(await pieces(engine, FOX, STEADY))
             for _ in range(20):
-                spoken = engine.speak(MANY, voice="nova", speed=1, language=None, instructions="")
+                spoken = engine.synthesize(
+                    MANY, voice="nova", speed=1, language=None, instructions=""
+                )
                 async with aclosing(spoken):
                     assert (await anext(spoken)).audio
             return whole, sound(await pieces(engine, FOX, STEADY))
@@ -322,7 +324,7 @@ def test_a_process_that_is_killed_while_it_speaks_costs_what_it_spoke(
 ) -> None:
     async def main() -> bytes:
         async with EspeakTTS(EspeakSettings()) as engine:
-            spoken = engine.speak(MANY, voice="nova", speed=1, language=None, instructions="")
+            spoken = engine.synthesize(MANY, voice="nova", speed=1, language=None, instructions="")
             async with aclosing(spoken):
                 await anext(spoken)
                 process_of(engine).kill()
@@ -338,7 +340,7 @@ def test_a_process_that_is_killed_while_it_speaks_costs_what_it_spoke(
 def test_one_utterance_too_many_is_refused() -> None:
     async def main() -> None:
         async with EspeakTTS(EspeakSettings(max_utterances=1)) as engine:
-            first = engine.speak(MANY, voice="nova", speed=1, language=None, instructions="")
+            first = engine.synthesize(MANY, voice="nova", speed=1, language=None, instructions="")
             async with aclosing(first):
                 await anext(first)
                 with pytest.raises(EngineError, match="raise max_utterances"):
@@ -351,7 +353,7 @@ def test_one_utterance_too_many_is_refused() -> None:
 def test_leaving_the_engine_ends_what_it_speaks() -> None:
     async def main() -> str:
         async with EspeakTTS(EspeakSettings(buffer_seconds=1)) as engine:
-            spoken = engine.speak(MANY, voice="nova", speed=1, language=None, instructions="")
+            spoken = engine.synthesize(MANY, voice="nova", speed=1, language=None, instructions="")
             await anext(spoken)
         async with aclosing(spoken):
             with pytest.raises(EngineError) as caught:

@@ -169,7 +169,7 @@ def engine(server: ChatServer, **options: Any) -> OpenAILLM:
 
 
 async def collect(llm: OpenAILLM, request: ChatRequest = HELLO) -> list[ChatEvent]:
-    async with aclosing(llm.answer(request)) as answer:
+    async with aclosing(llm.generate(request)) as answer:
         return [event async for event in answer]
 
 

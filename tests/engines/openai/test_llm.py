@@ -176,7 +176,7 @@ def test_a_word_is_told_before_the_next_is_made() -> None:
         return response
 
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        async with aclosing(llm.answer(HELLO)) as answer:
+        async with aclosing(llm.generate(HELLO)) as answer:
             assert await anext(answer) == TextDelta("He")
             go.set()
             assert [event async for event in answer] == [TextDelta("llo"), ChatEnded()]
@@ -228,7 +228,7 @@ def test_a_connection_is_used_again_though_its_end_comes_after_the_answers() -> 
         return response
 
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        async with aclosing(llm.answer(HELLO)) as answer:
+        async with aclosing(llm.generate(HELLO)) as answer:
             async for event in answer:
                 if isinstance(event, ChatEnded):
                     break
@@ -242,7 +242,7 @@ def test_a_connection_is_used_again_though_its_end_comes_after_the_answers() -> 
 @pytest.mark.parametrize("heard", [0, 1])
 def test_closing_the_answer_aborts_the_request(heard: int) -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        answer = llm.answer(HELLO)
+        answer = llm.generate(HELLO)
         if heard:
             assert await anext(answer) == TextDelta("He")
             await answer.aclose()
@@ -261,7 +261,7 @@ def test_closing_the_answer_aborts_the_request(heard: int) -> None:
 
 def test_an_answer_that_is_never_begun_asks_nothing() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        await llm.answer(HELLO).aclose()
+        await llm.generate(HELLO).aclose()
 
     assert serve(says("Hi"), test=test).asked == []
 

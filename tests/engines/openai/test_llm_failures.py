@@ -40,7 +40,7 @@ def fail(*replies: Reply, **options: Any) -> tuple[list[ChatEvent], str]:
 
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         try:
-            async with aclosing(llm.answer(HELLO)) as answer:
+            async with aclosing(llm.generate(HELLO)) as answer:
                 async for event in answer:
                     events.append(event)
         except EngineError as exc:
@@ -132,7 +132,7 @@ def test_silence_in_the_middle() -> None:
 
 def test_a_listener_that_takes_its_time_is_not_silence() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
-        async with aclosing(llm.answer(HELLO)) as answer:
+        async with aclosing(llm.generate(HELLO)) as answer:
             assert await anext(answer) == TextDelta("He")
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2 * TICK):

@@ -27,7 +27,7 @@ def synthetic(text: str) -> bytes:
 
     async def speak() -> bytes:
         async with EspeakTTS(EspeakSettings()) as tts:
-            spoken = tts.speak(
+            spoken = tts.synthesize(
                 text,
                 voice=tts.default_voice,
                 speed=1.0,

@@ -13,9 +13,9 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, PocketsphinxSTT
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.dictation import Sound, dictate
-from vivavoce.session.effects import Listen
-from vivavoce.session.facts import Transcribed, Unheard
+from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.session.effects import StartTranscription
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
 ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
 TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
@@ -126,15 +126,15 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
     async def main() -> tuple[str, str]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             undisturbed = await final(engine, pieces(speech))
-            sound = Sound(engine.sample_rate, lambda: None)
-            told: list[Transcribed | Unheard] = []
+            sound = AudioFeed(engine.sample_rate, lambda: None)
+            told: list[TranscriptUpdated | ItemTranscriptionFailed] = []
             begun = asyncio.Event()
 
-            def tell(fact: Transcribed | Unheard) -> None:
+            def tell(fact: TranscriptUpdated | ItemTranscriptionFailed) -> None:
                 told.append(fact)
                 begun.set()
 
-            order = Listen("item_1", "house", "en", "")
+            order = StartTranscription("item_1", "house", "en", "")
             dictation = asyncio.create_task(dictate(engine, order, sound, tell))
             sound.feed(resample(speech, engine.sample_rate, RATE))
             await begun.wait()
@@ -142,7 +142,7 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
             sound.finish()
             await dictation
             last = told[-1]
-            assert isinstance(last, Transcribed)
+            assert isinstance(last, TranscriptUpdated)
             assert last.final
             return undisturbed.text, last.text
 

@@ -62,7 +62,7 @@ def hear(stt: ScriptedSTT, audio: bytes = SECOND) -> list[tuple[float, Transcrip
 def say(
     tts: ScriptedTTS, text: str, voice: str = "alloy", speed: float = 1.0
 ) -> list[tuple[float, Speech]]:
-    speaking = tts.speak(text, voice=voice, speed=speed, language=None, instructions="")
+    speaking = tts.synthesize(text, voice=voice, speed=speed, language=None, instructions="")
     return run(timed(speaking))
 
 
@@ -94,7 +94,7 @@ def test_a_loud_sample_is_speech() -> None:
         [[0, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, -0.2, 0], [0.1, -0.1, 0.1, 0]], dtype=np.float32
     )
     streams = np.array([vad.open() for _ in windows])
-    assert vad.judge(windows, streams).tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert vad.score(windows, streams).tolist() == [0.0, 1.0, 1.0, 0.0]
     assert (vad.sample_rate, vad.window_samples) == (8000, 4)
 
 
@@ -111,8 +111,8 @@ def test_a_turn_is_looked_up() -> None:
 
     async def main() -> list[float]:
         found = [
-            await turn.finished(" i want ", language=None),
-            await turn.finished("go", language="en"),
+            await turn.score(" i want ", language=None),
+            await turn.score("go", language="en"),
         ]
         return [*found, asyncio.get_running_loop().time()]
 
@@ -183,7 +183,7 @@ def test_hearing_and_speaking_can_stall_for_ever() -> None:
     assert run(until_error(hearing, 3600)) == (partials, "TimeoutError")
 
     tts = ScriptedTTS(TTSScript(stall_on="b", fail_after_ms=60))
-    speaking = tts.speak("a b c", voice="alloy", speed=1.0, language=None, instructions="")
+    speaking = tts.synthesize("a b c", voice="alloy", speed=1.0, language=None, instructions="")
     spoken, error = run(until_error(speaking, 3600))
     assert ([len(piece.audio) for piece in spoken], error) == ([1920, 960], "TimeoutError")
 
@@ -251,8 +251,8 @@ def test_work_without_delays_takes_no_time_and_lets_others_run() -> None:
 
     async def main() -> float:
         counting = asyncio.create_task(count())
-        await timed(llm.answer(HELLO))
-        speaking = tts.speak("x" * 400, voice="alloy", speed=1, language=None, instructions="")
+        await timed(llm.generate(HELLO))
+        speaking = tts.synthesize("x" * 400, voice="alloy", speed=1, language=None, instructions="")
         await timed(speaking)
         counting.cancel()
         return asyncio.get_running_loop().time()

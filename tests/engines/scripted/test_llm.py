@@ -23,7 +23,7 @@ from vivavoce.protocol.items import FunctionCallOutput, InputAudio, InputText, M
 
 
 def ask(llm: ScriptedLLM, request: ChatRequest = HELLO) -> list[tuple[float, ChatEvent]]:
-    return run(timed(llm.answer(request)))
+    return run(timed(llm.generate(request)))
 
 
 def test_answers_come_in_order_and_again() -> None:
@@ -86,9 +86,9 @@ def test_an_answer_can_fail_or_stall_on_the_way() -> None:
     stalling = ScriptedAnswer("a b c", stall=True, fail_after_words=2)
     llm = ScriptedLLM(LLMScript(answers=(failing, stalling, failing)))
     first = [TextDelta("a ")]
-    assert run(until_error(llm.answer(HELLO), 3600)) == (first, "EngineError")
+    assert run(until_error(llm.generate(HELLO), 3600)) == (first, "EngineError")
     second = [TextDelta("a "), TextDelta("b ")]
-    assert run(until_error(llm.answer(HELLO), 3600)) == (second, "TimeoutError")
+    assert run(until_error(llm.generate(HELLO), 3600)) == (second, "TimeoutError")
     with pytest.raises(EngineError, match="out of breath"):
         ask(llm)
 
@@ -134,7 +134,7 @@ def test_the_last_hundred_requests_are_remembered() -> None:
 
     async def main() -> None:
         for request in requests:
-            await timed(llm.answer(request))
+            await timed(llm.generate(request))
 
     run(main())
     assert llm.requests == requests[3:]

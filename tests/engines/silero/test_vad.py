@@ -76,7 +76,7 @@ class Reference:
         self._h = self._c = np.zeros((1, 1, 128), np.float32)
         self._context = np.zeros(64, np.float32)
 
-    def judge(self, window: Floats) -> float:
+    def score(self, window: Floats) -> float:
         heard = np.concatenate((self._context, window))[None]
         self._context = window[-64:]
         speech, self._h, self._c = self._session.run(
@@ -116,13 +116,13 @@ def test_it_agrees_with_onnxruntime(streams: int, length: int) -> None:
     async def test() -> None:
         async with opened(streams) as (vad, numbers):
             for windows in sound:
-                told = vad.judge(windows, numbers)
+                told = vad.score(windows, numbers)
                 for row, reference in enumerate(references):
                     if np.abs(windows[row]).max() <= 2.5 / 32768:
                         reference.hear(windows[row])
                         assert told[row] == 0.0
                     else:
-                        assert told[row] == pytest.approx(reference.judge(windows[row]), abs=1e-4)
+                        assert told[row] == pytest.approx(reference.score(windows[row]), abs=1e-4)
 
     run(test)
 
@@ -135,7 +135,7 @@ def test_real_speech_is_told_from_the_pauses_around_it() -> None:
 
     async def test() -> None:
         async with opened(1) as (vad, numbers):
-            told = [float(vad.judge(window[None], numbers)[0]) for window in sound]
+            told = [float(vad.score(window[None], numbers)[0]) for window in sound]
         heard = np.nonzero(np.array(told) > 0.5)[0]
         assert max(told[:16]) == 0.0
         assert 16 <= heard[0] <= 28
@@ -150,7 +150,7 @@ async def told_alone(sound: Floats) -> Floats:
     async with opened(len(sound)) as (vad, numbers):
         told = np.zeros(sound.shape[:2], np.float32)
         for stream, at in np.ndindex(told.shape):
-            told[stream, at] = vad.judge(sound[stream, at][None], numbers[stream : stream + 1])[0]
+            told[stream, at] = vad.score(sound[stream, at][None], numbers[stream : stream + 1])[0]
         return told
 
 
@@ -173,7 +173,7 @@ def test_what_a_stream_hears_does_not_depend_on_who_else_is_in_the_batch(
             while (waiting := np.flatnonzero(at < 8)).size:
                 picked = data.draw(st.lists(st.sampled_from(waiting.tolist()), unique=True))
                 rows = np.array(picked or [waiting[0]])
-                told[rows, at[rows]] = vad.judge(FIVE[rows, at[rows]], numbers[rows])
+                told[rows, at[rows]] = vad.score(FIVE[rows, at[rows]], numbers[rows])
                 at[rows] += 1
             return told
 
@@ -187,12 +187,12 @@ def test_digital_silence_is_no_speech_and_leaves_the_network_as_it_was() -> None
     async def test() -> None:
         async with opened(2) as (vad, numbers):
             for window in sound[:20]:
-                vad.judge(np.stack((window, window)), numbers)
-            assert vad.judge(dither, numbers).tolist() == [0.0, 0.0]
+                vad.score(np.stack((window, window)), numbers)
+            assert vad.score(dither, numbers).tolist() == [0.0, 0.0]
             for _ in range(50):  # one of the two is silent for longer
-                assert vad.judge(dither[:1], numbers[:1]).tolist() == [0.0]
+                assert vad.score(dither[:1], numbers[:1]).tolist() == [0.0]
             for window in sound[20:]:
-                long_after, soon_after = vad.judge(np.stack((window, window)), numbers)
+                long_after, soon_after = vad.score(np.stack((window, window)), numbers)
                 assert long_after == soon_after
 
     run(test)
@@ -203,8 +203,8 @@ def test_the_silence_before_a_sound_is_its_context() -> None:
 
     async def test() -> None:
         async with opened(2) as (vad, numbers):
-            vad.judge(quiet, numbers[:1])  # one begins with silence, the other without
-            told = [vad.judge(np.stack((window, window)), numbers) for window in sound]
+            vad.score(quiet, numbers[:1])  # one begins with silence, the other without
+            told = [vad.score(np.stack((window, window)), numbers) for window in sound]
         assert [row[0] for row in told] == [row[1] for row in told]
 
     run(test)
@@ -215,11 +215,11 @@ def test_a_number_given_back_begins_anew() -> None:
 
     async def test() -> None:
         async with opened(1) as (vad, numbers):
-            first = [vad.judge(window[None], numbers)[0] for window in sound]
+            first = [vad.score(window[None], numbers)[0] for window in sound]
             vad.close(int(numbers[0]))
             again = vad.open()
             assert again == numbers[0]
-            assert [vad.judge(window[None], numbers)[0] for window in sound] == first
+            assert [vad.score(window[None], numbers)[0] for window in sound] == first
 
     run(test)
 
@@ -229,11 +229,11 @@ def test_streams_that_come_later_disturb_no_one() -> None:
 
     async def told(newcomers: int) -> list[float]:
         async with opened(1) as (vad, numbers):
-            before = [float(vad.judge(window[None], numbers)[0]) for window in sound[:10]]
+            before = [float(vad.score(window[None], numbers)[0]) for window in sound[:10]]
             others = {vad.open() for _ in range(newcomers)}
             assert len(others) == newcomers
             assert int(numbers[0]) not in others
-            return before + [float(vad.judge(window[None], numbers)[0]) for window in sound[10:]]
+            return before + [float(vad.score(window[None], numbers)[0]) for window in sound[10:]]
 
     assert asyncio.run(told(200)) == asyncio.run(told(0))
 

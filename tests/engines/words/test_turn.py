@@ -148,9 +148,9 @@ def test_the_engine_conforms_and_takes_its_default_language() -> None:
         async with WordsTurn(WordsSettings(default_language="de")) as turn:
             await check_turn(turn)
             return [
-                await turn.finished("ich möchte", language=None),
-                await turn.finished("ich möchte", language="en"),
-                await turn.finished("i would like", language="en"),
+                await turn.score("ich möchte", language=None),
+                await turn.score("ich möchte", language="en"),
+                await turn.score("i would like", language="en"),
             ]
 
     assert asyncio.run(main()) == [0.1, 0.5, 0.1]

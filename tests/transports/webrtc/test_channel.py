@@ -11,7 +11,7 @@ from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import InputAudio, InputText, Message, OutputAudio
 from vivavoce.protocol.server import InputAudioCleared, ItemAdded, ItemRetrieved
-from vivavoce.session.facts import Garbled, Received
+from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.webrtc.channel import EventChannel
 
 
@@ -99,7 +99,7 @@ def test_what_the_client_says_is_an_event_or_is_not() -> None:
     assert isinstance(events.read('{"type": "input_audio_buffer.clear"}'), Received)
     assert isinstance(events.read(b'{"type": "input_audio_buffer.clear"}'), Received)
     garbled = events.read("{")
-    assert isinstance(garbled, Garbled)
+    assert isinstance(garbled, InvalidFrame)
     assert isinstance(garbled.problem, InvalidRequest)
 
 

@@ -1,6 +1,6 @@
 """Sound that waits, and the beat in which it leaves."""
 
-from vivavoce.transports.webrtc.playout import Pace, Waiting
+from vivavoce.transports.webrtc.playout import PlayoutPace, Waiting
 
 
 def test_sound_is_taken_in_order_and_counted_by_item() -> None:
@@ -31,27 +31,27 @@ def test_what_waits_is_known_in_seconds_and_dropped_at_once() -> None:
     assert waiting.take(100) == (b"\1\0", {"b": 1})
 
 
-def due(pace: Pace, now: float) -> tuple[int, float]:
+def due(pace: PlayoutPace, now: float) -> tuple[int, float]:
     frame, delay = pace.next(now)
     return frame, round(delay, 6)
 
 
 def test_frames_are_due_every_twenty_milliseconds() -> None:
-    pace = Pace()
+    pace = PlayoutPace()
     assert pace.next(10.0) == (0, 0.0)
     assert due(pace, 10.0) == (1, 0.02)
     assert due(pace, 10.03) == (2, 0.01)
 
 
 def test_a_little_delay_is_made_up_for() -> None:
-    pace = Pace()
+    pace = PlayoutPace()
     pace.next(10.0)
     assert pace.next(10.09) == (1, 0.0)
     assert pace.next(10.09) == (2, 0.0)
 
 
 def test_a_long_delay_is_not() -> None:
-    pace = Pace()
+    pace = PlayoutPace()
     pace.next(10.0)
     frame, delay = pace.next(10.5)
     assert (frame, delay) == (25, 0.0)

@@ -11,7 +11,7 @@ from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, on_the_phone, tone
 from tests.transports.webrtc.caller import calling, until
 from tests.transports.webrtc.test_calls import SDP, post
-from vivavoce.session.facts import Fact, Left
+from vivavoce.session.facts import Disconnected, Fact
 from vivavoce.transports.webrtc.call import Call
 from vivavoce.transports.webrtc.reach import Reach
 
@@ -125,7 +125,7 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[Fact] = []
 
-    def tell(self, fact: Fact) -> None:
+    def post(self, fact: Fact) -> None:
         self.told.append(fact)
 
 
@@ -141,7 +141,7 @@ def test_a_connection_that_cannot_be_made_ends_its_session() -> None:
         await call.hang_up()
         return listener.told[:1]
 
-    assert asyncio.run(main()) == [Left()]
+    assert asyncio.run(main()) == [Disconnected()]
 
 
 def is_over(client: Client) -> bool:

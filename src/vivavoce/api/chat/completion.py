@@ -18,8 +18,8 @@ from vivavoce.engines.base import (
     TextDelta,
 )
 
-Chunk: TypeAlias = dict[str, Any]
-Tell: TypeAlias = Callable[[Chunk], Awaitable[None]]
+CompletionChunk: TypeAlias = dict[str, Any]
+Tell: TypeAlias = Callable[[CompletionChunk], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Asked:
     created: int = field(default_factory=lambda: int(time.time()))
     usages: list[ChatUsage] = field(default_factory=list)
 
-    def head(self, kind: str) -> Chunk:
+    def head(self, kind: str) -> CompletionChunk:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
     @property
@@ -54,7 +54,7 @@ class Asked:
         }
 
 
-async def completion(asked: Asked) -> Chunk:
+async def completion(asked: Asked) -> CompletionChunk:
     """The whole answer, all choices thought of at once. Raises EngineError."""
     async with together() as tasks:
         choices = [tasks.create_task(_choice(asked, index)) for index in range(asked.n)]
@@ -65,10 +65,10 @@ async def completion(asked: Asked) -> Chunk:
     }
 
 
-async def _choice(asked: Asked, index: int) -> Chunk:
+async def _choice(asked: Asked, index: int) -> CompletionChunk:
     text = ""
-    calls: dict[int, Chunk] = {}
-    finish: Chunk = {}
+    calls: dict[int, CompletionChunk] = {}
+    finish: CompletionChunk = {}
     async with aclosing(_deltas(asked)) as deltas:
         async for delta, reason in deltas:
             text += delta.get("content") or ""
@@ -78,7 +78,7 @@ async def _choice(asked: Asked, index: int) -> Chunk:
                 for name, more in part["function"].items():
                     function[name] += more
             finish = {"finish_reason": reason}
-    message: Chunk = {"role": "assistant", "content": text or None, "refusal": None}
+    message: CompletionChunk = {"role": "assistant", "content": text or None, "refusal": None}
     if calls:
         message["tool_calls"] = [calls[place] for place in sorted(calls)]
     elif not text:
@@ -97,7 +97,7 @@ async def chunks(asked: Asked, tell: Tell) -> None:
 
 async def _tell(asked: Asked, index: int, tell: Tell) -> None:
     head = asked.head("chat.completion.chunk")
-    first: Chunk = {"role": "assistant"}
+    first: CompletionChunk = {"role": "assistant"}
     async with aclosing(_deltas(asked)) as deltas:
         async for delta, reason in deltas:
             choice = {"index": index, "delta": first | delta, "logprobs": None}
@@ -105,10 +105,10 @@ async def _tell(asked: Asked, index: int, tell: Tell) -> None:
             first = {}
 
 
-async def _deltas(asked: Asked) -> AsyncGenerator[tuple[Chunk, str | None]]:
+async def _deltas(asked: Asked) -> AsyncGenerator[tuple[CompletionChunk, str | None]]:
     """What is added to a message, and in the last one why it ends."""
     called = False
-    async with aclosing(asked.llm.answer(asked.request)) as events:
+    async with aclosing(asked.llm.generate(asked.request)) as events:
         async for event in events:
             match event:
                 case TextDelta(text=text):

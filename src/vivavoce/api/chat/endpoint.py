@@ -15,7 +15,7 @@ _NOT_PASSED = frozenset(
 _NOT_PASSED_IF_CODED = frozenset(("content-encoding", "content-length"))
 
 
-class Answer(Protocol):
+class EndpointAnswer(Protocol):
     """Its answer. Read it once, in one of three ways; all may raise EngineError."""
 
     status: int
@@ -42,7 +42,9 @@ class ChatEndpoint(Protocol):
         """The model that the settings mean. Raises EngineError."""
         ...
 
-    def forward(self, body: bytes, *, spoken: bool = False) -> AbstractAsyncContextManager[Answer]:
+    def forward(
+        self, body: bytes, *, spoken: bool = False
+    ) -> AbstractAsyncContextManager[EndpointAnswer]:
         """Hand on a request. `spoken`: someone waits to hear the answer. Raises EngineError."""
         ...
 

@@ -14,19 +14,19 @@ from vivavoce.api.chat import completion as chat_completion
 from vivavoce.api.chat import items as chat_items
 from vivavoce.api.chat import request as chat_request
 from vivavoce.api.chat.answers import SpokenAnswers
-from vivavoce.api.chat.completion import Asked, Chunk, Tell
-from vivavoce.api.chat.endpoint import Answer, ChatEndpoint
+from vivavoce.api.chat.completion import Asked, CompletionChunk, Tell
+from vivavoce.api.chat.endpoint import ChatEndpoint, EndpointAnswer
 from vivavoce.api.chat.items import FIELDS
 from vivavoce.api.chat.reply import EventStream, pass_on
-from vivavoce.api.chat.request import ChatCall, Earlier, Place, Recording, Wish
+from vivavoce.api.chat.request import AudioOptions, ChatCall, Earlier, ErrorPlace, InputRecording
 from vivavoce.api.chat.sound import decoded
-from vivavoce.api.chat.speech import StreamedSpeech, Tongue, speak
-from vivavoce.api.problems import json_response
+from vivavoce.api.chat.speech import SpeechOptions, StreamedSpeech, speak
+from vivavoce.api.http_errors import json_response
 from vivavoce.api.work import together, unless_gone
 from vivavoce.engines.base import STT
 from vivavoce.errors import AudioError, EngineError, InvalidRequest
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.recordings import Recordings, words
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.transcript_cache import TranscriptCache, words
 
 MOST_BYTES = 25 << 20
 READ_SECONDS = 300.0
@@ -37,23 +37,23 @@ _LARGE = 1 << 18  # bytes that are looked through in a thread
 _FOR_SPEECH = re.compile(r"(?<![a-z])(audio|realtime)(?![a-z])")
 
 
-class ChatDoor:
+class ChatRoutes:
     """Answers chat completions by the language models of `brains`."""
 
     def __init__(
         self,
-        brains: Brains,
+        brains: ModelCatalog,
         *,
         default_voice: str = "",
         most_bytes: int = MOST_BYTES,
-        recordings: Recordings | None = None,
+        recordings: TranscriptCache | None = None,
         answers: SpokenAnswers | None = None,
     ) -> None:
         """`default_voice` stands for every voice that the engine does not know; "": its own."""
         self._brains = brains
         self._default_voice = default_voice
         self._most_bytes = most_bytes
-        self._recordings = recordings or Recordings()
+        self._recordings = recordings or TranscriptCache()
         self._answers = answers or SpokenAnswers()
 
     def add_to(self, app: web.Application) -> None:
@@ -90,7 +90,7 @@ class ChatDoor:
             return await self._streamed(request, call, partial(chat_completion.chunks, asked))
         return await self._whole(call, await chat_completion.completion(asked))
 
-    async def _whole(self, call: ChatCall, completion: Chunk) -> web.Response:
+    async def _whole(self, call: ChatCall, completion: CompletionChunk) -> web.Response:
         if call.wish is not None:
             completion = await speak(completion, self._tongue(call, call.wish))
         return json_response(completion)
@@ -114,9 +114,9 @@ class ChatDoor:
         self,
         llm: ChatEndpoint,
         call: ChatCall,
-        heard: Mapping[Place, str],
+        heard: Mapping[ErrorPlace, str],
         said: Mapping[int, str],
-    ) -> AsyncGenerator[Answer]:
+    ) -> AsyncGenerator[EndpointAnswer]:
         """The answer of the endpoint behind us.
 
         It is asked for the model that the client names. Where that is one of our own names, or the
@@ -138,7 +138,7 @@ class ChatDoor:
         async with llm.forward(call.rewritten(heard, said, model=own), spoken=spoken) as second:
             yield second
 
-    async def _heard(self, call: ChatCall) -> dict[Place, str]:
+    async def _heard(self, call: ChatCall) -> dict[ErrorPlace, str]:
         """What is said in every recording. Raises InvalidRequest, EngineError."""
         if not call.recordings:
             return {}
@@ -150,7 +150,7 @@ class ChatDoor:
             }
         return {place: task.result() for place, task in hearing.items()}
 
-    async def _hear(self, stt: STT, recording: Recording) -> str:
+    async def _hear(self, stt: STT, recording: InputRecording) -> str:
         async def hear() -> str:
             pcm = await asyncio.to_thread(
                 decoded,
@@ -187,15 +187,15 @@ class ChatDoor:
             )
         return transcript
 
-    def _tongue(self, call: ChatCall, wish: Wish) -> Tongue:
+    def _tongue(self, call: ChatCall, wish: AudioOptions) -> SpeechOptions:
         tts = self._brains.of(call.speech_model or call.model).tts
         known = {voice.id for voice in tts.voices}
         wanted = (wish.voice, self._default_voice, tts.default_voice)
         voice = next(voice for voice in wanted if voice in known)
-        return Tongue(tts, voice, wish.format, self._answers)
+        return SpeechOptions(tts, voice, wish.format, self._answers)
 
 
-async def _copy(answer: Answer, tell: Tell) -> None:
+async def _copy(answer: EndpointAnswer, tell: Tell) -> None:
     async with aclosing(answer.chunks()) as chunks:
         async for chunk in chunks:
             await tell(chunk)
@@ -207,7 +207,7 @@ async def _own_model(llm: ChatEndpoint) -> str | None:
     return None
 
 
-def _digest(recording: Recording) -> bytes:
+def _digest(recording: InputRecording) -> bytes:
     """Tells recordings apart. Raw samples name no format themselves."""
     raw = b"pcm16:" if recording.format == "pcm16" else b""
     return hashlib.sha256(raw + recording.data.encode()).digest()

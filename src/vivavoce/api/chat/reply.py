@@ -9,9 +9,9 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
-from vivavoce.api.chat.completion import Chunk
-from vivavoce.api.chat.endpoint import Answer, passed
-from vivavoce.api.problems import response_of, unexpected
+from vivavoce.api.chat.completion import CompletionChunk
+from vivavoce.api.chat.endpoint import EndpointAnswer, passed
+from vivavoce.api.http_errors import response_of, unexpected
 from vivavoce.errors import EngineError, VoiceError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class EventStream:
         await self.response.write_eof()
         return True
 
-    async def send(self, chunk: Chunk) -> None:
+    async def send(self, chunk: CompletionChunk) -> None:
         """Raises ConnectionResetError: the client has gone."""
         await self._write(msgspec.json.encode(chunk))
 
@@ -75,7 +75,7 @@ def _problem(exc: Exception, request: web.Request) -> bytes:
     return body
 
 
-async def pass_on(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def pass_on(request: web.Request, answer: EndpointAnswer) -> web.StreamResponse:
     """The answer as it is: status, headers, and the body as it comes."""
     headers = passed(answer.headers)
     length = headers.get("Content-Length", "")

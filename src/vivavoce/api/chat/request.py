@@ -21,7 +21,7 @@ OURS = ("audio", "modalities", "speech_model", "transcription_model")
 """What is meant for this server and not for the model behind it."""
 
 T = TypeVar("T")
-Place: TypeAlias = tuple[int, int]
+ErrorPlace: TypeAlias = tuple[int, int]
 """A content part: the number of its message, and its own in there."""
 
 
@@ -75,7 +75,7 @@ class _Fields(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class InputRecording:
     """What a user said, as it came."""
 
     param: str
@@ -97,7 +97,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AudioOptions:
     """Speech that is wanted along with the text."""
 
     voice: str
@@ -113,10 +113,10 @@ class ChatCall:
     stream: bool
     include_usage: bool
     n: int
-    recordings: Mapping[Place, Recording]
+    recordings: Mapping[ErrorPlace, InputRecording]
     earlier: Mapping[int, Earlier]
     """By the number of the message."""
-    wish: Wish | None
+    wish: AudioOptions | None
     transcription_model: str
     speech_model: str
     _top: Mapping[str, Raw]
@@ -128,7 +128,7 @@ class ChatCall:
 
     def rewritten(
         self,
-        heard: Mapping[Place, str],
+        heard: Mapping[ErrorPlace, str],
         said: Mapping[int, str],
         *,
         model: str | None = None,
@@ -147,7 +147,7 @@ class ChatCall:
             return self.body
         return msgspec.json.encode(top)
 
-    def messages(self, heard: Mapping[Place, str], said: Mapping[int, str]) -> list[Any]:
+    def messages(self, heard: Mapping[ErrorPlace, str], said: Mapping[int, str]) -> list[Any]:
         """All messages; those that are unchanged as the bytes that came."""
         messages: list[Any] = list(self._messages)
         for number, transcript in said.items():
@@ -163,7 +163,7 @@ class ChatCall:
             message["content"][place] = {"type": "text", "text": text}
         return messages
 
-    def plain_messages(self, heard: Mapping[Place, str], said: Mapping[int, str]) -> list[Any]:
+    def plain_messages(self, heard: Mapping[ErrorPlace, str], said: Mapping[int, str]) -> list[Any]:
         """All messages, as Python has them."""
         return [
             msgspec.json.decode(message) if isinstance(message, Raw) else message
@@ -217,7 +217,7 @@ def parse(body: bytes) -> ChatCall:
     )
 
 
-def _wish(fields: _Fields) -> Wish | None:
+def _wish(fields: _Fields) -> AudioOptions | None:
     for place, modality in enumerate(fields.modalities or ()):
         if modality not in ("text", "audio"):
             raise InvalidRequest(
@@ -242,11 +242,11 @@ def _wish(fields: _Fields) -> Wish | None:
             f"There is no audio format {format_!r}; there are {', '.join(sorted(OUTPUT_FORMATS))}.",
             param="audio.format",
         )
-    return Wish(voice.id if isinstance(voice, _Voice) else voice, format_)
+    return AudioOptions(voice.id if isinstance(voice, _Voice) else voice, format_)
 
 
-def _spoken(messages: list[Raw]) -> tuple[dict[Place, Recording], dict[int, Earlier]]:
-    recordings: dict[Place, Recording] = {}
+def _spoken(messages: list[Raw]) -> tuple[dict[ErrorPlace, InputRecording], dict[int, Earlier]]:
+    recordings: dict[ErrorPlace, InputRecording] = {}
     earlier: dict[int, Earlier] = {}
     for number, raw in enumerate(messages):
         where = f"messages[{number}]"
@@ -263,7 +263,7 @@ def _spoken(messages: list[Raw]) -> tuple[dict[Place, Recording], dict[int, Earl
     return recordings, earlier
 
 
-def _recording(raw: Raw, param: str) -> Recording:
+def _recording(raw: Raw, param: str) -> InputRecording:
     audio = _read(raw, _AudioPart, param.removesuffix(".input_audio")).input_audio
     if audio is None or not audio.data:
         raise InvalidRequest(
@@ -276,7 +276,7 @@ def _recording(raw: Raw, param: str) -> Recording:
             f"{', '.join(sorted(INPUT_FORMATS))}.",
             param=f"{param}.format",
         )
-    return Recording(param, audio.data, format_)
+    return InputRecording(param, audio.data, format_)
 
 
 def _object(raw: Raw) -> dict[str, Any]:

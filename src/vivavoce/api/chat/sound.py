@@ -6,7 +6,7 @@ from base64 import b64decode
 from io import BytesIO
 
 from vivavoce.audio.decoding import Bounds, Raw, SoundFile
-from vivavoce.audio.encoding import Encoder, FileFormat
+from vivavoce.audio.encoding import FileEncoder, FileFormat
 from vivavoce.errors import AudioError
 
 _PIECE = 1 << 20  # characters decoded at once: the interpreter lets others run in between
@@ -14,12 +14,12 @@ _WITHOUT_LIBRARY = ("pcm", "wav")
 _RIFF_LENGTH, _DATA_LENGTH, _HEADER = 4, 40, 44  # places in a WAV file's head
 
 
-async def encoder(format_: str) -> Encoder:
+async def encoder(format_: str) -> FileEncoder:
     """For one answer. FFmpeg takes a while to load, so it does that in a thread."""
     kind: FileFormat = "pcm" if format_ == "pcm16" else format_  # type: ignore[assignment]
     if kind in _WITHOUT_LIBRARY:
-        return Encoder(kind)
-    return await asyncio.to_thread(Encoder, kind)
+        return FileEncoder(kind)
+    return await asyncio.to_thread(FileEncoder, kind)
 
 
 def tell_length(wav: bytearray) -> None:

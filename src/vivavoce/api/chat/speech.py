@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from vivavoce.api.chat.answers import SpokenAnswers
-from vivavoce.api.chat.completion import Chunk, Tell
+from vivavoce.api.chat.completion import CompletionChunk, Tell
 from vivavoce.api.chat.sound import encoder, tell_length
 from vivavoce.api.work import together
-from vivavoce.audio.encoding import Encoder
+from vivavoce.audio.encoding import FileEncoder
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS
@@ -22,7 +22,7 @@ _WHOLE_BYTES = 6  # three samples are eight base64 characters: joined deltas dec
 
 
 @dataclass(frozen=True, slots=True)
-class Tongue:
+class SpeechOptions:
     """Who speaks, and what becomes of the sound."""
 
     tts: TTS
@@ -37,7 +37,7 @@ class Tongue:
         resampler = Resampler(self.tts.sample_rate, RATE)
         step = self.tts.sample_rate // 4 * 2  # bytes of a quarter of a second
         async with aclosing(
-            self.tts.speak(clause, voice=self.voice, speed=1.0, language=None, instructions="")
+            self.tts.synthesize(clause, voice=self.voice, speed=1.0, language=None, instructions="")
         ) as pieces:
             async for piece in pieces:
                 for at in range(0, len(piece.audio), step):
@@ -46,7 +46,7 @@ class Tongue:
         yield resampler.flush()
 
 
-async def speak(completion: Chunk, tongue: Tongue) -> Chunk:
+async def speak(completion: CompletionChunk, tongue: SpeechOptions) -> CompletionChunk:
     """The whole answer; the text of each choice has become audio. Raises EngineError."""
     async with together() as tasks:
         for choice in completion["choices"]:
@@ -56,7 +56,7 @@ async def speak(completion: Chunk, tongue: Tongue) -> Chunk:
     return completion
 
 
-async def _speak_message(message: Chunk, tongue: Tongue) -> None:
+async def _speak_message(message: CompletionChunk, tongue: SpeechOptions) -> None:
     text = message["content"]
     cutter, file, sound = Clauses(), await encoder(tongue.format), bytearray()
     for clause in (*cutter.feed(text), cutter.flush()):
@@ -84,15 +84,15 @@ class StreamedSpeech:
     concerns all of them at the very end. `tell` is called by several tasks.
     """
 
-    def __init__(self, tongue: Tongue, tasks: asyncio.TaskGroup, tell: Tell) -> None:
+    def __init__(self, tongue: SpeechOptions, tasks: asyncio.TaskGroup, tell: Tell) -> None:
         self._tongue = tongue
         self._tasks = tasks
         self._tell = tell
-        self._mouths: dict[int, _Mouth] = {}
+        self._mouths: dict[int, _ChoiceSpeaker] = {}
         self._speaking: list[asyncio.Task[None]] = []
-        self._last: list[Chunk] = []
+        self._last: list[CompletionChunk] = []
 
-    async def feed(self, chunk: Chunk) -> None:
+    async def feed(self, chunk: CompletionChunk) -> None:
         """The next chunk of the answer. Waits where speech has fallen far behind."""
         head = {name: value for name, value in chunk.items() if name != "choices"}
         choices = chunk.get("choices") or ()
@@ -103,7 +103,7 @@ class StreamedSpeech:
         for choice in choices:
             index = choice.get("index") or 0
             if index not in self._mouths:
-                mouth = self._mouths[index] = _Mouth(self._tongue, self._tell, index, head)
+                mouth = self._mouths[index] = _ChoiceSpeaker(self._tongue, self._tell, index, head)
                 self._speaking.append(self._tasks.create_task(mouth.speak()))
             if rest := await self._mouths[index].take(choice, head):
                 passed.append(rest)
@@ -120,23 +120,25 @@ class StreamedSpeech:
             await self._tell(chunk)
 
 
-class _Mouth:
+class _ChoiceSpeaker:
     """Speaks one choice."""
 
-    def __init__(self, tongue: Tongue, tell: Tell, index: int, head: Chunk) -> None:
+    def __init__(
+        self, tongue: SpeechOptions, tell: Tell, index: int, head: CompletionChunk
+    ) -> None:
         self._tongue = tongue
         self._tell = tell
         self._index = index
         self._head = head
         self._cutter = Clauses()
         self._clauses: asyncio.Queue[str | None] = asyncio.Queue(CLAUSES_AHEAD)
-        self._file: Encoder | None = None
+        self._file: FileEncoder | None = None
         self._sound = bytearray()  # encoded, and not told yet
         self._audio_id = ""
         self._expires_at = 0
-        self._finish: Chunk | None = None  # the chunk that ends it
+        self._finish: CompletionChunk | None = None  # the chunk that ends it
 
-    async def take(self, choice: Chunk, head: Chunk) -> Chunk | None:
+    async def take(self, choice: CompletionChunk, head: CompletionChunk) -> CompletionChunk | None:
         """Keep what is to be spoken, and the finish; what is left goes out at once."""
         delta = {k: v for k, v in (choice.get("delta") or {}).items() if v is not None}
         text = delta.pop("content", "")
@@ -167,7 +169,7 @@ class _Mouth:
     async def _say(self, clause: str) -> None:
         if self._file is None and not clause.strip():
             return  # an answer of nothing but function calls is not spoken
-        said: Chunk = {"transcript": clause}
+        said: CompletionChunk = {"transcript": clause}
         if self._file is None:
             self._file = await encoder(self._tongue.format)
             self._audio_id, self._expires_at = self._tongue.answers.begin()
@@ -185,11 +187,11 @@ class _Mouth:
             await self._tell_audio({"data": b64encode(piece).decode()})
         del self._sound[:size]
 
-    async def _tell_audio(self, audio: Chunk) -> None:
+    async def _tell_audio(self, audio: CompletionChunk) -> None:
         choice = {"index": self._index, "delta": {"audio": audio}, "finish_reason": None}
         await self._tell({**self._head, "choices": [choice]})
 
 
-def _text(message: Chunk) -> str:
+def _text(message: CompletionChunk) -> str:
     content = message.get("content")
     return content if isinstance(content, str) and content.strip() else ""

@@ -64,7 +64,7 @@ class BuiltinLLM:
     async def __aexit__(self, *exc: object) -> None:
         return None
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """See engines.base.LLM. A call is never cut short: one that does not fit is not begun."""
         input_tokens = await self._count(request)
         tools: list[Tool] = []

@@ -69,7 +69,7 @@ class EspeakTTS:
         for utterance in self._utterances:
             utterance.end(EngineError("tts espeak: the engine was closed while it spoke"))
 
-    async def speak(
+    async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         """See the contract of TTS. Signs of markdown and emoji are not spoken; `instructions`

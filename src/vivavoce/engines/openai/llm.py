@@ -96,7 +96,7 @@ class OpenAILLM:
                 await session.close()
         self._kept = self._fresh = None
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """As base.LLM has it. Closing it before its end closes the connection at once."""
         deadline = asyncio.get_running_loop().time() + self._settings.first_token_seconds
         response = await self._ask(request, deadline)

@@ -76,7 +76,7 @@ class ScriptedVAD:
     def close(self, stream: int) -> None:
         self._free.append(stream)
 
-    def judge(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
+    def score(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
         """1.0 for a window that has a sample beyond the level, else 0.0."""
         peaks = np.maximum(windows.max(axis=1), -windows.min(axis=1))
         speech: NDArray[np.float32] = (peaks > self._level).astype(np.float32)
@@ -99,7 +99,7 @@ class ScriptedTurn:
     async def __aexit__(self, *exc: object) -> None:
         pass
 
-    async def finished(self, text: str, *, language: str | None) -> float:
+    async def score(self, text: str, *, language: str | None) -> float:
         _remember(self.asked, text)
         await _until(_now() + self._script.delay_seconds)
         return self._script.table.get(text.strip(), self._script.default)
@@ -194,7 +194,7 @@ class ScriptedLLM:
     async def __aexit__(self, *exc: object) -> None:
         pass
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         _remember(self.requests, request)
         answer = self._next()
         tokens = _TOKEN.findall(answer.text + (last_user_text(request.items) * answer.echo))
@@ -259,7 +259,7 @@ class ScriptedTTS:
     async def __aexit__(self, *exc: object) -> None:
         self._hums.clear()
 
-    async def speak(
+    async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         script = self._script

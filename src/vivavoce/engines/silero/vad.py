@@ -77,7 +77,7 @@ class SileroVAD:
     def close(self, stream: int) -> None:
         self._free.append(stream)
 
-    def judge(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
+    def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
         """A window of digital silence is 0.0 at once, and the network never hears of it."""
         assert self._network is not None, "judge() before the engine was entered"
         likely = np.zeros(len(windows), np.float32)

@@ -58,7 +58,7 @@ class WordsTurn:
     async def __aexit__(self, *exc: object) -> None:
         pass
 
-    async def finished(self, text: str, *, language: str | None) -> float:
+    async def score(self, text: str, *, language: str | None) -> float:
         return likelihood(text, language or self._settings.default_language)
 
 

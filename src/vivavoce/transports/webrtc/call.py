@@ -19,8 +19,8 @@ from aiortc import (
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.runtime.runner import Runner
-from vivavoce.session.facts import Heard, Left, Played
-from vivavoce.transports.outbox import Outbox
+from vivavoce.session.facts import AudioArrived, AudioPlayed, Disconnected
+from vivavoce.transports.send_queue import SendQueue
 from vivavoce.transports.webrtc import offer as sdp
 from vivavoce.transports.webrtc.channel import (
     MOST_BACKLOG_BYTES,
@@ -57,7 +57,7 @@ class Call:
         self._microphone: Microphone | None = None
         self._lines: list[Line] = []
         self._channel = EventChannel()
-        self._listeners: set[Outbox] = set()
+        self._listeners: set[SendQueue] = set()
         self._eased = asyncio.Event()
 
     async def answer(self, offer: str) -> str:
@@ -131,11 +131,11 @@ class Call:
             log.warning("%s: its connection does not close", self.id)
         self._track.stop()
 
-    def join(self, listener: Outbox) -> None:
+    def join(self, listener: SendQueue) -> None:
         """From now on that one is told everything, too."""
         self._listeners.add(listener)
 
-    def part(self, listener: Outbox) -> None:
+    def part(self, listener: SendQueue) -> None:
         self._listeners.discard(listener)
 
     # the peer
@@ -147,7 +147,7 @@ class Call:
         if self._channel.backlog > MOST_BACKLOG_BYTES:
             self._leave()
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         while self.runner and self._is_full():
             self._eased.clear()
             await self._eased.wait()
@@ -172,7 +172,7 @@ class Call:
 
     def _left(self, item_id: str, samples: int) -> None:
         if self.runner:
-            self.runner.tell(Played(item_id, samples))
+            self.runner.post(AudioPlayed(item_id, samples))
 
     def _tick(self) -> None:
         """Twenty milliseconds have passed."""
@@ -183,11 +183,11 @@ class Call:
 
     def _hear(self, audio: bytes) -> None:
         if self.runner and audio and not self.runner.behind:
-            self.runner.tell(Heard(audio))
+            self.runner.post(AudioArrived(audio))
 
     def _leave(self) -> None:
         if self.runner:
-            self.runner.tell(Left())
+            self.runner.post(Disconnected())
 
     def _on_state(self) -> None:
         if self._connection.connectionState in ("closed", "failed"):
@@ -202,7 +202,7 @@ class Call:
             if runner is None:
                 return
             try:
-                runner.tell(self._channel.read(message))
+                runner.post(self._channel.read(message))
             except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
                 runner.fail(exc)
 

@@ -20,7 +20,7 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
-from vivavoce.session.facts import Garbled, Received
+from vivavoce.session.facts import InvalidFrame, Received
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +84,12 @@ class EventChannel:
             for frame in self._dialect.encode(event):
                 self._put(self._channel, event, frame)
 
-    def read(self, message: str | bytes) -> Received | Garbled:
+    def read(self, message: str | bytes) -> Received | InvalidFrame:
         """What the client says."""
         try:
             return Received(self._dialect.decode(message))
         except InvalidRequest as problem:
-            return Garbled(problem)
+            return InvalidFrame(problem)
 
     async def close(self) -> None:
         """Have the client take what was sent, and close; after a moment it has to do without.

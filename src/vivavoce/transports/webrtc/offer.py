@@ -87,7 +87,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class SdpOffer:
     """An offer of which a call can be made."""
 
     sections: tuple[Section, ...]
@@ -113,7 +113,7 @@ class Offer:
         return "\r\n".join(map(_larger, lines)) + "\r\n"
 
 
-def read(offer: str) -> Offer:
+def read(offer: str) -> SdpOffer:
     """What can be made of an offer. Raises InvalidRequest, which says what is missing."""
     if not offer.strip():
         raise InvalidRequest("Missing required parameter: 'sdp'.", code=MISSING, param="sdp")
@@ -138,7 +138,7 @@ def read(offer: str) -> Offer:
     lines += [f"a=group:BUNDLE {' '.join(bundled)}"] if bundled else []
     for number in taken:
         lines += sections[number].cut()
-    made = Offer(tuple(sections), taken, tuple(bundled), "\r\n".join(lines) + "\r\n")
+    made = SdpOffer(tuple(sections), taken, tuple(bundled), "\r\n".join(lines) + "\r\n")
     _check(made.sdp)
     return made
 

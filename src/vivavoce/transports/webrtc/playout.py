@@ -48,7 +48,7 @@ class Waiting:
         self._taken = self._bytes = 0
 
 
-class Pace:
+class PlayoutPace:
     """When the frames of a stream are due. They are counted, so that no error adds up."""
 
     def __init__(self) -> None:

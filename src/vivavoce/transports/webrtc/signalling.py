@@ -19,9 +19,9 @@ from msgspec import UNSET, UnsetType
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import SessionPatch
-from vivavoce.runtime.hub import Hub
-from vivavoce.runtime.opening import Opening
 from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.session_defaults import Opening
+from vivavoce.runtime.sessions import Sessions
 from vivavoce.transports.sideband import listen_in
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.websocket import Admit
@@ -50,11 +50,11 @@ Bearer = Callable[[web.Request], str | None]
 _request: Reader[CallRequest] = Reader(CallRequest)
 
 
-class CallsDoor:
+class CallRoutes:
     """Makes calls, and owns them until they are over."""
 
     def __init__(
-        self, hub: Hub, admit: Admit, reach: Reach | None = None, *, bearer: Bearer
+        self, hub: Sessions, admit: Admit, reach: Reach | None = None, *, bearer: Bearer
     ) -> None:
         self._hub = hub
         self._admit = admit

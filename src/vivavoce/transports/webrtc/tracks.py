@@ -29,7 +29,7 @@ from vivavoce.transports.webrtc.opus import (
     OpusEncoder,
     silent_packet,
 )
-from vivavoce.transports.webrtc.playout import FRAME_SECONDS, Pace, Waiting
+from vivavoce.transports.webrtc.playout import FRAME_SECONDS, PlayoutPace, Waiting
 
 FRAME_TICKS = int(CLOCK * FRAME_SECONDS)
 _TIME_BASE = Fraction(1, CLOCK)
@@ -53,7 +53,7 @@ class PlayoutTrack(MediaStreamTrack):
         self.waiting = Waiting()
         self._left = left
         self._tick = tick
-        self._pace = Pace()
+        self._pace = PlayoutPace()
         self._encoder = OpusEncoder()
         self._quiet = _TAIL  # frames since there was sound
 

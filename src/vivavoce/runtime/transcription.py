@@ -10,8 +10,8 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.session.effects import Listen
-from vivavoce.session.facts import Transcribed, Unheard
+from vivavoce.session.effects import StartTranscription
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ PIECE_BYTES = 2 * RATE  # one second: more is not converted at once, lest it blo
 KEPT_BYTES = 60 * 2 * RATE  # of sound that a recogniser has taken, in case that it is lost
 
 
-class Sound:
+class AudioFeed:
     """Sound that comes in pieces, at the rate that an engine wants. Iterate it once.
 
     Bounded by whoever feeds it: a session lets no more sound wait than its input buffer holds.
@@ -93,7 +93,10 @@ class Sound:
 
 
 async def dictate(
-    stt: STT, order: Listen, sound: Sound, tell: Callable[[Transcribed | Unheard], None]
+    stt: STT,
+    order: StartTranscription,
+    sound: AudioFeed,
+    tell: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
 ) -> None:
     """Tell the words of an item as they are made out; cancel to stop.
 
@@ -108,14 +111,19 @@ async def dictate(
             log.warning("an item is dictated again: %s", exc)
             final = await _listened(stt, order, sound, tell)
     except EngineError as exc:
-        tell(Unheard(order.item_id, str(exc)))
+        tell(ItemTranscriptionFailed(order.item_id, str(exc)))
     else:
         if not final:
-            tell(Unheard(order.item_id, "speech recognition ended without a result"))
+            tell(
+                ItemTranscriptionFailed(order.item_id, "speech recognition ended without a result")
+            )
 
 
 async def _listened(
-    stt: STT, order: Listen, sound: Sound, tell: Callable[[Transcribed | Unheard], None]
+    stt: STT,
+    order: StartTranscription,
+    sound: AudioFeed,
+    tell: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
 ) -> bool:
     """Whether the last words told are final. Raises EngineError."""
     final = False
@@ -124,5 +132,5 @@ async def _listened(
     ) as transcripts:
         async for heard in transcripts:
             final = heard.final
-            tell(Transcribed(order.item_id, heard.text, heard.stable, heard.final))
+            tell(TranscriptUpdated(order.item_id, heard.text, heard.stable, heard.final))
     return final

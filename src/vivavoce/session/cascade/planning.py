@@ -9,13 +9,13 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Item, ItemReference
 from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
 from vivavoce.protocol.session import PCM, AudioFormat, CustomVoice, PCMPatch
+from vivavoce.session.cascade.response import ResponsePlan
+from vivavoce.session.cascade.transcriptions import language_of
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.drafts import entry_of
+from vivavoce.session.effect_buffer import Ids
 from vivavoce.session.effects import Prompt
-from vivavoce.session.hearing import language_of
+from vivavoce.session.item_validation import entry_of
 from vivavoce.session.options import Options, check_choice, check_modalities, voice_name
-from vivavoce.session.outbox import Ids
-from vivavoce.session.response import Plan
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def plan_of(
     conversation: Conversation,
     ids: Ids,
     conversation_id: str,
-) -> Plan:
+) -> ResponsePlan:
     """Settle a response. Raises InvalidRequest and has changed nothing."""
     session = options.realtime
     modalities = given(params.output_modalities, session.output_modalities)
@@ -58,7 +58,7 @@ def plan_of(
         voice=options.voice(voice),
         speed=session.audio.output.speed,
     )
-    return Plan(
+    return ResponsePlan(
         prompt=prompt,
         listed=listed,
         inline=tuple(e for e in listed or () if conversation.find(e.item.id) is not e),

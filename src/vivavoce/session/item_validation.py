@@ -18,9 +18,9 @@ from vivavoce.protocol.items import (
     OutputText,
     Part,
 )
+from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
 from vivavoce.session.conversation import ROOT, Entry
-from vivavoce.session.input import BYTES_PER_SAMPLE
-from vivavoce.session.outbox import Ids
+from vivavoce.session.effect_buffer import Ids
 
 LONGEST_ID = 64  # OpenAI takes 32; some clients send more
 _CALL_ID = re.compile(r"^[a-zA-Z0-9_-]+$")

@@ -12,12 +12,12 @@ from vivavoce.protocol.server import (
     TranscriptionError,
     TranscriptionFailed,
 )
+from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import Feed, Finish, Forget, Listen
-from vivavoce.session.facts import Transcribed
-from vivavoce.session.input import BYTES_PER_SAMPLE
+from vivavoce.session.effect_buffer import EffectBuffer
+from vivavoce.session.effects import CancelTranscription, EndAudio, FeedAudio, StartTranscription
+from vivavoce.session.facts import TranscriptUpdated
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Outbox
 from vivavoce.session.usage import Tally, transcription_usage
 
 
@@ -27,7 +27,7 @@ def language_of(options: Options) -> str | None:
 
 
 @dataclass(slots=True)
-class Dictation:
+class ItemTranscription:
     """One recording that is being written down."""
 
     item_id: str
@@ -43,14 +43,14 @@ class Dictation:
     """Code and reason, once it is known that the words will not come."""
 
 
-class Hearing:
+class Transcriptions:
     """What is being written down just now."""
 
-    def __init__(self, outbox: Outbox, tally: Tally, *, stall_seconds: float) -> None:
+    def __init__(self, outbox: EffectBuffer, tally: Tally, *, stall_seconds: float) -> None:
         self._outbox = outbox
         self._tally = tally
         self._stall_seconds = stall_seconds
-        self._dictations: dict[str, Dictation] = {}
+        self._dictations: dict[str, ItemTranscription] = {}
 
     @property
     def deadline(self) -> float:
@@ -77,9 +77,11 @@ class Hearing:
         while key in self._dictations:  # the client names items as it likes, "a#1" too
             key += "#"
         transcription = options.transcription
-        self._dictations[key] = Dictation(item_id, index, reported=transcription is not None)
-        self._outbox.order(
-            Listen(
+        self._dictations[key] = ItemTranscription(
+            item_id, index, reported=transcription is not None
+        )
+        self._outbox.add(
+            StartTranscription(
                 key,
                 model=options.served_by.model,
                 language=language_of(options),
@@ -105,19 +107,19 @@ class Hearing:
         dictation = self._dictations.get(key)
         if audio and dictation and not dictation.failure:
             dictation.samples += len(audio) // BYTES_PER_SAMPLE
-            self._outbox.order(Feed(key, audio))
+            self._outbox.add(FeedAudio(key, audio))
 
     def finish(self, key: str, now: float) -> None:
         """Its sound is complete: the words are due."""
         if dictation := self._dictations.get(key):
             dictation.deadline = now + self._stall_seconds
             if not dictation.failure:
-                self._outbox.order(Finish(key))
+                self._outbox.add(EndAudio(key))
 
     def forget(self, item_id: str) -> None:
         for key in self.keys_of({item_id}):
             del self._dictations[key]
-            self._outbox.order(Forget(key))
+            self._outbox.add(CancelTranscription(key))
 
     def forget_all(self) -> None:
         for dictation in tuple(self._dictations.values()):
@@ -127,7 +129,7 @@ class Hearing:
         """The dictations whose words should have come by now."""
         return [key for key, d in self._dictations.items() if d.deadline <= now]
 
-    def take(self, fact: Transcribed, now: float) -> Dictation | None:
+    def take(self, fact: TranscriptUpdated, now: float) -> ItemTranscription | None:
         """Tell the new words; return the dictation when they were the last."""
         dictation = self._dictations.get(fact.item_id)
         if dictation is None:  # it was forgotten meanwhile
@@ -172,7 +174,7 @@ class Hearing:
                     self._tell_failure(dictation, *dictation.failure)
         return failed
 
-    def _tell_failure(self, dictation: Dictation, code: str, reason: str) -> None:
+    def _tell_failure(self, dictation: ItemTranscription, code: str, reason: str) -> None:
         self._outbox.send(
             TranscriptionFailed(
                 event_id=self._outbox.event_id(),
@@ -182,7 +184,7 @@ class Hearing:
             )
         )
 
-    def _tell_more(self, dictation: Dictation, delta: str) -> None:
+    def _tell_more(self, dictation: ItemTranscription, delta: str) -> None:
         self._outbox.send(
             TranscriptionDelta(
                 event_id=self._outbox.event_id(),

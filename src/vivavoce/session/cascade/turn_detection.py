@@ -11,7 +11,7 @@ from enum import Enum
 from typing import assert_never
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
-from vivavoce.session.input import to_samples
+from vivavoce.session.cascade.input_buffer import to_samples
 
 WINDOW = 768  # samples at 24 kHz: 32 ms, what Silero judges at a time
 ONSET_WINDOWS = 2
@@ -30,7 +30,7 @@ class Edge(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class PauseRules:
     """Silence, in samples, after which a turn that sounds finished or unfinished ends."""
 
     finished: int
@@ -42,11 +42,11 @@ class Patience:
         return int(self.unfinished * math.pow(self.finished / self.unfinished, share))
 
 
-PATIENCE: dict[Eagerness, Patience] = {
-    "low": Patience(to_samples(800), to_samples(8_000)),
-    "medium": Patience(to_samples(400), to_samples(4_000)),
-    "auto": Patience(to_samples(400), to_samples(4_000)),
-    "high": Patience(to_samples(256), to_samples(2_000)),
+PATIENCE: dict[Eagerness, PauseRules] = {
+    "low": PauseRules(to_samples(800), to_samples(8_000)),
+    "medium": PauseRules(to_samples(400), to_samples(4_000)),
+    "auto": PauseRules(to_samples(400), to_samples(4_000)),
+    "high": PauseRules(to_samples(256), to_samples(2_000)),
 }
 
 

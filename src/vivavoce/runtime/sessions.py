@@ -12,13 +12,13 @@ from msgspec import UNSET
 
 from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
-from vivavoce.runtime.brain import Brains
-from vivavoce.runtime.opening import Opening, begin
+from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.runner import Peer, Player, Runner
-from vivavoce.session.facts import Draining
-from vivavoce.session.limits import Limits
-from vivavoce.session.machine import Session
-from vivavoce.session.options import Offer
+from vivavoce.runtime.session_defaults import Opening, begin
+from vivavoce.session.facts import DrainStarted
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.options import AvailableModels
+from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ GOODBYE_SECONDS = 5.0  # for what was told to end
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServerContext:
     """What every session of a server shares."""
 
-    brains: Brains
-    offer: Offer
-    limits: Limits
+    brains: ModelCatalog
+    offer: AvailableModels
+    limits: SessionLimits
     template: RealtimeSession
     """What a session begins with, but for its id, its model and its end."""
     max_sessions: int = 1000
@@ -39,10 +39,12 @@ class House:
     """Of the body of one HTTP request."""
 
 
-class Hub:
+class Sessions:
     """Opens sessions, counts them, and ends them all at shutdown."""
 
-    def __init__(self, house: House, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, house: ServerContext, *, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self.house = house
         self._wall_clock = wall_clock
         self._runners: set[Runner] = set()
@@ -99,7 +101,7 @@ class Hub:
         """Let what is under way end, for so long at the most; then everybody goes."""
         self._draining = True
         for runner in tuple(self._runners):
-            runner.tell(Draining())
+            runner.post(DrainStarted())
         await self._wait_until_empty(seconds)
         for runner in tuple(self._runners):
             runner.dismiss(1012, "the server is shutting down")

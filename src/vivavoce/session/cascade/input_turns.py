@@ -23,29 +23,35 @@ from vivavoce.protocol.server import (
     SpeechStopped,
     TimeoutTriggered,
 )
+from vivavoce.session.cascade.input_buffer import (
+    BYTES_PER_SAMPLE,
+    HalfSample,
+    Intake,
+    to_ms,
+    to_samples,
+)
+from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
+from vivavoce.session.cascade.turn_detection import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effects import Assess, Judge
-from vivavoce.session.facts import Judged
-from vivavoce.session.hearing import Hearing, language_of
-from vivavoce.session.input import BYTES_PER_SAMPLE, HalfSample, Intake, to_ms, to_samples
+from vivavoce.session.effect_buffer import EffectBuffer
+from vivavoce.session.effects import RunVad, ScoreTurn
+from vivavoce.session.facts import VadScores
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Outbox
-from vivavoce.session.turns import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
 
 INFINITY = float("inf")
 SHORTEST_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
 
 
-class Listening:
+class InputTurns:
     """Owns the input buffer and the turn detector."""
 
     def __init__(
         self,
         options: Options,
         conversation: Conversation,
-        hearing: Hearing,
-        outbox: Outbox,
+        hearing: Transcriptions,
+        outbox: EffectBuffer,
         *,
         max_buffer_seconds: float,
         gap_seconds: float,
@@ -121,7 +127,7 @@ class Listening:
         self._detector.reset()
         return Edge.STOPPED
 
-    def judge(self, fact: Judged, n: int) -> Edge | None:
+    def score(self, fact: VadScores, n: int) -> Edge | None:
         """Take the verdict on window `n` of a fact. After the last one call catch_up()."""
         at = fact.at + n * WINDOW
         if self._detector is None or at != self._judged:  # of a time before a clear or a commit
@@ -233,7 +239,7 @@ class Listening:
         """Have the sound judged that was not yet."""
         if windows := (self._buffer.end - self._asked) // WINDOW:
             upto = self._asked + windows * WINDOW
-            self._outbox.order(Judge(self._asked, self._buffer.read(self._asked, upto)))
+            self._outbox.add(RunVad(self._asked, self._buffer.read(self._asked, upto)))
             self._asked = upto
 
     def _judge_anew(self) -> None:
@@ -287,7 +293,7 @@ class Listening:
         text = self._hearing.text(self._item_id)
         if text != self._assessed:
             self._assessed = text
-            self._outbox.order(Assess(self._item_id, text, language_of(self._options)))
+            self._outbox.add(ScoreTurn(self._item_id, text, language_of(self._options)))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

@@ -14,29 +14,29 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
 from vivavoce.protocol.server import ItemTruncated
+from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE, to_ms
+from vivavoce.session.cascade.planning import plan_of
+from vivavoce.session.cascade.response import Ending, ResponseState
+from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effects import Stop
+from vivavoce.session.effect_buffer import EffectBuffer
+from vivavoce.session.effects import CancelGeneration
 from vivavoce.session.facts import (
-    AnswerFact,
-    Argued,
-    Called,
-    Concluded,
-    Ended,
-    Failed,
-    Spoke,
+    AudioGenerated,
+    GenerationFact,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    OutputFinished,
     SpokenWord,
     Stage,
-    Thinking,
-    Thought,
+    TextGenerated,
+    ToolCallArguments,
+    ToolCallStarted,
 )
-from vivavoce.session.hearing import Hearing
-from vivavoce.session.input import BYTES_PER_SAMPLE, to_ms
 from vivavoce.session.options import Options
-from vivavoce.session.outbox import Outbox
 from vivavoce.session.output_buffer import OutputBuffer
-from vivavoce.session.planning import plan_of
 from vivavoce.session.playout import Playout
-from vivavoce.session.response import Ending, ResponseLife
 from vivavoce.session.usage import Tally
 
 STAGES: dict[Stage, str] = {
@@ -47,7 +47,7 @@ STAGES: dict[Stage, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard:
+class UnclaimedFailure:
     """Words that will not come, and that no response has asked for yet."""
 
     key: str
@@ -55,15 +55,15 @@ class Unheard:
     reason: str
 
 
-class Answering:
+class Responses:
     """Owns the responses in progress, and knows what is still being played of others."""
 
     def __init__(
         self,
         options: Options,
         conversation: Conversation,
-        hearing: Hearing,
-        outbox: Outbox,
+        hearing: Transcriptions,
+        outbox: EffectBuffer,
         tally: Tally,
         *,
         stall_seconds: float,
@@ -75,15 +75,17 @@ class Answering:
         self._outbox = outbox
         self._tally = tally
         self._stall_seconds = stall_seconds
-        self._responses: dict[str, ResponseLife] = {}
+        self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[str]] = {}  # by response: dictations whose words it needs
         self._owed = False  # a turn ended while a response ran that nothing may interrupt
-        self._unheard: Unheard | None = None  # words that nothing waited for when they failed
+        self._unheard: UnclaimedFailure | None = (
+            None  # words that nothing waited for when they failed
+        )
         self._playout = playout  # where it is not ours, of the default conversation alone
         self._done_at: float | None = None  # when the last answer was; None: not the last event
 
     @property
-    def active(self) -> ResponseLife | None:
+    def active(self) -> ResponseState | None:
         """The response in the default conversation."""
         for response in self._responses.values():
             if response.plan.conversation_id is not None:
@@ -140,7 +142,7 @@ class Answering:
             )
         ids = self._outbox.ids
         plan = plan_of(params, self._options, self._conversation, ids, conversation_id)
-        response = ResponseLife(
+        response = ResponseState(
             ids.next("resp"), plan, self._outbox, None if beside else self._conversation
         )
         self._responses[response.id] = response
@@ -187,7 +189,7 @@ class Answering:
         for response_id in waiting:
             self._fail(self._responses[response_id], code, reason, now)
         if not waiting:
-            self._unheard = Unheard(key, code, reason)
+            self._unheard = UnclaimedFailure(key, code, reason)
 
     def set_words(self, item_id: str, index: int, text: str) -> None:
         """The words of an item that stands only in a response's own input."""
@@ -196,32 +198,32 @@ class Answering:
                 if entry.item.id == item_id:
                     entry.words[index] = text
 
-    def take(self, fact: AnswerFact, now: float) -> None:
+    def take(self, fact: GenerationFact, now: float) -> None:
         """What came of an answer. Of one that has been stopped, nothing counts any more."""
         response = self._responses.get(fact.response_id)
         if response is None or response.answer is None:
             return
-        if isinstance(fact, Thinking) and response.stage == "tts":
+        if isinstance(fact, GenerationProgress) and response.stage == "tts":
             return  # it is the voice that is waited for
         response.stalls_at = now + self._stall_seconds
         match fact:
-            case Thinking():
+            case GenerationProgress():
                 response.sounding()
-            case Thought(text=text):
+            case TextGenerated(text=text):
                 response.think(text)
-            case Called(index=index, call_id=call_id, name=name):
+            case ToolCallStarted(index=index, call_id=call_id, name=name):
                 response.call(index, call_id, name)
-            case Argued(index=index, arguments=arguments):
+            case ToolCallArguments(index=index, arguments=arguments):
                 response.argue(index, arguments)
-            case Concluded():
+            case GenerationFinished():
                 response.conclude(fact)
-            case Spoke(audio=audio, words=words, ends=ends):
+            case AudioGenerated(audio=audio, words=words, ends=ends):
                 self._speak(response, audio, words, now)
                 if ends:  # whatever comes next is for the model to say
                     response.stage = "llm"
-            case Ended():
+            case OutputFinished():
                 self._complete(response, now)
-            case Failed(stage=stage, reason=reason):
+            case GenerationFailed(stage=stage, reason=reason):
                 self._fail(response, f"{stage}_failed", reason, now)
             case _:
                 assert_never(fact)
@@ -293,11 +295,11 @@ class Answering:
                     f"Nothing came from {STAGES[stage]} for {self._stall_seconds:g} seconds; "
                     f"the response was given up."
                 )
-                self._outbox.order(Stop(response.id))
+                self._outbox.add(CancelGeneration(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
 
     def _speak(
-        self, response: ResponseLife, audio: bytes, words: tuple[SpokenWord, ...], now: float
+        self, response: ResponseState, audio: bytes, words: tuple[SpokenWord, ...], now: float
     ) -> None:
         place = response.sounding()
         ours = isinstance(self._playout, OutputBuffer)
@@ -308,7 +310,7 @@ class Answering:
                 self._playout.add(place.item_id, len(audio) // BYTES_PER_SAMPLE, now)
         response.speak(audio, words, send=not ours)
 
-    def _unheard_words(self, response: ResponseLife) -> Unheard | None:
+    def _unheard_words(self, response: ResponseState) -> UnclaimedFailure | None:
         """What went wrong with the last words of the user that it reads, if it was not told yet."""
         last = next((e for e in reversed(response.reads) if _is_of_user(e)), None)
         failed = self._unheard
@@ -317,7 +319,7 @@ class Answering:
         keys = {last.item.id, *(f"{last.item.id}#{n}" for n in last.recordings)}
         return failed if failed.key in keys else None
 
-    def _ask_if_ready(self, response: ResponseLife, now: float) -> None:
+    def _ask_if_ready(self, response: ResponseState, now: float) -> None:
         if self._waiting[response.id]:
             return
         del self._waiting[response.id]
@@ -327,7 +329,7 @@ class Answering:
         response.stalls_at = now + self._stall_seconds
         response.ask()
 
-    def _complete(self, response: ResponseLife, now: float) -> None:
+    def _complete(self, response: ResponseState, now: float) -> None:
         reason = response.concluded.reason if response.concluded else "stop"
         if reason == "stop":
             self._end(response, "completed", None, now)
@@ -336,9 +338,9 @@ class Answering:
             why = "max_output_tokens" if reason == "length" else "content_filter"
             self._end(response, "incomplete", StatusDetails(type="incomplete", reason=why), now)
 
-    def _cut_off(self, response: ResponseLife, details: StatusDetails, now: float) -> None:
+    def _cut_off(self, response: ResponseState, details: StatusDetails, now: float) -> None:
         if response.answer:
-            self._outbox.order(Stop(response.id))
+            self._outbox.add(CancelGeneration(response.id))
         self._end(response, "cancelled", details, now)
         if spoken := response.spoken:
             item_id = spoken.place.item_id
@@ -350,14 +352,14 @@ class Answering:
         if entry and entry.ledger:
             self._conversation.cut(item_id, entry.ledger.samples - unplayed)
 
-    def _fail(self, response: ResponseLife, code: str, reason: str, now: float) -> None:
+    def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
         self._end(response, "failed", StatusDetails(type="failed", error=error), now)
         if self._options.tells_failures:
             self._outbox.error(reason, kind="server_error", code=code)
 
     def _end(
-        self, response: ResponseLife, ending: Ending, details: StatusDetails | None, now: float
+        self, response: ResponseState, ending: Ending, details: StatusDetails | None, now: float
     ) -> None:
         del self._responses[response.id]
         self._waiting.pop(response.id, None)

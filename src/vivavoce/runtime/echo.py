@@ -21,8 +21,8 @@ from vivavoce.protocol.server import (
     SpeechStarted,
 )
 from vivavoce.protocol.session import PCM, RealtimeSession, SessionObject
-from vivavoce.session.effects import Effect, Flush, Play, Send
-from vivavoce.session.facts import Fact, Heard, Received
+from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
+from vivavoce.session.facts import AudioArrived, Fact, Received
 from vivavoce.session.options import format_name
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ LATE_SECONDS = 0.5  # a microphone that is so far behind has been off
 MOST_WAITING = 2 * RATE * 600  # bytes that were sent and are not played yet
 
 
-class Room:
+class EchoCanceller:
     """What is heard and what is played, side by side.
 
     The microphone is the clock: with so many of its samples go as many of what was sent before
@@ -67,8 +67,8 @@ class Room:
                     self.close()
                     return fact
                 return Received(msgspec.structs.replace(event, audio=self._hear(audio, now)))
-            case Heard(audio=audio):
-                return Heard(self._hear(audio, now))
+            case AudioArrived(audio=audio):
+                return AudioArrived(self._hear(audio, now))
         return fact
 
     def notice(self, effect: Effect, now: float) -> None:
@@ -76,9 +76,9 @@ class Room:
         match effect:
             case Send(event=event):
                 self._notice_event(event, now)
-            case Play(audio=audio):
+            case PlayAudio(audio=audio):
                 self._play(audio, now)
-            case Flush():
+            case ClearPlayback():
                 self._fall_silent()
 
     def _notice_event(self, event: AnyServerEvent, now: float) -> None:

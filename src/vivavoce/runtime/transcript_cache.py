@@ -25,7 +25,7 @@ class _Work:
     waiting: int = 0
 
 
-class Recordings:
+class TranscriptCache:
     """Transcripts by the recording's key; the ones not asked for the longest are forgotten.
 
     A failure is told to all who wait and not kept.

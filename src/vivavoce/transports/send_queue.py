@@ -32,7 +32,7 @@ class Socket(Protocol):
     async def close(self, *, code: int, message: bytes) -> object: ...
 
 
-class Wire(Protocol):
+class WritableTransport(Protocol):
     """The transport beneath it."""
 
     def get_write_buffer_size(self) -> int: ...
@@ -40,10 +40,10 @@ class Wire(Protocol):
     def abort(self) -> None: ...
 
 
-class Outbox:
+class SendQueue:
     """The peer of a session: what is sent goes out in order, as fast as the client reads."""
 
-    def __init__(self, socket: Socket, wire: Wire, dialect: Dialect) -> None:
+    def __init__(self, socket: Socket, wire: WritableTransport, dialect: Dialect) -> None:
         self.dialect = dialect
         self._socket = socket
         self._wire = wire
@@ -74,7 +74,7 @@ class Outbox:
             if waiting > MOST_BACKLOG_BYTES:
                 self._cut_off()
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         while self._bytes > ROOM_BYTES and self._closing is None:
             self._taken.clear()
             await self._taken.wait()

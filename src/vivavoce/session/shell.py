@@ -11,47 +11,47 @@ from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCallOutput
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import ServerVad, SessionObject
-from vivavoce.session.answering import STAGES, Answering
+from vivavoce.session.cascade.input_turns import InputTurns
+from vivavoce.session.cascade.responses import STAGES, Responses
+from vivavoce.session.cascade.transcriptions import Transcriptions
+from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, SavedEntry
-from vivavoce.session.drafts import entry_of, in_format
-from vivavoce.session.effects import Close, Effect, Forget
+from vivavoce.session.effect_buffer import EffectBuffer, Ids
+from vivavoce.session.effects import CancelTranscription, Close, Effect
 from vivavoce.session.facts import (
-    Argued,
-    Assessed,
-    Called,
-    Concluded,
-    Draining,
-    Ended,
+    AudioArrived,
+    AudioGenerated,
+    AudioPlayed,
+    Disconnected,
+    DrainStarted,
     Fact,
-    Failed,
-    Garbled,
-    Heard,
-    Judged,
-    Left,
-    Played,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    InvalidFrame,
+    ItemTranscriptionFailed,
+    OutputFinished,
     Received,
-    Spoke,
-    Thinking,
-    Thought,
-    Transcribed,
-    Unheard,
-    Woken,
+    TextGenerated,
+    TimerFired,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+    TurnScored,
+    VadScores,
 )
-from vivavoce.session.hearing import Hearing
-from vivavoce.session.limits import Limits, span
-from vivavoce.session.listening import Listening
-from vivavoce.session.options import Offer, Options
-from vivavoce.session.outbox import Ids, Outbox
+from vivavoce.session.item_validation import entry_of, in_format
+from vivavoce.session.limits import SessionLimits, span
+from vivavoce.session.options import AvailableModels, Options
 from vivavoce.session.output_buffer import OutputBuffer
 from vivavoce.session.playout import Playout
-from vivavoce.session.reserve import Reserve
-from vivavoce.session.turns import Edge
+from vivavoce.session.reserve import OwnIds
 from vivavoce.session.usage import Tally
 
 INFINITY = float("inf")
 
 
-class Saved(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """A session between two turns, as it is written down."""
 
     session: SessionObject
@@ -71,8 +71,8 @@ class Session:
     def __init__(
         self,
         opening: SessionObject,
-        offer: Offer,
-        limits: Limits,
+        offer: AvailableModels,
+        limits: SessionLimits,
         *,
         salt: str,
         now: float,
@@ -80,15 +80,15 @@ class Session:
         owns_playout: bool = False,
     ) -> None:
         self.tally = Tally()
-        self._outbox = Outbox(Ids(salt))
-        self._reserve = Reserve(salt)
+        self._outbox = EffectBuffer(Ids(salt))
+        self._reserve = OwnIds(salt)
         self._options = Options(opening, offer)
         self._limits = limits
         kept = int(limits.kept_audio_seconds) * 2 * RATE
         self._conversation = Conversation(kept_bytes=kept)
         self._conversation.load(entries)
-        self._hearing = Hearing(self._outbox, self.tally, stall_seconds=limits.stall_seconds)
-        self._listening = Listening(
+        self._hearing = Transcriptions(self._outbox, self.tally, stall_seconds=limits.stall_seconds)
+        self._listening = InputTurns(
             self._options,
             self._conversation,
             self._hearing,
@@ -96,7 +96,7 @@ class Session:
             max_buffer_seconds=limits.max_buffer_seconds,
             gap_seconds=limits.gap_seconds,
         )
-        self._answering = Answering(
+        self._answering = Responses(
             self._options,
             self._conversation,
             self._hearing,
@@ -143,9 +143,9 @@ class Session:
             self._settle(now)
         return self._outbox.drain()
 
-    def save(self) -> Saved:
+    def save(self) -> Checkpoint:
         """Everything that a session needs to go on elsewhere. Call it between turns."""
-        return Saved(self._options.session, self._conversation.save())
+        return Checkpoint(self._options.session, self._conversation.save())
 
     def _take(self, fact: Fact, now: float) -> None:
         match fact:
@@ -155,40 +155,40 @@ class Session:
                     self._on_client_event(event, now)
                 except InvalidRequest as problem:
                     self._refuse(problem, event.event_id)
-            case Garbled(problem=problem):
+            case InvalidFrame(problem=problem):
                 self._seen_at = now
                 self._refuse(problem, None)
-            case Heard(audio=audio):
+            case AudioArrived(audio=audio):
                 self._seen_at = now
                 self._listening.hear(audio, now)
-            case Judged(speech=speech):
+            case VadScores(speech=speech):
                 for n in range(len(speech)):
-                    self._on_edge(self._listening.judge(fact, n), now)
+                    self._on_edge(self._listening.score(fact, n), now)
                 self._listening.catch_up()
-            case Assessed(item_id=item_id, likelihood=likelihood):
+            case TurnScored(item_id=item_id, likelihood=likelihood):
                 self._on_edge(self._listening.assessed(item_id, likelihood), now)
-            case Transcribed():
+            case TranscriptUpdated():
                 self._on_words(fact, now)
-            case Unheard(item_id=key, reason=reason):
+            case ItemTranscriptionFailed(item_id=key, reason=reason):
                 self._hearing.fail(key, "stt_failed", reason)
             case (
-                Thinking()
-                | Thought()
-                | Called()
-                | Argued()
-                | Concluded()
-                | Spoke()
-                | Ended()
-                | Failed()
+                GenerationProgress()
+                | TextGenerated()
+                | ToolCallStarted()
+                | ToolCallArguments()
+                | GenerationFinished()
+                | AudioGenerated()
+                | OutputFinished()
+                | GenerationFailed()
             ):
                 self._answering.take(fact, now)
-            case Played(item_id=item_id, samples=samples):
+            case AudioPlayed(item_id=item_id, samples=samples):
                 self._answering.played(item_id, samples, now)
-            case Woken():
+            case TimerFired():
                 self._on_time(now)
-            case Draining():
+            case DrainStarted():
                 self._state = "draining"
-            case Left():
+            case Disconnected():
                 self._close(1000, "the client left", now)
             case _:
                 assert_never(fact)
@@ -236,7 +236,7 @@ class Session:
             if vad and vad.create_response is True and self._state == "open":
                 self._answering.turn_ended(self._conversation_id, now)
 
-    def _on_words(self, fact: Transcribed, now: float) -> None:
+    def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
         dictation = self._hearing.take(fact, now)
         if dictation is None:
             self._listening.heard_more(fact.item_id)
@@ -263,7 +263,7 @@ class Session:
         self._answering.woken(now)
         for key in self._hearing.overdue(now):
             waited = f"Nothing came from {STAGES['stt']} for {self._limits.stall_seconds:g} seconds"
-            self._outbox.order(Forget(key))
+            self._outbox.add(CancelTranscription(key))
             self._hearing.fail(key, "stt_stalled", f"{waited}; it was given up.")
         self._pass_on_failures(now)  # what ends with them no longer keeps the silence from ending
         if self._quiet_until <= now:
@@ -348,7 +348,7 @@ class Session:
     def _close(self, code: int, reason: str, now: float) -> None:
         self._answering.stop_all(now)
         self._hearing.forget_all()
-        self._outbox.order(Close(code, reason))
+        self._outbox.add(Close(code, reason))
         self._state = "closed"
 
     @property

@@ -13,7 +13,7 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TranscriptionSessionPatch,
 )
-from vivavoce.session.options import Offer, Options
+from vivavoce.session.options import AvailableModels, Options
 
 Kind: TypeAlias = Literal["realtime", "transcription"]
 
@@ -30,7 +30,12 @@ class Opening:
 
 
 def begin(
-    opening: Opening, template: RealtimeSession, offer: Offer, *, salt: str, expires_at: int
+    opening: Opening,
+    template: RealtimeSession,
+    offer: AvailableModels,
+    *,
+    salt: str,
+    expires_at: int,
 ) -> SessionObject:
     """The session object of a new session. Raises InvalidRequest where the patch is refused."""
     session: SessionObject

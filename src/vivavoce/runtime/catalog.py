@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, Turn
-from vivavoce.runtime.ears import Ears
+from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel
+from vivavoce.runtime.vad_batcher import VadBatcher
 
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
     """The engines of one model. They are entered, and outlive every session."""
 
-    ears: Ears
-    turn: Turn
+    ears: VadBatcher
+    turn: TurnModel
     stt: STT
     llm: LLM
     tts: TTS
@@ -24,7 +24,7 @@ class Cascade:
 
 
 @dataclass(frozen=True, slots=True)
-class Brains:
+class ModelCatalog:
     """Cascades by the model's name."""
 
     cascades: dict[str, Cascade]

@@ -77,7 +77,7 @@ class HalfSample:
         )
 
 
-class Pace:
+class ArrivalPace:
     """Whether sound comes as it is spoken, or faster: then it is a recording that is being sent.
 
     A bucket that sound fills and time empties. It may run a little into debt, so that what a
@@ -112,7 +112,7 @@ class Intake:
         self.longest = longest
         self.gap_seconds = gap_seconds
         """Without sound, by the clock, before that is silence; 0: never."""
-        self.pace = Pace()
+        self.pace = ArrivalPace()
         self._format: Format = "audio/pcm"
         self._decoder = Decoder("audio/pcm")
 

@@ -6,13 +6,13 @@ from typing import TypeAlias
 from vivavoce.audio.formats import Encoder, Format
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall, Item, Message, OutputAudio, OutputText, Status
+from vivavoce.session.effect_buffer import EffectBuffer
 from vivavoce.session.facts import SpokenWord
 from vivavoce.session.ledger import Ledger
-from vivavoce.session.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OutputPlace:
     """Where an output stands: in which response, as which item, at which index."""
 
     response_id: str
@@ -23,7 +23,7 @@ class Place:
 class SpokenMessage:
     """A message in sound, with its transcript and the ledger that joins the two."""
 
-    def __init__(self, place: Place, outbox: Outbox, format_: Format) -> None:
+    def __init__(self, place: OutputPlace, outbox: EffectBuffer, format_: Format) -> None:
         self.place = place
         self.ledger = Ledger()
         self._outbox = outbox
@@ -64,7 +64,7 @@ class SpokenMessage:
 class WrittenMessage:
     """A message in words."""
 
-    def __init__(self, place: Place, outbox: Outbox) -> None:
+    def __init__(self, place: OutputPlace, outbox: EffectBuffer) -> None:
         self.place = place
         self.text = ""
         self._outbox = outbox
@@ -91,7 +91,7 @@ class WrittenMessage:
 class CallOutput:
     """A call of a function. One that broke off is never told as done: nobody must run it."""
 
-    def __init__(self, place: Place, outbox: Outbox, call_id: str, name: str) -> None:
+    def __init__(self, place: OutputPlace, outbox: EffectBuffer, call_id: str, name: str) -> None:
         self.place = place
         self.arguments = ""
         self._call_id = call_id
@@ -142,7 +142,7 @@ Output: TypeAlias = SpokenMessage | WrittenMessage | CallOutput
 
 
 def _tell_part(
-    outbox: Outbox, place: Place, event: type[says.PartEvent], fields: dict[str, object]
+    outbox: EffectBuffer, place: OutputPlace, event: type[says.PartEvent], fields: dict[str, object]
 ) -> None:
     made: says.AnyServerEvent = event(  # type: ignore[assignment]
         event_id=outbox.event_id(),

@@ -16,7 +16,7 @@ class Ids:
         return f"{kind}_{self._salt}{self._count:05x}"
 
 
-class Outbox:
+class EffectBuffer:
     """Effects in the order in which they are to be performed. Nothing is put after a close."""
 
     def __init__(self, ids: Ids) -> None:
@@ -30,7 +30,7 @@ class Outbox:
     def send(self, event: AnyServerEvent) -> None:
         self._effects.append(Send(event))
 
-    def order(self, effect: Effect) -> None:
+    def add(self, effect: Effect) -> None:
         self._effects.append(effect)
 
     def error(

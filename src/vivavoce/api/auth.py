@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from vivavoce.api.problems import response_of, unexpected
+from vivavoce.api.http_errors import response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
@@ -42,7 +42,7 @@ logging.getLogger("aiohttp.server").addFilter(_NoHTTP())
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class Identity:
     """Whoever asks."""
 
     name: str
@@ -52,7 +52,7 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Auth:
     """Lets requests in."""
 
     keys: KeyRing
@@ -63,7 +63,7 @@ class Gate:
     """Whether any page that this machine serves may ask, too."""
     wall_clock: Callable[[], float] = time.time
 
-    def admit(self, request: web.Request) -> Visitor:
+    def admit(self, request: web.Request) -> Identity:
         """Who asks. Raises Unauthorized."""
         key = presented_key(request)
         if key.startswith(PREFIX):
@@ -71,9 +71,9 @@ class Gate:
                 grant = self.mint.check(key, self.wall_clock())
             except TokenError as exc:
                 raise Unauthorized(f"Incorrect API key provided: {exc}.") from exc
-            return Visitor(grant.key, grant)
+            return Identity(grant.key, grant)
         if not self.keys:
-            return Visitor("")
+            return Identity("")
         if not key:
             raise Unauthorized(
                 "You didn't provide an API key. Send it as: Authorization: Bearer KEY."
@@ -81,7 +81,7 @@ class Gate:
         name = self.keys.name_of(key)
         if name is None:
             raise Unauthorized("Incorrect API key provided: this server knows no such key.")
-        return Visitor(name)
+        return Identity(name)
 
     def welcomes(self, request: web.Request) -> bool:
         """Whether the page that asks, if it is one, may."""

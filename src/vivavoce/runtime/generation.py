@@ -18,51 +18,51 @@ from vivavoce.engines.base import (
     TextDelta,
 )
 from vivavoce.errors import EngineError
-from vivavoce.runtime.brain import Cascade
+from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.words import SpokenText
-from vivavoce.session.effects import Answer, Prompt
+from vivavoce.session.effects import Generate, Prompt
 from vivavoce.session.facts import (
-    AnswerFact,
-    Argued,
-    Called,
-    Concluded,
-    Ended,
-    Failed,
-    Spoke,
+    AudioGenerated,
+    GenerationFact,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    OutputFinished,
     SpokenWord,
-    Thinking,
-    Thought,
-    Tokens,
+    TextGenerated,
+    TokenCounts,
+    ToolCallArguments,
+    ToolCallStarted,
 )
 
 CLAUSES_AHEAD = 32  # thought of and not spoken yet; a model that is further ahead waits
 ALIVE_SECONDS = 1.0  # between word of a model that thinks, and has no clause complete
 LONGEST_PIECE_MS = 400  # what an engine gives at once beyond that goes on in parts of so much
 
-Tell: TypeAlias = Callable[[AnswerFact], None]
+Tell: TypeAlias = Callable[[GenerationFact], None]
 Room: TypeAlias = Callable[[], Awaitable[None]]
 # the clauses of an answer, then its end: None, or why it broke off
-Clause: TypeAlias = str | Failed | None
+Clause: TypeAlias = str | GenerationFailed | None
 
 
-async def answer(order: Answer, cascade: Cascade, tell: Tell, room: Room) -> None:
+async def answer(order: Generate, cascade: Cascade, tell: Tell, room: Room) -> None:
     """Make an answer and tell what comes of it; cancel to stop. `room` waits for the client."""
     clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
     async with asyncio.TaskGroup() as tasks:
         thinking = tasks.create_task(_think(order, cascade.llm, tell, clauses))
         if await _say_all(order, cascade, tell, room, clauses):
-            tell(Ended(order.response_id))
+            tell(OutputFinished(order.response_id))
         thinking.cancel()  # where the voice failed, nobody waits for more words
 
 
-async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
+async def _think(order: Generate, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
     """Ask the model; put what is to be said into `clauses`, and the end of it."""
     response_id, cutter, said, ended = order.response_id, Clauses(), False, False
     clock, tell_at = asyncio.get_running_loop().time, float("-inf")
     try:
         async with (
-            aclosing(llm.answer(_request(order.prompt))) as given,
+            aclosing(llm.generate(_request(order.prompt))) as given,
             aclosing(_from_the_first_word(given)) as events,
         ):
             async for event in events:
@@ -70,28 +70,28 @@ async def _think(order: Answer, llm: LLM, tell: Tell, clauses: asyncio.Queue[Cla
                     case TextDelta(text=text):
                         said = True
                         if order.prompt.spoken and clock() >= tell_at:
-                            tell(Thinking(response_id))
+                            tell(GenerationProgress(response_id))
                             tell_at = clock() + ALIVE_SECONDS
                         for clause in cutter.feed(text) if order.prompt.spoken else [text]:
                             await clauses.put(clause)
                     case CallStarted(index=index, call_id=call_id, name=name):
                         said = True
-                        tell(Called(response_id, index, call_id, name))
+                        tell(ToolCallStarted(response_id, index, call_id, name))
                     case CallDelta(index=index, arguments=arguments):
-                        tell(Argued(response_id, index, arguments))
+                        tell(ToolCallArguments(response_id, index, arguments))
                     case ChatEnded(reason=reason, usage=usage):
                         ended = True
                         if not said and reason == "stop":
                             raise EngineError("the language model gave an empty answer")
                         if rest := cutter.flush():
                             await clauses.put(rest)
-                        tell(Concluded(response_id, reason, _tokens(usage)))
+                        tell(GenerationFinished(response_id, reason, _tokens(usage)))
         if not ended:
             raise EngineError("the language model's answer broke off without an end")
     except EngineError as exc:
         if rest := cutter.flush():
             await clauses.put(rest)
-        await clauses.put(Failed(response_id, "llm", str(exc)))
+        await clauses.put(GenerationFailed(response_id, "llm", str(exc)))
     else:
         await clauses.put(None)
 
@@ -111,32 +111,32 @@ async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerat
 
 
 async def _say_all(
-    order: Answer, cascade: Cascade, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
+    order: Generate, cascade: Cascade, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
 ) -> bool:
     """Say clause after clause; False: it failed, and that was told."""
-    voice = Voice(order, cascade, tell, room)
+    voice = SpeechWriter(order, cascade, tell, room)
     while True:
         match await clauses.get():
             case None:
                 return True
-            case Failed() as failed:
+            case GenerationFailed() as failed:
                 tell(failed)
                 return False
             case str() as clause if not order.prompt.spoken:
-                tell(Thought(order.response_id, clause))
+                tell(TextGenerated(order.response_id, clause))
                 await room()
             case str() as clause:
                 try:
                     await voice.say(clause)
                 except EngineError as exc:
-                    tell(Failed(order.response_id, "tts", str(exc)))
+                    tell(GenerationFailed(order.response_id, "tts", str(exc)))
                     return False
 
 
-class Voice:
+class SpeechWriter:
     """Speaks the clauses of one answer, one after the other."""
 
-    def __init__(self, order: Answer, cascade: Cascade, tell: Tell, room: Room) -> None:
+    def __init__(self, order: Generate, cascade: Cascade, tell: Tell, room: Room) -> None:
         self._order = order
         self._tts = cascade.tts
         self._voice = cascade.voice(order.prompt.voice)
@@ -146,14 +146,14 @@ class Voice:
 
     async def say(self, clause: str) -> None:
         prompt, base, rate = self._order.prompt, self._samples, self._tts.sample_rate
-        self._tell(Thought(self._order.response_id, clause))
+        self._tell(TextGenerated(self._order.response_id, clause))
         text = SpokenText(clause, base=base, sample_rate=rate, speed=prompt.speed)
         if not clause.strip():  # many a voice refuses to say nothing
             self._spoke(b"", text.rest(0), ends=True)
             return
         resampler = Resampler(rate, RATE)
         async with aclosing(
-            self._tts.speak(
+            self._tts.synthesize(
                 clause,
                 voice=self._voice,
                 speed=prompt.speed,
@@ -177,7 +177,7 @@ class Voice:
 
     def _spoke(self, audio: bytes, words: list[SpokenWord], *, ends: bool = False) -> None:
         if audio or words or ends:
-            self._tell(Spoke(self._order.response_id, audio, tuple(words), ends))
+            self._tell(AudioGenerated(self._order.response_id, audio, tuple(words), ends))
 
 
 def _parts(audio: bytes, sample_rate: int) -> Iterator[bytes]:
@@ -187,10 +187,10 @@ def _parts(audio: bytes, sample_rate: int) -> Iterator[bytes]:
         yield audio[start : start + size]
 
 
-def _tokens(usage: ChatUsage | None) -> Tokens | None:
+def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
     if usage is None:
         return None
-    return Tokens(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+    return TokenCounts(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
 def _request(prompt: Prompt) -> ChatRequest:

@@ -16,8 +16,8 @@ from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.errors import EngineError
 from vivavoce.runtime.ahead import ahead
 from vivavoce.runtime.blocking import blocking
-from vivavoce.runtime.ears import Ears
-from vivavoce.session.turns import WINDOW
+from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.cascade.turn_detection import WINDOW
 
 AT_ONCE = 2
 """Passages of one recording that are recognised at the same time."""
@@ -30,7 +30,7 @@ _FED_BYTES = RATE  # half a second: what is resampled at once on the event loop
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SpeechStretch:
     """Of a recording, from `start_ms` to `end_ms`: somebody speaks."""
 
     start_ms: int
@@ -38,10 +38,10 @@ class Stretch:
     pcm: bytes
 
 
-class Judge:
+class SpeechScorer:
     """Tells of each window of a recording whether it is speech."""
 
-    def __init__(self, ears: Ears) -> None:
+    def __init__(self, ears: VadBatcher) -> None:
         self._ear = ears.open(self._deliver, self._fail)
         self._verdicts: list[float] = []
         self._missing = 0  # verdicts
@@ -50,14 +50,14 @@ class Judge:
         self._failure: Exception | None = None
         self._at = 0
 
-    async def judge(self, pcm: bytes, *, may_miss: int = 0) -> list[float]:
+    async def score(self, pcm: bytes, *, may_miss: int = 0) -> list[float]:
         """Take whole windows; the verdicts since the last call. Raises EngineError.
 
         So many may be missing, and come with a later call: a stream that has more to judge does
         not wait for the next tick of the ears.
         """
         if pcm:
-            self._ear.judge(self._at, pcm)
+            self._ear.score(self._at, pcm)
             self._at += len(pcm) // 2
             self._missing += len(pcm) // _WINDOW_BYTES
         self._may_miss = may_miss
@@ -83,10 +83,10 @@ class Judge:
         self._told.set()
 
 
-class Recording:
+class AudioSource:
     """The sound of a file from where it is still needed on, cut into stretches of speech."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: SpeechScorer) -> None:
         self._judge = judge
         self._segmenter = Segmenter(WINDOW, RATE)
         self._held = bytearray()
@@ -94,29 +94,29 @@ class Recording:
         self._judged = 0  # bytes of it
         self._samples = 0  # of all that came
 
-    async def feed(self, pcm: bytes) -> list[Stretch]:
+    async def feed(self, pcm: bytes) -> list[SpeechStretch]:
         """The stretches that more sound brings to an end. Raises EngineError."""
         self._samples += len(pcm) // 2
         return await self._heard(pcm, may_miss=_WINDOWS_AHEAD)
 
-    async def finish(self) -> list[Stretch]:
+    async def finish(self) -> list[SpeechStretch]:
         """The end of the sound: what was in progress."""
         missing = -(len(self._held) - self._judged) % _WINDOW_BYTES
         return await self._heard(bytes(missing)) + self._cut(self._segmenter.flush())
 
-    async def _heard(self, pcm: bytes, *, may_miss: int = 0) -> list[Stretch]:
+    async def _heard(self, pcm: bytes, *, may_miss: int = 0) -> list[SpeechStretch]:
         self._held += pcm
         whole = (len(self._held) - self._judged) // _WINDOW_BYTES * _WINDOW_BYTES
         windows = bytes(self._held[self._judged : self._judged + whole])
         self._judged += whole
-        return self._cut(self._segmenter.feed(await self._judge.judge(windows, may_miss=may_miss)))
+        return self._cut(self._segmenter.feed(await self._judge.score(windows, may_miss=may_miss)))
 
-    def _cut(self, segments: list[Segment]) -> list[Stretch]:
+    def _cut(self, segments: list[Segment]) -> list[SpeechStretch]:
         stretches = []
         for segment in segments:
             start, end = segment.start, min(segment.end, self._samples)
             pcm = bytes(self._held[2 * (start - self._held_from) : 2 * (end - self._held_from)])
-            stretches.append(Stretch(start * 1000 // RATE, end * 1000 // RATE, pcm))
+            stretches.append(SpeechStretch(start * 1000 // RATE, end * 1000 // RATE, pcm))
         done = 2 * (self._segmenter.needed_from - self._held_from)
         del self._held[:done]
         self._held_from += done // 2
@@ -124,11 +124,11 @@ class Recording:
         return stretches
 
 
-async def stretches(file: SoundFile, ears: Ears) -> AsyncGenerator[Stretch]:
+async def stretches(file: SoundFile, ears: VadBatcher) -> AsyncGenerator[SpeechStretch]:
     """All of a file. Raises AudioError, EngineError."""
     pieces = file.pieces(_PIECE_SECONDS)
-    judge = Judge(ears)
-    recording = Recording(judge)
+    judge = SpeechScorer(ears)
+    recording = AudioSource(judge)
     try:
         while (piece := await blocking(next, pieces, None)) is not None:
             for stretch in await recording.feed(piece):
@@ -189,7 +189,7 @@ class Passage:
         self._changed.set()
 
 
-class Hearing:
+class FileTranscriber:
     """Recognises the passages of one recording, a few at a time.
 
     `places` are those that all recordings of the engine share, so that many long ones do not crowd
@@ -212,13 +212,13 @@ class Hearing:
         self._prompt = prompt
         self._stall_seconds = stall_seconds
 
-    async def passages(self, file: SoundFile, ears: Ears) -> AsyncGenerator[Passage]:
+    async def passages(self, file: SoundFile, ears: VadBatcher) -> AsyncGenerator[Passage]:
         """In their order, each as soon as its recognition has begun."""
         async with ahead(self._begun(file, ears), AT_ONCE) as begun, aclosing(begun):
             async for passage in begun:
                 yield passage
 
-    async def _begun(self, file: SoundFile, ears: Ears) -> AsyncGenerator[Passage]:
+    async def _begun(self, file: SoundFile, ears: VadBatcher) -> AsyncGenerator[Passage]:
         under_way: set[asyncio.Task[None]] = set()
         try:
             async with aclosing(stretches(file, ears)) as found:

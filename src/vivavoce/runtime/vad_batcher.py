@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.windows import WindowResampler
 from vivavoce.engines.base import VAD
-from vivavoce.session.turns import WINDOW
+from vivavoce.session.cascade.turn_detection import WINDOW
 
 TICK_SECONDS = 0.004
 DEEP = 8  # windows: a stream that is so far behind does not wait for the tick
@@ -25,10 +25,10 @@ Deliver = Callable[[int, tuple[float, ...]], None]
 Fail = Callable[[Exception], None]
 
 
-class Ear:
+class VadStream:
     """One session's stream. Give it back with close()."""
 
-    def __init__(self, ears: "Ears", stream: int, deliver: Deliver, fail: Fail) -> None:
+    def __init__(self, ears: "VadBatcher", stream: int, deliver: Deliver, fail: Fail) -> None:
         self.stream = stream
         self.deliver = deliver
         self.fail = fail
@@ -39,7 +39,7 @@ class Ear:
         self._taken = 0  # bytes of the first of them
         self._before = bytes(2 * ears.history)  # what was heard before the next window
 
-    def judge(self, at: int, audio: bytes) -> None:
+    def score(self, at: int, audio: bytes) -> None:
         """Have whole windows of PCM at 24 kHz judged; the verdicts are delivered in order."""
         self._sounds.append((at, audio))
         self.waiting += len(audio) // _WINDOW_BYTES
@@ -63,7 +63,7 @@ class Ear:
         self._ears.give_back(self)
 
 
-class Ears:
+class VadBatcher:
     """One VAD engine, shared by all sessions that use it. Needs a running loop."""
 
     def __init__(self, vad: VAD) -> None:
@@ -71,26 +71,26 @@ class Ears:
             raise ValueError(f"a VAD window must last {WINDOW * 1000 // RATE} ms")
         self._vad = vad
         self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
-        self._ready: dict[int, Ear] = {}
+        self._ready: dict[int, VadStream] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
 
-    def open(self, deliver: Deliver, fail: Fail) -> Ear:
+    def open(self, deliver: Deliver, fail: Fail) -> VadStream:
         """A new stream. `fail` is told why the engine could not judge a window of it."""
-        return Ear(self, self._vad.open(), deliver, fail)
+        return VadStream(self, self._vad.open(), deliver, fail)
 
     @property
     def history(self) -> int:
         """Samples of the sound before a window that are needed with it."""
         return self._convert.history
 
-    def wake(self, ear: Ear) -> None:
+    def wake(self, ear: VadStream) -> None:
         """Windows of that ear wait."""
         if ear.waiting:
             self._ready[ear.stream] = ear
             self._schedule(deep=ear.waiting > DEEP)
 
-    def give_back(self, ear: Ear) -> None:
+    def give_back(self, ear: VadStream) -> None:
         self._ready.pop(ear.stream, None)
         self._vad.close(ear.stream)
 
@@ -122,11 +122,11 @@ class Ears:
         heard = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
         return self._convert(heard.reshape(len(taken), -1))
 
-    def _verdicts(self, batch: list[Ear], windows: Floats) -> Sequence[float | None]:
+    def _verdicts(self, batch: list[VadStream], windows: Floats) -> Sequence[float | None]:
         """Of each ear; None where the engine failed."""
         streams = np.array([ear.stream for ear in batch])
         try:
-            verdicts: list[float | None] = self._vad.judge(windows, streams).tolist()
+            verdicts: list[float | None] = self._vad.score(windows, streams).tolist()
         except Exception as exc:  # noqa: BLE001  who shares a batch does not share its mishap
             if len(batch) > 1:
                 return [self._verdicts([ear], windows[n : n + 1])[0] for n, ear in enumerate(batch)]

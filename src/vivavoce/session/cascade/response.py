@@ -23,19 +23,25 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import AudioFormat, Modality
+from vivavoce.session.cascade.outputs import (
+    CallOutput,
+    Output,
+    OutputPlace,
+    SpokenMessage,
+    WrittenMessage,
+)
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effects import Answer, Prompt
-from vivavoce.session.facts import Concluded, SpokenWord, Stage
+from vivavoce.session.effect_buffer import EffectBuffer
+from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.facts import GenerationFinished, SpokenWord, Stage
 from vivavoce.session.options import format_name
-from vivavoce.session.outbox import Outbox
-from vivavoce.session.outputs import CallOutput, Output, Place, SpokenMessage, WrittenMessage
 from vivavoce.session.usage import estimate, response_usage, words_of
 
 Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResponsePlan:
     """What is settled about a response when it is created."""
 
     prompt: Prompt  # without items: they come when the user's words are known
@@ -49,19 +55,23 @@ class Plan:
     conversation_id: str | None  # None: out of band
 
 
-class ResponseLife:
+class ResponseState:
     """One response. Its methods tell the client what came of it."""
 
     def __init__(
-        self, response_id: str, plan: Plan, outbox: Outbox, conversation: Conversation | None
+        self,
+        response_id: str,
+        plan: ResponsePlan,
+        outbox: EffectBuffer,
+        conversation: Conversation | None,
     ) -> None:
         self.id = response_id
         self.plan = plan
-        self.answer: Answer | None = None  # what was asked of the brain, once it was
+        self.answer: Generate | None = None  # what was asked of the brain, once it was
         self.reads: tuple[Entry, ...] = ()  # what it answers
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
-        self.concluded: Concluded | None = None
+        self.concluded: GenerationFinished | None = None
         self._outbox = outbox
         self._conversation = conversation
         self._outputs: list[Output] = []
@@ -77,9 +87,9 @@ class ResponseLife:
     def ask(self) -> None:
         """All words that it reads are known: have the answer made."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
-        self.answer = Answer(self.id, prompt)
+        self.answer = Generate(self.id, prompt)
         self.stage = "llm"
-        self._outbox.order(self.answer)
+        self._outbox.add(self.answer)
 
     @property
     def spoken(self) -> SpokenMessage | None:
@@ -93,7 +103,7 @@ class ResponseLife:
         else:
             self.stage = "tts"
 
-    def sounding(self) -> Place | None:
+    def sounding(self) -> OutputPlace | None:
         """Where its sound belongs: that message is announced by now. None if it is written."""
         message = self._message()
         return message.place if isinstance(message, SpokenMessage) else None
@@ -116,7 +126,7 @@ class ResponseLife:
         if output and output.place.index not in self._ended:
             output.argue(arguments)
 
-    def conclude(self, fact: Concluded) -> None:
+    def conclude(self, fact: GenerationFinished) -> None:
         """The model is through. Calls can be run now, while sound may still come."""
         self.concluded = fact
         self._finish_calls("completed" if fact.reason == "stop" else "incomplete")
@@ -143,8 +153,8 @@ class ResponseLife:
         self._announce(spoken, Entry(spoken.item("in_progress"), ledger=spoken.ledger))
         return spoken
 
-    def _place(self) -> Place:
-        return Place(self.id, self._outbox.ids.next("item"), len(self._outputs))
+    def _place(self) -> OutputPlace:
+        return OutputPlace(self.id, self._outbox.ids.next("item"), len(self._outputs))
 
     def _announce(self, output: Output, entry: Entry) -> None:
         self._outputs.append(output)
