@@ -76,7 +76,8 @@ class Engines:
             try:
                 self._made[kind, name] = await self.stack.enter_async_context(engine)
             except EngineError as exc:
-                raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
+                place = f"[engines.{kind}.{name}]"
+                raise SettingsError(registry.with_place(place, exc)) from exc
         return name, self._made[kind, name]
 
     async def _choose(self, kind: str) -> Choice:

@@ -149,8 +149,11 @@ INCOMPLETE = "is incomplete: there is no module "
         ("vad:absent", f"the installation of hum-plugin {INCOMPLETE}'absent_plugin'; reinstall it"),
         ("vad:grown", f"the installation of hum-plugin {INCOMPLETE}'grown_plugin.missing'"),
         ("vad:ours", f"{INCOMPLETE}'vivavoce.engines.vad_that_was_deleted'; reinstall it"),
-        ("tts:gone", "the package hum-plugin names hum_plugin:Gone, which is no engine: module"),
-        ("tts:number", "the package hum-plugin names hum_plugin:msgspec, which is no engine: "),
+        (
+            "tts:gone",
+            "the package hum-plugin names hum_plugin:Gone, which is not an engine: module",
+        ),
+        ("tts:number", "the package hum-plugin names hum_plugin:msgspec, which is not an engine: "),
         ("llm:moody", "there is no sound card"),
     ],
 )

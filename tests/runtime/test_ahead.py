@@ -3,9 +3,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.errors import EngineError
 from vivavoce.runtime.ahead import ahead
+from vivavoce.testing.virtual_time import run
 
 
 class Numbers:

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.virtual_time import run
 from vivavoce.runtime.alarm import Alarm
+from vivavoce.testing.virtual_time import run
 
 
 async def rung(*moves: tuple[float, float]) -> list[float]:

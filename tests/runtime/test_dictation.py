@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
-from vivavoce.engines.scripted.scripts import STTScript, Utterance
+from vivavoce.engines.scripted.scripts import ScriptedTranscript, STTScript
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.transcription import KEPT_BYTES, PIECE_BYTES, AudioFeed, dictate
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.testing.virtual_time import run
 
 ORDER = StartTranscription("item_1", "house", "en", "names: Ada")
 SECOND = bytes(48_000)
@@ -59,7 +59,9 @@ def heard(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemTran
 
 
 def test_words_are_told_as_they_come_and_once_for_all() -> None:
-    script = STTScript(transcripts=(Utterance("good day sir", partials=True),), word_ms=1000)
+    script = STTScript(
+        transcripts=(ScriptedTranscript("good day sir", partials=True),), word_ms=1000
+    )
     assert heard(ScriptedSTT(script), SECOND, SECOND) == [
         TranscriptUpdated("item_1", "good", 0, False),
         TranscriptUpdated("item_1", "good day", 4, False),
@@ -68,7 +70,7 @@ def test_words_are_told_as_they_come_and_once_for_all() -> None:
 
 
 def test_an_engine_that_fails_says_why() -> None:
-    script = STTScript(transcripts=(Utterance(error="the line is down"),))
+    script = STTScript(transcripts=(ScriptedTranscript(error="the line is down"),))
     assert heard(ScriptedSTT(script), SECOND) == [
         ItemTranscriptionFailed("item_1", "the line is down")
     ]

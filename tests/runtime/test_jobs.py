@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.runtime.jobs import Jobs
 from vivavoce.runtime.transcription import AudioFeed
+from vivavoce.testing.virtual_time import run
 
 
 @dataclass

@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import msgspec
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript
 from vivavoce.errors import AudioError, EngineError
 from vivavoce.runtime.transcript_cache import TranscriptCache, words
+from vivavoce.testing.virtual_time import run
 
 LOUD = b"\x00\x20" * 24_000
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from tests.runtime.stage import OFFER, SOFT, Audience, Troupe, speech
-from tests.virtual_time import run
 from vivavoce.errors import EngineError
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit
@@ -32,6 +31,7 @@ from vivavoce.session.effects import ClearPlayback, PlayAudio, Send
 from vivavoce.session.facts import AudioArrived, Disconnected, Received, TimerFired
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 
 TENTH = 4800  # bytes, 100 ms
 NEAR = NoiseReduction(type="near_field")

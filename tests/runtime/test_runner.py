@@ -19,7 +19,6 @@ from tests.runtime.stage import (
     speech,
     template,
 )
-from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError, InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
@@ -30,6 +29,7 @@ from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 
 CLOCK_TURN = ServerVad(create_response=True)
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.runtime.stage import Troupe
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
@@ -37,6 +36,7 @@ from vivavoce.session.facts import (
     ToolCallArguments,
     ToolCallStarted,
 )
+from vivavoce.testing.virtual_time import run
 
 PROMPT = Prompt(
     model="house",

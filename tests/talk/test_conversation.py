@@ -27,11 +27,11 @@ from tests.talk.stage import (
     tone,
     word,
 )
-from tests.virtual_time import run
 from vivavoce.talk.connection import Lost
 from vivavoce.talk.conversation import Conversation, opened
 from vivavoce.talk.options import TalkOptions, Waits
 from vivavoce.talk.turn import Marks, Turn
+from vivavoce.testing.virtual_time import run
 
 APPEND = "input_audio_buffer.append"
 QUESTION = tone(600) + silence(100)

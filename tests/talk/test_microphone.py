@@ -18,11 +18,11 @@ from tests.talk.stage import (
     tone,
     word,
 )
-from tests.virtual_time import run
 from vivavoce.talk.conversation import opened
 from vivavoce.talk.microphone import Headset
 from vivavoce.talk.options import Waits
 from vivavoce.talk.speaker import Speaker
+from vivavoce.testing.virtual_time import run
 
 APPEND = "input_audio_buffer.append"
 ANSWER: Script = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionResetError, WSMsgType
 
-from tests.virtual_time import run
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import OutputAudioDelta
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.send_queue import (
     GOODBYE_SECONDS,
     MOST_BACKLOG_BYTES,

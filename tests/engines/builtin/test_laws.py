@@ -17,9 +17,9 @@ from tests.engines.builtin.test_llm import (
     system,
     user,
 )
-from tests.virtual_time import run
 from vivavoce.engines.base import ChatEnded
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice, ToolName
+from vivavoce.testing.virtual_time import run
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

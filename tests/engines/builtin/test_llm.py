@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
@@ -33,6 +32,7 @@ from vivavoce.protocol.items import (
     ToolChoice,
     ToolName,
 )
+from vivavoce.testing.virtual_time import run
 
 WEATHER = FunctionTool(
     name="get_weather",

@@ -7,18 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.engines.conformance import (
-    HELLO,
-    check_llm,
-    check_speech,
-    check_stt,
-    check_transcripts,
-    check_tts,
-    check_turn,
-    check_vad,
-)
 from tests.engines.timed import timed, until_error
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     Mark,
     Speech,
@@ -36,13 +25,24 @@ from vivavoce.engines.scripted.scripts import (
     LLMScript,
     ScriptedAnswer,
     ScriptedCall,
+    ScriptedTranscript,
     STTScript,
     TTSScript,
     TurnScript,
-    Utterance,
     VADScript,
 )
 from vivavoce.errors import EngineError
+from vivavoce.testing.conformance import (
+    HELLO,
+    check_llm,
+    check_speech,
+    check_stt,
+    check_transcripts,
+    check_tts,
+    check_turn,
+    check_vad,
+)
+from vivavoce.testing.virtual_time import run
 
 SECOND = b"\1\0" * 16_000
 
@@ -76,7 +76,7 @@ def test_they_conform() -> None:
             await check_vad(vad)
         async with ScriptedTurn(TurnScript(table={"yes": 1.0}, delay_seconds=0.1)) as turn:
             await check_turn(turn)
-        heard = ("", Utterance("one two three", 0.2, partials=True))
+        heard = ("", ScriptedTranscript("one two three", 0.2, partials=True))
         async with ScriptedSTT(STTScript(transcripts=heard, hears_silence=False)) as stt:
             await check_stt(stt)
         called = ScriptedAnswer("Let me see.", (ScriptedCall("look", {"at": "the sea"}),), 0.3, 20)
@@ -121,7 +121,7 @@ def test_a_turn_is_looked_up() -> None:
 
 
 def test_transcripts_come_in_order_and_again() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=("one", Utterance("two"))))
+    stt = ScriptedSTT(STTScript(transcripts=("one", ScriptedTranscript("two"))))
     assert [hear(stt) for _ in range(3)] == [
         [(1.0, final("one"))],
         [(1.0, final("two"))],
@@ -133,17 +133,17 @@ def test_transcripts_come_in_order_and_again() -> None:
 def test_a_script_of_transcripts_that_does_not_repeat_says_so() -> None:
     stt = ScriptedSTT(STTScript(transcripts=("one",), repeat=False))
     hear(stt)
-    with pytest.raises(EngineError, match=r"\[stt.scripted\] the script is at its end"):
+    with pytest.raises(EngineError, match=r"\[engines.stt.scripted\] the script is at its end"):
         hear(stt)
 
 
 def test_a_final_comes_after_its_delay() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance("well", delay_seconds=0.4),)))
+    stt = ScriptedSTT(STTScript(transcripts=(ScriptedTranscript("well", delay_seconds=0.4),)))
     assert hear(stt) == [(1.4, final("well"))]
 
 
 def test_words_become_known_as_audio_comes() -> None:
-    spoken = Utterance("it is  so", delay_seconds=0.1, partials=True)
+    spoken = ScriptedTranscript("it is  so", delay_seconds=0.1, partials=True)
     stt = ScriptedSTT(STTScript(transcripts=(spoken,), word_ms=300))
     heard = hear(stt)
     assert heard == [
@@ -170,14 +170,16 @@ def test_silence_takes_no_transcript_if_told_so() -> None:
 
 
 def test_a_transcript_can_fail() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance(error="the line is dead"), "one")))
+    stt = ScriptedSTT(STTScript(transcripts=(ScriptedTranscript(error="the line is dead"), "one")))
     with pytest.raises(EngineError, match="the line is dead"):
         hear(stt)
     assert hear(stt) == [(1.0, final("one"))]
 
 
 def test_hearing_and_speaking_can_stall_for_ever() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance("a b", partials=True, stall=True),)))
+    stt = ScriptedSTT(
+        STTScript(transcripts=(ScriptedTranscript("a b", partials=True, stall=True),))
+    )
     hearing = stt.transcribe(pieces(SECOND), language=None, prompt="")
     partials = [Transcript("a", 0), Transcript("a b", 1)]
     assert run(until_error(hearing, 3600)) == (partials, "TimeoutError")
@@ -229,7 +231,7 @@ def test_chosen_words_fail_to_be_spoken() -> None:
 
 @pytest.mark.parametrize(("voice", "speed"), [("nobody", 1.0), ("alloy", 0.0)])
 def test_a_voice_or_speed_that_is_not_there_is_refused(voice: str, speed: float) -> None:
-    with pytest.raises(EngineError, match=r"\[tts.scripted\]"):
+    with pytest.raises(EngineError, match=r"\[engines.tts.scripted\]"):
         say(ScriptedTTS(TTSScript()), "hello", voice=voice, speed=speed)
 
 
@@ -285,5 +287,5 @@ def test_a_script_can_stand_in_a_file_of_settings() -> None:
         answers=("Hello.", ScriptedAnswer("Bye.", (ScriptedCall("hang_up", {"now": 1}),)))
     )
     assert msgspec.convert({"transcripts": ["a", {"text": "b", "stall": True}]}, STTScript) == (
-        STTScript(transcripts=("a", Utterance("b", stall=True)))
+        STTScript(transcripts=("a", ScriptedTranscript("b", stall=True)))
     )

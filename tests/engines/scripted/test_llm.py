@@ -4,9 +4,7 @@ from typing import Literal
 
 import pytest
 
-from tests.engines.conformance import HELLO, check_answer
 from tests.engines.timed import timed, until_error
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
@@ -20,6 +18,8 @@ from vivavoce.engines.scripted.engines import ScriptedLLM, last_user_text
 from vivavoce.engines.scripted.scripts import LLMScript, ScriptedAnswer, ScriptedCall
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import FunctionCallOutput, InputAudio, InputText, Message, OutputText
+from vivavoce.testing.conformance import HELLO, check_answer
+from vivavoce.testing.virtual_time import run
 
 
 def ask(llm: ScriptedLLM, request: ChatRequest = HELLO) -> list[tuple[float, ChatEvent]]:
@@ -36,7 +36,7 @@ def test_answers_come_in_order_and_again() -> None:
 def test_a_script_of_answers_that_does_not_repeat_says_so() -> None:
     llm = ScriptedLLM(LLMScript(answers=("One.",), repeat=False))
     ask(llm)
-    with pytest.raises(EngineError, match=r"\[llm.scripted\] the script is at its end"):
+    with pytest.raises(EngineError, match=r"\[engines.llm.scripted\] the script is at its end"):
         ask(llm)
 
 

@@ -241,7 +241,9 @@ def test_streams_that_come_later_disturb_no_one() -> None:
 def test_missing_weights_are_the_operators_mistake(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"pip install 'vivavoce\[local\]', or use .*'energy'"):
         packaged_weights("no_such_package")
-    with pytest.raises(SettingsError, match=r"\[vad\.silero\] there are no weights at .*v9\.onnx"):
+    with pytest.raises(
+        SettingsError, match=r"\[engines\.vad\.silero\] there are no weights at .*v9\.onnx"
+    ):
         SileroVAD(SileroSettings(weights=str(tmp_path / "v9.onnx")))
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.engines.conformance import check_turn
 from vivavoce.engines.words.turn import WordsSettings, WordsTurn, likelihood
+from vivavoce.testing.conformance import check_turn
 
 UNFINISHED = """
 and | but | because | so | okay so | well | um | so um | hmm | yeah um | the | it's | like

@@ -1,6 +1,7 @@
-"""The C interface of espeak-ng, through ctypes. Not reentrant: one Library in a process.
+"""The process in which espeak-ng speaks, and its C interface, through ctypes.
 
-Some texts crash the C code, in most voices: it is to be used only in a process of its own.
+It is a process because the C code is not reentrant, and because some texts crash it in most voices
+("'-'-" before a Hindi word does): that costs the utterance, not the server.
 
 The shared library and its data come with the package espeakng_loader. espeak-ng is GPL-3: it is
 installed only with the extra `local`, and nothing else imports this file.
@@ -17,13 +18,21 @@ from typing import Any, TypeAlias
 
 import espeakng_loader
 
+from vivavoce.engines.espeak.voices import (
+    SLOWEST_WPM,
+    EspeakHello,
+    EspeakLanguage,
+    Manner,
+    SpeakRequest,
+    SpokenChunk,
+)
+from vivavoce.engines.worker import WorkerStream
 from vivavoce.errors import EngineError
 
 CHUNK_MS = 100
-"""Audio in one callback, made in about 60 µs. Shorter ones, down to espeak's least of 60, come no
-sooner to an ear and cost the server more."""
-
-SLOWEST_WPM, FASTEST_WPM = 80, 900
+"""Audio in one callback, made in about 60 µs. Shorter ones, down to espeak's least of 60, are not
+heard sooner and cost the server more."""
+FASTEST_WPM = 900
 """Words per minute; above 450 espeak compresses its own speech with the sonic algorithm."""
 
 _SYNCHRONOUS = 2  # no sound card and no thread of its own: audio goes to the callback
@@ -73,31 +82,8 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 
 
 @dataclass(frozen=True, slots=True)
-class Language:
-    """A language voice of espeak.
-
-    `identifier` is its file under `lang`, the only name that espeak never takes for another.
-    `tags` are (language tag in lower case, priority): the lower, the fitter for that tag.
-    """
-
-    identifier: str
-    name: str
-    tags: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How to speak. `voice` is an identifier, or one with "+variant"; pitch and range 0..100."""
-
-    voice: str
-    words_per_minute: int
-    pitch: int = 50
-    pitch_range: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of sound and what begins in it or after it.
+class EspeakChunk:
+    """A piece of audio, and what begins in it or after it.
 
     `words` are (offset in the text, length, sample), samples counted from the start of the call;
     `clause_ends` are offsets where the next clause begins.
@@ -108,12 +94,12 @@ class Chunk:
     clause_ends: tuple[int, ...]
 
 
-Hear: TypeAlias = Callable[[Chunk], bool]
+TakeChunk: TypeAlias = Callable[[EspeakChunk], bool]
 """Takes a chunk; False stops the synthesis. Must not raise: C code is between it and the caller."""
 
 
-class Library:
-    """The loaded library. Raises EngineError when it or its data cannot be loaded."""
+class EspeakLibrary:
+    """The loaded library, one in a process. Raises EngineError: it cannot be loaded."""
 
     def __init__(self) -> None:
         try:
@@ -121,7 +107,7 @@ class Library:
             self._c: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         except (OSError, RuntimeError) as exc:
             raise EngineError(
-                f"tts espeak: cannot load espeak-ng ({exc}); reinstall the package espeakng-loader"
+                f"cannot load espeak-ng ({exc}); reinstall the package espeakng-loader"
             ) from exc
         self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
         self.sample_rate: int = self._c.espeak_Initialize(
@@ -129,24 +115,21 @@ class Library:
         )
         if self.sample_rate <= 0:
             raise EngineError(
-                f"tts espeak: espeak-ng refuses its data in {data}; "
-                "reinstall the package espeakng-loader"
+                f"espeak-ng refuses its data in {data}; reinstall the package espeakng-loader"
             )
-        self._hear: Hear | None = None
+        self._take: TakeChunk | None = None
         self._callback = _Callback(self._called)  # C keeps the pointer; this keeps it alive
         self._c.espeak_SetSynthCallback(self._callback)
         self.languages = tuple(_languages(self._c.espeak_ListVoices(None), data))
 
-    def speak(self, text: str, manner: Manner, hear: Hear) -> None:
-        """Speak the text, handing over every chunk as it is made, until `hear` says False.
+    def speak(self, text: str, manner: Manner, take: TakeChunk) -> None:
+        """Speak the text, giving `take` every chunk as it is made, until `take` says False.
 
-        The interpreter lock is free except in `hear`. The text holds no NUL and no surrogate.
+        The interpreter lock is free except in `take`. The text holds no NUL and no surrogate.
         Raises EngineError: no such voice, or espeak gives up.
         """
         if self._c.espeak_SetVoiceByName(manner.voice.encode()):
-            raise EngineError(
-                f"tts espeak: espeak-ng cannot load the voice {manner.voice!r}; choose another"
-            )
+            raise EngineError(f"espeak-ng cannot load the voice {manner.voice!r}; choose another")
         rate = min(max(manner.words_per_minute, SLOWEST_WPM), FASTEST_WPM)
         for parameter, value in (
             (_RATE, rate),
@@ -155,22 +138,18 @@ class Library:
         ):
             self._c.espeak_SetParameter(parameter, value, 0)
         data = text.encode() + b"\0"
-        self._hear = hear
+        self._take = take
         try:
             failed = self._c.espeak_Synth(
                 data, len(data), 0, _BY_CHARACTER, 0, _UTF8 | _END_PAUSE, None, None
             )
         finally:
-            self._hear = None
+            self._take = None
         if failed:
-            raise EngineError(f"tts espeak: espeak-ng gave up with code {failed}; try another text")
-
-    def close(self) -> None:
-        """Give back the library's memory. Nothing may be called afterwards."""
-        self._c.espeak_Terminate()
+            raise EngineError(f"espeak-ng gave up with code {failed}; try another text")
 
     def _called(self, samples: int | None, count: int, events: Any) -> int:
-        if self._hear is None:
+        if self._take is None:
             return 1
         words = []
         clause_ends = []
@@ -182,16 +161,16 @@ class Library:
             elif event.type == _CLAUSE_ENDS:
                 clause_ends.append(event.text_position)
         audio = ctypes.string_at(samples, 2 * count) if samples and count > 0 else b""
-        go_on = self._hear(Chunk(audio, tuple(words), tuple(clause_ends)))
+        go_on = self._take(EspeakChunk(audio, tuple(words), tuple(clause_ends)))
         return 0 if go_on else 1
 
 
-def _languages(voices: Any, data: Path) -> Iterator[Language]:
+def _languages(voices: Any, data: Path) -> Iterator[EspeakLanguage]:
     index = 0
     while voices[index]:
         voice = voices[index].contents
         index += 1
-        found = Language(
+        found = EspeakLanguage(
             voice.identifier.decode(), voice.name.decode().strip(), tuple(_tags(voice.languages))
         )
         if _has_dictionary(found, data):
@@ -206,9 +185,38 @@ def _tags(address: int) -> Iterator[tuple[str, int]]:
         address += len(tag) + 2
 
 
-def _has_dictionary(language: Language, data: Path) -> bool:
+def _has_dictionary(language: EspeakLanguage, data: Path) -> bool:
     """Some voices are listed whose dictionary is not in the package: those only spell."""
     described = (data / "lang" / language.identifier).read_text(encoding="utf-8")
     named = re.search(r"^\s*dictionary\s+(\S+)", described, re.MULTILINE)
     name = named.group(1) if named else language.tags[0][0].partition("-")[0]
     return (data / f"{name}_dict").exists()
+
+
+class EspeakWorker:
+    """Speaks one text after the other. A turn is a text, up to the wanted length of audio."""
+
+    Request = SpeakRequest
+
+    def __init__(self, options: object) -> None:
+        self._library = EspeakLibrary()
+        self.hello = EspeakHello(self._library.sample_rate, self._library.languages)
+
+    def serve(self, request: SpeakRequest, stream: WorkerStream) -> Iterator[int]:
+        samples = 0
+        next_offset: int | None = None
+
+        def take(chunk: EspeakChunk) -> bool:
+            nonlocal samples, next_offset
+            samples += len(chunk.audio) // 2
+            if chunk.audio or chunk.words:
+                stream.send(SpokenChunk(chunk.audio, chunk.words))
+            ends = [end for end in chunk.clause_ends if 0 < end < len(request.text)]
+            if ends and samples >= request.max_samples:
+                next_offset = ends[-1]
+            return next_offset is None and not stream.cancelled
+
+        self._library.speak(request.text, request.manner, take)
+        if next_offset is not None:
+            stream.send(SpokenChunk(next_offset=next_offset))
+        yield 0

@@ -21,7 +21,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """For fakes only: threads, processes and sockets need the ordinary loop."""
+    """For scripted engines and the like: threads, processes and sockets need an ordinary loop."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
