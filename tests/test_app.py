@@ -104,7 +104,7 @@ def test_each_engine_is_built_once_whoever_shares_it() -> None:
             scripted(), models={"default": engines, "other": engines}, default_model="other"
         )
         async with build(settings, places=()) as built:
-            brains = built.house.brains
+            brains = built.context.catalog
             one, other = brains.cascades["default"], brains.cascades["other"]
             assert one.tts is other.tts
             assert one.ears is other.ears
@@ -122,7 +122,7 @@ def test_two_sets_of_options_are_two_engines() -> None:
 
     async def main() -> None:
         async with build(msgspec.convert(tree, Settings), places=()) as built:
-            cascades = built.house.brains.cascades
+            cascades = built.context.catalog.cascades
             assert [voice.id for voice in cascades["deep"].tts.voices] == ["bass"]
             assert len(cascades["default"].tts.voices) > 1
             assert built.names["deep"].tts == "deep"
@@ -149,7 +149,7 @@ def test_a_model_can_do_without_cleaning() -> None:
         settings = msgspec.structs.replace(scripted(), models={"default": wanted})
         async with build(settings, places=()) as built:
             assert built.names["default"].clean == "none"
-            assert built.house.brains.cascades["default"].cleaner is None
+            assert built.context.catalog.cascades["default"].cleaner is None
 
     asyncio.run(main())
 
@@ -353,7 +353,7 @@ def test_an_engine_without_the_usual_voice_speaks_with_its_own() -> None:
     async def main(voice: str) -> str:
         settings = scripted(tts={"voices": ["bass", "tenor"]}, session={"voice": voice})
         async with build(settings, places=()) as built:
-            return built.house.offer.models["default"].default_voice
+            return built.context.models.models["default"].default_voice
 
     assert asyncio.run(main("")) == "bass"
     assert asyncio.run(main("tenor")) == "tenor"

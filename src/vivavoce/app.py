@@ -103,7 +103,7 @@ class Engines:
 class Built:
     """A house, ready for sessions, and what to say of it."""
 
-    house: ServerContext
+    context: ServerContext
     names: dict[str, ModelSettings]
     """The engines of each model, by their real names."""
     notes: dict[str, str]
@@ -170,10 +170,11 @@ def _cascade(
 def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
     default = cascades[settings.default_model].info
     voice = settings.session.voice
-    if voice and voice not in default.voices:
+    voices = default.voices or frozenset()
+    if voice and voice not in voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "
-            f"some of them: {', '.join(sorted(default.voices)[:8])}"
+            f"some of them: {', '.join(sorted(voices)[:8])}"
         )
     offer = AvailableModels(
         models={name: cascade.info for name, cascade in cascades.items()},
@@ -225,20 +226,20 @@ def application(
 ) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
-    app = web.Application(client_max_size=hub.house.max_upload_bytes)
+    app = web.Application(client_max_size=hub.context.max_upload_bytes)
     gate.stand_before(app)
-    client_secrets = ClientSecrets(gate, hub.begin)
+    client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
     Pages(keyed=bool(gate.keys)).add_to(app)
     health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
     ChatRoutes(
-        hub.house.brains,
-        default_voice=hub.house.offer.models[hub.house.offer.default_model].default_voice,
-        most_bytes=hub.house.max_upload_bytes,
+        hub.context.catalog,
+        default_voice=hub.context.models.models[hub.context.models.default_model].default_voice,
+        most_bytes=hub.context.max_upload_bytes,
     ).add_to(app)
-    AudioRoutes(hub.house, version=__version__).add_to(app)
+    AudioRoutes(hub.context, version=__version__).add_to(app)
     calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
     door = RealtimeEndpoint(hub, client_secrets.carried, listen_in=calls.listen_in)
@@ -282,7 +283,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
-        hub = Sessions(built.house)
+        hub = Sessions(built.context)
         runner = web.AppRunner(
             application(hub, gate, reach_of(settings)),
             access_log=None,
@@ -296,7 +297,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
             gc.freeze()  # what is here now stays: a full collection need not look at it again
             announce(built, address)
             await _until_told()
-            log.info("shutting down: %d sessions", hub.sessions)
+            log.info("shutting down: %d sessions", len(hub))
             await hub.drain(settings.server.drain_seconds)
         finally:
             await runner.cleanup()

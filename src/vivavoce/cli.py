@@ -260,7 +260,7 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, lis
 def _announce(built: "Built", address: str) -> None:
     out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
     for model, engines in built.names.items():
-        default = " (default)" if model == built.house.brains.default else ""
+        default = " (default)" if model == built.context.catalog.default else ""
         out.print(f"  model [bold]{escape(model)}[/bold]{default}", highlight=False)
         for kind in engines.__struct_fields__:
             name = getattr(engines, kind)

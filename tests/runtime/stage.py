@@ -202,7 +202,7 @@ def house(
     turn_detection: TurnDetection | None = None,
 ) -> ServerContext:
     opening = template(turn_detection)
-    return ServerContext(troupe.brains, OFFER, limits or SessionLimits(), opening, max_sessions)
+    return ServerContext(troupe.catalog, OFFER, limits or SessionLimits(), opening, max_sessions)
 
 
 def received(*events: AnyClientEvent) -> Sequence[Received]:

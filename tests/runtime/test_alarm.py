@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.virtual_time import run
-from vivavoce.runtime.alarm import Alarm
+from vivavoce.runtime.tasks import Alarm
 
 
 async def rung(*moves: tuple[float, float]) -> list[float]:

@@ -31,9 +31,9 @@ def test_an_answer_goes_to_the_player_and_is_dropped_at_the_clients_wish() -> No
         troupe, audience, player = Troupe(), Audience(), Loudspeaker()
         now = asyncio.get_running_loop().time()
         session = Session(
-            template(None), OFFER, SessionLimits(), salt="t", now=now, owns_playout=True
+            template(None), OFFER, SessionLimits(), salt="t", now=now, server_plays=True
         )
-        runner = Runner(session, audience, troupe.brains, model="house", player=player)
+        runner = Runner(session, audience, troupe.catalog, model="house", player=player)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         assert not runner.behind

@@ -76,7 +76,7 @@ def a_scene(troupe: Troupe, limits: SessionLimits, turn_detection: TurnDetection
     audience = Audience()
     now = asyncio.get_running_loop().time()
     session = Fragile(template(turn_detection), OFFER, limits, salt="t", now=now)
-    runner = Runner(session, audience, troupe.brains, model="house")
+    runner = Runner(session, audience, troupe.catalog, model="house")
     return Scene(troupe, audience, runner, asyncio.create_task(runner.run()))
 
 
@@ -419,7 +419,7 @@ def test_a_session_that_is_let_go_hears_the_reason_of_the_house() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(*question())
         await scene.audience.until("response.output_audio.delta")
-        scene.runner.dismiss(1012, "the server is shutting down")
+        scene.runner.end(1012, "the server is shutting down")
 
     scene = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
     assert scene.audience.closed == (1012, "the server is shutting down")

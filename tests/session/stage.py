@@ -37,7 +37,6 @@ from vivavoce.protocol.session import (
     TurnDetection,
 )
 from vivavoce.session.cascade.turn_detection import WINDOW
-from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.effects import Effect, EndAudio, Generate, RunVad, Send
 from vivavoce.session.facts import (
     AudioGenerated,
@@ -45,12 +44,13 @@ from vivavoce.session.facts import (
     Received,
     SpokenWord,
     TimerFired,
+    TranscriptionKey,
     TranscriptUpdated,
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo
-from vivavoce.session.shell import Session
+from vivavoce.session.shell import Checkpoint, Session
 
 T = TypeVar("T")
 
@@ -97,14 +97,14 @@ def a_session(
     *,
     offer: AvailableModels = OFFER,
     limits: SessionLimits = LIMITS,
-    entries: tuple[SavedEntry, ...] = (),
+    checkpoint: Checkpoint | None = None,
     salt: str = "t",
     now: float = 0.0,
     **chosen: Any,
 ) -> Session:
     """A session that has greeted its client. `chosen` goes to settings()."""
     session = Session(
-        opening or settings(**chosen), offer, limits, salt=salt, now=now, entries=entries
+        opening or settings(**chosen), offer, limits, salt=salt, now=now, checkpoint=checkpoint
     )
     session.begin()
     return session
@@ -160,7 +160,7 @@ def transcribe(
         effect
         for finish in effects
         if isinstance(finish, EndAudio)
-        for effect in session.handle(TranscriptUpdated(finish.item_id, text, len(text), True), now)
+        for effect in session.handle(TranscriptUpdated(finish.key, text, len(text), True), now)
     ]
 
 
@@ -257,7 +257,9 @@ def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0
     return receive(session, ItemCreate(item=item), now)
 
 
-def final(key: str, text: str) -> TranscriptUpdated:
+def final(key: TranscriptionKey | str, text: str) -> TranscriptUpdated:
+    """The last transcript of a recording, or of the first one of an item."""
+    key = key if isinstance(key, TranscriptionKey) else TranscriptionKey(key)
     return TranscriptUpdated(key, text, len(text), True)
 
 

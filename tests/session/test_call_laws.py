@@ -35,7 +35,7 @@ class Call(World):
 
     def __init__(self, opening: SessionObject) -> None:
         super().__init__(opening)
-        self.session = Session(opening, OFFER, LIMITS, salt="t", now=0.0, owns_playout=True)
+        self.session = Session(opening, OFFER, LIMITS, salt="t", now=0.0, server_plays=True)
         self.waiting: list[tuple[str, int]] = []
         self.left: dict[str, int] = {}
 

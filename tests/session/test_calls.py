@@ -63,7 +63,7 @@ def a_call(
         limits,
         salt="t",
         now=0.0,
-        owns_playout=True,
+        server_plays=True,
     )
     session.begin()
     return session

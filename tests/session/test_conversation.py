@@ -390,5 +390,5 @@ def test_a_conversation_is_written_down_with_its_sound_its_words_and_what_was_he
     )
     restored = a_conversation()
     restored.load(saved)
-    assert restored.save() == saved
+    assert restored.checkpoint(0.0) == saved
     assert shown(restored) == shown(conversation)

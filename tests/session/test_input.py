@@ -2,17 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.audio.formats import decode
+from vivavoce.audio.formats import decode, to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
-from vivavoce.session.cascade.input_buffer import (
-    ArrivalPace,
-    HalfSample,
-    InputBuffer,
-    Intake,
-    to_ms,
-    to_samples,
-)
+from vivavoce.session.cascade.input_buffer import ArrivalPace, HalfSample, InputBuffer, Intake
 
 
 def sound(samples: int, begin: int = 0) -> bytes:

@@ -1,12 +1,11 @@
 """What was played, where the playout is the server's own."""
 
 import pytest
+from vivavoce.session.cascade.outputs import OutputPlace
+from vivavoce.session.output_buffer import OutputBuffer
 
 from vivavoce.protocol.server import OutputAudioCleared, OutputAudioStarted, OutputAudioStopped
-from vivavoce.session.cascade.outputs import OutputPlace
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
-from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
-from vivavoce.session.output_buffer import OutputBuffer
+from vivavoce.session.effects import ClearPlayback, Effect, EffectBuffer, Ids, PlayAudio, Send
 
 SOUND = bytes(2 * 480)
 A = OutputPlace("resp_a", "item_a", 0)

@@ -21,8 +21,7 @@ from vivavoce.protocol.session import PCM, PCMU, CustomVoice, PCMPatch, SessionO
 from vivavoce.session.cascade.planning import given, plan_of
 from vivavoce.session.cascade.response import ResponsePlan
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effect_buffer import Ids
-from vivavoce.session.effects import Prompt
+from vivavoce.session.effects import Ids, Prompt
 from vivavoce.session.options import Options
 
 WEATHER = FunctionTool("get_weather")

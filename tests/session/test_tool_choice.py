@@ -10,7 +10,7 @@ from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import RealtimePatch
 from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.conversation import Conversation
-from vivavoce.session.effect_buffer import Ids
+from vivavoce.session.effects import Ids
 from vivavoce.session.options import Options
 
 DIAL, RING = FunctionTool("dial"), FunctionTool("ring")

@@ -96,7 +96,12 @@ def test_a_tally_adds_up() -> None:
     tally.add_response(Usage(input_tokens=10, output_tokens=20, total_tokens=30))
     tally.add_transcription(DurationUsage(seconds=5))
     tally.add_transcription(DurationUsage(seconds=2))
-    assert (tally.responses, tally.input_tokens, tally.output_tokens, tally.heard_seconds) == (
+    assert (
+        tally.responses,
+        tally.input_tokens,
+        tally.output_tokens,
+        tally.transcribed_seconds,
+    ) == (
         2,
         13,
         24,

@@ -20,10 +20,10 @@ class AudioRoutes:
     def __init__(
         self, house: ServerContext, *, version: str, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        voice = house.offer.models[house.offer.default_model].default_voice
-        self._speech = SpeechRoutes(house.brains, voice)
-        self._transcription = TranscriptionRoutes(house.brains, most_bytes=house.max_upload_bytes)
-        self._models = ModelRoutes(house.brains, voice, wall_clock)
+        voice = house.models.models[house.models.default_model].default_voice
+        self._speech = SpeechRoutes(house.catalog, voice)
+        self._transcription = TranscriptionRoutes(house.catalog, most_bytes=house.max_upload_bytes)
+        self._models = ModelRoutes(house.catalog, voice, wall_clock)
         self._reference = Reference(
             document(OPERATIONS, title="Vivavoce", version=version, about=ABOUT)
         )

@@ -14,12 +14,12 @@ class Health:
         self._version = version
 
     async def health(self, _request: web.Request) -> web.Response:
-        return _json({"status": "ok", "version": self._version, "sessions": self._hub.sessions})
+        return _json({"status": "ok", "version": self._version, "sessions": len(self._hub)})
 
     async def ready(self, _request: web.Request) -> web.Response:
         if self._hub.accepts:
-            return _json({"status": "ready", "sessions": self._hub.sessions})
-        return _json({"status": "not ready", "sessions": self._hub.sessions}, status=503)
+            return _json({"status": "ready", "sessions": len(self._hub)})
+        return _json({"status": "not ready", "sessions": len(self._hub)}, status=503)
 
 
 def _json(body: dict[str, object], status: int = 200) -> web.Response:

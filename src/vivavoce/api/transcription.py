@@ -199,7 +199,7 @@ class TranscriptionRoutes:
             prompt=wish.prompt,
             stall_seconds=self._stall_seconds,
         )
-        return TranscriptionJob(wish, task, file, hearing.passages(file, cascade.ears))
+        return TranscriptionJob(wish, task, file, hearing.passages(file, cascade.vad))
 
     def _places_of(self, stt: STT) -> asyncio.Semaphore:
         return self._places.setdefault(id(stt), asyncio.Semaphore(self._most_passages))

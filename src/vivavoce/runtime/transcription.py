@@ -111,12 +111,10 @@ async def dictate(
             log.warning("an item is dictated again: %s", exc)
             final = await _listened(stt, order, sound, tell)
     except EngineError as exc:
-        tell(ItemTranscriptionFailed(order.item_id, str(exc)))
+        tell(ItemTranscriptionFailed(order.key, str(exc)))
     else:
         if not final:
-            tell(
-                ItemTranscriptionFailed(order.item_id, "speech recognition ended without a result")
-            )
+            tell(ItemTranscriptionFailed(order.key, "speech recognition ended without a result"))
 
 
 async def _listened(
@@ -132,5 +130,5 @@ async def _listened(
     ) as transcripts:
         async for heard in transcripts:
             final = heard.final
-            tell(TranscriptUpdated(order.item_id, heard.text, heard.stable, heard.final))
+            tell(TranscriptUpdated(order.key, heard.text, heard.stable, heard.final))
     return final
