@@ -107,7 +107,7 @@ def test_each_engine_is_built_once_whoever_shares_it() -> None:
             brains = built.context.catalog
             one, other = brains.cascades["default"], brains.cascades["other"]
             assert one.tts is other.tts
-            assert one.ears is other.ears
+            assert one.vad is other.vad
             assert brains.of("unknown") is other
 
     asyncio.run(main())

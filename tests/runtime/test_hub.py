@@ -12,7 +12,7 @@ from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.session_defaults import Opening
-from vivavoce.runtime.sessions import GOODBYE_SECONDS, Sessions
+from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
 from vivavoce.session.facts import Disconnected
 from vivavoce.session.limits import SessionLimits
 
@@ -80,7 +80,7 @@ def test_no_two_sessions_have_the_same_id() -> None:
 
 
 def test_a_transcription_session_is_one() -> None:
-    begun = a_hub().begin(Opening(kind="transcription"))
+    begun = a_hub().initial_settings(Opening(kind="transcription"))
     assert isinstance(begun, TranscriptionSession)
 
 
@@ -183,9 +183,9 @@ def test_an_engine_that_does_not_let_go_does_not_keep_the_server(
             visit.runner.post(fact)
         await asyncio.sleep(1)
         await hub.drain(2)
-        assert now() == 3.0 + GOODBYE_SECONDS
+        assert now() == 3.0 + CLOSE_TIMEOUT_S
         assert visit.audience.closed == (1012, "the server is shutting down")
         await asyncio.wait([visit.serving])
 
     run(main())
-    assert caplog.messages == ["1 sessions did not end: an engine does not let go"]
+    assert caplog.messages == ["1 sessions did not end: an engine does not stop"]

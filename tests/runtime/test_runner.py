@@ -10,11 +10,12 @@ import pytest
 
 from tests.runtime.stage import (
     LOUD,
-    OFFER,
+    MODELS,
     SOFT,
     TURN,
     Audience,
     Troupe,
+    make_runner,
     question,
     speech,
     template,
@@ -25,7 +26,8 @@ from vivavoce.errors import EngineError, InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
-from vivavoce.runtime.runner import MOST_WAITING_BYTES, MOST_WAITING_WINDOWS, TAKE_SECONDS, Runner
+from vivavoce.runtime.performers import MAX_WAITING_BYTES, MAX_WAITING_WINDOWS
+from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
@@ -75,8 +77,8 @@ class Fragile(Session):
 def a_scene(troupe: Troupe, limits: SessionLimits, turn_detection: TurnDetection | None) -> Scene:
     audience = Audience()
     now = asyncio.get_running_loop().time()
-    session = Fragile(template(turn_detection), OFFER, limits, salt="t", now=now)
-    runner = Runner(session, audience, troupe.catalog, model="house")
+    session = Fragile(template(turn_detection), MODELS, limits, salt="t", now=now)
+    runner = make_runner(session, audience, troupe.catalog)
     return Scene(troupe, audience, runner, asyncio.create_task(runner.run()))
 
 
@@ -297,7 +299,7 @@ def test_a_judge_of_turns_that_has_nothing_to_say_delays_no_answer(
     scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
     (stopped,) = [e for e in scene.audience.events if isinstance(e, SpeechStopped)]
     assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
-    reason = str(problem) if problem else "nothing came from their judge for 1 s"
+    reason = str(problem) if problem else "no score came within 1 s"
     assert caplog.messages == [f"turns are ended by silence alone: {reason}"]
 
 
@@ -335,7 +337,7 @@ def test_a_bug_in_an_engine_ends_the_session(kind: str, caplog: pytest.LogCaptur
         if kind == "vad"
         else ("internal_error", "The server had an error; the session ends.")
     )
-    assert [record.message for record in caplog.records] == ["a session failed"]
+    assert [record.message for record in caplog.records] == ["session sess_1 failed"]
     assert "a bug in an engine" in caplog.text
 
 
@@ -363,7 +365,7 @@ def test_an_ear_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
         "vad_failed",
         "Voice activity detection failed: the graphics card is gone; the session ends.",
     )
-    assert caplog.messages == ["a session failed"]
+    assert caplog.messages == ["session sess_1 failed"]
 
 
 def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +389,7 @@ def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCapture
 
     with caplog.at_level(logging.ERROR):
         run(main())
-    assert [record.message for record in caplog.records] == ["a session failed"]
+    assert [record.message for record in caplog.records] == ["session sess_1 failed"]
 
 
 def test_a_bug_in_the_greeting_ends_the_session() -> None:
@@ -397,8 +399,8 @@ def test_a_bug_in_the_greeting_ends_the_session() -> None:
 
     async def main() -> Audience:
         audience = Mute()
-        session = Session(template(), OFFER, SessionLimits(), salt="t", now=0.0)
-        await Runner(session, audience, Troupe().brains, model="house").run()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        await make_runner(session, audience, Troupe().catalog).run()
         return audience
 
     assert run(main()).closed == (1011, "the server had an error")
@@ -479,7 +481,7 @@ def test_a_session_in_which_nothing_happens_ends_when_it_is_idle() -> None:
 
 def test_a_client_that_sends_faster_than_it_is_heard_waits() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(*speech(SOFT * MOST_WAITING_WINDOWS))
+        scene.tell(*speech(SOFT * MAX_WAITING_WINDOWS))
         await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 0.0
         scene.tell(*speech(SOFT))
@@ -504,10 +506,10 @@ class Deaf:
 
 def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
     async def script(scene: Scene) -> None:
-        sound = bytes(MOST_WAITING_BYTES + 2)
+        sound = bytes(MAX_WAITING_BYTES + 2)
         scene.tell(Received(InputAudioAppend(audio=sound)))
         await scene.runner.wait_caught_up()
-        assert asyncio.get_running_loop().time() == TAKE_SECONDS
+        assert asyncio.get_running_loop().time() == TAKE_TIMEOUT_S
         scene.tell(Received(InputAudioCommit()))
         await scene.runner.wait_caught_up()
         failed = "conversation.item.input_audio_transcription.failed"
@@ -520,7 +522,7 @@ def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
 
 def test_sound_that_is_given_up_makes_room() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
+        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
         scene.tell(Received(InputAudioCommit()))
         await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 3.0  # when the session gave it up
@@ -532,7 +534,7 @@ def test_sound_that_is_given_up_makes_room() -> None:
 
 def test_who_waits_for_room_is_let_go_when_the_session_ends() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
+        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
         waiting = asyncio.create_task(scene.runner.wait_caught_up())
         await asyncio.sleep(1)
         scene.tell(Disconnected())

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from tests.session.stage import OFFER, drawn, judged, settings, spoke, transcription_settings
+from tests.session.stage import MODELS, drawn, judged, settings, spoke, transcription_settings
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
@@ -207,7 +207,7 @@ class World:
         checkpoint: Checkpoint | None = None,
         limits: SessionLimits = LIMITS,
     ) -> None:
-        self.session = Session(opening, OFFER, limits, salt=salt, now=now, checkpoint=checkpoint)
+        self.session = Session(opening, MODELS, limits, salt=salt, now=now, checkpoint=checkpoint)
         self.salt = salt
         self.now = now
         self.history: list[Moment] = []

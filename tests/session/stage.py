@@ -55,7 +55,7 @@ from vivavoce.session.shell import Checkpoint, Session
 T = TypeVar("T")
 
 VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
-OFFER = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
+MODELS = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
 VAD = ServerVad()
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
@@ -95,7 +95,7 @@ def transcription_settings(
 def a_session(
     opening: SessionObject | None = None,
     *,
-    offer: AvailableModels = OFFER,
+    offer: AvailableModels = MODELS,
     limits: SessionLimits = LIMITS,
     checkpoint: Checkpoint | None = None,
     salt: str = "t",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.session.stage import (
-    OFFER,
+    MODELS,
     SPOKEN,
     a_session,
     answered,
@@ -63,7 +63,7 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.limits import SessionLimits
 
-LOCKED = dataclasses.replace(OFFER, lock_voice=True)
+LOCKED = dataclasses.replace(MODELS, lock_voice=True)
 PATIENT = ServerVad(interrupt_response=False)
 STALLS = SessionLimits(stall_seconds=4.0)
 
@@ -290,7 +290,7 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
 
 
 def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
-    session = a_session(offer=dataclasses.replace(OFFER, failure_errors=False))
+    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=False))
     response_id = answered(write(session, "hello"))
     effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
     assert types(effects) == ["response.done", "rate_limits.updated"]

@@ -2,7 +2,7 @@
 
 from tests.session.stage import (
     LIMITS,
-    OFFER,
+    MODELS,
     answered,
     done,
     drawn,
@@ -59,7 +59,7 @@ def a_call(
 ) -> Session:
     session = Session(
         settings(turn_detection=turn_detection),
-        OFFER,
+        MODELS,
         limits,
         salt="t",
         now=0.0,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.session.stage import OFFER, events, of, settings, the, types
+from tests.session.stage import MODELS, events, of, settings, the, types
 from vivavoce.protocol.items import InputAudio, InputText, Message
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
@@ -35,7 +35,7 @@ ASKED = Transcription("whisper-1", "it", "pasta, pizza")
 
 
 def an_options(transcription: Transcription | None = ASKED, **chosen: Any) -> Options:
-    return Options(settings(transcription=transcription, **chosen), OFFER)
+    return Options(settings(transcription=transcription, **chosen), MODELS)
 
 
 @dataclass

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.session.stage import (
-    OFFER,
+    MODELS,
     SPOKEN,
     WHISPER,
     a_session,
@@ -86,7 +86,7 @@ HELLO = Message(id="hello", role="user", content=(InputText("hello"),))
 
 
 def test_the_client_is_greeted_with_its_session() -> None:
-    session = Session(settings(), OFFER, SessionLimits(), salt="t", now=0.0)
+    session = Session(settings(), MODELS, SessionLimits(), salt="t", now=0.0)
     (greeting,) = session.begin()
     assert isinstance(greeting, Send)
     assert isinstance(greeting.event, says.SessionCreated)

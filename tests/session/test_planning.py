@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from tests.session.stage import OFFER, settings
+from tests.session.stage import MODELS, settings
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
     FunctionTool,
@@ -43,7 +43,7 @@ def plan(
     session: SessionObject = IN_FORCE,
     conversation: Conversation | None = None,
 ) -> ResponsePlan:
-    options = Options(session, OFFER)
+    options = Options(session, MODELS)
     return plan_of(params, options, conversation or a_conversation(), Ids("t"), "conv_1")
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from tests.runtime.stage import OFFER, Troupe, template
+from tests.runtime.stage import MODELS, Troupe, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
@@ -32,7 +32,7 @@ it. Caches take some: of patterns, of the tables of sound formats, of the last h
 async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
     house = ServerContext(
-        troupe.catalog, OFFER, SessionLimits(stall_seconds=2), template(ServerVad())
+        troupe.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
     )
     hub = Sessions(house)
     runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)

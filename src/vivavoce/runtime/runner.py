@@ -194,7 +194,7 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set():
-            log.error("%s: failed", self._session.settings.id, exc_info=exc)
+            log.error("session %s failed", self._session.settings.id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
                 self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
