@@ -178,11 +178,12 @@ class Runner:
         """Let another brain take over, with the same conversation. Never waits."""
         assert self._performer and self._group
         now = self._clock()
+        last, first = self._session.swap(driver.brain, now, model=driver.model)
+        self._observe(None, last + first, now)
+        self._perform_all(last, now)
         self._performer.close()
         self._performer = driver.performer(self, self._group)
-        effects = self._session.swap(driver.brain, now, model=driver.model)
-        self._observe(None, effects, now)
-        self._perform_all(effects, now)
+        self._perform_all(first, now)
 
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""

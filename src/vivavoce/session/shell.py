@@ -160,12 +160,16 @@ class Session:
         self._changed = self._changed or not all(isinstance(e, _NO_CHANGE) for e in effects)
         return effects
 
-    def swap(self, brain: BrainFactory, now: float, *, model: str = "") -> list[Effect]:
+    def swap(
+        self, brain: BrainFactory, now: float, *, model: str = ""
+    ) -> tuple[list[Effect], list[Effect]]:
         """Let another brain take over between two facts, with the same conversation.
 
-        model: the model that serves the session from now on, whatever its client named.
+        model: the model that serves the session from now on, whatever its client named. Returns
+        the last effects of the brain that goes and the first of the one that comes.
         """
         handover = self._brain.detach(now)
+        last = self._shared.effects.drain()
         if model:
             self._shared.options.serve_with(model)
         self._brain = brain(self._shared)
@@ -173,7 +177,7 @@ class Session:
         if self._state == "draining":
             self._brain.drain()
         self._settle(now)
-        return self._shared.effects.drain()
+        return last, self._shared.effects.drain()
 
     @property
     def checkpoint_due(self) -> bool:
