@@ -1,7 +1,9 @@
 """A session at work: its effects are performed, its failures stay its own, all is given back."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,7 @@ from tests.runtime.stage import (
 )
 from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
-from vivavoce.errors import EngineError, InvalidRequest
+from vivavoce.errors import EngineError, InvalidRequest, StoreError
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
@@ -31,7 +33,7 @@ from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Session
+from vivavoce.session.shell import Checkpoint, Session
 
 CLOCK_TURN = ServerVad(create_response=True)
 
@@ -557,3 +559,109 @@ def test_a_client_that_is_behind_holds_the_answer_up() -> None:
 
     scene = play(script, llm=answers("word " * 20))
     assert isinstance(scene.audience.events[-2], ResponseDone)
+
+
+class Recorder:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[str]]] = []
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        self.seen.append((type(fact).__name__, [type(effect).__name__ for effect in effects]))
+
+
+def test_observer_sees_every_fact_with_its_effects() -> None:
+    async def main() -> Recorder:
+        recorder, audience = Recorder(), Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, observers=[recorder])
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        runner.post(Disconnected())
+        await running
+        return recorder
+
+    seen = run(main()).seen
+    assert seen[0] == ("NoneType", ["Send"])
+    assert seen[1] == ("Received", ["Send", "Send"])
+    assert seen[2] == ("Received", ["Send", "Generate"])
+    assert seen[-1] == ("Disconnected", ["Close"])
+    assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
+
+
+def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
+    async def main() -> list[Checkpoint]:
+        stored: list[Checkpoint] = []
+
+        async def save(checkpoint: Checkpoint) -> None:
+            stored.append(checkpoint)
+
+        audience = Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        await asyncio.sleep(1)
+        runner.post(Disconnected())
+        await running
+        return stored
+
+    *_, last = run(main())
+    assert [type(entry.item).__name__ for entry in last.entries] == ["Message", "Message"]
+    assert last.usage.responses == 1
+    assert 3598 < last.expires_in <= 3600
+
+
+def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    async def save(checkpoint: Checkpoint) -> None:
+        raise StoreError("the disk is full")
+
+    async def main() -> list[tuple[str, str | None]]:
+        audience = Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        await asyncio.sleep(1)
+        runner.post(Disconnected())
+        await running
+        return audience.endings
+
+    assert run(main()) == [("completed", None)]
+    assert set(caplog.messages) == {"sess_1: not stored: the disk is full"}
+
+
+def test_ended_session_is_freed_without_garbage_collection() -> None:
+    """A session may hold minutes of audio: no reference cycle may keep it."""
+
+    async def main() -> weakref.ref[Session]:
+        audience = Audience()
+        session = Session(template(ServerVad()), MODELS, SessionLimits(), salt="t", now=0.0)
+        catalog = Troupe(llm=answers("word " * 50), tts={"realtime_factor": 1}).catalog
+        runner = make_runner(session, audience, catalog, observers=[Recorder()])
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in (*speech(), *question()):
+            runner.post(fact)
+            await runner.wait_caught_up()
+        await audience.until("response.output_audio.delta")
+        runner.post(Disconnected())
+        await running
+        return weakref.ref(session)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main())() is None
+    finally:
+        gc.enable()

@@ -190,6 +190,7 @@ class CascadePerformer:
             stt = self._catalog.of(effect.model).stt
             await dictate(stt, effect, feed, self._port.post)
         finally:
+            feed.close()
             if self._feeds.get(effect.key) is feed:
                 del self._feeds[effect.key]
 

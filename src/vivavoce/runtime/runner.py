@@ -115,7 +115,8 @@ class Runner:
         observers: Iterable[Observer] = (),
         save: SaveCheckpoint | None = None,
     ) -> None:
-        self._session = session
+        self._id = session.settings.id
+        self._session = session  # until run() ends
         self._peer = peer
         self._player = player
         self._make_performer: MakePerformer | None = performer
@@ -150,11 +151,11 @@ class Runner:
                     if self._performer:
                         self._performer.close()
         finally:
-            # no reference back to this runner stays: a session with its audio is freed at once
+            # Tracebacks of cancelled tasks keep this runner in reference cycles until the next
+            # full garbage collection. The session with its audio must not wait for that.
             self._timer.cancel()
+            del self._session
             self._performer = self._make_performer = self._group = self._tasks = None
-            self._player = None
-            self._observers = ()
 
     def post(self, fact: Fact) -> None:
         """Give the session a fact and carry out what comes of it. Never waits."""
@@ -166,7 +167,7 @@ class Runner:
 
     @property
     def settings(self) -> SessionObject:
-        """The session object as the client sees it."""
+        """The session object as the client sees it, while the session lasts."""
         return self._session.settings
 
     @property
@@ -195,7 +196,7 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set():
-            log.error("session %s failed", self._session.settings.id, exc_info=exc)
+            log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
                 self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
@@ -248,7 +249,7 @@ class Runner:
             self._busy = False
 
     def _save_if_due(self) -> None:
-        if self._save and self._tasks and self._session.checkpoint_due:
+        if self._save and self._tasks is not None and self._session.checkpoint_due:
             checkpoint = self._session.checkpoint(self._clock())
             self._tasks.start("checkpoint", self._store(self._save(checkpoint)))
 
@@ -256,7 +257,7 @@ class Runner:
         try:
             await saving
         except StoreError as exc:
-            log.warning("%s: not stored: %s", self._session.settings.id, exc)
+            log.warning("%s: not stored: %s", self._id, exc)
 
     def _observe(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for observer in self._observers:
@@ -301,8 +302,8 @@ class Runner:
         settings = self._session.settings
         driver = self._fallbacks.fallback(settings) if self._fallbacks else None
         if driver is None:
-            log.error("%s: %s; there is no fallback", settings.id, reason)
+            log.error("%s: %s; there is no fallback", self._id, reason)
             self.end(1011, reason)
         else:
-            log.warning("%s: %s; model %s goes on", settings.id, reason, driver.model)
+            log.warning("%s: %s; model %s goes on", self._id, reason, driver.model)
             self.swap(driver)

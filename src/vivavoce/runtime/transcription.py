@@ -50,6 +50,11 @@ class AudioFeed:
         self._complete = True
         self._more.set()
 
+    def close(self) -> None:
+        """Drop the audio that is kept: nobody reads it any more."""
+        self._pcm.clear()
+        self._kept = None
+
     def rewind(self) -> bool:
         """Begin again from the start: once, and only where all that was taken is still here."""
         if self._kept is None:
