@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from tests.engines.conformance import check_answer, check_llm
 from tests.virtual_time import run
-from vivavoce.engines.base import (
-    CallDelta,
-    CallStarted,
-    ChatEnded,
-    ChatEvent,
-    ChatRequest,
-    TextDelta,
-)
-from vivavoce.engines.builtin.llm import BuiltinLLM, BuiltinSettings, tokens
+from vivavoce.engines import base
+from vivavoce.engines.base import ChatEnded, ChatEvent, ChatRequest, TextDelta
+from vivavoce.engines.builtin.llm import BuiltinLLM, BuiltinSettings
 from vivavoce.engines.builtin.replies import ABILITIES, CONNECT, NOT_A_MODEL, result_in_words
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.items import (
@@ -28,7 +22,6 @@ from vivavoce.protocol.items import (
     FunctionTool,
     InputAudio,
     InputImage,
-    InputText,
     Item,
     Message,
     OutputAudio,
@@ -81,8 +74,8 @@ def text_of(events: Sequence[ChatEvent]) -> str:
 
 
 def calls_of(events: Sequence[ChatEvent]) -> list[tuple[str, Any]]:
-    names = [event.name for event in events if isinstance(event, CallStarted)]
-    arguments = [json.loads(event.arguments) for event in events if isinstance(event, CallDelta)]
+    names = [e.name for e in events if isinstance(e, base.CallStarted)]
+    arguments = [json.loads(e.arguments) for e in events if isinstance(e, base.CallDelta)]
     return list(zip(names, arguments, strict=True))
 
 
@@ -105,49 +98,27 @@ def test_builtin_conforms_to_the_engine_contract() -> None:
         ("What's two plus two?", "Two plus two is four."),
         ("two plus three times 4", "Two plus three times four is fourteen."),
         ("three minus ten", "Three minus ten is minus seven."),
-        ("ten divided by four", "Ten divided by four is two point five."),
         ("1 / 3", "One divided by three is zero point three three."),
         ("five over zero", "I cannot divide by zero."),
         ("99 * 99", "Ninety-nine times ninety-nine is nine thousand eight hundred one."),
         ("1000000 times 3", "1000000 times three is 3000000."),
-        ("seven time two", "Seven times two is fourteen."),
-        ("what is two plus to", "Two plus two is four."),
-    ],
-)
-def test_sum_in_digits_or_words_is_calculated(said: str, reply: str) -> None:
-    assert answer(user(said)) == reply
-
-
-@pytest.mark.parametrize("said", ["two plus three hundred", "one time at ten", "call me back"])
-def test_unknown_request_is_repeated_and_the_user_learns_what_is_possible(said: str) -> None:
-    reply = answer(user(said))
-    assert reply == f"You said: {said.capitalize()}. {NOT_A_MODEL} Ask me what I can do."
-
-
-@pytest.mark.parametrize(
-    "said", ["What can you do?", "hello what can you do", "help", "who are you"]
-)
-def test_question_for_abilities_is_answered_with_them_and_how_to_connect_a_model(said: str) -> None:
-    assert answer(user(said)) == f"{NOT_A_MODEL} {ABILITIES} {CONNECT}"
-
-
-@pytest.mark.parametrize("said", ["Are you a model?", "are you a modal", "is this a robot"])
-def test_question_for_the_model_is_answered_with_how_to_connect_one(said: str) -> None:
-    assert answer(user(said)) == f"{NOT_A_MODEL} {CONNECT}"
-    assert answer(user("how do I connect a model")) == CONNECT
-
-
-@pytest.mark.parametrize(
-    ("said", "reply"),
-    [
+        ("seven time to", "Seven times two is fourteen."),
+        ("What can you do?", f"{NOT_A_MODEL} {ABILITIES} {CONNECT}"),
+        ("who are you", f"{NOT_A_MODEL} {ABILITIES} {CONNECT}"),
+        ("Are you a model?", f"{NOT_A_MODEL} {CONNECT}"),
+        ("are you a modal", f"{NOT_A_MODEL} {CONNECT}"),
+        ("how do I connect a model", CONNECT),
         ("hello world", "Hello. How can I help?"),
         ("Hello there. How are you today?", "I am fine, thank you. How can I help?"),
-        ("thank you", "You are welcome."),
         ("hello what time is it", "It is 3:45 PM."),
         ("what day is it", "Today is Saturday, November 21, 2026."),
+        ("what is my name", "You have not said your name yet."),
+        ("repeat that", "I have not said anything yet."),
+        ("[NOISE] um", "I heard no words, and I cannot see pictures. Could you say that again?"),
+        ("2 plus 1 hundred", f"You said: 2 plus 1 hundred. {NOT_A_MODEL} Ask me what I can do."),
     ],
 )
-def test_greeting_time_and_date_are_answered(said: str, reply: str) -> None:
+def test_request_is_answered_by_its_rule(said: str, reply: str) -> None:
     assert answer(user(said)) == reply
 
 
@@ -166,14 +137,9 @@ def test_words_or_the_last_answer_are_repeated(said: str, reply: str) -> None:
     assert answer(*past, user(said)) == reply
 
 
-def test_repetition_without_an_answer_before_is_declined() -> None:
-    assert answer(user("repeat that")) == "I have not said anything yet."
-
-
 def test_name_is_remembered() -> None:
     past = (user("My name is Ada"), assistant(answer(user("my name is ada"))))
     assert answer(*past, user("what's my name")) == "Your name is Ada."
-    assert answer(user("what is my name")) == "You have not said your name yet."
 
 
 def test_story_is_about_the_subject_and_long_enough_to_be_interrupted() -> None:
@@ -183,11 +149,6 @@ def test_story_is_about_the_subject_and_long_enough_to_be_interrupted() -> None:
     assert "somebody who loved trains" in answer(user("a story about trains"))
 
 
-@pytest.mark.parametrize("said", ["", "  ", "[NOISE]", "um"])
-def test_message_without_words_is_asked_for_again(said: str) -> None:
-    assert answer(user(said)).endswith("Could you say that again?")
-
-
 def test_request_without_a_new_message_gets_a_question() -> None:
     assert answer() == "Hello. How can I help?"
     assert answer(user("hi"), assistant("Hello.")) == "What else can I do for you?"
@@ -195,14 +156,11 @@ def test_request_without_a_new_message_gets_a_question() -> None:
 
 def test_picture_is_not_seen() -> None:
     assert "cannot see" in answer(Message(role="user", content=(InputImage("data:,"),)))
-    both = Message(role="user", content=(InputImage("data:,"), InputText("two plus two")))
-    assert answer(both) == "Two plus two is four."
 
 
 @pytest.mark.parametrize(
     ("said", "call"),
     [
-        ("What is the weather in Rome?", ("get_weather", {"location": "Rome"})),
         ("how is the weather in new york today", ("get_weather", {"location": "new york"})),
         ("paris weather please", ("get_weather", {"location": "paris"})),
         ("turn off the light in the hall", ("turn_light", {"state": "off", "room": "hall"})),
@@ -213,14 +171,14 @@ def test_function_is_called_with_the_values_of_the_sentence(said: str, call: obj
     assert calls(said, tools=(WEATHER, LIGHT, TIMER)) == [call]
 
 
-@pytest.mark.parametrize(
-    "said", ["hello", "say weather", "do not turn the light on in the hall", "how is the weather"]
-)
-def test_function_is_not_called_where_it_is_not_asked_for_or_a_value_is_missing(said: str) -> None:
-    assert calls(said, tools=(WEATHER, LIGHT)) == []
+def test_function_is_not_called_without_being_asked_for() -> None:
+    for said in ("hello", "say weather", "do not turn the light on in the hall"):
+        assert calls(said, tools=(WEATHER, LIGHT)) == []
+    items = (user("weather in paris"), called("get_weather"))
+    assert calls_of(generate(*items, tools=(WEATHER,))) == []
 
 
-def test_missing_value_is_named() -> None:
+def test_function_is_not_called_without_a_required_value() -> None:
     reply = answer(user("how is the weather"), tools=(WEATHER,))
     assert reply == "For get weather I need the location. Please ask again with it."
 
@@ -240,33 +198,22 @@ def test_tool_choice_is_obeyed(said: str, choice: ToolChoice, made: list[object]
 
 
 def test_argument_has_the_type_or_the_default_of_its_schema() -> None:
-    tool = function(
-        "order",
-        count={"type": ["number", "null"]},
-        gift={"type": "boolean"},
-        unit={"type": "string", "default": "box"},
-        extras={"type": "array"},
-        address={"type": "object"},
-    )
-    arguments = {"count": 2.5, "gift": True, "unit": "box", "extras": [], "address": {}}
+    count, gift, unit = {"type": ["number"]}, {"type": "boolean"}, {"default": "box"}
+    tool = function("order", count=count, gift=gift, unit=unit, extras={"type": "array"})
+    arguments = {"count": 2.5, "gift": True, "unit": "box", "extras": []}
     assert calls("order 2.5, yes", tools=(tool,)) == [("order", arguments)]
-    optional = FunctionTool(
-        "order", parameters={"properties": {"size": {"enum": ["big"]}, "n": {}}}
-    )
+    optional = FunctionTool("order", parameters={"properties": {"size": {"enum": ["big"]}}})
     assert calls("order a big one", tools=(optional,)) == [("order", {"size": "big"})]
 
 
 @pytest.mark.parametrize(
     ("output", "told"),
     [
-        (
-            '{"temperature": 31, "conditions": "sunny"}',
-            "The temperature is thirty-one and the conditions are sunny.",
-        ),
-        ("It *rains*.", "It rains ."),
+        ('{"temp": 31, "words": "sunny"}', "The temp is thirty-one and the words are sunny."),
+        ("It *rains*.", "It rains."),
         ('{"maxTemp_c": [1.5, true, null]}', "The max temp c is one point five, yes and unknown."),
         ("{}", "That is done."),
-        ("1e999", "Unknown."),
+        ('[1e999, "\\ud800"]', "Unknown and ?"),
     ],
 )
 def test_result_is_told_in_words(output: str, told: str) -> None:
@@ -275,26 +222,15 @@ def test_result_is_told_in_words(output: str, told: str) -> None:
     assert answer(*items, tools=(WEATHER,)) == told
 
 
-def test_function_is_not_called_twice_for_one_message() -> None:
-    items = (user("weather in paris"), called("get_weather"))
-    assert calls_of(generate(*items, tools=(WEATHER,))) == []
-
-
-@pytest.mark.parametrize("limit", [0, 3, 20])
-def test_answer_ends_at_the_token_limit(limit: int) -> None:
-    whole = answer(user("tell me a story"))
-    *events, end = generate(user("tell me a story"), max_output_tokens=limit)
+def test_answer_ends_at_the_token_limit() -> None:
+    *events, end = generate(user("tell me a story"), max_output_tokens=11)
     assert isinstance(end, ChatEnded)
     assert end.usage is not None
-    assert end.reason == "length"
-    assert whole.startswith(text_of(events))
-    assert end.usage.output_tokens == sum(
-        tokens(e.text) for e in events if isinstance(e, TextDelta)
-    )
-    assert end.usage.output_tokens <= limit
+    assert text_of(events) == "Once upon a time there was a dragon, "
+    assert (end.reason, end.usage.output_tokens) == ("length", 10)
 
 
-def test_call_that_does_not_fit_into_the_token_limit_is_not_begun() -> None:
+def test_call_longer_than_the_token_limit_is_not_begun() -> None:
     (end,) = generate(user("weather in paris"), tools=(WEATHER,), max_output_tokens=2)
     assert isinstance(end, ChatEnded)
     assert end.reason == "length"
@@ -315,9 +251,8 @@ def test_invalid_settings_are_refused() -> None:
         BuiltinLLM(BuiltinSettings(timezone="Mars/North"))
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"words_per_second": -1}, BuiltinSettings)
-    assert "M." in answer(
-        user("what time is it"), llm=BuiltinLLM(BuiltinSettings(timezone="Asia/Tokyo"))
-    )
+    tokyo = BuiltinLLM(BuiltinSettings(timezone="Asia/Tokyo"))
+    assert answer(user("what time is it"), llm=tokyo).endswith("M.")
 
 
 JSON = st.recursive(
@@ -336,14 +271,10 @@ NAMES = st.sampled_from(["location", "on", "x"])
 PARAMETERS = st.fixed_dictionaries(
     {"properties": st.dictionaries(NAMES, FIELD | JSON), "required": st.lists(NAMES) | JSON}
 )
-TOOL = st.builds(FunctionTool, name=st.text("a_Bweathr", min_size=1), description=TEXT,
-                 parameters=PARAMETERS | st.dictionaries(st.text(), JSON, max_size=3))  # fmt: skip
-ITEM = st.one_of(
-    TEXT.map(user),
-    TEXT.map(assistant),
-    TEXT.map(called),
-    (TEXT | JSON.map(json.dumps)).map(returned),
-)
+NAME = st.text("a_Bweathr", min_size=1)
+TOOL = st.builds(FunctionTool, name=NAME, description=TEXT, parameters=PARAMETERS)
+OUTPUT = TEXT | JSON.map(json.dumps)
+ITEM = TEXT.map(user) | TEXT.map(assistant) | TEXT.map(called) | OUTPUT.map(returned)
 
 
 @settings(max_examples=200, deadline=None)

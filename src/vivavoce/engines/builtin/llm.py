@@ -17,9 +17,9 @@ from vivavoce.errors import SettingsError
 from vivavoce.protocol import items
 from vivavoce.protocol.items import FunctionTool, Item, Message
 
-_MAX_TOOLS, _MAX_PARAMETERS = 64, 30
+_MAX_TOOLS, _MAX_PARAMETERS = 64, 20
 _MAX_ITEMS = 200  # of the conversation, the newest
-_MAX_CALL_CHARS = 400  # of a sentence that arguments are taken from
+_MAX_CALL_CHARS = 200  # of a sentence that arguments are taken from
 _WORD = re.compile(r"\S+\s*|\s+")
 _KEYWORD = re.compile(r"[^\W\d_]+")
 _ENDING = re.compile(r"(?<=\w{3})(?:ing|ed|es|s|e)$")
@@ -83,6 +83,7 @@ class BuiltinLLM:
         told += [text for tool in request.tools for text in (tool.name, tool.description or "")]
         exchange = _read(request.items[-_MAX_ITEMS:])
         made = _choose(request, exchange)
+        await asyncio.sleep(0)
         limit = 2**31 if request.max_output_tokens is None else request.max_output_tokens
         reason: Literal["stop", "length"] = "stop"
         spent = 0

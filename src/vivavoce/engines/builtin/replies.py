@@ -10,9 +10,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-MAX_CHARS = 2000
-"""Characters of one message that are read."""
-_MAX_MATCHED_CHARS = 500  # a pattern with `.*` takes time by the square of the length
+MAX_CHARS = 2000  # of one message that are read
+_MAX_MATCHED_CHARS = 300  # a pattern with `.*` takes time by the square of the length
 _MAX_RESULT_CHARS, _MAX_RESULT_WORDS, _MAX_FIELDS = 20_000, 60, 8
 
 NOT_A_MODEL = "I am not a language model: I answer simple requests by fixed rules."
@@ -53,7 +52,7 @@ _OPERATORS = {
 }
 _STEP = re.compile(rf" ?({'|'.join(_OPERATORS.values())}) ?({_NUMBER})", re.ASCII)
 _SUM = re.compile(rf"({_NUMBER})((?:{_STEP.pattern}){{1,9}})(?! hundred| thousand)", re.ASCII)
-_MISHEARD = re.compile(r"\b(plus|minus|times|by) (?:(too?)|for)\b")
+_MISHEARD = re.compile(r"\b(plus|minus|times?|by) (?:(too?)|for)\b")
 
 _REPEAT = re.compile(
     r"\W*(?:(?:please|now|can you|could you|would you),? )*"
@@ -71,24 +70,23 @@ _NAME_GIVEN = re.compile(
 _NAME_ASKED = re.compile(r"\b(?:what|know|remember|say)\b.*\bmy name\b|\bwho am i\b")
 _TIME_ASKED = re.compile(r"\b(?:what|tell|know|have|give)\b.*\btime\b")
 _DATE_ASKED = re.compile(r"\b(?:what|which|tell|know)\b.*\b(?:day|date)\b|\bwhat is today\b")
-_ANSWERS = (
-    (r"\bhow\b.*\b(?:models?|modal|llm|ollama)\b|\bconnect\b", CONNECT),
-    (
-        r"\b(?:models?|modal|llm|gpt|openai)\b"
-        r"|\b(?:are|is) (?:you|this|it)\b.*\b(?:ai|a i|robot|bot|machine|human|person|real)\b",
-        f"{NOT_A_MODEL} {CONNECT}",
+_ANSWERS = {
+    r"\bhow\b.*\b(?:models?|modal|llm|ollama)\b|\bconnect\b": CONNECT,
+    r"\b(?:models?|modal|llm|gpt|openai)\b"
+    r"|\b(?:are|is) (?:you|this|it)\b.*\b(?:ai|a i|robot|bot|machine|human|person|real)\b": (
+        f"{NOT_A_MODEL} {CONNECT}"
     ),
-    (
-        r"\bwhat\b.*\b(?:can|could|able)\b|\bhelp\b|\bcan you do\b|\bvivavoce\b|^say (?:some|any)"
-        r"|\b(?:who|what) (?:are|is) (?:you|this)\b|\byour name\b|\babout yourself\b",
-        f"{NOT_A_MODEL} {ABILITIES} {CONNECT}",
+    r"\bwhat\b.*\b(?:can|could|able)\b|\bhelp\b|\bcan you do\b|\bvivavoce\b|^say (?:some|any)"
+    r"|\b(?:who|what) (?:are|is) (?:you|this)\b|\byour name\b|\babout yourself\b": (
+        f"{NOT_A_MODEL} {ABILITIES} {CONNECT}"
     ),
-    (r"\b(?:thanks|thank you)\b", "You are welcome."),
-    (r"\b(?:bye|goodbye|good night)\b", "Goodbye."),
-    (r"\bhow are you\b", "I am fine, thank you. How can I help?"),
-    (r"\b(?:hello|hi|hey|good (?:morning|afternoon|evening))\b", "Hello. How can I help?"),
-    (r"^(?:stop|no|never ?mind|cancel)\b", "All right."),
-)
+    r"\b(?:thanks|thank you)\b": "You are welcome.",
+    r"\b(?:bye|goodbye|good night)\b": "Goodbye.",
+    r"\bhow are you\b": "I am fine, thank you. How can I help?",
+    r"\b(?:hello|hi|hey|good (?:morning|afternoon|evening))\b": "Hello. How can I help?",
+    r"^(?:stop|no|never ?mind|cancel)\b": "All right.",
+}
+_COMPILED = {re.compile(pattern): reply for pattern, reply in _ANSWERS.items()}
 
 
 class Exchange(NamedTuple):
@@ -124,7 +122,7 @@ def answer(exchange: Exchange, now: datetime) -> str:
         or calculate(text)
         or _name(text, exchange.earlier)
         or _clock(text, now)
-        or next((reply for pattern, reply in _ANSWERS if re.search(pattern, text)), "")
+        or next((reply for pattern, reply in _COMPILED.items() if pattern.search(text)), "")
         or f"You said: {sentence(exchange.said[:300])} {NOT_A_MODEL} Ask me what I can do."
     )
 
@@ -170,7 +168,7 @@ def _name(text: str, earlier: Sequence[str]) -> str:
         return f"Nice to meet you, {given[1].title()}."
     if not _NAME_ASKED.search(text):
         return ""
-    names = (_NAME_GIVEN.search(_plain(message[:300])) for message in reversed(earlier))
+    names = (_NAME_GIVEN.search(_plain(said[:150])) for said in earlier[:-51:-1])
     name = next((found[1].title() for found in names if found), None)
     return f"Your name is {name}." if name else "You have not said your name yet."
 
@@ -218,7 +216,8 @@ def result_in_words(output: str) -> str:
         value = output[:_MAX_RESULT_CHARS].strip()
     if value in ("", None, {}, []):
         return "That is done."
-    return sentence(" ".join(_value_in_words(value).split()[:_MAX_RESULT_WORDS]))
+    words = _value_in_words(value).encode("utf-8", "replace").decode().split()
+    return sentence(" ".join(words[:_MAX_RESULT_WORDS]))
 
 
 def _value_in_words(value: Any, depth: int = 0) -> str:
@@ -228,7 +227,7 @@ def _value_in_words(value: Any, depth: int = 0) -> str:
         case int() | float() if abs(value) < 1e18:  # neither NaN nor infinite
             return in_words(value)
         case str():
-            return re.sub(r"[*_`#|<>\[\]{}]+", " ", value)
+            return re.sub(r"[*`#]+", "", value)
         case dict() if depth < 3:
             fields = ((_field(key), v) for key, v in list(value.items())[:_MAX_FIELDS])
             parts = [f"{name} {_value_in_words(v, depth + 1)}" for name, v in fields]
@@ -240,8 +239,7 @@ def _value_in_words(value: Any, depth: int = 0) -> str:
 
 
 def _field(key: str) -> str:
-    name = spaced(key)
-    return f"the {name} {'are' if name.endswith('s') and name[-2:] not in ('ss', 'us') else 'is'}"
+    return f"the {spaced(key)} {'are' if re.search('[^su]s$', key) else 'is'}"
 
 
 def spaced(name: str) -> str:
