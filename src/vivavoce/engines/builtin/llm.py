@@ -181,7 +181,7 @@ def _score(tool: FunctionTool, spoken: set[str]) -> int:
     """0 where neither half of the name's keywords nor two of the description's were said."""
     name = _keywords(replies.spaced(tool.name))
     named = len(name & spoken)
-    described = len(_keywords((tool.description or "")[:200]) & spoken)
+    described = len(_keywords((tool.description or "")[:100]) & spoken)
     enough = described >= 2 or (named and 2 * named >= len(name))
     return 2 * named + described if enough else 0
 
