@@ -36,8 +36,10 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import WINDOW
-from vivavoce.session.effects import Effect, EndAudio, Generate, RunVad, Send
+from vivavoce.session.conversation import Conversation
+from vivavoce.session.effects import Effect, EffectBuffer, EndAudio, Generate, Ids, RunVad, Send
 from vivavoce.session.facts import (
     AudioGenerated,
     Fact,
@@ -49,8 +51,10 @@ from vivavoce.session.facts import (
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels, ModelInfo
+from vivavoce.session.options import AvailableModels, ModelInfo, Options
+from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.usage import UsageMeter
 
 T = TypeVar("T")
 
@@ -90,6 +94,26 @@ def transcription_settings(
     """The settings of a session that only writes down."""
     sound = AudioInput(transcription=transcription, turn_detection=turn_detection)
     return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(sound))
+
+
+def shared(
+    session: SessionObject | None = None,
+    *,
+    models: AvailableModels | None = None,
+    limits: SessionLimits = SessionLimits(),  # noqa: B008  frozen
+    kept_bytes: int = 1_000_000,
+    server_plays: bool = False,
+) -> Shared:
+    """What a brain shares with its shell, without either."""
+    effects = EffectBuffer(Ids("t"))
+    return Shared(
+        options=Options(session or settings(), models or MODELS),
+        conversation=Conversation(kept_bytes=kept_bytes),
+        playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
+        effects=effects,
+        usage=UsageMeter(effects),
+        limits=limits,
+    )
 
 
 def a_session(

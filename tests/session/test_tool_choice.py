@@ -1,23 +1,23 @@
 """A function that is chosen has to be one of the tools."""
 
+import dataclasses
+
 import msgspec
 import pytest
 
-from tests.session.stage import MODELS, settings
+from tests.session.stage import MODELS, settings, shared
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import FunctionTool, ToolName
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import RealtimePatch
 from vivavoce.session.cascade.planning import plan_of
-from vivavoce.session.conversation import Conversation
-from vivavoce.session.effects import Ids
 from vivavoce.session.options import Options
 
 DIAL, RING = FunctionTool("dial"), FunctionTool("ring")
 
 
 def planned(options: Options, params: ResponseParams) -> object:
-    plan = plan_of(params, options, Conversation(kept_bytes=0), Ids("t"), "conv_1")
+    plan = plan_of(params, dataclasses.replace(shared(), options=options))
     return plan.prompt.tool_choice
 
 

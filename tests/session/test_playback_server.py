@@ -1,15 +1,14 @@
 """What was played, where the playout is the server's own."""
 
 import pytest
-from vivavoce.session.cascade.outputs import OutputPlace
-from vivavoce.session.output_buffer import OutputBuffer
 
 from vivavoce.protocol.server import OutputAudioCleared, OutputAudioStarted, OutputAudioStopped
 from vivavoce.session.effects import ClearPlayback, Effect, EffectBuffer, Ids, PlayAudio, Send
+from vivavoce.session.playback import ServerPlayback
 
 SOUND = bytes(2 * 480)
-A = OutputPlace("resp_a", "item_a", 0)
-B = OutputPlace("resp_b", "item_b", 0)
+A = ("resp_a", "item_a")
+B = ("resp_b", "item_b")
 
 
 class Stage:
@@ -17,7 +16,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._outbox = EffectBuffer(Ids("t"))
-        self.buffer = OutputBuffer(self._outbox)
+        self.buffer = ServerPlayback(self._outbox)
 
     def said(self) -> list[str]:
         return [_short(effect) for effect in self._outbox.drain()]
@@ -50,17 +49,17 @@ def test_nothing_was_ever_played(stage: Stage) -> None:
 
 
 def test_an_answer_is_started_before_its_first_sound_and_once(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
-    stage.buffer.add(A, SOUND, 1.1)
+    stage.buffer.add(*A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.1)
     assert stage.said() == ["started resp_a", "play item_a", "play item_a"]
     assert stage.buffer.until == float("inf")
 
 
 def test_an_answer_stops_when_it_is_done_and_all_of_it_has_left(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 480, 1.1)
     stage.said()
-    stage.buffer.add(A, SOUND, 1.2)
+    stage.buffer.add(*A, SOUND, 1.2)
     stage.buffer.ended("resp_a", 1.3)
     assert stage.said() == ["play item_a"]
     stage.buffer.played("item_a", 480, 1.4)
@@ -69,7 +68,7 @@ def test_an_answer_stops_when_it_is_done_and_all_of_it_has_left(stage: Stage) ->
 
 
 def test_an_answer_that_has_left_stops_as_soon_as_it_is_done(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 480, 1.1)
     stage.said()
     stage.buffer.ended("resp_a", 1.5)
@@ -78,7 +77,7 @@ def test_an_answer_that_has_left_stops_as_soon_as_it_is_done(stage: Stage) -> No
 
 
 def test_what_was_not_played_is_dropped(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 100, 1.1)
     stage.said()
     assert stage.buffer.stop(1.2) == {"item_a": 380}
@@ -88,10 +87,10 @@ def test_what_was_not_played_is_dropped(stage: Stage) -> None:
 
 
 def test_an_answer_that_was_cleared_is_heard_no_further(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.stop(1.2)
     stage.said()
-    stage.buffer.add(A, SOUND, 1.3)
+    stage.buffer.add(*A, SOUND, 1.3)
     stage.buffer.played("item_a", 480, 1.3)
     stage.buffer.ended("resp_a", 1.4)
     assert stage.said() == []
@@ -99,10 +98,10 @@ def test_an_answer_that_was_cleared_is_heard_no_further(stage: Stage) -> None:
 
 
 def test_one_answer_is_played_behind_the_other(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
-    stage.buffer.add(B, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
+    stage.buffer.add(*B, SOUND, 1.0)
     assert stage.said() == ["started resp_a", "play item_a"]
-    stage.buffer.add(A, SOUND, 1.1)
+    stage.buffer.add(*A, SOUND, 1.1)
     stage.buffer.ended("resp_b", 1.1)
     stage.buffer.ended("resp_a", 1.2)
     assert stage.said() == ["play item_a", "play item_b"]
@@ -113,8 +112,8 @@ def test_one_answer_is_played_behind_the_other(stage: Stage) -> None:
 
 
 def test_what_waited_is_dropped_with_the_rest_and_was_never_started(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
-    stage.buffer.add(B, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
+    stage.buffer.add(*B, SOUND, 1.0)
     stage.buffer.ended("resp_a", 1.0)
     stage.said()
     assert stage.buffer.stop(1.1) == {"item_a": 480, "item_b": 480}
@@ -122,12 +121,12 @@ def test_what_waited_is_dropped_with_the_rest_and_was_never_started(stage: Stage
 
 
 def test_more_is_not_played_than_there_is(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 9999, 1.1)
     assert stage.buffer.stop(1.2) == {"item_a": 0}
 
 
 def test_an_answer_that_is_given_up_is_heard_to_the_end_of_what_there_is(stage: Stage) -> None:
-    stage.buffer.add(A, SOUND, 1.0)
+    stage.buffer.add(*A, SOUND, 1.0)
     assert stage.buffer.drop("item_a", 1.0) == 0
     assert stage.buffer.until == float("inf")
