@@ -9,7 +9,7 @@ may do it when asked again.
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,15 @@ class Engine(Protocol):
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class ReportsHealth(Protocol):
+    """An engine that knows whether it works; one without this method counts as working."""
+
+    def health(self) -> str | None:
+        """None while it works, else one sentence that says why not. Returns at once."""
+        ...
 
 
 class VAD(Engine, Protocol):

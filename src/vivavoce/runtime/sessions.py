@@ -5,8 +5,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
@@ -37,6 +37,8 @@ class ServerContext:
     max_sessions: int = 1000
     max_upload_bytes: int = 25 * 1024 * 1024
     """Of the body of one HTTP request."""
+    engines: Mapping[str, object] = field(default_factory=dict)
+    """The engines of all models by `kind:name`, to ask for their health."""
 
 
 class Sessions:
