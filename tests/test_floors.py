@@ -30,6 +30,7 @@ FLOORS = {
     "app": 6,
     "cli": 6,
     "settings": 6,
+    "standard_streams": 6,
     "choices": 6,
     "talk": 6,
     "__main__": 6,
