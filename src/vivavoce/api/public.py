@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
-from vivavoce.engines.base import ReportsHealth
+from vivavoce.engines.base import health_of
 from vivavoce.runtime.sessions import Sessions
 
 CONSOLE: Final = Path(__file__).parent.parent / "console"
@@ -129,7 +129,7 @@ class HealthRoutes:
     async def ready(self, _request: web.Request) -> web.Response:
         down: dict[str, str] = {}
         for name, engine in self._sessions.house.engines.items():
-            if isinstance(engine, ReportsHealth) and (reason := engine.health()) is not None:
+            if (reason := health_of(engine)) is not None:
                 down[name] = reason
         ready = self._sessions.accepts and not down
         status = ReadyStatus(

@@ -9,7 +9,7 @@ may do it when asked again.
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,10 @@ class Engine(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
-@runtime_checkable
-class ReportsHealth(Protocol):
-    """An engine that knows whether it works; one without this method counts as working."""
-
-    def health(self) -> str | None:
-        """None while it works, else one sentence that says why not. Returns at once."""
-        ...
+def health_of(engine: object) -> str | None:
+    """Its health(); None for an engine of version 1 of the contract, which has none."""
+    health = getattr(engine, "health", None)
+    return health() if health is not None else None
 
 
 class VAD(Engine, Protocol):
