@@ -21,8 +21,7 @@ from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
-from vivavoce.api.pages import Pages
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
@@ -79,6 +78,10 @@ class Engines:
                 raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
 
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._made.items()}
+
     async def _choose(self, kind: str) -> Choice:
         match kind:
             case "llm":
@@ -133,7 +136,8 @@ async def build(
             names[model] = ModelSettings(**real)
             usual = _usual_voice(settings.session.voice, made["tts"])
             cascades[model] = _cascade(ears, real, made, usual)
-        yield Built(_house(settings, cascades), names, engines.notes)
+        house = _house(settings, cascades, engines.by_name())
+        yield Built(house, names, engines.notes)
 
 
 def _usual_voice(wanted: str, tts: TTS) -> str:
@@ -167,7 +171,9 @@ def _cascade(
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
+def _house(
+    settings: Settings, cascades: dict[str, Cascade], engines: dict[str, object]
+) -> ServerContext:
     default = cascades[settings.default_model].info
     voice = settings.session.voice
     voices = default.voices or frozenset()
@@ -195,6 +201,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=engines,
     )
 
 
@@ -230,10 +237,8 @@ def application(
     gate.stand_before(app)
     client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(gate.keys)).add_to(app)
-    health = Health(hub, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
+    ConsoleRoutes(has_keys=bool(gate.keys)).add_to(app)
+    HealthRoutes(hub, __version__).add_to(app)
     ChatRoutes(
         hub.context.catalog,
         default_voice=hub.context.models.models[hub.context.models.default_model].default_voice,

@@ -1,8 +1,7 @@
 """A Realtime server that plays a script, in memory or at a port, and events to write scripts with.
 
 A script says what comes, and how many seconds later, when the client has sent an event of a type
-for the n-th time.
-"""
+for the n-th time."""
 
 import asyncio
 from collections import Counter
@@ -17,13 +16,13 @@ import numpy as np
 from aiohttp import web
 from rich.console import Console
 
-from vivavoce.talk.connection import Lost
+from vivavoce.talk.client import ConnectionLost
 from vivavoce.talk.screen import Screen
 
-Saying: TypeAlias = Mapping[str, Any] | Lost
-Script: TypeAlias = Mapping[tuple[str, int], list[tuple[float, Saying]]]
+Reply: TypeAlias = Mapping[str, Any] | ConnectionLost
+Script: TypeAlias = Mapping[tuple[str, int], list[tuple[float, Reply]]]
 
-GREETING = ("", 1)
+START = ("", 1)
 """Where a script says what comes before the client has sent anything."""
 CREATED = {"type": "session.created", "session": {"id": "sess_1", "model": "m"}}
 UPDATED = {"type": "session.updated", "session": {"id": "sess_1", "model": "m"}}
@@ -35,7 +34,7 @@ ITEM = {
     "item": {"type": "message", "role": "assistant", "id": "item_a"},
 }
 AUDIO_DONE = {"type": "response.output_audio.done", "item_id": "item_a", "content_index": 0}
-OPENING: Script = {GREETING: [(0.0, CREATED)], ("session.update", 1): [(0.0, UPDATED)]}
+OPENING: Script = {START: [(0.0, CREATED)], ("session.update", 1): [(0.0, UPDATED)]}
 
 
 def heard(text: str) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def screen(width: int = 120, *, timeline: bool = False) -> tuple[Screen, StringI
     return Screen(writer, timeline=timeline), page
 
 
-class ScriptedWire:
+class ScriptedConnection:
     """A server in memory."""
 
     def __init__(self, script: Script) -> None:
@@ -90,9 +89,9 @@ class ScriptedWire:
         """What the client sent, and when."""
         self._script = script
         self._counts: Counter[str] = Counter()
-        self._coming: asyncio.Queue[bytes | Lost] = asyncio.Queue()
+        self._coming: asyncio.Queue[bytes | ConnectionLost] = asyncio.Queue()
         self._clock = asyncio.get_running_loop().time
-        self._say("")
+        self._reply("")
 
     @property
     def types(self) -> list[str]:
@@ -101,22 +100,22 @@ class ScriptedWire:
     async def send(self, frame: bytes) -> None:
         event = msgspec.json.decode(frame)
         self.sent.append((self._clock(), event))
-        self._say(event["type"])
+        self._reply(event["type"])
 
-    async def receive(self) -> bytes | Lost:
+    async def receive(self) -> bytes | ConnectionLost:
         return await self._coming.get()
 
-    def _say(self, kind: str) -> None:
+    def _reply(self, kind: str) -> None:
         self._counts[kind] += 1
-        sayings = self._script.get((kind, self._counts[kind]), ())
+        replies = self._script.get((kind, self._counts[kind]), ())
         loop = asyncio.get_running_loop()
-        for delay, together in groupby(sayings, lambda saying: saying[0]):
+        for delay, group in groupby(replies, lambda reply: reply[0]):
             # one timer for all: timers of the same time fire in any order
-            loop.call_later(delay, self._come, [saying for _, saying in together])
+            loop.call_later(delay, self._deliver, [reply for _, reply in group])
 
-    def _come(self, sayings: list[Saying]) -> None:
-        for saying in sayings:
-            frame = saying if isinstance(saying, Lost) else msgspec.json.encode(saying)
+    def _deliver(self, replies: list[Reply]) -> None:
+        for reply in replies:
+            frame = reply if isinstance(reply, ConnectionLost) else msgspec.json.encode(reply)
             self._coming.put_nowait(frame)
 
 
@@ -142,19 +141,19 @@ class ScriptedServer:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         counts: Counter[str] = Counter()
-        await self._say(socket, GREETING)
+        await self._reply(socket, START)
         async for message in socket:
             kind = msgspec.json.decode(message.data)["type"]
             counts[kind] += 1
-            await self._say(socket, (kind, counts[kind]))
+            await self._reply(socket, (kind, counts[kind]))
         return socket
 
-    async def _say(self, socket: web.WebSocketResponse, when: tuple[str, int]) -> None:
-        for _, saying in self._script.get(when, ()):
-            if isinstance(saying, Lost):
-                await socket.close(code=1011, message=saying.reason.encode())
+    async def _reply(self, socket: web.WebSocketResponse, when: tuple[str, int]) -> None:
+        for _, reply in self._script.get(when, ()):
+            if isinstance(reply, ConnectionLost):
+                await socket.close(code=1011, message=reply.reason.encode())
             else:
-                await socket.send_str(msgspec.json.encode(saying).decode())
+                await socket.send_str(msgspec.json.encode(reply).decode())
 
 
 @asynccontextmanager

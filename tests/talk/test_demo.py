@@ -1,21 +1,25 @@
+"""`vivavoce demo`, and the server that it starts."""
+
 import asyncio
+import os
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from rich.console import Console
 
-from tests.talk.stage import heard, silence, tone, word
+from tests.talk.scripted_server import heard, silence, tone, word
 from vivavoce.audio import files
 from vivavoce.engines.scripted.engines import ScriptedTTS
+from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import hash_of
-from vivavoce.talk import DemoOptions, demo
-from vivavoce.talk.demonstration import spoken, verdict
-from vivavoce.talk.events import Event
-from vivavoce.talk.loudness import speech_end_ms
-from vivavoce.talk.turn import Turn
+from vivavoce.talk.client import Event
+from vivavoce.talk.demo import demo, missing_parts, speak_question, start_server
+from vivavoce.talk.options import DemoOptions, Timeouts
+from vivavoce.talk.turn import Turn, speech_end_ms
 
 NO_WORDS, NO_ANSWER, NO_SPEECH = (
     "no transcript of the question came",
@@ -24,10 +28,10 @@ NO_WORDS, NO_ANSWER, NO_SPEECH = (
 )
 
 
-def test_a_question_is_spoken_after_a_moment_of_silence() -> None:
+def test_speak_question_begins_with_silence() -> None:
     async def main() -> bytes:
         async with ScriptedTTS(msgspec.convert({}, ScriptedTTS.Settings)) as tts:
-            return await spoken("one two three", tts)
+            return await speak_question("one two three", tts)
 
     pcm = asyncio.run(main())
     assert pcm.startswith(silence(290))
@@ -45,16 +49,18 @@ def test_a_question_is_spoken_after_a_moment_of_silence() -> None:
         ("", "", b"", [NO_WORDS, NO_ANSWER, NO_SPEECH]),
     ],
 )
-def test_a_conversation_needs_words_an_answer_and_sound(
+def test_missing_parts_are_transcript_answer_and_audible_speech(
     user: str, answer: str, reply: bytes, missing: list[str]
 ) -> None:
     turn = Turn("spoken", 0.0)
     turn.feed(Event(heard(user)), 0.1)
     turn.feed(Event(word(answer)), 0.2)
-    assert verdict([turn], reply) == missing
+    assert missing_parts([turn], reply) == missing
 
 
-def test_without_a_server_the_status_is_2_and_nothing_is_written(tmp_path: Path) -> None:
+def test_demo_with_a_server_that_does_not_start_returns_2_and_writes_no_file(
+    tmp_path: Path,
+) -> None:
     if find_spec("espeakng_loader") is None:
         pytest.skip("the embedded engines are not installed")
     page, wav = StringIO(), tmp_path / "reply.wav"
@@ -64,7 +70,7 @@ def test_without_a_server_the_status_is_2_and_nothing_is_written(tmp_path: Path)
     assert not wav.exists()
 
 
-def test_the_embedded_engines_answer_the_question_on_a_server_with_keys_and_tls_too(
+def test_demo_with_keys_and_tls_in_the_settings_is_answered_by_embedded_engines(
     tmp_path: Path,
 ) -> None:
     if find_spec("espeakng_loader") is None or find_spec("pocketsphinx") is None:
@@ -79,3 +85,40 @@ def test_the_embedded_engines_answer_the_question_on_a_server_with_keys_and_tls_
     assert demo(options, Console(file=page, width=200)) == 0, page.getvalue()
     assert "you: what can you do\n" in page.getvalue()
     assert len(files.read(wav)) > 48_000
+
+
+def test_start_server_is_ready_inside_the_block_and_gone_after_it() -> None:
+    async def main() -> str:
+        async with start_server(["--log-level", "warning"], Timeouts()) as server:
+            ready = server.url.replace("ws://", "http://").replace("/v1/realtime", "/ready")
+            async with aiohttp.ClientSession() as http, http.get(ready) as response:
+                assert response.status == 200
+            assert "listens at" in server.output()
+        return ready
+
+    ready = asyncio.run(main())
+
+    async def again() -> None:
+        async with aiohttp.ClientSession() as http:
+            await http.get(ready)
+
+    with pytest.raises(aiohttp.ClientConnectorError):
+        asyncio.run(again())
+
+
+def test_start_server_that_exits_raises_with_its_output() -> None:
+    async def main() -> None:
+        async with start_server(["--config", os.devnull + "/no"], Timeouts()):
+            raise AssertionError("it started")
+
+    with pytest.raises(SettingsError, match=r"ended with status 2 before it was ready; it printed"):
+        asyncio.run(main())
+
+
+def test_start_server_that_is_not_ready_in_time_raises() -> None:
+    async def main() -> None:
+        async with start_server([], Timeouts(start=0.0)):
+            raise AssertionError("it started")
+
+    with pytest.raises(SettingsError, match="the server was not ready after 0 s"):
+        asyncio.run(main())
