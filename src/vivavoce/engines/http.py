@@ -357,7 +357,7 @@ class HttpClient:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # limit=0: how many talk at once is decided above, and a queue here would be unseen
+        # limit=0: concurrency is limited above, and a queue here would be unseen
         self._kept = self._session(
             aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_TIMEOUT_S)
         )

@@ -257,11 +257,11 @@ def test_generate_ends_in_each_way_that_servers_end(reply: Reply) -> None:
 
 
 def test_connection_whose_body_ends_after_the_answer_is_reused() -> None:
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     async def reply(request: web.Request) -> web.StreamResponse:
         response = await begin(request, text("Hi"), FINISH, "[DONE]")
-        await heard.wait()
+        await received.wait()
         return response
 
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
@@ -269,18 +269,18 @@ def test_connection_whose_body_ends_after_the_answer_is_reused() -> None:
             async for event in answer:
                 if isinstance(event, ChatEnded):
                     break
-            heard.set()
+            received.set()
         await collect(llm)
 
     server = serve(reply, says("Hi"), test=test)
     assert [asked.connection for asked in server.asked] == [0, 0]
 
 
-@pytest.mark.parametrize("heard", [0, 1])
-def test_generate_closed_early_aborts_the_request(heard: int) -> None:
+@pytest.mark.parametrize("received", [0, 1])
+def test_generate_closed_early_aborts_the_request(received: int) -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         answer = llm.generate(HELLO)
-        if heard:
+        if received:
             assert await anext(answer) == TextDelta("He")
             await answer.aclose()
         else:
@@ -292,7 +292,7 @@ def test_generate_closed_early_aborts_the_request(heard: int) -> None:
         await server.aborted.wait()
         await collect(llm)
 
-    server = serve(falls_silent(text("He")) if heard else hangs, says("Hi"), test=test)
+    server = serve(falls_silent(text("He")) if received else hangs, says("Hi"), test=test)
     assert [asked.connection for asked in server.asked] == [0, 1]
 
 

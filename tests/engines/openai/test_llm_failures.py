@@ -257,7 +257,7 @@ def test_generate_of_call_without_name_raises_engine_error() -> None:
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
-        (lists("whisper-1"), "the LLM at URL lists no model to talk with; load one, or set model"),
+        (lists("whisper-1"), "the LLM at URL lists no chat model; load one, or set model"),
         (gives(404), "the LLM at URL does not list its models (404); set model"),
         (
             gives(200, b"<html>", "text/html"),

@@ -159,8 +159,7 @@ class OpenAILLM:
                     names = await self._list_models()
                     if not names:
                         raise EngineError(
-                            f"{self._server.name} lists no model to talk with; "
-                            "load one, or set model"
+                            f"{self._server.name} lists no chat model; load one, or set model"
                         )
                     self._default = names[0]
                 return self._default
