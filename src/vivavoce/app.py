@@ -27,7 +27,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -53,7 +53,7 @@ class Engines:
 
     settings: Settings
     stack: AsyncExitStack
-    places: tuple[local_llms.Place, ...]
+    places: tuple[discovery.LocalServer, ...]
     notes: dict[str, str] = field(default_factory=dict)
     """Why an `auto` became what it is, by "kind:name"."""
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings, places: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.engines.openai.chat_server import (
@@ -21,14 +22,14 @@ from tests.engines.openai.chat_server import (
     streams,
     text,
 )
-from vivavoce.engines.openai.chat_forward import Forwarded
+from vivavoce.engines.openai.forward import MAX_CHOICES, ForwardedAnswer
 from vivavoce.engines.openai.llm import OpenAILLM
 from vivavoce.errors import EngineError
 
 BODY = b'{ "model": "llama","messages":[],  "unknown": 1.0 }'
 
 
-async def spoken_text(answer: Forwarded) -> str:
+async def spoken_text(answer: ForwardedAnswer) -> str:
     async with aclosing(answer.chunks()) as chunks:
         return "".join(
             [
@@ -53,7 +54,7 @@ def ask(*replies: Reply, **options: Any) -> str:
     return asyncio.run(main())
 
 
-def test_the_answer_comes_byte_for_byte_with_its_status() -> None:
+def test_forward_passes_status_and_body_unchanged() -> None:
     async def main() -> None:
         said = b'{ "error": {"message": "no" } }\n'
         async with ChatServer([gives(418, said)]) as server, engine(server, api_key="k-1") as llm:
@@ -66,12 +67,12 @@ def test_the_answer_comes_byte_for_byte_with_its_status() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 401, 403])
-def test_what_is_wrong_with_our_own_key_or_address_is_an_error(status: int) -> None:
+def test_forward_with_refused_key_or_moved_address_raises_engine_error(status: int) -> None:
     with pytest.raises(EngineError, match=f"{status}"):
         ask(gives(status, {"error": {"message": "who are you"}}))
 
 
-def test_thoughts_are_not_spoken_in_either_form() -> None:
+def test_forward_spoken_omits_thoughts_streamed_or_whole() -> None:
     streamed = ask(says("<thi", "nk>hmm", "</think> Hel", "lo."))
     message = {"role": "assistant", "content": "<think>hmm</think> Hello."}
     whole = gives(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
@@ -79,36 +80,36 @@ def test_thoughts_are_not_spoken_in_either_form() -> None:
     assert (streamed, unstreamed) == ("Hello.", "Hello.")
 
 
-def test_what_looked_like_a_thought_is_spoken_when_the_answer_ends() -> None:
+def test_forward_spoken_ending_in_part_of_a_think_tag_keeps_it() -> None:
     said = ask(streams(text("<thi"), FINISH, "[DONE]"))
     assert said == "<thi"
 
 
-def test_a_stream_that_ends_too_early_is_an_error() -> None:
+def test_forward_spoken_stream_that_breaks_off_raises_engine_error() -> None:
     with pytest.raises(EngineError, match="broke off"):
         ask(streams(text("Hello")))
     with pytest.raises(EngineError, match="broke off"):
         ask(drops(text("Hello")))
 
 
-def test_a_failure_inside_the_stream_is_told() -> None:
+def test_forward_spoken_stream_with_error_raises_engine_error() -> None:
     with pytest.raises(EngineError, match="out of memory"):
         ask(streams(text("Hello"), '{"error": {"message": "out of memory"}}'))
 
 
-def test_who_waits_to_hear_waits_as_long_as_a_turn_may() -> None:
+def test_forward_spoken_has_the_time_limits_of_a_turn() -> None:
     with pytest.raises(EngineError, match="did not begin"):
         ask(hangs, first_token_seconds=TICK)
     with pytest.raises(EngineError, match="fell silent"):
         ask(falls_silent(text("Hello")), gap_seconds=TICK)
 
 
-def test_something_else_than_a_completion_is_an_error() -> None:
+def test_forward_spoken_of_other_json_raises_engine_error() -> None:
     with pytest.raises(EngineError, match="instead of a chat completion"):
         ask(gives(200, b"[1]"))
 
 
-def test_leaving_early_aborts_the_request() -> None:
+def test_forward_left_early_aborts_the_request() -> None:
     async def main() -> None:
         async with ChatServer([falls_silent(text("Hello"))]) as server, engine(server) as llm:
             async with llm.forward(BODY) as answer, aclosing(answer.parts()) as parts:
@@ -119,7 +120,7 @@ def test_leaving_early_aborts_the_request() -> None:
     asyncio.run(main())
 
 
-def test_an_answer_read_to_its_end_leaves_the_connection_open() -> None:
+def test_forward_read_to_the_end_keeps_the_connection() -> None:
     async def twice(llm: OpenAILLM) -> None:
         for _ in range(2):
             async with llm.forward(BODY) as answer:
@@ -133,7 +134,7 @@ def test_an_answer_read_to_its_end_leaves_the_connection_open() -> None:
     assert asyncio.run(main()) == [0, 0]
 
 
-def test_the_model_is_the_one_that_is_set_or_the_first_that_is_listed() -> None:
+def test_model_is_the_one_set_or_the_first_listed() -> None:
     async def main(*replies: Reply, **options: Any) -> str:
         async with ChatServer(list(replies)) as server, engine(server, **options) as llm:
             return await llm.model()
@@ -142,3 +143,32 @@ def test_the_model_is_the_one_that_is_set_or_the_first_that_is_listed() -> None:
     assert asyncio.run(main(lists("first", "second"), model="")) == "first"
     with pytest.raises(EngineError, match="did not begin"):
         asyncio.run(main(hangs, model="", first_token_seconds=TICK))
+
+
+def test_forward_spoken_with_half_a_surrogate_pair_replaces_it() -> None:
+    data = r'{"choices": [{"delta": {"content": "Great \ud83d"}, "finish_reason": "stop"}]}'
+    assert ask(streams(data)) == "Great \ufffd"
+    body = rb'{"choices": [{"message": {"content": "Great \ud83d"}, "finish_reason": "stop"}]}'
+    assert ask(gives(200, body)) == "Great \ufffd"
+
+
+def test_forward_spoken_with_too_many_choices_raises_engine_error() -> None:
+    choices = [{"index": i, "delta": {"content": "x"}} for i in range(MAX_CHOICES + 1)]
+    with pytest.raises(EngineError, match="sent more than 128 choices"):
+        ask(streams(msgspec.json.encode({"choices": choices}).decode()))
+
+
+def test_forward_spoken_of_deeply_nested_json_raises_engine_error() -> None:
+    with pytest.raises(EngineError, match="instead of a chat completion"):
+        ask(streams('{"x": ' + "[" * 100_000))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(drops(text("Hello"), FINISH), id="cut off after the end"),
+        pytest.param(falls_silent(text("Hello"), FINISH), id="kept open after the end"),
+    ],
+)
+def test_forward_spoken_finished_without_done_is_whole(reply: Reply) -> None:
+    assert ask(reply, gap_seconds=TICK) == "Hello"

@@ -1,15 +1,15 @@
 """Server-sent events: bytes in, data strings out."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.engines.openai.sse import MAX_EVENT_BYTES, EventReader
+from vivavoce.engines.sse import MAX_EVENT_BYTES, SseReader
 from vivavoce.errors import EngineError
 
 
 def read(*chunks: bytes) -> list[str]:
-    reader = EventReader("the server")
+    reader = SseReader("the server")
     return [event for chunk in chunks for event in reader.feed(chunk)] + reader.close()
 
 
@@ -31,33 +31,40 @@ def read(*chunks: bytes) -> list[str]:
         (b"", []),
     ],
 )
-def test_a_stream_and_its_events(stream: bytes, events: list[str]) -> None:
+def test_sse_stream_yields_its_events(stream: bytes, events: list[str]) -> None:
     assert read(stream) == events
 
 
-def test_at_the_end_an_event_may_lack_its_blank_line_but_not_the_end_of_its_line() -> None:
+def test_sse_end_yields_an_event_without_blank_line_and_drops_a_cut_line() -> None:
     assert read(b"data: one\n\ndata: two\n") == ["one", "two"]
     assert read(b"data: one\n\ndata: tw") == ["one"]
 
 
-def test_an_event_is_told_as_soon_as_its_carriage_return_has_come() -> None:
-    reader = EventReader("the server")
+def test_sse_event_ending_in_carriage_return_is_yielded_at_once() -> None:
+    reader = SseReader("the server")
     assert reader.feed(b"data: one\r\n\r") == ["one"]
     assert reader.feed(b"") == []
     assert reader.feed(b"\ndata: two\n\n") == ["two"]
 
 
-def test_a_line_that_never_ends_is_an_error() -> None:
-    reader = EventReader("the server")
+def test_sse_endless_line_raises_engine_error() -> None:
+    reader = SseReader("the server")
     reader.feed(b"data: " + b"x" * (MAX_EVENT_BYTES - 6))
     with pytest.raises(EngineError, match="the server sent an event longer than 1 MiB"):
         reader.feed(b"x")
 
 
-def test_an_event_of_too_many_lines_is_an_error() -> None:
+def test_sse_event_of_too_many_lines_raises_engine_error() -> None:
     line = b"data: " + b"x" * 1000 + b"\n"
     with pytest.raises(EngineError, match="longer than 1 MiB"):
-        EventReader("the server").feed(line * (MAX_EVENT_BYTES // 1000))
+        SseReader("the server").feed(line * (MAX_EVENT_BYTES // 1000))
+
+
+def test_sse_event_of_too_many_empty_lines_raises_engine_error() -> None:
+    reader = SseReader("the server", max_event_bytes=1 << 10)
+    reader.feed(b"data:\n" * (1 << 10))
+    with pytest.raises(EngineError, match=r"longer than 0\.000976562 MiB; is base_url right"):
+        reader.feed(b"data:\n")
 
 
 LINE = st.sampled_from(
@@ -75,8 +82,9 @@ LINE = st.sampled_from(
 END = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(LINE, END)), st.data())
-def test_however_the_bytes_are_cut_the_events_are_the_same(
+def test_sse_stream_cut_anywhere_yields_the_same_events(
     lines: list[tuple[bytes, bytes]], data: st.DataObject
 ) -> None:
     stream = b"".join(line + end for line, end in lines)

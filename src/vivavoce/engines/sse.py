@@ -1,22 +1,30 @@
 """Server-sent events: bytes in, data strings out. No sockets.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
-Only `data` is read: chat completions use neither event names, ids nor retry times.
+Only `data` is read: the servers that engines speak to put the type of an event into its data.
 """
 
 from vivavoce.errors import EngineError
 
 MAX_EVENT_BYTES = 1 << 20
-"""Longest line, and most data of one event."""
+"""Of a line, and of the data of one event."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class EventReader:
-    """One stream. `source` is how an error names the place."""
+class SseReader:
+    """One stream. An event that is too long is an EngineError of `source` with `remedy`."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(
+        self,
+        source: str,
+        remedy: str = "is base_url right?",
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
         self._source = source
+        self._remedy = remedy
+        self._max_event_bytes = max_event_bytes
         self._line = bytearray()  # begun, its end has not come
         self._data: list[bytes] = []
         self._size = 0
@@ -24,9 +32,9 @@ class EventReader:
         self._first = True
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The data of every event that this chunk completes.
+        """The data of every event that this chunk completes; invalid UTF-8 becomes U+FFFD.
 
-        Raises EngineError: a line or an event is longer than MAX_EVENT_BYTES.
+        Raises EngineError: a line or an event is longer than max_event_bytes.
         """
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
@@ -38,34 +46,32 @@ class EventReader:
         rest = b"" if chunk.endswith((b"\r", b"\n")) else lines.pop()
         events: list[str] = []
         for line in lines:
-            self._grow(line)
-            self._take(bytes(self._line), events)
+            self._extend_line(line)
+            self._end_line(bytes(self._line), events)
             self._line.clear()
-        self._grow(rest)
+        self._extend_line(rest)
         return events
 
     def close(self) -> list[str]:
-        """The end of the stream has come: an event that lacks only its blank line.
+        """The end of the stream: an event that lacks only its blank line.
 
         The standard drops it, but some servers end so. A line that lacks its end is dropped: it
         was cut off.
         """
         events: list[str] = []
-        self._take(b"", events)
+        self._end_line(b"", events)
         return events
 
-    def _grow(self, part: bytes) -> None:
+    def _extend_line(self, part: bytes) -> None:
         self._line += part
-        self._bound(len(self._line))
+        self._check_size(len(self._line))
 
-    def _bound(self, size: int) -> None:
-        if size > MAX_EVENT_BYTES:
-            raise EngineError(
-                f"{self._source} sent an event longer than {MAX_EVENT_BYTES >> 20} MiB; "
-                "is base_url that of a chat-completions server?"
-            )
+    def _check_size(self, size: int) -> None:
+        if size > self._max_event_bytes:
+            most = f"{self._max_event_bytes / (1 << 20):g} MiB"
+            raise EngineError(f"{self._source} sent an event longer than {most}; {self._remedy}")
 
-    def _take(self, line: bytes, events: list[str]) -> None:
+    def _end_line(self, line: bytes, events: list[str]) -> None:
         if self._first:
             line = line.removeprefix(_BOM)
             self._first = False
@@ -77,6 +83,6 @@ class EventReader:
             return
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._size += len(value)
-            self._bound(self._size)
+            self._size += len(value) + 1  # a line feed joins them
+            self._check_size(self._size)
             self._data.append(value.removeprefix(b" "))
