@@ -19,7 +19,7 @@ def test_every_file_of_the_console_has_a_type() -> None:
         ("/", "text/html; charset=utf-8"),
         ("/client.js", "text/javascript; charset=utf-8"),
         ("/console/client.js", "text/javascript; charset=utf-8"),
-        ("/console/console.css", "text/css; charset=utf-8"),
+        ("/console/styles.css", "text/css; charset=utf-8"),
         ("/console/mark.svg", "image/svg+xml; charset=utf-8"),
     ],
 )

@@ -175,3 +175,42 @@ def test_webrtc_call_is_resumed_after_a_restart() -> None:
                     assert len(message.text) < len(LONG) - 20  # type: ignore[union-attr]
 
     asyncio.run(main())
+
+
+def test_server_down_at_start_is_reported_and_retried() -> None:
+    async def main() -> None:
+        async with serving(scripted(llm={"answers": ["Here."]})) as server, tcp_proxy() as proxy:
+            proxy.forward_to(server.port)
+            home = f"http://{HOST}:{proxy.port}"
+            async with open_console(home, expected=CONNECTION_ERRORS) as console:
+                proxy.cut()
+                await console.click("Start talking")
+                await expect(console.banner).to_contain_text(f"reach the server at {HOST}")
+                await expect(console.banner).to_contain_text("Retrying in")
+                proxy.forward_to(server.port)
+                await console.banner.get_by_role("button", name="Try now").click()
+                await expect(console.status).to_have_text("Connected")
+                await console.type("Are you there?")
+                await console.wait_for_transcript("Here.")
+                await console.wait_for_sound()
+
+    asyncio.run(main())
+
+
+def test_full_server_is_reported_as_full() -> None:
+    settings = msgspec.structs.replace(
+        scripted(), server=msgspec.structs.replace(scripted().server, max_sessions=1)
+    )
+
+    async def main() -> None:
+        async with (
+            serving(settings) as server,
+            open_console(server.http) as first,
+            open_console(server.http, expected=CONNECTION_ERRORS) as second,
+        ):
+            await first.type("Hello")
+            await expect(first.status).to_have_text("Connected")
+            await second.type("Hello")
+            await expect(second.banner).to_contain_text("The server is full")
+
+    asyncio.run(main())

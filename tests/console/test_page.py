@@ -93,7 +93,7 @@ def test_tool_call_gets_its_fixed_or_typed_result() -> None:
 
             await console.show_tab("Tools")
             await console.click("Edit weather")
-            await page.get_by_label("Result", exact=True).select_option("typed")
+            await page.get_by_role("combobox", name="Result").select_option("typed")
             await console.click("Save tool")
             await console.show_tab("Talk")
             await console.type("And now?")
