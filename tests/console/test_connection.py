@@ -179,7 +179,7 @@ def test_webrtc_call_is_resumed_after_a_restart() -> None:
 
 def test_server_down_at_start_is_reported_and_retried() -> None:
     async def main() -> None:
-        async with serving(scripted(llm={"answers": ["Here."]})) as server, tcp_proxy() as proxy:
+        async with serving(scripted(llm={"answers": [LONG]})) as server, tcp_proxy() as proxy:
             proxy.forward_to(server.port)
             home = f"http://{HOST}:{proxy.port}"
             async with open_console(home, expected=CONNECTION_ERRORS) as console:
@@ -191,7 +191,7 @@ def test_server_down_at_start_is_reported_and_retried() -> None:
                 await console.banner.get_by_role("button", name="Try now").click()
                 await expect(console.status).to_have_text("Connected")
                 await console.type("Are you there?")
-                await console.wait_for_transcript("Here.")
+                await console.wait_for_transcript("This answer")
                 await console.wait_for_sound()
 
     asyncio.run(main())
