@@ -21,14 +21,13 @@ from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
-from vivavoce.api.pages import Pages
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -54,7 +53,7 @@ class Engines:
 
     settings: Settings
     stack: AsyncExitStack
-    places: tuple[local_llms.Place, ...]
+    places: tuple[discovery.LocalServer, ...]
     notes: dict[str, str] = field(default_factory=dict)
     """Why an `auto` became what it is, by "kind:name"."""
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -80,6 +79,10 @@ class Engines:
                 raise SettingsError(registry.with_place(place, exc)) from exc
         return name, self._made[kind, name]
 
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._made.items()}
+
     async def _choose(self, kind: str) -> Choice:
         match kind:
             case "llm":
@@ -104,7 +107,7 @@ class Engines:
 class Built:
     """A house, ready for sessions, and what to say of it."""
 
-    house: ServerContext
+    context: ServerContext
     names: dict[str, ModelSettings]
     """The engines of each model, by their real names."""
     notes: dict[str, str]
@@ -112,7 +115,7 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings, places: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:
@@ -132,11 +135,21 @@ async def build(
                         raise
                     raise SettingsError(f"[models.{model}] {exc}") from exc
             names[model] = ModelSettings(**real)
-            cascades[model] = _cascade(ears, real, made)
-        yield Built(_house(settings, cascades), names, engines.notes)
+            usual = _usual_voice(settings.session.voice, made["tts"])
+            cascades[model] = _cascade(ears, real, made, usual)
+        house = _house(settings, cascades, engines.by_name())
+        yield Built(house, names, engines.notes)
 
 
-def _cascade(ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str, Any]) -> Cascade:
+def _usual_voice(wanted: str, tts: TTS) -> str:
+    """The voice of a model: that of the settings, else the usual one, where it has them."""
+    known = {voice.id for voice in tts.voices}
+    return next((voice for voice in (wanted, USUAL_VOICE) if voice in known), tts.default_voice)
+
+
+def _cascade(
+    ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str, Any], voice: str
+) -> Cascade:
     """Engines that can hear each other; their filters are made now and not in the first call."""
     kind = "vad"
     try:
@@ -149,31 +162,36 @@ def _cascade(ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str,
     except (ValueError, AudioError) as exc:
         raise SettingsError(f"[engines.{kind}.{names[kind]}] {exc}") from exc
     return Cascade(
-        ears[names["vad"]], *(made[kind] for kind in ("turn", "stt", "llm", "tts", "clean"))
+        ears[names["vad"]],
+        made["turn"],
+        made["stt"],
+        made["llm"],
+        made["tts"],
+        made["clean"],
+        default_voice=voice,
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
-    tts: TTS = cascades[settings.default_model].tts
-    voices = frozenset(voice.id for voice in tts.voices)
-    usual = USUAL_VOICE if USUAL_VOICE in voices else tts.default_voice
-    voice = settings.session.voice or usual
-    if voice not in voices:
+def _house(
+    settings: Settings, cascades: dict[str, Cascade], engines: dict[str, object]
+) -> ServerContext:
+    default = cascades[settings.default_model].info
+    voice = settings.session.voice
+    voices = default.voices or frozenset()
+    if voice and voice not in voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "
             f"some of them: {', '.join(sorted(voices)[:8])}"
         )
     offer = AvailableModels(
-        models=frozenset(cascades),
+        models={name: cascade.info for name, cascade in cascades.items()},
         default_model=settings.default_model,
-        voices=voices,
-        default_voice=voice,
         lock_voice=settings.session.lock_voice,
         failure_errors=settings.session.failure_errors,
     )
     template = RealtimeSession(
         instructions=settings.session.instructions,
-        audio=Audio(output=AudioOutput(voice=voice)),
+        audio=Audio(output=AudioOutput(voice=default.default_voice)),
     )
     brains = ModelCatalog(cascades, settings.default_model)
     limits = settings.session.limits
@@ -184,6 +202,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=engines,
     )
 
 
@@ -215,20 +234,18 @@ def application(
 ) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
-    app = web.Application(client_max_size=hub.house.max_upload_bytes)
+    app = web.Application(client_max_size=hub.context.max_upload_bytes)
     gate.stand_before(app)
-    client_secrets = ClientSecrets(gate, hub.begin)
+    client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(gate.keys)).add_to(app)
-    health = Health(hub, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
+    ConsoleRoutes(has_keys=bool(gate.keys)).add_to(app)
+    HealthRoutes(hub, __version__).add_to(app)
     ChatRoutes(
-        hub.house.brains,
-        default_voice=hub.house.offer.default_voice,
-        most_bytes=hub.house.max_upload_bytes,
+        hub.context.catalog,
+        default_voice=hub.context.models.models[hub.context.models.default_model].default_voice,
+        most_bytes=hub.context.max_upload_bytes,
     ).add_to(app)
-    AudioRoutes(hub.house, version=__version__).add_to(app)
+    AudioRoutes(hub.context, version=__version__).add_to(app)
     calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
     door = RealtimeEndpoint(hub, client_secrets.carried, listen_in=calls.listen_in)
@@ -272,7 +289,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
-        hub = Sessions(built.house)
+        hub = Sessions(built.context)
         runner = web.AppRunner(
             application(hub, gate, reach_of(settings)),
             access_log=None,
@@ -286,7 +303,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
             gc.freeze()  # what is here now stays: a full collection need not look at it again
             announce(built, address)
             await _until_told()
-            log.info("shutting down: %d sessions", hub.sessions)
+            log.info("shutting down: %d sessions", len(hub))
             await hub.drain(settings.server.drain_seconds)
         finally:
             await runner.cleanup()

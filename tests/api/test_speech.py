@@ -14,7 +14,7 @@ import pytest
 from tests.api.audio_stage import stage
 from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
-from vivavoce.engines.base import Speech, Voice
+from vivavoce.engines.base import BaseEngine, Speech, Voice
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.engines.scripted.scripts import TTSScript
 from vivavoce.errors import EngineError
@@ -26,7 +26,7 @@ FORMATS: list[Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]] = [
 ]
 
 
-class Speaker:
+class Speaker(BaseEngine):
     """Says one clause; the next one it begins and never ends."""
 
     Settings = None

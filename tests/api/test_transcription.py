@@ -11,7 +11,8 @@ import pytest
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.door_stage import wav_of
 from tests.audio.sound import container
-from vivavoce.engines.base import Transcript
+from vivavoce.api.transcription import language_name
+from vivavoce.engines.base import BaseEngine, Transcript
 from vivavoce.errors import EngineError
 
 SPOKEN = wav_of(quiet(0.3) + tone(1.5) + quiet(0.3))
@@ -24,7 +25,7 @@ def refused(exc: openai.APIStatusError) -> tuple[int, str | None, str | None]:
     return exc.status_code, exc.param, exc.code
 
 
-class Listener:
+class Listener(BaseEngine):
     """Tells what it was asked, then what a test gives it: texts, an error, or nothing at all."""
 
     Settings = None
@@ -357,3 +358,21 @@ def test_many_recordings_share_the_places_of_the_engine() -> None:
 
     assert asyncio.run(main()) == ["word word word word"] * 4
     assert most == 3
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [
+        ("en", "english"),
+        ("en-US", "english"),
+        ("pt_BR", "portuguese"),
+        ("ZH", "chinese"),
+        ("yue", "cantonese"),
+        ("tlh", "tlh"),
+        ("english", "english"),
+    ],
+)
+def test_language_name_of_a_tag_is_english_and_of_an_unknown_tag_the_tag(
+    tag: str, name: str
+) -> None:
+    assert language_name(tag) == name

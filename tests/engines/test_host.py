@@ -163,8 +163,7 @@ def test_stream_beyond_the_places_waits_until_one_is_free() -> None:
 
 def test_waiting_for_a_place_ends_with_an_error_that_names_the_remedy() -> None:
     async def main() -> tuple[str, str, list[str]]:
-        limits = {"wait_seconds": 0.01, "remedy": "raise workers", "max_waiting": 1}
-        async with host_of(**limits) as host:
+        async with host_of(wait_seconds=0.01, remedy="raise workers", max_waiting=1) as host:
             async with host.open(("pid", 0)) as first:
                 await anext(first)
                 with pytest.raises(EngineError) as late:
@@ -282,7 +281,7 @@ def test_messages_before_the_end_of_a_process_are_given_first() -> None:
 
 
 def test_waiting_streams_survive_the_end_of_a_process() -> None:
-    async def main() -> list[list[str] | BaseException]:
+    async def main() -> tuple[list[str] | BaseException, ...]:
         async with host_of() as host:
             return await asyncio.gather(
                 said(host, "exit", 3), said(host, "count", 1), return_exceptions=True

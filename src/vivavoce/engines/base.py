@@ -195,6 +195,8 @@ class ChatRequest:
     parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
     language: str | None = None
+    model: str = ""
+    """The model that the client named; an engine that does not know it uses its own."""
 
 
 @dataclass(frozen=True, slots=True)
