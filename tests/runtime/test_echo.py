@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.runtime.stage import MODELS, SOFT, Audience, Troupe, make_runner, speech
+from vivavoce.engines.base import BaseEngine
 from vivavoce.errors import EngineError
 from vivavoce.protocol.session import (
     PCMU,
