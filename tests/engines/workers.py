@@ -33,7 +33,7 @@ class TestWorker:
                     stream.send(f"{i}".ljust(1_000))
                     yield 0
             case "echo":  # the input, `number` bytes at a time
-                while not (stream.ended and not stream.queued):
+                while not stream.exhausted:
                     yield number
                     stream.send(stream.take(number).decode())
             case "pid":

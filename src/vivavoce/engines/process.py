@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -48,7 +50,10 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 SETTLED_S = 10.0
 """A process that lived so long is replaced without a pause."""
 PINGS = 4
-"""Unanswered in a row, `hang_seconds` in all: the process hangs."""
+"""In `hang_seconds`. A process that answers none of them hangs."""
+MAX_STARVATION = 4
+"""On a machine with too much to do, a process is given up after at most this often that time."""
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 MAX_FRAME_BYTES = 64 << 20
 MAX_COMPLAINT_BYTES = 4_000
 
@@ -330,7 +335,7 @@ class WorkerProcess:
         assert process.stderr
         self._killed_for = None
         complaint = asyncio.create_task(_last_line(process.stderr))
-        watch = asyncio.create_task(self._watch())
+        watch = asyncio.create_task(self._watch(process))
         try:
             if self._closing:
                 process.stdin.close()
@@ -379,7 +384,7 @@ class WorkerProcess:
                 if number in self._streams:  # else it was cancelled while this was on its way
                     self._streams[number].receive(report)
 
-    async def _watch(self) -> None:
+    async def _watch(self, process: Process) -> None:
         """Kill a process that does not load, or that answers nothing while it has a stream."""
         seconds = self._spec.limits.hang_seconds
         tick = seconds / PINGS
@@ -389,14 +394,43 @@ class WorkerProcess:
             await asyncio.sleep(tick)
         else:
             self.kill(f"did not load within {LOAD_TIMEOUT_S:g} s, and was killed")
-        unanswered = 0
-        while unanswered < PINGS:  # counted in ticks: a server that was busy itself blames nobody
+        silent = 0.0  # counted in ticks: a server that was busy itself blames no worker
+        while silent < seconds:
             await self._owed.wait()
             self._alive = False
+            before = _cpu_seconds(process.pid)
             self.send(Ping())
             await asyncio.sleep(tick)
-            unanswered = 0 if self._alive or not self._streams else unanswered + 1
+            if self._alive or not self._streams:
+                silent = 0.0
+            else:
+                silent += _working_seconds(before, _cpu_seconds(process.pid), tick)
         self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """CPU time of a process that runs or waits for a CPU; None where it waits for something else.
+
+    Also None where there is no /proc, or the process is gone.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if fields[0] != b"R":
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def _working_seconds(before: float | None, after: float | None, elapsed: float) -> float:
+    """How much of the elapsed time counts for a process that did not answer.
+
+    All of it for one that is stopped or sleeps; for one that waits for a CPU what it got of it.
+    """
+    if after is None:
+        return elapsed
+    used = after - before if before is not None else elapsed
+    return min(elapsed, max(used, elapsed / MAX_STARVATION))
 
 
 def _reason(exc: OSError) -> str:

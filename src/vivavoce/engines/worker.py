@@ -12,9 +12,10 @@ model, and then serves one generator for each stream:
 
         def serve(self, request: str, stream: WorkerStream) -> Iterator[int]:
             stream.send(request.upper())  # anything that msgspec encodes
-            while not stream.ended:
+            while not stream.exhausted:
                 yield 3_200  # other streams have their turn; go on when so many bytes are queued
-                stream.send(len(stream.take(3_200)))
+                if data := stream.take(3_200):
+                    stream.send(len(data))
 
 The engine names it: `WorkerHost("my_package.worker:UppercaseWorker", options, ...)`.
 
@@ -164,6 +165,11 @@ class WorkerStream:
     def queued(self) -> int:
         """Bytes of input that wait."""
         return len(self._input)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all input was taken."""
+        return self.ended and not self._input
 
     @property
     def full(self) -> bool:

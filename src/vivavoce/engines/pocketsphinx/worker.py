@@ -252,7 +252,7 @@ class PocketsphinxWorker:
             while not recognition.finished:
                 if recognition.queued < SLICE_BYTES:
                     recognition.feed(stream.take(SLICE_BYTES))
-                if stream.ended and not stream.queued:
+                if stream.exhausted:
                     recognition.end()
                 decoded += recognition.step()
                 words = recognition.words
