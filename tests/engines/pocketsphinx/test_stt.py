@@ -46,7 +46,7 @@ async def final(engine: PocketsphinxSTT, audio: AsyncIterator[bytes]) -> Transcr
     return (await transcripts(engine, audio))[-1]
 
 
-def test_it_does_what_every_recogniser_must(speech: bytes) -> None:
+def test_pocketsphinx_conforms_to_the_contract(speech: bytes) -> None:
     async def main() -> None:
         async with PocketsphinxSTT(TWO_PLACES) as engine:
             await check_stt(engine, speech, language="en")
@@ -62,7 +62,7 @@ def test_it_does_what_every_recogniser_must(speech: bytes) -> None:
         ("hello_world", "hello world"),
     ],
 )
-def test_short_commands_come_out_right(name: str, words: str) -> None:
+def test_short_commands_are_recognised(name: str, words: str) -> None:
     audio = recording(name)
 
     async def main() -> Transcript:
@@ -75,7 +75,7 @@ def test_short_commands_come_out_right(name: str, words: str) -> None:
     assert 0 < heard.words[0].start_ms < heard.words[-1].end_ms <= len(audio) // 32
 
 
-def test_the_words_do_not_depend_on_how_the_audio_came(speech: bytes) -> None:
+def test_words_do_not_depend_on_the_cutting_of_the_audio(speech: bytes) -> None:
     async def main() -> list[Transcript]:
         async with PocketsphinxSTT(TWO_PLACES) as engine:
             dumped = await final(engine, pieces(speech, len(speech)))
@@ -90,7 +90,7 @@ def test_the_words_do_not_depend_on_how_the_audio_came(speech: bytes) -> None:
     assert heard == [heard[0]] * 4
 
 
-def test_words_come_while_the_speaker_still_talks(speech: bytes) -> None:
+def test_words_come_before_the_audio_ends(speech: bytes) -> None:
     async def main() -> Transcript:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
@@ -102,7 +102,7 @@ def test_words_come_while_the_speaker_still_talks(speech: bytes) -> None:
     assert not heard.final
 
 
-def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) -> None:
+def test_killed_process_loses_its_utterance_only(speech: bytes) -> None:
     async def main() -> tuple[str, Transcript]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
@@ -119,7 +119,7 @@ def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) ->
     assert heard.text != ""
 
 
-def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) -> None:
+def test_turn_in_a_killed_process_is_transcribed_by_the_next(speech: bytes) -> None:
     async def main() -> tuple[str, str]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             undisturbed = await final(engine, pieces(speech))
@@ -147,7 +147,7 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
     assert heard == undisturbed
 
 
-def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
+def test_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
     async def main() -> Transcript:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             first = engine.transcribe(endless(speech), language=None, prompt="")
@@ -161,7 +161,7 @@ def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
     assert asyncio.run(main()).final
 
 
-def test_waiting_for_a_place_has_an_end(speech: bytes) -> None:
+def test_waiting_for_a_place_ends_with_engine_error(speech: bytes) -> None:
     async def main() -> str:
         settings = PocketsphinxSettings(workers=1, streams_per_worker=1, wait_seconds=0.01)
         async with PocketsphinxSTT(settings) as engine:
@@ -178,7 +178,7 @@ def test_waiting_for_a_place_has_an_end(speech: bytes) -> None:
     )
 
 
-def test_an_utterance_closed_in_the_middle_of_a_backlog_gives_its_place_back(speech: bytes) -> None:
+def test_utterance_closed_during_a_backlog_frees_its_place(speech: bytes) -> None:
     async def main() -> list[int]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech * 20), language=None, prompt="")
@@ -191,7 +191,7 @@ def test_an_utterance_closed_in_the_middle_of_a_backlog_gives_its_place_back(spe
     assert asyncio.run(main()) == [0]
 
 
-def test_audio_that_fails_tells_its_own_error() -> None:
+def test_error_of_the_audio_is_raised() -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield bytes(3_200)
         raise EngineError("the line is dead")
@@ -205,7 +205,7 @@ def test_audio_that_fails_tells_its_own_error() -> None:
     asyncio.run(main())
 
 
-def test_leaving_ends_an_utterance_that_still_runs(speech: bytes) -> None:
+def test_leaving_the_engine_ends_its_transcriptions(speech: bytes) -> None:
     async def main() -> None:
         engine = PocketsphinxSTT(ONE_PLACE)
         async with engine:
@@ -224,12 +224,12 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_server_never_loads_the_decoder() -> None:
+def test_engine_does_not_import_the_decoder() -> None:
     code = "import sys, vivavoce.engines.pocketsphinx.stt; print('pocketsphinx' in sys.modules)"
     assert python(code) == "False"
 
 
-def test_a_missing_package_is_named() -> None:
+def test_missing_package_is_named() -> None:
     code = """
 import sys
 from importlib.machinery import PathFinder

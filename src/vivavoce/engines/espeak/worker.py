@@ -64,7 +64,7 @@ class _Event(ctypes.Structure):
     )
 
 
-class _Voice(ctypes.Structure):
+class _EspeakVoice(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_void_p),
@@ -109,7 +109,7 @@ class EspeakLibrary:
             raise EngineError(
                 f"cannot load espeak-ng ({exc}); reinstall the package espeakng-loader"
             ) from exc
-        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoice))
         self.sample_rate: int = self._c.espeak_Initialize(
             _SYNCHRONOUS, CHUNK_MS, str(data).encode(), _DO_NOT_EXIT
         )

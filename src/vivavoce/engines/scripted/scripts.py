@@ -1,9 +1,9 @@
 """The scripts of the scripted engines: their settings, as they stand in vivavoce.toml.
 
-[stt.scripted]
+[engines.stt.scripted]
 transcripts = ["hello there", {text = "what is the weather", delay_seconds = 0.2}]
 
-[llm.scripted]
+[engines.llm.scripted]
 answers = [{text = "One moment.", calls = [{name = "weather", arguments = {city = "Rome"}}]}]
 """
 
@@ -13,9 +13,9 @@ import msgspec
 
 from vivavoce.engines.base import ChatUsage
 
-Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+DelaySeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
-Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+PositiveMilliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Hertz: TypeAlias = Annotated[int, msgspec.Meta(ge=1000, le=192_000)]
 Likelihood: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -53,14 +53,14 @@ class TurnScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Text, stripped, to probability."""
     default: Likelihood = 0.5
     """Of any other text."""
-    delay_seconds: Seconds = 0.0
+    delay_seconds: DelaySeconds = 0.0
 
 
 class ScriptedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The transcript of one utterance, and how it is given."""
 
     text: str = ""
-    delay_seconds: Seconds = 0.0
+    delay_seconds: DelaySeconds = 0.0
     """From the end of the audio to the final transcript, or to the error."""
     partials: bool = False
     """One more word for each `word_ms` of audio; all but the newest are stable."""
@@ -80,7 +80,7 @@ class STTScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Begin again after the last one. Else that is an EngineError."""
     hears_silence: bool = True
     """Audio of nothing but zeros takes the next transcript, too. Else it is "" and takes none."""
-    word_ms: Milliseconds = 300
+    word_ms: PositiveMilliseconds = 300
     """Audio for one word of a partial transcript."""
     word_times: bool = False
     """Whether transcripts have word times, each word `word_ms` long or less."""
@@ -103,7 +103,7 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str = ""
     calls: tuple[ScriptedCall, ...] = ()
     """Made after the text."""
-    first_token_seconds: Seconds = 0.0
+    first_token_seconds: DelaySeconds = 0.0
     tokens_per_second: Rate = 0.0
     """0: all at once."""
     chunk: Literal["word", "all"] = "word"
@@ -135,10 +135,10 @@ class TTSScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     ms_per_character: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     sample_rate: Hertz = 24_000
-    chunk_ms: Milliseconds = 40
-    first_audio_seconds: Seconds = 0.0
+    chunk_ms: PositiveMilliseconds = 40
+    first_audio_seconds: DelaySeconds = 0.0
     realtime_factor: Rate = 0.0
-    """Seconds it takes to make one second of audio. 0: all at once; 1: as fast as it is heard."""
+    """Seconds to make one second of audio. 0: all at once; 1: as fast as it is heard."""
     marks: bool = True
     """Whether words have marks."""
     fail_on: str = ""
