@@ -52,7 +52,7 @@ async def serving_doors(
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     app = web.Application()
-    Auth(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
+    Auth(KeyRing({}), TokenMint(Secret("s"))).add_to(app)
     for door in doors:
         door.add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

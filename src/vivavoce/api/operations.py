@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
-    BetaSecretWish,
+    BetaSecretLifetime,
     ClientSecret,
     ClientSecretRequest,
     ClientSecretResponse,
@@ -48,13 +48,13 @@ class ReadyAnswer(msgspec.Struct):
 class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
     """Settings of the session, flat, and how long the key lives."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaTranscriptionSessionRequest(BetaTranscriptionSessionPatch, frozen=True, kw_only=True):
     """Settings of the session, flat, and how long the key lives."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaSessionAnswer(BetaSession, frozen=True, kw_only=True):

@@ -27,6 +27,8 @@ class Opening:
     """As the client names it; "" is the default."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
+    who: str = ""
+    """The name of the API key; of a short-lived key, the name of the key that minted it."""
 
 
 def begin(

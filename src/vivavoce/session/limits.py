@@ -1,28 +1,35 @@
 """How long a session may last, and how much it may hold."""
 
-from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+# 32 years: TOML has `inf`, which no timer can count down
+MAX_SECONDS = 1e9
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
+SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """How long and how much. Seconds; 0 for idle_seconds means never."""
+class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits in [session]."""
 
-    max_seconds: float = 3600.0
+    max_seconds: Seconds = 3600.0
     """A session ends after that."""
-    idle_seconds: float = 0.0
-    """A session in which nothing has come or been played for so long ends."""
-    stall_seconds: float = 10.0
-    """A response or transcription of which nothing has come for so long is given up."""
-    gap_seconds: float = 3.0
-    """Sound that has stopped coming in mid-turn for so long is silence; 0: never."""
-    max_buffer_seconds: float = 600.0
-    """Most sound in the input buffer, and so in one item."""
-    kept_audio_seconds: float = 600.0
-    """Sound of items that can still be retrieved; older sound goes first."""
+    idle_seconds: SecondsOrZero = 0.0
+    """A session ends when nothing has arrived or been played for so long; 0: never."""
+    stall_seconds: Seconds = 10.0
+    """A response or transcription fails when its engine has sent nothing for so long."""
+    gap_seconds: SecondsOrZero = 3.0
+    """Audio that stops in the middle of a turn counts as silence after so long; 0: never."""
+    max_buffer_seconds: Seconds = 600.0
+    """Audio in the input buffer, and so in one item."""
+    kept_audio_seconds: SecondsOrZero = 600.0
+    """Audio of items that can still be retrieved; the oldest is dropped first."""
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it."""
+    """A duration in words, for error texts: "1 minute", "2.5 seconds"."""
     if seconds >= 60 and seconds % 60 == 0:
         minutes = int(seconds // 60)
         return f"{minutes} minute{'s' if minutes != 1 else ''}"
