@@ -63,7 +63,7 @@ SECURE = f"""{EMBEDDED}
 tls_certificate = "{TLS / "certificate.pem"}"
 tls_key = "{TLS / "key.pem"}"
 """
-SHORT = {"VIVAVOCE_SERVER_HEAD_SECONDS": "0.2", "VIVAVOCE_SERVER_KEEP_ALIVE_SECONDS": "0.2"}
+SHORT = {"VIVAVOCE_SERVER_HEAD_SECONDS": "0.2", "VIVAVOCE_SERVER_KEEP_ALIVE_SECONDS": "0.4"}
 WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
 
 

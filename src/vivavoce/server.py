@@ -112,21 +112,30 @@ async def listening(
     await runner.setup()
     try:
         assert runner.server is not None
-        table = ConnectionTable(runner.server, settings, max_connections(settings), tls)
-        server = await _listen(table, settings)
+        table = ConnectionTable(runner.server, settings, max_connections(settings))
+        server = await _listen(table, settings, tls)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            table.close()
     finally:
         await runner.cleanup()
 
 
-async def _listen(table: ConnectionTable, settings: ServerSettings) -> asyncio.Server:
+async def _listen(
+    table: ConnectionTable, settings: ServerSettings, tls: ssl.SSLContext | None
+) -> asyncio.Server:
     host, port = settings.host, settings.port
+    handshake_seconds = settings.head_seconds if tls else None
     try:
-        return await asyncio.get_running_loop().create_server(table, host, port, backlog=BACKLOG)
+        return await asyncio.get_running_loop().create_server(
+            table,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_seconds,
+            backlog=BACKLOG,
+        )
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             raise SettingsError(

@@ -7,7 +7,6 @@ the server's two public hooks say when the head of a request is complete and whe
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -39,11 +38,9 @@ class ConnectionTable:
         server: web.Server,
         limits: ConnectionLimits,
         max_connections: int,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.server = server
         self.limits = limits
-        self.tls = tls
         self._max = max_connections
         self._connections: dict[object, Connection] = {}  # by aiohttp's protocol
         self._waiting: dict[Connection, None] = {}  # those without a request, the oldest first
@@ -87,13 +84,6 @@ class ConnectionTable:
         if len(self._connections) < self._max * _LOG_AGAIN_SHARE:
             self._logged_full = False
 
-    def close(self) -> None:
-        """Drop the connections that aiohttp does not know: those in a TLS handshake."""
-        for connection in tuple(self._connections.values()):
-            if connection.is_handshaking:
-                connection.drop()
-                self.remove(connection)
-
     def _request_arrived(self, message: Any, payload: Any, protocol: Any, *rest: Any) -> Any:
         """Make the request of a complete head; its address takes the form that is served."""
         if (connection := self._connections.get(protocol)) is not None:
@@ -115,14 +105,11 @@ class ConnectionTable:
 
 
 class Connection(asyncio.Protocol):
-    """One TCP connection: TLS where it is configured, then aiohttp's protocol, with deadlines."""
+    """One connection: aiohttp's protocol, with deadlines."""
 
     __slots__ = (
         "_body",
         "_busy",
-        "_connected",
-        "_early",
-        "_handshake",
         "_limits",
         "_loop",
         "_received",
@@ -137,40 +124,26 @@ class Connection(asyncio.Protocol):
         self._table = table
         self._limits = table.limits
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._handshake: asyncio.Task[None] | None = None
-        self._early = bytearray()  # what arrives before the inner protocol has its transport
-        self._connected = False  # whether the inner protocol has its transport
+        self._transport: asyncio.Transport | None = None  # while it is in the table
         self._busy = False  # whether a request is being handled
         self._body: Any = None  # the payload of a request that is still arriving
         self._received = 0  # bytes since the timer was set
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def is_handshaking(self) -> bool:
-        return self._transport is not None and not self._connected
-
     # --- asyncio.Protocol
 
     def connection_made(self, made: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, made)  # uvloop's is one but for its class
-        self._transport = transport
         if not self._table.add(self):
-            if self._table.tls is None:
-                transport.write(_FULL)
+            transport.write(_FULL)
             transport.close()
-            self._transport = None
-        elif self._table.tls is None:
-            self._start(transport)
-        else:
-            transport.pause_reading()  # start_tls() reads from here on
-            self._handshake = self._loop.create_task(self._secure(transport, self._table.tls))
+            return
+        self._transport = transport
+        self.inner.connection_made(transport)
+        self._set_timer(self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:  # it was refused
-            return
-        if not self._connected:
-            self._early += data
             return
         if not self._busy and self._timer is None:
             self._set_timer(self._head_is_late)
@@ -178,23 +151,23 @@ class Connection(asyncio.Protocol):
         self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return self.inner.eof_received() if self._connected else None
+        return self.inner.eof_received() if self._transport is not None else None
 
     def pause_writing(self) -> None:
-        if self._connected:
+        if self._transport is not None:
             self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._connected:
+        if self._transport is not None:
             self.inner.resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._transport is None:
+            return
+        self._transport = None
         self._cancel_timer()
         self._table.remove(self)
-        self._transport = None
-        if self._connected:
-            self._connected = False
-            self.inner.connection_lost(cast(Exception, exc))
+        self.inner.connection_lost(cast(Exception, exc))
 
     # --- the phases of a request
 
@@ -213,33 +186,6 @@ class Connection(asyncio.Protocol):
         """Close the connection at once; a request under way fails as for a client that has gone."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _start(self, transport: asyncio.Transport) -> None:
-        self._connected = True
-        self.inner.connection_made(transport)
-        self._set_timer(self._head_is_late)
-
-    async def _secure(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
-        try:
-            secure = await self._loop.start_tls(
-                transport,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=self._limits.head_seconds,
-            )
-        except (OSError, ssl.SSLError) as exc:  # time-outs among them
-            log.debug("a TLS handshake failed: %s", exc)
-            transport.abort()
-            self._table.remove(self)
-            return
-        if secure is None or self._transport is None:  # the client has gone meanwhile
-            return
-        self._transport = secure
-        self._start(secure)
-        if self._early:
-            self.data_received(bytes(self._early))
-            self._early.clear()
 
     def _head_is_late(self) -> None:
         self._timer = None
