@@ -54,7 +54,7 @@ class Server:
 
     port: int
     hub: Sessions
-    cascades: dict[str, Cascade]
+    cascades: Mapping[str, Cascade]
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
 from vivavoce.app import Built, build, described, require_keys, serve
-from vivavoce.engines.openai.local_llms import Place
+from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import Selected
 from vivavoce.server import tls_context
@@ -116,7 +116,7 @@ def test_engine_of_two_models_is_built_once() -> None:
             catalog = built.models.catalog
             one, other = catalog.cascades["default"], catalog.cascades["other"]
             assert one.tts is other.tts
-            assert one.ears is other.ears
+            assert one.vad is other.vad
             assert catalog.of("unknown") is other
 
     asyncio.run(main())
@@ -144,7 +144,7 @@ def test_auto_llm_is_a_local_server_with_the_reason() -> None:
         async with ChatServer([lists("llama")]) as chat:
             wanted = CascadeModel("auto", "scripted", "scripted", "auto", "scripted", "none")
             settings = msgspec.structs.replace(scripted(), models={"default": wanted})
-            async with build(settings, local_servers=(Place("Library", chat.port),)) as built:
+            async with build(settings, local_servers=(LocalServer("Library", chat.port),)) as built:
                 llm = engines_of(built)["llm"]
                 assert llm.name == "openai"
                 assert llm.reason.startswith("Library answers at ")

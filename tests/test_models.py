@@ -11,10 +11,11 @@ from tests.engines.openai.chat_server import ChatServer, gives, lists
 from tests.server import scripted
 from vivavoce import models
 from vivavoce.engines import registry
-from vivavoce.engines.openai.local_llms import Place
+from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import CANDIDATES, OPENAI_MODEL, Selected, Surroundings, built_models, select
-from vivavoce.settings import KINDS, CascadeModel, Kind, RelayModel, ServerSettings, Settings, parse
+from vivavoce.runtime.catalog import Relay
+from vivavoce.settings import KINDS, CascadeModel, Kind, ServerSettings, Settings, parse
 
 NOWHERE = Surroundings(Settings(), ())
 
@@ -30,7 +31,7 @@ def selected_llm(
                 server=ServerSettings(port=server.port if own else 8080),
                 engines={"llm": {"openai": dict(options)}} if options else {},
             )
-            at = Surroundings(settings, (Place("Library", server.port),))
+            at = Surroundings(settings, (LocalServer("Library", server.port),))
             selected = await select("llm", "auto", at)
             if "base_url" in selected.options:
                 assert selected.options["base_url"] == server.base_url
@@ -145,10 +146,12 @@ def test_voice_that_the_model_does_not_have_is_refused_with_its_place() -> None:
         default_voices(deep={"voice": "bass"})
 
 
-def test_relay_models_are_handed_on_beside_the_cascades() -> None:
+def test_relay_model_asks_for_its_own_name_and_marin_by_default() -> None:
+    engines = scripted().models["default"]
+    assert isinstance(engines, CascadeModel)
     tree = {
         "models": {
-            "default": scripted().models["default"].engines,
+            "default": engines.engines,
             "far": {
                 "type": "relay",
                 "url": "wss://far.example/v1/realtime",
@@ -160,12 +163,40 @@ def test_relay_models_are_handed_on_beside_the_cascades() -> None:
     async def main() -> None:
         async with built_models(parse(tree), ()) as built:
             assert list(built.catalog.cascades) == ["default"]
-            assert built.relays == {
-                "far": RelayModel("wss://far.example/v1/realtime", fallback="default")
+            assert built.catalog.relays == {
+                "far": Relay("wss://far.example/v1/realtime", "far", fallback="default")
             }
+            assert built.catalog.default == "default"
 
     asyncio.run(main())
 
 
 def test_model_of_the_defaults_names_auto_for_each_kind() -> None:
     assert CascadeModel().engines == dict.fromkeys(KINDS, "auto")
+
+
+def default_of(tree: dict[str, Any]) -> str:
+    """The cascade that serves unknown names, of models with scripted engines."""
+    engines = scripted().models["default"]
+    assert isinstance(engines, CascadeModel)
+    for table in tree["models"].values():
+        if "type" not in table:
+            table.update(engines.engines)
+
+    async def main() -> str:
+        async with built_models(parse(tree), ()) as built:
+            return built.catalog.default
+
+    return asyncio.run(main())
+
+
+def test_default_relay_falls_back_to_its_cascade_or_the_first() -> None:
+    far: dict[str, Any] = {"type": "relay", "url": "wss://far.example"}
+    two: dict[str, Any] = {"a": {}, "b": {}}
+    assert default_of({"models": {"default": far, **two}}) == "a"
+    assert default_of({"models": {"default": {**far, "fallback": "b"}, **two}}) == "b"
+
+
+def test_relay_without_a_cascade_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SettingsError, match=r"^\[models.default\] a relay needs a cascade model"):
+        default_of({"models": {"default": {"type": "relay", "url": "wss://far.example"}}})

@@ -188,7 +188,7 @@ def test_engine_receives_its_secrets(home: Path) -> None:
         ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `url`"),
         (
             "[models.far]\ntype = 'relay'\nurl = 'wss://x'\nstt = 'y'",
-            "[models.far] there is no setting 'stt' here; there are: url, api_key, model, fallback",
+            "[models.far] there is no setting 'stt' here; there are: url, api_key, model, voice, ",
         ),
         (
             "[models.far]\ntype = 'relay'\nurl = 'wss://me:word@x'",

@@ -15,9 +15,8 @@ from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
-from vivavoce.api.pages import Pages
-from vivavoce.engines.openai import local_llms
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -33,7 +32,6 @@ from vivavoce.server import (
     raise_descriptor_limit,
     tls_context,
 )
-from vivavoce.session.options import AvailableModels
 from vivavoce.settings import Settings
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.webrtc.signalling import CallRoutes
@@ -52,7 +50,8 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, local_servers: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings,
+    local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with built_models(settings, local_servers) as models:
@@ -60,24 +59,24 @@ async def build(
 
 
 def _context(settings: Settings, models: BuiltModels) -> ServerContext:
-    session, catalog = settings.session, models.catalog
-    available = AvailableModels(
-        models={name: cascade.info for name, cascade in catalog.cascades.items()},
-        default_model=catalog.default,
+    session = settings.session
+    available = models.catalog.available(
+        default_model=settings.default_model,
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
-    voice = available.models[catalog.default].default_voice
+    voice = available.models[settings.default_model].default_voice
     template = RealtimeSession(
         instructions=session.instructions, audio=Audio(output=AudioOutput(voice=voice))
     )
     return ServerContext(
-        catalog,
+        models.catalog,
         available,
         session,
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=models.engines,
     )
 
 
@@ -101,19 +100,17 @@ def application(
 ) -> web.Application:
     """All routes."""
     configure_library_loggers()
-    context = sessions.house
+    context = sessions.context
     auth = auth or auth_of(Settings())
     app = web.Application(client_max_size=context.max_upload_bytes)
     auth.add_to(app)
-    client_secrets = ClientSecrets(auth, sessions.begin)
+    client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(auth.keys)).add_to(app)
-    health = Health(sessions, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
+    ConsoleRoutes(has_keys=bool(auth.keys)).add_to(app)
+    HealthRoutes(sessions, __version__).add_to(app)
     ChatRoutes(
-        context.brains,
-        default_voice=context.offer.models[context.offer.default_model].default_voice,
+        context.catalog,
+        default_voice=context.models.models[context.models.default_model].default_voice,
         most_bytes=context.max_upload_bytes,
     ).add_to(app)
     AudioRoutes(context, version=__version__).add_to(app)
@@ -157,7 +154,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                 bracketed = f"[{host}]" if ":" in host else host
                 announce(built, f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
                 await stop.first.wait()
-                log.info("shutting down: %d sessions", sessions.sessions)
+                log.info("shutting down: %d sessions", len(sessions))
                 await drain(sessions, settings.server.drain_seconds, stop)
 
 

@@ -10,10 +10,11 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
-from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.secret import Secret
 from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
@@ -36,7 +37,7 @@ class Surroundings(NamedTuple):
     """What the conditions of the candidates look at."""
 
     settings: Settings
-    local_servers: tuple[local_llms.Place, ...]
+    local_servers: tuple[discovery.LocalServer, ...]
 
 
 Condition = Callable[[Surroundings], Awaitable[Found | None]]
@@ -71,11 +72,11 @@ async def _configured_llm(at: Surroundings) -> Found | None:
 
 
 async def _local_llm(at: Surroundings) -> Found | None:
-    found = await local_llms.find(at.local_servers, own_port=at.settings.server.port)
+    found = await discovery.find_local_model(at.local_servers, own_port=at.settings.server.port)
     if found is None:
         return None
     options = {"base_url": found.base_url, "model": found.model}
-    return Found(options, f"{found.name} answers at {found.base_url}")
+    return Found(options, f"{found.server} answers at {found.base_url}")
 
 
 CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
@@ -128,17 +129,19 @@ async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
 
 @dataclass(frozen=True, slots=True)
 class BuiltModels:
-    """All configured models, entered."""
+    """All configured models, their engines entered."""
 
     catalog: ModelCatalog
     selected: Mapping[str, tuple[Selected, ...]]
     """The engines of each cascade model."""
-    relays: Mapping[str, RelayModel]
+    engines: Mapping[str, object]
+    """Every engine by `kind:name`."""
 
 
 @asynccontextmanager
 async def built_models(
-    settings: Settings, local_servers: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings,
+    local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
 ) -> AsyncIterator[BuiltModels]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     check_engine_tables(settings)
@@ -146,15 +149,42 @@ async def built_models(
         builder = _Builder(Surroundings(settings, local_servers), stack)
         cascades: dict[str, Cascade] = {}
         selected: dict[str, tuple[Selected, ...]] = {}
-        relays: dict[str, RelayModel] = {}
+        relays: dict[str, Relay] = {}
         for name, model in settings.models.items():
             if isinstance(model, RelayModel):
-                relays[name] = model
+                relays[name] = relay_of(name, model)
             else:
                 cascades[name], selected[name] = await builder.cascade(name, model)
-        if settings.default_model not in cascades:
-            raise SettingsError(f"[models.{settings.default_model}] the default model is a relay")
-        yield BuiltModels(ModelCatalog(cascades, settings.default_model), selected, relays)
+        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays)
+        yield BuiltModels(catalog, selected, builder.by_name())
+
+
+def relay_of(name: str, model: RelayModel) -> Relay:
+    """A relay model; `name` is the one that clients give."""
+    return Relay(
+        model.url,
+        model.model or name,
+        Secret(model.api_key),
+        model.voice or DEFAULT_VOICE,
+        model.fallback,
+    )
+
+
+def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
+    """The cascade that serves unknown names, and the default model's fallback if that is a relay.
+
+    Raises SettingsError where there is none.
+    """
+    name = settings.default_model
+    default = settings.models[name]
+    if isinstance(default, CascadeModel):
+        return name
+    if not cascades:
+        raise SettingsError(
+            f"[models.{name}] a relay needs a cascade model, which continues its conversations "
+            f"when the other server fails: add one, such as an empty table [models.local]"
+        )
+    return default.fallback or next(iter(cascades))
 
 
 @dataclass(slots=True)
@@ -192,6 +222,10 @@ class _Builder:
             default_voice=self._voice(name, model, tts),
         )
         return cascade, tuple(chosen.values())
+
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._engines.items()}
 
     def _options(self, engine: Selected) -> dict[str, Any]:
         return dict(self.at.settings.engines.get(engine.kind, {}).get(engine.name, {}))

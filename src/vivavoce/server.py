@@ -193,7 +193,7 @@ async def drain(sessions: Sessions, seconds: float, stop: StopSignals) -> None:
     try:
         await asyncio.wait((orderly, second), return_when=asyncio.FIRST_COMPLETED)
         if not orderly.done():
-            log.info("a second signal: closing %d sessions at once", sessions.sessions)
+            log.info("a second signal: closing %d sessions at once", len(sessions))
             orderly.cancel()
             await sessions.drain(0)
         else:

@@ -115,6 +115,8 @@ class RelayModel(
     """A Secret once the struct is made."""
     model: str = ""
     """The model to ask for there. Empty: the name that the client gave."""
+    voice: str = ""
+    """The voice to ask for where the client names none. Empty: marin."""
     fallback: str = ""
     """A cascade model that continues the conversation when the other server fails."""
 

@@ -117,9 +117,9 @@ def test_websocket_is_served_under_its_other_addresses(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("/models", "; did you mean /v1/models?"),
-        ("/api/v1/models", "; did you mean /v1/models?"),
-        ("/v2/realtime", "; did you mean /v1/realtime?"),
+        ("/models", ". Did you mean /v1/models?"),
+        ("/api/v1/models", ". Did you mean /v1/models?"),
+        ("/v2/realtime", ". Did you mean /v1/realtime?"),
         ("/v1/nothing", "."),
     ],
 )

@@ -38,7 +38,7 @@ async def ends_well(page: Page, server: Server) -> None:
     assert len(cut) < len(LONG)
     assert await page.evaluate("seen.errors") == []
     await page.evaluate("session.close()")
-    await until(lambda: server.hub.sessions == 0)
+    await until(lambda: len(server.hub) == 0)
     assert await page.evaluate("seen.state") == "disconnected"
 
 

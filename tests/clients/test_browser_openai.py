@@ -38,7 +38,7 @@ async def test_a_call_is_made_heard_and_hung_up() -> None:
         assert await page.evaluate("seen.problems") == []
         await page.evaluate("hangUp()")
         await holds(page, "seen.closed === 'remote'")
-        await until(lambda: server.hub.sessions == 0)
+        await until(lambda: len(server.hub) == 0)
 
 
 @asynccontextmanager
@@ -71,4 +71,4 @@ async def test_a_websocket_is_opened_asked_and_closed() -> None:
         assert await page.evaluate("seen.problems") == []
         await page.evaluate("line.close()")
         await holds(page, "seen.closed === 1000")
-        await until(lambda: server.hub.sessions == 0)
+        await until(lambda: len(server.hub) == 0)

@@ -36,26 +36,30 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import WINDOW
-from vivavoce.session.conversation import SavedEntry
-from vivavoce.session.effects import Effect, EndAudio, Generate, RunVad, Send
+from vivavoce.session.conversation import Conversation
+from vivavoce.session.effects import Effect, EffectBuffer, EndAudio, Generate, Ids, RunVad, Send
 from vivavoce.session.facts import (
     AudioGenerated,
     Fact,
     Received,
     SpokenWord,
     TimerFired,
+    TranscriptionKey,
     TranscriptUpdated,
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels, ModelInfo
-from vivavoce.session.shell import Session
+from vivavoce.session.options import AvailableModels, ModelInfo, Options
+from vivavoce.session.playback import ClientPlayback, ServerPlayback
+from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.usage import UsageMeter
 
 T = TypeVar("T")
 
 VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
-OFFER = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
+MODELS = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
 VAD = ServerVad()
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
@@ -92,19 +96,39 @@ def transcription_settings(
     return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(sound))
 
 
+def shared(
+    session: SessionObject | None = None,
+    *,
+    models: AvailableModels | None = None,
+    limits: SessionLimits = SessionLimits(),  # noqa: B008  frozen
+    kept_bytes: int = 1_000_000,
+    server_plays: bool = False,
+) -> Shared:
+    """What a brain shares with its shell, without either."""
+    effects = EffectBuffer(Ids("t"))
+    return Shared(
+        options=Options(session or settings(), models or MODELS),
+        conversation=Conversation(kept_bytes=kept_bytes),
+        playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
+        effects=effects,
+        usage=UsageMeter(effects),
+        limits=limits,
+    )
+
+
 def a_session(
     opening: SessionObject | None = None,
     *,
-    offer: AvailableModels = OFFER,
+    offer: AvailableModels = MODELS,
     limits: SessionLimits = LIMITS,
-    entries: tuple[SavedEntry, ...] = (),
+    checkpoint: Checkpoint | None = None,
     salt: str = "t",
     now: float = 0.0,
     **chosen: Any,
 ) -> Session:
     """A session that has greeted its client. `chosen` goes to settings()."""
     session = Session(
-        opening or settings(**chosen), offer, limits, salt=salt, now=now, entries=entries
+        opening or settings(**chosen), offer, limits, salt=salt, now=now, checkpoint=checkpoint
     )
     session.begin()
     return session
@@ -160,7 +184,7 @@ def transcribe(
         effect
         for finish in effects
         if isinstance(finish, EndAudio)
-        for effect in session.handle(TranscriptUpdated(finish.item_id, text, len(text), True), now)
+        for effect in session.handle(TranscriptUpdated(finish.key, text, len(text), True), now)
     ]
 
 
@@ -257,7 +281,9 @@ def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0
     return receive(session, ItemCreate(item=item), now)
 
 
-def final(key: str, text: str) -> TranscriptUpdated:
+def final(key: TranscriptionKey | str, text: str) -> TranscriptUpdated:
+    """The last transcript of a recording, or of the first one of an item."""
+    key = key if isinstance(key, TranscriptionKey) else TranscriptionKey(key)
     return TranscriptUpdated(key, text, len(text), True)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.session.stage import OFFER, events, of, settings, the, types
+from tests.session.stage import MODELS, events, of, settings, the, types
 from vivavoce.protocol.items import InputAudio, InputText, Message
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
@@ -17,15 +17,16 @@ from vivavoce.protocol.server import (
 from vivavoce.protocol.session import Transcription
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
 from vivavoce.session.effects import (
     CancelTranscription,
     Effect,
+    EffectBuffer,
     EndAudio,
     FeedAudio,
+    Ids,
     StartTranscription,
 )
-from vivavoce.session.facts import TranscriptUpdated
+from vivavoce.session.facts import TranscriptionKey, TranscriptUpdated
 from vivavoce.session.options import Options
 from vivavoce.session.usage import Tally
 
@@ -34,7 +35,7 @@ ASKED = Transcription("whisper-1", "it", "pasta, pizza")
 
 
 def an_options(transcription: Transcription | None = ASKED, **chosen: Any) -> Options:
-    return Options(settings(transcription=transcription, **chosen), OFFER)
+    return Options(settings(transcription=transcription, **chosen), MODELS)
 
 
 @dataclass
@@ -69,20 +70,26 @@ def deltas(effects: list[Effect]) -> list[str]:
 
 def test_a_dictation_begins_as_the_settings_are_now(ear: Ear) -> None:
     assert ear.begin("a") == [
-        StartTranscription("a", "gpt-realtime", language="it", prompt="pasta, pizza")
+        StartTranscription(
+            TranscriptionKey("a"), "gpt-realtime", language="it", prompt="pasta, pizza"
+        )
     ]
     assert ear.begin("b", an_options(Transcription("m"), model="nobody-knows")) == [
-        StartTranscription("b", "house", language=None, prompt="")
+        StartTranscription(TranscriptionKey("b"), "house", language=None, prompt="")
     ]
     assert language_of(an_options()) == "it"
 
 
 def test_who_asked_for_no_transcription_is_told_nothing_and_heard_all_the_same(ear: Ear) -> None:
-    assert ear.begin("a", an_options(None)) == [StartTranscription("a", "gpt-realtime", None, "")]
+    assert ear.begin("a", an_options(None)) == [
+        StartTranscription(TranscriptionKey("a"), "gpt-realtime", None, "")
+    ]
     assert ear.take("hello", 5) == []
     ear.hearing.finish("a", 0.0)
     ear.outbox.drain()
-    dictation = ear.hearing.take(TranscriptUpdated("a", "hello you", 0, True), 0.0)
+    dictation = ear.hearing.take(
+        TranscriptUpdated(TranscriptionKey("a"), "hello you", 0, True), 0.0
+    )
     assert dictation is not None
     assert (dictation.item_id, dictation.text, ear.outbox.drain()) == ("a", "hello you", [])
 
@@ -114,7 +121,7 @@ def test_what_was_heard_is_told_with_its_item_and_its_cost(ear: Ear) -> None:
             usage=DurationUsage(seconds=2),
         ),
     ]
-    assert ear.tally.heard_seconds == 2
+    assert ear.tally.transcribed_seconds == 2
 
 
 def test_silence_is_completed_without_a_delta(ear: Ear) -> None:
@@ -137,7 +144,10 @@ def test_sound_is_passed_on_as_it_comes_and_its_end_is_said(ear: Ear) -> None:
     ear.hearing.feed("a", b"\x01\x02")
     ear.hearing.feed("a", b"")
     ear.hearing.finish("a", 3.0)
-    assert ear.outbox.drain() == [FeedAudio("a", b"\x01\x02"), EndAudio("a")]
+    assert ear.outbox.drain() == [
+        FeedAudio(TranscriptionKey("a"), b"\x01\x02"),
+        EndAudio(TranscriptionKey("a")),
+    ]
 
 
 def test_nothing_is_asked_for_an_item_that_is_not_written_down(ear: Ear) -> None:
@@ -208,7 +218,7 @@ def test_a_failure_that_nobody_asked_to_be_told_is_only_returned(ear: Ear) -> No
 def test_what_is_forgotten_is_not_told(ear: Ear) -> None:
     ear.begin()
     ear.hearing.forget("a")
-    assert ear.outbox.drain() == [CancelTranscription("a")]
+    assert ear.outbox.drain() == [CancelTranscription(TranscriptionKey("a"))]
     assert ear.take("hi", final=True) == []
 
 
@@ -222,12 +232,12 @@ def test_every_recording_of_an_item_is_written_down_unless_its_words_are_known(e
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     language = {"language": "it", "prompt": "pasta, pizza"}
     assert ear.outbox.drain() == [
-        StartTranscription("a", "gpt-realtime", **language),
-        FeedAudio("a", b"\x01\x02"),
-        EndAudio("a"),
-        StartTranscription("a#2", "gpt-realtime", **language),
-        FeedAudio("a#2", b"\x03\x04"),
-        EndAudio("a#2"),
+        StartTranscription(TranscriptionKey("a"), "gpt-realtime", **language),
+        FeedAudio(TranscriptionKey("a"), b"\x01\x02"),
+        EndAudio(TranscriptionKey("a")),
+        StartTranscription(TranscriptionKey("a#2"), "gpt-realtime", **language),
+        FeedAudio(TranscriptionKey("a#2"), b"\x03\x04"),
+        EndAudio(TranscriptionKey("a#2")),
     ]
     assert ear.hearing.keys_of({"a", "b"}) == {"a", "a#2"}
     assert ear.hearing.deadline == 15.0
@@ -239,7 +249,7 @@ def test_items_are_told_apart_whatever_the_client_calls_them(ear: Ear) -> None:
     ear.hearing.dictate(two_recordings(), an_options(), now=5.0)
     one = Message(id="a#2", role="user", content=(InputAudio(),))
     ear.hearing.dictate(Entry(one, {0: b"\x07\x08"}), an_options(), now=5.0)
-    *_, key = [effect.item_id for effect in of(StartTranscription, ear.outbox.drain())]
+    *_, key = [effect.key for effect in of(StartTranscription, ear.outbox.drain())]
     assert the(TranscriptionCompleted, ear.take("x", final=True, key=key)).item_id == "a#2"
     assert the(TranscriptionCompleted, ear.take("y", final=True, key="a#2")).item_id == "a"
 

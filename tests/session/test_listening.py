@@ -198,7 +198,7 @@ def test_without_turn_detection_sound_is_written_down_as_it_comes() -> None:
     session = a_session(turn_detection=None)
     effects = receive(session, append(drawn("##"))) + receive(session, append(drawn("..")))
     assert events(effects) == []
-    item_id = the(StartTranscription, effects).item_id
+    item_id = the(StartTranscription, effects).key
     assert fed(effects, item_id) == drawn("##..")
     committed = receive(session, COMMIT)
     assert the(InputAudioCommitted, committed).item_id == item_id
@@ -226,7 +226,7 @@ def test_what_was_cleared_is_forgotten_and_never_comes_back() -> None:
     late = the(RunVad, receive(session, append(drawn("###"))))
     cleared = receive(session, CLEAR)
     assert types(cleared) == ["input_audio_buffer.cleared"]
-    assert the(CancelTranscription, cleared).item_id == the(SpeechStarted, began).item_id
+    assert the(CancelTranscription, cleared).key == the(SpeechStarted, began).item_id
     assert session.handle(judged(late), 0.0) == []
     again = hear(session, TURN)
     assert the(SpeechStarted, again).item_id != the(SpeechStarted, began).item_id

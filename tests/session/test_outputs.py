@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from vivavoce.session.cascade.outputs import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
 
 from tests.session.stage import events
 from vivavoce.audio.formats import Format, encode
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall, Message, OutputAudio, OutputText
-from vivavoce.session.cascade.outputs import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
+from vivavoce.session.effects import EffectBuffer, Ids
 from vivavoce.session.facts import SpokenWord
 
 AT = OutputPlace("resp_1", "item_1", 2)

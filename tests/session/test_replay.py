@@ -53,7 +53,7 @@ def test_the_same_facts_at_the_same_times_give_the_same_effects(
         second.now = moment.now
         second.tell(moment.fact)
     assert first.history == second.history
-    assert first.session.save() == second.session.save()
+    assert first.session.checkpoint(0.0) == second.session.checkpoint(0.0)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -93,7 +93,7 @@ def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
     world = World(opening, limits=ENDLESS)
     world.play(before)
     come_to_rest(world)
-    saved = world.session.save()
+    saved = world.session.checkpoint(0.0)
     assume(saved.entries)  # an empty session may still change its type
     again = World(saved.session, salt="u", now=world.now, entries=saved.entries, limits=ENDLESS)
     world.items = [entry.item.id for entry in saved.entries]

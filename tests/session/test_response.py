@@ -29,8 +29,7 @@ from vivavoce.protocol.responses import (
 from vivavoce.protocol.session import PCM, PCMU
 from vivavoce.session.cascade.response import ResponsePlan, ResponseState
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import EffectBuffer, Generate, Ids, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, TokenCounts
 
 PROMPT = Prompt(

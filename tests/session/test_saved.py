@@ -89,10 +89,10 @@ def saved_entries(draw: st.DrawFn) -> SavedEntry:
 def test_a_conversation_survives_being_written_down(wire: Any, entries: list[SavedEntry]) -> None:
     original, restored = (Conversation(kept_bytes=10_000) for _ in range(2))
     original.load(tuple(entries))
-    saved = original.save()
+    saved = original.checkpoint(0.0)
     assert saved == tuple(entries)
     restored.load(wire.decode(wire.encode(saved), type=tuple[SavedEntry, ...]))
-    assert restored.save() == saved
+    assert restored.checkpoint(0.0) == saved
     assert shown(restored) == shown(original)
     for entry in entries:
         assert restored.retrieve(entry.item.id) == original.retrieve(entry.item.id)
@@ -126,7 +126,7 @@ def interrupted(session: Session, now: float) -> list[Effect]:
 
 def step(session: Session, kind: str, n: int, now: float) -> list[Effect]:
     """One thing that a client or its user does, and all that comes of it."""
-    entries = session.save().entries
+    entries = session.checkpoint(0.0).entries
     item_id = entries[n].item.id if n < len(entries) else "nowhere"
     match kind:
         case "say":
@@ -185,13 +185,13 @@ def test_a_restored_session_answers_all_that_comes_as_the_original_does(
     for at, (kind, n) in enumerate(before):
         step(original, kind, n, now=10.0 * at)
     receive(original, InputAudioClear(), now=99.0)  # nothing is between two turns
-    saved = original.save()
+    saved = original.checkpoint(0.0)
     read = wire.decode(wire.encode(saved), type=Checkpoint)
     restored = a_session(read.session, entries=read.entries, salt="y", now=99.0)
-    assert restored.save() == saved
+    assert restored.checkpoint(0.0) == saved
     left, right = Names(saved), Names(saved)
     for at, (kind, n) in enumerate(after):
         now = 100.0 + 10.0 * at
         effects, others = (step(one, kind, n, now) for one in (original, restored))
         assert [left.without(one) for one in effects] == [right.without(one) for one in others]
-    assert left.without(original.save()) == right.without(restored.save())
+    assert left.without(original.checkpoint(0.0)) == right.without(restored.checkpoint(0.0))

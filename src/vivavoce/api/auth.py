@@ -27,6 +27,7 @@ OPEN_ROUTES = frozenset(
         ("GET", "/client.js"),
         ("GET", "/console/{name}"),
         ("GET", "/docs"),
+        ("GET", "/docs/{name}"),
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),

@@ -5,6 +5,8 @@ to error codes.
 """
 
 import errno
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 
 import msgspec
 from aiohttp import web
@@ -14,6 +16,10 @@ from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReache
 RETRY_SECONDS = 5
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+MAX_COMPARED_CHARS = 200
+"""Longer paths are not compared with the routes."""
+MIN_SIMILARITY = 0.85
+"""Of a path and a route that is suggested for it; 1 is equal."""
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +83,7 @@ def unexpected() -> web.Response:
 
 
 _OF_STATUS = {
-    404: ("There is nothing at {path}{hint}.", "not_found"),
+    404: ("There is nothing at {path}.", "not_found"),
     405: ("{method} is not allowed at {path}.", "method_not_allowed"),
     413: ("The request is too large.", "request_too_large"),
 }
@@ -86,26 +92,18 @@ _OF_STATUS = {
 def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
     """The answer for aiohttp's own refusals, and for ours that are raised as such."""
     message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
-    if exc.status in _OF_STATUS:
-        message = message.format(path=request.path, method=request.method, hint=_hint(request))
+    message = message.replace("{path}", request.path).replace("{method}", request.method)
+    if exc.status == 404 and request.match_info.http_exception is exc:  # no route, not no item
+        routes = request.app.router.routes()
+        known = [(one.method, one.resource.canonical) for one in routes if one.resource]
+        if (route := nearest_route(request.method, request.path, known)) is not None:
+            message = f"{message} Did you mean {route}?"
     kind = "server_error" if exc.status >= 500 else "invalid_request_error"
     response = _problem(exc.status, message, kind, code=code)
     for name in ("Retry-After", "Allow", "Upgrade"):
         if name in exc.headers:
             response.headers[name] = exc.headers[name]
     return response
-
-
-def _hint(request: web.Request) -> str:
-    """The path that was probably meant: one that ends as this does, as /v1/models for /models."""
-    known = {resource.canonical for resource in request.app.router.resources()}
-    parts = request.path.strip("/").split("/")
-    for start in range(len(parts)):
-        for prefix in ("/v1/", "/"):
-            meant = prefix + "/".join(parts[start:])
-            if meant in known and meant not in ("/", request.path):
-                return f"; did you mean {meant}?"
-    return ""
 
 
 def _problem(
@@ -119,3 +117,35 @@ def _problem(
 def _retry(response: web.Response) -> web.Response:
     response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response
+
+
+def nearest_route(method: str, path: str, routes: Iterable[tuple[str, str]]) -> str | None:
+    """The route that a request to an unknown path may have meant; None: no route is like it.
+
+    routes: methods and paths such as ("GET", "/v1/models/{model}"). A path matches that lacks the
+    beginning of a route (/audio/speech), has too much of it (/api/v1/models) or is misspelt. Routes
+    of another method are considered when none of the same method matches.
+    """
+    if len(path) > MAX_COMPARED_CHARS:
+        return None
+    segments = path.strip("/").split("/")
+    best: tuple[bool, float, str] | None = None
+    for route_method, route in routes:
+        similarity = _similarity(segments, route.strip("/").split("/"))
+        candidate = (route_method == method, similarity, route)
+        if similarity >= MIN_SIMILARITY and (best is None or candidate > best):
+            best = candidate
+    return None if best is None else best[2]
+
+
+def _similarity(path: list[str], route: list[str]) -> float:
+    """0..1, over the segments that both have, counted from the end. A {parameter} is no evidence:
+    it matches any segment and does not count."""
+    shared = min(len(path), len(route))
+    pairs = [
+        pair
+        for pair in zip(path[-shared:], route[-shared:], strict=True)
+        if not pair[1].startswith("{")
+    ]
+    ours, theirs = ("/".join(one) for one in zip(*pairs, strict=True)) if pairs else ("", "")
+    return SequenceMatcher(None, ours, theirs).ratio() if theirs else 0.0

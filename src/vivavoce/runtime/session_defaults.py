@@ -1,4 +1,4 @@
-"""What a session begins with: the house's template, the client's wish, and a grant on top."""
+"""What a session begins with: the server's template, the client's choice, and its key's."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["realtime", "transcription"]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known of a session when its client comes."""
+    """What is known of a session when its client connects."""
 
     kind: Kind = "realtime"
     model: str = ""
@@ -28,7 +28,7 @@ class Opening:
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""
-    """The name of the API key; of a short-lived key, the name of the key that minted it."""
+    """The name of the key that opened the session; "" where no key is needed."""
 
 
 def begin(

@@ -9,27 +9,35 @@ from msgspec import Meta
 MAX_SECONDS = 1e9
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+MAX_CALLS_PER_RESPONSE = 128
 
 
 class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The limits in [session]."""
+    """The limits in [session]: bounds of one session. Durations in seconds."""
 
     max_seconds: Seconds = 3600.0
-    """A session ends after that."""
+    """The session ends after that."""
     idle_seconds: SecondsOrZero = 0.0
-    """A session ends when nothing has arrived or been played for so long; 0: never."""
+    """The session ends when nothing was received or played for so long; 0: never."""
     stall_seconds: Seconds = 10.0
-    """A response or transcription fails when its engine has sent nothing for so long."""
+    """A response or transcription that makes no progress for so long fails."""
     gap_seconds: SecondsOrZero = 3.0
-    """Audio that stops in the middle of a turn counts as silence after so long; 0: never."""
+    """Audio that stops arriving in the middle of a turn for so long counts as silence; 0: never."""
     max_buffer_seconds: Seconds = 600.0
-    """Audio in the input buffer, and so in one item."""
+    """Most audio in the input buffer, and so in one item."""
     kept_audio_seconds: SecondsOrZero = 600.0
     """Audio of items that can still be retrieved; the oldest is dropped first."""
+    max_response_seconds: Seconds = 1800.0
+    """Most audio of one response; then it ends as `incomplete`."""
+    max_response_tokens: Count = 16384
+    """Most text tokens of one response where the client sets no limit (`inf`)."""
+    max_items: Count = 5000
+    """Most items in one conversation."""
 
 
 def span(seconds: float) -> str:
-    """A duration in words, for error texts: "1 minute", "2.5 seconds"."""
+    """A duration in words: "2 minutes", "90 seconds"."""
     if seconds >= 60 and seconds % 60 == 0:
         minutes = int(seconds // 60)
         return f"{minutes} minute{'s' if minutes != 1 else ''}"
