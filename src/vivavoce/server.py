@@ -37,7 +37,8 @@ class _DropMalformedRequests(logging.Filter):
     headers, which hold keys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        malformed = (HttpProcessingError, web.RequestPayloadError)
+        return not (record.exc_info and isinstance(record.exc_info[1], malformed))
 
 
 def configure_library_loggers() -> None:
