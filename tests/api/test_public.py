@@ -25,7 +25,7 @@ def test_console_files_all_have_a_content_type() -> None:
         ("/", "text/html; charset=utf-8"),
         ("/client.js", "text/javascript; charset=utf-8"),
         ("/console/client.js", "text/javascript; charset=utf-8"),
-        ("/console/console.css", "text/css; charset=utf-8"),
+        ("/console/styles.css", "text/css; charset=utf-8"),
         ("/console/mark.svg", "image/svg+xml; charset=utf-8"),
         ("/docs", "text/html; charset=utf-8"),
         ("/docs/start.js", "text/javascript; charset=utf-8"),

@@ -37,7 +37,7 @@ def test_it_waits_for_all_recordings_that_it_reads() -> None:
     record(session, "v")
     ask(session)
     assert tell(session, final("u", "one"), final("v", "three")) == []
-    prompt = the(Generate, tell(session, final("u#1", "two"))).prompt
+    prompt = the(Generate, tell(session, final(TranscriptionKey("u", 1), "two"))).prompt
     assert texts(prompt.items) == ["one", "two", "three"]
 
 
