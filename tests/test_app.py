@@ -353,7 +353,7 @@ def test_an_engine_without_the_usual_voice_speaks_with_its_own() -> None:
     async def main(voice: str) -> str:
         settings = scripted(tts={"voices": ["bass", "tenor"]}, session={"voice": voice})
         async with build(settings, places=()) as built:
-            return built.house.offer.default_voice
+            return built.house.offer.models["default"].default_voice
 
     assert asyncio.run(main("")) == "bass"
     assert asyncio.run(main("tenor")) == "tenor"

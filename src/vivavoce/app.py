@@ -131,11 +131,20 @@ async def build(
                         raise
                     raise SettingsError(f"[models.{model}] {exc}") from exc
             names[model] = ModelSettings(**real)
-            cascades[model] = _cascade(ears, real, made)
+            usual = _usual_voice(settings.session.voice, made["tts"])
+            cascades[model] = _cascade(ears, real, made, usual)
         yield Built(_house(settings, cascades), names, engines.notes)
 
 
-def _cascade(ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str, Any]) -> Cascade:
+def _usual_voice(wanted: str, tts: TTS) -> str:
+    """The voice of a model: that of the settings, else the usual one, where it has them."""
+    known = {voice.id for voice in tts.voices}
+    return next((voice for voice in (wanted, USUAL_VOICE) if voice in known), tts.default_voice)
+
+
+def _cascade(
+    ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str, Any], voice: str
+) -> Cascade:
     """Engines that can hear each other; their filters are made now and not in the first call."""
     kind = "vad"
     try:
@@ -148,31 +157,33 @@ def _cascade(ears: dict[str, VadBatcher], names: dict[str, str], made: dict[str,
     except (ValueError, AudioError) as exc:
         raise SettingsError(f"[engines.{kind}.{names[kind]}] {exc}") from exc
     return Cascade(
-        ears[names["vad"]], *(made[kind] for kind in ("turn", "stt", "llm", "tts", "clean"))
+        ears[names["vad"]],
+        made["turn"],
+        made["stt"],
+        made["llm"],
+        made["tts"],
+        made["clean"],
+        default_voice=voice,
     )
 
 
 def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
-    tts: TTS = cascades[settings.default_model].tts
-    voices = frozenset(voice.id for voice in tts.voices)
-    usual = USUAL_VOICE if USUAL_VOICE in voices else tts.default_voice
-    voice = settings.session.voice or usual
-    if voice not in voices:
+    default = cascades[settings.default_model].info
+    voice = settings.session.voice
+    if voice and voice not in default.voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "
-            f"some of them: {', '.join(sorted(voices)[:8])}"
+            f"some of them: {', '.join(sorted(default.voices)[:8])}"
         )
     offer = AvailableModels(
-        models=frozenset(cascades),
+        models={name: cascade.info for name, cascade in cascades.items()},
         default_model=settings.default_model,
-        voices=voices,
-        default_voice=voice,
         lock_voice=settings.session.lock_voice,
         failure_errors=settings.session.failure_errors,
     )
     template = RealtimeSession(
         instructions=settings.session.instructions,
-        audio=Audio(output=AudioOutput(voice=voice)),
+        audio=Audio(output=AudioOutput(voice=default.default_voice)),
     )
     brains = ModelCatalog(cascades, settings.default_model)
     limits = settings.session.limits
@@ -224,7 +235,7 @@ def application(
     app.router.add_get("/ready", health.ready)
     ChatRoutes(
         hub.house.brains,
-        default_voice=hub.house.offer.default_voice,
+        default_voice=hub.house.offer.models[hub.house.offer.default_model].default_voice,
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
     AudioRoutes(hub.house, version=__version__).add_to(app)

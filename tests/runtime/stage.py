@@ -39,13 +39,13 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.facts import Received
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels
+from vivavoce.session.options import AvailableModels, ModelInfo
 
 LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
-OFFER = AvailableModels(frozenset({"house"}), "house", frozenset({"alloy"}), "alloy")
+OFFER = AvailableModels({"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house")
 
 
 class VAD(ScriptedVAD):

@@ -49,17 +49,13 @@ from vivavoce.session.facts import (
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels
+from vivavoce.session.options import AvailableModels, ModelInfo
 from vivavoce.session.shell import Session
 
 T = TypeVar("T")
 
-OFFER = AvailableModels(
-    models=frozenset({"gpt-realtime", "house"}),
-    default_model="house",
-    voices=frozenset({"marin", "ash"}),
-    default_voice="ash",
-)
+VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
+OFFER = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
 VAD = ServerVad()
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()

@@ -26,7 +26,7 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
-from vivavoce.session.options import AvailableModels, Options
+from vivavoce.session.options import AvailableModels, ModelInfo, Options
 
 
 def wants(body: dict[str, Any]) -> SessionPatch:
@@ -235,10 +235,19 @@ def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
     assert made.realtime.audio.output.voice == "ash"  # shown as a plain name
 
 
+def test_voices_of_two_models_are_kept_apart() -> None:
+    """A voice is looked up in the model that speaks, whichever model is the default."""
+    deep = ModelInfo(voices=frozenset({"bass", "tenor"}), default_voice="bass")
+    offer = AvailableModels({**OFFER.models, "deep": deep}, default_model="house")
+    made = options(offer=offer, model="deep", voice="tenor")
+    assert (made.voice("tenor"), made.voice("marin")) == ("tenor", "bass")
+    assert made.served_by == ServedBy(model="deep", voice="tenor")
+    made.update(wants({"model": "house"}), pristine=False, has_spoken=False)
+    assert made.served_by == ServedBy(model="house", voice="ash")
+
+
 def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
-    offer = AvailableModels(
-        OFFER.models, OFFER.default_model, OFFER.voices, OFFER.default_voice, True
-    )
+    offer = AvailableModels(OFFER.models, OFFER.default_model, lock_voice=True)
     made = options(offer=offer)
     assert refused(made, speaks(voice="ash", speed=1.2), has_spoken=True) == (
         "cannot_update_voice",

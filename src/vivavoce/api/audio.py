@@ -20,7 +20,7 @@ class AudioRoutes:
     def __init__(
         self, house: ServerContext, *, version: str, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        voice = house.offer.default_voice
+        voice = house.offer.models[house.offer.default_model].default_voice
         self._speech = SpeechRoutes(house.brains, voice)
         self._transcription = TranscriptionRoutes(house.brains, most_bytes=house.max_upload_bytes)
         self._models = ModelRoutes(house.brains, voice, wall_clock)

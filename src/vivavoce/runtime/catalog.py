@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel
 from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.options import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,19 @@ class Cascade:
     llm: LLM
     tts: TTS
     cleaner: Cleaner | None = None
+    default_voice: str = ""
+    """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
 
     def voice(self, name: str) -> str:
-        """The voice of that name, or the engine's own: another model may have other voices."""
-        known = any(voice.id == name for voice in self.tts.voices)
-        return name if known else self.tts.default_voice
+        """The voice that speaks when `name` is asked for: the only place that decides it."""
+        known = {voice.id for voice in self.tts.voices}
+        wanted = (name, self.default_voice)
+        return next((voice for voice in wanted if voice in known), self.tts.default_voice)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What a session has to know of this model."""
+        return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,15 @@ def begin(
             audio=TranscriptionAudio(template.audio.input),
         )
     else:
+        model = opening.model or offer.default_model
+        served = offer.served_by(model, template.audio.output.voice)
+        output = msgspec.structs.replace(template.audio.output, voice=served.voice)
         session = msgspec.structs.replace(
             template,
             id=f"sess_{salt}",
             expires_at=expires_at,
-            model=opening.model or offer.default_model,
+            model=model,
+            audio=msgspec.structs.replace(template.audio, output=output),
         )
     options = Options(session, offer)
     if opening.patch is not None:

@@ -14,6 +14,8 @@ class Received:
     """The client sent an event."""
 
     event: AnyClientEvent
+    raw: bytes | None = None
+    """The frame it came in, where it is a GA event as it stands: a relay passes it on unchanged."""
 
 
 @dataclass(frozen=True, slots=True)

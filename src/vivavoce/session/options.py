@@ -1,5 +1,6 @@
 """The settings of a session, and how an update changes them: whole or not at all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -53,24 +54,36 @@ _IGNORED = {"id", "object", "expires_at", "served_by"}
 
 
 @dataclass(frozen=True, slots=True)
-class AvailableModels:
-    """What stands behind a session: the names that are real here."""
+class ModelInfo:
+    """The voices of one configured model."""
 
-    models: frozenset[str]
-    default_model: str
     voices: frozenset[str]
     default_voice: str
+    """Used when the client names no voice, or one that this model does not have."""
+
+    def voice(self, name: str) -> str:
+        """The voice that speaks when `name` is asked for."""
+        return name if name in self.voices else self.default_voice
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableModels:
+    """The models and voices that are configured, by name."""
+
+    models: Mapping[str, ModelInfo]
+    default_model: str
     lock_voice: bool = False
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
     failure_errors: bool = True
     """Follow a failed response with an `error` event."""
 
     def served_by(self, model: str, voice: str) -> ServedBy:
-        """Unknown names are served by the defaults, and it is said so."""
-        return ServedBy(
-            model=model if model in self.models else self.default_model,
-            voice=voice if voice in self.voices else self.default_voice,
-        )
+        """The model and the voice that are used when these names are asked for.
+
+        An unknown model falls back to the default model, an unknown voice to that model's own.
+        """
+        name = model if model in self.models else self.default_model
+        return ServedBy(model=name, voice=self.models[name].voice(voice))
 
 
 class Options:
@@ -115,7 +128,7 @@ class Options:
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
-        return self._offer.served_by("", name).voice
+        return self._offer.served_by(self.realtime.model, name).voice
 
     def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
         """Put a patch in force, or raise InvalidRequest and change nothing.
