@@ -41,7 +41,7 @@ from vivavoce.session.options import AvailableModels
 from vivavoce.settings import LOOPBACK, ModelSettings, Settings
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.webrtc.signalling import CallRoutes
-from vivavoce.transports.websocket import RealtimeEndpoint
+from vivavoce.transports.websocket import WebSocketEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -239,10 +239,9 @@ def application(
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
     AudioRoutes(hub.house, version=__version__).add_to(app)
-    calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
+    calls = CallRoutes(hub, client_secrets.admitted, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
-    door = RealtimeEndpoint(hub, client_secrets.carried, listen_in=calls.listen_in)
-    app.router.add_get("/v1/realtime", door.connect)
+    WebSocketEndpoint(hub, client_secrets.admitted, calls.find).add_to(app)
     return app
 
 

@@ -16,7 +16,7 @@ from tests.protocol.samples import (
     TRANSCRIPTION_SESSION,
 )
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol import beta_shapes
+from vivavoce.protocol import beta, codec
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.client import (
     AnyClientEvent,
@@ -25,7 +25,6 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import (
     FunctionCallOutput,
     FunctionTool,
@@ -55,10 +54,12 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
+from vivavoce.protocol.wire import Frame
 
 
 def decode(event: dict[str, Any]) -> AnyClientEvent:
-    return Beta().decode(json.dumps(event))
+    (read,) = Beta().decode(Frame("text", json.dumps(event).encode()))
+    return read
 
 
 def wants(kind: str = "session.update", /, **settings: Any) -> SessionPatch:
@@ -76,13 +77,13 @@ def refused(event: dict[str, Any]) -> tuple[str | None, str | None, str | None, 
 
 @pytest.mark.parametrize("event", COMMON_CLIENT_EVENTS, ids=lambda event: event["type"])
 def test_what_the_dialects_share_means_the_same(event: dict[str, Any]) -> None:
-    assert decode(event) == GA().decode(json.dumps(event))
+    assert decode(event) == codec.decode(json.dumps(event))
 
 
 @pytest.mark.parametrize("event", BETA_CLIENT_EVENTS, ids=lambda event: event["type"])
 def test_what_comes_out_is_ga(event: dict[str, Any]) -> None:
     read = decode(event)
-    assert GA().decode(msgspec.json.encode(read)) == read
+    assert codec.decode(msgspec.json.encode(read)) == read
     assert read.event_id == event.get("event_id")
 
 
@@ -248,7 +249,7 @@ def test_a_transcription_session_is_set_by_its_own_event() -> None:
 
 @pytest.mark.parametrize("session", [PLAIN_SESSION, RICH_SESSION])
 def test_a_session_as_we_show_it_may_be_sent_back(session: Any) -> None:
-    shown = msgspec.to_builtins(beta_shapes.realtime_session(session))
+    shown = msgspec.to_builtins(beta.realtime_session(session))
     settings = wants(**shown)
     assert isinstance(settings, RealtimePatch)
     assert settings.output_modalities == session.output_modalities
@@ -256,7 +257,7 @@ def test_a_session_as_we_show_it_may_be_sent_back(session: Any) -> None:
 
 
 def test_a_transcription_session_as_we_show_it_may_be_sent_back() -> None:
-    shown = msgspec.to_builtins(beta_shapes.transcription_session(TRANSCRIPTION_SESSION))
+    shown = msgspec.to_builtins(beta.transcription_session(TRANSCRIPTION_SESSION))
     settings = wants("transcription_session.update", **shown)
     assert settings.audio == TranscriptionAudioPatch(
         input=AudioInputPatch(

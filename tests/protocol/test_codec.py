@@ -24,8 +24,9 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.codec import CLIENT_TYPES, GA, Dialect, explain
+from vivavoce.protocol.codec import CLIENT_TYPES, GA, decode, explain
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, Message
+from vivavoce.protocol.json import to_bytes
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.server import ErrorBody, ErrorEvent, OutputAudioDelta
 from vivavoce.protocol.session import (
@@ -34,15 +35,23 @@ from vivavoce.protocol.session import (
     RealtimePatch,
     ServerVadPatch,
 )
+from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
 
-DIALECTS: tuple[Dialect, ...] = (GA(), Beta())
+DIALECTS: tuple[WireProtocol, ...] = (GA(), Beta())
 DEEP = "[" * 150 + "]" * 150
 TOO_DEEP = "[" * 5_000 + "]" * 5_000
 
 
-def refused(raw: bytes | str, dialect: Dialect | None = None) -> InvalidRequest:
+def read(raw: bytes | str, dialect: WireProtocol) -> AnyClientEvent:
+    data = raw if isinstance(raw, bytes) else to_bytes(raw)
+    (event,) = dialect.decode(Frame("text", data))
+    assert not isinstance(event, Reply | CloseRequest | Opening)
+    return event
+
+
+def refused(raw: bytes | str, dialect: WireProtocol | None = None) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        (dialect or GA()).decode(raw)
+        read(raw, dialect or GA())
     return caught.value
 
 
@@ -53,8 +62,8 @@ def update(settings: str) -> str:
 
 @pytest.mark.parametrize("event", GA_CLIENT_EVENTS, ids=lambda event: event["type"])
 def test_every_client_event_is_read_and_said_again(event: dict[str, Any]) -> None:
-    read = GA().decode(json.dumps(event))
-    assert GA().decode(msgspec.json.encode(read)) == read
+    read = decode(json.dumps(event))
+    assert decode(msgspec.json.encode(read)) == read
 
 
 def test_the_types_of_client_events_are_listed() -> None:
@@ -63,12 +72,12 @@ def test_the_types_of_client_events_are_listed() -> None:
 
 
 def test_audio_is_bytes_inside_and_base64_outside() -> None:
-    event = GA().decode(b'{"type":"input_audio_buffer.append","audio":"+//+"}')
+    event = decode(b'{"type":"input_audio_buffer.append","audio":"+//+"}')
     assert event == InputAudioAppend(audio=b"\xfb\xff\xfe")
 
 
 def test_absent_keeps_and_null_switches_off() -> None:
-    event = GA().decode(update('"audio":{"input":{"turn_detection":null}}'))
+    event = decode(update('"audio":{"input":{"turn_detection":null}}'))
     assert event == SessionUpdate(
         event_id="mine",
         session=RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None))),
@@ -82,7 +91,7 @@ def test_a_null_that_the_type_does_not_allow_means_not_given() -> None:
     tools = f'"tools":[{first},{second}]'
     turns = '"turn_detection":{"type":"server_vad","threshold":null,"create_response":null}'
     audio = f'"audio":{{"output":null,"input":{{"format":null,{turns}}}}}'
-    assert GA().decode(update(f"{nulls},{tools},{audio}")) == SessionUpdate(
+    assert decode(update(f"{nulls},{tools},{audio}")) == SessionUpdate(
         event_id="mine",
         session=RealtimePatch(
             instructions=None,
@@ -98,12 +107,12 @@ def test_nulls_in_an_item_mean_not_given() -> None:
             {"type":"input_audio","audio":null,"transcript":null},
             {"type":"input_image","image_url":"data:,","detail":null}]}}"""
     content = (InputAudio(), InputImage("data:,"))
-    assert GA().decode(raw) == ItemCreate(item=Message(role="user", content=content))
+    assert decode(raw) == ItemCreate(item=Message(role="user", content=content))
 
 
 def test_a_null_response_is_none() -> None:
-    assert GA().decode(b'{"type":"response.create","response":null}') == ResponseCreate()
-    assert GA().decode(b'{"type":"response.create","response":{"metadata":null}}') == (
+    assert decode(b'{"type":"response.create","response":null}') == ResponseCreate()
+    assert decode(b'{"type":"response.create","response":{"metadata":null}}') == (
         ResponseCreate(response=ResponseParams(metadata=None))
     )
 
@@ -143,8 +152,6 @@ def test_a_null_that_cannot_be_left_out_is_a_wrong_type(raw: bytes, param: str) 
         b"\xff",
         b'{"type":"response.cancel"} trailing',
         b'{"type":"response.cancel","response_id":"\xff"}',
-        b'{"type":"response.cancel","response_id":"\\ud800"}',
-        '{"type":"response.cancel","response_id":"\ud800"}',
         update('"reasoning":{"a":NaN}'),
         update(f'"tracing":{TOO_DEEP}'),
         update(f'"model":null,"tracing":{TOO_DEEP}'),
@@ -201,7 +208,7 @@ def test_what_is_no_object_is_said_to_be_none(raw: bytes) -> None:
 )
 @pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
 def test_free_json_may_not_be_nested_out_of_all_reason(
-    dialect: Dialect, raw: str, param: str
+    dialect: WireProtocol, raw: str, param: str
 ) -> None:
     error = refused(raw, dialect)
     assert (error.code, error.param) == ("invalid_value", param)
@@ -220,7 +227,7 @@ def test_no_audio_at_all_is_refused() -> None:
 def test_an_event_id_has_512_characters_at_most() -> None:
     longest = "x" * 512
     event = {"type": "response.cancel", "event_id": longest}
-    assert GA().decode(json.dumps(event)) == ResponseCancel(event_id=longest)
+    assert decode(json.dumps(event)) == ResponseCancel(event_id=longest)
     event["event_id"] += "y"
     error = refused(json.dumps(event))
     assert (error.code, error.param) == ("string_above_max_length", "event_id")
@@ -246,16 +253,16 @@ def test_audio_crosses_the_wire_unchanged(audio: bytes) -> None:
         event_id="e", response_id="r", item_id="i", output_index=0, delta=audio
     )
     for dialect in DIALECTS:
-        assert dialect.decode(raw) == InputAudioAppend(audio=audio)
+        assert read(raw, dialect) == InputAudioAppend(audio=audio)
         (frame,) = dialect.encode(delta)
-        assert base64.b64decode(json.loads(frame)["delta"]) == audio
+        assert base64.b64decode(json.loads(frame.data)["delta"]) == audio
 
 
-def survives(dialect: Dialect, raw: bytes | str) -> None:
+def survives(dialect: WireProtocol, raw: bytes | str) -> None:
     """The one promise about arbitrary input; the refusal must also be sayable."""
     error = None
     try:
-        event = dialect.decode(raw)
+        event = read(raw, dialect)
     except InvalidRequest as exc:
         error = exc
     if error is None:
@@ -264,7 +271,7 @@ def survives(dialect: Dialect, raw: bytes | str) -> None:
     body = ErrorBody(
         code=error.code, message=error.message, param=error.param, event_id=error.event_id
     )
-    assert len(dialect.encode(ErrorEvent(event_id="e", error=body))) == 1
+    assert len(tuple(dialect.encode(ErrorEvent(event_id="e", error=body)))) == 1
     assert "" not in (error.message, error.code)
 
 

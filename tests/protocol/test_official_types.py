@@ -29,8 +29,8 @@ from vivavoce.protocol.server import AnyServerEvent, SessionUpdated
 official_ga: TypeAdapter[Any] = TypeAdapter(OfficialServerEvent)
 official_beta: TypeAdapter[Any] = TypeAdapter(OfficialBetaServerEvent)
 
-GA_FRAMES = [frame for event in SERVER_EVENTS for frame in GA().encode(event)]
-BETA_FRAMES = [frame for event in SERVER_EVENTS for frame in Beta().encode(event)]
+GA_FRAMES = [frame.data for event in SERVER_EVENTS for frame in GA().encode(event)]
+BETA_FRAMES = [frame.data for event in SERVER_EVENTS for frame in Beta().encode(event)]
 
 
 def kind(frame: bytes) -> str:
@@ -85,7 +85,7 @@ def test_the_library_reads_what_we_send_in_the_beta(frame: bytes) -> None:
 def test_the_library_reads_a_beta_transcription_session_but_for_its_secret() -> None:
     """The library wants a secret there, which only the HTTP answer has; the server sends null."""
     (frame,) = Beta().encode(SessionUpdated(event_id="e", session=TRANSCRIPTION_SESSION))
-    event = msgspec.json.decode(frame)
+    event = msgspec.json.decode(frame.data)
     assert event["session"]["client_secret"] is None
     event["session"]["client_secret"] = {"value": "ek_1", "expires_at": 1}
     assert official_beta.validate_python(event).session.turn_detection.threshold == 0.25
@@ -147,12 +147,12 @@ def test_parts_have_short_names_in_part_events_and_long_ones_in_items() -> None:
 
 def test_a_transcription_is_echoed_with_three_keys_at_most() -> None:
     (frame,) = GA().encode(SessionUpdated(event_id="e", session=RICH_SESSION))
-    session = msgspec.json.decode(frame)["session"]
+    session = msgspec.json.decode(frame.data)["session"]
     assert session["audio"]["input"]["transcription"] == {
         "model": "whisper-1",
         "language": "it",
         "prompt": "Roma",
     }
     (frame,) = GA().encode(SessionUpdated(event_id="e", session=TRANSCRIPTION_SESSION))
-    session = msgspec.json.decode(frame)["session"]
+    session = msgspec.json.decode(frame.data)["session"]
     assert session["audio"]["input"]["transcription"] == {"model": "whisper-1"}

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from tests.talk.stage import tone
-from vivavoce.protocol.codec import GA
+from vivavoce.protocol import codec
 from vivavoce.talk import events
 from vivavoce.talk.events import Event, read
 
@@ -36,7 +36,7 @@ def test_sound_is_read_from_base64() -> None:
     ],
 )
 def test_a_server_understands_what_is_sent(event: Event) -> None:
-    GA().decode(events.written(event))
+    codec.decode(events.written(event))
 
 
 def test_sound_that_is_sent_arrives_whole() -> None:

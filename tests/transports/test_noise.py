@@ -45,6 +45,15 @@ async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
+def framed(data: bytes) -> bytes:
+    """A text frame, or a binary one where it is not UTF-8: a text frame would end the connection."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return b"\x82" + masked(data)[1:]
+    return masked(data)
+
+
 async def misbehave(server: Server, noise: Noise) -> int:
     """One connection: bad frames, and an end of any kind. Returns how many were refused."""
     chance = noise.random.random
@@ -53,7 +62,7 @@ async def misbehave(server: Server, noise: Noise) -> int:
     reading = asyncio.create_task(reader.read())
     try:
         for _ in range(FRAMES):
-            writer.write(masked(noise.frame()))
+            writer.write(framed(noise.frame()))
             if chance() < 0.1:
                 await asyncio.sleep(0)
         match noise.random.randrange(8):

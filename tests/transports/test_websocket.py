@@ -25,8 +25,8 @@ from tests.engines.openai.chat_server import (
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.caller import ASK, LOUD, SOFT, calling, masked, raw, until
 from vivavoce.settings import Settings
-from vivavoce.transports.send_queue import MOST_BACKLOG_BYTES, SendQueue
-from vivavoce.transports.websocket import HARD_FRAME_BYTES
+from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
+from vivavoce.transports.send_queue import MAX_BACKLOG_BYTES, SendQueue
 
 SLOW_VOICE = {"realtime_factor": 1}
 LONG = {"answers": ["word " * 200]}
@@ -276,7 +276,7 @@ def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> Non
         close = rest[rest.rindex(b"the client reads too slowly") - 2 :]
         assert int.from_bytes(close[:2], "big") == 1008
         waiting = int(re.search(rb"slowly: (\d+) bytes were waiting$", close)[1])  # type: ignore[index]
-        assert MOST_BACKLOG_BYTES < waiting <= MOST_BACKLOG_BYTES + 2 * 800_200
+        assert MAX_BACKLOG_BYTES < waiting <= MAX_BACKLOG_BYTES + 2 * 800_200
         writer.close()
 
     played(script, scripted(stt={"transcripts": ["x"]}))
@@ -319,7 +319,7 @@ def test_a_client_that_vanishes_while_its_pings_are_answered_has_merely_left() -
         _, writer = await raw(server.port)  # it reads no more than 64 KiB ahead
         ping = b"\x89\xfd" + bytes(4) + bytes(125)
         writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
-        await until(lambda: outboxes()[0]._wire.get_write_buffer_size() > 65536)
+        await until(lambda: outboxes()[0]._transport.get_write_buffer_size() > 65536)
         writer.transport.abort()
         await until(lambda: server.hub.sessions == 0)
 
@@ -338,7 +338,7 @@ def test_a_client_that_says_goodbye_gets_one() -> None:
 def test_a_frame_beyond_all_bounds_closes_the_connection_before_it_comes() -> None:
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
-        writer.write(b"\x82\xff" + (HARD_FRAME_BYTES + 1).to_bytes(8, "big") + bytes(4))
+        writer.write(b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4))
         async with asyncio.timeout(20):
             rest = await reader.read()
         assert (1009).to_bytes(2, "big") in rest[-200:]
@@ -391,7 +391,7 @@ def test_a_bug_in_reading_ends_the_session_and_is_logged() -> None:
             async with calling(server) as caller:
                 gc.collect()
                 outbox = outboxes()[0]
-                outbox.dialect.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+                outbox._protocol.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
                 await caller.ask()
                 assert await caller.farewell() == (1011, "the server had an error")
             async with calling(server) as caller:

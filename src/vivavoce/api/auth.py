@@ -15,6 +15,7 @@ from vivavoce.api.http_errors import response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
+from vivavoce.transports.protocols import paths as wire_paths
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/client.js", "/health", "/ready", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/console/"
 # these ask for the key themselves
-DOORS = frozenset(
-    {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
-)
+DOORS = frozenset({("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}) | {
+    ("GET", path) for path in wire_paths()
+}
 CALLS = "/v1/realtime/calls/"  # so does whatever ends one
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."

@@ -11,15 +11,13 @@ from msgspec import UNSET, Meta, UnsetType
 from vivavoce.api.auth import Auth
 from vivavoce.api.http_errors import json_response
 from vivavoce.limits.tokens import Grant
-from vivavoce.protocol import beta_shapes
+from vivavoce.protocol import beta
 from vivavoce.protocol.beta_client import (
     BetaSessionPatch,
-    BetaSessionUpdate,
     BetaTranscriptionSessionPatch,
-    TranscriptionSessionUpdate,
+    realtime_patch,
+    transcription_patch,
 )
-from vivavoce.protocol.beta_requests import request as in_ga
-from vivavoce.protocol.client import SessionUpdate
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import (
     RealtimeSession,
@@ -27,7 +25,8 @@ from vivavoce.protocol.session import (
     SessionPatch,
     TranscriptionSession,
 )
-from vivavoce.runtime.session_defaults import Opening
+from vivavoce.protocol.wire import Opening
+from vivavoce.transports.websocket import Admitted
 
 SECONDS = 600  # that a key lives unless it is said otherwise
 
@@ -90,12 +89,13 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/sessions", self.create_beta)
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
 
-    def carried(self, request: web.Request) -> SessionPatch | None:
-        """The settings that the key of a request carries, if any. Raises Unauthorized."""
-        grant = self._gate.admit(request).grant
+    def admitted(self, request: web.Request) -> Admitted:
+        """Who asks, and the settings that a short-lived key carries. Raises Unauthorized."""
+        identity = self._gate.admit(request)
+        grant = identity.grant
         if grant is None or grant.session is None:
-            return None
-        return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
+            return Admitted(identity.name)
+        return Admitted(identity.name, msgspec.convert(grant.session, SessionPatch))
 
     def bearer(self, request: web.Request) -> str | None:
         """The id of a request's short-lived key; None with a real one. Raises Unauthorized."""
@@ -111,17 +111,19 @@ class ClientSecrets:
 
     async def create_beta(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        patch = _patch(in_ga(BetaSessionUpdate(session=_beta.read(raw))))
+        flat = _beta.read(raw)
+        patch = realtime_patch(flat)
         session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, RealtimeSession)
-        return json_response(_shown(beta_shapes.realtime_session(session), secret))
+        named = () if flat.voice is UNSET else (session.audio.output.voice,)
+        return json_response(_shown(beta.realtime_session(session, named), secret))
 
     async def create_beta_transcription(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        update = TranscriptionSessionUpdate(session=_beta_transcription.read(raw))
-        session, secret = self._grant(request, _patch(in_ga(update)), _beta_seconds(raw))
+        patch = transcription_patch(_beta_transcription.read(raw))
+        session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, TranscriptionSession)
-        return json_response(_shown(beta_shapes.transcription_session(session), secret))
+        return json_response(_shown(beta.transcription_session(session), secret))
 
     def _grant(
         self, request: web.Request, patch: SessionPatch | None, seconds: int
@@ -137,11 +139,6 @@ class ClientSecrets:
         )
         token = self._gate.mint.issue(grant)
         return session, ClientSecret(token.reveal(), expires_at)
-
-
-def _patch(event: object) -> SessionPatch:
-    assert isinstance(event, SessionUpdate)
-    return event.session
 
 
 def _beta_seconds(raw: bytes) -> int:

@@ -42,7 +42,7 @@ def decode(raw: bytes | str, decoder: msgspec.json.Decoder[T] = _any) -> T:
 def replace_lone_surrogates(raw: bytes | str) -> bytes:
     """The same JSON text with every lone surrogate, escaped or not, replaced by U+FFFD."""
     if isinstance(raw, str):
-        raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+        raw = to_bytes(raw)
     if b"\0" in raw:  # no JSON text holds it, and it is the placeholder below
         return raw
     # without escaped backslashes every backslash that is left begins an escape
@@ -57,3 +57,8 @@ def replace_lone_surrogates(raw: bytes | str) -> bytes:
         parts.append(rb"\ufffd" + part[3:] if lone else rb"\ud" + part)
         paired = completed
     return b"".join(parts).replace(b"\0\0", rb"\\")
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; surrogates without their other half become U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()

@@ -19,10 +19,9 @@ from msgspec import UNSET, UnsetType
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import SessionPatch
+from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.runner import Runner
-from vivavoce.runtime.session_defaults import Opening
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.transports.sideband import listen_in
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.websocket import Admit
 
@@ -75,7 +74,8 @@ class CallRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""
-        granted = self._admit(request)
+        admitted = self._admit(request)
+        granted = admitted.patch
         offer, wished = await _read(request)
         patch = wished if granted is None else granted  # what a short-lived key carries rules
         model = request.query.get("model") or _model_of(patch)
@@ -87,7 +87,8 @@ class CallRoutes:
         call.opened_with = self._bearer(request)
         try:
             answer = await call.answer(offer)
-            call.runner = self._hub.open(call, Opening(model=model, patch=patch), call)
+            opening = Opening(model=model, patch=patch, who=admitted.who)
+            call.runner = self._hub.open(call, opening, call)
         except BaseException:
             await call.hang_up()
             raise
@@ -106,10 +107,9 @@ class CallRoutes:
             call.runner.dismiss(1000, "the call was hung up")
         return web.Response()
 
-    async def listen_in(self, request: web.Request) -> web.StreamResponse:
-        """The sideband: a WebSocket with `?call_id=` that sees and says everything, too."""
-        call = self._find(request.query["call_id"], request)
-        return await listen_in(request, call)
+    def find(self, request: web.Request) -> "Call":
+        """The call of a sideband, `?call_id=`. Raises Unauthorized and HTTPNotFound."""
+        return self._find(request.query["call_id"], request)
 
     async def close(self, app: web.Application) -> None:
         """Hang up on everybody."""

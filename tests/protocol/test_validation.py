@@ -3,13 +3,13 @@
 import pytest
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.codec import GA
-from vivavoce.protocol.refusals import NO_MCP
+from vivavoce.protocol.codec import decode
+from vivavoce.protocol.validation import NO_MCP
 
 
 def refused(raw: str) -> tuple[str | None, str | None, str]:
     with pytest.raises(InvalidRequest) as caught:
-        GA().decode(raw)
+        decode(raw)
     return caught.value.code, caught.value.param, caught.value.message
 
 

@@ -11,10 +11,10 @@ from tests.virtual_time import run
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import OutputAudioDelta
 from vivavoce.transports.send_queue import (
-    GOODBYE_SECONDS,
-    MOST_BACKLOG_BYTES,
-    ROOM_BYTES,
-    SLOW_SECONDS,
+    CLOSE_TIMEOUT_S,
+    MAX_BACKLOG_BYTES,
+    READ_TIMEOUT_S,
+    WRITABLE_BYTES,
     SendQueue,
 )
 
@@ -73,7 +73,7 @@ async def served(client: Client, script: Any) -> SendQueue:
 
     async def write() -> None:
         await outbox.write()
-        await outbox.say_goodbye()
+        await outbox.finish_close()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
@@ -101,26 +101,26 @@ def test_an_answer_waits_while_too_much_is_in_the_outbox() -> None:
         loop = asyncio.get_running_loop()
         await outbox.wait_writable()
         for _ in range(5):
-            outbox.send(sound(ROOM_BYTES))
+            outbox.send(sound(WRITABLE_BYTES))
         await outbox.wait_writable()
         assert loop.time() == pytest.approx(4 * 4, abs=0.5)
-        assert outbox.waiting_bytes <= ROOM_BYTES
+        assert outbox.waiting_bytes <= WRITABLE_BYTES
         outbox.close(1000, "")
 
-    run(served(Client(bytes_per_second=ROOM_BYTES / 4), script))
+    run(served(Client(bytes_per_second=WRITABLE_BYTES / 4), script))
 
 
 def test_who_waits_for_room_is_let_go_by_a_close() -> None:
     async def script(outbox: SendQueue) -> None:
         for _ in range(3):
-            outbox.send(sound(ROOM_BYTES))
+            outbox.send(sound(WRITABLE_BYTES))
         waiting = asyncio.create_task(outbox.wait_writable())
         await asyncio.sleep(1)
         assert not waiting.done()
         outbox.close(1000, "")
         await waiting
 
-    run(served(Client(bytes_per_second=ROOM_BYTES), script))
+    run(served(Client(bytes_per_second=WRITABLE_BYTES), script))
 
 
 def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
@@ -135,7 +135,7 @@ def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
 
     client = Client(bytes_per_second=50_000)
     outbox = run(served(client, script))
-    assert MOST_BACKLOG_BYTES - 200_000 < most <= MOST_BACKLOG_BYTES + 200_000
+    assert MAX_BACKLOG_BYTES - 200_000 < most <= MAX_BACKLOG_BYTES + 200_000
     assert outbox.waiting_bytes == 0
     assert client.closed is not None
     code, reason = client.closed
@@ -162,8 +162,8 @@ def test_a_client_that_takes_nothing_is_cut_off_and_hung_up_on() -> None:
         await served(client, script)
         return asyncio.get_running_loop().time()
 
-    least = SLOW_SECONDS + GOODBYE_SECONDS
-    assert least - 0.01 <= run(main()) <= least + SLOW_SECONDS / 4
+    least = READ_TIMEOUT_S + CLOSE_TIMEOUT_S
+    assert least - 0.01 <= run(main()) <= least + READ_TIMEOUT_S / 4
     assert (client.closed, client.aborted) == (None, True)
 
 
@@ -194,7 +194,7 @@ def test_a_slow_client_that_takes_something_is_waited_for() -> None:
 def test_one_large_event_cuts_nobody_off() -> None:
     async def script(outbox: SendQueue) -> None:
         outbox.send(sound(1000))
-        outbox.send(sound(3 * MOST_BACKLOG_BYTES))
+        outbox.send(sound(3 * MAX_BACKLOG_BYTES))
         for _ in range(50):
             outbox.send(sound(1000))
         await asyncio.sleep(100)
@@ -209,7 +209,7 @@ def test_one_large_event_cuts_nobody_off() -> None:
 def test_two_large_events_are_too_much() -> None:
     async def script(outbox: SendQueue) -> None:
         for _ in range(3):
-            outbox.send(sound(2 * MOST_BACKLOG_BYTES))
+            outbox.send(sound(2 * MAX_BACKLOG_BYTES))
 
     client = Client(bytes_per_second=1_000_000_000)
     run(served(client, script))
