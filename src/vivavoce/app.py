@@ -18,7 +18,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.api.audio import AudioRoutes
-from vivavoce.api.auth import Auth
+from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.health import Health
@@ -239,9 +239,11 @@ def application(
         most_bytes=hub.house.max_upload_bytes,
     ).add_to(app)
     AudioRoutes(hub.house, version=__version__).add_to(app)
-    calls = CallRoutes(hub, client_secrets.admitted, reach, bearer=client_secrets.bearer)
+    calls = CallRoutes(hub, client_secrets.admit, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
-    WebSocketEndpoint(hub, client_secrets.admitted, calls.find).add_to(app)
+    endpoint = WebSocketEndpoint(hub, client_secrets.admit, calls.find)
+    endpoint.add_to(app)
+    app[WEBSOCKET_PATHS] = endpoint.paths
     return app
 
 

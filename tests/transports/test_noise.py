@@ -46,7 +46,7 @@ async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
 
 
 def framed(data: bytes) -> bytes:
-    """A text frame, or a binary one where it is not UTF-8: a text frame would end the connection."""
+    """A text frame, or a binary one where it is not UTF-8: as text it would end the connection."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -15,7 +15,6 @@ from vivavoce.api.http_errors import response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
-from vivavoce.transports.protocols import paths as wire_paths
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +22,9 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/client.js", "/health", "/ready", "/docs", "/openapi.json"})
 OPEN_FOLDER = "/console/"
 # these ask for the key themselves
-DOORS = frozenset({("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}) | {
-    ("GET", path) for path in wire_paths()
-}
+DOORS = frozenset({("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")})
+WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
+"""Paths of an application at which a key is checked after the upgrade."""
 CALLS = "/v1/realtime/calls/"  # so does whatever ends one
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
@@ -141,7 +140,10 @@ class Auth:
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if not is_open(request.method, request.path):
+        upgrades = request.method == "GET" and request.path in request.app.get(
+            WEBSOCKET_PATHS, frozenset()
+        )
+        if not upgrades and not is_open(request.method, request.path):
             visitor = self.admit(request)
             if visitor.grant is not None:
                 raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")

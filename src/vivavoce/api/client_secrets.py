@@ -26,7 +26,6 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
 )
 from vivavoce.protocol.wire import Opening
-from vivavoce.transports.websocket import Admitted
 
 SECONDS = 600  # that a key lives unless it is said otherwise
 
@@ -89,13 +88,14 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/sessions", self.create_beta)
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
 
-    def admitted(self, request: web.Request) -> Admitted:
-        """Who asks, and the settings that a short-lived key carries. Raises Unauthorized."""
+    def admit(self, request: web.Request) -> Opening:
+        """What the key of a request decides of its session. Raises Unauthorized."""
         identity = self._gate.admit(request)
         grant = identity.grant
         if grant is None or grant.session is None:
-            return Admitted(identity.name)
-        return Admitted(identity.name, msgspec.convert(grant.session, SessionPatch))
+            return Opening(who=identity.name)
+        patch = msgspec.convert(grant.session, SessionPatch)
+        return Opening(who=identity.name, patch=patch)
 
     def bearer(self, request: web.Request) -> str | None:
         """The id of a request's short-lived key; None with a real one. Raises Unauthorized."""

@@ -153,11 +153,10 @@ class GA:
 
 
 def realtime_opening(request: ConnectRequest) -> Opening:
-    """What the query of a Realtime address asks for. Azure names the model `deployment`."""
-    query = request.query
+    """What the query of a Realtime address asks for."""
+    transcribes = request.query.get("intent") == "transcription"
     return Opening(
-        kind="transcription" if query.get("intent") == "transcription" else "realtime",
-        model=query.get("model") or query.get("deployment", ""),
+        kind="transcription" if transcribes else "realtime", model=request.query.get("model", "")
     )
 
 

@@ -36,9 +36,6 @@ WireTable: TypeAlias = tuple[WireRoute, ...]
 WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", Beta, wants_beta),
     WireRoute("/v1/realtime", GA),
-    WireRoute("/openai/realtime", Beta, wants_beta),  # Azure
-    WireRoute("/openai/realtime", GA),
-    WireRoute("/openai/v1/realtime", GA),
 )
 
 

@@ -4,13 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
-from vivavoce.protocol.session import SessionPatch
-from vivavoce.protocol.wire import ConnectRequest, WireProtocol
+from vivavoce.protocol.wire import ConnectRequest, Opening, WireProtocol
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.session.facts import Disconnected
@@ -27,17 +25,8 @@ CLOSE_TIMEOUT_S = 2.0
 logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
-class Admitted(NamedTuple):
-    """What the key of a request allows."""
-
-    who: str = ""
-    """The name of the key; "" where none is needed."""
-    patch: SessionPatch | None = None
-    """The settings that a short-lived key carries."""
-
-
-Admit = Callable[[web.Request], Admitted]
-"""Raises Unauthorized."""
+Admit = Callable[[web.Request], Opening]
+"""Authenticates: the name of the key, and the settings that it carries. Raises Unauthorized."""
 FindCall = Callable[[web.Request], sideband.ObservedCall]
 """The call of a sideband request. Raises Unauthorized and HTTPNotFound."""
 
@@ -59,8 +48,12 @@ class WebSocketEndpoint:
         self._table = table
         self._budget = MemoryBudget()
 
+    @property
+    def paths(self) -> frozenset[str]:
+        return paths(self._table)
+
     def add_to(self, app: web.Application) -> None:
-        for path in sorted(paths(self._table)):
+        for path in sorted(self.paths):
             app.router.add_get(path, self.connect)
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
