@@ -67,7 +67,7 @@ class Reader(Generic[E_co]):
         if isinstance(raw, str):
             raw = json.to_bytes(raw)
         try:
-            bounds.check_size(raw, self._what)
+            text = bounds.check_size(raw, self._what)
         except InvalidRequest as exc:
             exc.event_id = glimpsed_id(raw)
             raise
@@ -80,7 +80,7 @@ class Reader(Generic[E_co]):
             message = f"The {self._what} is not valid JSON: {exc}."
             event_id = glimpsed_id(raw)
             raise InvalidRequest(message, code="invalid_json", event_id=event_id) from exc
-        if bounds.is_too_deep(raw):
+        if type(value) is not InputAudioAppend and bounds.is_too_deep(text):
             raise self._too_deep(value)
         return value
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -24,6 +24,9 @@ from vivavoce.transports.send_queue import SendQueue, WritableTransport
 OPENING_TIMEOUT_S = 30.0  # for the frames that say what session is asked for, where they do
 YIELD_EVERY_FRAMES = 16  # many may have come at once
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
+
+_TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
+_OWN = (Reply, CloseRequest, Opening)  # what decode() returns besides events
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +84,11 @@ class Connection:
     async def read(self, runner: Runner) -> None:
         """Give the session what the client sends, until the client leaves or breaks the rules."""
         taken = 0
-        pending, self._pending = self._pending, []
-        self._post(pending, None, runner)
+        for one in self._pending:
+            if isinstance(one, _OWN):
+                self._answer(one)
+            else:
+                runner.post(Received(one))
         try:
             async for message in self._socket:
                 if (frame := self._frame(message)) is None:
@@ -108,28 +114,24 @@ class Connection:
 
     def _frame(self, message: WSMessage) -> Frame | None:
         """The frame of a message; None: nothing more is read."""
-        if message.type is WSMsgType.ERROR or self.queue.is_closing:
-            return None
-        if message.type is WSMsgType.BINARY:
-            return Frame("binary", message.data)
-        if not message.data.isascii() and not _is_utf8(message.data):
+        kind, data = message.type, message.data
+        if kind is _TEXT:
+            if data.isascii() or _is_utf8(data):
+                return Frame("text", data)
             self.queue.close(INVALID_TEXT, "a text frame is not UTF-8")
             return None
-        return Frame("text", message.data)
+        return Frame("binary", data) if kind is _BINARY else None
 
     def _take(self, frame: Frame, runner: Runner) -> None:
+        raw = frame.data if self.protocol.is_ga else None
         try:
-            decoded = self.protocol.decode(frame)
-            self._post(decoded, frame.data if self.protocol.is_ga else None, runner)
+            for one in self.protocol.decode(frame):
+                if isinstance(one, _OWN):
+                    self._answer(one)
+                else:
+                    runner.post(Received(one, raw))
         except InvalidRequest as problem:
             runner.post(InvalidFrame(problem))
-
-    def _post(self, decoded: Iterable[Decoded], raw: bytes | None, runner: Runner) -> None:
-        for one in decoded:
-            if isinstance(one, Reply | CloseRequest | Opening):
-                self._answer(one)
-            else:
-                runner.post(Received(one, raw))
 
     def _answer(self, one: Decoded) -> None:
         """Do what needs no session; a second opening and events before the first are ignored."""
