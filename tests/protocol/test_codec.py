@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+import re
 from typing import Any, get_args
 
 import msgspec
@@ -14,7 +15,7 @@ from tests.protocol.client_samples import (
     BETA_CLIENT_EVENTS,
     GA_CLIENT_EVENTS,
 )
-from vivavoce.errors import InvalidRequest
+from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized, VoiceError
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.client import (
     AnyClientEvent,
@@ -24,10 +25,18 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.codec import CLIENT_TYPES, GA, decode, explain
-from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, Message
+from vivavoce.protocol.codec import (
+    CLIENT_TYPES,
+    GA,
+    Reader,
+    decode,
+    encode,
+    explain,
+    read_server_event,
+)
+from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, InputText, Message
 from vivavoce.protocol.json import to_bytes
-from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
 from vivavoce.protocol.server import ErrorBody, ErrorEvent, OutputAudioDelta
 from vivavoce.protocol.session import (
     AudioInputPatch,
@@ -35,7 +44,14 @@ from vivavoce.protocol.session import (
     RealtimePatch,
     ServerVadPatch,
 )
-from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
+from vivavoce.protocol.wire import (
+    CloseRequest,
+    ConnectRequest,
+    Frame,
+    Opening,
+    Reply,
+    WireProtocol,
+)
 
 DIALECTS: tuple[WireProtocol, ...] = (GA(), Beta())
 DEEP = "[" * 150 + "]" * 150
@@ -349,3 +365,128 @@ def test_spoilt_bytes_are_read_or_refused(event: dict[str, Any], data: st.DataOb
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     survives(GA(), bytes(raw))
+
+
+HALF = '"Great \\ud83d"'
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
+def test_lone_surrogate_in_an_event_is_taken_as_a_replacement_character(
+    dialect: WireProtocol,
+) -> None:
+    part = f'{{"type":"input_text","text":{HALF}}}'
+    item = f'{{"type":"message","role":"user","content":[{part}]}}'
+    event = read(f'{{"type":"conversation.item.create","item":{item}}}', dialect)
+    assert event == ItemCreate(item=Message(role="user", content=(InputText("Great \ufffd"),)))
+
+
+def test_lone_surrogate_beside_nulls_is_taken_as_a_replacement_character() -> None:
+    event = decode(update(f'"model":null,"instructions":{HALF}'))
+    assert event == SessionUpdate(
+        event_id="mine", session=RealtimePatch(instructions="Great \ufffd")
+    )
+
+
+def test_refusal_of_an_event_with_a_lone_surrogate_names_its_event_id() -> None:
+    error = refused(f'{{"event_id":"mine","type":"nothing","x":{HALF}}}')
+    assert (error.code, error.param, error.event_id) == ("invalid_value", "type", "mine")
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ('"modalities":["text"]', "response.modalities"),
+        ('"max_response_output_tokens":5', "response.max_response_output_tokens"),
+        ('"voice":"echo"', "response.voice"),
+        ('"output_audio_format":"g711_ulaw"', "response.output_audio_format"),
+        ('"instruction":"typo"', "response.instruction"),
+        ('"audio":{"outputs":{}}', "response.audio.outputs"),
+        ('"audio":{"output":{"voices":"a"}}', "response.audio.output.voices"),
+    ],
+)
+def test_response_create_with_an_unknown_field_is_refused_with_its_path(
+    params: str, param: str
+) -> None:
+    error = refused(f'{{"type":"response.create","event_id":"mine","response":{{{params}}}}}')
+    assert (error.code, error.param, error.event_id) == ("unknown_parameter", param, "mine")
+    assert error.message == f"Unknown parameter: '{param}'."
+
+
+def test_response_create_with_audio_settings_of_a_session_ignores_them() -> None:
+    audio = '{"input":{"transcription":null},"output":{"voice":"ash","speed":1.2}}'
+    event = decode(f'{{"type":"response.create","response":{{"audio":{audio}}}}}')
+    assert isinstance(event, ResponseCreate)
+    assert event.response is not None
+    assert event.response.audio == AudioParams(
+        output=AudioOutputParams(voice="ash", speed=1.2), input={"transcription": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "opening"),
+    [
+        ({}, Opening()),
+        ({"model": "gpt-realtime"}, Opening(model="gpt-realtime")),
+        ({"intent": "transcription"}, Opening(kind="transcription")),
+        ({"intent": "conversation", "model": "m"}, Opening(model="m")),
+    ],
+)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
+def test_query_of_a_realtime_address_says_what_is_opened(
+    dialect: WireProtocol, query: dict[str, str], opening: Opening
+) -> None:
+    assert dialect.opening(ConnectRequest("/v1/realtime", query)) == opening
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "close"),
+    [
+        (Unauthorized("No key."), "invalid_api_key", 3000),
+        (InvalidRequest("No.", code="bad", param="session.x"), "bad", 3000),
+        (LimitReached("full"), None, 1013),
+    ],
+)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
+def test_refused_connection_gets_an_error_event_and_a_close_code(
+    dialect: WireProtocol, error: VoiceError, code: str | None, close: int
+) -> None:
+    frames, closed, reason = dialect.refuse(error)
+    assert closed == close
+    if code is None:
+        assert (frames, reason) == ((), "full")
+        return
+    (frame,) = frames
+    event = json.loads(frame.data)
+    assert (event["type"], event["error"]["code"], event["error"]["message"]) == (
+        "error",
+        code,
+        str(error),
+    )
+    assert event["error"]["param"] == getattr(error, "param", None)
+    assert reason == f"invalid_request_error.{code}"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
+def test_realtime_protocols_leave_the_playout_to_the_client(dialect: WireProtocol) -> None:
+    assert not dialect.owns_playout
+    with pytest.raises(AssertionError):
+        dialect.encode_audio(b"")
+
+
+def test_server_event_of_another_server_is_read_where_it_is_known() -> None:
+    event = ErrorEvent(event_id="e", error=ErrorBody(message="No."))
+    assert read_server_event(encode(event)) == event
+    assert read_server_event(b'{"type":"something.new","event_id":"e"}') is None
+    assert read_server_event(b"\xff") is None
+
+
+def test_reader_names_what_it_reads() -> None:
+    reader: Reader[ResponseParams] = Reader(ResponseParams, "body")
+    for raw, message in (
+        ("{", "The body is not valid JSON"),
+        ("[]", "The body is not a JSON object."),
+        ("1" * 30_000_000, "The body is too large"),
+        ('{"prompt":{"a":' + DEEP + "}}", "Invalid body: nested too deeply."),
+    ):
+        with pytest.raises(InvalidRequest, match=re.escape(message)):
+            reader.read(raw)

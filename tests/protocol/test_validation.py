@@ -1,10 +1,14 @@
 """Every refusal says what, where, and what would have been right."""
 
+from typing import Annotated, Any, Literal
+
+import msgspec
 import pytest
+from msgspec import Meta
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.codec import decode
-from vivavoce.protocol.validation import NO_MCP
+from vivavoce.protocol.validation import NO_MCP, reason_and_path, refusal
 
 
 def refused(raw: str) -> tuple[str | None, str | None, str]:
@@ -219,3 +223,61 @@ def test_a_field_named_like_a_complaint_does_not_mislead() -> None:
         "session.a` - at `$.b",
         "Unknown parameter: 'session.a` - at `$.b'.",
     )
+
+
+class Part(msgspec.Struct):
+    kind: Literal["a", "b"]
+    sizes: Annotated[tuple[int, ...], Meta(min_length=1, max_length=2)] = (1,)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "code", "param", "message"),
+    [
+        (
+            {"kind": "c"},
+            Part,
+            "invalid_value",
+            "parts[0].kind",
+            "Invalid value: 'c'. Supported values are: 'a' and 'b'.",
+        ),
+        ({}, Part, "missing_required_parameter", "parts[0].kind", "'parts[0].kind'"),
+        (5, Part, "invalid_type", "parts[0]", "expected an object, but got an integer"),
+        ("c", Literal["a", "b"], "invalid_value", "parts[0]", "Invalid value: 'c'."),
+        (
+            {"kind": "a", "sizes": [1, 2, 3]},
+            Part,
+            "array_above_max_length",
+            "parts[0].sizes",
+            "Expected an array with maximum length 2.",
+        ),
+        (
+            {"kind": "a", "sizes": []},
+            Part,
+            "invalid_value",
+            "parts[0].sizes",
+            "expected an array of length >= 1",
+        ),
+        ([[{"kind": "a"}, 5]], list[list[Part]], "invalid_type", "parts[0][0][1]", "an object"),
+        ({"kind": "a", "sizes": [""]}, Part, "invalid_type", "parts[0].sizes[0]", "an integer"),
+    ],
+)
+def test_complaint_about_a_part_names_its_place_in_the_whole(
+    value: Any, schema: Any, code: str, param: str, message: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(value, schema)
+    error = refusal(str(caught.value), schema, prefix="parts[0]")
+    assert (error.code, error.param) == (code, param)
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason", "path"),
+    [
+        ("Expected `int`, got `str` - at `$.a[0].b`", "Expected `int`, got `str`", "a[0].b"),
+        ("Expected `int`, got `str` - at `$.a[...].b`", "Expected `int`, got `str`", "a"),
+        ("Expected `int`, got `str`", "Expected `int`, got `str`", ""),
+    ],
+)
+def test_complaint_is_split_into_reason_and_path(complaint: str, reason: str, path: str) -> None:
+    assert reason_and_path(complaint) == (reason, path)
