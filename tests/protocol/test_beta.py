@@ -93,7 +93,7 @@ def frame(event: AnyServerEvent) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("event", SERVER_EVENTS, ids=lambda event: event.__struct_config__.tag)
-def test_an_event_has_its_old_name_and_its_other_fields(event: AnyServerEvent) -> None:
+def test_event_has_its_beta_name_and_its_other_fields(event: AnyServerEvent) -> None:
     ga = json.loads(codec.encode(event))
     name = ga.pop("type")
     if name in UNSAID or "mcp_" in name:
@@ -106,7 +106,7 @@ def test_an_event_has_its_old_name_and_its_other_fields(event: AnyServerEvent) -
         assert set(beta) == {"type", *ga}
 
 
-def test_audio_is_renamed_and_nothing_else() -> None:
+def test_audio_delta_is_renamed_only() -> None:
     assert frame(OutputAudioDelta(**PLACE, delta=b"\xfb\xff\xbf")) == {
         "type": "response.audio.delta",
         "event_id": "event_1",
@@ -118,7 +118,7 @@ def test_audio_is_renamed_and_nothing_else() -> None:
     }
 
 
-def test_a_session_is_flat_and_its_conversation_follows() -> None:
+def test_session_created_is_flat_and_conversation_created_follows() -> None:
     session, conversation = frames(SessionCreated(**EVENT, session=PLAIN_SESSION))
     assert session == {
         "type": "session.created",
@@ -162,7 +162,7 @@ def test_a_session_is_flat_and_its_conversation_follows() -> None:
     }
 
 
-def test_a_session_update_shows_what_was_set() -> None:
+def test_session_updated_shows_what_was_set() -> None:
     session = frame(SessionUpdated(**EVENT, session=RICH_SESSION))["session"]
     shown = {
         "modalities": ["text"],
@@ -184,7 +184,7 @@ def test_a_session_update_shows_what_was_set() -> None:
     assert {name: session[name] for name in shown} == shown
 
 
-def test_a_transcription_session_has_its_own_events_and_no_conversation() -> None:
+def test_transcription_session_has_its_own_events_and_no_conversation() -> None:
     created = frame(SessionCreated(**EVENT, session=TRANSCRIPTION_SESSION))
     updated = frame(SessionUpdated(**EVENT, session=TRANSCRIPTION_SESSION))
     assert created["type"] == "transcription_session.created"
@@ -213,14 +213,14 @@ def test_a_transcription_session_has_its_own_events_and_no_conversation() -> Non
     )
 
 
-def test_no_turn_detection_is_null() -> None:
+def test_turn_detection_that_is_off_is_null() -> None:
     heard = msgspec.structs.replace(PLAIN_SESSION.audio.input, turn_detection=None)
     audio = msgspec.structs.replace(PLAIN_SESSION.audio, input=heard)
     session = msgspec.structs.replace(PLAIN_SESSION, audio=audio)
     assert frame(SessionUpdated(**EVENT, session=session))["session"]["turn_detection"] is None
 
 
-def test_an_item_is_created_once() -> None:
+def test_item_done_is_not_sent() -> None:
     assert frame(ItemAdded(**EVENT, previous_item_id=None, item=USER_AUDIO)) == {
         "type": "conversation.item.created",
         "event_id": "event_1",
@@ -253,17 +253,17 @@ def test_an_item_is_created_once() -> None:
         ),
     ],
 )
-def test_the_parts_of_an_item_have_their_old_names(item: Item, content: Any) -> None:
+def test_parts_of_an_item_have_their_beta_names(item: Item, content: Any) -> None:
     assert frame(ItemRetrieved(**EVENT, item=item))["item"]["content"] == content
 
 
 @pytest.mark.parametrize("item", [CALL, CALL_OUTPUT])
-def test_function_calls_are_the_same_in_both(item: Item) -> None:
+def test_function_call_is_the_same_in_both_protocols(item: Item) -> None:
     event = OutputItemDone(**EVENT, response_id="resp_1", output_index=0, item=item)
     assert frame(event) == json.loads(codec.encode(event))
 
 
-def test_a_response_is_flat() -> None:
+def test_response_is_flat() -> None:
     assert frame(ResponseDone(**EVENT, response=DONE_RESPONSE))["response"] == {
         "object": "realtime.response",
         "id": "resp_1",
@@ -310,17 +310,17 @@ def test_a_response_is_flat() -> None:
     }
 
 
-def test_a_response_that_has_begun_has_no_usage() -> None:
+def test_response_created_has_no_usage() -> None:
     assert frame(ResponseCreated(**EVENT, response=OPEN_RESPONSE))["response"]["usage"] is None
 
 
-def test_a_failure_says_why() -> None:
+def test_failed_response_has_its_error() -> None:
     details = frame(ResponseDone(**EVENT, response=FAILED_RESPONSE))["response"]["status_details"]
     error = {"type": "server_error", "code": "engine_failed", "message": "No model."}
     assert details == {"type": "failed", "error": error}
 
 
-def test_an_error_of_the_session_names_the_place_as_the_client_knows_it() -> None:
+def test_error_of_a_ga_setting_names_the_beta_path() -> None:
     body = ErrorBody(
         code="missing_required_parameter",
         message="Missing required parameter: 'session.audio.input.transcription.model'.",
@@ -336,13 +336,13 @@ def test_an_error_of_the_session_names_the_place_as_the_client_knows_it() -> Non
     }
 
 
-def test_an_error_without_a_place_is_the_same_in_both() -> None:
+def test_error_without_a_param_is_the_same_in_both_protocols() -> None:
     event = ErrorEvent(**EVENT, error=ErrorBody(type="server_error", message="Failed."))
     assert frames(event) == [json.loads(codec.encode(event))]
 
 
 @pytest.mark.parametrize("param", ["item_id", "session.tools[0].name", "session.voice", "type"])
-def test_a_place_that_both_know_keeps_its_name(param: str) -> None:
+def test_path_common_to_both_protocols_keeps_its_name(param: str) -> None:
     assert place(param) == param
 
 
@@ -369,7 +369,7 @@ def leaves(prefix: str, struct: type) -> set[str]:
         ("response", ResponseParams, BetaResponseParams),
     ],
 )
-def test_every_ga_setting_has_a_place_in_the_beta(prefix: str, ga: type, beta: type) -> None:
+def test_every_ga_setting_has_a_beta_path(prefix: str, ga: type, beta: type) -> None:
     new_in_ga = {"parallel_tool_calls", "reasoning", "truncation"}
     if prefix == "response":  # read and ignored
         new_in_ga |= {"audio.input", "audio.output.speed"}

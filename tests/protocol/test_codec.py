@@ -77,22 +77,22 @@ def update(settings: str) -> str:
 
 
 @pytest.mark.parametrize("event", GA_CLIENT_EVENTS, ids=lambda event: event["type"])
-def test_every_client_event_is_read_and_said_again(event: dict[str, Any]) -> None:
+def test_client_event_decoded_and_encoded_is_the_same(event: dict[str, Any]) -> None:
     read = decode(json.dumps(event))
     assert decode(msgspec.json.encode(read)) == read
 
 
-def test_the_types_of_client_events_are_listed() -> None:
+def test_client_types_lists_every_client_event() -> None:
     assert len(CLIENT_TYPES) == len(get_args(AnyClientEvent)) == 11
     assert CLIENT_TYPES[0] == "conversation.item.create"
 
 
-def test_audio_is_bytes_inside_and_base64_outside() -> None:
+def test_audio_of_an_append_is_decoded_from_base64() -> None:
     event = decode(b'{"type":"input_audio_buffer.append","audio":"+//+"}')
     assert event == InputAudioAppend(audio=b"\xfb\xff\xfe")
 
 
-def test_absent_keeps_and_null_switches_off() -> None:
+def test_setting_that_is_null_is_kept_apart_from_an_absent_one() -> None:
     event = decode(update('"audio":{"input":{"turn_detection":null}}'))
     assert event == SessionUpdate(
         event_id="mine",
@@ -100,7 +100,7 @@ def test_absent_keeps_and_null_switches_off() -> None:
     )
 
 
-def test_a_null_that_the_type_does_not_allow_means_not_given() -> None:
+def test_null_where_none_is_allowed_counts_as_absent() -> None:
     nulls = '"model":null,"max_output_tokens":null,"tool_choice":null,"instructions":null'
     first = '{"type":"function","name":"a","description":null,"parameters":null}'
     second = '{"type":"function","name":"b","parameters":null}'
@@ -117,7 +117,7 @@ def test_a_null_that_the_type_does_not_allow_means_not_given() -> None:
     )
 
 
-def test_nulls_in_an_item_mean_not_given() -> None:
+def test_null_in_an_item_counts_as_absent() -> None:
     raw = """{"type":"conversation.item.create","event_id":null,"previous_item_id":null,"item":{
         "id":null,"object":null,"status":null,"type":"message","role":"user","content":[
             {"type":"input_audio","audio":null,"transcript":null},
@@ -126,14 +126,14 @@ def test_nulls_in_an_item_mean_not_given() -> None:
     assert decode(raw) == ItemCreate(item=Message(role="user", content=content))
 
 
-def test_a_null_response_is_none() -> None:
+def test_response_create_with_a_null_response_has_none() -> None:
     assert decode(b'{"type":"response.create","response":null}') == ResponseCreate()
     assert decode(b'{"type":"response.create","response":{"metadata":null}}') == (
         ResponseCreate(response=ResponseParams(metadata=None))
     )
 
 
-def test_a_null_that_is_needed_is_missing() -> None:
+def test_null_in_a_required_field_is_a_missing_parameter() -> None:
     error = refused(b'{"type":"conversation.item.delete","item_id":null,"event_id":"mine"}')
     assert (error.code, error.param) == ("missing_required_parameter", "item_id")
     assert error.event_id == "mine"
@@ -153,7 +153,7 @@ def test_a_null_that_is_needed_is_missing() -> None:
         ),
     ],
 )
-def test_a_null_that_cannot_be_left_out_is_a_wrong_type(raw: bytes, param: str) -> None:
+def test_null_in_a_list_is_an_invalid_type(raw: bytes, param: str) -> None:
     error = refused(raw)
     assert error.code in ("invalid_type", "missing_required_parameter")
     assert error.param is not None
@@ -176,7 +176,7 @@ def test_a_null_that_cannot_be_left_out_is_a_wrong_type(raw: bytes, param: str) 
     ],
     ids=ascii,
 )
-def test_what_is_not_json_is_said_to_be_none(raw: bytes | str) -> None:
+def test_frame_that_is_not_json_is_refused_as_invalid_json(raw: bytes | str) -> None:
     error = refused(raw)
     assert error.code == "invalid_json"
     assert error.message.startswith("The event is not valid JSON: ")
@@ -197,7 +197,7 @@ def test_what_is_not_json_is_said_to_be_none(raw: bytes | str) -> None:
     ],
     ids=["comma", "cut off", "long", "overlong id", "no id"],
 )
-def test_an_event_that_cannot_be_parsed_is_answered_by_its_id_where_one_is_seen(
+def test_frame_that_is_not_json_is_refused_by_an_event_id_that_it_shows(
     raw: bytes | str, event_id: str | None
 ) -> None:
     error = refused(raw)
@@ -205,7 +205,7 @@ def test_an_event_that_cannot_be_parsed_is_answered_by_its_id_where_one_is_seen(
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"null", b"5", b'"response.cancel"'])
-def test_what_is_no_object_is_said_to_be_none(raw: bytes) -> None:
+def test_frame_that_is_not_an_object_is_refused_as_invalid_event(raw: bytes) -> None:
     error = refused(raw)
     assert (error.code, error.param) == ("invalid_event", None)
     assert error.message == "The event is not a JSON object."
@@ -223,7 +223,7 @@ def test_what_is_no_object_is_said_to_be_none(raw: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
-def test_free_json_may_not_be_nested_out_of_all_reason(
+def test_free_json_nested_too_deeply_is_refused_with_its_field(
     dialect: WireProtocol, raw: str, param: str
 ) -> None:
     error = refused(raw, dialect)
@@ -231,7 +231,7 @@ def test_free_json_may_not_be_nested_out_of_all_reason(
     assert error.message == (f"Invalid '{param}': nested too deeply. Expected at most 100 levels.")
 
 
-def test_no_audio_at_all_is_refused() -> None:
+def test_append_of_empty_audio_is_refused() -> None:
     error = refused(b'{"type":"input_audio_buffer.append","audio":"","event_id":"mine"}')
     assert (error.code, error.param, error.event_id) == ("invalid_value", "audio", "mine")
     assert error.message == (
@@ -240,7 +240,7 @@ def test_no_audio_at_all_is_refused() -> None:
     )
 
 
-def test_an_event_id_has_512_characters_at_most() -> None:
+def test_event_id_above_512_characters_is_refused() -> None:
     longest = "x" * 512
     event = {"type": "response.cancel", "event_id": longest}
     assert decode(json.dumps(event)) == ResponseCancel(event_id=longest)
@@ -252,18 +252,18 @@ def test_an_event_id_has_512_characters_at_most() -> None:
     assert (error.param, error.event_id) == ("type", longest)
 
 
-def test_an_event_id_that_is_no_string_is_refused_and_not_echoed() -> None:
+def test_event_id_that_is_not_a_string_is_refused_and_not_echoed() -> None:
     error = refused(b'{"type":"response.cancel","event_id":5}')
     assert (error.code, error.param, error.event_id) == ("invalid_type", "event_id", None)
 
 
-def test_a_complaint_can_be_explained_without_a_readable_event() -> None:
+def test_validation_error_of_an_unreadable_event_is_explained() -> None:
     error = explain(msgspec.ValidationError("Object missing required field `type`"), b"{")
     assert (error.code, error.event_id) == ("invalid_event", None)
 
 
 @given(st.binary(min_size=1, max_size=4_000))
-def test_audio_crosses_the_wire_unchanged(audio: bytes) -> None:
+def test_audio_encoded_and_decoded_is_the_same(audio: bytes) -> None:
     raw = msgspec.json.encode(InputAudioAppend(audio=audio))
     delta = OutputAudioDelta(
         event_id="e", response_id="r", item_id="i", output_index=0, delta=audio
@@ -337,30 +337,32 @@ def mutated(draw: st.DrawFn, events: list[dict[str, Any]]) -> str:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
-def test_noise_is_refused(raw: bytes | str) -> None:
+def test_random_bytes_are_decoded_or_refused(raw: bytes | str) -> None:
     for dialect in DIALECTS:
         survives(dialect, raw)
 
 
 @given(JSON)
-def test_any_json_is_read_or_refused(value: Any) -> None:
+def test_any_json_is_decoded_or_refused(value: Any) -> None:
     for dialect in DIALECTS:
         survives(dialect, json.dumps(value))
         survives(dialect, json.dumps({"type": "session.update", "session": value}))
 
 
 @given(mutated(GA_CLIENT_EVENTS))
-def test_spoilt_events_are_read_or_refused(raw: str) -> None:
+def test_mutated_event_is_decoded_or_refused(raw: str) -> None:
     survives(GA(), raw)
 
 
 @given(mutated(BETA_CLIENT_EVENTS))
-def test_spoilt_beta_events_are_read_or_refused(raw: str) -> None:
+def test_mutated_beta_event_is_decoded_or_refused(raw: str) -> None:
     survives(Beta(), raw)
 
 
 @given(st.sampled_from(GA_CLIENT_EVENTS), st.data())
-def test_spoilt_bytes_are_read_or_refused(event: dict[str, Any], data: st.DataObject) -> None:
+def test_event_with_changed_bytes_is_decoded_or_refused(
+    event: dict[str, Any], data: st.DataObject
+) -> None:
     raw = bytearray(json.dumps(event).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))

@@ -191,7 +191,7 @@ TURNS = "session.audio.input.turn_detection"
         ),
     ],
 )
-def test_a_refusal_names_the_place_and_the_remedy(
+def test_refusal_names_the_path_and_what_is_supported(
     raw: str, code: str, param: str | None, message: str
 ) -> None:
     assert refused(raw) == (code, param, message)
@@ -200,7 +200,7 @@ def test_a_refusal_names_the_place_and_the_remedy(
 @pytest.mark.parametrize(
     ("given", "shown"), [('"scooby.dooby.doo"', "'scooby.dooby.doo'"), ("5", "5"), ("null", "null")]
 )
-def test_an_unknown_event_is_answered_with_the_known_ones(given: str, shown: str) -> None:
+def test_unknown_event_type_is_refused_with_the_known_ones(given: str, shown: str) -> None:
     code, param, message = refused(f'{{"type":{given}}}')
     assert (code, param) == ("invalid_value", "type")
     assert message.startswith(
@@ -209,7 +209,7 @@ def test_an_unknown_event_is_answered_with_the_known_ones(given: str, shown: str
     assert message.endswith("'response.cancel', 'response.create', and 'session.update'.")
 
 
-def test_long_words_of_a_client_are_cut_in_the_answer() -> None:
+def test_long_value_is_cut_in_the_message() -> None:
     long = "x" * 10_000
     _, _, message = refused(f'{{"type":"{long}"}}')
     assert message.startswith(f"Invalid value: '{long[:99]}…. Supported")
@@ -217,7 +217,7 @@ def test_long_words_of_a_client_are_cut_in_the_answer() -> None:
     assert param == f"session.{long[:100]}"
 
 
-def test_a_field_named_like_a_complaint_does_not_mislead() -> None:
+def test_field_named_like_a_validation_error_is_quoted() -> None:
     assert refused(update('"a` - at `$.b":1')) == (
         "unknown_parameter",
         "session.a` - at `$.b",

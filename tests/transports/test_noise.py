@@ -103,7 +103,7 @@ async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-def test_noise_breaks_nothing_and_leaves_nothing_behind(
+def test_noise_leaves_no_error_and_no_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> tuple[int, int]:
@@ -133,6 +133,6 @@ def test_noise_breaks_nothing_and_leaves_nothing_behind(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-def test_noise_is_the_same_every_time() -> None:
+def test_noise_of_one_seed_is_the_same() -> None:
     first, second = Noise(1), Noise(1)
     assert [first.frame() for _ in range(500)] == [second.frame() for _ in range(500)]

@@ -1,4 +1,4 @@
-"""What waits for a client is bounded, in bytes and in time, and the client is told why it goes."""
+"""The send queue is bounded in bytes and in time; a client that is cut off gets the reason."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ import pytest
 from aiohttp import ClientConnectionResetError, WSMsgType
 
 from tests.virtual_time import run
+from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import OutputAudioDelta
+from vivavoce.protocol.wire import Frame, WireProtocol
 from vivavoce.transports.send_queue import (
     CLOSE_TIMEOUT_S,
     MAX_BACKLOG_BYTES,
@@ -25,13 +27,14 @@ class Client:
 
     bytes_per_second: float = 1e12
     got: list[bytes] = field(default_factory=list)
+    opcodes: list[WSMsgType] = field(default_factory=list)
     left: float = 0.0
     closed: tuple[int, bytes] | None = None
     aborted: bool = False
     gone: bool = False
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
-        assert opcode is WSMsgType.TEXT
+        self.opcodes.append(opcode)
         await self._put(len(message))
         self.got.append(message)
 
@@ -67,27 +70,27 @@ def sound(size: int) -> OutputAudioDelta:
     )
 
 
-async def served(client: Client, script: Any) -> SendQueue:
-    """Run a script beside a writing outbox, to the goodbye."""
-    outbox = SendQueue(client, client, GA())
+async def served(client: Client, script: Any, protocol: WireProtocol | None = None) -> SendQueue:
+    """Run a script beside a writing queue, to the goodbye."""
+    queue = SendQueue(client, client, protocol or GA())
 
     async def write() -> None:
-        await outbox.write()
-        await outbox.finish_close()
+        await queue.write()
+        await queue.finish_close()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
-        await script(outbox)
-    return outbox
+        await script(queue)
+    return queue
 
 
-def test_all_goes_out_in_order_before_the_close() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_queue_sends_in_order_before_the_close() -> None:
+    async def script(queue: SendQueue) -> None:
         for size in (10, 20, 30):
-            outbox.send(sound(4 * size))
-        outbox.close(1000, "done")
-        outbox.send(sound(99))
-        outbox.close(1011, "too late")
+            queue.send(sound(4 * size))
+        queue.close(1000, "done")
+        queue.send(sound(99))
+        queue.close(1011, "too late")
 
     client = Client()
     run(served(client, script))
@@ -96,47 +99,47 @@ def test_all_goes_out_in_order_before_the_close() -> None:
     assert (client.closed, client.aborted) == ((1000, b"done"), False)
 
 
-def test_an_answer_waits_while_too_much_is_in_the_outbox() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_wait_writable_waits_while_too_much_is_queued() -> None:
+    async def script(queue: SendQueue) -> None:
         loop = asyncio.get_running_loop()
-        await outbox.wait_writable()
+        await queue.wait_writable()
         for _ in range(5):
-            outbox.send(sound(WRITABLE_BYTES))
-        await outbox.wait_writable()
+            queue.send(sound(WRITABLE_BYTES))
+        await queue.wait_writable()
         assert loop.time() == pytest.approx(4 * 4, abs=0.5)
-        assert outbox.waiting_bytes <= WRITABLE_BYTES
-        outbox.close(1000, "")
+        assert queue.waiting_bytes <= WRITABLE_BYTES
+        queue.close(1000, "")
 
     run(served(Client(bytes_per_second=WRITABLE_BYTES / 4), script))
 
 
-def test_who_waits_for_room_is_let_go_by_a_close() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_wait_writable_ends_with_the_close() -> None:
+    async def script(queue: SendQueue) -> None:
         for _ in range(3):
-            outbox.send(sound(WRITABLE_BYTES))
-        waiting = asyncio.create_task(outbox.wait_writable())
+            queue.send(sound(WRITABLE_BYTES))
+        waiting = asyncio.create_task(queue.wait_writable())
         await asyncio.sleep(1)
         assert not waiting.done()
-        outbox.close(1000, "")
+        queue.close(1000, "")
         await waiting
 
     run(served(Client(bytes_per_second=WRITABLE_BYTES), script))
 
 
-def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
+def test_client_beyond_the_backlog_bound_is_cut_off() -> None:
     most = 0
 
-    async def script(outbox: SendQueue) -> None:
+    async def script(queue: SendQueue) -> None:
         nonlocal most
-        while not outbox_closed(outbox):
-            outbox.send(sound(100_000))
-            most = max(most, outbox.waiting_bytes)
+        while not is_closed(queue):
+            queue.send(sound(100_000))
+            most = max(most, queue.waiting_bytes)
             await asyncio.sleep(0.01)
 
     client = Client(bytes_per_second=50_000)
-    outbox = run(served(client, script))
+    queue = run(served(client, script))
     assert MAX_BACKLOG_BYTES - 200_000 < most <= MAX_BACKLOG_BYTES + 200_000
-    assert outbox.waiting_bytes == 0
+    assert queue.waiting_bytes == 0
     assert client.closed is not None
     code, reason = client.closed
     assert code == 1008
@@ -144,17 +147,17 @@ def test_a_client_that_lets_too_much_wait_is_cut_off_at_the_bound() -> None:
     assert not client.aborted
 
 
-def outbox_closed(outbox: SendQueue) -> bool:
+def is_closed(queue: SendQueue) -> bool:
     """Whether what is sent is taken no more."""
-    before = outbox.waiting_bytes
-    outbox.send(sound(4))
-    return outbox.waiting_bytes == before
+    before = queue.waiting_bytes
+    queue.send(sound(4))
+    return queue.waiting_bytes == before
 
 
-def test_a_client_that_takes_nothing_is_cut_off_and_hung_up_on() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_client_that_reads_nothing_is_cut_off_and_aborted() -> None:
+    async def script(queue: SendQueue) -> None:
         for _ in range(3):
-            outbox.send(sound(1000))
+            queue.send(sound(1000))
 
     client = Client(bytes_per_second=0)
 
@@ -167,23 +170,23 @@ def test_a_client_that_takes_nothing_is_cut_off_and_hung_up_on() -> None:
     assert (client.closed, client.aborted) == (None, True)
 
 
-def test_a_close_does_not_wait_forever_for_a_client_that_takes_nothing() -> None:
-    async def script(outbox: SendQueue) -> None:
-        outbox.send(sound(1000))
+def test_close_of_a_client_that_reads_nothing_is_aborted() -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.send(sound(1000))
         await asyncio.sleep(1)
-        outbox.close(1012, "the server is shutting down")
+        queue.close(1012, "the server is shutting down")
 
     client = Client(bytes_per_second=0)
     run(served(client, script))
     assert client.aborted
 
 
-def test_a_slow_client_that_takes_something_is_waited_for() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_slow_client_that_reads_is_not_cut_off() -> None:
+    async def script(queue: SendQueue) -> None:
         for _ in range(10):
-            outbox.send(sound(100_000))
+            queue.send(sound(100_000))
         await asyncio.sleep(200)
-        outbox.close(1000, "")
+        queue.close(1000, "")
 
     client = Client(bytes_per_second=10_000)
     run(served(client, script))
@@ -191,14 +194,14 @@ def test_a_slow_client_that_takes_something_is_waited_for() -> None:
     assert client.closed == (1000, b"")
 
 
-def test_one_large_event_cuts_nobody_off() -> None:
-    async def script(outbox: SendQueue) -> None:
-        outbox.send(sound(1000))
-        outbox.send(sound(3 * MAX_BACKLOG_BYTES))
+def test_one_large_event_does_not_cut_off() -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.send(sound(1000))
+        queue.send(sound(3 * MAX_BACKLOG_BYTES))
         for _ in range(50):
-            outbox.send(sound(1000))
+            queue.send(sound(1000))
         await asyncio.sleep(100)
-        outbox.close(1000, "")
+        queue.close(1000, "")
 
     client = Client(bytes_per_second=1_000_000)
     run(served(client, script))
@@ -206,10 +209,10 @@ def test_one_large_event_cuts_nobody_off() -> None:
     assert client.closed == (1000, b"")
 
 
-def test_two_large_events_are_too_much() -> None:
-    async def script(outbox: SendQueue) -> None:
+def test_two_large_events_cut_off() -> None:
+    async def script(queue: SendQueue) -> None:
         for _ in range(3):
-            outbox.send(sound(2 * MAX_BACKLOG_BYTES))
+            queue.send(sound(2 * MAX_BACKLOG_BYTES))
 
     client = Client(bytes_per_second=1_000_000_000)
     run(served(client, script))
@@ -217,36 +220,80 @@ def test_two_large_events_are_too_much() -> None:
     assert client.closed[0] == 1008
 
 
-def test_a_connection_that_is_gone_gets_no_goodbye() -> None:
-    async def script(outbox: SendQueue) -> None:
-        outbox.send(sound(1000))
+def test_lost_connection_gets_no_close_frame() -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.send(sound(1000))
 
     client = Client(gone=True)
     run(served(client, script))
     assert client.closed is None
 
 
-def test_a_long_reason_is_cut_between_two_letters() -> None:
-    async def script(outbox: SendQueue) -> None:
-        outbox.close(1011, "é" * 100)
+def test_long_close_reason_is_cut_between_characters() -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.close(1011, "é" * 100)
 
     client = Client()
     run(served(client, script))
     assert client.closed == (1011, ("é" * 61).encode())
 
 
-def test_writing_lets_others_run() -> None:
+def test_writing_many_frames_yields_to_other_tasks() -> None:
     class Hasty(Client):
         async def _put(self, size: int) -> None: ...
 
-    async def script(outbox: SendQueue) -> None:
+    async def script(queue: SendQueue) -> None:
         for _ in range(1000):
-            outbox.send(sound(4))
+            queue.send(sound(4))
         turns = 0
-        while outbox.waiting_bytes:
+        while queue.waiting_bytes:
             turns += 1
             await asyncio.sleep(0)
         assert turns >= 1000 // 32
-        outbox.close(1000, "")
+        queue.close(1000, "")
 
     run(served(Hasty(), script))
+
+
+def test_binary_frames_are_sent_as_binary() -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.send_frames((Frame("binary", b"pcm"), Frame("text", b"{}")))
+        queue.close(1000, "")
+        queue.send_frames((Frame("text", b"late"),))
+
+    client = Client()
+    run(served(client, script))
+    assert client.got == [b"pcm", b"{}"]
+    assert client.opcodes == [WSMsgType.BINARY, WSMsgType.TEXT]
+
+
+RAW = b'{ "type":"response.output_audio.done", "event_id":"e", "response_id":"r", "item_id":"i"'
+RAW += b', "output_index":0, "content_index":0, "new":1 }'
+
+
+@pytest.mark.parametrize(
+    ("protocol", "got"),
+    [
+        (GA(), [RAW, b'{"type":"something.new"}']),
+        (
+            Beta(),
+            [
+                b'{"type":"response.audio.done","event_id":"e","response_id":"r","item_id":"i",'
+                b'"output_index":0,"content_index":0}'
+            ],
+        ),
+    ],
+    ids=["ga", "beta"],
+)
+def test_raw_event_is_sent_unchanged_in_ga_and_translated_elsewhere(
+    protocol: WireProtocol, got: list[bytes]
+) -> None:
+    async def script(queue: SendQueue) -> None:
+        queue.send_raw(RAW)
+        queue.send_raw(b'{"type":"something.new"}')
+        queue.close(1000, "")
+        queue.send_raw(RAW)
+
+    client = Client()
+    run(served(client, script, protocol))
+    assert client.got == got
