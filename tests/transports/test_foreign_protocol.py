@@ -207,6 +207,7 @@ def test_foreign_protocol_clears_its_audio_at_once() -> None:
 def test_foreign_protocol_may_open_its_session_by_a_frame() -> None:
     async def main() -> None:
         async with beeping() as (server, address), client(address) as caller:
+            await caller.socket.ping()
             await caller.do("ping")
             await caller.until("pong")
             assert server.hub.sessions == 0
@@ -282,7 +283,7 @@ def test_client_that_leaves_before_it_says_what_it_wants_is_no_session(leaves: s
             if leaves == "closes":
                 await caller.socket.close()
             else:
-                caller.socket._writer.transport.write(b"\x81\x00")  # type: ignore[union-attr]
+                caller.socket._writer.transport.write(b"\x81\x00")
                 assert await caller.next() is None
                 assert caller.socket.close_code == 1002
             assert server.hub.sessions == 0

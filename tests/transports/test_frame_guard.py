@@ -16,6 +16,7 @@ from tests.transports.webrtc.caller import calling, masked, raw, until
 from tests.virtual_time import run
 from vivavoce.transports import frame_guard
 from vivavoce.transports.frame_guard import (
+    MAX_FRAMES_AT_ONCE,
     MESSAGE_TIMEOUT_S,
     UNCOUNTED_BYTES,
     FrameScanner,
@@ -58,10 +59,24 @@ class Queue:
 
 @dataclass
 class Lines:
+    """aiohttp's protocol, and its transport."""
+
     closed: bool = False
+    reading: bool = True
+    _reading_paused: bool = False
+
+    @property
+    def transport(self) -> "Lines":
+        return self
 
     def close(self) -> None:
         self.closed = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
 
 def guarded(budget: MemoryBudget | None = None) -> tuple[GuardedReader, Reader, Queue, Lines]:
@@ -92,7 +107,8 @@ def test_scanner_counts_messages_however_they_are_cut(
     scanner, at, n = FrameScanner(), 0, 0
     while at < len(stream):
         step = cuts[n % len(cuts)]
-        scanner.feed(stream[at : at + step])
+        piece = stream[at : at + step]
+        assert scanner.feed(piece) == len(piece)
         at, n = at + step, n + 1
     assert (scanner.unfinished, scanner.finished) == (open_bytes, finished)
 
@@ -125,6 +141,45 @@ def test_guard_hands_on_every_byte() -> None:
         assert reader.got == stream
         guard.feed_eof()
         assert reader.ended
+
+    run(main())
+
+
+def test_guard_lets_others_run_between_many_small_frames() -> None:
+    async def main() -> None:
+        guard, reader, _, lines = guarded()
+        many = frame(b"") * (3 * MAX_FRAMES_AT_ONCE) + frame(b"last")
+        assert guard.feed_data(many) == (False, b"")
+        assert not lines.reading
+        more = frame(b"more")
+        guard.feed_data(more)
+        turns = 0
+        while not lines.reading:
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= 3
+        assert reader.got == many + more
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["aiohttp has paused", "the reader fails", "unmasked", "eof"])
+def test_guard_ends_what_it_had_put_off(how: str) -> None:
+    async def main() -> None:
+        guard, reader, queue, lines = guarded()
+        many = frame(b"") * (MAX_FRAMES_AT_ONCE + 1)
+        guard.feed_data(many + (b"\x81\x00" if how == "unmasked" else b""))
+        lines._reading_paused = how == "aiohttp has paused"
+        reader.done = how == "the reader fails"
+        if how == "eof":
+            guard.feed_eof()
+        await asyncio.sleep(1)
+        assert not lines.reading
+        lines._reading_paused = False
+        await asyncio.sleep(1)
+        assert lines.reading is (how == "aiohttp has paused")
+        assert lines.closed is (how in ("the reader fails", "unmasked"))
+        assert (queue.failure is not None) is (how == "unmasked")
 
     run(main())
 

@@ -326,6 +326,18 @@ def test_connection_lost_while_pings_are_answered_is_a_disconnect() -> None:
     played(script)
 
 
+def test_ping_is_answered_and_a_pong_is_ignored() -> None:
+    async def script(server: Server) -> None:
+        reader, writer = await raw(server.port)
+        writer.write(b"\x89\x83" + bytes(4) + b"abc" + b"\x8a\x80" + bytes(4) + masked(b"{}"))
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"\x8a\x03abc")
+            await reader.readuntil(b"The 'type' field is missing.")
+        writer.close()
+
+    played(script)
+
+
 def test_close_of_a_client_is_answered() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:

@@ -69,6 +69,8 @@ class Connection:
         try:
             async with asyncio.timeout(OPENING_TIMEOUT_S):
                 async for message in self._socket:
+                    if await self._is_control(message):
+                        continue
                     if (frame := self._frame(message)) is None:
                         return None
                     decoded = list(self.protocol.decode(frame))
@@ -91,10 +93,11 @@ class Connection:
                 runner.post(Received(one))
         try:
             async for message in self._socket:
-                if (frame := self._frame(message)) is None:
-                    break
-                self._take(frame, runner)
-                await runner.wait_caught_up()
+                if message.type is _TEXT or not await self._is_control(message):
+                    if (frame := self._frame(message)) is None:
+                        break
+                    self._take(frame, runner)
+                    await runner.wait_caught_up()
                 taken += 1
                 if taken % YIELD_EVERY_FRAMES == 0:
                     await asyncio.sleep(0)
@@ -111,6 +114,15 @@ class Connection:
         await self.queue.write()
         self.gone.set()
         await self.queue.finish_close()
+
+    async def _is_control(self, message: WSMessage) -> bool:
+        """Whether it is a ping, which is answered, or a pong.
+
+        Not left to aiohttp, which lets nothing else run while pings are there.
+        """
+        if message.type is WSMsgType.PING:
+            await self._socket.pong(message.data)
+        return message.type in (WSMsgType.PING, WSMsgType.PONG)
 
     def _frame(self, message: WSMessage) -> Frame | None:
         """The frame of a message; None: nothing more is read."""

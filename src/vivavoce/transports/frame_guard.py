@@ -7,6 +7,7 @@ together hold too much memory. It uses private names of aiohttp; tests fail when
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
 from aiohttp import WebSocketError, web
@@ -17,6 +18,8 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
 """A larger message closes the connection (1009); from MAX_FRAME_BYTES on it is only refused."""
 MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
+MAX_FRAMES_AT_ONCE = 1000  # 1 ms; then others may run
+POLL_S = 0.005  # until aiohttp's queue has room again
 UNCOUNTED_BYTES = 64 * 1024  # of each connection: what one read of a socket may bring
 
 PROTOCOL_ERROR = 1002
@@ -41,14 +44,19 @@ class FrameScanner:
         self._final = True
         self._control = True
 
-    def feed(self, data: bytes) -> None:
-        """Raises UnmaskedFrame."""
+    def feed(self, data: bytes) -> int:
+        """Follow some bytes, at most MAX_FRAMES_AT_ONCE frames; return how many bytes it were.
+
+        Raises UnmaskedFrame.
+        """
         at, size = 0, len(data)
-        while at < size:
+        for _ in range(MAX_FRAMES_AT_ONCE):
+            if at == size:
+                break
             if not self._left:
                 at = self._read_header(data, at)
                 if self._header:
-                    return
+                    break
             step = min(self._left, size - at)
             at += step
             self._left -= step
@@ -58,6 +66,7 @@ class FrameScanner:
             if self._final and not self._left:
                 self.unfinished = 0
                 self.finished += 1
+        return at
 
     def _read_header(self, data: bytes, at: int) -> int:
         """Read a header, or what there is of it; return the position behind it."""
@@ -97,6 +106,9 @@ class GuardedReader:
 
     def __init__(self, reader: Any, queue: Any, protocol: Any, budget: MemoryBudget) -> None:
         self.failure: WebSocketError | None = None
+        self._transport = protocol.transport
+        self._rest = b""  # of one read, behind MAX_FRAMES_AT_ONCE frames
+        self._continuing: asyncio.Handle | None = None
         self._reader = reader
         self._queue = queue
         self._protocol = protocol
@@ -109,10 +121,25 @@ class GuardedReader:
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self.failure is not None:
             return True, b""
+        if self._rest:
+            self._rest += data
+            self._pause()
+            return False, b""
+        return self._feed(data)
+
+    def feed_eof(self) -> None:
+        self._release()
+        self._reader.feed_eof()
+
+    def _feed(self, data: bytes) -> tuple[bool, bytes]:
         try:
-            self._scanner.feed(data)
+            used = self._scanner.feed(data)
         except UnmaskedFrame:
             return self._fail(PROTOCOL_ERROR, "frames of a client must be masked")
+        if used < len(data):
+            data, self._rest = data[:used], data[used:]
+            self._pause()
+            self._continuing = asyncio.get_running_loop().call_soon(self._continue)
         if self._scanner.unfinished or self._charged:
             if not self._account():
                 why = "the server holds too many unfinished messages, try again later"
@@ -124,9 +151,22 @@ class GuardedReader:
             self._release()
         return done, tail
 
-    def feed_eof(self) -> None:
-        self._release()
-        self._reader.feed_eof()
+    def _continue(self) -> None:
+        """Go on with the frames that came in one read with those before."""
+        if self._protocol._reading_paused:  # aiohttp's queue is full
+            self._continuing = asyncio.get_running_loop().call_later(POLL_S, self._continue)
+            return
+        rest, self._rest = self._rest, b""
+        done, _ = self._feed(rest)
+        if done:
+            self._protocol.close()
+        elif not self._rest:
+            with contextlib.suppress(RuntimeError):  # it is closing
+                self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closing, or aiohttp has paused it
+            self._transport.pause_reading()
 
     def _account(self) -> bool:
         charge = max(0, self._scanner.unfinished - UNCOUNTED_BYTES)
@@ -156,6 +196,10 @@ class GuardedReader:
         return True, b""
 
     def _release(self) -> None:
+        self._rest = b""
+        if self._continuing:
+            self._continuing.cancel()
+            self._continuing = None
         self._budget.change(-self._charged)
         self._charged = 0
         if self._timer:

@@ -78,6 +78,7 @@ class WebSocketEndpoint:
         """A socket that is not prepared yet. Raises HTTPUpgradeRequired."""
         socket = GuardedSocket(
             self._budget,
+            autoping=False,
             compress=False,
             decode_text=False,
             heartbeat=HEARTBEAT_S,
