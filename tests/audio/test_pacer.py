@@ -1,7 +1,7 @@
 """Audio is released as fast as it is heard, in order, at most a little ahead."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.audio.formats import RATE
@@ -85,6 +85,7 @@ def test_continuous_pacer_releases_silence_between_audio() -> None:
     st.lists(st.tuples(st.integers(0, 3_000), st.floats(0, 0.2)), max_size=30),
     st.sampled_from([0.0, 0.02, 0.04, 0.2]),
 )
+@settings(deadline=None)
 def test_pacer_releases_all_in_order_and_never_more_than_ahead(
     steps: list[tuple[int, float]], ahead: float
 ) -> None:

@@ -319,7 +319,9 @@ def test_connection_lost_while_pings_are_answered_is_a_disconnect() -> None:
         _, writer = await raw(server.port)  # it reads no more than 64 KiB ahead
         ping = b"\x89\xfd" + bytes(4) + bytes(125)
         writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
-        await until(lambda: queues()[0]._transport.get_write_buffer_size() > 65536)
+        await until(lambda: server.hub.sessions == 1)
+        transport = queues()[0]._transport
+        await until(lambda: transport.get_write_buffer_size() > 65536)
         writer.transport.abort()
         await until(lambda: server.hub.sessions == 0)
 
