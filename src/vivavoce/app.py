@@ -21,14 +21,13 @@ from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
-from vivavoce.api.pages import Pages
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -54,7 +53,7 @@ class Engines:
 
     settings: Settings
     stack: AsyncExitStack
-    places: tuple[local_llms.Place, ...]
+    places: tuple[discovery.LocalServer, ...]
     notes: dict[str, str] = field(default_factory=dict)
     """Why an `auto` became what it is, by "kind:name"."""
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -78,6 +77,10 @@ class Engines:
             except EngineError as exc:
                 raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
+
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._made.items()}
 
     async def _choose(self, kind: str) -> Choice:
         match kind:
@@ -103,7 +106,7 @@ class Engines:
 class Built:
     """A house, ready for sessions, and what to say of it."""
 
-    house: ServerContext
+    context: ServerContext
     names: dict[str, ModelSettings]
     """The engines of each model, by their real names."""
     notes: dict[str, str]
@@ -111,7 +114,7 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings, places: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:
@@ -133,7 +136,8 @@ async def build(
             names[model] = ModelSettings(**real)
             usual = _usual_voice(settings.session.voice, made["tts"])
             cascades[model] = _cascade(ears, real, made, usual)
-        yield Built(_house(settings, cascades), names, engines.notes)
+        house = _house(settings, cascades, engines.by_name())
+        yield Built(house, names, engines.notes)
 
 
 def _usual_voice(wanted: str, tts: TTS) -> str:
@@ -167,13 +171,16 @@ def _cascade(
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
+def _house(
+    settings: Settings, cascades: dict[str, Cascade], engines: dict[str, object]
+) -> ServerContext:
     default = cascades[settings.default_model].info
     voice = settings.session.voice
-    if voice and voice not in default.voices:
+    voices = default.voices or frozenset()
+    if voice and voice not in voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "
-            f"some of them: {', '.join(sorted(default.voices)[:8])}"
+            f"some of them: {', '.join(sorted(voices)[:8])}"
         )
     offer = AvailableModels(
         models={name: cascade.info for name, cascade in cascades.items()},
@@ -194,6 +201,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=engines,
     )
 
 
@@ -225,20 +233,18 @@ def application(
 ) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
-    app = web.Application(client_max_size=hub.house.max_upload_bytes)
+    app = web.Application(client_max_size=hub.context.max_upload_bytes)
     gate.stand_before(app)
-    client_secrets = ClientSecrets(gate, hub.begin)
+    client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(gate.keys)).add_to(app)
-    health = Health(hub, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
+    ConsoleRoutes(has_keys=bool(gate.keys)).add_to(app)
+    HealthRoutes(hub, __version__).add_to(app)
     ChatRoutes(
-        hub.house.brains,
-        default_voice=hub.house.offer.models[hub.house.offer.default_model].default_voice,
-        most_bytes=hub.house.max_upload_bytes,
+        hub.context.catalog,
+        default_voice=hub.context.models.models[hub.context.models.default_model].default_voice,
+        most_bytes=hub.context.max_upload_bytes,
     ).add_to(app)
-    AudioRoutes(hub.house, version=__version__).add_to(app)
+    AudioRoutes(hub.context, version=__version__).add_to(app)
     calls = CallRoutes(hub, client_secrets.admit, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
     endpoint = WebSocketEndpoint(hub, client_secrets.admit, calls.find)
@@ -283,7 +289,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
-        hub = Sessions(built.house)
+        hub = Sessions(built.context)
         runner = web.AppRunner(
             application(hub, gate, reach_of(settings)),
             access_log=None,
@@ -297,7 +303,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
             gc.freeze()  # what is here now stays: a full collection need not look at it again
             announce(built, address)
             await _until_told()
-            log.info("shutting down: %d sessions", hub.sessions)
+            log.info("shutting down: %d sessions", len(hub))
             await hub.drain(settings.server.drain_seconds)
         finally:
             await runner.cleanup()

@@ -15,9 +15,9 @@ from vivavoce.engines.scripted.scripts import STTScript, Utterance
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.transcription import KEPT_BYTES, PIECE_BYTES, AudioFeed, dictate
 from vivavoce.session.effects import StartTranscription
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
-ORDER = StartTranscription("item_1", "house", "en", "names: Ada")
+ORDER = StartTranscription(TranscriptionKey("item_1"), "house", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 
@@ -61,16 +61,16 @@ def heard(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemTran
 def test_words_are_told_as_they_come_and_once_for_all() -> None:
     script = STTScript(transcripts=(Utterance("good day sir", partials=True),), word_ms=1000)
     assert heard(ScriptedSTT(script), SECOND, SECOND) == [
-        TranscriptUpdated("item_1", "good", 0, False),
-        TranscriptUpdated("item_1", "good day", 4, False),
-        TranscriptUpdated("item_1", "good day sir", 12, True),
+        TranscriptUpdated(TranscriptionKey("item_1"), "good", 0, False),
+        TranscriptUpdated(TranscriptionKey("item_1"), "good day", 4, False),
+        TranscriptUpdated(TranscriptionKey("item_1"), "good day sir", 12, True),
     ]
 
 
 def test_an_engine_that_fails_says_why() -> None:
     script = STTScript(transcripts=(Utterance(error="the line is down"),))
     assert heard(ScriptedSTT(script), SECOND) == [
-        ItemTranscriptionFailed("item_1", "the line is down")
+        ItemTranscriptionFailed(TranscriptionKey("item_1"), "the line is down")
     ]
 
 
@@ -92,13 +92,17 @@ async def _half(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
 
 
 def test_an_engine_that_ends_without_a_result_is_found_out() -> None:
-    ended = ItemTranscriptionFailed("item_1", "speech recognition ended without a result")
+    ended = ItemTranscriptionFailed(
+        TranscriptionKey("item_1"), "speech recognition ended without a result"
+    )
     assert heard(Ear(_nothing), SECOND) == [ended]
     assert heard(Ear(_half), SECOND)[-1] == ended
 
 
 def test_an_engine_that_fails_at_once_is_told_at_once() -> None:
-    assert heard(Ear(_at_once), SECOND, SECOND) == [ItemTranscriptionFailed("item_1", "no model")]
+    assert heard(Ear(_at_once), SECOND, SECOND) == [
+        ItemTranscriptionFailed(TranscriptionKey("item_1"), "no model")
+    ]
 
 
 class Mortal(ScriptedSTT):
@@ -130,22 +134,28 @@ def test_a_recogniser_that_is_lost_is_replaced_and_hears_all(
     pieces: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     stt = Mortal(deaths=1, pieces=pieces)
-    assert heard(stt, A, B, C) == [TranscriptUpdated("item_1", "good day", 8, True)]
+    assert heard(stt, A, B, C) == [
+        TranscriptUpdated(TranscriptionKey("item_1"), "good day", 8, True)
+    ]
     assert stt.lives == [(A + B + C)[: pieces * 48_000], A + B + C]
     assert caplog.messages == ["an item is dictated again: it died"]
 
 
 def test_it_is_replaced_once() -> None:
     stt = Mortal(deaths=2, pieces=2)
-    assert heard(stt, A, B, C) == [ItemTranscriptionFailed("item_1", "it died")]
+    assert heard(stt, A, B, C) == [ItemTranscriptionFailed(TranscriptionKey("item_1"), "it died")]
     assert stt.lives == [A + B, A + B]
 
 
 def test_what_was_said_more_than_a_minute_ago_is_not_kept() -> None:
     stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES)
-    assert heard(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated("item_1", "good day", 8, True)
+    assert heard(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated(
+        TranscriptionKey("item_1"), "good day", 8, True
+    )
     stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
-    assert heard(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed("item_1", "it died")]
+    assert heard(stt, bytes(KEPT_BYTES + 2)) == [
+        ItemTranscriptionFailed(TranscriptionKey("item_1"), "it died")
+    ]
 
 
 def test_the_second_hearing_is_at_the_rate_of_the_engine_from_the_first_sample_on() -> None:

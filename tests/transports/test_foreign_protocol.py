@@ -119,7 +119,7 @@ async def beeping(
         await web.TCPSite(runner, HOST, 0).start()
         try:
             yield server, f"ws://{HOST}:{runner.addresses[0][1]}/beep"
-            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: len(server.hub) == 0)
         finally:
             await runner.cleanup()
 
@@ -210,12 +210,12 @@ def test_foreign_protocol_may_open_its_session_by_a_frame() -> None:
             await caller.socket.ping()
             await caller.do("ping")
             await caller.until("pong")
-            assert server.hub.sessions == 0
+            assert len(server.hub) == 0
             await caller.do("start", model="default")
             await caller.until("started")
             await caller.do("say", text="Hello.")
             await caller.until("text")
-            assert server.hub.sessions == 1
+            assert len(server.hub) == 1
 
     asyncio.run(main())
 
@@ -286,7 +286,7 @@ def test_client_that_leaves_before_it_says_what_it_wants_is_no_session(leaves: s
                 caller.socket._writer.transport.write(b"\x81\x00")
                 assert await caller.next() is None
                 assert caller.socket.close_code == 1002
-            assert server.hub.sessions == 0
+            assert len(server.hub) == 0
 
     asyncio.run(main())
 

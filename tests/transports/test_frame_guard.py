@@ -261,7 +261,7 @@ def served(script: Any) -> None:
     async def main() -> None:
         async with serving() as server:
             await script(server)
-            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: len(server.hub) == 0)
 
     asyncio.run(main())
 
@@ -324,7 +324,7 @@ def test_socket_that_is_closed_starts_no_heartbeat_for_late_data() -> None:
         writer.write(b"late")
         del sockets
         writer.close()
-        await until(lambda: server.hub.sessions == 0)
+        await until(lambda: len(server.hub) == 0)
         async with calling(server) as caller:  # what was late has been read meanwhile
             await caller.ask()
             await caller.answer()

@@ -1,4 +1,4 @@
-"""What a session begins with: the house's template, the client's wish, and a grant on top."""
+"""What a session begins with: the server's template, the client's choice, and its key's."""
 
 import msgspec
 

@@ -50,6 +50,11 @@ class AudioFeed:
         self._complete = True
         self._more.set()
 
+    def close(self) -> None:
+        """Drop the audio that is kept: nobody reads it any more."""
+        self._pcm.clear()
+        self._kept = None
+
     def rewind(self) -> bool:
         """Begin again from the start: once, and only where all that was taken is still here."""
         if self._kept is None:
@@ -111,12 +116,10 @@ async def dictate(
             log.warning("an item is dictated again: %s", exc)
             final = await _listened(stt, order, sound, tell)
     except EngineError as exc:
-        tell(ItemTranscriptionFailed(order.item_id, str(exc)))
+        tell(ItemTranscriptionFailed(order.key, str(exc)))
     else:
         if not final:
-            tell(
-                ItemTranscriptionFailed(order.item_id, "speech recognition ended without a result")
-            )
+            tell(ItemTranscriptionFailed(order.key, "speech recognition ended without a result"))
 
 
 async def _listened(
@@ -132,5 +135,5 @@ async def _listened(
     ) as transcripts:
         async for heard in transcripts:
             final = heard.final
-            tell(TranscriptUpdated(order.item_id, heard.text, heard.stable, heard.final))
+            tell(TranscriptUpdated(order.key, heard.text, heard.stable, heard.final))
     return final

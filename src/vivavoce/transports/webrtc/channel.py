@@ -82,6 +82,11 @@ class EventChannel:
         elif self._channel.readyState == "open":
             self._put(self._channel, event, encode(event))
 
+    def send_raw(self, data: bytes) -> None:
+        """Send a GA server event as it came from an upstream server."""
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(data.decode())
+
     def read(self, message: str | bytes) -> Received | InvalidFrame:
         """What the client says."""
         try:
