@@ -31,13 +31,14 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
-        ("GET", "/v1/realtime"),
         ("POST", "/v1/realtime"),
         ("POST", "/v1/realtime/calls"),
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
     }
 )
 REQUEST_ID = web.RequestKey("request_id", str)
+WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
+"""Paths of an application at which a key is checked after the upgrade."""
 STARTED = web.RequestKey("started", web.StreamResponse)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 UNAUTHORIZED_CLOSE = 3000  # OpenAI's close code for every refusal
@@ -231,7 +232,12 @@ def is_open(request: web.Request) -> bool:
     """Whether the route of a request needs no key, or checks it itself."""
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
-    return resource is not None and (method, resource.canonical) in OPEN_ROUTES
+    if resource is None:
+        return False
+    upgrades = request.app.get(WEBSOCKET_PATHS, frozenset[str]())
+    return (method, resource.canonical) in OPEN_ROUTES or (
+        method == "GET" and resource.canonical in upgrades
+    )
 
 
 def presented_key(request: web.Request) -> str:
