@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from tests.server import serving
-from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
+from vivavoce.media import files
 from vivavoce.settings import Settings
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"

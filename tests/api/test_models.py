@@ -8,8 +8,8 @@ import pytest
 
 from tests.api.audio_stage import stage
 from tests.server import scripted, serving
-from vivavoce.audio import files
 from vivavoce.limits.keys import hash_of
+from vivavoce.media import files
 
 
 def test_models_are_those_of_the_settings() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from vivavoce.api.raw_sound import described
-from vivavoce.audio.decoding import Raw
+from vivavoce.media.decoding import Raw
 
 
 @pytest.mark.parametrize(

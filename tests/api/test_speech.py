@@ -12,12 +12,12 @@ import openai
 import pytest
 
 from tests.api.audio_stage import stage
-from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import Speech, Voice
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.engines.scripted.scripts import TTSScript
 from vivavoce.errors import EngineError
+from vivavoce.media import files
 
 TEXT = "A first clause, then another one. And the last."
 SECONDS = len(TEXT) * 0.06

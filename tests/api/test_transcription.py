@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.door_stage import wav_of
-from tests.audio.sound import container
+from tests.media.sound import container
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from tests.api.audio_stage import quiet, tone
 from tests.api.door_stage import wav_of
-from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedVAD
 from vivavoce.engines.scripted.scripts import STTScript, VADScript
 from vivavoce.errors import AudioError, EngineError
+from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.runtime.file_transcription import FileTranscriber, Passage, stretches
 from vivavoce.runtime.vad_batcher import VadBatcher
 

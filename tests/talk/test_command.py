@@ -22,7 +22,7 @@ from tests.talk.stage import (
     tone,
     word,
 )
-from vivavoce.audio import files
+from vivavoce.media import files
 from vivavoce.secret import Secret
 from vivavoce.talk import TalkOptions, Waits, talk
 from vivavoce.talk.connection import Lost

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from tests.talk.stage import heard, silence, tone, word
-from vivavoce.audio import files
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.limits.keys import hash_of
+from vivavoce.media import files
 from vivavoce.talk import DemoOptions, demo
 from vivavoce.talk.demonstration import spoken, verdict
 from vivavoce.talk.events import Event

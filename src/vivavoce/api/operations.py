@@ -14,7 +14,7 @@ from vivavoce.api.client_secrets import (
 )
 from vivavoce.api.models import ModelList, ModelObject, VoiceList
 from vivavoce.api.openapi import Answer, Content, Operation, Parameter, Schema
-from vivavoce.audio.encoding import CONTENT_TYPES
+from vivavoce.media.encoding import CONTENT_TYPES
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.rest_audio import (

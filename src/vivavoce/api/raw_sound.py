@@ -5,8 +5,8 @@ As with `audio/pcm;rate=16000` or a name such as call.pcm; what has the head of 
 
 import re
 
-from vivavoce.audio.decoding import MAX_RATE, MIN_RATE, Raw
 from vivavoce.audio.formats import RATE, Format
+from vivavoce.media.decoding import MAX_RATE, MIN_RATE, Raw
 
 _BY_TYPE: dict[str, Format] = {
     "audio/pcm": "audio/pcm",

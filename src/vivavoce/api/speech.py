@@ -12,11 +12,11 @@ from vivavoce.api.body import read
 from vivavoce.api.events import events, write
 from vivavoce.api.models import voice_of
 from vivavoce.api.work import unless_gone
-from vivavoce.audio.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS, Speech
 from vivavoce.errors import EngineError, InvalidRequest
+from vivavoce.media.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.rest_audio import SpeechDelta, SpeechDone, SpeechRequest, SpeechUsage
 from vivavoce.runtime.ahead import ahead

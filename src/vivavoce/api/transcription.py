@@ -19,10 +19,10 @@ from vivavoce.api.languages import name_of
 from vivavoce.api.raw_sound import described
 from vivavoce.api.uploads import MOST_BYTES, Form, received
 from vivavoce.api.work import unless_gone
-from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT
 from vivavoce.errors import AudioError, InvalidRequest
+from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rest_audio import (

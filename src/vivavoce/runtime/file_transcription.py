@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from vivavoce.audio.decoding import SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.audio.segments import Segment, Segmenter
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.errors import EngineError
+from vivavoce.media.decoding import SoundFile
 from vivavoce.runtime.ahead import ahead
 from vivavoce.runtime.blocking import blocking
 from vivavoce.runtime.vad_batcher import VadBatcher

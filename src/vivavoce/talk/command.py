@@ -9,8 +9,8 @@ from typing import IO, TextIO
 
 from rich.console import Console
 
-from vivavoce.audio import files
 from vivavoce.errors import AudioError, SettingsError
+from vivavoce.media import files
 from vivavoce.talk.address import endpoint
 from vivavoce.talk.connection import connected
 from vivavoce.talk.conversation import Conversation, opened

@@ -8,13 +8,13 @@ from contextlib import aclosing, suppress
 
 from rich.console import Console
 
-from vivavoce.audio import files
 from vivavoce.audio.formats import BYTES_PER_MS, RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.tokens import Grant, TokenMint
+from vivavoce.media import files
 from vivavoce.secret import Secret
 from vivavoce.talk.command import ANSWERED, FAILED, INTERRUPTED, REFUSED, Plan, converse
 from vivavoce.talk.loudness import level_db

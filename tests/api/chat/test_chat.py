@@ -25,8 +25,8 @@ from tests.engines.openai.chat_server import (
     streams,
     text,
 )
-from vivavoce.audio.decoding import Raw, SoundFile
 from vivavoce.audio.formats import RATE
+from vivavoce.media.decoding import Raw, SoundFile
 
 SPOKEN: Any = {"modalities": ["text", "audio"], "audio": {"voice": "ash", "format": "pcm16"}}
 HELLO: Any = [{"role": "user", "content": "Hello"}]

@@ -5,9 +5,9 @@ import struct
 from base64 import b64decode
 from io import BytesIO
 
-from vivavoce.audio.decoding import Bounds, Raw, SoundFile
-from vivavoce.audio.encoding import FileEncoder, FileFormat
 from vivavoce.errors import AudioError
+from vivavoce.media.decoding import Bounds, Raw, SoundFile
+from vivavoce.media.encoding import FileEncoder, FileFormat
 
 _PIECE = 1 << 20  # characters decoded at once: the interpreter lets others run in between
 _WITHOUT_LIBRARY = ("pcm", "wav")

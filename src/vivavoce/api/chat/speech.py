@@ -10,10 +10,10 @@ from vivavoce.api.chat.answers import SpokenAnswers
 from vivavoce.api.chat.completion import CompletionChunk, Tell
 from vivavoce.api.chat.sound import encoder, tell_length
 from vivavoce.api.work import together
-from vivavoce.audio.encoding import FileEncoder
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS
+from vivavoce.media.encoding import FileEncoder
 from vivavoce.runtime.clauses import Clauses
 
 CLAUSES_AHEAD = 32  # of one choice, thought of and not spoken yet; then the model waits

@@ -16,14 +16,13 @@ import av
 import numpy as np
 import pytest
 
-from tests.audio.sound import alike, container, samples, sweep
-from vivavoce.audio.decoding import Bounds, Raw, SoundFile
-from vivavoce.audio.encoding import FileEncoder
-from vivavoce.audio.files import write_wav
+from tests.media.sound import alike, container, samples, sweep
 from vivavoce.audio.formats import RATE, encode
 from vivavoce.audio.resample import resample
-from vivavoce.audio.riff import streaming_header
 from vivavoce.errors import AudioError
+from vivavoce.media.decoding import Bounds, Raw, SoundFile
+from vivavoce.media.encoding import FileEncoder
+from vivavoce.media.files import streaming_header, write_wav
 
 SOUND = sweep(3.0)
 SOUND_48 = resample(SOUND, RATE, 48_000)
@@ -119,12 +118,12 @@ class Counted(io.BytesIO):
         return data
 
 
-def test_a_piece_reads_no_more_than_it_needs() -> None:
+def test_first_piece_reads_what_it_needs_after_the_scan_for_joined_files() -> None:
     source = Counted(container("flac", "flac", SOUND * 60))
     whole = len(source.getvalue())
     pieces = SoundFile(source).pieces()
     next(pieces)
-    assert source.taken < whole / 10
+    assert source.taken < whole * 1.1  # once whole, for joined files, and what the piece needs
     assert sum(map(len, pieces)) == len(SOUND * 60) - 2 * RATE
 
 
@@ -217,15 +216,13 @@ def test_an_archive_of_sound_is_refused_though_sound_could_be_found_in_it() -> N
 @pytest.mark.parametrize(
     ("kind", "codec", "share", "reason"),
     [
-        ("wav", "pcm_s16le", 0.5, "is cut off: its last 1.5 s are missing"),
-        ("aiff", "pcm_s16be", 0.5, "is cut off: its last 1.5 s are missing"),
         ("flac", "flac", 0.5, "is cut off: its last 1."),
         ("webm", "libopus", 0.5, "is cut off: its last 1."),
         ("ipod", "aac", 0.5, "is not a sound file that can be read: Invalid data"),
         ("ogg", "libopus", 0.005, "is not a sound file that can be read: "),
     ],
 )
-def test_a_file_that_lacks_what_its_head_promises_is_refused(
+def test_compressed_file_that_is_cut_off_is_refused(
     kind: str, codec: str, share: float, reason: str
 ) -> None:
     whole = container(kind, codec, SOUND_48, rate=48_000)
@@ -280,9 +277,33 @@ def test_a_film_without_sound_and_one_with_sound_of_a_rare_kind_are_refused() ->
     assert refusal(film("tta")) == "is not a sound file that can be read: it is tta"
 
 
-def test_sound_that_changes_its_rate_on_the_way_is_refused() -> None:
-    changing = container("adts", "aac", SOUND) + container("adts", "aac", SOUND_48, rate=48_000)
-    assert refusal(changing) == "changes its rate or channels on the way"
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("wav", "pcm_s16le"), ("aiff", "pcm_s16be"), ("au", "pcm_s16be")]
+)
+def test_uncompressed_file_that_is_cut_off_is_heard_as_far_as_it_goes(
+    kind: str, codec: str
+) -> None:
+    whole = container(kind, codec, SOUND_48, rate=48_000)
+    heard = decoded(whole[: len(whole) // 2], bounds=UPLOADED)
+    assert len(heard) / len(SOUND) == pytest.approx(0.5, abs=0.01)
+    assert alike(heard, SOUND)[0] > 0.99
+
+
+def described(rate: int, bits: int) -> bytes:
+    """A WAV file with that in its head."""
+    head = struct.pack("<IHHIIHH", 16, 1, 1, rate, rate * bits // 8, max(1, bits // 8), bits)
+    return b"RIFF\xff\xff\xff\xffWAVEfmt " + head + b"data\xff\xff\xff\xff" + SOUND[:32_000]
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 192_001, 0x7FFFFFFF])
+def test_file_of_a_rate_that_no_sound_has_is_refused(rate: int) -> None:
+    assert "rate is" in (said := refusal(described(rate, 16))) or said.startswith("is not a sound")
+
+
+def test_file_without_a_known_codec_is_refused() -> None:
+    assert refusal(described(RATE, 0)) == (
+        "is not a sound file that can be read: its codec is unknown"
+    )
 
 
 def playlists(secret: Path, port: int) -> Iterator[bytes]:
@@ -309,7 +330,7 @@ def test_a_list_that_names_a_file_or_a_place_opens_nothing(tmp_path: Path) -> No
 
 
 ABYSS = {
-    "wav": streaming_header(RATE)[:40] + struct.pack("<I", 2_000_000_000) + bytes(980),
+    "wav": streaming_header(RATE)[:40] + struct.pack("<I", 2_000_000_000) + bytes(1),
     "mp4": b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42\x7f\xff\xff\xf0moov\x7f\xff\xff\xe0udta"
     + bytes(980),
     "id3": b"ID3\x04\0\0\x7f\x7f\x7f\x7fAPIC\x7f\x7f\x7f\x70\0\0" + bytes(980),
@@ -323,7 +344,7 @@ ABYSS = {
 
 @pytest.mark.parametrize("kind", ABYSS)
 def test_a_head_that_claims_two_gigabytes_is_refused(kind: str) -> None:
-    reasons = ("is cut off", "is not a sound file that can be read", "has no audio stream")
+    reasons = ("is cut off", "is not a sound file that can be read", "has no")
     assert refusal(ABYSS[kind]).startswith(reasons)
 
 
@@ -331,7 +352,7 @@ def test_claims_of_two_gigabytes_cost_no_memory() -> None:
     program = """
 import gc, resource, sys
 from io import BytesIO
-from tests.audio.test_decoding import ABYSS, decoded
+from tests.media.test_decoding import ABYSS, decoded
 from vivavoce.errors import AudioError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for data in ABYSS.values():
@@ -351,8 +372,8 @@ def test_an_hour_takes_no_more_memory_than_a_minute() -> None:
     program = """
 import resource, sys
 from io import BytesIO
-from vivavoce.audio.decoding import SoundFile
-from vivavoce.audio.encoding import FileEncoder
+from vivavoce.media.decoding import SoundFile
+from vivavoce.media.encoding import FileEncoder
 def hear(minutes):
     encoder = FileEncoder("flac", 8_000)
     data = encoder.feed(b"\\1\\0\\xff\\xff" * 24_000 * 30)
