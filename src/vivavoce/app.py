@@ -17,12 +17,17 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import Auth
-from vivavoce.api.chat.handler import ChatRoutes
+from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.health import Health
+from vivavoce.api.models import ModelRoutes
+from vivavoce.api.openapi import document
+from vivavoce.api.operations import ABOUT, OPERATIONS
 from vivavoce.api.pages import Pages
+from vivavoce.api.reference import Reference
+from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
@@ -233,12 +238,15 @@ def application(
     health = Health(hub, __version__)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
-    ChatRoutes(
-        hub.house.brains,
-        default_voice=hub.house.offer.models[hub.house.offer.default_model].default_voice,
-        most_bytes=hub.house.max_upload_bytes,
-    ).add_to(app)
-    AudioRoutes(hub.house, version=__version__).add_to(app)
+    catalog, max_bytes = hub.house.brains, hub.house.max_upload_bytes
+    for routes in (
+        ChatRoutes(catalog, max_bytes=max_bytes),
+        SpeechRoutes(catalog),
+        TranscriptionRoutes(catalog, max_bytes=max_bytes),
+        ModelRoutes(catalog),
+        Reference(document(OPERATIONS, title="Vivavoce", version=__version__, about=ABOUT)),
+    ):
+        routes.add_to(app)
     calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
     calls.add_to(app)
     door = RealtimeEndpoint(hub, client_secrets.carried, listen_in=calls.listen_in)

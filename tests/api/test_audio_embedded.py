@@ -17,7 +17,7 @@ RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
 SETTINGS = msgspec.convert({"models": {"default": {"llm": "builtin"}}}, Settings)
 
 
-def test_what_was_spoken_can_be_transcribed() -> None:
+def test_speech_answer_is_transcribed_to_its_text() -> None:
     async def main() -> tuple[bytes, Any, list[Any]]:
         async with (
             serving(SETTINGS) as server,
@@ -56,7 +56,7 @@ def test_what_was_spoken_can_be_transcribed() -> None:
         ("hello_world.wav", "hello world"),
     ],
 )
-def test_real_speech_is_understood(name: str, text: str) -> None:
+def test_real_recording_is_transcribed(name: str, text: str) -> None:
     async def main() -> str:
         async with (
             serving(SETTINGS) as server,

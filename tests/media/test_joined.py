@@ -10,7 +10,7 @@ from vivavoce.audio.resample import resample
 from vivavoce.errors import AudioError
 from vivavoce.media.decoding import SoundFile
 from vivavoce.media.files import read, streaming_header
-from vivavoce.media.joined import MAX_PARTS, Part, PartReader, parts
+from vivavoce.media.joined import MAX_PARTS, FilePart, PartReader, parts
 
 HEAD = streaming_header(RATE)
 SOUND = sweep(1.0)
@@ -104,7 +104,7 @@ def test_two_wavs_joined_are_two_parts_each_at_its_own_rate(streamed: bool) -> N
     ],
 )
 def test_file_without_known_parts_is_one_part(data: bytes) -> None:
-    assert parts(BytesIO(data)) == [Part(b"", 0, len(data))]
+    assert parts(BytesIO(data)) == [FilePart(b"", 0, len(data))]
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_file_of_too_many_joined_recordings_is_refused(piece: bytes) -> None:
     assert len(parts(BytesIO(most * 4))) == MAX_PARTS + 1
 
 
-def test_a_pattern_on_the_border_of_two_scanned_blocks_is_found() -> None:
+def test_pattern_on_the_border_of_two_blocks_is_found() -> None:
     for shift in range(-20, 4, 3):
         first = HEAD + bytes((1 << 20) + shift)
         assert len(parts(BytesIO(first + HEAD + SOUND))) == 2
 
 
-def test_reader_of_a_part_reads_and_seeks_within_it() -> None:
-    reader = PartReader(BytesIO(b"0123456789"), Part(b"ab", 3, 7))
+def test_part_reader_reads_and_seeks_within_its_part() -> None:
+    reader = PartReader(BytesIO(b"0123456789"), FilePart(b"ab", 3, 7))
     assert reader.read() == b"ab3456"
     assert reader.read(4) == b""
     assert (reader.seek(1), reader.read(3), reader.tell()) == (1, b"b34", 4)

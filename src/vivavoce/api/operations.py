@@ -5,14 +5,14 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
     BetaSecretWish,
     ClientSecret,
     ClientSecretRequest,
     ClientSecretResponse,
 )
-from vivavoce.api.models import ModelList, ModelObject, VoiceList
+from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.openapi import Answer, Content, Operation, Parameter, Schema
 from vivavoce.media.encoding import CONTENT_TYPES
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
@@ -190,10 +190,19 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        "/v1/audio/models",
+        "listAudioModels",
+        "Audio",
+        "The models, as Open WebUI asks for them.",
+        answers={200: Answer("All of them.", {_JSON: AudioModelList})},
+    ),
+    Operation(
+        "get",
         "/v1/audio/voices",
         "listVoices",
         "Audio",
         "The voices of every engine.",
+        parameters=(_MODEL,),
         answers={200: Answer("All of them.", {_JSON: VoiceList})},
     ),
     Operation(

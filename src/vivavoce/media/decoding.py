@@ -15,7 +15,7 @@ import numpy as np
 from vivavoce.audio.formats import RATE, Decoder, Format
 from vivavoce.audio.resample import Resampler
 from vivavoce.errors import AudioError
-from vivavoce.media.joined import MAX_PARTS, Part, PartReader, parts
+from vivavoce.media.joined import MAX_PARTS, FilePart, PartReader, parts
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler
@@ -160,11 +160,11 @@ class SoundFile:
             yield resampler.feed(decoder.feed(data))
         yield resampler.flush()
 
-    def _from_parts(self, found: list[Part]) -> Generator[bytes]:
+    def _from_parts(self, found: list[FilePart]) -> Generator[bytes]:
         for part in found:
             yield from self._from_container(part)
 
-    def _from_container(self, part: Part) -> Generator[bytes]:
+    def _from_container(self, part: FilePart) -> Generator[bytes]:
         # Imported here because it takes 50 ms and 18 MB, and many a server never meets a file.
         import av
 
@@ -179,7 +179,7 @@ class SoundFile:
             ) as container:
                 yield from self._from_stream(container, self._stream(container))
         except av.FFmpegError as exc:
-            raise self._unreadable(exc.strerror) from exc
+            raise self._unreadable(exc.strerror or "unknown error") from exc
 
     def _stream(self, container: "InputContainer") -> "AudioStream":
         if not container.streams.audio:

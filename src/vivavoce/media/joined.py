@@ -27,7 +27,7 @@ _EBML = b"\x1aE\xdf\xa3"  # what a Matroska or WebM file begins with
 _EBML_HEAD_BYTES = 64  # it names its document type within them
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """One recording: `head`, and after it the bytes of the file from `start` to `end`."""
 
     head: bytes
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 class PartReader:
     """A part as a file of its own, for FFmpeg: read(), seek() and tell(), and no name."""
 
-    def __init__(self, source: IO[bytes], part: Part) -> None:
+    def __init__(self, source: IO[bytes], part: FilePart) -> None:
         self._source = source
         self._head, self._start, end = part
         self._size = len(self._head) + end - part.start
@@ -65,7 +65,7 @@ class PartReader:
         return self._at
 
 
-def parts(source: IO[bytes]) -> list[Part]:
+def parts(source: IO[bytes]) -> list[FilePart]:
     """The recordings in a file, in order; one part for a file of any other kind.
 
     At most MAX_PARTS + 1. The lengths that WAV heads give are corrected. Leaves `source` anywhere.
@@ -73,7 +73,7 @@ def parts(source: IO[bytes]) -> list[Part]:
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
     start = source.read(12)
-    found: list[Part] = []
+    found: list[FilePart] = []
     if start[:4] == b"RIFF" and start[8:] == b"WAVE":
         found = _wav_parts(source, size)
     elif start[:4] == b"OggS":
@@ -82,12 +82,12 @@ def parts(source: IO[bytes]) -> list[Part]:
         found = _parts_from(_flac_starts(source), size)
     elif start[:4] == _EBML:
         found = _parts_from(_matroska_starts(source), size)
-    return found or [Part(b"", 0, size)]
+    return found or [FilePart(b"", 0, size)]
 
 
-def _wav_parts(source: IO[bytes], size: int) -> list[Part]:
+def _wav_parts(source: IO[bytes], size: int) -> list[FilePart]:
     """One part for each WAV file whose format and sound are found."""
-    found: list[Part] = []
+    found: list[FilePart] = []
     starts = [0]
     for at in _occurrences(source, _WAV_FORMAT, 12):
         source.seek(at - 8)
@@ -101,7 +101,7 @@ def _wav_parts(source: IO[bytes], size: int) -> list[Part]:
     return found
 
 
-def _wav_part(source: IO[bytes], start: int, end: int) -> Part | None:
+def _wav_part(source: IO[bytes], start: int, end: int) -> FilePart | None:
     """The sound of the WAV file that begins at `start` and is over before `end`."""
     format_ = b""
     at = start + 12
@@ -114,7 +114,7 @@ def _wav_part(source: IO[bytes], start: int, end: int) -> Part | None:
                 length = max(0, end - at)
             told = struct.pack("<4sI", b"data", min(length, _MAX_LENGTH))
             head = struct.pack("<4sI4s", b"RIFF", _MAX_LENGTH, b"WAVE") + format_ + told
-            return Part(head, at, at + length)
+            return FilePart(head, at, at + length)
         if name == b"fmt " and length <= _MAX_FORMAT_BYTES:
             format_ = struct.pack("<4sI", name, length) + source.read(length + length % 2)
         at += length + length % 2
@@ -138,10 +138,10 @@ def _chunks_fill(source: IO[bytes], at: int, end: int) -> bool:
     return False
 
 
-def _parts_from(starts: Iterable[int], size: int) -> list[Part]:
+def _parts_from(starts: Iterable[int], size: int) -> list[FilePart]:
     """Parts that begin there, each of which ends where the next one begins."""
     some = [0, *islice((start for start in starts if start), MAX_PARTS)]
-    return [Part(b"", start, end) for start, end in zip(some, [*some[1:], size], strict=True)]
+    return [FilePart(b"", start, end) for start, end in zip(some, [*some[1:], size], strict=True)]
 
 
 def _ogg_starts(source: IO[bytes]) -> Iterator[int]:

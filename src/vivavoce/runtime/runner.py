@@ -20,7 +20,7 @@ from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
 from vivavoce.runtime.jobs import Jobs
-from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import (
     CancelGeneration,
     CancelTranscription,
@@ -217,7 +217,9 @@ class Runner:
             case StartTranscription():
                 stt = self._brains.of(effect.model).stt
                 sound = AudioFeed(stt.sample_rate, self._eased.set)
-                self._jobs.start(effect.item_id, dictate(stt, effect, sound, self.post), sound)
+                self._jobs.start(
+                    effect.item_id, transcribe_item(stt, effect, sound, self.post), sound
+                )
             case FeedAudio(item_id=key, audio=audio):
                 if sound_ := self._jobs.sound(key):
                     sound_.feed(audio)

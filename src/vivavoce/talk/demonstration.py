@@ -8,13 +8,13 @@ from contextlib import aclosing, suppress
 
 from rich.console import Console
 
-from vivavoce.audio.formats import BYTES_PER_MS, RATE
-from vivavoce.audio.resample import Resampler
+from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.tokens import Grant, TokenMint
 from vivavoce.media import files
+from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.secret import Secret
 from vivavoce.talk.command import ANSWERED, FAILED, INTERRUPTED, REFUSED, Plan, converse
 from vivavoce.talk.loudness import level_db
@@ -50,15 +50,14 @@ def demo(options: DemoOptions, console: Console) -> int:
 
 async def spoken(question: str, tts: TTS) -> bytes:
     """The question as PCM of 24 kHz, after a moment of silence. Raises EngineError."""
-    resampler = Resampler(tts.sample_rate, RATE)
     pcm24 = bytearray(_LEAD_MS * BYTES_PER_MS)
     known = any(voice.id == _VOICE for voice in tts.voices)
     voice = _VOICE if known else tts.default_voice
-    speech = tts.synthesize(question, voice=voice, speed=_SPEED, language="en", instructions="")
-    async with aclosing(speech):
-        async for piece in speech:
-            pcm24 += resampler.feed(piece.audio)
-    return bytes(pcm24 + resampler.flush())
+    synthesis = Synthesis(tts, voice, speed=_SPEED, language="en")
+    async with aclosing(synthesis.text(question)) as pieces:
+        async for piece in pieces:
+            pcm24 += piece.audio
+    return bytes(pcm24)
 
 
 def verdict(turns: list[Turn], reply: bytes) -> list[str]:

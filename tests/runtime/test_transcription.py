@@ -1,4 +1,4 @@
-"""Sound goes to the recogniser in bounded pieces, and its words come back as facts."""
+"""Audio goes to the recogniser in bounded pieces; its words come back as facts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,8 +12,16 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript, Utterance
-from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.transcription import KEPT_BYTES, PIECE_BYTES, AudioFeed, dictate
+from vivavoce.errors import AudioError, EngineError, EngineLost
+from vivavoce.runtime.transcription import (
+    KEPT_BYTES,
+    PIECE_BYTES,
+    AudioFeed,
+    RecordedAudio,
+    transcribe_item,
+    transcript_of,
+    transcripts,
+)
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
@@ -21,8 +29,8 @@ ORDER = StartTranscription("item_1", "house", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 
-class Ear(ScriptedSTT):
-    """Does what a function says with the sound, and notes how it was asked and that it ended."""
+class FunctionSTT(ScriptedSTT):
+    """Transcribes with a function; records how it was called and that it was closed."""
 
     def __init__(self, listen: Any, sample_rate: int = 16_000) -> None:
         super().__init__(STTScript(sample_rate=sample_rate))
@@ -41,35 +49,35 @@ class Ear(ScriptedSTT):
             self.closed = True
 
 
-def heard(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemTranscriptionFailed]:
-    """What is told of sound that comes in these pieces, one a tenth of a second."""
+def facts_of(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemTranscriptionFailed]:
+    """The facts of audio that comes in these pieces, one a tenth of a second."""
 
     async def main() -> list[TranscriptUpdated | ItemTranscriptionFailed]:
-        told: list[TranscriptUpdated | ItemTranscriptionFailed] = []
+        posted: list[TranscriptUpdated | ItemTranscriptionFailed] = []
         sound = AudioFeed(stt.sample_rate, lambda: None)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(dictate(stt, ORDER, sound, told.append))
+            tasks.create_task(transcribe_item(stt, ORDER, sound, posted.append))
             for piece in pieces:
                 sound.feed(piece)
                 await asyncio.sleep(0.1)
             sound.finish()
-        return told
+        return posted
 
     return run(main())
 
 
-def test_words_are_told_as_they_come_and_once_for_all() -> None:
+def test_transcripts_are_posted_as_they_come() -> None:
     script = STTScript(transcripts=(Utterance("good day sir", partials=True),), word_ms=1000)
-    assert heard(ScriptedSTT(script), SECOND, SECOND) == [
+    assert facts_of(ScriptedSTT(script), SECOND, SECOND) == [
         TranscriptUpdated("item_1", "good", 0, False),
         TranscriptUpdated("item_1", "good day", 4, False),
         TranscriptUpdated("item_1", "good day sir", 12, True),
     ]
 
 
-def test_an_engine_that_fails_says_why() -> None:
+def test_engine_failure_is_posted_with_its_reason() -> None:
     script = STTScript(transcripts=(Utterance(error="the line is down"),))
-    assert heard(ScriptedSTT(script), SECOND) == [
+    assert facts_of(ScriptedSTT(script), SECOND) == [
         ItemTranscriptionFailed("item_1", "the line is down")
     ]
 
@@ -91,33 +99,35 @@ async def _half(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
         yield Transcript("good", 4)
 
 
-def test_an_engine_that_ends_without_a_result_is_found_out() -> None:
+def test_engine_without_a_final_transcript_is_a_failure() -> None:
     ended = ItemTranscriptionFailed("item_1", "speech recognition ended without a result")
-    assert heard(Ear(_nothing), SECOND) == [ended]
-    assert heard(Ear(_half), SECOND)[-1] == ended
+    assert facts_of(FunctionSTT(_nothing), SECOND) == [ended]
+    assert facts_of(FunctionSTT(_half), SECOND)[-1] == ended
 
 
-def test_an_engine_that_fails_at_once_is_told_at_once() -> None:
-    assert heard(Ear(_at_once), SECOND, SECOND) == [ItemTranscriptionFailed("item_1", "no model")]
+def test_engine_failure_at_once_is_posted() -> None:
+    assert facts_of(FunctionSTT(_at_once), SECOND, SECOND) == [
+        ItemTranscriptionFailed("item_1", "no model")
+    ]
 
 
-class Mortal(ScriptedSTT):
-    """Is lost so many times, each after it has taken so many pieces; notes all it was given."""
+class LosableSTT(ScriptedSTT):
+    """Is lost so many times, each after so many pieces; records the audio of each attempt."""
 
-    def __init__(self, deaths: int, pieces: int) -> None:
+    def __init__(self, losses: int, pieces: int) -> None:
         super().__init__(STTScript(sample_rate=24_000))
-        self.lives: list[bytes] = []
-        self._deaths, self._pieces = deaths, pieces
+        self.attempts: list[bytes] = []
+        self._losses, self._pieces = losses, pieces
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
     ) -> AsyncGenerator[Transcript]:
-        self.lives.append(b"")
+        self.attempts.append(b"")
         taken = 0
         async for piece in audio:
-            self.lives[-1] += piece
+            self.attempts[-1] += piece
             taken += 1
-            if taken == self._pieces and len(self.lives) <= self._deaths:
+            if taken == self._pieces and len(self.attempts) <= self._losses:
                 raise EngineLost("it died")
         yield Transcript("good day", 8, final=True)
 
@@ -126,29 +136,29 @@ A, B, C = (bytes([n]) * 48_000 for n in (1, 2, 3))
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3])
-def test_a_recogniser_that_is_lost_is_replaced_and_hears_all(
+def test_lost_recogniser_gets_all_audio_again(
     pieces: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stt = Mortal(deaths=1, pieces=pieces)
-    assert heard(stt, A, B, C) == [TranscriptUpdated("item_1", "good day", 8, True)]
-    assert stt.lives == [(A + B + C)[: pieces * 48_000], A + B + C]
-    assert caplog.messages == ["an item is dictated again: it died"]
+    stt = LosableSTT(losses=1, pieces=pieces)
+    assert facts_of(stt, A, B, C) == [TranscriptUpdated("item_1", "good day", 8, True)]
+    assert stt.attempts == [(A + B + C)[: pieces * 48_000], A + B + C]
+    assert caplog.messages == ["the recogniser was lost; it gets the audio again: it died"]
 
 
-def test_it_is_replaced_once() -> None:
-    stt = Mortal(deaths=2, pieces=2)
-    assert heard(stt, A, B, C) == [ItemTranscriptionFailed("item_1", "it died")]
-    assert stt.lives == [A + B, A + B]
+def test_recogniser_lost_twice_is_a_failure() -> None:
+    stt = LosableSTT(losses=2, pieces=2)
+    assert facts_of(stt, A, B, C) == [ItemTranscriptionFailed("item_1", "it died")]
+    assert stt.attempts == [A + B, A + B]
 
 
-def test_what_was_said_more_than_a_minute_ago_is_not_kept() -> None:
-    stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES)
-    assert heard(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated("item_1", "good day", 8, True)
-    stt = Mortal(deaths=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
-    assert heard(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed("item_1", "it died")]
+def test_audio_is_kept_for_a_minute_only() -> None:
+    stt = LosableSTT(losses=1, pieces=KEPT_BYTES // PIECE_BYTES)
+    assert facts_of(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated("item_1", "good day", 8, True)
+    stt = LosableSTT(losses=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
+    assert facts_of(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed("item_1", "it died")]
 
 
-def test_the_second_hearing_is_at_the_rate_of_the_engine_from_the_first_sample_on() -> None:
+def test_rewound_audio_is_resampled_from_its_first_sample() -> None:
     async def main() -> tuple[bytes, bytes]:
         sound = AudioFeed(16_000, lambda: None)
         sound.feed(A)
@@ -162,31 +172,31 @@ def test_the_second_hearing_is_at_the_rate_of_the_engine_from_the_first_sample_o
     assert again == whole
 
 
-def test_the_engine_is_told_the_language_and_the_prompt() -> None:
-    stt = Ear(_half)
-    heard(stt, SECOND)
+def test_language_and_prompt_reach_the_engine() -> None:
+    stt = FunctionSTT(_half)
+    facts_of(stt, SECOND)
     assert stt.asked == [("en", "names: Ada")]
 
 
-def test_what_is_not_on_purpose_is_not_caught() -> None:
+def test_unexpected_exception_is_raised() -> None:
     async def listen(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
         raise KeyError("a bug")
         yield
 
     with pytest.raises(ExceptionGroup) as raised:
-        heard(Ear(listen), SECOND)
+        facts_of(FunctionSTT(listen), SECOND)
     assert raised.group_contains(KeyError, match="a bug")
 
 
-def test_whoever_stops_the_dictation_stops_the_engine_at_once() -> None:
+def test_cancelling_closes_the_engine() -> None:
     async def main() -> None:
-        stt = Ear(_half)
-        told: list[TranscriptUpdated | ItemTranscriptionFailed] = []
+        stt = FunctionSTT(_half)
+        posted: list[TranscriptUpdated | ItemTranscriptionFailed] = []
         sound = AudioFeed(16_000, lambda: None)
-        task = asyncio.create_task(dictate(stt, ORDER, sound, told.append))
+        task = asyncio.create_task(transcribe_item(stt, ORDER, sound, posted.append))
         sound.feed(SECOND)
         await asyncio.sleep(1)
-        assert (stt.closed, len(told)) == (False, 1)
+        assert (stt.closed, len(posted)) == (False, 1)
         task.cancel()
         await asyncio.wait([task])
         assert stt.closed
@@ -195,7 +205,7 @@ def test_whoever_stops_the_dictation_stops_the_engine_at_once() -> None:
 
 
 @pytest.mark.parametrize("rate", [24_000, 16_000, 8_000])
-def test_sound_comes_at_the_rate_of_the_engine_to_the_sample(rate: int) -> None:
+def test_audio_feed_resamples_to_the_engine_rate(rate: int) -> None:
     pcm = np.random.default_rng(1).integers(-9000, 9000, 100_003).astype("<i2").tobytes()
 
     async def main() -> bytes:
@@ -208,7 +218,7 @@ def test_sound_comes_at_the_rate_of_the_engine_to_the_sample(rate: int) -> None:
     assert run(main()) == resample(pcm, 24_000, rate)
 
 
-def test_a_long_recording_is_taken_a_second_at_a_time_while_others_run() -> None:
+def test_audio_feed_lets_other_tasks_run_each_second_of_audio() -> None:
     async def main() -> None:
         taken: list[int] = []
         sound = AudioFeed(24_000, lambda: taken.append(sound.waiting_bytes))
@@ -232,7 +242,7 @@ def test_a_long_recording_is_taken_a_second_at_a_time_while_others_run() -> None
     run(main())
 
 
-def test_silence_of_no_length_ends_the_sound() -> None:
+def test_empty_audio_feed_ends() -> None:
     async def main() -> list[bytes]:
         sound = AudioFeed(16_000, lambda: None)
         sound.finish()
@@ -241,7 +251,7 @@ def test_silence_of_no_length_ends_the_sound() -> None:
     assert run(main()) == []
 
 
-def test_small_pieces_that_wait_are_taken_together() -> None:
+def test_small_waiting_pieces_are_taken_together() -> None:
     async def main() -> list[bytes]:
         sound = AudioFeed(24_000, lambda: None)
         for n in range(10):
@@ -251,3 +261,51 @@ def test_small_pieces_that_wait_are_taken_together() -> None:
         return [piece async for piece in sound]
 
     assert run(main()) == [b"".join(bytes([n, 0]) for n in range(10))]
+
+
+@pytest.mark.parametrize("rate", [24_000, 16_000])
+def test_recorded_audio_is_resampled_and_read_twice_at_most(rate: int) -> None:
+    pcm = np.random.default_rng(1).integers(-9000, 9000, 60_001).astype("<i2").tobytes()
+
+    async def main() -> None:
+        audio = RecordedAudio(pcm, 24_000, rate)
+        await anext(audio)
+        assert audio.rewind()
+        assert b"".join([piece async for piece in audio]) == resample(pcm, 24_000, rate)
+        assert not audio.rewind()
+
+    run(main())
+
+
+def test_recording_is_transcribed_again_when_the_recogniser_is_lost() -> None:
+    stt = LosableSTT(losses=1, pieces=4)
+    assert run(transcript_of(stt, A + B + C)) == "good day"
+    assert stt.attempts == [A + B, A + B + C]
+    with pytest.raises(EngineLost):
+        run(transcript_of(LosableSTT(losses=2, pieces=1), A))
+
+
+def test_whole_recording_is_transcribed() -> None:
+    script = STTScript(sample_rate=24_000, transcripts=(Utterance(" hello there "),))
+    stt = ScriptedSTT(script)
+    assert run(transcript_of(stt, SECOND)) == "hello there"
+    assert stt.heard == [len(SECOND) // 2]
+
+
+def test_recording_without_words_is_an_audio_error() -> None:
+    with pytest.raises(AudioError, match="no speech"):
+        run(transcript_of(ScriptedSTT(STTScript(transcripts=(Utterance(" "),))), SECOND))
+
+
+def test_engine_that_stalls_is_an_error() -> None:
+    async def stall(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
+        yield Transcript("good")
+        await asyncio.sleep(1000)
+
+    async def main() -> None:
+        audio = RecordedAudio(SECOND, 24_000, 16_000)
+        async for _ in transcripts(FunctionSTT(stall), audio, stall_timeout_s=20.0):
+            pass
+
+    with pytest.raises(EngineError, match=r"^speech recognition gave nothing for 20 s$"):
+        run(main())
