@@ -97,7 +97,7 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
 
     async def serve() -> None:
         async with build(msgspec.convert(SETTINGS, Settings), places=()) as built:
-            hub = Sessions(built.house)
+            hub = Sessions(built.context)
             runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -33,7 +33,7 @@ class Echo:
             case Disconnected():
                 self._over.set()
 
-    def dismiss(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str) -> None:
         self._over.set()
 
 

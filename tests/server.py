@@ -54,7 +54,7 @@ class Server:
 
     port: int
     hub: Sessions
-    cascades: dict[str, Cascade]
+    cascades: Mapping[str, Cascade]
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
 
@@ -125,7 +125,7 @@ async def serving(
     try:
         settings = settings or scripted()
         async with build(settings, places=()) as built:
-            hub = Sessions(built.house)
+            hub = Sessions(built.context)
             runner = web.AppRunner(
                 application(hub, gate_of(settings), reach),
                 access_log=None,
@@ -135,7 +135,7 @@ async def serving(
             await runner.setup()
             try:
                 await web.TCPSite(runner, HOST, 0).start()
-                brains = built.house.brains
+                brains = built.context.catalog
                 port = runner.addresses[0][1]
                 yield Server(port, hub, brains.cascades, brains.default, complaints.messages)
                 await hub.drain(0)

@@ -19,7 +19,7 @@ from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
 from vivavoce.app import Built, build, described, refuse_open_door, serve, tls_context
-from vivavoce.engines.openai.local_llms import Place
+from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.settings import ModelSettings, ServerSettings, Settings
 
@@ -104,10 +104,10 @@ def test_each_engine_is_built_once_whoever_shares_it() -> None:
             scripted(), models={"default": engines, "other": engines}, default_model="other"
         )
         async with build(settings, places=()) as built:
-            brains = built.house.brains
+            brains = built.context.catalog
             one, other = brains.cascades["default"], brains.cascades["other"]
             assert one.tts is other.tts
-            assert one.ears is other.ears
+            assert one.vad is other.vad
             assert brains.of("unknown") is other
 
     asyncio.run(main())
@@ -122,7 +122,7 @@ def test_two_sets_of_options_are_two_engines() -> None:
 
     async def main() -> None:
         async with build(msgspec.convert(tree, Settings), places=()) as built:
-            cascades = built.house.brains.cascades
+            cascades = built.context.catalog.cascades
             assert [voice.id for voice in cascades["deep"].tts.voices] == ["bass"]
             assert len(cascades["default"].tts.voices) > 1
             assert built.names["deep"].tts == "deep"
@@ -135,7 +135,7 @@ def test_auto_becomes_an_engine_and_it_is_said_which_and_why() -> None:
         async with ChatServer([lists("llama")]) as chat:
             wanted = ModelSettings("auto", "scripted", "scripted", "auto", "scripted")
             settings = msgspec.structs.replace(scripted(), models={"default": wanted})
-            async with build(settings, places=(Place("Library", chat.port),)) as built:
+            async with build(settings, places=(LocalServer("Library", chat.port),)) as built:
                 assert built.names["default"].llm == "openai"
                 assert built.notes["llm:openai"].startswith("Library answers at ")
 
@@ -149,7 +149,7 @@ def test_a_model_can_do_without_cleaning() -> None:
         settings = msgspec.structs.replace(scripted(), models={"default": wanted})
         async with build(settings, places=()) as built:
             assert built.names["default"].clean == "none"
-            assert built.house.brains.cascades["default"].cleaner is None
+            assert built.context.catalog.cascades["default"].cleaner is None
 
     asyncio.run(main())
 
@@ -353,7 +353,7 @@ def test_an_engine_without_the_usual_voice_speaks_with_its_own() -> None:
     async def main(voice: str) -> str:
         settings = scripted(tts={"voices": ["bass", "tenor"]}, session={"voice": voice})
         async with build(settings, places=()) as built:
-            return built.house.offer.models["default"].default_voice
+            return built.context.models.models["default"].default_voice
 
     assert asyncio.run(main("")) == "bass"
     assert asyncio.run(main("tenor")) == "tenor"

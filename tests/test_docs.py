@@ -144,6 +144,6 @@ def test_the_engine_of_the_tutorial_is_one() -> None:
     namespace: dict[str, object] = {"__name__": "my_engines"}
     exec(code[1], namespace)  # the reader's own file
     engine = namespace["BeepTTS"]
-    for name in ("Settings", "sample_rate", "voices", "default_voice", "speak"):
+    for name in ("Settings", "sample_rate", "voices", "default_voice", "synthesize"):
         assert hasattr(engine, name)
     assert importlib.import_module("vivavoce.engines.base")

@@ -20,12 +20,9 @@ from vivavoce import __version__
 from vivavoce.api.auth import Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
 from vivavoce.api.models import ModelRoutes
-from vivavoce.api.openapi import document
-from vivavoce.api.operations import ABOUT, OPERATIONS
-from vivavoce.api.pages import Pages
-from vivavoce.api.reference import Reference
+from vivavoce.api.openapi import ReferenceRoutes
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.audio.formats import RATE
@@ -33,7 +30,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -59,7 +56,7 @@ class Engines:
 
     settings: Settings
     stack: AsyncExitStack
-    places: tuple[local_llms.Place, ...]
+    places: tuple[discovery.LocalServer, ...]
     notes: dict[str, str] = field(default_factory=dict)
     """Why an `auto` became what it is, by "kind:name"."""
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -83,6 +80,10 @@ class Engines:
             except EngineError as exc:
                 raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
+
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._made.items()}
 
     async def _choose(self, kind: str) -> Choice:
         match kind:
@@ -108,7 +109,7 @@ class Engines:
 class Built:
     """A house, ready for sessions, and what to say of it."""
 
-    house: ServerContext
+    context: ServerContext
     names: dict[str, ModelSettings]
     """The engines of each model, by their real names."""
     notes: dict[str, str]
@@ -116,7 +117,7 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings, places: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:
@@ -138,7 +139,8 @@ async def build(
             names[model] = ModelSettings(**real)
             usual = _usual_voice(settings.session.voice, made["tts"])
             cascades[model] = _cascade(ears, real, made, usual)
-        yield Built(_house(settings, cascades), names, engines.notes)
+        house = _house(settings, cascades, engines.by_name())
+        yield Built(house, names, engines.notes)
 
 
 def _usual_voice(wanted: str, tts: TTS) -> str:
@@ -172,13 +174,16 @@ def _cascade(
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
+def _house(
+    settings: Settings, cascades: dict[str, Cascade], engines: dict[str, object]
+) -> ServerContext:
     default = cascades[settings.default_model].info
     voice = settings.session.voice
-    if voice and voice not in default.voices:
+    voices = default.voices or frozenset()
+    if voice and voice not in voices:
         raise SettingsError(
             f"[session] voice: {voice!r} is none of the voices of the default model; "
-            f"some of them: {', '.join(sorted(default.voices)[:8])}"
+            f"some of them: {', '.join(sorted(voices)[:8])}"
         )
     offer = AvailableModels(
         models={name: cascade.info for name, cascade in cascades.items()},
@@ -199,6 +204,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=engines,
     )
 
 
@@ -230,21 +236,19 @@ def application(
 ) -> web.Application:
     """The doors on one port."""
     gate = gate or gate_of(Settings())
-    app = web.Application(client_max_size=hub.house.max_upload_bytes)
+    app = web.Application(client_max_size=hub.context.max_upload_bytes)
     gate.stand_before(app)
-    client_secrets = ClientSecrets(gate, hub.begin)
+    client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(gate.keys)).add_to(app)
-    health = Health(hub, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
-    catalog, max_bytes = hub.house.brains, hub.house.max_upload_bytes
+    catalog, max_bytes = hub.context.catalog, hub.context.max_upload_bytes
     for routes in (
+        ConsoleRoutes(has_keys=bool(gate.keys)),
+        HealthRoutes(hub, __version__),
         ChatRoutes(catalog, max_bytes=max_bytes),
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         ModelRoutes(catalog),
-        Reference(document(OPERATIONS, title="Vivavoce", version=__version__, about=ABOUT)),
+        ReferenceRoutes(__version__),
     ):
         routes.add_to(app)
     calls = CallRoutes(hub, client_secrets.carried, reach, bearer=client_secrets.bearer)
@@ -290,7 +294,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     gate = gate_of(settings)
     context = tls_context(settings)
     async with build(settings) as built:
-        hub = Sessions(built.house)
+        hub = Sessions(built.context)
         runner = web.AppRunner(
             application(hub, gate, reach_of(settings)),
             access_log=None,
@@ -304,7 +308,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
             gc.freeze()  # what is here now stays: a full collection need not look at it again
             announce(built, address)
             await _until_told()
-            log.info("shutting down: %d sessions", hub.sessions)
+            log.info("shutting down: %d sessions", len(hub))
             await hub.drain(settings.server.drain_seconds)
         finally:
             await runner.cleanup()

@@ -7,6 +7,7 @@
     * Unauthorized     whoever asks has no key, or one that opens nothing; they are turned away
     * LimitReached     a quota is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
+    * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on
 """
 
@@ -55,6 +56,10 @@ class LimitReached(VoiceError):
 
 class SettingsError(VoiceError):
     """The configuration is wrong. The message names the place and the remedy."""
+
+
+class StoreError(VoiceError):
+    """A store could not be reached or written to. The message names it and the reason."""
 
 
 class AudioError(VoiceError):

@@ -150,6 +150,6 @@ async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() -> N
             await line.write("Tell me a story")
             await line.to.response.create()
             await line.until("response.created")
-            assert server.hub.sessions == 1
+            assert len(server.hub) == 1
         async with asyncio.timeout(5):
             await server.hub.drain(60)  # would wait that long for an answer that is still made

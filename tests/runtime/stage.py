@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,18 +35,21 @@ from vivavoce.protocol.session import (
     TurnDetection,
 )
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.performers import CascadePerformer
+from vivavoce.runtime.runner import Peer, Runner
 from vivavoce.runtime.sessions import ServerContext
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.facts import Received
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo
+from vivavoce.session.shell import Session
 
 LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
-OFFER = AvailableModels({"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house")
+MODELS = AvailableModels({"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house")
 
 
 class VAD(ScriptedVAD):
@@ -135,8 +139,13 @@ class Troupe:
         return Cascade(VadBatcher(self.vad), self.turn, self.stt, self.llm, self.tts)
 
     @property
-    def brains(self) -> ModelCatalog:
+    def catalog(self) -> ModelCatalog:
         return ModelCatalog({"house": self.cascade}, "house")
+
+
+def make_runner(session: Session, peer: Peer, catalog: ModelCatalog, **more: Any) -> Runner:
+    """A runner of a session of the model "house"."""
+    return Runner(session, peer, partial(CascadePerformer, catalog, "house"), **more)
 
 
 class Audience:
@@ -144,6 +153,7 @@ class Audience:
 
     def __init__(self) -> None:
         self.events: list[AnyServerEvent] = []
+        self.raw: list[bytes] = []
         self.closed: tuple[int, str] | None = None
         self.attention = asyncio.Event()
         self.attention.set()
@@ -152,6 +162,11 @@ class Audience:
     def send(self, event: AnyServerEvent) -> None:
         assert self.closed is None, "told after the close"
         self.events.append(event)
+        self._news.set()
+
+    def send_raw(self, data: bytes) -> None:
+        assert self.closed is None, "sent after the close"
+        self.raw.append(data)
         self._news.set()
 
     async def wait_writable(self) -> None:
@@ -192,7 +207,7 @@ class Audience:
 def template(turn_detection: TurnDetection | None = None, **fields: Any) -> RealtimeSession:
     heard = AudioInput(turn_detection=turn_detection, transcription=Transcription(model="whisper"))
     audio = Audio(heard, AudioOutput(voice="alloy"))
-    return RealtimeSession(model="house", audio=audio, **fields)
+    return RealtimeSession(id="sess_1", model="house", audio=audio, **fields)
 
 
 def house(
@@ -202,7 +217,7 @@ def house(
     turn_detection: TurnDetection | None = None,
 ) -> ServerContext:
     opening = template(turn_detection)
-    return ServerContext(troupe.brains, OFFER, limits or SessionLimits(), opening, max_sessions)
+    return ServerContext(troupe.catalog, MODELS, limits or SessionLimits(), opening, max_sessions)
 
 
 def received(*events: AnyClientEvent) -> Sequence[Received]:

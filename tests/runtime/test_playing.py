@@ -2,10 +2,9 @@
 
 import asyncio
 
-from tests.runtime.stage import OFFER, Audience, Troupe, question, received, template
+from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, received, template
 from tests.virtual_time import run
 from vivavoce.protocol.client import OutputAudioClear
-from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import AudioPlayed, Disconnected
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
@@ -31,9 +30,9 @@ def test_an_answer_goes_to_the_player_and_is_dropped_at_the_clients_wish() -> No
         troupe, audience, player = Troupe(), Audience(), Loudspeaker()
         now = asyncio.get_running_loop().time()
         session = Session(
-            template(None), OFFER, SessionLimits(), salt="t", now=now, owns_playout=True
+            template(None), MODELS, SessionLimits(), salt="t", now=now, server_plays=True
         )
-        runner = Runner(session, audience, troupe.brains, model="house", player=player)
+        runner = make_runner(session, audience, troupe.catalog, player=player)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         assert not runner.behind

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.engines.test_clean_webrtc import ANSWER, QUESTION, at, pcm, spoken
-from tests.runtime.stage import OFFER, Audience, Troupe, question, template
+from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, template
 from tests.virtual_time import run
 from vivavoce.audio.formats import RATE
 from vivavoce.engines import registry
@@ -25,7 +25,6 @@ from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import OutputAudioDelta, SpeechStarted
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, NoiseReduction, ServerVad
 from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import Disconnected, Received
 from vivavoce.session.limits import SessionLimits
@@ -53,9 +52,9 @@ async def converse(noise: NoiseReduction | None, echo_db: float, asked_at: int |
         vad = await stack.enter_async_context(registry.create("vad", "silero", {}))
         cleaner = await stack.enter_async_context(registry.create("clean", "webrtc", {}))
         tts = Espeak(msgspec.convert({"sample_rate": RATE}, TTSScript))
-        cascade = replace(troupe.cascade, ears=VadBatcher(vad), tts=tts, cleaner=cleaner)
-        session = Session(begun, OFFER, SessionLimits(), salt="t", now=0.0)
-        runner = Runner(session, audience, ModelCatalog({"house": cascade}, "house"), model="house")
+        cascade = replace(troupe.cascade, vad=VadBatcher(vad), tts=tts, cleaner=cleaner)
+        session = Session(begun, MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, ModelCatalog({"house": cascade}, "house"))
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():

@@ -1,7 +1,9 @@
 """A session at work: its effects are performed, its failures stay its own, all is given back."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,26 +12,28 @@ import pytest
 
 from tests.runtime.stage import (
     LOUD,
-    OFFER,
+    MODELS,
     SOFT,
     TURN,
     Audience,
     Troupe,
+    make_runner,
     question,
     speech,
     template,
 )
 from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
-from vivavoce.errors import EngineError, InvalidRequest
+from vivavoce.errors import EngineError, InvalidRequest, StoreError
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
-from vivavoce.runtime.runner import MOST_WAITING_BYTES, MOST_WAITING_WINDOWS, TAKE_SECONDS, Runner
+from vivavoce.runtime.performers import MAX_WAITING_BYTES, MAX_WAITING_WINDOWS
+from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Session
+from vivavoce.session.shell import Checkpoint, Session
 
 CLOCK_TURN = ServerVad(create_response=True)
 
@@ -75,8 +79,8 @@ class Fragile(Session):
 def a_scene(troupe: Troupe, limits: SessionLimits, turn_detection: TurnDetection | None) -> Scene:
     audience = Audience()
     now = asyncio.get_running_loop().time()
-    session = Fragile(template(turn_detection), OFFER, limits, salt="t", now=now)
-    runner = Runner(session, audience, troupe.brains, model="house")
+    session = Fragile(template(turn_detection), MODELS, limits, salt="t", now=now)
+    runner = make_runner(session, audience, troupe.catalog)
     return Scene(troupe, audience, runner, asyncio.create_task(runner.run()))
 
 
@@ -297,7 +301,7 @@ def test_a_judge_of_turns_that_has_nothing_to_say_delays_no_answer(
     scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
     (stopped,) = [e for e in scene.audience.events if isinstance(e, SpeechStopped)]
     assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
-    reason = str(problem) if problem else "nothing came from their judge for 1 s"
+    reason = str(problem) if problem else "no score came within 1 s"
     assert caplog.messages == [f"turns are ended by silence alone: {reason}"]
 
 
@@ -335,7 +339,7 @@ def test_a_bug_in_an_engine_ends_the_session(kind: str, caplog: pytest.LogCaptur
         if kind == "vad"
         else ("internal_error", "The server had an error; the session ends.")
     )
-    assert [record.message for record in caplog.records] == ["a session failed"]
+    assert [record.message for record in caplog.records] == ["session sess_1 failed"]
     assert "a bug in an engine" in caplog.text
 
 
@@ -363,7 +367,7 @@ def test_an_ear_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
         "vad_failed",
         "Voice activity detection failed: the graphics card is gone; the session ends.",
     )
-    assert caplog.messages == ["a session failed"]
+    assert caplog.messages == ["session sess_1 failed"]
 
 
 def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +391,7 @@ def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCapture
 
     with caplog.at_level(logging.ERROR):
         run(main())
-    assert [record.message for record in caplog.records] == ["a session failed"]
+    assert [record.message for record in caplog.records] == ["session sess_1 failed"]
 
 
 def test_a_bug_in_the_greeting_ends_the_session() -> None:
@@ -397,8 +401,8 @@ def test_a_bug_in_the_greeting_ends_the_session() -> None:
 
     async def main() -> Audience:
         audience = Mute()
-        session = Session(template(), OFFER, SessionLimits(), salt="t", now=0.0)
-        await Runner(session, audience, Troupe().brains, model="house").run()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        await make_runner(session, audience, Troupe().catalog).run()
         return audience
 
     assert run(main()).closed == (1011, "the server had an error")
@@ -419,7 +423,7 @@ def test_a_session_that_is_let_go_hears_the_reason_of_the_house() -> None:
     async def script(scene: Scene) -> None:
         scene.tell(*question())
         await scene.audience.until("response.output_audio.delta")
-        scene.runner.dismiss(1012, "the server is shutting down")
+        scene.runner.end(1012, "the server is shutting down")
 
     scene = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
     assert scene.audience.closed == (1012, "the server is shutting down")
@@ -479,7 +483,7 @@ def test_a_session_in_which_nothing_happens_ends_when_it_is_idle() -> None:
 
 def test_a_client_that_sends_faster_than_it_is_heard_waits() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(*speech(SOFT * MOST_WAITING_WINDOWS))
+        scene.tell(*speech(SOFT * MAX_WAITING_WINDOWS))
         await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 0.0
         scene.tell(*speech(SOFT))
@@ -504,10 +508,10 @@ class Deaf:
 
 def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
     async def script(scene: Scene) -> None:
-        sound = bytes(MOST_WAITING_BYTES + 2)
+        sound = bytes(MAX_WAITING_BYTES + 2)
         scene.tell(Received(InputAudioAppend(audio=sound)))
         await scene.runner.wait_caught_up()
-        assert asyncio.get_running_loop().time() == TAKE_SECONDS
+        assert asyncio.get_running_loop().time() == TAKE_TIMEOUT_S
         scene.tell(Received(InputAudioCommit()))
         await scene.runner.wait_caught_up()
         failed = "conversation.item.input_audio_transcription.failed"
@@ -520,7 +524,7 @@ def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
 
 def test_sound_that_is_given_up_makes_room() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
+        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
         scene.tell(Received(InputAudioCommit()))
         await scene.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 3.0  # when the session gave it up
@@ -532,7 +536,7 @@ def test_sound_that_is_given_up_makes_room() -> None:
 
 def test_who_waits_for_room_is_let_go_when_the_session_ends() -> None:
     async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MOST_WAITING_BYTES + 2))))
+        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
         waiting = asyncio.create_task(scene.runner.wait_caught_up())
         await asyncio.sleep(1)
         scene.tell(Disconnected())
@@ -555,3 +559,109 @@ def test_a_client_that_is_behind_holds_the_answer_up() -> None:
 
     scene = play(script, llm=answers("word " * 20))
     assert isinstance(scene.audience.events[-2], ResponseDone)
+
+
+class Recorder:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[str]]] = []
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        self.seen.append((type(fact).__name__, [type(effect).__name__ for effect in effects]))
+
+
+def test_observer_sees_every_fact_with_its_effects() -> None:
+    async def main() -> Recorder:
+        recorder, audience = Recorder(), Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, observers=[recorder])
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        runner.post(Disconnected())
+        await running
+        return recorder
+
+    seen = run(main()).seen
+    assert seen[0] == ("NoneType", ["Send"])
+    assert seen[1] == ("Received", ["Send", "Send"])
+    assert seen[2] == ("Received", ["Send", "Generate"])
+    assert seen[-1] == ("Disconnected", ["Close"])
+    assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
+
+
+def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
+    async def main() -> list[Checkpoint]:
+        stored: list[Checkpoint] = []
+
+        async def save(checkpoint: Checkpoint) -> None:
+            stored.append(checkpoint)
+
+        audience = Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        await asyncio.sleep(1)
+        runner.post(Disconnected())
+        await running
+        return stored
+
+    *_, last = run(main())
+    assert [type(entry.item).__name__ for entry in last.entries] == ["Message", "Message"]
+    assert last.usage.responses == 1
+    assert 3598 < last.expires_in <= 3600
+
+
+def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    async def save(checkpoint: Checkpoint) -> None:
+        raise StoreError("the disk is full")
+
+    async def main() -> list[tuple[str, str | None]]:
+        audience = Audience()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in question():
+            runner.post(fact)
+        await audience.until("response.done")
+        await asyncio.sleep(1)
+        runner.post(Disconnected())
+        await running
+        return audience.endings
+
+    assert run(main()) == [("completed", None)]
+    assert set(caplog.messages) == {"sess_1: not stored: the disk is full"}
+
+
+def test_ended_session_is_freed_without_garbage_collection() -> None:
+    """A session may hold minutes of audio: no reference cycle may keep it."""
+
+    async def main() -> weakref.ref[Session]:
+        audience = Audience()
+        session = Session(template(ServerVad()), MODELS, SessionLimits(), salt="t", now=0.0)
+        catalog = Troupe(llm=answers("word " * 50), tts={"realtime_factor": 1}).catalog
+        runner = make_runner(session, audience, catalog, observers=[Recorder()])
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for fact in (*speech(), *question()):
+            runner.post(fact)
+            await runner.wait_caught_up()
+        await audience.until("response.output_audio.delta")
+        runner.post(Disconnected())
+        await running
+        return weakref.ref(session)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main())() is None
+    finally:
+        gc.enable()

@@ -23,9 +23,10 @@ from vivavoce.runtime.transcription import (
     transcripts,
 )
 from vivavoce.session.effects import StartTranscription
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
-ORDER = StartTranscription("item_1", "house", "en", "names: Ada")
+KEY = TranscriptionKey("item_1")
+ORDER = StartTranscription(KEY, "house", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 
@@ -69,16 +70,16 @@ def facts_of(stt: ScriptedSTT, *pieces: bytes) -> list[TranscriptUpdated | ItemT
 def test_transcripts_are_posted_as_they_come() -> None:
     script = STTScript(transcripts=(Utterance("good day sir", partials=True),), word_ms=1000)
     assert facts_of(ScriptedSTT(script), SECOND, SECOND) == [
-        TranscriptUpdated("item_1", "good", 0, False),
-        TranscriptUpdated("item_1", "good day", 4, False),
-        TranscriptUpdated("item_1", "good day sir", 12, True),
+        TranscriptUpdated(KEY, "good", 0, False),
+        TranscriptUpdated(KEY, "good day", 4, False),
+        TranscriptUpdated(KEY, "good day sir", 12, True),
     ]
 
 
 def test_engine_failure_is_posted_with_its_reason() -> None:
     script = STTScript(transcripts=(Utterance(error="the line is down"),))
     assert facts_of(ScriptedSTT(script), SECOND) == [
-        ItemTranscriptionFailed("item_1", "the line is down")
+        ItemTranscriptionFailed(KEY, "the line is down")
     ]
 
 
@@ -100,14 +101,14 @@ async def _half(audio: AsyncIterator[bytes]) -> AsyncIterator[Transcript]:
 
 
 def test_engine_without_a_final_transcript_is_a_failure() -> None:
-    ended = ItemTranscriptionFailed("item_1", "speech recognition ended without a result")
+    ended = ItemTranscriptionFailed(KEY, "speech recognition ended without a result")
     assert facts_of(FunctionSTT(_nothing), SECOND) == [ended]
     assert facts_of(FunctionSTT(_half), SECOND)[-1] == ended
 
 
 def test_engine_failure_at_once_is_posted() -> None:
     assert facts_of(FunctionSTT(_at_once), SECOND, SECOND) == [
-        ItemTranscriptionFailed("item_1", "no model")
+        ItemTranscriptionFailed(KEY, "no model")
     ]
 
 
@@ -140,22 +141,22 @@ def test_lost_recogniser_gets_all_audio_again(
     pieces: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     stt = LosableSTT(losses=1, pieces=pieces)
-    assert facts_of(stt, A, B, C) == [TranscriptUpdated("item_1", "good day", 8, True)]
+    assert facts_of(stt, A, B, C) == [TranscriptUpdated(KEY, "good day", 8, True)]
     assert stt.attempts == [(A + B + C)[: pieces * 48_000], A + B + C]
     assert caplog.messages == ["the recogniser was lost; it gets the audio again: it died"]
 
 
 def test_recogniser_lost_twice_is_a_failure() -> None:
     stt = LosableSTT(losses=2, pieces=2)
-    assert facts_of(stt, A, B, C) == [ItemTranscriptionFailed("item_1", "it died")]
+    assert facts_of(stt, A, B, C) == [ItemTranscriptionFailed(KEY, "it died")]
     assert stt.attempts == [A + B, A + B]
 
 
 def test_audio_is_kept_for_a_minute_only() -> None:
     stt = LosableSTT(losses=1, pieces=KEPT_BYTES // PIECE_BYTES)
-    assert facts_of(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated("item_1", "good day", 8, True)
+    assert facts_of(stt, bytes(KEPT_BYTES))[-1] == TranscriptUpdated(KEY, "good day", 8, True)
     stt = LosableSTT(losses=1, pieces=KEPT_BYTES // PIECE_BYTES + 1)
-    assert facts_of(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed("item_1", "it died")]
+    assert facts_of(stt, bytes(KEPT_BYTES + 2)) == [ItemTranscriptionFailed(KEY, "it died")]
 
 
 def test_rewound_audio_is_resampled_from_its_first_sample() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from tests.session.stage import OFFER, drawn, judged, settings, spoke, transcription_settings
+from tests.session.stage import MODELS, drawn, judged, settings, spoke, transcription_settings
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
@@ -39,7 +39,6 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
-from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.effects import Effect, EndAudio, RunVad, Send, StartTranscription
 from vivavoce.session.facts import (
     Disconnected,
@@ -57,14 +56,16 @@ from vivavoce.session.facts import (
     TokenCounts,
     ToolCallArguments,
     ToolCallStarted,
+    TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Session
+from vivavoce.session.shell import Checkpoint, Session
 
 T = TypeVar("T")
+NO_KEY = TranscriptionKey("item_x")
 DRAWINGS = ("########", "####" + 16 * ".", 16 * ".", "#.#.#", "..##..##", "####")
 WORDS = "well that is what I have always said to them "
 LIMITS = SessionLimits(
@@ -203,20 +204,23 @@ class World:
         *,
         salt: str = "t",
         now: float = 0.0,
-        entries: tuple[SavedEntry, ...] = (),
+        checkpoint: Checkpoint | None = None,
         limits: SessionLimits = LIMITS,
     ) -> None:
-        self.session = Session(opening, OFFER, limits, salt=salt, now=now, entries=entries)
+        self.session = Session(opening, MODELS, limits, salt=salt, now=now, checkpoint=checkpoint)
         self.salt = salt
         self.now = now
         self.history: list[Moment] = []
+        entries = checkpoint.entries if checkpoint else ()
         self.items: list[str] = [entry.item.id for entry in entries]
         self.responses: list[str] = []
-        self.keys: list[str] = []  # of dictations
+        self.keys: list[TranscriptionKey] = []
         self._verdicts: list[VadScores] = []  # not given yet
         self._given: list[VadScores] = []
-        self._finished: set[str] = set()
-        self._words: dict[str, int] = {}  # how many letters of WORDS were heard, by dictation
+        self._finished: set[TranscriptionKey] = set()
+        self._words: dict[
+            TranscriptionKey, int
+        ] = {}  # how many letters of WORDS were heard, by dictation
 
     def take_over(self, other: "World") -> None:
         """Know what another knows, but for its session and its history."""
@@ -234,8 +238,8 @@ class World:
 
     def tell(self, fact: Fact) -> list[Effect]:
         effects = self.session.handle(fact, self.now)
-        tally = self.session.tally
-        used = (tally.responses, tally.input_tokens, tally.output_tokens, tally.heard_seconds)
+        tally = self.session.usage
+        used = (tally.responses, tally.input_tokens, tally.output_tokens, tally.transcribed_seconds)
         self.history.append(Moment(self.now, fact, effects, self.session.deadline, used))
         for effect in effects:
             self._notice(effect)
@@ -251,9 +255,9 @@ class World:
                 self.responses.append(response.id)
             case RunVad():
                 self._verdicts.append(judged(effect))
-            case StartTranscription(item_id=key):
+            case StartTranscription(key=key):
                 self.keys.append(key)
-            case EndAudio(item_id=key):
+            case EndAudio(key=key):
                 self._finished.add(key)
 
     def _fact(self, step: Step) -> Fact | None:
@@ -270,9 +274,9 @@ class World:
                 return TurnScored(pick(self.items, n) or "item_x", m / 15)
             case "hear" | "hear last":
                 last = step.kind == "hear last"
-                return self._transcribed(pick(self.keys, n) or "item_x", m, final=last)
+                return self._transcribed(pick(self.keys, n) or NO_KEY, m, final=last)
             case "deaf":
-                return ItemTranscriptionFailed(pick(self.keys, n) or "item_x", "it is broken")
+                return ItemTranscriptionFailed(pick(self.keys, n) or NO_KEY, "it is broken")
             case "wake" | "sleep":
                 if self.session.deadline - self.now < (60.0 if step.kind == "wake" else 1e6):
                     self.now = max(self.now, self.session.deadline)
@@ -287,7 +291,7 @@ class World:
                 return InvalidFrame(InvalidRequest("No.", event_id=f"event_{n}"))
         return self._of_answer(step) or Received(self._event(step))
 
-    def _transcribed(self, key: str, m: int, *, final: bool) -> TranscriptUpdated:
+    def _transcribed(self, key: TranscriptionKey, m: int, *, final: bool) -> TranscriptUpdated:
         """Words only grow; the final ones come when all sound has."""
         self._words[key] = length = min(self._words.get(key, 0) + m, len(WORDS))
         final = final and (key in self._finished or key not in self.keys)

@@ -18,7 +18,7 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.items import InputAudio, InputText, Item, Message
+from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Item, Message
 from vivavoce.protocol.responses import Response, ResponseError, ResponseParams, Usage
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
@@ -36,27 +36,44 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TurnDetection,
 )
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import WINDOW
-from vivavoce.session.conversation import SavedEntry
-from vivavoce.session.effects import Effect, EndAudio, Generate, RunVad, Send
+from vivavoce.session.conversation import Conversation
+from vivavoce.session.effects import (
+    CleanAudio,
+    Effect,
+    EffectBuffer,
+    EndAudio,
+    Generate,
+    Ids,
+    RecordUsage,
+    RunVad,
+    Send,
+)
 from vivavoce.session.facts import (
+    AudioCleaned,
     AudioGenerated,
     Fact,
     Received,
     SpokenWord,
     TimerFired,
+    TranscriptionKey,
     TranscriptUpdated,
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels, ModelInfo
-from vivavoce.session.shell import Session
+from vivavoce.session.options import AvailableModels, ModelInfo, Options
+from vivavoce.session.playback import ClientPlayback, ServerPlayback
+from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.usage import UsageMeter
 
 T = TypeVar("T")
 
 VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
-OFFER = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
+MODELS = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
 VAD = ServerVad()
+TOOLS = tuple(FunctionTool(name) for name in ("wave", "dial", "add", "look", "get_weather"))
+"""Functions that tests let a model call."""
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
 LIMITS = SessionLimits()
@@ -78,7 +95,7 @@ def settings(
         AudioInput(format=input_format, transcription=transcription, turn_detection=turn_detection),
         AudioOutput(format=output_format, voice=voice),
     )
-    session = RealtimeSession(id="sess_1", model="gpt-realtime", audio=audio)
+    session = RealtimeSession(id="sess_1", model="gpt-realtime", audio=audio, tools=TOOLS)
     return msgspec.structs.replace(session, **fields)
 
 
@@ -92,19 +109,39 @@ def transcription_settings(
     return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(sound))
 
 
+def shared(
+    session: SessionObject | None = None,
+    *,
+    models: AvailableModels | None = None,
+    limits: SessionLimits = SessionLimits(),  # noqa: B008  frozen
+    kept_bytes: int = 1_000_000,
+    server_plays: bool = False,
+) -> Shared:
+    """What a brain shares with its shell, without either."""
+    effects = EffectBuffer(Ids("t"))
+    return Shared(
+        options=Options(session or settings(), models or MODELS),
+        conversation=Conversation(kept_bytes=kept_bytes),
+        playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
+        effects=effects,
+        usage=UsageMeter(effects),
+        limits=limits,
+    )
+
+
 def a_session(
     opening: SessionObject | None = None,
     *,
-    offer: AvailableModels = OFFER,
+    offer: AvailableModels = MODELS,
     limits: SessionLimits = LIMITS,
-    entries: tuple[SavedEntry, ...] = (),
+    checkpoint: Checkpoint | None = None,
     salt: str = "t",
     now: float = 0.0,
     **chosen: Any,
 ) -> Session:
     """A session that has greeted its client. `chosen` goes to settings()."""
     session = Session(
-        opening or settings(**chosen), offer, limits, salt=salt, now=now, entries=entries
+        opening or settings(**chosen), offer, limits, salt=salt, now=now, checkpoint=checkpoint
     )
     session.begin()
     return session
@@ -112,7 +149,7 @@ def a_session(
 
 def receive(session: Session, event: AnyClientEvent, now: float = 0.0) -> list[Effect]:
     """The client sends an event."""
-    return session.handle(Received(event), now)
+    return tell(session, Received(event), now=now)
 
 
 def update(session: Session, patch: SessionPatch, now: float = 0.0) -> list[Effect]:
@@ -141,14 +178,17 @@ def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
 
 
 def hear_sound(session: Session, pieces: Iterable[bytes], now: float = 0.0) -> list[Effect]:
-    """Sound comes in these pieces; every Judge is answered at once."""
+    """Audio comes in these pieces; every RunVad and CleanAudio is answered at once."""
     effects: list[Effect] = []
     for piece in pieces:
         new = receive(session, InputAudioAppend(audio=piece), now)
+        for effect in new:
+            if isinstance(effect, CleanAudio):
+                new = new + tell(session, AudioCleaned(effect.audio), now=now)
         effects += new
         for effect in new:
             if isinstance(effect, RunVad):
-                effects += session.handle(judged(effect), now)
+                effects += tell(session, judged(effect), now=now)
     return effects
 
 
@@ -160,7 +200,7 @@ def transcribe(
         effect
         for finish in effects
         if isinstance(finish, EndAudio)
-        for effect in session.handle(TranscriptUpdated(finish.item_id, text, len(text), True), now)
+        for effect in tell(session, TranscriptUpdated(finish.key, text, len(text), True), now=now)
     ]
 
 
@@ -213,13 +253,18 @@ def the(kind: type[T], effects: list[Effect]) -> T:
 
 
 def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
-    """Facts, one after the other, at one time."""
-    return [effect for fact in facts for effect in session.handle(fact, now)]
+    """Facts, one after the other, at one time. What only observers see is left out."""
+    return [
+        effect
+        for fact in facts
+        for effect in session.handle(fact, now)
+        if not isinstance(effect, RecordUsage)
+    ]
 
 
 def wake(session: Session, now: float | None = None) -> list[Effect]:
     """The session is woken at its deadline, or at that time."""
-    return session.handle(TimerFired(), session.deadline if now is None else now)
+    return tell(session, TimerFired(), now=session.deadline if now is None else now)
 
 
 def done(effects: list[Effect]) -> Response:
@@ -257,7 +302,9 @@ def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0
     return receive(session, ItemCreate(item=item), now)
 
 
-def final(key: str, text: str) -> TranscriptUpdated:
+def final(key: TranscriptionKey | str, text: str) -> TranscriptUpdated:
+    """The last transcript of a recording, or of the first one of an item."""
+    key = key if isinstance(key, TranscriptionKey) else TranscriptionKey(key)
     return TranscriptUpdated(key, text, len(text), True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.session.stage import (
-    OFFER,
+    MODELS,
     SPOKEN,
     a_session,
     answered,
@@ -58,11 +58,12 @@ from vivavoce.session.facts import (
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    TranscriptionKey,
     TranscriptUpdated,
 )
 from vivavoce.session.limits import SessionLimits
 
-LOCKED = dataclasses.replace(OFFER, lock_voice=True)
+LOCKED = dataclasses.replace(MODELS, lock_voice=True)
 PATIENT = ServerVad(interrupt_response=False)
 STALLS = SessionLimits(stall_seconds=4.0)
 
@@ -104,7 +105,7 @@ def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> 
     effects = ask(session)
     assert types(effects) == ["response.created"]
     assert of(Generate, effects) == []
-    assert tell(session, TranscriptUpdated("u", "hel", 0, False)) == []
+    assert tell(session, TranscriptUpdated(TranscriptionKey("u"), "hel", 0, False)) == []
     prompt = the(Generate, tell(session, final("u", "hello"))).prompt
     assert texts(prompt.items) == ["hello"]
 
@@ -114,7 +115,7 @@ def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> N
     record(session, "u")
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(ItemReference("u"), item))
-    key = next(order.item_id for order in of(StartTranscription, effects))
+    key = next(order.key for order in of(StartTranscription, effects))
     response_id = the(says.ResponseCreated, effects).response.id
     effects = receive(session, ResponseCancel(response_id=response_id))
     assert of(CancelTranscription, effects) == [CancelTranscription(key)]
@@ -138,7 +139,7 @@ def test_whatever_is_thought_said_and_called_is_told() -> None:
     assert (response.status, response.status_details) == ("completed", None)
     assert the(says.FunctionArgumentsDone, effects).arguments == "{}"
     assert the(says.OutputTranscriptDone, effects).transcript == "one "
-    assert session.tally.responses == 1
+    assert session.usage.responses == 1
 
 
 @pytest.mark.parametrize(
@@ -257,8 +258,8 @@ def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation(
     tell(session, spoke(response_id, "hi"), OutputFinished(response_id))
     code, _ = problem(update(session, voice))
     assert code == "cannot_update_voice"
-    saved = session.save()
-    again = a_session(saved.session, offer=LOCKED, entries=saved.entries, salt="u")
+    saved = session.checkpoint(0.0)
+    again = a_session(saved.session, offer=LOCKED, checkpoint=saved, salt="u")
     code, _ = problem(update(again, voice))
     assert code == "cannot_update_voice"
 
@@ -289,7 +290,7 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
 
 
 def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
-    session = a_session(offer=dataclasses.replace(OFFER, failure_errors=False))
+    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=False))
     response_id = answered(write(session, "hello"))
     effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
     assert types(effects) == ["response.done", "rate_limits.updated"]
@@ -301,7 +302,7 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     record(session, "u")
     ask(session)
     beside = the(says.ResponseCreated, ask(session, conversation="none")).response.id
-    effects = tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    effects = tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     assert [event.response.status for event in of(says.ResponseDone, effects)] == ["failed"] * 2
     assert of(says.ResponseDone, effects)[1].response.id == beside
     assert len(of(says.ErrorEvent, effects)) == 2
@@ -311,7 +312,7 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
 def test_words_that_failed_before_they_were_asked_for_fail_what_asks_for_them() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    assert tell(session, ItemTranscriptionFailed("u", "it is broken")) == []
+    assert tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken")) == []
     effects = ask(session)
     assert types(effects)[0] == "response.created"
     assert failure(effects) == ("stt_failed", "it is broken")
@@ -321,7 +322,7 @@ def test_words_that_failed_before_they_were_asked_for_fail_what_asks_for_them() 
 def test_words_that_failed_long_ago_fail_nothing() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     assert texts(the(Generate, write(session, "never mind")).prompt.items) == [None, "never mind"]
 
 
@@ -354,10 +355,10 @@ def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     record(session, "u")
     item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
     both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
-    keys = [the(StartTranscription, effects).item_id for effects in both]
-    assert len({*keys, "u"}) == 3
-    answers = [the(Generate, tell(session, final(key, key))) for key in keys]
-    assert [texts(answer.prompt.items) for answer in answers] == [[keys[0]], [keys[1]]]
+    keys = [the(StartTranscription, effects).key for effects in both]
+    assert len({*(key.item_id for key in keys), "u"}) == 3
+    answers = [the(Generate, tell(session, final(key, key.item_id))) for key in keys]
+    assert [texts(answer.prompt.items) for answer in answers] == [[key.item_id] for key in keys]
 
 
 def test_only_what_has_stalled_is_given_up() -> None:

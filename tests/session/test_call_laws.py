@@ -17,7 +17,7 @@ from tests.session.histories import (
     openings,
 )
 from tests.session.laws import effects, events
-from tests.session.stage import OFFER
+from tests.session.stage import MODELS
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
 from vivavoce.protocol.session import SessionObject
@@ -35,7 +35,7 @@ class Call(World):
 
     def __init__(self, opening: SessionObject) -> None:
         super().__init__(opening)
-        self.session = Session(opening, OFFER, LIMITS, salt="t", now=0.0, owns_playout=True)
+        self.session = Session(opening, MODELS, LIMITS, salt="t", now=0.0, server_plays=True)
         self.waiting: list[tuple[str, int]] = []
         self.left: dict[str, int] = {}
 

@@ -2,7 +2,7 @@
 
 from tests.session.stage import (
     LIMITS,
-    OFFER,
+    MODELS,
     answered,
     done,
     drawn,
@@ -59,11 +59,11 @@ def a_call(
 ) -> Session:
     session = Session(
         settings(turn_detection=turn_detection),
-        OFFER,
+        MODELS,
         limits,
         salt="t",
         now=0.0,
-        owns_playout=True,
+        server_plays=True,
     )
     session.begin()
     return session

@@ -67,6 +67,7 @@ from vivavoce.session.facts import (
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    TranscriptionKey,
     TranscriptUpdated,
 )
 
@@ -118,9 +119,7 @@ def test_one_id_names_a_turn_from_its_first_sound_to_its_last_word() -> None:
     session = a_session(transcription=WHISPER)
     began = hear(session, "####")
     item_id = the(says.SpeechStarted, began).item_id
-    began += tell(
-        session, TranscriptUpdated(the(StartTranscription, began).item_id, "hello", 5, False)
-    )
+    began += tell(session, TranscriptUpdated(the(StartTranscription, began).key, "hello", 5, False))
     ended = hear(session, 16 * ".")
     words = transcribe(session, ended, "hello")
     named = [
@@ -139,7 +138,7 @@ def test_times_count_the_sound_and_include_padding_and_silence() -> None:
     started, stopped = the(says.SpeechStarted, effects), the(says.SpeechStopped, effects)
     assert started.audio_start_ms == 20 * 32 - 300
     assert stopped.audio_end_ms == 40 * 32
-    entry = session.save().entries[-1]
+    entry = session.checkpoint(0.0).entries[-1]
     assert entry.samples == (stopped.audio_end_ms - started.audio_start_ms) * 24
 
 
@@ -156,13 +155,13 @@ def test_every_transcription_says_what_it_cost() -> None:
     # 54, 55, 56
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u", bytes(2 * 24_001))
-    tell(session, TranscriptUpdated("u", "hello", 2, False))
-    effects = tell(session, TranscriptUpdated("u", "hello there", 11, True))
+    tell(session, TranscriptUpdated(TranscriptionKey("u"), "hello", 2, False))
+    effects = tell(session, TranscriptUpdated(TranscriptionKey("u"), "hello there", 11, True))
     assert the(says.TranscriptionDelta, effects).delta == "llo there"
     completed = wire(the(says.TranscriptionCompleted, effects))
     assert completed["usage"] == {"type": "duration", "seconds": 2}
     assert (completed["transcript"], completed["content_index"]) == ("hello there", 0)
-    assert session.tally.heard_seconds == 2
+    assert session.usage.transcribed_seconds == 2
 
 
 def test_in_a_transcription_session_nothing_is_answered() -> None:
@@ -191,7 +190,7 @@ def test_a_clients_own_ids_and_places_are_kept() -> None:
         "item_create_invalid_previous_item_id",
         "Error adding item: the previous item with id 'gone' does not exist.",
     )
-    assert [entry.item.id for entry in session.save().entries] == ["c", "d", "a", "b"]
+    assert [entry.item.id for entry in session.checkpoint(0.0).entries] == ["c", "d", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,7 @@ def test_only_sound_of_the_assistant_is_truncated_and_only_what_there_is() -> No
     # 70, 71, 72, 73, 89
     session = a_session()
     response_id = answered(write(session, "count"))
-    user_item = session.save().entries[0].item.id
+    user_item = session.checkpoint(0.0).entries[0].item.id
     effects = tell(session, TextGenerated(response_id, "one"))
     item_id = the(says.OutputItemAdded, effects).item.id
 

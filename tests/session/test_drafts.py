@@ -17,7 +17,7 @@ from vivavoce.protocol.items import (
     Part,
 )
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effect_buffer import Ids
+from vivavoce.session.effects import Ids
 from vivavoce.session.item_validation import entry_of
 
 PICTURE = InputImage(image_url="data:image/png;base64,AA==")

@@ -27,6 +27,7 @@ from vivavoce.session.facts import (
     GenerationProgress,
     ItemTranscriptionFailed,
     TextGenerated,
+    TranscriptionKey,
 )
 from vivavoce.session.limits import SessionLimits
 
@@ -38,14 +39,18 @@ def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
     recording = InputAudio(audio=SPOKEN)
     item = Message(id="u", role="user", content=(recording, recording))
     receive(session, ItemCreate(item=item))
-    tell(session, ItemTranscriptionFailed("u#1", "it is broken"), final("u", "hello"))
+    tell(
+        session,
+        ItemTranscriptionFailed(TranscriptionKey("u", 1), "it is broken"),
+        final("u", "hello"),
+    )
     assert failure(ask(session)) == ("stt_failed", "it is broken")
 
 
 def test_words_that_failed_do_not_matter_to_what_does_not_read_them() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     assert the(Generate, ask(session, conversation="none", input=())).prompt.items == ()
 
 
@@ -98,7 +103,7 @@ def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls()
 def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:
     session = a_session(limits=STALLS)
     effects = hear(session, "####" + 16 * ".", now=10.0)
-    key = the(EndAudio, effects).item_id
+    key = the(EndAudio, effects).key
     assert session.deadline == 14.0
     effects = wake(session)
     assert the(CancelTranscription, effects) == CancelTranscription(key)

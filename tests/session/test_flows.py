@@ -53,6 +53,7 @@ from vivavoce.session.facts import (
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
 )
@@ -112,7 +113,7 @@ def test_7_1_a_turn_under_server_vad_is_answered() -> None:
 def test_7_1_the_words_of_the_user_come_beside_the_answer() -> None:
     session, story = a_session(transcription=WHISPER), Story()
     began = hear(session, "####")
-    key = the(StartTranscription, began).item_id
+    key = the(StartTranscription, began).key
     assert story.of(began) == A_TURN[:1]
     assert story.of(tell(session, TranscriptUpdated(key, "hello", 3, False))) == [
         "conversation.item.input_audio_transcription.delta A"
@@ -293,7 +294,7 @@ def test_7_8_a_response_out_of_band_leaves_no_trace() -> None:
         input=(ItemReference("u"), Message(role="user", content=(InputText("mood?"),))),
     )
     assert story.of(effects) == ["response.created R1"]
-    effects += tell(session, TranscriptUpdated("u", "hurray", 6, True))
+    effects += tell(session, TranscriptUpdated(TranscriptionKey("u"), "hurray", 6, True))
     response_id = answered(effects)
     told = tell(session, TextGenerated(response_id, "good"), OutputFinished(response_id))
     assert story.of(told) == [
@@ -321,7 +322,7 @@ def test_7_9_a_transcription_session_writes_down_what_is_committed() -> None:
     )
     assert story.of(update(session, patch)) == ["session.updated"]
     appended = receive(session, InputAudioAppend(audio=SPOKEN))
-    key = the(StartTranscription, appended).item_id
+    key = the(StartTranscription, appended).key
     assert story.of(tell(session, TranscriptUpdated(key, "hello there", 6, False))) == [
         "conversation.item.input_audio_transcription.delta A"
     ]

@@ -2,17 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.audio.formats import decode
+from vivavoce.audio.formats import decode, to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
-from vivavoce.session.cascade.input_buffer import (
-    ArrivalPace,
-    HalfSample,
-    InputBuffer,
-    Intake,
-    to_ms,
-    to_samples,
-)
+from vivavoce.session.cascade.input_buffer import ArrivalPace, HalfSample, InputBuffer, Intake
 
 
 def sound(samples: int, begin: int = 0) -> bytes:
@@ -20,8 +13,15 @@ def sound(samples: int, begin: int = 0) -> bytes:
     return b"".join(n.to_bytes(2, "little") for n in range(begin, begin + samples))
 
 
-def an_intake(*, longest: int = 1000) -> Intake:
-    return Intake(longest=longest)
+class Taker(Intake):
+    """An intake that puts what it decodes into its buffer at once."""
+
+    def append(self, event: InputAudioAppend, now: float, *, begin: int = 0) -> None:
+        self.add(self.decode(event, now, begin=begin), now)
+
+
+def an_intake(*, longest: int = 1000) -> Taker:
+    return Taker(max_samples=longest)
 
 
 def append(audio: bytes, event_id: str | None = None) -> InputAudioAppend:
@@ -45,7 +45,7 @@ def test_a_buffer_counts_all_sound_that_ever_came() -> None:
 def test_a_buffer_reads_what_is_still_here() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
-    buffer.forget(4)
+    buffer.drop(4)
     assert buffer.read(0, 6) == sound(2, 4)
     assert buffer.read(8, 99) == sound(2, 8)
     assert buffer.read(0, 3) == b""
@@ -55,15 +55,15 @@ def test_a_buffer_reads_what_is_still_here() -> None:
 def test_what_was_forgotten_is_not_forgotten_again() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
-    buffer.forget(6)
-    buffer.forget(2)
+    buffer.drop(6)
+    buffer.drop(2)
     assert (buffer.start, buffer.read(0, 10)) == (6, sound(4, 6))
 
 
 def test_forgetting_ahead_does_not_count_sound_that_never_came() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
-    buffer.forget(25)
+    buffer.drop(25)
     assert (buffer.start, buffer.end) == (10, 10)
 
 
@@ -91,7 +91,7 @@ def test_a_buffer_is_a_window_on_all_sound_of_the_session(
                 everything += piece
                 buffer.append(piece)
             case "forget":
-                buffer.forget(a)
+                buffer.drop(a)
                 start = max(start, min(a, end))
             case "cut":
                 assert buffer.cut(a) == everything[2 * start : 2 * max(start, a)]
@@ -151,14 +151,14 @@ def test_half_a_sample_is_reported_by_the_event_that_left_it() -> None:
 def test_a_change_of_format_gives_back_half_a_sample_of_the_old_one() -> None:
     intake = an_intake()
     intake.append(append(b"\x01\x02\x03", "event_odd"), 7.0)
-    assert intake.adopt("audio/pcm") is None  # no change: the half may still be completed
-    assert intake.adopt("audio/pcmu") == HalfSample("event_odd", deadline=8.0)
+    assert intake.set_format("audio/pcm") is None  # no change: the half may still be completed
+    assert intake.set_format("audio/pcmu") == HalfSample("event_odd", deadline=8.0)
     assert intake.half is None
 
 
 def test_g711_becomes_three_samples_a_byte() -> None:
     intake = an_intake()
-    intake.adopt("audio/pcmu")
+    intake.set_format("audio/pcmu")
     intake.append(append(bytes(range(100))), 0.0)
     assert len(intake.buffer) == 300
     assert intake.half is None
@@ -175,7 +175,7 @@ def test_a_full_buffer_takes_no_more_until_there_is_room() -> None:
     assert refused.value.message == (
         "The input audio buffer is full: it holds 12ms of the 10ms it may. Commit or clear it."
     )
-    intake.buffer.forget(300)
+    intake.buffer.drop(300)
     intake.append(append(sound(1)), 0.0)
     assert len(intake.buffer) == 1
 

@@ -138,7 +138,7 @@ def test_the_conversation_is_what_the_client_was_told(world: World) -> None:
                 deleted.add(item_id)
             case says.InputAudioCommitted(previous_item_id=before):
                 assert before == (mirror[-1] if mirror else None)
-    assert [entry.item.id for entry in world.session.save().entries] == mirror
+    assert [entry.item.id for entry in world.session.checkpoint(0.0).entries] == mirror
     assert {item_id: n for item_id, n in added.items() if item_id not in deleted} == {
         item_id: n for item_id, n in done.items() if item_id not in deleted
     }
@@ -197,7 +197,7 @@ def test_nothing_is_negative(world: World) -> None:
         assert min(numbers(msgspec.to_builtins(event)), default=0) >= 0
     for effect in effects(world):
         assert not isinstance(effect, RunVad) or effect.at >= 0
-    for entry in world.session.save().entries:
+    for entry in world.session.checkpoint(0.0).entries:
         assert entry.samples >= 0
         assert entry.ledger is None or 0 <= (entry.ledger.heard or 0) <= entry.ledger.samples
 

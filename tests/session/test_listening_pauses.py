@@ -30,6 +30,7 @@ from vivavoce.session.facts import (
     GenerationFinished,
     OutputFinished,
     TimerFired,
+    TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
 )
@@ -41,7 +42,7 @@ IDLE = ServerVad(idle_timeout_ms=6000)
 
 def partly(session: Session, item_id: str, text: str) -> list[Effect]:
     """More words are made out while the user speaks."""
-    return session.handle(TranscriptUpdated(item_id, text, 0, False), 0.0)
+    return session.handle(TranscriptUpdated(TranscriptionKey(item_id), text, 0, False), 0.0)
 
 
 def paused(session: Session, text: str = "I am") -> str:

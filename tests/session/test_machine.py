@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.session.stage import (
-    OFFER,
+    MODELS,
     SPOKEN,
     WHISPER,
     a_session,
@@ -72,6 +72,7 @@ from vivavoce.session.facts import (
     InvalidFrame,
     ItemTranscriptionFailed,
     OutputFinished,
+    TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
 )
@@ -85,18 +86,18 @@ HELLO = Message(id="hello", role="user", content=(InputText("hello"),))
 
 
 def test_the_client_is_greeted_with_its_session() -> None:
-    session = Session(settings(), OFFER, SessionLimits(), salt="t", now=0.0)
+    session = Session(settings(), MODELS, SessionLimits(), salt="t", now=0.0)
     (greeting,) = session.begin()
     assert isinstance(greeting, Send)
     assert isinstance(greeting.event, says.SessionCreated)
-    assert greeting.event.session == session.save().session
+    assert greeting.event.session == session.checkpoint(0.0).session
     assert greeting.event.event_id == "event_t00002"  # the first id is of the user's first item
 
 
 def test_settings_are_answered_with_the_whole_session() -> None:
     session = a_session()
     told = the(says.SessionUpdated, update(session, DEAF)).session
-    assert told == session.save().session
+    assert told == session.checkpoint(0.0).session
     assert told == settings(turn_detection=None, served_by=told.served_by)  # type: ignore[union-attr]
 
 
@@ -225,7 +226,7 @@ def test_an_item_that_is_deleted_is_written_down_no_further() -> None:
     effects = receive(session, ItemDelete(item_id="u"))
     assert (the(says.ItemDeleted, effects).item_id, the(CancelTranscription, effects)) == (
         "u",
-        CancelTranscription("u"),
+        CancelTranscription(TranscriptionKey("u")),
     )
     assert tell(session, final("u", "late")) == []
 
@@ -233,7 +234,7 @@ def test_an_item_that_is_deleted_is_written_down_no_further() -> None:
 def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u")
-    assert types(tell(session, TranscriptUpdated("u", "hel", 2, False))) == [
+    assert types(tell(session, TranscriptUpdated(TranscriptionKey("u"), "hel", 2, False))) == [
         "conversation.item.input_audio_transcription.delta"
     ]
     assert types(tell(session, final("u", "hello"))) == [
@@ -266,13 +267,13 @@ def test_words_of_what_is_not_in_the_conversation_are_told_to_nobody() -> None:
 def test_words_sound_finished_or_not() -> None:
     session = a_session(turn_detection=SemanticVad())
     effects = hear(session, "####" + 7 * ".")
-    key = the(StartTranscription, effects).item_id
-    assert of(ScoreTurn, effects) == [ScoreTurn(key, "", None)]
+    key = the(StartTranscription, effects).key
+    assert of(ScoreTurn, effects) == [ScoreTurn(key.item_id, "", None)]
     effects = tell(session, TranscriptUpdated(key, "that is all", 0, False))
-    assert effects == [ScoreTurn(key, "that is all", None)]
-    assert tell(session, TurnScored(key, 0.0)) == []
+    assert effects == [ScoreTurn(key.item_id, "that is all", None)]
+    assert tell(session, TurnScored(key.item_id, 0.0)) == []
     hear(session, 7 * ".")
-    assert "response.created" in types(tell(session, TurnScored(key, 1.0)))
+    assert "response.created" in types(tell(session, TurnScored(key.item_id, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +381,7 @@ def test_at_a_shutdown_the_answer_under_way_is_the_last() -> None:
 
 def test_words_that_do_not_come_in_time_are_given_up() -> None:
     session = a_session(transcription_settings(), limits=SessionLimits(stall_seconds=4.0))
-    key = the(StartTranscription, hear(session, "####" + 16 * ".", now=10.0)).item_id
+    key = the(StartTranscription, hear(session, "####" + 16 * ".", now=10.0)).key
     assert session.deadline == 14.0
     effects = wake(session)
     assert effects[0] == CancelTranscription(key)
@@ -392,9 +393,10 @@ def test_words_that_do_not_come_in_time_are_given_up() -> None:
 def test_a_session_that_was_written_down_goes_on() -> None:
     session = a_session(instructions="Be brief.")
     an_answer(session, now=1.0)
-    saved = session.save()
-    again = a_session(saved.session, entries=saved.entries, salt="u", now=9.0)
-    assert again.save() == saved
+    saved = session.checkpoint(9.0)
+    again = a_session(saved.session, checkpoint=saved, salt="u", now=9.0)
+    assert again.checkpoint(9.0) == saved
+    assert again.deadline == session.deadline
     assert kept(again) == ["hello", "hi "]
     assert the(says.ResponseCreated, ask(again)).response.conversation_id == "conv_1"
 
@@ -407,7 +409,7 @@ def test_a_response_is_cancelled() -> None:
 
 def test_a_recogniser_that_fails_while_somebody_speaks_fails_that_turn_only() -> None:
     session = a_session(transcription=WHISPER)
-    key = the(StartTranscription, hear(session, "####")).item_id
+    key = the(StartTranscription, hear(session, "####")).key
     assert tell(session, ItemTranscriptionFailed(key, "it is broken")) == []
     effects = hear(session, 16 * ".")
     assert types(effects)[4:6] == [

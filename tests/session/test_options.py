@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from tests.session.stage import OFFER, settings, transcription_settings
+from tests.session.stage import MODELS, settings, transcription_settings
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import FunctionTool
 from vivavoce.protocol.session import (
@@ -46,7 +46,7 @@ def speaks(**fields: Any) -> SessionPatch:
 
 
 def options(
-    opening: SessionObject | None = None, offer: AvailableModels = OFFER, **chosen: Any
+    opening: SessionObject | None = None, offer: AvailableModels = MODELS, **chosen: Any
 ) -> Options:
     return Options(opening or settings(**chosen), offer)
 
@@ -238,7 +238,7 @@ def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
 def test_voices_of_two_models_are_kept_apart() -> None:
     """A voice is looked up in the model that speaks, whichever model is the default."""
     deep = ModelInfo(voices=frozenset({"bass", "tenor"}), default_voice="bass")
-    offer = AvailableModels({**OFFER.models, "deep": deep}, default_model="house")
+    offer = AvailableModels({**MODELS.models, "deep": deep}, default_model="house")
     made = options(offer=offer, model="deep", voice="tenor")
     assert (made.voice("tenor"), made.voice("marin")) == ("tenor", "bass")
     assert made.served_by == ServedBy(model="deep", voice="tenor")
@@ -247,7 +247,7 @@ def test_voices_of_two_models_are_kept_apart() -> None:
 
 
 def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
-    offer = AvailableModels(OFFER.models, OFFER.default_model, lock_voice=True)
+    offer = AvailableModels(MODELS.models, MODELS.default_model, lock_voice=True)
     made = options(offer=offer)
     assert refused(made, speaks(voice="ash", speed=1.2), has_spoken=True) == (
         "cannot_update_voice",

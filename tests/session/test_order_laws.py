@@ -18,7 +18,7 @@ from vivavoce.session.effects import (
     Send,
     StartTranscription,
 )
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
 
 @law
@@ -50,26 +50,26 @@ def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> N
 @law
 def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
     """Once it is over, the client may have deleted its item and put in another of that name."""
-    state: dict[str, str] = {}
+    state: dict[TranscriptionKey, str] = {}
     for moment in world.history:
         match moment.fact:
-            case (
-                TranscriptUpdated(item_id=key, final=True) | ItemTranscriptionFailed(item_id=key)
-            ) if key in state:
+            case TranscriptUpdated(key=key, final=True) | ItemTranscriptionFailed(key=key) if (
+                key in state
+            ):
                 state[key] = "over"
         for effect in moment.effects:
             match effect:
-                case StartTranscription(item_id=key):
+                case StartTranscription(key=key):
                     assert state.get(key, "over") == "over"
                     state[key] = "open"
-                case FeedAudio(item_id=key, audio=audio):
+                case FeedAudio(key=key, audio=audio):
                     assert state[key] == "open"
                     assert audio
                     assert len(audio) % 2 == 0
-                case EndAudio(item_id=key):
+                case EndAudio(key=key):
                     assert state[key] == "open"
                     state[key] = "finished"
-                case CancelTranscription(item_id=key):
+                case CancelTranscription(key=key):
                     state[key] = "over"
 
 
@@ -117,9 +117,9 @@ def test_the_tally_only_grows_and_is_the_sum_of_what_was_told(world: World) -> N
     used = [moment.used for moment in world.history]
     for earlier, later in pairwise(used):
         assert all(less <= more for less, more in zip(earlier, later, strict=True))
-    tally = world.session.tally
+    tally = world.session.usage
     assert tally.responses == len(usages)
     assert tally.input_tokens == sum(usage.input_tokens for usage in usages)
     assert tally.output_tokens == sum(usage.output_tokens for usage in usages)
     told = [e.usage.seconds for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
-    assert tally.heard_seconds >= sum(told)
+    assert tally.transcribed_seconds >= sum(told)

@@ -1,6 +1,5 @@
 from vivavoce.protocol.server import ErrorBody, ErrorEvent, InputAudioCleared
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
-from vivavoce.session.effects import Close, Send
+from vivavoce.session.effects import Close, EffectBuffer, Ids, Send
 
 
 def test_ids_are_of_their_kind_and_never_repeat() -> None:

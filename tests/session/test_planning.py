@@ -1,10 +1,12 @@
 """What a response.create asks for, on top of the session."""
 
+import dataclasses
+
 import msgspec
 import pytest
 from msgspec import UNSET
 
-from tests.session.stage import OFFER, settings
+from tests.session.stage import settings, shared
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
     FunctionTool,
@@ -21,9 +23,7 @@ from vivavoce.protocol.session import PCM, PCMU, CustomVoice, PCMPatch, SessionO
 from vivavoce.session.cascade.planning import given, plan_of
 from vivavoce.session.cascade.response import ResponsePlan
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effect_buffer import Ids
 from vivavoce.session.effects import Prompt
-from vivavoce.session.options import Options
 
 WEATHER = FunctionTool("get_weather")
 NEWS = FunctionTool("get_news")
@@ -44,8 +44,10 @@ def plan(
     session: SessionObject = IN_FORCE,
     conversation: Conversation | None = None,
 ) -> ResponsePlan:
-    options = Options(session, OFFER)
-    return plan_of(params, options, conversation or a_conversation(), Ids("t"), "conv_1")
+    whole = shared(session)
+    return plan_of(
+        params, dataclasses.replace(whole, conversation=conversation or a_conversation())
+    )
 
 
 def a_conversation() -> Conversation:
@@ -73,6 +75,7 @@ def test_without_wishes_the_session_decides() -> None:
     assert plan(ResponseParams()) == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
+            asked_model="gpt-realtime",
             instructions="Be brief.",
             items=(),
             tools=(WEATHER,),
@@ -113,6 +116,7 @@ def test_every_wish_goes_before_the_session() -> None:
     assert wished == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
+            asked_model="gpt-realtime",
             instructions="Be long.",
             items=(),
             tools=(NEWS,),

@@ -26,7 +26,7 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
 from vivavoce.session.effects import EndAudio, FeedAudio, Generate, StartTranscription
-from vivavoce.session.facts import ItemTranscriptionFailed, OutputFinished
+from vivavoce.session.facts import ItemTranscriptionFailed, OutputFinished, TranscriptionKey
 
 
 def test_it_waits_for_all_recordings_that_it_reads() -> None:
@@ -37,7 +37,7 @@ def test_it_waits_for_all_recordings_that_it_reads() -> None:
     record(session, "v")
     ask(session)
     assert tell(session, final("u", "one"), final("v", "three")) == []
-    prompt = the(Generate, tell(session, final("u#1", "two"))).prompt
+    prompt = the(Generate, tell(session, final(TranscriptionKey("u", 1), "two"))).prompt
     assert texts(prompt.items) == ["one", "two", "three"]
 
 
@@ -77,7 +77,7 @@ def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(item,))
-    key = the(StartTranscription, effects).item_id
+    key = the(StartTranscription, effects).key
     assert (the(FeedAudio, effects), the(EndAudio, effects)) == (
         FeedAudio(key, SPOKEN),
         EndAudio(key),
@@ -108,7 +108,7 @@ def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
 def test_words_that_failed_are_forgotten_with_the_next_answer() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     tell(session, OutputFinished(the(Generate, write(session, "never mind")).response_id))
     listed = ask(session, conversation="none", input=(ItemReference("u"),))
     assert texts(the(Generate, listed).prompt.items) == [None]
@@ -117,7 +117,7 @@ def test_words_that_failed_are_forgotten_with_the_next_answer() -> None:
 def test_words_that_failed_are_not_forgotten_beside_the_conversation() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    tell(session, ItemTranscriptionFailed("u", "it is broken"))
+    tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     the(Generate, ask(session, conversation="none", input=()))
     assert failure(ask(session)) == ("stt_failed", "it is broken")
 

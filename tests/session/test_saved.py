@@ -66,7 +66,7 @@ def saved_entries(draw: st.DrawFn) -> SavedEntry:
             item = Message(id=draw(TEXT), role="user", content=content)
             sound = draw(SOUND)
             words = draw(st.dictionaries(st.just(1), TEXT))
-            return SavedEntry(item, {1: sound}, words, len(sound) // 2)
+            return SavedEntry(item, words, len(sound) // 2)
         case "answer":
             ledger = Ledger()
             ledger.add(draw(SOUND), (SpokenWord(draw(TEXT), 0), SpokenWord(draw(TEXT), 5)))
@@ -94,8 +94,6 @@ def test_a_conversation_survives_being_written_down(wire: Any, entries: list[Sav
     restored.load(wire.decode(wire.encode(saved), type=tuple[SavedEntry, ...]))
     assert restored.save() == saved
     assert shown(restored) == shown(original)
-    for entry in entries:
-        assert restored.retrieve(entry.item.id) == original.retrieve(entry.item.id)
 
 
 def answered(session: Session, effects: list[Effect], now: float) -> list[Effect]:
@@ -126,7 +124,7 @@ def interrupted(session: Session, now: float) -> list[Effect]:
 
 def step(session: Session, kind: str, n: int, now: float) -> list[Effect]:
     """One thing that a client or its user does, and all that comes of it."""
-    entries = session.save().entries
+    entries = session.checkpoint(0.0).entries
     item_id = entries[n].item.id if n < len(entries) else "nowhere"
     match kind:
         case "say":
@@ -156,6 +154,15 @@ def step(session: Session, kind: str, n: int, now: float) -> list[Effect]:
             return update(session, msgspec.convert(fields, type=RealtimePatch), now)
 
 
+_BYTES = r"b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\""
+_AUDIO = re.compile(rf"((?:Input|Output)Audio\((?:transcript=[^()]*?, )?audio=)(?:UNSET|{_BYTES})")
+
+
+def without_audio(shown: str) -> str:
+    """A checkpoint keeps no audio: an item retrieved later shows none."""
+    return _AUDIO.sub(r"\1?", shown)
+
+
 class Names:
     """Ids by the order in which they come up, and positions left out: in these two sessions may
     differ that have the same to say."""
@@ -164,7 +171,7 @@ class Names:
         self._names = {entry.item.id: entry.item.id for entry in known.entries}
 
     def without(self, told: object) -> str:
-        named = re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, repr(told))
+        named = re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, without_audio(repr(told)))
         return re.sub(r"\b(at|audio_start_ms|audio_end_ms)=\d+", r"\1=?", named)
 
     def _name(self, found: re.Match[str]) -> str:
@@ -176,7 +183,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 6)), max_size=
 
 
 @WIRES
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(before=STEPS, after=STEPS)
 def test_a_restored_session_answers_all_that_comes_as_the_original_does(
     wire: Any, before: list[tuple[str, int]], after: list[tuple[str, int]]
@@ -185,13 +192,13 @@ def test_a_restored_session_answers_all_that_comes_as_the_original_does(
     for at, (kind, n) in enumerate(before):
         step(original, kind, n, now=10.0 * at)
     receive(original, InputAudioClear(), now=99.0)  # nothing is between two turns
-    saved = original.save()
+    saved = original.checkpoint(99.0)
     read = wire.decode(wire.encode(saved), type=Checkpoint)
-    restored = a_session(read.session, entries=read.entries, salt="y", now=99.0)
-    assert restored.save() == saved
+    restored = a_session(read.session, checkpoint=read, salt="y", now=99.0)
+    assert restored.checkpoint(99.0) == saved
     left, right = Names(saved), Names(saved)
     for at, (kind, n) in enumerate(after):
         now = 100.0 + 10.0 * at
         effects, others = (step(one, kind, n, now) for one in (original, restored))
         assert [left.without(one) for one in effects] == [right.without(one) for one in others]
-    assert left.without(original.save()) == right.without(restored.save())
+    assert left.without(original.checkpoint(999.0)) == right.without(restored.checkpoint(999.0))

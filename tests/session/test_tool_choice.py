@@ -1,23 +1,23 @@
 """A function that is chosen has to be one of the tools."""
 
+import dataclasses
+
 import msgspec
 import pytest
 
-from tests.session.stage import OFFER, settings
+from tests.session.stage import MODELS, settings, shared
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import FunctionTool, ToolName
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import RealtimePatch
 from vivavoce.session.cascade.planning import plan_of
-from vivavoce.session.conversation import Conversation
-from vivavoce.session.effect_buffer import Ids
 from vivavoce.session.options import Options
 
 DIAL, RING = FunctionTool("dial"), FunctionTool("ring")
 
 
 def planned(options: Options, params: ResponseParams) -> object:
-    plan = plan_of(params, options, Conversation(kept_bytes=0), Ids("t"), "conv_1")
+    plan = plan_of(params, dataclasses.replace(shared(), options=options))
     return plan.prompt.tool_choice
 
 
@@ -25,7 +25,7 @@ def planned(options: Options, params: ResponseParams) -> object:
 def test_an_update_that_chooses_a_function_that_is_not_there_changes_nothing(
     tools: tuple[FunctionTool, ...],
 ) -> None:
-    options = Options(settings(tools=(DIAL,)), OFFER)
+    options = Options(settings(tools=(DIAL,)), MODELS)
     before = options.session
     patch = RealtimePatch(tools=tools, tool_choice=ToolName("dial"))
     with pytest.raises(InvalidRequest) as refused:
@@ -42,14 +42,14 @@ def test_an_update_that_chooses_a_function_that_is_not_there_changes_nothing(
 def test_an_update_may_choose_a_function_of_its_own_or_of_the_session(
     tools: tuple[FunctionTool, ...] | msgspec.UnsetType,
 ) -> None:
-    options = Options(settings(tools=(DIAL,)), OFFER)
+    options = Options(settings(tools=(DIAL,)), MODELS)
     patch = RealtimePatch(tools=tools, tool_choice=ToolName("dial"))
     options.update(patch, pristine=True, has_spoken=False)
     assert options.realtime.tool_choice == ToolName("dial")
 
 
 def test_a_response_may_choose_a_function_of_its_own_or_of_the_session_and_no_other() -> None:
-    options = Options(settings(tools=(DIAL,)), OFFER)
+    options = Options(settings(tools=(DIAL,)), MODELS)
     dial, ring = ToolName("dial"), ToolName("ring")
     assert planned(options, ResponseParams(tool_choice=dial)) == dial
     assert planned(options, ResponseParams(tool_choice=ring, tools=(RING,))) == ring
@@ -64,5 +64,5 @@ def test_a_response_may_choose_a_function_of_its_own_or_of_the_session_and_no_ot
 
 
 def test_the_choice_of_a_session_does_not_stand_in_the_way_of_a_response_without_tools() -> None:
-    options = Options(settings(tools=(DIAL,), tool_choice=ToolName("dial")), OFFER)
+    options = Options(settings(tools=(DIAL,), tool_choice=ToolName("dial")), MODELS)
     assert planned(options, ResponseParams(tools=())) == ToolName("dial")

@@ -32,8 +32,8 @@ def edges(
     for n, c in enumerate(pattern):
         edge = detector.feed(n * WINDOW, LEVELS[c] if c in LEVELS else int(c) / 10)
         if believing and n in believing:
-            detector.believe(believing[n])
-            edge = edge or detector.settle()
+            detector.set_likelihood(believing[n])
+            edge = edge or detector.end_if_silent()
         drawn += MARKS[edge]
     return drawn
 
@@ -96,7 +96,7 @@ def test_a_reset_ends_a_turn_without_a_word() -> None:
         detector.feed(n * WINDOW, 0.9)
     detector.reset()
     assert not detector.speaking
-    assert detector.settle() is None
+    assert detector.end_if_silent() is None
     assert [detector.feed(n * WINDOW, 0.9) for n in (3, 4)] == [None, Edge.STARTED]
 
 
@@ -113,7 +113,7 @@ def test_new_settings_hold_for_a_turn_that_is_under_way() -> None:
     detector = a_detector(windows=30)
     for n, c in enumerate("##.."):
         detector.feed(n * WINDOW, LEVELS[c])
-    detector.adopt(ServerVad(silence_duration_ms=96))
+    detector.apply_settings(ServerVad(silence_duration_ms=96))
     assert detector.feed(4 * WINDOW, 0.1) is Edge.STOPPED
 
 
@@ -164,12 +164,12 @@ def test_it_matters_how_words_sound_only_in_a_pause_under_semantic_vad() -> None
     asked = []
     for n, c in enumerate("##" + 8 * "." + "#"):
         semantic.feed(n * WINDOW, LEVELS[c])
-        asked.append(semantic.asks)
+        asked.append(semantic.needs_score)
     assert asked == [False] * 8 + [True, True, False]  # from 200 ms of silence on
     plain = a_detector(windows=30)
     for n, c in enumerate("##" + 20 * "."):
         plain.feed(n * WINDOW, LEVELS[c])
-    assert not plain.asks
+    assert not plain.needs_score
 
 
 def test_a_judgement_that_was_not_asked_for_changes_nothing() -> None:
@@ -182,8 +182,8 @@ def test_settings_that_stay_the_same_leave_a_judgement_in_force() -> None:
     detector = TurnDetector(SemanticVad())
     for n, c in enumerate("##" + 8 * "."):
         detector.feed(n * WINDOW, LEVELS[c])
-    detector.believe(1.0)
-    detector.adopt(SemanticVad())
+    detector.set_likelihood(1.0)
+    detector.apply_settings(SemanticVad())
     rest = [detector.feed((10 + n) * WINDOW, 0.1) for n in range(6)]
     assert rest == [None, None, None, None, Edge.STOPPED, None]
 

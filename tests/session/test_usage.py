@@ -18,8 +18,15 @@ from vivavoce.protocol.responses import (
     OutputTokens,
     Usage,
 )
+from vivavoce.session.effects import EffectBuffer, Ids, RecordUsage
 from vivavoce.session.facts import TokenCounts
-from vivavoce.session.usage import Tally, estimate, response_usage, transcription_usage, words_of
+from vivavoce.session.usage import (
+    UsageMeter,
+    estimate,
+    response_usage,
+    transcription_usage,
+    words_of,
+)
 
 
 def test_a_token_is_about_four_characters() -> None:
@@ -90,13 +97,28 @@ def test_a_transcription_costs_started_seconds(samples: int, seconds: int) -> No
     assert transcription_usage(samples) == DurationUsage(seconds=seconds)
 
 
-def test_a_tally_adds_up() -> None:
-    tally = Tally()
-    tally.add_response(Usage(input_tokens=3, output_tokens=4, total_tokens=7))
-    tally.add_response(Usage(input_tokens=10, output_tokens=20, total_tokens=30))
-    tally.add_transcription(DurationUsage(seconds=5))
-    tally.add_transcription(DurationUsage(seconds=2))
-    assert (tally.responses, tally.input_tokens, tally.output_tokens, tally.heard_seconds) == (
+def test_usage_meter_adds_up_and_reports_each_use() -> None:
+    effects = EffectBuffer(Ids("t"))
+    meter = UsageMeter(effects)
+    used: list[Usage | DurationUsage] = [
+        Usage(input_tokens=3, output_tokens=4, total_tokens=7),
+        Usage(input_tokens=10, output_tokens=20, total_tokens=30),
+        DurationUsage(seconds=5),
+        DurationUsage(seconds=2),
+    ]
+    for usage in used:
+        if isinstance(usage, Usage):
+            meter.add_response("house", usage)
+        else:
+            meter.add_transcription("house", usage)
+    assert effects.drain() == [RecordUsage("house", usage) for usage in used]
+    tally = meter.totals
+    assert (
+        tally.responses,
+        tally.input_tokens,
+        tally.output_tokens,
+        tally.transcribed_seconds,
+    ) == (
         2,
         13,
         24,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from tests.runtime.stage import OFFER, Troupe, template
+from tests.runtime.stage import MODELS, Troupe, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
@@ -32,14 +32,14 @@ it. Caches take some: of patterns, of the tables of sound formats, of the last h
 async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
     house = ServerContext(
-        troupe.brains, OFFER, SessionLimits(stall_seconds=2), template(ServerVad())
+        troupe.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
     )
     hub = Sessions(house)
     runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     try:
-        yield Server(runner.addresses[0][1], hub, house.brains.cascades, "house")
+        yield Server(runner.addresses[0][1], hub, house.catalog.cascades, "house")
     finally:
         await hub.drain(0)
         await runner.cleanup()
@@ -89,7 +89,7 @@ async def crowd(server: Server, noise: Noise, connections: int) -> int:
 
 async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
     """Every session is gone, and everything that was lent to one is back."""
-    await until(lambda: server.hub.sessions == 0)
+    await until(lambda: len(server.hub) == 0)
     await until(lambda: not troupe.vad.held and not troupe.running.count)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 

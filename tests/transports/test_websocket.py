@@ -39,7 +39,7 @@ def played(script: Any, settings: Settings | None = None) -> None:
         async with serving(settings or scripted()) as server:
             before = len(asyncio.all_tasks())
             await script(server)
-            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: len(server.hub) == 0)
             await until(lambda: len(asyncio.all_tasks()) <= before + 1)
 
     asyncio.run(main())
@@ -50,7 +50,7 @@ def test_a_question_is_answered() -> None:
         async with calling(server) as caller:
             await caller.ask()
             assert await caller.answer() == ("completed", None)
-            assert server.hub.sessions == 1
+            assert len(server.hub) == 1
 
     played(script)
 
@@ -286,8 +286,8 @@ def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> Non
 
 async def _after_a_while(reader: asyncio.StreamReader, server: Server) -> bytes:
     """Read nothing until the session is gone; then what was under way, and the close."""
-    await until(lambda: server.hub.sessions == 1)
-    await until(lambda: server.hub.sessions == 0)
+    await until(lambda: len(server.hub) == 1)
+    await until(lambda: len(server.hub) == 0)
     return await reader.read()
 
 
@@ -299,7 +299,7 @@ def test_a_client_that_vanishes_in_an_answer_frees_its_session(settings: Setting
             await caller.until("response.output_audio.delta")
             transport = caller.socket._response.connection.transport  # type: ignore[union-attr]
             transport.abort()  # type: ignore[union-attr]
-            await until(lambda: server.hub.sessions == 0)
+            await until(lambda: len(server.hub) == 0)
 
     played(script, settings)
 
@@ -321,7 +321,7 @@ def test_a_client_that_vanishes_while_its_pings_are_answered_has_merely_left() -
         writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
         await until(lambda: outboxes()[0]._wire.get_write_buffer_size() > 65536)
         writer.transport.abort()
-        await until(lambda: server.hub.sessions == 0)
+        await until(lambda: len(server.hub) == 0)
 
     played(script)
 

@@ -198,7 +198,7 @@ class TranscriptionRoutes:
             prompt=asked.prompt,
             stall_timeout_s=self._stall_timeout_s,
         )
-        return TranscriptionJob(asked, task, file, transcriber.passages(file, cascade.ears))
+        return TranscriptionJob(asked, task, file, transcriber.passages(file, cascade.vad))
 
 
 async def _as_events(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:

@@ -15,7 +15,8 @@ Format: TypeAlias = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
 
 RATE = 24_000
 """Hertz of all sound inside."""
-BYTES_PER_MS = 2 * RATE // 1000
+BYTES_PER_SAMPLE = 2
+BYTES_PER_MS = BYTES_PER_SAMPLE * RATE // 1000
 G711_RATE = 8_000
 
 _PCM16 = np.dtype("<i2")
@@ -25,6 +26,16 @@ _BITS16 = np.dtype("<u2")
 def ms(pcm24: bytes | int) -> int:
     """Whole milliseconds that PCM, or so many bytes of it, lasts."""
     return (pcm24 if isinstance(pcm24, int) else len(pcm24)) // BYTES_PER_MS
+
+
+def to_ms(samples: int) -> int:
+    """Whole milliseconds of so many samples at RATE."""
+    return samples * 1000 // RATE
+
+
+def to_samples(ms: int) -> int:
+    """Samples at RATE of so many milliseconds."""
+    return ms * RATE // 1000
 
 
 class Decoder:

@@ -1,17 +1,19 @@
-"""What thinks and speaks for a session: engines under the names that clients use."""
+"""The configured models, by the names that clients use: engines, or an upstream server."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel
 from vivavoce.runtime.vad_batcher import VadBatcher
-from vivavoce.session.options import ModelInfo
+from vivavoce.secret import Secret
+from vivavoce.session.options import AvailableModels, ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
     """The engines of one model. They are entered, and outlive every session."""
 
-    ears: VadBatcher
+    vad: VadBatcher
     turn: TurnModel
     stt: STT
     llm: LLM
@@ -33,12 +35,47 @@ class Cascade:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCatalog:
-    """Cascades by the model's name."""
+class Relay:
+    """A model behind an upstream Realtime server."""
 
-    cascades: dict[str, Cascade]
+    url: str
+    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
+    model: str
+    """The model to ask the upstream server for."""
+    key: Secret = Secret("")
+    default_voice: str = "marin"
+    fallback: str = ""
+    """The cascade that goes on when the upstream server is lost; "": the default one."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What a session has to know of this model."""
+        return ModelInfo(voices=None, default_voice=self.default_voice)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCatalog:
+    """Models by name."""
+
+    cascades: Mapping[str, Cascade]
     default: str
+    """The name of the cascade that serves unknown names."""
+    relays: Mapping[str, Relay] = field(default_factory=dict)
 
     def of(self, model: str) -> Cascade:
         """The cascade of that name, or the default one."""
         return self.cascades.get(model, self.cascades[self.default])
+
+    def fallback(self, model: str) -> str:
+        """The name of the cascade that goes on when the upstream server of `model` is lost."""
+        relay = self.relays.get(model)
+        wanted = relay.fallback if relay else ""
+        return wanted if wanted in self.cascades else self.default
+
+    def available(
+        self, *, default_model: str = "", lock_voice: bool = False, failure_errors: bool = False
+    ) -> AvailableModels:
+        """The names that a session has to know."""
+        infos = {name: relay.info for name, relay in self.relays.items()}
+        infos |= {name: cascade.info for name, cascade in self.cascades.items()}
+        return AvailableModels(infos, default_model or self.default, lock_voice, failure_errors)

@@ -1,75 +1,60 @@
-"""Performs a session's effects: the only module that waits on its behalf.
-
-Nothing here waits before the next fact is taken: sending puts into the peer's outbox, judging into
-the next batch, and what takes time is a task of its own that tells facts as it goes.
-"""
+"""Drives one session: gives it facts, and carries out its effects."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
 from collections import deque
-from typing import Protocol, assert_never
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from vivavoce.errors import EngineError
+from vivavoce.errors import StoreError
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.alarm import Alarm
-from vivavoce.runtime.attention import Attention
-from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.echo import EchoCanceller
-from vivavoce.runtime.generation import answer
-from vivavoce.runtime.jobs import Jobs
-from vivavoce.runtime.transcription import AudioFeed, transcribe_item
+from vivavoce.runtime.performers import MakePerformer, Performer
+from vivavoce.runtime.tasks import Tasks, Timer
+from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
-    CancelGeneration,
-    CancelTranscription,
     ClearPlayback,
     Close,
     Effect,
-    EndAudio,
-    FeedAudio,
-    Generate,
     PlayAudio,
-    RunVad,
-    ScoreTurn,
+    RecordUsage,
+    RequestFallback,
     Send,
-    StartTranscription,
+    SendRaw,
 )
-from vivavoce.session.facts import (
-    Disconnected,
-    Fact,
-    ItemTranscriptionFailed,
-    TimerFired,
-    VadScores,
-)
-from vivavoce.session.shell import Session
+from vivavoce.session.facts import Disconnected, Fact, TimerFired
+from vivavoce.session.shell import Checkpoint, Session
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING_WINDOWS = 64  # of one session, before its client is read any further: 2 s of sound
-MOST_WAITING_BYTES = 4_000_000  # of sound for the recogniser, likewise: 83 s
-TAKE_SECONDS = 10.0  # a recogniser that takes none of that for so long is given up
+TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
 
 
 class Peer(Protocol):
-    """The other end, whatever carries it."""
+    """The client, whatever transport carries it."""
 
     def send(self, event: AnyServerEvent) -> None:
-        """Put an event into the outbox. Never waits."""
+        """Queue an event. Never waits."""
+        ...
+
+    def send_raw(self, data: bytes) -> None:
+        """Queue a GA server event, JSON. Never waits."""
         ...
 
     async def wait_writable(self) -> None:
-        """Wait until the client has taken most of what was sent."""
+        """Backpressure: wait until the client has taken most of what was sent."""
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """Send what is in the outbox, then close. Nothing is sent after that."""
+        """Send what is queued, then close. Nothing is sent after that."""
         ...
 
 
 class Player(Protocol):
-    """What plays answers, where that is not the client's affair. Tells Played as they leave."""
+    """Plays answers, where the server owns the playback. Posts AudioPlayed as they are played."""
 
     def play(self, item_id: str, audio: bytes) -> None:
         """Play that behind what waits. Never waits."""
@@ -80,52 +65,100 @@ class Player(Protocol):
         ...
 
 
-class Runner:
-    """One session at work. Tell it facts while run() runs.
+class Observer(Protocol):
+    """Sees all that happens in a session: usage metering, metrics, a flight recorder."""
 
-    player: of a session that owns its playout, and only of such.
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
+
+        Called before they are carried out. It must not change or keep the list, nor wait.
+        """
+        ...
+
+
+SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
+"""Stores a checkpoint of the session in place of the last one. Raises StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How a model is driven: the brain, and what carries out its effects."""
+
+    brain: BrainFactory
+    performer: MakePerformer
+    model: str = ""
+    """The model that serves the session from now on; "": the one that its client named."""
+
+
+class Fallbacks(Protocol):
+    """Finds another driver for a session whose brain cannot go on."""
+
+    def fallback(self, session: SessionObject) -> Driver | None:
+        """None: there is none."""
+        ...
+
+
+class Runner:
+    """One session at work. Post facts to it while run() runs.
+
+    player: of a session that owns its playback, and only of such.
     """
 
     def __init__(
         self,
         session: Session,
         peer: Peer,
-        brains: ModelCatalog,
+        performer: MakePerformer,
         *,
-        model: str,
         player: Player | None = None,
+        fallbacks: Fallbacks | None = None,
+        observers: Iterable[Observer] = (),
+        save: SaveCheckpoint | None = None,
     ) -> None:
-        self._session = session
+        self._id = session.settings.id
+        self._session = session  # until run() ends
         self._peer = peer
         self._player = player
-        self._brains = brains
-        cascade = brains.of(model)
-        self._attention = Attention(cascade, self._judged, self.post, self._deafened)
+        self._make_performer: MakePerformer | None = performer
+        self._performer: Performer | None = None  # while run() runs
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: Tasks | None = None
+        self._fallbacks = fallbacks
+        self._observers = tuple(observers)
+        self._save = save
         self._facts: deque[Fact] = deque()
         self._busy = False
-        self._clock = asyncio.get_running_loop().time  # asked for once: it costs as much as a fact
-        self._eased = asyncio.Event()  # something that waited has been taken
+        self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
+        self._progress = asyncio.Event()  # something that waited was taken
         self._closed = asyncio.Event()
-        self._farewell: tuple[int, str] | None = None
-        self._alarm = Alarm(lambda: self.post(TimerFired()))
-        self._jobs = Jobs(self.fail, self._eased.set)
-        self._room = EchoCanceller(cascade.cleaner) if cascade.cleaner else None
+        self._close_reason: tuple[int, str] | None = None
+        self._timer = Timer(self._on_timer)
 
     async def run(self) -> None:
         """Serve until the session closes, then give everything back."""
         try:
-            async with self._jobs:
-                self._begin()
-                await self._closed.wait()
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._tasks = Tasks(group, self.fail, self.progressed)
+                try:
+                    assert self._make_performer
+                    self._performer = self._make_performer(self, group)
+                    self._begin()
+                    await self._closed.wait()
+                finally:
+                    self._end()
+                    self._tasks.cancel_all()
+                    if self._performer:
+                        self._performer.close()
         finally:
-            self._end()
-            self._alarm.off()
-            self._attention.close()
-            if self._room:
-                self._room.close()
+            # Tracebacks of cancelled tasks keep this runner in reference cycles until the next
+            # full garbage collection. The session with its audio must not wait for that.
+            self._timer.cancel()
+            del self._session
+            self._performer = self._make_performer = self._group = self._tasks = None
 
     def post(self, fact: Fact) -> None:
-        """Hand the session a fact and do what it says. Never waits."""
+        """Give the session a fact and carry out what comes of it. Never waits."""
         if self._closed.is_set():
             return
         self._facts.append(fact)
@@ -134,18 +167,29 @@ class Runner:
 
     @property
     def settings(self) -> SessionObject:
-        """Of the session, as its client is shown them."""
+        """The session object as the client sees it, while the session lasts."""
         return self._session.settings
 
     @property
     def behind(self) -> bool:
-        """Whether more has come than could be judged and written down."""
-        windows = self._attention.waiting
-        return windows > MOST_WAITING_WINDOWS or self._jobs.waiting_bytes > MOST_WAITING_BYTES
+        """Whether more input has come than could be scored and transcribed."""
+        return self._performer is not None and self._performer.behind
 
-    def dismiss(self, code: int, reason: str) -> None:
-        """Have the session end now, for a reason that is not its client's."""
-        self._farewell = (code, reason)
+    def swap(self, driver: Driver) -> None:
+        """Let another brain take over, with the same conversation. Never waits."""
+        assert self._performer
+        assert self._group
+        now = self._clock()
+        last, first = self._session.swap(driver.brain, now, model=driver.model)
+        self._observe(None, last + first, now)
+        self._perform_all(last, now)
+        self._performer.close()
+        self._performer = driver.performer(self, self._group)
+        self._perform_all(first, now)
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session for a reason that is not its client's."""
+        self._close_reason = (code, reason)
         self.post(Disconnected())
 
     def fail(
@@ -153,103 +197,114 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set():
-            log.error("a session failed", exc_info=exc)
+            log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
                 self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
             self._peer.close(1011, "the server had an error")
             self._end()
 
+    def progressed(self) -> None:
+        """Something that waited was taken."""
+        self._progress.set()
+
+    def writable(self) -> Awaitable[None]:
+        """Wait until the client has taken most of what was sent."""
+        return self._peer.wait_writable()
+
     async def wait_caught_up(self) -> None:
-        """Wait while the session is behind with what its client has sent."""
+        """Backpressure: wait until VAD, recognition or the upstream server have caught up."""
         while not self._closed.is_set() and self.behind:
-            self._eased.clear()
+            self._progress.clear()
             try:
-                async with asyncio.timeout(TAKE_SECONDS):
-                    await self._eased.wait()
+                async with asyncio.timeout(TAKE_TIMEOUT_S):
+                    await self._progress.wait()
             except TimeoutError:
-                for key in self._jobs.unheard():
-                    self._jobs.drop(key)
-                    self.post(
-                        ItemTranscriptionFailed(key, "speech recognition takes no more sound")
-                    )
+                if self._performer:
+                    self._performer.give_up()
 
     def _begin(self) -> None:
         try:
-            self._perform_all(self._session.begin(), self._clock())
-            self._alarm.set(self._session.deadline)
+            now = self._clock()
+            effects = self._session.begin()
+            self._observe(None, effects, now)
+            self._perform_all(effects, now)
+            self._take_all()
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
 
     def _take_all(self) -> None:
         self._busy = True
-        clock = self._clock
         try:
             while self._facts and not self._closed.is_set():
-                fact, now = self._facts.popleft(), clock()
-                if self._room:
-                    fact = self._room.cleaned(fact, now)
-                self._perform_all(self._session.handle(fact, now), now)
+                fact, now = self._facts.popleft(), self._clock()
+                effects = self._session.handle(fact, now)
+                self._observe(fact, effects, now)
+                self._perform_all(effects, now)
             if not self._closed.is_set():
-                self._alarm.set(self._session.deadline)
+                self._timer.set(self._session.deadline)
+                self._save_if_due()
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         finally:
             self._busy = False
 
+    def _save_if_due(self) -> None:
+        if self._save and self._tasks is not None and self._session.checkpoint_due:
+            checkpoint = self._session.checkpoint(self._clock())
+            self._tasks.start("checkpoint", self._store(self._save(checkpoint)))
+
+    async def _store(self, saving: Coroutine[Any, Any, None]) -> None:
+        try:
+            await saving
+        except StoreError as exc:
+            log.warning("%s: not stored: %s", self._id, exc)
+
+    def _observe(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        for observer in self._observers:
+            observer.on(fact, effects, now)
+
     def _end(self) -> None:
         self._closed.set()
-        self._eased.set()
+        self._progress.set()
         self._facts.clear()
+
+    def _on_timer(self) -> None:
+        self.post(TimerFired())
 
     def _perform_all(self, effects: list[Effect], now: float) -> None:
         for effect in effects:
-            if self._room:
-                self._room.notice(effect, now)
-            self._perform(effect)
+            self._perform(effect, now)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect, now: float) -> None:
         match effect:
             case Send(event=event):
                 self._peer.send(event)
-            case RunVad(at=at, audio=audio):
-                self._attention.score(at, audio)
-            case StartTranscription():
-                stt = self._brains.of(effect.model).stt
-                sound = AudioFeed(stt.sample_rate, self._eased.set)
-                self._jobs.start(
-                    effect.item_id, transcribe_item(stt, effect, sound, self.post), sound
-                )
-            case FeedAudio(item_id=key, audio=audio):
-                if sound_ := self._jobs.sound(key):
-                    sound_.feed(audio)
-            case EndAudio(item_id=key):
-                if sound_ := self._jobs.sound(key):
-                    sound_.finish()
-            case CancelTranscription(item_id=key) | CancelGeneration(response_id=key):
-                self._jobs.drop(key)
-            case ScoreTurn():
-                self._jobs.start("assess", self._attention.assess(effect))
-            case Generate():
-                cascade = self._brains.of(effect.prompt.model)
-                work = answer(effect, cascade, self.post, self._peer.wait_writable)
-                self._jobs.start(effect.response_id, work)
+            case SendRaw(data=data):
+                self._peer.send_raw(data)
             case PlayAudio(item_id=item_id, audio=audio):
                 assert self._player
                 self._player.play(item_id, audio)
             case ClearPlayback():
                 assert self._player
                 self._player.flush()
+            case RecordUsage():
+                pass  # for observers
+            case RequestFallback(reason=reason):
+                self._fall_back(reason)
             case Close(code=code, reason=reason):
-                self._peer.close(*(self._farewell or (code, reason)))
+                self._peer.close(*(self._close_reason or (code, reason)))
                 self._end()
             case _:
-                assert_never(effect)
+                if self._performer:
+                    self._performer.perform(effect, now)
 
-    def _deafened(self, exc: Exception) -> None:
-        reason = f": {exc}" if isinstance(exc, EngineError) else ""
-        self.fail(exc, code="vad_failed", what=f"Voice activity detection failed{reason}")
-
-    def _judged(self, at: int, speech: tuple[float, ...]) -> None:
-        self.post(VadScores(at, speech))
-        self._eased.set()
+    def _fall_back(self, reason: str) -> None:
+        settings = self._session.settings
+        driver = self._fallbacks.fallback(settings) if self._fallbacks else None
+        if driver is None:
+            log.error("%s: %s; there is no fallback", self._id, reason)
+            self.end(1011, reason)
+        else:
+            log.warning("%s: %s; model %s goes on", self._id, reason, driver.model)
+            self.swap(driver)

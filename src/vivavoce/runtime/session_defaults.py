@@ -1,4 +1,4 @@
-"""What a session begins with: the house's template, the client's wish, and a grant on top."""
+"""What a session begins with: the server's template, the client's choice, and its key's."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,13 +20,15 @@ Kind: TypeAlias = Literal["realtime", "transcription"]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known of a session when its client comes."""
+    """What is known of a session when its client connects."""
 
     kind: Kind = "realtime"
     model: str = ""
     """As the client names it; "" is the default."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
+    who: str = ""
+    """The name of the key that opened the session; "" where no key is needed."""
 
 
 def begin(

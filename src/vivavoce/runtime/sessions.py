@@ -1,89 +1,115 @@
-"""All sessions of a server: who comes in, what they begin with, and how they are let go."""
+"""All sessions of a server: opened, counted, and ended at shutdown."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
+import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.runner import Peer, Player, Runner
+from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
+from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import Opening, begin
+from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.facts import DrainStarted
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
-from vivavoce.session.shell import Session
+from vivavoce.session.relay.brain import RelayBrain
+from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
 
-GOODBYE_SECONDS = 5.0  # for what was told to end
+CLOSE_TIMEOUT_S = 5.0  # for sessions that were ended
+_encoder = msgspec.msgpack.Encoder()
+
+MakeObserver = Callable[[SessionObject, str], Observer]
+"""Makes an observer for a session and the name of the key that opened it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """What every session of a server shares."""
+    """What all sessions of a server share."""
 
-    brains: ModelCatalog
-    offer: AvailableModels
+    catalog: ModelCatalog
+    models: AvailableModels
     limits: SessionLimits
     template: RealtimeSession
-    """What a session begins with, but for its id, its model and its end."""
+    """The session object that sessions begin with, but for its id, its model and its expiry."""
     max_sessions: int = 1000
     max_upload_bytes: int = 25 * 1024 * 1024
     """Of the body of one HTTP request."""
+    observers: tuple[MakeObserver, ...] = ()
+    store: Store | None = None
+    """Where checkpoints of conversations go."""
+    engines: Mapping[str, object] = field(default_factory=dict)
+    """The engines of all models by `kind:name`, to ask for their health."""
 
 
 class Sessions:
     """Opens sessions, counts them, and ends them all at shutdown."""
 
     def __init__(
-        self, house: ServerContext, *, wall_clock: Callable[[], float] = time.time
+        self, context: ServerContext, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.house = house
+        self.context = context
         self._wall_clock = wall_clock
         self._runners: set[Runner] = set()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
-    @property
-    def sessions(self) -> int:
+    def __len__(self) -> int:
         return len(self._runners)
+
+    def __bool__(self) -> bool:
+        return True
 
     @property
     def accepts(self) -> bool:
-        """Whether one more session would be let in."""
-        return not self._draining and len(self._runners) < self.house.max_sessions
+        """Whether one more session would be accepted."""
+        return not self._draining and len(self._runners) < self.context.max_sessions
 
     def open(self, peer: Peer, opening: Opening, player: Player | None = None) -> Runner:
-        """Make a session for a client that has come. Raises LimitReached.
+        """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
-        player: what plays its answers, where the client does not. The caller runs the session with
+        player: plays its answers, where the client does not. The caller runs the session with
         serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has no room for one more session"
             raise LimitReached(f"the server {why}")
-        now = asyncio.get_running_loop().time()
         salt = secrets.token_hex(6)
-        begun = self.begin(opening, salt)
-        _log_opened(begun, opening.model)
+        settings = self.initial_settings(opening, salt)
+        _log_opened(settings, opening.model)
+        context = self.context
+        driver = self._driver(opening.model)
         session = Session(
-            begun,
-            self.house.offer,
-            self.house.limits,
+            settings,
+            context.models,
+            context.limits,
             salt=salt,
-            now=now,
-            owns_playout=player is not None,
+            now=asyncio.get_running_loop().time(),
+            server_plays=player is not None,
+            brain=driver.brain,
         )
-        brains = self.house.brains
-        runner = Runner(session, peer, brains, model=opening.model, player=player)
+        runner = Runner(
+            session,
+            peer,
+            driver.performer,
+            player=player,
+            fallbacks=self,
+            observers=[make(settings, opening.who) for make in context.observers],
+            save=partial(_save, context.store, settings.id) if context.store else None,
+        )
         self._runners.add(runner)
         self._empty.clear()
         return runner
@@ -98,32 +124,52 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let what is under way end, for so long at the most; then everybody goes."""
+        """Let what is under way finish, for so long at the most; then end all sessions."""
         self._draining = True
         for runner in tuple(self._runners):
             runner.post(DrainStarted())
         await self._wait_until_empty(seconds)
         for runner in tuple(self._runners):
-            runner.dismiss(1012, "the server is shutting down")
-        await self._wait_until_empty(GOODBYE_SECONDS)
+            runner.end(1012, "the server is shutting down")
+        await self._wait_until_empty(CLOSE_TIMEOUT_S)
         if self._runners:
-            log.warning("%d sessions did not end: an engine does not let go", self.sessions)
+            log.warning("%d sessions did not end: an engine does not stop", len(self))
+
+    def initial_settings(self, opening: Opening, salt: str = "") -> SessionObject:
+        """The session object that a session begins with. Raises InvalidRequest."""
+        context = self.context
+        expires_at = int(self._wall_clock() + context.limits.max_seconds)
+        salt = salt or secrets.token_hex(6)
+        return begin(opening, context.template, context.models, salt=salt, expires_at=expires_at)
+
+    def fallback(self, session: SessionObject) -> Driver | None:
+        """The cascade that goes on when the upstream server of a session's model is lost."""
+        model = session.model if isinstance(session, RealtimeSession) else ""
+        return self._cascade(self.context.catalog.fallback(model))
+
+    def _driver(self, model: str) -> Driver:
+        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
+        if relay is not None:
+            return Driver(RelayBrain, partial(RelayPerformer, relay))
+        return self._cascade(model)
+
+    def _cascade(self, model: str) -> Driver:
+        performer = partial(CascadePerformer, self.context.catalog, model)
+        return Driver(CascadeBrain, performer, model)
 
     async def _wait_until_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
 
-    def begin(self, opening: Opening, salt: str = "") -> SessionObject:
-        """What a session of that opening begins with. Raises InvalidRequest."""
-        house = self.house
-        expires_at = int(self._wall_clock() + house.limits.max_seconds)
-        salt = salt or secrets.token_hex(6)
-        return begin(opening, house.template, house.offer, salt=salt, expires_at=expires_at)
+
+async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
+    ttl_s = max(0.0, checkpoint.expires_in)
+    await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
 
 
 def _log_opened(session: SessionObject, asked: str) -> None:
-    """Names that there are not are served by the defaults; an operator wants to know."""
+    """Log the model that serves a session: an unknown name falls back to the default."""
     if not isinstance(session, RealtimeSession) or session.served_by is UNSET:
         log.info("%s opened, for transcription", session.id)
     elif asked in ("", session.served_by.model):

@@ -63,6 +63,11 @@ class AudioFeed:
         self._complete = True
         self._more.set()
 
+    def close(self) -> None:
+        """Drop the audio that is kept: nobody reads it any more."""
+        self._pcm.clear()
+        self._kept = None
+
     def rewind(self) -> bool:
         """See ReplayableAudio."""
         if self._kept is None:
@@ -194,11 +199,11 @@ async def transcribe_item(
             async for transcript in recognised:
                 post(
                     TranscriptUpdated(
-                        order.item_id, transcript.text, transcript.stable, transcript.final
+                        order.key, transcript.text, transcript.stable, transcript.final
                     )
                 )
     except EngineError as exc:
-        post(ItemTranscriptionFailed(order.item_id, str(exc)))
+        post(ItemTranscriptionFailed(order.key, str(exc)))
 
 
 async def transcript_of(stt: STT, pcm: bytes) -> str:

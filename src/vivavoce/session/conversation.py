@@ -1,11 +1,14 @@
 """The conversation: items in order, what was heard of each, and what a model is shown."""
 
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
 
+from vivavoce.audio.formats import to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
     FunctionCall,
@@ -16,7 +19,6 @@ from vivavoce.protocol.items import (
     OutputAudio,
     Part,
 )
-from vivavoce.session.cascade.input_buffer import to_ms, to_samples
 from vivavoce.session.ledger import Ledger, SavedLedger
 
 ROOT = "root"
@@ -25,69 +27,99 @@ RETRIEVED_BYTES = 5 * 1024 * 1024  # of sound in one event; a strict client's fr
 
 @dataclass(slots=True)
 class Entry:
-    """An item and what is known of its sound."""
+    """An item and what is known of its audio."""
 
     item: Item
     recordings: dict[int, bytes] = field(default_factory=dict)
-    """A user's sound, PCM at 24 kHz, by content index."""
+    """A user's audio, PCM at 24 kHz, by content index."""
     words: dict[int, str] = field(default_factory=dict)
-    """What was made out of it, by content index; told to the client only where it asked."""
+    """Its transcripts, by content index; sent to the client only where it asked for them."""
     samples: int = 0
-    """Length of a user's sound. It stays when the recordings go."""
+    """Length of a user's audio. It stays when the recordings are dropped."""
     ledger: Ledger | None = None
-    """An answer's words and sound."""
+    """An answer's words and audio."""
 
-    def tell_words(self, index: int) -> None:
-        """From now on the item shows the words that were made out."""
+    def show_words(self, index: int) -> None:
+        """From now on the item shows the transcript of that part."""
         assert isinstance(self.item, Message)
         content = list(self.item.content)
         content[index] = InputAudio(transcript=self.words[index])
         self.item = msgspec.structs.replace(self.item, content=tuple(content))
 
-    def tell_heard(self) -> None:
+    def show_heard_only(self) -> None:
         """Where not all of an answer was heard, the item shows only the words that were."""
         if self.ledger and self.ledger.heard is not None and isinstance(self.item, Message):
             part = OutputAudio(transcript=self.ledger.heard_text)
             self.item = msgspec.structs.replace(self.item, content=(part,))
 
+    @property
+    def audio_bytes(self) -> int:
+        """Audio that is kept, PCM."""
+        answer = len(self.ledger.audio) if self.ledger else 0
+        return sum(map(len, self.recordings.values())) + answer
+
+    def drop_audio(self) -> None:
+        """Keep the words and the lengths only."""
+        self.recordings.clear()
+        if self.ledger:
+            self.ledger.audio.clear()
+
 
 class SavedEntry(msgspec.Struct, frozen=True):
-    """An entry as it is written down."""
+    """An entry in a checkpoint: without audio."""
 
     item: Item
-    recordings: dict[int, bytes] = {}
     words: dict[int, str] = {}
     samples: int = 0
     ledger: SavedLedger | None = None
 
 
 class Conversation:
-    """Items by id, in order."""
+    """Items by id, in order: a linked list, so that adding one costs the same at any length."""
 
-    def __init__(self, *, kept_bytes: int) -> None:
-        self._order: list[str] = []
+    def __init__(self, *, kept_bytes: int, max_items: int = sys.maxsize) -> None:
         self._entries: dict[str, Entry] = {}
+        self._previous: dict[
+            str, str
+        ] = {}  # by id; ROOT stands before the first and after the last
+        self._next: dict[str, str] = {}
+        self._previous[ROOT] = self._next[ROOT] = ROOT
+        self._calls: Counter[str] = Counter()  # function calls, by call id
         self._kept_bytes = kept_bytes
+        self._max_items = max_items
+        self._kept = 0  # bytes of audio, the sum of:
+        self._counted: OrderedDict[str, int] = OrderedDict()  # by item, oldest first
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self._entries[item_id] for item_id in self._order)
+        item_id = self._next[ROOT]
+        while item_id != ROOT:
+            yield self._entries[item_id]
+            item_id = self._next[item_id]
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._entries)
+
+    @property
+    def has_answer_audio(self) -> bool:
+        """Whether the assistant has spoken in it."""
+        return any(entry.ledger and entry.ledger.samples for entry in self)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._entries
 
     def find(self, item_id: str) -> Entry | None:
         return self._entries.get(item_id)
 
     def replace(self, item: Item) -> None:
-        """The item has become this. One that was deleted stays deleted, one truncated so short."""
+        """Set the item, unless it was deleted; one that was truncated stays truncated."""
         if entry := self._entries.get(item.id):
             entry.item = item
-            entry.tell_heard()
+            entry.show_heard_only()
 
     def add(self, entry: Entry, after: str | None = None) -> str | None:
-        """Put an item in; return the id of the one before it.
+        """Add an item; return the id of the one before it.
 
-        after: "root" for the beginning, an id, or None or "" for the end.
+        after: "root" for the beginning, an id, or None or "" for the end. Raises InvalidRequest.
         """
         item_id = entry.item.id
         if item_id in self._entries:
@@ -96,26 +128,38 @@ class Conversation:
                 code="item_create_duplicate_item_id",
                 param="item.id",
             )
-        place = self._place(after)
-        self._order.insert(place, item_id)
+        previous = self._place(after)
+        following = self._next[previous]
+        self._next[previous] = self._previous[following] = item_id
+        self._previous[item_id], self._next[item_id] = previous, following
         self._entries[item_id] = entry
-        self._give_up_old_sound(item_id)
+        if isinstance(entry.item, FunctionCall):
+            self._calls[entry.item.call_id] += 1
+        self._drop_old_audio(entry)
         return self.previous(item_id)
 
-    def previous(self, item_id: str) -> str | None:
-        """The id before that item; None if it is the first or is gone."""
-        place = self._order.index(item_id) if item_id in self._entries else 0
-        return self._order[place - 1] if place else None
+    def check_room(self) -> None:
+        """Raise InvalidRequest where the conversation may hold no further item of the client."""
+        if len(self._entries) >= self._max_items:
+            raise InvalidRequest(
+                f"Error adding item: the conversation holds {self._max_items} items, the most it "
+                f"may. Delete items, or start a new session.",
+                code="conversation_too_long",
+            )
 
-    @property
-    def last(self) -> str | None:
-        return self._order[-1] if self._order else None
+    def previous(self, item_id: str) -> str | None:
+        """The id before that item; None if it is the first or does not exist."""
+        previous = self._previous.get(item_id, ROOT)
+        return None if previous == ROOT else previous
 
     def delete(self, item_id: str) -> None:
-        if item_id not in self._entries:
+        if (entry := self._entries.pop(item_id, None)) is None:
             raise _unknown("delete", "deleting", item_id)
-        self._order.remove(item_id)
-        del self._entries[item_id]
+        previous, following = self._previous.pop(item_id), self._next.pop(item_id)
+        self._next[previous], self._previous[following] = following, previous
+        if isinstance(entry.item, FunctionCall):
+            self._calls[entry.item.call_id] -= 1
+        self._kept -= self._counted.pop(item_id, 0)
 
     def retrieve(self, item_id: str) -> Item:
         """The item with its sound, PCM at 24 kHz, unless there is too much of it."""
@@ -152,7 +196,7 @@ class Conversation:
                 param="audio_end_ms",
             )
         ledger.cut(to_samples(audio_end_ms))
-        entry.tell_heard()
+        entry.show_heard_only()
 
     def cut(self, item_id: str, heard: int) -> None:
         """By our reckoning the ear got only that many samples of an answer.
@@ -162,55 +206,53 @@ class Conversation:
         entry = self._entries.get(item_id)
         if entry and entry.ledger and entry.ledger.heard is None:
             entry.ledger.cut(heard)
-            entry.tell_heard()
+            entry.show_heard_only()
 
     def has_call(self, call_id: str) -> bool:
-        return any(isinstance(e.item, FunctionCall) and e.item.call_id == call_id for e in self)
+        """Whether a function call with that id is in the conversation."""
+        return self._calls[call_id] > 0
 
     def save(self) -> tuple[SavedEntry, ...]:
         return tuple(
-            SavedEntry(
-                e.item,
-                dict(e.recordings),
-                dict(e.words),
-                e.samples,
-                e.ledger.save() if e.ledger else None,
-            )
+            SavedEntry(e.item, dict(e.words), e.samples, e.ledger.save() if e.ledger else None)
             for e in self
         )
 
     def load(self, saved: tuple[SavedEntry, ...]) -> None:
         for s in saved:
             ledger = Ledger.load(s.ledger) if s.ledger else None
-            self.add(Entry(s.item, dict(s.recordings), dict(s.words), s.samples, ledger))
+            self.add(Entry(s.item, {}, dict(s.words), s.samples, ledger))
 
-    def _place(self, after: str | None) -> int:
+    def _place(self, after: str | None) -> str:
+        """The id behind which an item goes."""
         if not after:
-            return len(self._order)
-        if after == ROOT:
-            return 0
-        if after not in self._entries:
+            return self._previous[ROOT]
+        if after != ROOT and after not in self._entries:
             raise InvalidRequest(
                 f"Error adding item: the previous item with id '{after}' does not exist.",
                 code="item_create_invalid_previous_item_id",
                 param="previous_item_id",
             )
-        return self._order.index(after) + 1
+        return after
 
-    def _give_up_old_sound(self, newest: str) -> None:
-        """Keep memory bounded: the oldest recordings go first, their words stay.
+    def _drop_old_audio(self, newest: Entry) -> None:
+        """Bound the memory: the recordings added first are dropped first, their words stay.
 
-        That of the newest item stays until the next comes: its words are still to be made out.
+        That of the newest item stays until the next is added: it is still to be transcribed.
         """
-        kept = 0
-        for item_id in reversed(self._order):
-            entry = self._entries[item_id]
-            kept += sum(map(len, entry.recordings.values()))
-            kept += len(entry.ledger.audio) if entry.ledger else 0
-            if kept > self._kept_bytes and item_id != newest:
-                entry.recordings.clear()
-                if entry.ledger:
-                    entry.ledger.audio.clear()
+        if self._counted:  # the answer before this item has grown since it was added
+            last = next(reversed(self._counted))
+            self._count(self._entries[last])
+        if newest.audio_bytes or newest.ledger:
+            self._count(newest)
+        while self._kept > self._kept_bytes and next(iter(self._counted)) != newest.item.id:
+            item_id, counted = self._counted.popitem(last=False)
+            self._kept -= counted
+            self._entries[item_id].drop_audio()
+
+    def _count(self, entry: Entry) -> None:
+        self._kept += entry.audio_bytes - self._counted.get(entry.item.id, 0)
+        self._counted[entry.item.id] = entry.audio_bytes
 
 
 def _unknown(verb: str, doing: str, item_id: str) -> InvalidRequest:

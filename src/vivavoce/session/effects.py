@@ -1,22 +1,31 @@
-"""What a session asks of the world. Names are orders, in the imperative."""
+"""Effects: what a session asks the runtime to do. Names are orders, in the imperative."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
-from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.responses import DurationUsage, Usage
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.session.facts import TranscriptionKey
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Tell the client."""
+    """Send an event to the client."""
 
     event: AnyServerEvent
 
 
 @dataclass(frozen=True, slots=True)
+class SendRaw:
+    """Send a GA server event, JSON, as it came from an upstream server."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RunVad:
-    """Is this speech? Whole windows of PCM from position `at` on. Report Judged, in order."""
+    """Score whole windows of PCM from position `at` on. Report VadScores, in order."""
 
     at: int
     audio: bytes
@@ -24,9 +33,12 @@ class RunVad:
 
 @dataclass(frozen=True, slots=True)
 class StartTranscription:
-    """Begin to write an item down. Report Transcribed as words come, or Unheard once."""
+    """Begin to transcribe a recording.
 
-    item_id: str
+    Report TranscriptUpdated as words come, the last one final, or ItemTranscriptionFailed once.
+    """
+
+    key: TranscriptionKey
     model: str
     language: str | None
     prompt: str
@@ -34,29 +46,29 @@ class StartTranscription:
 
 @dataclass(frozen=True, slots=True)
 class FeedAudio:
-    """More sound of that item."""
+    """More audio of that recording: 16-bit mono PCM at 24 kHz."""
 
-    item_id: str
+    key: TranscriptionKey
     audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class EndAudio:
-    """That was all of its sound: report the final Transcribed."""
+    """All audio of that recording was fed: report the final TranscriptUpdated."""
 
-    item_id: str
+    key: TranscriptionKey
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTranscription:
-    """Drop the item. Report nothing more for it."""
+    """Stop that transcription. Report nothing more of it."""
 
-    item_id: str
+    key: TranscriptionKey
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTurn:
-    """Has the user finished, by these words? Report Assessed once."""
+    """Score how likely it is that these words are a finished turn. Report TurnScored once."""
 
     item_id: str
     text: str
@@ -65,9 +77,10 @@ class ScoreTurn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """All that an answer is made of."""
+    """Everything that an answer is generated from."""
 
     model: str
+    """The configured model."""
     instructions: str
     items: tuple[Item, ...]
     tools: tuple[FunctionTool, ...]
@@ -78,14 +91,17 @@ class Prompt:
     spoken: bool
     voice: str
     speed: float
+    asked_model: str = ""
+    """The model as the client named it: an engine uses it where its service has one so named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Make an answer.
+    """Generate an answer.
 
-    Report Thinking, Thought, Called, Argued, Spoke as it goes, Concluded when the model is
-    through, and Ended or Failed once, last.
+    Report GenerationProgress, TextGenerated, ToolCallStarted, ToolCallArguments and
+    AudioGenerated as it comes, GenerationFinished when the model has ended, and OutputFinished or
+    GenerationFailed once, last.
     """
 
     response_id: str
@@ -94,14 +110,14 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class CancelGeneration:
-    """Drop an answer. Report nothing more for it."""
+    """Stop generating that answer. Report nothing more of it."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class PlayAudio:
-    """Play that, 16-bit mono PCM at 24 kHz, behind what waits. Report Played as it leaves."""
+    """Play 16-bit mono PCM at 24 kHz behind what waits. Report AudioPlayed as it is played."""
 
     item_id: str
     audio: bytes
@@ -109,20 +125,86 @@ class PlayAudio:
 
 @dataclass(frozen=True, slots=True)
 class ClearPlayback:
-    """Drop what was not played yet, at once."""
+    """Drop at once what was not played yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureCleaning:
+    """Clean the microphone from now on: echo, noise and gain; None: no longer.
+
+    Sent before the first CleanAudio, and again where the client changes the setting.
+    """
+
+    field: Literal["near_field", "far_field"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanAudio:
+    """Clean microphone audio, PCM at 24 kHz. Report AudioCleaned at once, in order."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddEchoReference:
+    """PCM at 24 kHz that the client plays behind what it plays already: the source of its echo."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClearEchoReference:
+    """The client has stopped playing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectUpstream:
+    """Connect to the upstream server of this model.
+
+    Report UpstreamConnected once, UpstreamEvent for each frame, and UpstreamLost once when the
+    connection cannot be made or ends.
+    """
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendUpstream:
+    """Send a GA client event, JSON, to the upstream server."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectUpstream:
+    """Close the connection to the upstream server. Report nothing more of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFallback:
+    """This brain cannot go on: attach the fallback of its model, or close the session."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordUsage:
+    """What a response or a transcription has used. For observers: nothing is to be done."""
+
+    model: str
+    usage: Usage | DurationUsage
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the connection. Feed the session nothing more."""
+    """End the connection. Give the session no further facts."""
 
     code: int
     reason: str
 
 
-Effect: TypeAlias = (
-    Send
-    | RunVad
+CascadeEffect: TypeAlias = (
+    RunVad
     | StartTranscription
     | FeedAudio
     | EndAudio
@@ -130,7 +212,64 @@ Effect: TypeAlias = (
     | ScoreTurn
     | Generate
     | CancelGeneration
-    | PlayAudio
-    | ClearPlayback
-    | Close
+    | ConfigureCleaning
+    | CleanAudio
+    | AddEchoReference
+    | ClearEchoReference
 )
+"""What the performer of a cascade carries out."""
+RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | DisconnectUpstream
+"""What the performer of a relay carries out."""
+ShellEffect: TypeAlias = (
+    Send | SendRaw | PlayAudio | ClearPlayback | RequestFallback | RecordUsage | Close
+)
+"""What the runner carries out itself."""
+Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect
+
+
+class Ids:
+    """Ids that never repeat: a given salt, and a counter."""
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt
+        self._count = 0
+
+    def next(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}_{self._salt}{self._count:05x}"
+
+
+class EffectBuffer:
+    """Collects effects in order, and allocates ids."""
+
+    def __init__(self, ids: Ids) -> None:
+        self.ids = ids
+        self._effects: list[Effect] = []
+
+    def event_id(self) -> str:
+        """A new id for an event that is about to be sent."""
+        return self.ids.next("event")
+
+    def send(self, event: AnyServerEvent) -> None:
+        self._effects.append(Send(event))
+
+    def add(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def error(
+        self,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        """Send an `error` event; `cause` is the event_id of the client event at fault."""
+        body = ErrorBody(type=kind, code=code, message=message, param=param, event_id=cause)
+        self.send(ErrorEvent(event_id=self.event_id(), error=body))
+
+    def drain(self) -> list[Effect]:
+        """Take out all effects."""
+        effects, self._effects = self._effects, []
+        return effects

@@ -1,12 +1,20 @@
-"""What the world tells a session. Names are facts, in the past tense."""
+"""Facts: what has happened, as a session is given it. Names are in the past tense."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
+
+
+class TranscriptionKey(NamedTuple):
+    """Which recording is transcribed: an item, and the index of the content part in it."""
+
+    item_id: str
+    content_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +28,21 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class InvalidFrame:
-    """The client sent something that is no event."""
+    """The client sent a frame that is not a valid event."""
 
     problem: InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
 class AudioArrived:
-    """The client's microphone went on: 16-bit mono PCM at 24 kHz, from a track of its own."""
+    """Microphone audio from a media track: 16-bit mono PCM at 24 kHz."""
 
     audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class VadScores:
-    """The answer to Judge: a probability of speech for each window from position `at` on."""
+    """The answer to RunVad: a probability of speech for each window from position `at` on."""
 
     at: int
     speech: tuple[float, ...]
@@ -42,7 +50,7 @@ class VadScores:
 
 @dataclass(frozen=True, slots=True)
 class TurnScored:
-    """The answer to Assess: how likely it is, 0..1, that these words were all."""
+    """The answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
 
     item_id: str
     likelihood: float
@@ -50,9 +58,9 @@ class TurnScored:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptUpdated:
-    """All words of an item so far; the first `stable` characters stay, all of them once final."""
+    """All words of a recording so far; the first `stable` characters will not change any more."""
 
-    item_id: str
+    key: TranscriptionKey
     text: str
     stable: int
     final: bool
@@ -60,22 +68,22 @@ class TranscriptUpdated:
 
 @dataclass(frozen=True, slots=True)
 class ItemTranscriptionFailed:
-    """The words of an item will not come."""
+    """The transcription of a recording failed."""
 
-    item_id: str
+    key: TranscriptionKey
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationProgress:
-    """Words of a spoken answer come, not enough yet for the voice. First of all at the first."""
+    """The model generates text of a spoken answer; no clause is complete yet."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class TextGenerated:
-    """The answer's text grew. Of a spoken answer: this much is on its way to the voice."""
+    """The answer's text grew. Of a spoken answer: this clause goes to the synthesiser."""
 
     response_id: str
     text: str
@@ -102,7 +110,7 @@ class ToolCallArguments:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """What the model counted."""
+    """Tokens as the model counted them."""
 
     input: int
     output: int
@@ -111,7 +119,7 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class GenerationFinished:
-    """The model has said all it will; sound may still come."""
+    """The model has ended; audio may still come."""
 
     response_id: str
     reason: Literal["stop", "length", "content_filter"]
@@ -120,7 +128,7 @@ class GenerationFinished:
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """Text, with the space that follows, whose sound begins at sample `at` of the answer."""
+    """Text with the space that follows it; its audio begins at sample `at` of the answer."""
 
     text: str
     at: int
@@ -128,13 +136,13 @@ class SpokenWord:
 
 @dataclass(frozen=True, slots=True)
 class AudioGenerated:
-    """The answer grew by a piece of sound: 16-bit mono PCM at 24 kHz, and words that begin."""
+    """The answer grew by 16-bit mono PCM at 24 kHz, and by the words that begin in it."""
 
     response_id: str
     audio: bytes
     words: tuple[SpokenWord, ...] = ()
     ends: bool = False
-    """Whether all text that was on its way to the voice has been spoken with this."""
+    """Whether the synthesiser has spoken all text it was given so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ class OutputFinished:
 
 @dataclass(frozen=True, slots=True)
 class GenerationFailed:
-    """The answer broke off, and where."""
+    """Generating the answer failed, and at which stage."""
 
     response_id: str
     stage: Stage
@@ -155,20 +163,47 @@ class GenerationFailed:
 
 @dataclass(frozen=True, slots=True)
 class AudioPlayed:
-    """So many samples of an item have left for the ear; only where the playout is ours."""
+    """So many further samples of an item were played; only where the server owns the playout."""
 
     item_id: str
     samples: int
 
 
 @dataclass(frozen=True, slots=True)
+class AudioCleaned:
+    """The answer to CleanAudio: the same amount of microphone audio, cleaned."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConnected:
+    """The connection to the upstream server is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEventReceived:
+    """The upstream server sent an event; `raw` is its frame."""
+
+    event: UpstreamEvent
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLost:
+    """The connection to the upstream server could not be made, or ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
-    """The deadline asked for has passed."""
+    """The session's deadline has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted:
-    """The server shuts down: finish what is under way, begin nothing."""
+    """The server shuts down: finish what is under way, begin nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +221,22 @@ GenerationFact: TypeAlias = (
     | OutputFinished
     | GenerationFailed
 )
-Fact: TypeAlias = (
-    Received
-    | InvalidFrame
-    | AudioArrived
-    | VadScores
+CascadeFact: TypeAlias = (
+    VadScores
     | TurnScored
     | TranscriptUpdated
     | ItemTranscriptionFailed
     | GenerationFact
+    | AudioCleaned
+)
+RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost
+BrainFact: TypeAlias = CascadeFact | RelayFact
+"""What a performer reports. A brain ignores those of another kind: late results of the last."""
+Fact: TypeAlias = (
+    Received
+    | InvalidFrame
+    | AudioArrived
+    | BrainFact
     | AudioPlayed
     | TimerFired
     | DrainStarted

@@ -5,7 +5,7 @@ import re
 import msgspec
 from msgspec import UNSET
 
-from vivavoce.audio.formats import Format, decode, encode
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, Format, decode, encode
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
     FunctionCall,
@@ -18,9 +18,8 @@ from vivavoce.protocol.items import (
     OutputText,
     Part,
 )
-from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
 from vivavoce.session.conversation import ROOT, Entry
-from vivavoce.session.effect_buffer import Ids
+from vivavoce.session.effects import Ids
 
 LONGEST_ID = 64  # OpenAI takes 32; some clients send more
 _CALL_ID = re.compile(r"^[a-zA-Z0-9_-]+$")

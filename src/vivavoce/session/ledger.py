@@ -1,15 +1,14 @@
-"""What was said in an answer, and at which of its samples: the basis of "what was heard"."""
+"""The words of an answer and the sample at which each begins: what was heard is read from it."""
 
 import msgspec
 
-from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
+from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.session.facts import SpokenWord
 
 
 class SavedLedger(msgspec.Struct, frozen=True):
-    """A ledger as it is written down."""
+    """A ledger in a checkpoint: without audio."""
 
-    audio: bytes
     words: tuple[tuple[str, int], ...]
     samples: int
     heard: int | None
@@ -19,9 +18,9 @@ class Ledger:
     """Words and the sample of the answer at which each begins; 24 kHz."""
 
     def __init__(self) -> None:
-        self.audio = bytearray()  # all of it, or nothing once it was given up; `samples` stays
+        self.audio = bytearray()  # all of it, or nothing once it was dropped; `samples` stays
         self.samples = 0
-        self.heard: int | None = None  # samples that reached the ear; None: all of them
+        self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
@@ -32,16 +31,16 @@ class Ledger:
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """All words of the answer."""
         return "".join(word.text for word in self._words)
 
     def cut(self, heard: int) -> None:
-        """Only the first `heard` samples reached the ear."""
+        """Only the first `heard` samples were played."""
         self.heard = min(heard, self.samples)
 
     @property
     def heard_text(self) -> str:
-        """The words that were heard, up to the first of whose sound less than half was."""
+        """The words that were heard: a word counts if at least half of its audio was played."""
         if self.heard is None:
             return self.text
         ends = [word.at for word in self._words[1:]] + [self.samples]
@@ -59,12 +58,11 @@ class Ledger:
 
     def save(self) -> SavedLedger:
         words = tuple((word.text, word.at) for word in self._words)
-        return SavedLedger(bytes(self.audio), words, self.samples, self.heard)
+        return SavedLedger(words, self.samples, self.heard)
 
     @classmethod
     def load(cls, saved: SavedLedger) -> "Ledger":
         ledger = cls()
-        ledger.audio = bytearray(saved.audio)
         ledger.samples = saved.samples
         ledger.heard = saved.heard
         ledger._words = [SpokenWord(text, at) for text, at in saved.words]

@@ -2,27 +2,35 @@
 
 from dataclasses import dataclass
 
+MAX_CALLS_PER_RESPONSE = 128
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How long and how much. Seconds; 0 for idle_seconds means never."""
+    """Bounds of one session. Durations in seconds."""
 
     max_seconds: float = 3600.0
-    """A session ends after that."""
+    """The session ends after that."""
     idle_seconds: float = 0.0
-    """A session in which nothing has come or been played for so long ends."""
+    """The session ends when nothing was received or played for so long; 0: never."""
     stall_seconds: float = 10.0
-    """A response or transcription of which nothing has come for so long is given up."""
+    """A response or transcription that makes no progress for so long fails."""
     gap_seconds: float = 3.0
-    """Sound that has stopped coming in mid-turn for so long is silence; 0: never."""
+    """Audio that stops arriving in the middle of a turn for so long counts as silence; 0: never."""
     max_buffer_seconds: float = 600.0
-    """Most sound in the input buffer, and so in one item."""
+    """Most audio in the input buffer, and so in one item."""
     kept_audio_seconds: float = 600.0
-    """Sound of items that can still be retrieved; older sound goes first."""
+    """Audio of items that can still be retrieved; the oldest is dropped first."""
+    max_response_seconds: float = 1800.0
+    """Most audio of one response; then it ends as `incomplete`."""
+    max_response_tokens: int = 16384
+    """Most text tokens of one response where the client sets no limit (`inf`)."""
+    max_items: int = 5000
+    """Most items in one conversation."""
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it."""
+    """A duration in words: "2 minutes", "90 seconds"."""
     if seconds >= 60 and seconds % 60 == 0:
         minutes = int(seconds // 60)
         return f"{minutes} minute{'s' if minutes != 1 else ''}"

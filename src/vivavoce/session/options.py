@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -57,13 +57,14 @@ _IGNORED = {"id", "object", "expires_at", "served_by"}
 class ModelInfo:
     """The voices of one configured model."""
 
-    voices: frozenset[str]
+    voices: frozenset[str] | None
+    """None: not known here, as of an upstream server: every name is passed on."""
     default_voice: str
     """Used when the client names no voice, or one that this model does not have."""
 
     def voice(self, name: str) -> str:
         """The voice that speaks when `name` is asked for."""
-        return name if name in self.voices else self.default_voice
+        return name if self.voices is None or name in self.voices else self.default_voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,9 @@ class AvailableModels:
 class Options:
     """The session object in force."""
 
-    def __init__(self, session: SessionObject, offer: AvailableModels) -> None:
-        self._offer = offer
+    def __init__(self, session: SessionObject, models: AvailableModels) -> None:
+        self._models = models
+        self._served = ""  # the model that serves whatever the client names, after a fallback
         self.session = self._resolved(session)
 
     @property
@@ -98,9 +100,13 @@ class Options:
         return isinstance(self.session, TranscriptionSession)
 
     @property
-    def tells_failures(self) -> bool:
+    def sends_failure_errors(self) -> bool:
         """Whether an `error` event follows a failed response."""
-        return self._offer.failure_errors
+        return self._models.failure_errors
+
+    @property
+    def conversation_id(self) -> str:
+        return f"conv_{self.session.id.removeprefix('sess_')}"
 
     @property
     def turn_detection(self) -> TurnDetection | None:
@@ -111,8 +117,14 @@ class Options:
         return self.session.audio.input.transcription
 
     @property
+    def noise_reduction(self) -> Literal["near_field", "far_field"] | None:
+        """The microphone whose audio is to be cleaned, if any."""
+        reduction = self.session.audio.input.noise_reduction
+        return reduction.type if reduction else None
+
+    @property
     def input_format(self) -> Format:
-        """How sound comes from the client."""
+        """The format of the client's audio."""
         return format_name(self.session.audio.input.format)
 
     @property
@@ -120,15 +132,20 @@ class Options:
         """The settings of a conversation; a transcription session has the defaults."""
         if isinstance(self.session, RealtimeSession):
             return self.session
-        return RealtimeSession(model=self._offer.default_model)
+        return RealtimeSession(model=self._models.default_model)
 
     @property
     def served_by(self) -> ServedBy:
-        return self._offer.served_by(self.realtime.model, self.realtime.audio.output.voice)
+        return self._served_by(self.realtime.model, self.realtime.audio.output.voice)
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
-        return self._offer.served_by(self.realtime.model, name).voice
+        return self._served_by(self.realtime.model, name).voice
+
+    def serve_with(self, model: str) -> None:
+        """From now on that model serves the session, whatever model the client names."""
+        self._served = model
+        self.session = self._resolved(self.session)
 
     def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
         """Put a patch in force, or raise InvalidRequest and change nothing.
@@ -156,7 +173,7 @@ class Options:
     def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
         if patch.output_modalities is not UNSET:
             check_modalities(patch.output_modalities, "session.output_modalities")
-        if not (self._offer.lock_voice and has_spoken):
+        if not (self._models.lock_voice and has_spoken):
             return
         output = patch.audio.output if isinstance(patch.audio, AudioPatch) else UNSET
         voice = output.voice if isinstance(output, AudioOutputPatch) else UNSET
@@ -166,9 +183,12 @@ class Options:
                 code="cannot_update_voice",
             )
 
+    def _served_by(self, model: str, voice: str) -> ServedBy:
+        return self._models.served_by(self._served or model, voice)
+
     def _resolved(self, session: SessionObject) -> SessionObject:
         if isinstance(session, RealtimeSession):
-            served = self._offer.served_by(session.model, session.audio.output.voice)
+            served = self._served_by(session.model, session.audio.output.voice)
             return msgspec.structs.replace(session, served_by=served)
         return msgspec.structs.replace(session, audio=_for_transcription(session.audio))
 

@@ -1,4 +1,8 @@
-"""A session's whole behaviour. No I/O, no clock, no chance: facts in, effects out."""
+"""A session: what every client sees, whatever brain answers it. Facts in, effects out.
+
+No I/O, no clock, no randomness. The shell owns settings, items, errors, limits and the end; its
+brain owns audio input, turns and responses (see session/brain.py).
+"""
 
 from typing import Literal, assert_never
 
@@ -6,322 +10,309 @@ import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol import client as asks
-from vivavoce.protocol import server as says
+from vivavoce.protocol import client as events
 from vivavoce.protocol.items import FunctionCallOutput
-from vivavoce.protocol.responses import ResponseParams
-from vivavoce.protocol.session import ServerVad, SessionObject
-from vivavoce.session.cascade.input_turns import InputTurns
-from vivavoce.session.cascade.responses import STAGES, Responses
-from vivavoce.session.cascade.transcriptions import Transcriptions
-from vivavoce.session.cascade.turn_detection import Edge
+from vivavoce.protocol.server import (
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemRetrieved,
+    ItemTruncated,
+    SessionCreated,
+    SessionUpdated,
+)
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.brain import Brain, BrainFactory, Handover, Shared
+from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.conversation import Conversation, SavedEntry
-from vivavoce.session.effect_buffer import EffectBuffer, Ids
-from vivavoce.session.effects import CancelTranscription, Close, Effect
+from vivavoce.session.effects import (
+    CleanAudio,
+    Close,
+    Effect,
+    EffectBuffer,
+    FeedAudio,
+    Ids,
+    RunVad,
+    SendUpstream,
+)
 from vivavoce.session.facts import (
     AudioArrived,
-    AudioGenerated,
     AudioPlayed,
     Disconnected,
     DrainStarted,
     Fact,
-    GenerationFailed,
-    GenerationFinished,
-    GenerationProgress,
     InvalidFrame,
-    ItemTranscriptionFailed,
-    OutputFinished,
     Received,
-    TextGenerated,
     TimerFired,
-    ToolCallArguments,
-    ToolCallStarted,
-    TranscriptUpdated,
-    TurnScored,
-    VadScores,
 )
 from vivavoce.session.item_validation import entry_of, in_format
 from vivavoce.session.limits import SessionLimits, span
 from vivavoce.session.options import AvailableModels, Options
-from vivavoce.session.output_buffer import OutputBuffer
-from vivavoce.session.playout import Playout
-from vivavoce.session.reserve import OwnIds
-from vivavoce.session.usage import Tally
+from vivavoce.session.playback import ClientPlayback, ServerPlayback
+from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
+CHECKPOINT_VERSION = 1
+_NO_CHANGE = (
+    RunVad,
+    FeedAudio,
+    CleanAudio,
+    SendUpstream,
+)  # effects that change nothing of a checkpoint
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
-    """A session between two turns, as it is written down."""
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A session at rest, as it is stored: without audio, with times relative to its making."""
 
+    version: int = CHECKPOINT_VERSION
     session: SessionObject
     entries: tuple[SavedEntry, ...]
+    usage: UsageTotals
+    expires_in: float
+    """Seconds until the session ends."""
+    position: int
+    """Samples of microphone audio that came: positions on the wire go on from here."""
+    quiet_for: float | None
+    """Seconds since the last answer ended, if nothing came after it."""
 
 
 class Session:
     """One conversation.
 
     Perform the effects of begin() and of each handle() in order; then arm a timer for `deadline`
-    and feed Woken when it fires. After Close, feed nothing more. A session is a pure function of
-    what it is given: the same facts at the same times give the same effects. `salt` is a part of
-    every id: never give one twice to the same conversation. `owns_playout`: answers are not sent
-    as sound but ordered to be played, and what has been is told.
+    and give it TimerFired when that passes. After Close, give it nothing more. A session is a pure
+    function of what it is given: the same facts at the same times give the same effects. `salt` is
+    part of every id: never use one twice for the same conversation. `server_plays`: answers are
+    not sent as audio deltas but played by the server, which reports AudioPlayed.
     """
 
     def __init__(
         self,
         opening: SessionObject,
-        offer: AvailableModels,
+        models: AvailableModels,
         limits: SessionLimits,
         *,
         salt: str,
         now: float,
-        entries: tuple[SavedEntry, ...] = (),
-        owns_playout: bool = False,
+        server_plays: bool = False,
+        brain: BrainFactory = CascadeBrain,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.tally = Tally()
-        self._outbox = EffectBuffer(Ids(salt))
-        self._reserve = OwnIds(salt)
-        self._options = Options(opening, offer)
-        self._limits = limits
+        effects = EffectBuffer(Ids(salt))
         kept = int(limits.kept_audio_seconds) * 2 * RATE
-        self._conversation = Conversation(kept_bytes=kept)
-        self._conversation.load(entries)
-        self._hearing = Transcriptions(self._outbox, self.tally, stall_seconds=limits.stall_seconds)
-        self._listening = InputTurns(
-            self._options,
-            self._conversation,
-            self._hearing,
-            self._outbox,
-            max_buffer_seconds=limits.max_buffer_seconds,
-            gap_seconds=limits.gap_seconds,
+        self._shared = Shared(
+            options=Options(opening, models),
+            conversation=Conversation(kept_bytes=kept, max_items=limits.max_items),
+            playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
+            effects=effects,
+            usage=UsageMeter(effects, checkpoint.usage if checkpoint else None),
+            limits=limits,
         )
-        self._answering = Responses(
-            self._options,
-            self._conversation,
-            self._hearing,
-            self._outbox,
-            self.tally,
-            stall_seconds=limits.stall_seconds,
-            playout=OutputBuffer(self._outbox) if owns_playout else Playout(),
-        )
+        self._brain: Brain = brain(self._shared)
         self._expires_at = now + limits.max_seconds
-        self._seen_at = now
+        self._last_activity = now
         self._state: Literal["open", "draining", "closed"] = "open"
+        self._changed = False  # since the last checkpoint
+        handover = Handover()
+        if checkpoint:
+            self._shared.conversation.load(checkpoint.entries)
+            self._expires_at = now + checkpoint.expires_in
+            quiet_for = checkpoint.quiet_for
+            handover = Handover(
+                position=checkpoint.position,
+                quiet_since=None if quiet_for is None else now - quiet_for,
+            )
+        self._brain.attach(handover, now)
+        self._opening_effects = effects.drain()
 
     @property
     def deadline(self) -> float:
-        """When to feed Woken, if nothing else comes before."""
-        return min(
-            self._expires_at,
-            self._idle_at,
-            self._quiet_until,
-            self._listening.deadline,
-            self._hearing.deadline,
-            self._answering.deadline,
-        )
+        """When TimerFired is due if no other fact comes before."""
+        return min(self._expires_at, self._idle_at, self._brain.deadline)
 
     @property
     def settings(self) -> SessionObject:
-        """As the client is shown them."""
-        return self._options.session
+        """The session object as the client sees it."""
+        return self._shared.options.session
+
+    @property
+    def usage(self) -> UsageTotals:
+        """All that the session has used so far."""
+        return self._shared.usage.totals
 
     def begin(self) -> list[Effect]:
-        """Greet the client."""
-        self._outbox.send(
-            says.SessionCreated(event_id=self._outbox.event_id(), session=self._options.session)
-        )
-        return self._outbox.drain()
+        """Send `session.created`, then whatever the brain starts with."""
+        shared = self._shared
+        event_id = shared.effects.event_id()
+        shared.effects.send(SessionCreated(event_id=event_id, session=shared.options.session))
+        opening, self._opening_effects = self._opening_effects, []
+        return shared.effects.drain() + opening
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
-        if self._answering.busy:  # while somebody is being answered, nobody is idle
-            self._seen_at = now
+        if self._brain.busy:  # nobody is idle while an answer is generated
+            self._last_activity = now
         if self._state != "closed":
             self._take(fact, now)
         if self._state != "closed":
             self._settle(now)
-        return self._outbox.drain()
+        effects = self._shared.effects.drain()
+        self._changed = self._changed or not all(isinstance(e, _NO_CHANGE) for e in effects)
+        return effects
 
-    def save(self) -> Checkpoint:
-        """Everything that a session needs to go on elsewhere. Call it between turns."""
-        return Checkpoint(self._options.session, self._conversation.save())
+    def swap(
+        self, brain: BrainFactory, now: float, *, model: str = ""
+    ) -> tuple[list[Effect], list[Effect]]:
+        """Let another brain take over between two facts, with the same conversation.
+
+        model: the model that serves the session from now on, whatever its client named. Returns
+        the last effects of the brain that goes and the first of the one that comes.
+        """
+        handover = self._brain.detach(now)
+        last = self._shared.effects.drain()
+        if model:
+            self._shared.options.serve_with(model)
+        self._brain = brain(self._shared)
+        self._brain.attach(handover, now)
+        if self._state == "draining":
+            self._brain.drain()
+        self._settle(now)
+        return last, self._shared.effects.drain()
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the session is at rest and has changed since the last checkpoint."""
+        return self._changed and self._state == "open" and self._brain.at_rest
+
+    def checkpoint(self, now: float) -> Checkpoint:
+        """All that another process needs to go on. Make it when `checkpoint_due`."""
+        self._changed = False
+        quiet_since = self._brain.quiet_since
+        return Checkpoint(
+            session=self._shared.options.session,
+            entries=self._shared.conversation.save(),
+            usage=self.usage,
+            expires_in=self._expires_at - now,
+            position=self._brain.position,
+            quiet_for=None if quiet_since is None else now - quiet_since,
+        )
 
     def _take(self, fact: Fact, now: float) -> None:
         match fact:
-            case Received(event=event):
-                self._seen_at = now
+            case Received(event=event, raw=raw):
+                self._last_activity = now
                 try:
-                    self._on_client_event(event, now)
+                    self._on_client(event, raw, now)
                 except InvalidRequest as problem:
                     self._refuse(problem, event.event_id)
             case InvalidFrame(problem=problem):
-                self._seen_at = now
+                self._last_activity = now
                 self._refuse(problem, None)
             case AudioArrived(audio=audio):
-                self._seen_at = now
-                self._listening.hear(audio, now)
-            case VadScores(speech=speech):
-                for n in range(len(speech)):
-                    self._on_edge(self._listening.score(fact, n), now)
-                self._listening.catch_up()
-            case TurnScored(item_id=item_id, likelihood=likelihood):
-                self._on_edge(self._listening.assessed(item_id, likelihood), now)
-            case TranscriptUpdated():
-                self._on_words(fact, now)
-            case ItemTranscriptionFailed(item_id=key, reason=reason):
-                self._hearing.fail(key, "stt_failed", reason)
-            case (
-                GenerationProgress()
-                | TextGenerated()
-                | ToolCallStarted()
-                | ToolCallArguments()
-                | GenerationFinished()
-                | AudioGenerated()
-                | OutputFinished()
-                | GenerationFailed()
-            ):
-                self._answering.take(fact, now)
+                self._last_activity = now
+                self._brain.on_audio(audio, now)
             case AudioPlayed(item_id=item_id, samples=samples):
-                self._answering.played(item_id, samples, now)
+                self._shared.playback.played(item_id, samples, now)
             case TimerFired():
-                self._on_time(now)
+                self._on_timer(now)
             case DrainStarted():
                 self._state = "draining"
+                self._brain.drain()
             case Disconnected():
                 self._close(1000, "the client left", now)
             case _:
-                assert_never(fact)
+                self._brain.on_fact(fact, now)
 
-    def _on_client_event(self, event: asks.AnyClientEvent, now: float) -> None:
+    def _on_client(self, event: events.AnyClientEvent, raw: bytes | None, now: float) -> None:
         match event:
-            case asks.InputAudioAppend():
-                self._listening.append(event, now)
-            case asks.InputAudioCommit():
-                self._listening.commit(now)
-            case asks.InputAudioClear():
-                self._listening.clear()
-            case asks.SessionUpdate():
-                self._update(event)
-            case asks.ItemCreate():
+            case events.SessionUpdate():
+                self._update(event, now)
+            case events.ItemCreate():
                 self._create_item(event, now)
-            case asks.ItemRetrieve(item_id=item_id):
-                kept = self._conversation.retrieve(item_id)
-                item = in_format(kept, self._options.input_format)
-                self._outbox.send(says.ItemRetrieved(event_id=self._outbox.event_id(), item=item))
-            case asks.ItemTruncate():
+            case events.ItemRetrieve(item_id=item_id):
+                kept = self._shared.conversation.retrieve(item_id)
+                item = in_format(kept, self._shared.options.input_format)
+                event_id = self._shared.effects.event_id()
+                self._shared.effects.send(ItemRetrieved(event_id=event_id, item=item))
+            case events.ItemTruncate():
                 self._truncate(event, now)
-            case asks.ItemDelete(item_id=item_id):
+            case events.ItemDelete(item_id=item_id):
                 self._delete(item_id, now)
-            case asks.ResponseCreate(response=params):
-                if self._state == "draining":
+            case (
+                events.InputAudioAppend()
+                | events.InputAudioCommit()
+                | events.InputAudioClear()
+                | events.ResponseCreate()
+                | events.ResponseCancel()
+                | events.OutputAudioClear()
+            ):
+                if isinstance(event, events.ResponseCreate) and self._state == "draining":
                     raise InvalidRequest("The server is shutting down.", code="server_shutdown")
-                self._answering.create(params or ResponseParams(), self._conversation_id, now)
-            case asks.ResponseCancel(response_id=response_id):
-                self._answering.cancel(response_id, now)
-            case asks.OutputAudioClear():
-                self._answering.clear_output(now)
+                self._brain.on_client(event, raw, now)
             case _:
                 assert_never(event)
 
-    def _on_edge(self, edge: Edge | None, now: float) -> None:
-        vad = self._options.turn_detection
-        if edge is not None:
-            self._answering.break_silence()
-        if edge is Edge.STARTED:
-            if vad and vad.interrupt_response is True:
-                self._answering.interrupt(now, live=self._listening.live)
-        elif edge is Edge.STOPPED:
-            self._listening.end_turn(now)
-            if vad and vad.create_response is True and self._state == "open":
-                self._answering.turn_ended(self._conversation_id, now)
-
-    def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
-        dictation = self._hearing.take(fact, now)
-        if dictation is None:
-            self._listening.heard_more(fact.item_id)
-            return
-        self._answering.set_words(dictation.item_id, dictation.index, fact.text)
-        if entry := self._conversation.find(dictation.item_id):
-            entry.words[dictation.index] = fact.text
-            if dictation.reported:
-                entry.tell_words(dictation.index)
-        self._answering.heard(fact.item_id, now)
-
-    def _on_time(self, now: float) -> None:
+    def _on_timer(self, now: float) -> None:
+        limits = self._shared.limits
         if self._expires_at <= now:
-            reason = f"Your session hit the maximum duration of {span(self._limits.max_seconds)}."
-            self._outbox.error(reason, code="session_expired")
+            reason = f"Your session hit the maximum duration of {span(limits.max_seconds)}."
+            self._shared.effects.error(reason, code="session_expired")
             self._close(1001, reason, now)
-            return
-        if self._idle_at <= now:
-            reason = f"nothing came for {span(self._limits.idle_seconds)}"
-            self._outbox.error(f"{reason.capitalize()}.", code="session_idle")
+        elif self._idle_at <= now:
+            reason = f"nothing came for {span(limits.idle_seconds)}"
+            self._shared.effects.error(f"{reason.capitalize()}.", code="session_idle")
             self._close(1000, reason, now)
-            return
-        self._on_edge(self._listening.woken(now), now)
-        self._answering.woken(now)
-        for key in self._hearing.overdue(now):
-            waited = f"Nothing came from {STAGES['stt']} for {self._limits.stall_seconds:g} seconds"
-            self._outbox.add(CancelTranscription(key))
-            self._hearing.fail(key, "stt_stalled", f"{waited}; it was given up.")
-        self._pass_on_failures(now)  # what ends with them no longer keeps the silence from ending
-        if self._quiet_until <= now:
-            self._answering.break_silence()
-            self._listening.time_out(self._idle_timeout_ms)
-            self._answering.turn_ended(self._conversation_id, now)
-
-    def _pass_on_failures(self, now: float) -> None:
-        for key, code, reason in self._hearing.failures():
-            self._answering.unheard(key, code, reason, now)
+        else:
+            self._brain.on_timer(now)
 
     def _settle(self, now: float) -> None:
         """What is due after any fact."""
-        self._pass_on_failures(now)
-        if self._state == "open":
-            if not self._listening.speaking:  # else the turn under way is answered with it
-                self._answering.settle(self._conversation_id, now)
-        elif not (
-            self._answering.busy or self._answering.playing or self._hearing.deadline < INFINITY
+        self._brain.settle(now)
+        if self._state == "draining" and not (
+            self._brain.busy or self._brain.transcribing or self._server_is_playing
         ):
             self._close(1012, "the server is shutting down", now)
 
-    def _update(self, event: asks.SessionUpdate) -> None:
-        pristine = not (len(self._conversation) or self._listening.position or self._answering.busy)
-        self._options.update(
-            event.session, pristine=pristine, has_spoken=self._answering.has_spoken
+    def _update(self, event: events.SessionUpdate, now: float) -> None:
+        shared = self._shared
+        pristine = self._brain.pristine and not len(shared.conversation)
+        shared.options.update(
+            event.session, pristine=pristine, has_spoken=shared.conversation.has_answer_audio
         )
-        self._listening.adopt()
-        self._outbox.send(
-            says.SessionUpdated(event_id=self._outbox.event_id(), session=self._options.session)
-        )
+        self._brain.on_settings(now)
+        event_id = shared.effects.event_id()
+        shared.effects.send(SessionUpdated(event_id=event_id, session=shared.options.session))
 
-    def _create_item(self, event: asks.ItemCreate, now: float) -> None:
-        entry = entry_of(event.item, self._options.input_format, self._outbox.ids, "item")
+    def _create_item(self, event: events.ItemCreate, now: float) -> None:
+        shared = self._shared
+        conversation, effects = shared.conversation, shared.effects
+        entry = entry_of(event.item, shared.options.input_format, effects.ids, "item")
         item = entry.item
-        if isinstance(item, FunctionCallOutput) and not self._conversation.has_call(item.call_id):
+        if isinstance(item, FunctionCallOutput) and not conversation.has_call(item.call_id):
             raise InvalidRequest(
                 f"Tool call ID '{item.call_id}' not found in conversation.",
                 code="invalid_tool_call_id",
             )
-        if self._reserve.holds(event.item.id):
+        if item.id == self._brain.reserved_id:
             raise InvalidRequest(
-                f"Error adding item: an item with id '{event.item.id}' already exists.",
+                f"Error adding item: an item with id '{item.id}' already exists.",
                 code="item_create_duplicate_item_id",
                 param="item.id",
             )
-        before = self._conversation.add(entry, event.previous_item_id)
-        new_id = self._outbox.event_id
-        self._outbox.send(says.ItemAdded(event_id=new_id(), previous_item_id=before, item=item))
-        self._outbox.send(says.ItemDone(event_id=new_id(), previous_item_id=before, item=item))
-        self._hearing.dictate(entry, self._options, now=now)
+        conversation.check_room()
+        before = conversation.add(entry, event.previous_item_id)
+        for sent in (ItemAdded, ItemDone):
+            effects.send(sent(event_id=effects.event_id(), previous_item_id=before, item=item))
+        self._brain.on_item_added(entry, event.previous_item_id, now)
 
-    def _truncate(self, event: asks.ItemTruncate, now: float) -> None:
-        self._conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
-        self._answering.truncated(event.item_id, now)
-        self._outbox.send(
-            says.ItemTruncated(
-                event_id=self._outbox.event_id(),
+    def _truncate(self, event: events.ItemTruncate, now: float) -> None:
+        shared = self._shared
+        shared.conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
+        shared.playback.drop(event.item_id, now)
+        self._brain.on_item_truncated(event.item_id, event.audio_end_ms, now)
+        shared.effects.send(
+            ItemTruncated(
+                event_id=shared.effects.event_id(),
                 item_id=event.item_id,
                 content_index=event.content_index,
                 audio_end_ms=event.audio_end_ms,
@@ -329,16 +320,13 @@ class Session:
         )
 
     def _delete(self, item_id: str, now: float) -> None:
-        self._conversation.delete(item_id)
-        self._reserve.release(item_id)
-        keys = self._hearing.keys_of({item_id})
-        self._hearing.forget(item_id)
-        self._outbox.send(says.ItemDeleted(event_id=self._outbox.event_id(), item_id=item_id))
-        for key in keys:  # a response that waited for its words waits no longer
-            self._answering.heard(key, now)
+        self._shared.conversation.delete(item_id)
+        event_id = self._shared.effects.event_id()
+        self._shared.effects.send(ItemDeleted(event_id=event_id, item_id=item_id))
+        self._brain.on_item_deleted(item_id, now)
 
     def _refuse(self, problem: InvalidRequest, event_id: str | None) -> None:
-        self._outbox.error(
+        self._shared.effects.error(
             problem.message,
             code=problem.code,
             param=problem.param,
@@ -346,33 +334,19 @@ class Session:
         )
 
     def _close(self, code: int, reason: str, now: float) -> None:
-        self._answering.stop_all(now)
-        self._hearing.forget_all()
-        self._outbox.add(Close(code, reason))
+        self._brain.stop(now)
+        self._shared.effects.add(Close(code, reason))
         self._state = "closed"
 
     @property
-    def _conversation_id(self) -> str:
-        return f"conv_{self._options.session.id.removeprefix('sess_')}"
+    def _server_is_playing(self) -> bool:
+        playback = self._shared.playback
+        return playback.by_server and playback.until == INFINITY
 
     @property
     def _idle_at(self) -> float:
-        """When nobody has been heard or answered for idle_seconds."""
-        seconds = self._limits.idle_seconds
-        since = max(self._seen_at, self._answering.played_at)
-        return since + seconds if seconds and not self._answering.busy else INFINITY
-
-    @property
-    def _idle_timeout_ms(self) -> int:
-        vad = self._options.turn_detection
-        given = isinstance(vad, ServerVad) and vad.idle_timeout_ms
-        return given if isinstance(given, int) else 0
-
-    @property
-    def _quiet_until(self) -> float:
-        """When the user has been silent for idle_timeout_ms after the last answer was played."""
-        quiet_at = self._answering.quiet_at
-        engaged = self._listening.speaking or self._answering.busy or self._state != "open"
-        if quiet_at is None or engaged or not self._idle_timeout_ms:
+        """When nothing was received or played for idle_seconds."""
+        seconds = self._shared.limits.idle_seconds
+        if not seconds or self._brain.busy:
             return INFINITY
-        return quiet_at + self._idle_timeout_ms / 1000
+        return max(self._last_activity, self._shared.playback.until) + seconds

@@ -1,6 +1,8 @@
-"""What a response and a transcription cost, in the protocol's units."""
+"""Usage of responses and transcriptions, in the units of the protocol."""
 
 from typing import assert_never
+
+import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item, Message
@@ -11,6 +13,7 @@ from vivavoce.protocol.responses import (
     OutputTokens,
     Usage,
 )
+from vivavoce.session.effects import EffectBuffer, RecordUsage
 from vivavoce.session.facts import TokenCounts
 
 HEARD_TOKEN = RATE // 10  # samples of a user's speech: 1 token per 100 ms
@@ -68,19 +71,28 @@ def transcription_usage(samples: int) -> DurationUsage:
     return DurationUsage(seconds=-(-samples // RATE))
 
 
-class Tally:
+class UsageTotals(msgspec.Struct):
     """All that a session has used so far. It only grows."""
 
-    def __init__(self) -> None:
-        self.responses = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.heard_seconds = 0
+    responses: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    transcribed_seconds: int = 0
 
-    def add_response(self, usage: Usage) -> None:
-        self.responses += 1
-        self.input_tokens += usage.input_tokens
-        self.output_tokens += usage.output_tokens
 
-    def add_transcription(self, usage: DurationUsage) -> None:
-        self.heard_seconds += usage.seconds
+class UsageMeter:
+    """Adds up what a session uses, and reports each response and transcription to observers."""
+
+    def __init__(self, effects: EffectBuffer, totals: UsageTotals | None = None) -> None:
+        self.totals = totals or UsageTotals()
+        self._effects = effects
+
+    def add_response(self, model: str, usage: Usage) -> None:
+        self.totals.responses += 1
+        self.totals.input_tokens += usage.input_tokens
+        self.totals.output_tokens += usage.output_tokens
+        self._effects.add(RecordUsage(model, usage))
+
+    def add_transcription(self, model: str, usage: DurationUsage) -> None:
+        self.totals.transcribed_seconds += usage.seconds
+        self._effects.add(RecordUsage(model, usage))

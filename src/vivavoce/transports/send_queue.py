@@ -74,6 +74,13 @@ class SendQueue:
             if waiting > MOST_BACKLOG_BYTES:
                 self._cut_off()
 
+    def send_raw(self, data: bytes) -> None:
+        """Queue a GA server event as it came from an upstream server."""
+        if self._closing is None:
+            self._frames.append(data)
+            self._bytes += len(data)
+            self._more.set()
+
     async def wait_writable(self) -> None:
         while self._bytes > ROOM_BYTES and self._closing is None:
             self._taken.clear()

@@ -15,7 +15,7 @@ from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, Pocketsphinx
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import StartTranscription
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
 ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
 TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
@@ -134,7 +134,7 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
                 told.append(fact)
                 begun.set()
 
-            order = StartTranscription("item_1", "house", "en", "")
+            order = StartTranscription(TranscriptionKey("item_1"), "house", "en", "")
             dictation = asyncio.create_task(transcribe_item(engine, order, sound, tell))
             sound.feed(resample(speech, engine.sample_rate, RATE))
             await begun.wait()

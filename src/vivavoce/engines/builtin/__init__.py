@@ -1,1 +1,1 @@
-"""What the rule-based conversation partner knows, a noun a file. Pure: no clock, no I/O."""
+"""`llm:builtin`: answers by fixed rules, for a first run without a model."""

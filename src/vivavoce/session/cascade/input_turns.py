@@ -1,16 +1,16 @@
-"""The user's side of a session: sound comes in, turns come out.
+"""The user's side of a session: audio comes in, turns come out.
 
 Rules:
-1. Sound is judged only under turn detection, in whole windows, and written down as it is judged,
-   so that a recording sent at once gives the same items as one spoken live.
-2. Without turn detection every sound is written down as it comes; the client says what is a turn.
+1. Under turn detection audio is scored in whole windows and transcribed as it is scored, so that
+   a recording sent at once gives the same items as one spoken live.
+2. Without turn detection all audio is transcribed as it comes; the client says what is a turn.
 3. An item's id is the same from the first event about it to the last.
-4. Outside a turn only the prefix is kept: silence does not grow.
-5. Sound that stops coming in mid-turn counts as silence after a while, by the clock, and is not
-   made up: positions stay those of the client.
+4. Outside a turn only the prefix is kept: silence does not use memory.
+5. Audio that stops arriving in the middle of a turn counts as silence after a while, by the
+   clock. No samples are made up: positions stay those of the client.
 """
 
-from vivavoce.audio.formats import RATE
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.items import InputAudio, Message
@@ -23,59 +23,47 @@ from vivavoce.protocol.server import (
     SpeechStopped,
     TimeoutTriggered,
 )
-from vivavoce.session.cascade.input_buffer import (
-    BYTES_PER_SAMPLE,
-    HalfSample,
-    Intake,
-    to_ms,
-    to_samples,
-)
+from vivavoce.session.brain import Shared
+from vivavoce.session.cascade.input_buffer import HalfSample, Intake
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.cascade.turn_detection import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
-from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effect_buffer import EffectBuffer
-from vivavoce.session.effects import RunVad, ScoreTurn
-from vivavoce.session.facts import VadScores
-from vivavoce.session.options import Options
+from vivavoce.session.conversation import Entry
+from vivavoce.session.effects import CleanAudio, ConfigureCleaning, RunVad, ScoreTurn
+from vivavoce.session.facts import TranscriptionKey, VadScores
 
 INFINITY = float("inf")
-SHORTEST_COMMIT_MS = 100
+MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
+MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
 class InputTurns:
     """Owns the input buffer and the turn detector."""
 
-    def __init__(
-        self,
-        options: Options,
-        conversation: Conversation,
-        hearing: Transcriptions,
-        outbox: EffectBuffer,
-        *,
-        max_buffer_seconds: float,
-        gap_seconds: float,
-    ) -> None:
-        self._options = options
-        self._conversation = conversation
-        self._hearing = hearing
-        self._outbox = outbox
-        self._intake = Intake(
-            longest=to_samples(int(max_buffer_seconds * 1000)), gap_seconds=gap_seconds
-        )
+    def __init__(self, shared: Shared, transcriptions: Transcriptions, *, position: int) -> None:
+        self._shared = shared
+        self._transcriptions = transcriptions
+        max_samples = to_samples(int(shared.limits.max_buffer_seconds * 1000))
+        self._intake = Intake(max_samples=max_samples, position=position)
         self._buffer = self._intake.buffer
         self._detector: TurnDetector | None = None
-        self._item_id = outbox.ids.next("item")
-        self._asked = 0  # the position up to which sound was given to the judge
-        self._judged = 0  # ... and up to which its verdict is in
-        self._fed = 0  # ... and up to which it was written down
-        self._assessed: str | None = None  # the words last asked about in this pause
-        self.adopt()
+        self._key = TranscriptionKey(self._new_id())  # of the item that the next turn becomes
+        self._sent = position  # the position up to which audio was sent to the VAD
+        self._scored = position  # ... up to which its scores have come
+        self._fed = position  # ... and up to which it was fed to the transcription
+        self._text_scored: str | None = None  # the words last sent to ScoreTurn in this pause
+        self._cleaning: str | None = None
+        self.apply_settings()
 
     @property
     def position(self) -> int:
-        """All sound that came in this session, in samples."""
+        """All audio that came in this session, in samples."""
         return self._buffer.end
+
+    @property
+    def item_id(self) -> str:
+        """The id of the item that the next turn becomes."""
+        return self._key.item_id
 
     @property
     def speaking(self) -> bool:
@@ -83,43 +71,66 @@ class InputTurns:
 
     @property
     def live(self) -> bool:
-        """Whether somebody speaks just now, and it is not a recording that is being sent."""
+        """Whether the audio comes in real time, and is not a recording."""
         return self._intake.pace.live
 
     @property
     def deadline(self) -> float:
-        """When half a sample, or a turn without any more sound, has waited for long enough."""
+        """When half a sample, or a turn without further audio, has waited for long enough."""
         half = self._intake.half
         return min(half.deadline if half else INFINITY, self._gap_ends)
 
-    def adopt(self) -> None:
-        """Take up changed settings. A turn under way goes on where that is possible."""
-        self._report(self._intake.adopt(self._options.input_format))
-        wanted = self._options.turn_detection
+    def apply_settings(self) -> None:
+        """Apply changed settings. A turn under way goes on where that is possible."""
+        options = self._shared.options
+        self._report(self._intake.set_format(options.input_format))
+        self._configure_cleaning()
+        wanted = options.turn_detection
         if wanted is None:
             self._detector = None
         elif self._detector is None:
             self._detector = TurnDetector(wanted)
-            self._judge_anew()
+            self._score_anew()
         elif wanted != self._detector.settings:
-            self._detector.adopt(wanted)
-            self._assessed = None
+            self._detector.apply_settings(wanted)
+            self._text_scored = None
 
     def append(self, event: InputAudioAppend, now: float) -> None:
-        """Take in sound. Raises InvalidRequest when there is no room for it."""
-        # what was judged is bounded by judge(); here only what the judge has not come to counts
-        self._intake.append(event, now, begin=self._judged if self._detector else 0)
-        self._take()
+        """Take audio. Raises InvalidRequest when the buffer is full."""
+        # scored audio is bounded by score(); here only what the VAD has not scored yet counts
+        begin = self._scored if self._detector else 0
+        self._clean_or_take(self._intake.decode(event, now, begin=begin), now)
 
-    def hear(self, audio: bytes, now: float) -> None:
-        """Take in sound of a track: it goes on by itself, so what nobody commits is let go."""
-        if self._detector is None and len(self._buffer) > self._intake.longest:
-            self._let_go()
-        self._intake.hear(audio, now)
-        self._take()
+    def take_track(self, audio: bytes, now: float) -> None:
+        """Take audio of a media track, which never pauses: what nobody commits is dropped."""
+        if self._detector is None and len(self._buffer) > self._intake.max_samples:
+            self._drop()
+        self._clean_or_take(audio, now)
 
-    def woken(self, now: float) -> Edge | None:
-        """Report half a sample that nothing completed; end a turn whose sound has stopped."""
+    def take(self, pcm: bytes, now: float) -> None:
+        """Take PCM, cleaned where the client wants that: have it scored, or transcribe it."""
+        self._intake.add(pcm, now)
+        if self._detector is None:
+            self._start_transcription()
+            self._feed(self._buffer.end)
+        else:
+            self._send_to_vad()
+
+    def resume(self, pcm: bytes, item_id: str | None, now: float) -> None:
+        """Take over audio that another brain had not made an item of, and its open turn."""
+        if item_id is not None:
+            self._key = TranscriptionKey(item_id)
+            if self._detector is not None:
+                self._detector.resume(self._buffer.end)
+                self._start_transcription()
+        self.take(pcm, now)
+
+    def pending_audio(self) -> bytes:
+        """The audio that is in no item yet."""
+        return self._buffer.read(self._buffer.start, self._buffer.end)
+
+    def on_timer(self, now: float) -> Edge | None:
+        """Report half a sample that nothing completed; end a turn whose audio has stopped."""
         if self._intake.half and self._intake.half.deadline <= now:
             self._report(self._intake.drop_half())
         if self._detector is None or self._gap_ends > now:
@@ -128,182 +139,197 @@ class InputTurns:
         return Edge.STOPPED
 
     def score(self, fact: VadScores, n: int) -> Edge | None:
-        """Take the verdict on window `n` of a fact. After the last one call catch_up()."""
+        """Take the score of window `n` of a fact. After the last one call catch_up()."""
         at = fact.at + n * WINDOW
-        if self._detector is None or at != self._judged:  # of a time before a clear or a commit
+        if self._detector is None or at != self._scored:  # from before a clear or a commit
             return None
-        self._judged = at + WINDOW
+        self._scored = at + WINDOW
         edge = self._detector.feed(at, fact.speech[n])
         if not self._detector.silence:
-            self._assessed = None  # the next pause is another, whatever its words
+            self._text_scored = None  # the next pause is another, whatever its words
         if edge is Edge.STARTED:
             self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
-        heard = self._judged - self._buffer.start  # not all that came: that depends on the pace
-        if edge is None and self._detector.speaking and heard > self._intake.longest:
-            self._detector.reset()  # whoever speaks for that long is heard in pieces
+        held = self._scored - self._buffer.start  # not all that came: that depends on the pace
+        if edge is None and self._detector.speaking and held > self._intake.max_samples:
+            self._detector.reset()  # a turn that fills the buffer is cut into several
             return Edge.STOPPED
         return edge
 
     def catch_up(self) -> None:
-        """Write down what was judged, or let it go."""
+        """Transcribe what was scored, or drop it."""
         if self._detector is None:
             return
         if self._detector.speaking:
-            self._feed(self._judged)
-            self._assess()
+            self._feed(self._scored)
+            self._score_turn()
         else:
-            kept = max(self._detector.prefix + MARGIN, to_samples(SHORTEST_COMMIT_MS))
-            self._buffer.forget(self._judged - kept)
+            kept = max(self._detector.prefix + MARGIN, to_samples(MIN_COMMIT_MS))
+            self._buffer.drop(self._scored - kept)
 
-    def heard_more(self, item_id: str) -> None:
-        """More words of an item are known: they may sound finished now."""
-        if item_id == self._item_id:
-            self._assess()
+    def words_updated(self, key: TranscriptionKey) -> None:
+        """A transcript has grown: its words may be a finished turn now."""
+        if key == self._key:
+            self._score_turn()
 
-    def assessed(self, item_id: str, likelihood: float) -> Edge | None:
-        """Take a judgement on how finished the words sound."""
-        if self._detector is None or item_id != self._item_id:
+    def turn_scored(self, item_id: str, likelihood: float) -> Edge | None:
+        """Take the likelihood that the turn is finished."""
+        if self._detector is None or item_id != self._key.item_id:
             return None
-        self._detector.believe(likelihood)
-        return self._detector.settle()
+        self._detector.set_likelihood(likelihood)
+        return self._detector.end_if_silent()
 
     def end_turn(self, now: float) -> None:
-        """The user has stopped: after Edge.STOPPED, nothing else."""
-        self._outbox.send(
+        """The user has stopped: call after Edge.STOPPED only."""
+        self._shared.effects.send(
             SpeechStopped(
-                event_id=self._outbox.event_id(),
-                item_id=self._item_id,
-                audio_end_ms=to_ms(self._judged),
+                event_id=self._shared.effects.event_id(),
+                item_id=self._key.item_id,
+                audio_end_ms=to_ms(self._scored),
             )
         )
-        self._commit(self._judged, now)
+        self._commit(self._scored, now)
 
     def commit(self, now: float) -> None:
-        """The client says that this was a turn. Raises InvalidRequest when it is too short."""
+        """The client ends the turn. Raises InvalidRequest when it is too short."""
         self._report(self._intake.drop_half())
-        if len(self._buffer) < to_samples(SHORTEST_COMMIT_MS):
+        if len(self._buffer) < to_samples(MIN_COMMIT_MS):
             has = len(self._buffer) / to_samples(1)
             raise InvalidRequest(
                 f"Error committing input audio buffer: buffer too small. Expected at least "
-                f"{SHORTEST_COMMIT_MS}ms of audio, but buffer only has {has:.2f}ms of audio.",
+                f"{MIN_COMMIT_MS}ms of audio, but buffer only has {has:.2f}ms of audio.",
                 code="input_audio_buffer_commit_empty",
             )
-        self._begin_writing_down()
+        self._start_transcription()
         self._commit(self._buffer.end, now)
         self._skip()
 
     def clear(self) -> None:
-        """Forget what came and was not committed."""
-        self._let_go()
-        self._outbox.send(InputAudioCleared(event_id=self._outbox.event_id()))
+        """Drop the audio that was not committed."""
+        self._drop()
+        self._shared.effects.send(InputAudioCleared(event_id=self._shared.effects.event_id()))
 
     def time_out(self, silent_ms: int) -> None:
         """Nobody has spoken for so long: the silence becomes an item."""
-        self._outbox.send(
+        end_ms = to_ms(self._buffer.end)
+        self._shared.effects.send(
             TimeoutTriggered(
-                event_id=self._outbox.event_id(),
-                item_id=self._item_id,
-                audio_start_ms=max(0, to_ms(self._buffer.end) - silent_ms),
-                audio_end_ms=to_ms(self._buffer.end),
+                event_id=self._shared.effects.event_id(),
+                item_id=self._key.item_id,
+                audio_start_ms=max(0, end_ms - silent_ms),
+                audio_end_ms=end_ms,
             )
         )
-        self._add(self._buffer.cut(self._buffer.end), words={0: ""})
+        self._add_item(self._buffer.cut(self._buffer.end), words={0: ""})
         self._skip()
 
     @property
     def _gap_ends(self) -> float:
-        """When sound that has stopped coming in mid-turn has been silence for long enough."""
-        detector, intake = self._detector, self._intake
+        """When audio that has stopped arriving in mid-turn counts as silence of enough length."""
+        detector, seconds = self._detector, self._shared.limits.gap_seconds
         if detector is None or not detector.speaking:
             return INFINITY
-        if self._judged < self._asked or not intake.gap_seconds:
+        if self._scored < self._sent or not seconds:
             return INFINITY
-        return intake.pace.at + max(intake.gap_seconds, detector.lacking / RATE)
+        return self._intake.pace.at + max(seconds, detector.lacking / RATE)
 
-    def _take(self) -> None:
-        """Sound has come: have it judged, or written down at once."""
-        if self._detector is None:
-            self._begin_writing_down()
-            self._feed(self._buffer.end)
+    def _new_id(self) -> str:
+        """An item id that no item has: a client may have used the next of ours for its own."""
+        while (item_id := self._shared.effects.ids.next("item")) in self._shared.conversation:
+            pass
+        return item_id
+
+    def _configure_cleaning(self) -> None:
+        wanted = self._shared.options.noise_reduction
+        if wanted != self._cleaning:
+            self._cleaning = wanted
+            self._shared.effects.add(ConfigureCleaning(wanted))
+
+    def _clean_or_take(self, pcm: bytes, now: float) -> None:
+        if self._cleaning and 0 < len(pcm) <= MAX_CLEANED_BYTES:
+            self._shared.effects.add(CleanAudio(pcm))
         else:
-            self._ask()
+            self.take(pcm, now)
 
-    def _let_go(self) -> None:
-        self._hearing.forget(self._item_id)
+    def _drop(self) -> None:
+        self._transcriptions.cancel(self._key.item_id)
         self._intake.drop_half()
-        self._buffer.forget(self._buffer.end)
-        self._item_id = self._outbox.ids.next("item")
+        self._buffer.drop(self._buffer.end)
+        self._key = TranscriptionKey(self._new_id())
         self._skip()
 
-    def _ask(self) -> None:
-        """Have the sound judged that was not yet."""
-        if windows := (self._buffer.end - self._asked) // WINDOW:
-            upto = self._asked + windows * WINDOW
-            self._outbox.add(RunVad(self._asked, self._buffer.read(self._asked, upto)))
-            self._asked = upto
+    def _send_to_vad(self) -> None:
+        if windows := (self._buffer.end - self._sent) // WINDOW:
+            upto = self._sent + windows * WINDOW
+            self._shared.effects.add(RunVad(self._sent, self._buffer.read(self._sent, upto)))
+            self._sent = upto
 
-    def _judge_anew(self) -> None:
-        """Under turn detection from now on: what was not committed may be a turn."""
-        if self._hearing.pending(self._item_id):
-            self._hearing.forget(self._item_id)
-            self._item_id = self._outbox.ids.next("item")
-        self._asked = self._judged = self._buffer.start
-        self._ask()
+    def _score_anew(self) -> None:
+        """Turn detection was switched on: what was not committed may contain a turn."""
+        if self._transcriptions.pending(self._key):
+            self._transcriptions.cancel(self._key.item_id)
+            self._key = TranscriptionKey(self._new_id())
+        self._sent = self._scored = self._buffer.start
+        self._send_to_vad()
 
     def _start(self, start: int) -> None:
-        self._buffer.forget(start)
-        self._outbox.send(
+        self._buffer.drop(start)
+        self._shared.effects.send(
             SpeechStarted(
-                event_id=self._outbox.event_id(), item_id=self._item_id, audio_start_ms=to_ms(start)
+                event_id=self._shared.effects.event_id(),
+                item_id=self._key.item_id,
+                audio_start_ms=to_ms(start),
             )
         )
-        self._begin_writing_down()
+        self._start_transcription()
 
-    def _begin_writing_down(self) -> None:
-        if not self._hearing.pending(self._item_id):
+    def _start_transcription(self) -> None:
+        if not self._transcriptions.pending(self._key):
             self._fed = self._buffer.start
-            self._hearing.begin(self._item_id, self._options)
+            self._transcriptions.start(self._key)
 
     def _feed(self, upto: int) -> None:
-        self._hearing.feed(self._item_id, self._buffer.read(self._fed, upto))
+        self._transcriptions.feed(self._key, self._buffer.read(self._fed, upto))
         self._fed = upto
 
     def _commit(self, upto: int, now: float) -> None:
         self._feed(upto)
-        self._hearing.finish(self._item_id, now)
-        self._add(self._buffer.cut(upto), words={})
+        self._transcriptions.finish(self._key, now)
+        self._add_item(self._buffer.cut(upto), words={})
 
-    def _add(self, pcm: bytes, words: dict[int, str]) -> None:
-        item_id, self._item_id = self._item_id, self._outbox.ids.next("item")
-        self._assessed = None
+    def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
+        item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
+        self._text_scored = None
         item = Message(id=item_id, role="user", content=(InputAudio(),))
         entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
-        previous = self._conversation.add(entry)
-        new_id = self._outbox.event_id
-        self._outbox.send(
-            InputAudioCommitted(event_id=new_id(), previous_item_id=previous, item_id=item_id)
+        previous = self._shared.conversation.add(entry)
+        effects = self._shared.effects
+        effects.send(
+            InputAudioCommitted(
+                event_id=effects.event_id(), previous_item_id=previous, item_id=item_id
+            )
         )
-        self._outbox.send(ItemAdded(event_id=new_id(), previous_item_id=previous, item=item))
-        self._outbox.send(ItemDone(event_id=new_id(), previous_item_id=previous, item=item))
+        for sent in (ItemAdded, ItemDone):
+            effects.send(sent(event_id=effects.event_id(), previous_item_id=previous, item=item))
 
-    def _assess(self) -> None:
-        if self._detector is None or not self._detector.asks:
-            self._assessed = None
+    def _score_turn(self) -> None:
+        if self._detector is None or not self._detector.needs_score:
+            self._text_scored = None
             return
-        text = self._hearing.text(self._item_id)
-        if text != self._assessed:
-            self._assessed = text
-            self._outbox.add(ScoreTurn(self._item_id, text, language_of(self._options)))
+        text = self._transcriptions.text(self._key)
+        if text != self._text_scored:
+            self._text_scored = text
+            language = language_of(self._shared.options)
+            self._shared.effects.add(ScoreTurn(self._key.item_id, text, language))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:
             problem = half.problem
-            self._outbox.error(
+            self._shared.effects.error(
                 problem.message, code=problem.code, param=problem.param, cause=problem.event_id
             )
 
     def _skip(self) -> None:
-        """Whatever came so far is no longer waited for."""
-        self._asked = self._judged = self._buffer.end
+        """Scores of what came so far are not waited for any more."""
+        self._sent = self._scored = self._buffer.end
         if self._detector:
             self._detector.reset()

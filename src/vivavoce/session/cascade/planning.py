@@ -1,4 +1,4 @@
-"""What a response.create asks for, on top of what the session has in force."""
+"""What a response.create asks for, on top of the settings of the session."""
 
 from typing import TypeVar
 
@@ -9,13 +9,13 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Item, ItemReference
 from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
 from vivavoce.protocol.session import PCM, AudioFormat, CustomVoice, PCMPatch
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.response import ResponsePlan
 from vivavoce.session.cascade.transcriptions import language_of
-from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effect_buffer import Ids
+from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import Prompt
 from vivavoce.session.item_validation import entry_of
-from vivavoce.session.options import Options, check_choice, check_modalities, voice_name
+from vivavoce.session.options import check_choice, check_modalities, voice_name
 
 T = TypeVar("T")
 
@@ -25,14 +25,9 @@ def given(value: T | UnsetType | None, default: T) -> T:
     return default if value is None or isinstance(value, UnsetType) else value
 
 
-def plan_of(
-    params: ResponseParams,
-    options: Options,
-    conversation: Conversation,
-    ids: Ids,
-    conversation_id: str,
-) -> ResponsePlan:
-    """Settle a response. Raises InvalidRequest and has changed nothing."""
+def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
+    """Settle what a response is made of. Raises InvalidRequest and has changed nothing."""
+    options, conversation = shared.options, shared.conversation
     session = options.realtime
     modalities = given(params.output_modalities, session.output_modalities)
     check_modalities(modalities, "response.output_modalities")
@@ -44,9 +39,10 @@ def plan_of(
     max_output_tokens = given(params.max_output_tokens, session.max_output_tokens)
     listed = None
     if params.input is not UNSET and params.input is not None:
-        listed = _listed(params.input, options, conversation, ids)
+        listed = _listed(params.input, shared)
     prompt = Prompt(
         model=options.served_by.model,
+        asked_model=session.model,
         instructions=given(params.instructions, session.instructions),
         items=(),
         tools=tools,
@@ -67,7 +63,7 @@ def plan_of(
         format=_format(output, session.audio.output.format),
         voice=voice,
         metadata=given(params.metadata, {}) or None,
-        conversation_id=None if params.conversation == "none" else conversation_id,
+        conversation_id=None if params.conversation == "none" else options.conversation_id,
     )
 
 
@@ -76,17 +72,15 @@ def _format(output: AudioOutputParams, default: AudioFormat) -> AudioFormat:
     return PCM() if isinstance(asked, PCMPatch) else asked
 
 
-def _listed(
-    listed: tuple[Item | ItemReference, ...], options: Options, conversation: Conversation, ids: Ids
-) -> tuple[Entry, ...]:
-    """A context of its own: items of the conversation, and items that are nowhere else."""
-    entries = []
+def _listed(listed: tuple[Item | ItemReference, ...], shared: Shared) -> tuple[Entry, ...]:
+    """A context of its own: items of the conversation, and items that are only here."""
+    entries, format_ = [], shared.options.input_format
     for n, item in enumerate(listed):
         if not isinstance(item, ItemReference):
-            # under an id of ours: it is nowhere else, whatever else bears the client's
+            # under an id of our own: an item of the conversation may have the client's
             item = msgspec.structs.replace(item, id="")
-            entries.append(entry_of(item, options.input_format, ids, f"response.input[{n}]"))
-        elif entry := conversation.find(item.id):
+            entries.append(entry_of(item, format_, shared.effects.ids, f"response.input[{n}]"))
+        elif entry := shared.conversation.find(item.id):
             entries.append(entry)
         else:
             raise InvalidRequest(

@@ -1,19 +1,24 @@
-"""The life of one response, from response.created to response.done.
+"""One response, from response.created to response.done, and the items that it puts out.
 
 Rules:
-1. What opens closes: every item and part that was announced is ended, whatever the end, and
-   response.done comes once, after all of it. It is written in one place, end().
+1. Every item and part that was announced is ended, however the response ends, and response.done
+   comes once, after all of it. It is written in one place, end().
 2. In the default conversation the items of a response are items of the conversation from the
    moment they are announced. Out of band there are no conversation events.
 3. A response has one message at the most.
+4. A function call is `completed` only if its function was declared and its arguments are a JSON
+   object: nobody may run another.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from vivavoce.protocol import server as says
-from vivavoce.protocol.items import Status
+import msgspec
+
+from vivavoce.audio.formats import Encoder, Format
+from vivavoce.protocol import server
+from vivavoce.protocol.items import FunctionCall, Item, Message, OutputAudio, OutputText, Status
 from vivavoce.protocol.responses import (
     Response,
     ResponseAudio,
@@ -23,17 +28,10 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import AudioFormat, Modality
-from vivavoce.session.cascade.outputs import (
-    CallOutput,
-    Output,
-    OutputPlace,
-    SpokenMessage,
-    WrittenMessage,
-)
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effect_buffer import EffectBuffer
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import EffectBuffer, Generate, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, Stage
+from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
 from vivavoce.session.usage import estimate, response_usage, words_of
 
@@ -41,12 +39,179 @@ Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """Where an output stands: in which response, as which item, at which index."""
+
+    response_id: str
+    item_id: str
+    index: int
+
+
+class _Part:
+    """Sends the events of the one content part of a message."""
+
+    def __init__(self, place: OutputPlace, effects: EffectBuffer) -> None:
+        self._place = place
+        self._effects = effects
+
+    def send(self, event: type[server.PartEvent], **fields: Any) -> None:
+        made: Any = event(
+            event_id=self._effects.event_id(),
+            response_id=self._place.response_id,
+            item_id=self._place.item_id,
+            output_index=self._place.index,
+            **fields,
+        )
+        self._effects.send(made)
+
+
+class SpokenMessage:
+    """A message in audio, with its transcript and the ledger that joins the two."""
+
+    def __init__(self, place: OutputPlace, effects: EffectBuffer, format_: Format) -> None:
+        self.place = place
+        self.ledger = Ledger()
+        self._part = _Part(place, effects)
+        self._encoder = Encoder(format_)
+
+    def item(self, status: Status) -> Item:
+        content = () if status == "in_progress" else (OutputAudio(transcript=self.ledger.text),)
+        return Message(id=self.place.item_id, status=status, role="assistant", content=content)
+
+    def begin(self) -> None:
+        part = server.ShownPart(type="audio", transcript="")
+        self._part.send(server.ContentPartAdded, part=part)
+
+    def add(self, audio: bytes, words: tuple[SpokenWord, ...], *, send: bool = True) -> None:
+        """More PCM, and the words that begin in it; words are sent first.
+
+        send: False where the server plays the audio itself.
+        """
+        self.ledger.add(audio, words)
+        if text := "".join(word.text for word in words):
+            self._part.send(server.OutputTranscriptDelta, delta=text)
+        if send:
+            self._send_audio(self._encoder.feed(audio))
+
+    def finish(self, status: Status) -> None:
+        """End the part. Of an interrupted message what the encoder still holds is not sent."""
+        if status == "completed":
+            self._send_audio(self._encoder.flush())
+        text = self.ledger.text
+        self._part.send(server.OutputAudioDone)
+        self._part.send(server.OutputTranscriptDone, transcript=text)
+        part = server.ShownPart(type="audio", transcript=text)
+        self._part.send(server.ContentPartDone, part=part)
+
+    def _send_audio(self, audio: bytes) -> None:
+        if audio:
+            self._part.send(server.OutputAudioDelta, delta=audio)
+
+
+class WrittenMessage:
+    """A message in text."""
+
+    def __init__(self, place: OutputPlace, effects: EffectBuffer) -> None:
+        self.place = place
+        self._texts: list[str] = []
+        self._part = _Part(place, effects)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def item(self, status: Status) -> Item:
+        content = () if status == "in_progress" else (OutputText(text=self.text),)
+        return Message(id=self.place.item_id, status=status, role="assistant", content=content)
+
+    def begin(self) -> None:
+        self._part.send(server.ContentPartAdded, part=server.ShownPart(type="text", text=""))
+
+    def add(self, text: str) -> None:
+        self._texts.append(text)
+        self._part.send(server.OutputTextDelta, delta=text)
+
+    def finish(self, status: Status) -> None:
+        self._part.send(server.OutputTextDone, text=self.text)
+        part = server.ShownPart(type="text", text=self.text)
+        self._part.send(server.ContentPartDone, part=part)
+
+
+class CallOutput:
+    """A function call. An interrupted one gets no `function_call_arguments.done`."""
+
+    def __init__(self, place: OutputPlace, effects: EffectBuffer, call_id: str, name: str) -> None:
+        self.place = place
+        self.name = name
+        self._arguments: list[str] = []
+        self._call_id = call_id
+        self._effects = effects
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self._arguments)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nobody may run this call; None: its arguments are a JSON object."""
+        try:
+            arguments = msgspec.json.decode(self.arguments or "{}")
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
+            return f"the arguments of its call of '{self.name}' are not valid JSON: {exc}"
+        if not isinstance(arguments, dict):
+            return f"the arguments of its call of '{self.name}' are not a JSON object"
+        return None
+
+    def item(self, status: Status) -> Item:
+        return FunctionCall(
+            id=self.place.item_id,
+            status=status,
+            call_id=self._call_id,
+            name=self.name,
+            arguments=self.arguments,
+        )
+
+    def begin(self) -> None:
+        """A function call has no parts."""
+
+    def add(self, arguments: str) -> None:
+        self._arguments.append(arguments)
+        self._effects.send(
+            server.FunctionArgumentsDelta(
+                event_id=self._effects.event_id(),
+                response_id=self.place.response_id,
+                item_id=self.place.item_id,
+                output_index=self.place.index,
+                call_id=self._call_id,
+                delta=arguments,
+            )
+        )
+
+    def finish(self, status: Status) -> None:
+        if status == "completed":
+            self._effects.send(
+                server.FunctionArgumentsDone(
+                    event_id=self._effects.event_id(),
+                    response_id=self.place.response_id,
+                    item_id=self.place.item_id,
+                    output_index=self.place.index,
+                    call_id=self._call_id,
+                    name=self.name,
+                    arguments=self.arguments,
+                )
+            )
+
+
+Output: TypeAlias = SpokenMessage | WrittenMessage | CallOutput
+
+
+@dataclass(frozen=True, slots=True)
 class ResponsePlan:
     """What is settled about a response when it is created."""
 
-    prompt: Prompt  # without items: they come when the user's words are known
+    prompt: Prompt  # without items: they are known once the user's words are
     listed: tuple[Entry, ...] | None  # its own context; None: the conversation
-    inline: tuple[Entry, ...]  # of these, the ones that stand nowhere else
+    inline: tuple[Entry, ...]  # of these, the ones that are not in the conversation
     modalities: tuple[Modality, ...]
     max_output_tokens: int | Literal["inf"]
     format: AudioFormat
@@ -56,112 +221,140 @@ class ResponsePlan:
 
 
 class ResponseState:
-    """One response. Its methods tell the client what came of it."""
+    """One response in progress. Its methods send the client what came of it."""
 
     def __init__(
         self,
         response_id: str,
         plan: ResponsePlan,
-        outbox: EffectBuffer,
+        effects: EffectBuffer,
         conversation: Conversation | None,
     ) -> None:
         self.id = response_id
         self.plan = plan
-        self.answer: Generate | None = None  # what was asked of the brain, once it was
-        self.reads: tuple[Entry, ...] = ()  # what it answers
+        self.reads: tuple[Entry, ...] = ()  # the context that it answers
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
-        self.concluded: GenerationFinished | None = None
-        self._outbox = outbox
+        self.finished: GenerationFinished | None = None
+        self._order: Generate | None = None
+        self._effects = effects
         self._conversation = conversation
         self._outputs: list[Output] = []
+        self._message: SpokenMessage | WrittenMessage | None = None
+        self._open: list[Output] = []  # of these, the ones that were not ended
         self._ended: dict[int, Status] = {}  # by output index
         self._calls: dict[int, CallOutput] = {}  # by the model's own index
+        self._characters = 0  # of text and arguments
 
     def begin(self) -> None:
-        event_id = self._outbox.event_id()
-        self._outbox.send(
-            says.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
+        event_id = self._effects.event_id()
+        self._effects.send(
+            server.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
         )
 
-    def ask(self) -> None:
-        """All words that it reads are known: have the answer made."""
+    def generate(self) -> None:
+        """All words of its context are known: order the answer."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
-        self.answer = Generate(self.id, prompt)
+        self._order = Generate(self.id, prompt)
         self.stage = "llm"
-        self._outbox.add(self.answer)
+        self._effects.add(self._order)
+
+    @property
+    def generating(self) -> bool:
+        """Whether the answer was ordered."""
+        return self._order is not None
+
+    @property
+    def calls(self) -> int:
+        """How many functions it has called."""
+        return len(self._calls)
 
     @property
     def spoken(self) -> SpokenMessage | None:
-        """Its message in sound, once there is one."""
-        return next((o for o in self._outputs if isinstance(o, SpokenMessage)), None)
+        """Its message in audio, once there is one."""
+        return self._message if isinstance(self._message, SpokenMessage) else None
 
-    def think(self, text: str) -> None:
-        message = self._message()
+    @property
+    def text_tokens(self) -> int:
+        """Estimated tokens of the text so far."""
+        return self._characters // 4
+
+    @property
+    def audio_samples(self) -> int:
+        """Samples of its audio so far."""
+        return self.spoken.ledger.samples if self.spoken else 0
+
+    def open_message(self) -> SpokenMessage | WrittenMessage:
+        """Its message, announced when it is asked for first."""
+        if self._message is None:
+            if self.plan.prompt.spoken:
+                format_ = format_name(self.plan.format)
+                spoken = SpokenMessage(self._place(), self._effects, format_)
+                self._message = spoken
+                self._announce(spoken, Entry(spoken.item("in_progress"), ledger=spoken.ledger))
+            else:
+                written = WrittenMessage(self._place(), self._effects)
+                self._message = written
+                self._announce(written, Entry(written.item("in_progress")))
+        return self._message
+
+    def add_text(self, text: str) -> None:
+        self._characters += len(text)
+        message = self.open_message()
         if isinstance(message, WrittenMessage):
-            message.write(text)
+            message.add(text)
         else:
             self.stage = "tts"
 
-    def sounding(self) -> OutputPlace | None:
-        """Where its sound belongs: that message is announced by now. None if it is written."""
-        message = self._message()
-        return message.place if isinstance(message, SpokenMessage) else None
-
-    def speak(self, audio: bytes, words: tuple[SpokenWord, ...], *, send: bool = True) -> None:
-        """The answer's sound grew. Not to be sent: the playout is ours."""
-        message = self._message()
-        if isinstance(message, SpokenMessage):
-            message.speak(audio, words, send=send)
-
-    def call(self, index: int, call_id: str, name: str) -> None:
+    def start_call(self, index: int, call_id: str, name: str) -> None:
         """A call begins; so the one before it is complete."""
         self._finish_calls("completed")
-        output = CallOutput(self._place(), self._outbox, call_id, name)
+        output = CallOutput(self._place(), self._effects, call_id, name)
         self._calls[index] = output
         self._announce(output, Entry(output.item("in_progress")))
 
-    def argue(self, index: int, arguments: str) -> None:
+    def add_arguments(self, index: int, arguments: str) -> None:
+        self._characters += len(arguments)
         output = self._calls.get(index)
         if output and output.place.index not in self._ended:
-            output.argue(arguments)
+            output.add(arguments)
 
-    def conclude(self, fact: GenerationFinished) -> None:
-        """The model is through. Calls can be run now, while sound may still come."""
-        self.concluded = fact
+    def finish_generation(self, fact: GenerationFinished) -> None:
+        """The model has ended. Calls can be run now, while audio may still come."""
+        self.finished = fact
         self._finish_calls("completed" if fact.reason == "stop" else "incomplete")
 
+    @property
+    def call_problem(self) -> str | None:
+        """Why a call of a model that stopped by itself may not be run."""
+        for call in self._calls.values():
+            if call.problem:
+                return call.problem
+        return None
+
     def end(self, ending: Ending, details: StatusDetails | None) -> Usage:
-        """Close all that is open and send response.done, once."""
-        for output in self._open():
+        """End all that is open and send response.done, once."""
+        for output in tuple(self._open):
             self._finish(output, "completed" if ending == "completed" else "incomplete")
         usage = Usage() if ending == "failed" else self._usage()
-        shown = self._shown(ending, details, usage)
-        self._outbox.send(says.ResponseDone(event_id=self._outbox.event_id(), response=shown))
-        self._outbox.send(says.RateLimitsUpdated(event_id=self._outbox.event_id()))
+        shown_ = self._shown(ending, details, usage)
+        self._effects.send(server.ResponseDone(event_id=self._effects.event_id(), response=shown_))
+        self._effects.send(server.RateLimitsUpdated(event_id=self._effects.event_id()))
         return usage
 
-    def _message(self) -> SpokenMessage | WrittenMessage:
-        for output in self._outputs:
-            if not isinstance(output, CallOutput):
-                return output
-        if not self.plan.prompt.spoken:
-            written = WrittenMessage(self._place(), self._outbox)
-            self._announce(written, Entry(written.item("in_progress")))
-            return written
-        spoken = SpokenMessage(self._place(), self._outbox, format_name(self.plan.format))
-        self._announce(spoken, Entry(spoken.item("in_progress"), ledger=spoken.ledger))
-        return spoken
-
     def _place(self) -> OutputPlace:
-        return OutputPlace(self.id, self._outbox.ids.next("item"), len(self._outputs))
+        item_id = self._effects.ids.next("item")
+        while self._conversation is not None and item_id in self._conversation:
+            item_id = self._effects.ids.next("item")
+        return OutputPlace(self.id, item_id, len(self._outputs))
 
     def _announce(self, output: Output, entry: Entry) -> None:
         self._outputs.append(output)
+        self._open.append(output)
         item = entry.item
-        self._outbox.send(
-            says.OutputItemAdded(
-                event_id=self._outbox.event_id(),
+        self._effects.send(
+            server.OutputItemAdded(
+                event_id=self._effects.event_id(),
                 response_id=self.id,
                 output_index=output.place.index,
                 item=item,
@@ -169,28 +362,28 @@ class ResponseState:
         )
         if self._conversation is not None:
             previous = self._conversation.add(entry)
-            self._outbox.send(
-                says.ItemAdded(
-                    event_id=self._outbox.event_id(), previous_item_id=previous, item=item
+            self._effects.send(
+                server.ItemAdded(
+                    event_id=self._effects.event_id(), previous_item_id=previous, item=item
                 )
             )
         output.begin()
 
     def _finish_calls(self, status: Status) -> None:
-        for output in self._open():
+        for output in tuple(self._open):
             if isinstance(output, CallOutput):
                 self._finish(output, status)
 
-    def _open(self) -> list[Output]:
-        return [output for output in self._outputs if output.place.index not in self._ended]
-
     def _finish(self, output: Output, status: Status) -> None:
+        if isinstance(output, CallOutput) and output.problem:
+            status = "incomplete"
         self._ended[output.place.index] = status
+        self._open.remove(output)
         output.finish(status)
         item = output.item(status)
-        self._outbox.send(
-            says.OutputItemDone(
-                event_id=self._outbox.event_id(),
+        self._effects.send(
+            server.OutputItemDone(
+                event_id=self._effects.event_id(),
                 response_id=self.id,
                 output_index=output.place.index,
                 item=item,
@@ -198,27 +391,26 @@ class ResponseState:
         )
         if self._conversation is not None and self._conversation.find(item.id):
             self._conversation.replace(item)
-            self._outbox.send(
-                says.ItemDone(
-                    event_id=self._outbox.event_id(),
+            self._effects.send(
+                server.ItemDone(
+                    event_id=self._effects.event_id(),
                     previous_item_id=self._conversation.previous(item.id),
                     item=item,
                 )
             )
 
     def _usage(self) -> Usage:
-        items = self.answer.prompt.items if self.answer else ()
-        said = " ".join(words_of(output.item("completed")) for output in self._outputs)
-        spoken = sum(o.ledger.samples for o in self._outputs if isinstance(o, SpokenMessage))
+        items = self._order.prompt.items if self._order else ()
+        output_text = " ".join(words_of(output.item("completed")) for output in self._outputs)
         context = estimate(self.plan.prompt.instructions) + sum(
             estimate(words_of(item)) for item in items
         )
         return response_usage(
-            self.concluded.tokens if self.concluded else None,
-            context=context if self.answer else 0,
-            heard=sum(entry.samples for entry in self.reads) if self.answer else 0,
-            said=said,
-            spoken=spoken,
+            self.finished.tokens if self.finished else None,
+            context=context if self._order else 0,
+            heard=sum(entry.samples for entry in self.reads) if self._order else 0,
+            said=output_text,
+            spoken=self.audio_samples,
         )
 
     def _shown(

@@ -1,26 +1,25 @@
 """The assistant's side of a session: which responses there are, and how each ends.
 
 Rules:
-1. One response at a time in the default conversation; any number beside it.
-2. A response is announced at once and made when the words of all user items it reads are known.
-   It reads what was in the conversation when it was announced.
-3. A response that nothing has come of for stall_seconds fails, and says at which stage.
+1. One response at a time in the default conversation; any number out of band.
+2. A response is announced at once and generated when the words of all user items in its context
+   are known. Its context is what was in the conversation when it was announced.
+3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from vivavoce.audio.formats import RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
 from vivavoce.protocol.server import ItemTruncated
-from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE, to_ms
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.cascade.response import Ending, ResponseState
-from vivavoce.session.cascade.transcriptions import Transcriptions
-from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effect_buffer import EffectBuffer
-from vivavoce.session.effects import CancelGeneration
+from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
+from vivavoce.session.conversation import Entry
+from vivavoce.session.effects import AddEchoReference, CancelGeneration, ClearEchoReference
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -28,17 +27,15 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
-    SpokenWord,
     Stage,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    TranscriptionKey,
 )
-from vivavoce.session.options import Options
-from vivavoce.session.output_buffer import OutputBuffer
-from vivavoce.session.playout import Playout
-from vivavoce.session.usage import Tally
+from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
+INFINITY = float("inf")
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -46,43 +43,20 @@ STAGES: dict[Stage, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class UnclaimedFailure:
-    """Words that will not come, and that no response has asked for yet."""
-
-    key: str
-    code: str
-    reason: str
-
-
 class Responses:
-    """Owns the responses in progress, and knows what is still being played of others."""
+    """The responses in progress, and the one that is due."""
 
     def __init__(
-        self,
-        options: Options,
-        conversation: Conversation,
-        hearing: Transcriptions,
-        outbox: EffectBuffer,
-        tally: Tally,
-        *,
-        stall_seconds: float,
-        playout: Playout | OutputBuffer,
+        self, shared: Shared, transcriptions: Transcriptions, *, quiet_since: float | None = None
     ) -> None:
-        self._options = options
-        self._conversation = conversation
-        self._hearing = hearing
-        self._outbox = outbox
-        self._tally = tally
-        self._stall_seconds = stall_seconds
+        self._shared = shared
+        self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
-        self._waiting: dict[str, set[str]] = {}  # by response: dictations whose words it needs
-        self._owed = False  # a turn ended while a response ran that nothing may interrupt
-        self._unheard: UnclaimedFailure | None = (
-            None  # words that nothing waited for when they failed
-        )
-        self._playout = playout  # where it is not ours, of the default conversation alone
-        self._done_at: float | None = None  # when the last answer was; None: not the last event
+        self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
+        self._due = False  # a turn ended while a response ran that nothing may interrupt
+        self._failure: Failure | None = None  # a transcription nobody waited for when it failed
+        self.quiet_since = quiet_since
+        """When the last answer ended, if nothing came after it."""
 
     @property
     def active(self) -> ResponseState | None:
@@ -97,130 +71,117 @@ class Responses:
         return bool(self._responses)
 
     @property
+    def due(self) -> bool:
+        """Whether a turn waits for the response in progress to end."""
+        return self._due
+
+    @property
     def deadline(self) -> float:
         """When the first response stalls."""
         if not self._responses:
-            return float("inf")
+            return INFINITY
         return min(r.stalls_at for r in self._responses.values())
-
-    @property
-    def has_spoken(self) -> bool:
-        """Whether sound of the assistant is in the conversation."""
-        return any(entry.ledger and entry.ledger.samples for entry in self._conversation)
-
-    @property
-    def played_at(self) -> float:
-        """When all sound of the default conversation will have been played."""
-        return self._playout.until
 
     @property
     def quiet_at(self) -> float | None:
         """When the last answer will have been played; None if something came after it."""
-        return None if self._done_at is None else max(self._done_at, self._playout.until)
+        quiet = self.quiet_since
+        return None if quiet is None else max(quiet, self._shared.playback.until)
 
-    @property
-    def playing(self) -> bool:
-        """Whether sound has not left yet that we play ourselves."""
-        return self._playout.until == float("inf")
-
-    def break_silence(self) -> None:
-        """Something came after the last answer."""
-        self._done_at = None
-
-    def create(self, params: ResponseParams, conversation_id: str, now: float) -> None:
+    def create(self, params: ResponseParams, now: float) -> None:
         """Begin a response. Raises InvalidRequest where the protocol does not allow it."""
-        if self._options.transcribes_only:
+        shared = self._shared
+        if shared.options.transcribes_only:
             raise InvalidRequest(
                 "A transcription session has no responses.", code="invalid_parameter", param="type"
             )
-        beside = params.conversation == "none"
-        if not beside and (active := self.active):
+        out_of_band = params.conversation == "none"
+        if not out_of_band and (active := self.active):
             raise InvalidRequest(
                 f"Conversation already has an active response in progress: {active.id}. "
                 f"Wait until the response is finished before creating a new one.",
                 code="conversation_already_has_active_response",
             )
-        ids = self._outbox.ids
-        plan = plan_of(params, self._options, self._conversation, ids, conversation_id)
-        response = ResponseState(
-            ids.next("resp"), plan, self._outbox, None if beside else self._conversation
-        )
+        plan = plan_of(params, shared)
+        conversation = None if out_of_band else shared.conversation
+        response_id = shared.effects.ids.next("resp")
+        response = ResponseState(response_id, plan, shared.effects, conversation)
         self._responses[response.id] = response
-        if not beside:
-            self._done_at = None
-            self._owed = False
+        if not out_of_band:
+            self.quiet_since = None
+            self._due = False
         response.begin()
         for entry in plan.inline:
-            self._hearing.dictate(entry, self._options, now=now)
-            self._hearing.keep_quiet(entry.item.id)
-        response.reads = tuple(self._conversation) if plan.listed is None else plan.listed
-        failed = self._unheard_words(response)
-        if failed or not beside:
-            self._unheard = None
-        if failed:
-            self._fail(response, failed.code, failed.reason, now)
+            self._transcriptions.transcribe(entry, now=now, reported=False)
+        response.reads = tuple(shared.conversation) if plan.listed is None else plan.listed
+        failure = self._failed_words(response)
+        if failure or not out_of_band:
+            self._failure = None
+        if failure:
+            self._fail(response, failure.code, failure.reason, now)
             return
-        self._waiting[response.id] = self._hearing.keys_of({e.item.id for e in response.reads})
-        self._ask_if_ready(response, now)
+        needed = {entry.item.id for entry in response.reads}
+        self._waiting[response.id] = self._transcriptions.keys_of(needed)
+        self._generate_if_ready(response, now)
 
-    def turn_ended(self, conversation_id: str, now: float) -> None:
-        """A user's turn wants an answer: now, or as soon as the present one is over."""
+    def turn_ended(self, now: float) -> None:
+        """A turn of the user wants a response: now, or when the present one has ended."""
         if self.active:
-            self._owed = True
+            self._due = True
         else:
-            self.create(ResponseParams(), conversation_id, now)
+            self.create(ResponseParams(), now)
 
-    def settle(self, conversation_id: str, now: float) -> None:
-        """Answer the turn that had to wait, if it can be now."""
-        if self._owed and self.active is None:
-            self._owed = False
-            self.create(ResponseParams(), conversation_id, now)
+    def create_due(self, now: float) -> None:
+        """Create the response that had to wait, if it can be now."""
+        if self._due and self.active is None:
+            self.create(ResponseParams(), now)
 
-    def heard(self, key: str, now: float) -> None:
-        """The words of a dictation are known."""
+    def words_known(self, key: TranscriptionKey, now: float) -> None:
+        """A transcription has ended: the responses that waited for it may be generated."""
         for response_id, keys in tuple(self._waiting.items()):
             if key in keys:
                 keys.remove(key)
-                self._ask_if_ready(self._responses[response_id], now)
+                self._generate_if_ready(self._responses[response_id], now)
 
-    def unheard(self, key: str, code: str, reason: str, now: float) -> None:
-        """The words of a dictation will not come: what waits for them fails, or what reads them."""
-        waiting = [response_id for response_id, keys in self._waiting.items() if key in keys]
+    def words_failed(self, failure: Failure, now: float) -> None:
+        """A transcription has failed: the response that waits for it fails, or the next does."""
+        waiting = [id_ for id_, keys in self._waiting.items() if failure.key in keys]
         for response_id in waiting:
-            self._fail(self._responses[response_id], code, reason, now)
+            self._fail(self._responses[response_id], failure.code, failure.reason, now)
         if not waiting:
-            self._unheard = UnclaimedFailure(key, code, reason)
+            self._failure = failure
 
-    def set_words(self, item_id: str, index: int, text: str) -> None:
-        """The words of an item that stands only in a response's own input."""
+    def set_words(self, key: TranscriptionKey, text: str) -> None:
+        """Set the words of an item that is only in the context of a response."""
         for response in self._responses.values():
-            for entry in response.plan.listed or ():
-                if entry.item.id == item_id:
-                    entry.words[index] = text
+            for entry in response.plan.inline:
+                if entry.item.id == key.item_id:
+                    entry.words[key.content_index] = text
 
     def take(self, fact: GenerationFact, now: float) -> None:
-        """What came of an answer. Of one that has been stopped, nothing counts any more."""
+        """Take what was generated. What comes of a cancelled response is ignored."""
         response = self._responses.get(fact.response_id)
-        if response is None or response.answer is None:
+        if response is None or not response.generating:
             return
         if isinstance(fact, GenerationProgress) and response.stage == "tts":
-            return  # it is the voice that is waited for
-        response.stalls_at = now + self._stall_seconds
+            return  # it is the synthesiser that makes no progress
+        response.stalls_at = now + self._shared.limits.stall_seconds
         match fact:
             case GenerationProgress():
-                response.sounding()
+                response.open_message()
             case TextGenerated(text=text):
-                response.think(text)
-            case ToolCallStarted(index=index, call_id=call_id, name=name):
-                response.call(index, call_id, name)
+                response.add_text(text)
+                self._bound(response, now)
+            case ToolCallStarted():
+                self._start_call(response, fact, now)
             case ToolCallArguments(index=index, arguments=arguments):
-                response.argue(index, arguments)
+                response.add_arguments(index, arguments)
+                self._bound(response, now)
             case GenerationFinished():
-                response.conclude(fact)
-            case AudioGenerated(audio=audio, words=words, ends=ends):
-                self._speak(response, audio, words, now)
-                if ends:  # whatever comes next is for the model to say
-                    response.stage = "llm"
+                response.finish_generation(fact)
+            case AudioGenerated():
+                self._add_audio(response, fact, now)
+                self._bound(response, now)
             case OutputFinished():
                 self._complete(response, now)
             case GenerationFailed(stage=stage, reason=reason):
@@ -229,7 +190,7 @@ class Responses:
                 assert_never(fact)
 
     def cancel(self, response_id: str | None, now: float) -> None:
-        """The client wants no more of it."""
+        """The client cancels a response. Raises InvalidRequest where there is none."""
         response = self._responses.get(response_id) if response_id else self.active
         if response is None:
             raise InvalidRequest(
@@ -239,124 +200,156 @@ class Responses:
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
 
     def interrupt(self, now: float, *, live: bool) -> None:
-        """The user speaks: the answer is over, and no complete one is played any further.
+        """Barge-in: the answer ends, and no earlier one is played any further.
 
-        live: the user is really there. Whoever sends recordings does not wait for answers to be
-        played; of a complete one they have all.
+        live: the user speaks in real time. A client that sends recordings does not wait for
+        answers to be played: it has all of a complete one.
         """
-        if isinstance(self._playout, OutputBuffer):
+        playback = self._shared.playback
+        if playback.by_server:
             self.clear_output(now)
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
-        for item_id, unplayed in self._playout.stop(now).items():
+        for item_id, unplayed in playback.stop(now).items():
             if live:
                 self._keep_heard(item_id, unplayed)
-        self._done_at = None
-
-    def played(self, item_id: str, samples: int, now: float) -> None:
-        """So much of an item has left for the ear."""
-        self._playout.played(item_id, samples, now)
+        self.clear_echo_reference()
+        self.quiet_since = None
 
     def clear_output(self, now: float) -> None:
-        """Drop what was not played, and say how far each answer was. Raises InvalidRequest."""
-        if not isinstance(self._playout, OutputBuffer):
-            raise InvalidRequest(
-                "There is no output audio buffer: on a WebSocket the client owns the playout.",
-                param="type",
-            )
-        for item_id, unplayed in self._playout.stop(now).items():
-            entry = self._conversation.find(item_id)
+        """Drop the audio that was not played, and report how far each answer was.
+
+        Raises InvalidRequest where the client owns the playback.
+        """
+        conversation, effects = self._shared.conversation, self._shared.effects
+        unplayed = self._shared.playback.clear(now)
+        self.clear_echo_reference()
+        for item_id, samples in unplayed.items():
+            entry = conversation.find(item_id)
             if entry and entry.ledger:
-                heard_ms = to_ms(entry.ledger.samples - unplayed)
-                self._conversation.truncate(item_id, 0, heard_ms)
-                event_id = self._outbox.event_id()
-                self._outbox.send(
+                heard_ms = to_ms(entry.ledger.samples - samples)
+                conversation.truncate(item_id, 0, heard_ms)
+                effects.send(
                     ItemTruncated(
-                        event_id=event_id, item_id=item_id, content_index=0, audio_end_ms=heard_ms
+                        event_id=effects.event_id(),
+                        item_id=item_id,
+                        content_index=0,
+                        audio_end_ms=heard_ms,
                     )
                 )
 
-    def truncated(self, item_id: str, now: float) -> None:
-        """The client has stopped playing it, and has said what was heard."""
-        self._playout.drop(item_id, now)
-
     def stop_all(self, now: float) -> None:
         """The session ends."""
-        self._owed = False
+        self._due = False
         for response in tuple(self._responses.values()):
             self._cut_off(response, StatusDetails(type="cancelled"), now)
 
-    def woken(self, now: float) -> None:
-        """Fail what has stalled."""
+    def fail_stalled(self, now: float) -> None:
+        """Fail the responses that make no progress."""
+        seconds = self._shared.limits.stall_seconds
         for response in tuple(self._responses.values()):
             if response.stalls_at <= now:
                 stage = response.stage
                 reason = (
-                    f"Nothing came from {STAGES[stage]} for {self._stall_seconds:g} seconds; "
+                    f"Nothing came from {STAGES[stage]} for {seconds:g} seconds; "
                     f"the response was given up."
                 )
-                self._outbox.add(CancelGeneration(response.id))
+                self._shared.effects.add(CancelGeneration(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
 
-    def _speak(
-        self, response: ResponseState, audio: bytes, words: tuple[SpokenWord, ...], now: float
-    ) -> None:
-        place = response.sounding()
-        ours = isinstance(self._playout, OutputBuffer)
-        if place and audio:
-            if isinstance(self._playout, OutputBuffer):
-                self._playout.add(place, audio, now)
-            elif response.plan.conversation_id is not None:
-                self._playout.add(place.item_id, len(audio) // BYTES_PER_SAMPLE, now)
-        response.speak(audio, words, send=not ours)
+    def clear_echo_reference(self) -> None:
+        """Nothing is played any more that the microphone could pick up."""
+        if self._shared.options.noise_reduction:
+            self._shared.effects.add(ClearEchoReference())
 
-    def _unheard_words(self, response: ResponseState) -> UnclaimedFailure | None:
-        """What went wrong with the last words of the user that it reads, if it was not told yet."""
-        last = next((e for e in reversed(response.reads) if _is_of_user(e)), None)
-        failed = self._unheard
-        if last is None or failed is None:
+    def _start_call(self, response: ResponseState, fact: ToolCallStarted, now: float) -> None:
+        declared = {tool.name for tool in response.plan.prompt.tools}
+        problem = None
+        if fact.name not in declared:
+            problem = f"The model called a function that was not declared: '{fact.name:.100}'."
+        elif response.calls >= MAX_CALLS_PER_RESPONSE:
+            problem = f"The model made more than {MAX_CALLS_PER_RESPONSE} function calls."
+        if problem is None:
+            response.start_call(fact.index, fact.call_id, fact.name)
+        else:
+            self._shared.effects.add(CancelGeneration(response.id))
+            self._fail(response, "invalid_tool_call", problem, now)
+
+    def _add_audio(self, response: ResponseState, fact: AudioGenerated, now: float) -> None:
+        message, playback = response.open_message(), self._shared.playback
+        spoken = response.spoken
+        if spoken is None:
+            return
+        in_conversation = response.plan.conversation_id is not None
+        if fact.audio and (playback.by_server or in_conversation):
+            playback.add(response.id, message.place.item_id, fact.audio, now)
+        spoken.add(fact.audio, fact.words, send=not playback.by_server)
+        if fact.audio and self._shared.options.noise_reduction:
+            self._shared.effects.add(AddEchoReference(fact.audio))
+        if fact.ends:  # the next progress is the model's
+            response.stage = "llm"
+
+    def _bound(self, response: ResponseState, now: float) -> None:
+        """End a response that has become too long."""
+        limits = self._shared.limits
+        too_many = (
+            response.plan.max_output_tokens == "inf"
+            and response.text_tokens > limits.max_response_tokens
+        )
+        if too_many or response.audio_samples > limits.max_response_seconds * RATE:
+            self._shared.effects.add(CancelGeneration(response.id))
+            details = StatusDetails(type="incomplete", reason="max_output_tokens")
+            self._end(response, "incomplete", details, now)
+
+    def _failed_words(self, response: ResponseState) -> Failure | None:
+        """The failure of the user's last words in its context, if no response has reported it."""
+        if self._failure is None:
             return None
-        keys = {last.item.id, *(f"{last.item.id}#{n}" for n in last.recordings)}
-        return failed if failed.key in keys else None
+        last = next((e for e in reversed(response.reads) if _is_of_user(e)), None)
+        failed = last is not None and self._failure.key.item_id == last.item.id
+        return self._failure if failed else None
 
-    def _ask_if_ready(self, response: ResponseState, now: float) -> None:
+    def _generate_if_ready(self, response: ResponseState, now: float) -> None:
         if self._waiting[response.id]:
             return
         del self._waiting[response.id]
-        if response.plan.listed is None:  # what was deleted while it waited is not read
-            find = self._conversation.find
+        if response.plan.listed is None:  # items deleted while it waited are not read
+            find = self._shared.conversation.find
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
-        response.stalls_at = now + self._stall_seconds
-        response.ask()
+        response.stalls_at = now + self._shared.limits.stall_seconds
+        response.generate()
 
     def _complete(self, response: ResponseState, now: float) -> None:
-        reason = response.concluded.reason if response.concluded else "stop"
-        if reason == "stop":
-            self._end(response, "completed", None, now)
-        else:
+        reason = response.finished.reason if response.finished else "stop"
+        if reason != "stop":
             why: Literal["max_output_tokens", "content_filter"]
             why = "max_output_tokens" if reason == "length" else "content_filter"
             self._end(response, "incomplete", StatusDetails(type="incomplete", reason=why), now)
+        elif problem := response.call_problem:
+            self._fail(response, "invalid_tool_call", f"The model failed: {problem}.", now)
+        else:
+            self._end(response, "completed", None, now)
 
     def _cut_off(self, response: ResponseState, details: StatusDetails, now: float) -> None:
-        if response.answer:
-            self._outbox.add(CancelGeneration(response.id))
+        if response.generating:
+            self._shared.effects.add(CancelGeneration(response.id))
         self._end(response, "cancelled", details, now)
         if spoken := response.spoken:
             item_id = spoken.place.item_id
-            self._keep_heard(item_id, self._playout.drop(item_id, now))
+            self._keep_heard(item_id, self._shared.playback.drop(item_id, now))
+        self.clear_echo_reference()
 
     def _keep_heard(self, item_id: str, unplayed: int) -> None:
-        """The ear did not get the end of an answer: only the words before it were said."""
-        entry = self._conversation.find(item_id)
+        """The end of an answer was not played: only the words before it stay."""
+        entry = self._shared.conversation.find(item_id)
         if entry and entry.ledger:
-            self._conversation.cut(item_id, entry.ledger.samples - unplayed)
+            self._shared.conversation.cut(item_id, entry.ledger.samples - unplayed)
 
     def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
         self._end(response, "failed", StatusDetails(type="failed", error=error), now)
-        if self._options.tells_failures:
-            self._outbox.error(reason, kind="server_error", code=code)
+        if self._shared.options.sends_failure_errors:
+            self._shared.effects.error(reason, kind="server_error", code=code)
 
     def _end(
         self, response: ResponseState, ending: Ending, details: StatusDetails | None, now: float
@@ -364,11 +357,12 @@ class Responses:
         del self._responses[response.id]
         self._waiting.pop(response.id, None)
         for entry in response.plan.inline:
-            self._hearing.forget(entry.item.id)
-        self._tally.add_response(response.end(ending, details))
+            self._transcriptions.cancel(entry.item.id)
+        usage = response.end(ending, details)
+        self._shared.usage.add_response(response.plan.prompt.model, usage)
         if response.plan.conversation_id is not None:
-            self._done_at = now
-        self._playout.ended(response.id, now)
+            self.quiet_since = now
+        self._shared.playback.ended(response.id, now)
 
 
 def _is_of_user(entry: Entry) -> bool:

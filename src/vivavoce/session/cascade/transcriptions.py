@@ -1,24 +1,22 @@
-"""The words of each user item, from the first sound of it to the last word.
-
-A dictation is known by a key: the id of its item, and for a second recording in one item that id
-with something behind it.
-"""
+"""The transcription of each recording, from its first audio to its last word."""
 
 from dataclasses import dataclass
 
+from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.protocol.server import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionError,
     TranscriptionFailed,
 )
-from vivavoce.session.cascade.input_buffer import BYTES_PER_SAMPLE
+from vivavoce.session.brain import Shared
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effect_buffer import EffectBuffer
 from vivavoce.session.effects import CancelTranscription, EndAudio, FeedAudio, StartTranscription
-from vivavoce.session.facts import TranscriptUpdated
+from vivavoce.session.facts import TranscriptionKey, TranscriptUpdated
 from vivavoce.session.options import Options
-from vivavoce.session.usage import Tally, transcription_usage
+from vivavoce.session.usage import transcription_usage
+
+INFINITY = float("inf")
 
 
 def language_of(options: Options) -> str | None:
@@ -26,170 +24,198 @@ def language_of(options: Options) -> str | None:
     return options.transcription.language if options.transcription else None
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A transcription that failed after all its audio had come."""
+
+    key: TranscriptionKey
+    code: str
+    reason: str
+
+
 @dataclass(slots=True)
 class ItemTranscription:
-    """One recording that is being written down."""
+    """One recording that is being transcribed."""
 
-    item_id: str
-    index: int
+    model: str
     reported: bool
-    """Whether the client asked to be told."""
+    """Whether the client asked for transcripts."""
     samples: int = 0
-    told: int = 0
+    sent: int = 0
+    """Characters of the transcript that were sent as deltas."""
     text: str = ""
-    deadline: float = float("inf")
-    """When the words are overdue; infinite while sound still comes."""
+    deadline: float = INFINITY
+    """When the next words are overdue; infinite while audio still comes."""
     failure: tuple[str, str] | None = None
-    """Code and reason, once it is known that the words will not come."""
+    """Code and reason, once it has failed."""
 
 
 class Transcriptions:
-    """What is being written down just now."""
+    """The transcriptions in progress."""
 
-    def __init__(self, outbox: EffectBuffer, tally: Tally, *, stall_seconds: float) -> None:
-        self._outbox = outbox
-        self._tally = tally
-        self._stall_seconds = stall_seconds
-        self._dictations: dict[str, ItemTranscription] = {}
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._active: dict[TranscriptionKey, ItemTranscription] = {}
 
     @property
     def deadline(self) -> float:
         """When the first of them is overdue."""
-        if not self._dictations:  # as most of the time, and it is asked after every fact
-            return float("inf")
-        return min(d.deadline for d in self._dictations.values())
+        if not self._active:  # as most of the time, and it is asked after every fact
+            return INFINITY
+        return min(active.deadline for active in self._active.values())
 
-    def pending(self, key: str) -> bool:
-        return key in self._dictations
+    @property
+    def busy(self) -> bool:
+        return bool(self._active)
 
-    def keys_of(self, item_ids: set[str]) -> set[str]:
-        """The dictations under way that belong to these items."""
-        return {key for key, d in self._dictations.items() if d.item_id in item_ids}
+    def pending(self, key: TranscriptionKey) -> bool:
+        return key in self._active
 
-    def text(self, key: str) -> str:
+    def reported(self, key: TranscriptionKey) -> bool:
+        """Whether its words go to the client."""
+        active = self._active.get(key)
+        return active is not None and active.reported
+
+    def keys_of(self, item_ids: set[str]) -> set[TranscriptionKey]:
+        """The transcriptions in progress that belong to these items."""
+        return {key for key in self._active if key.item_id in item_ids}
+
+    def text(self, key: TranscriptionKey) -> str:
         """The words so far."""
-        dictation = self._dictations.get(key)
-        return dictation.text if dictation else ""
+        active = self._active.get(key)
+        return active.text if active else ""
 
-    def begin(self, item_id: str, options: Options, *, index: int = 0) -> str:
-        """Begin a dictation as the settings are now; return its key."""
-        key = f"{item_id}#{index}" if index else item_id
-        while key in self._dictations:  # the client names items as it likes, "a#1" too
-            key += "#"
-        transcription = options.transcription
-        self._dictations[key] = ItemTranscription(
-            item_id, index, reported=transcription is not None
-        )
-        self._outbox.add(
+    def start(self, key: TranscriptionKey, *, reported: bool = True) -> None:
+        """Start one with the settings as they are now.
+
+        reported: False for an item that the client does not know of; otherwise the client's
+        settings say whether it gets transcripts.
+        """
+        options = self._shared.options
+        transcription, model = options.transcription, options.served_by.model
+        self._active[key] = ItemTranscription(model, reported and transcription is not None)
+        self._shared.effects.add(
             StartTranscription(
                 key,
-                model=options.served_by.model,
+                model=model,
                 language=language_of(options),
                 prompt=(transcription.prompt if transcription else None) or "",
             )
         )
-        return key
 
-    def dictate(self, entry: Entry, options: Options, *, now: float) -> None:
-        """Have all recordings of an item written down whose words are not known."""
+    def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
+        """Transcribe all recordings of an item whose words are not known."""
         for index, recording in entry.recordings.items():
             if index not in entry.words:
-                key = self.begin(entry.item.id, options, index=index)
+                key = TranscriptionKey(entry.item.id, index)
+                self.start(key, reported=reported)
                 self.feed(key, recording)
                 self.finish(key, now)
 
-    def keep_quiet(self, item_id: str) -> None:
-        """The client knows of no such item: tell nothing of it."""
+    def feed(self, key: TranscriptionKey, audio: bytes) -> None:
+        active = self._active.get(key)
+        if audio and active and not active.failure:
+            active.samples += len(audio) // BYTES_PER_SAMPLE
+            self._shared.effects.add(FeedAudio(key, audio))
+
+    def finish(self, key: TranscriptionKey, now: float) -> None:
+        """All its audio has come: the words are due."""
+        if active := self._active.get(key):
+            active.deadline = now + self._shared.limits.stall_seconds
+            if not active.failure:
+                self._shared.effects.add(EndAudio(key))
+
+    def cancel(self, item_id: str) -> None:
+        """Cancel those of an item."""
         for key in self.keys_of({item_id}):
-            self._dictations[key].reported = False
+            del self._active[key]
+            self._shared.effects.add(CancelTranscription(key))
 
-    def feed(self, key: str, audio: bytes) -> None:
-        dictation = self._dictations.get(key)
-        if audio and dictation and not dictation.failure:
-            dictation.samples += len(audio) // BYTES_PER_SAMPLE
-            self._outbox.add(FeedAudio(key, audio))
+    def cancel_all(self) -> None:
+        for key in self._active:
+            self._shared.effects.add(CancelTranscription(key))
+        self._active.clear()
 
-    def finish(self, key: str, now: float) -> None:
-        """Its sound is complete: the words are due."""
-        if dictation := self._dictations.get(key):
-            dictation.deadline = now + self._stall_seconds
-            if not dictation.failure:
-                self._outbox.add(EndAudio(key))
+    def fail_overdue(self, now: float) -> None:
+        """Fail those that have made no progress for stall_seconds."""
+        seconds = self._shared.limits.stall_seconds
+        for key, active in self._active.items():
+            if active.deadline <= now:
+                self._shared.effects.add(CancelTranscription(key))
+                reason = f"Nothing came from speech recognition for {seconds:g} seconds; "
+                active.failure = ("stt_stalled", f"{reason}it was given up.")
 
-    def forget(self, item_id: str) -> None:
-        for key in self.keys_of({item_id}):
-            del self._dictations[key]
-            self._outbox.add(CancelTranscription(key))
-
-    def forget_all(self) -> None:
-        for dictation in tuple(self._dictations.values()):
-            self.forget(dictation.item_id)
-
-    def overdue(self, now: float) -> list[str]:
-        """The dictations whose words should have come by now."""
-        return [key for key, d in self._dictations.items() if d.deadline <= now]
-
-    def take(self, fact: TranscriptUpdated, now: float) -> ItemTranscription | None:
-        """Tell the new words; return the dictation when they were the last."""
-        dictation = self._dictations.get(fact.item_id)
-        if dictation is None:  # it was forgotten meanwhile
-            return None
-        dictation.text = fact.text
-        if dictation.deadline != float("inf"):  # it lives
-            dictation.deadline = now + self._stall_seconds
+    def take(self, fact: TranscriptUpdated, now: float) -> bool:
+        """Send new words to the client; return whether they are the last of that recording."""
+        active = self._active.get(fact.key)
+        if active is None:  # it was cancelled meanwhile
+            return False
+        active.text = fact.text
+        if active.deadline != INFINITY:
+            active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable
-        if dictation.reported and stable > dictation.told:
-            self._tell_more(dictation, fact.text[dictation.told : stable])
-            dictation.told = stable
+        if active.reported and stable > active.sent:
+            self._send_delta(fact.key, fact.text[active.sent : stable])
+            active.sent = stable
         if not fact.final:
-            return None
-        del self._dictations[fact.item_id]
-        usage = transcription_usage(dictation.samples)
-        self._tally.add_transcription(usage)
-        if dictation.reported:
-            self._outbox.send(
+            return False
+        del self._active[fact.key]
+        self._complete(fact, active)
+        return True
+
+    def fail(self, key: TranscriptionKey, code: str, reason: str) -> None:
+        """It has failed. The client is told when all its audio has come: see failures()."""
+        if active := self._active.get(key):
+            active.failure = (code, reason)
+
+    def failures(self) -> list[Failure]:
+        """Send and return the failures of those whose audio is complete."""
+        if not self._active:
+            return []
+        failed = []
+        for key, active in tuple(self._active.items()):
+            if active.failure and active.deadline != INFINITY:
+                del self._active[key]
+                failure = Failure(key, *active.failure)
+                failed.append(failure)
+                if active.reported:
+                    self._send_failure(failure)
+        return failed
+
+    def _complete(self, fact: TranscriptUpdated, active: ItemTranscription) -> None:
+        effects, usage = self._shared.effects, transcription_usage(active.samples)
+        self._shared.usage.add_transcription(active.model, usage)
+        if active.reported:
+            effects.send(
                 TranscriptionCompleted(
-                    event_id=self._outbox.event_id(),
-                    item_id=dictation.item_id,
-                    content_index=dictation.index,
+                    event_id=effects.event_id(),
+                    item_id=fact.key.item_id,
+                    content_index=fact.key.content_index,
                     transcript=fact.text,
                     usage=usage,
                 )
             )
-        return dictation
 
-    def fail(self, key: str, code: str, reason: str) -> None:
-        """The words will not come. It is told when the item is there: see failures()."""
-        if dictation := self._dictations.get(key):
-            dictation.failure = (code, reason)
-
-    def failures(self) -> list[tuple[str, str, str]]:
-        """Tell and return (key, code, reason) of what failed and whose sound is complete."""
-        failed = []
-        for key, dictation in tuple(self._dictations.items()):
-            if dictation.failure and dictation.deadline != float("inf"):
-                del self._dictations[key]
-                failed.append((key, *dictation.failure))
-                if dictation.reported:
-                    self._tell_failure(dictation, *dictation.failure)
-        return failed
-
-    def _tell_failure(self, dictation: ItemTranscription, code: str, reason: str) -> None:
-        self._outbox.send(
+    def _send_failure(self, failure: Failure) -> None:
+        effects = self._shared.effects
+        effects.send(
             TranscriptionFailed(
-                event_id=self._outbox.event_id(),
-                item_id=dictation.item_id,
-                content_index=dictation.index,
-                error=TranscriptionError(type="transcription_error", code=code, message=reason),
+                event_id=effects.event_id(),
+                item_id=failure.key.item_id,
+                content_index=failure.key.content_index,
+                error=TranscriptionError(
+                    type="transcription_error", code=failure.code, message=failure.reason
+                ),
             )
         )
 
-    def _tell_more(self, dictation: ItemTranscription, delta: str) -> None:
-        self._outbox.send(
+    def _send_delta(self, key: TranscriptionKey, delta: str) -> None:
+        effects = self._shared.effects
+        effects.send(
             TranscriptionDelta(
-                event_id=self._outbox.event_id(),
-                item_id=dictation.item_id,
-                content_index=dictation.index,
+                event_id=effects.event_id(),
+                item_id=key.item_id,
+                content_index=key.content_index,
                 delta=delta,
             )
         )

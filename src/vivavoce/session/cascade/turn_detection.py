@@ -1,4 +1,4 @@
-"""When a user's turn begins and ends, in samples of sound heard. No clock.
+"""When a user's turn begins and ends, in samples of audio. No clock.
 
 The same recording gives the same edges at whatever speed it comes. A turn begins with two windows
 in a row at or above the threshold, so that a click is not a turn; it ends when the windows have
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
+from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
-from vivavoce.session.cascade.input_buffer import to_samples
 
-WINDOW = 768  # samples at 24 kHz: 32 ms, what Silero judges at a time
+WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
 HYSTERESIS = 0.15
 FLOOR = 0.01
-PAUSE = to_samples(200)  # a silence worth asking whether the user has finished
+PAUSE = to_samples(200)  # a silence after which the words are scored
 SEMANTIC_PREFIX_MS = 300
 SEMANTIC_THRESHOLD = 0.5
 
@@ -42,7 +42,7 @@ class PauseRules:
         return int(self.unfinished * math.pow(self.finished / self.unfinished, share))
 
 
-PATIENCE: dict[Eagerness, PauseRules] = {
+PAUSE_RULES: dict[Eagerness, PauseRules] = {
     "low": PauseRules(to_samples(800), to_samples(8_000)),
     "medium": PauseRules(to_samples(400), to_samples(4_000)),
     "auto": PauseRules(to_samples(400), to_samples(4_000)),
@@ -59,7 +59,7 @@ class TurnDetector:
         self.onset = 0
         self.silence = 0
         self._loud = 0
-        self._needed = self._patient()
+        self._needed = self._default_silence()
 
     @property
     def threshold(self) -> float:
@@ -83,8 +83,8 @@ class TurnDetector:
                 assert_never(self.settings)
 
     @property
-    def asks(self) -> bool:
-        """Whether it matters, just now, how finished the words sound."""
+    def needs_score(self) -> bool:
+        """Whether the likelihood that the turn is finished matters now."""
         semantic = isinstance(self.settings, SemanticVad)
         return semantic and self.speaking and self.silence >= PAUSE
 
@@ -93,11 +93,11 @@ class TurnDetector:
         """Samples of silence that would end the turn."""
         return max(0, self._needed - self.silence)
 
-    def adopt(self, settings: TurnDetection) -> None:
+    def apply_settings(self, settings: TurnDetection) -> None:
         """From now on these hold; a turn under way goes on."""
         if settings != self.settings:
             self.settings = settings
-            self._needed = self._patient()
+            self._needed = self._default_silence()
 
     def feed(self, at: int, speech: float) -> Edge | None:
         """Take the window that begins at `at`."""
@@ -105,28 +105,33 @@ class TurnDetector:
             return self._wait_for_onset(at, speech)
         if speech >= max(self.threshold - HYSTERESIS, FLOOR):
             self.silence = 0
-            self._needed = self._patient()
+            self._needed = self._default_silence()
             return None
         self.silence += WINDOW
-        return self.settle()
+        return self.end_if_silent()
 
-    def believe(self, likelihood: float) -> None:
-        """Adjust the patience to how finished the words sound. Call settle() next."""
-        if isinstance(self.settings, SemanticVad) and self.asks:
-            self._needed = PATIENCE[self.settings.eagerness].wait(likelihood)
+    def set_likelihood(self, likelihood: float) -> None:
+        """Adjust the silence that ends the turn. Call end_if_silent() next."""
+        if isinstance(self.settings, SemanticVad) and self.needs_score:
+            self._needed = PAUSE_RULES[self.settings.eagerness].wait(likelihood)
 
-    def settle(self) -> Edge | None:
+    def end_if_silent(self) -> Edge | None:
         """End the turn if it has been silent for long enough."""
         if self.speaking and self.silence >= self._needed:
             self.reset()
             return Edge.STOPPED
         return None
 
+    def resume(self, at: int) -> None:
+        """A turn is under way already."""
+        self.onset = at
+        self.speaking = True
+
     def reset(self) -> None:
         """Nobody speaks."""
         self.speaking = False
         self.silence = self._loud = 0
-        self._needed = self._patient()
+        self._needed = self._default_silence()
 
     def _wait_for_onset(self, at: int, speech: float) -> Edge | None:
         if speech < max(self.threshold, FLOOR):
@@ -140,11 +145,11 @@ class TurnDetector:
         self.speaking = True
         return Edge.STARTED
 
-    def _patient(self) -> int:
+    def _default_silence(self) -> int:
         match self.settings:
             case ServerVad(silence_duration_ms=ms):
                 return max(WINDOW, to_samples(ms))
             case SemanticVad(eagerness=eagerness):
-                return PATIENCE[eagerness].unfinished
+                return PAUSE_RULES[eagerness].unfinished
             case _:
                 assert_never(self.settings)

@@ -147,6 +147,9 @@ class Call:
         if self._channel.backlog > MOST_BACKLOG_BYTES:
             self._leave()
 
+    def send_raw(self, data: bytes) -> None:
+        self._channel.send_raw(data)
+
     async def wait_writable(self) -> None:
         while self.runner and self._is_full():
             self._eased.clear()

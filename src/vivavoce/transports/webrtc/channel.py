@@ -84,6 +84,11 @@ class EventChannel:
             for frame in self._dialect.encode(event):
                 self._put(self._channel, event, frame)
 
+    def send_raw(self, data: bytes) -> None:
+        """Send a GA server event as it came from an upstream server."""
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(data.decode())
+
     def read(self, message: str | bytes) -> Received | InvalidFrame:
         """What the client says."""
         try:

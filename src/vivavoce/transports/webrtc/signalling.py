@@ -103,7 +103,7 @@ class CallRoutes:
         """End a call."""
         call = self._find(request.match_info["call_id"], request)
         if call.runner:
-            call.runner.dismiss(1000, "the call was hung up")
+            call.runner.end(1000, "the call was hung up")
         return web.Response()
 
     async def listen_in(self, request: web.Request) -> web.StreamResponse:
@@ -115,7 +115,7 @@ class CallRoutes:
         """Hang up on everybody."""
         for call in self._calls.values():
             if call.runner:
-                call.runner.dismiss(1012, "the server is shutting down")
+                call.runner.end(1012, "the server is shutting down")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=GOODBYE_SECONDS)
             for task in late:

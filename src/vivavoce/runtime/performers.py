@@ -1,0 +1,313 @@
+"""Performers carry out the effects of a brain: engines on this machine, or an upstream server.
+
+Nothing here waits before the next fact is taken: what takes time is a task of its own that posts
+facts as they come.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol, assert_never
+
+import aiohttp
+
+from vivavoce.errors import EngineError
+from vivavoce.protocol.upstream import read_upstream
+from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
+from vivavoce.runtime.echo import EchoCanceller
+from vivavoce.runtime.generation import answer
+from vivavoce.runtime.tasks import Tasks
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
+from vivavoce.runtime.vad_batcher import VadStream
+from vivavoce.session.effects import (
+    AddEchoReference,
+    CancelGeneration,
+    CancelTranscription,
+    CascadeEffect,
+    CleanAudio,
+    ClearEchoReference,
+    ConfigureCleaning,
+    ConnectUpstream,
+    DisconnectUpstream,
+    EndAudio,
+    FeedAudio,
+    Generate,
+    RelayEffect,
+    RunVad,
+    ScoreTurn,
+    SendUpstream,
+    StartTranscription,
+)
+from vivavoce.session.facts import (
+    AudioCleaned,
+    Fact,
+    ItemTranscriptionFailed,
+    TranscriptionKey,
+    TurnScored,
+    UpstreamConnected,
+    UpstreamEventReceived,
+    UpstreamLost,
+    VadScores,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any further: 2 s of audio
+MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
+MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
+UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
+SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
+CONNECT_TIMEOUT_S = 10.0
+
+
+class SessionPort(Protocol):
+    """What a performer needs of the runner of its session."""
+
+    def post(self, fact: Fact) -> None:
+        """Give the session a fact."""
+        ...
+
+    def progressed(self) -> None:
+        """Something that waited was taken."""
+        ...
+
+    def fail(self, exc: Exception, *, code: str = ..., what: str = ...) -> None:
+        """A bug: it ends the session."""
+        ...
+
+    def writable(self) -> Awaitable[None]:
+        """Wait until the client has taken most of what was sent."""
+        ...
+
+
+class Performer(Protocol):
+    """Carries out the effects of one brain."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether more input waits than should."""
+        ...
+
+    def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
+        """Carry out an effect. Never waits."""
+        ...
+
+    def give_up(self) -> None:
+        """The input that waits was not taken for too long: fail what it belongs to."""
+        ...
+
+    def close(self) -> None:
+        """Cancel all work and give everything back. Nothing is posted after that."""
+        ...
+
+
+MakePerformer = Callable[[SessionPort, asyncio.TaskGroup], Performer]
+
+
+class CascadePerformer:
+    """Runs VAD, turn detection, recognition, generation and echo cancellation of one session."""
+
+    def __init__(
+        self, catalog: ModelCatalog, model: str, port: SessionPort, group: asyncio.TaskGroup
+    ) -> None:
+        self._catalog = catalog
+        self._cascade: Cascade = catalog.of(model)
+        self._port = port
+        self._tasks = Tasks(group, port.fail, port.progressed)
+        self._feeds: dict[TranscriptionKey, AudioFeed] = {}
+        self._vad: VadStream | None = None
+        cleaner = self._cascade.cleaner
+        self._echo = EchoCanceller(cleaner) if cleaner else None
+
+    @property
+    def behind(self) -> bool:
+        if self._vad and self._vad.waiting > MAX_WAITING_WINDOWS:
+            return True
+        return sum(feed.waiting_bytes for feed in self._feeds.values()) > MAX_WAITING_BYTES
+
+    def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
+        match effect:
+            case RunVad(at=at, audio=audio):
+                self._run_vad(at, audio)
+            case StartTranscription():
+                self._start_transcription(effect)
+            case FeedAudio(key=key, audio=audio):
+                if feed := self._feeds.get(key):
+                    feed.feed(audio)
+            case EndAudio(key=key):
+                if feed := self._feeds.get(key):
+                    feed.finish()
+            case CancelTranscription(key=key):
+                self._feeds.pop(key, None)
+                self._tasks.cancel(key)
+            case ScoreTurn():
+                self._tasks.start("score turn", self._score_turn(effect))
+            case Generate():
+                cascade = self._catalog.of(effect.prompt.model)
+                work = answer(effect, cascade, self._port.post, self._port.writable)
+                self._tasks.start(effect.response_id, work)
+            case CancelGeneration(response_id=response_id):
+                self._tasks.cancel(response_id)
+            case CleanAudio(audio=audio):
+                cleaned = self._echo.clean(audio, now) if self._echo else audio
+                self._port.post(AudioCleaned(cleaned))
+            case ConfigureCleaning() | AddEchoReference() | ClearEchoReference():
+                self._configure_echo(effect, now)
+            case ConnectUpstream() | SendUpstream() | DisconnectUpstream():
+                raise AssertionError("a cascade has no upstream server")
+            case _:
+                assert_never(effect)
+
+    def give_up(self) -> None:
+        for key in [key for key, feed in self._feeds.items() if feed.waiting_bytes]:
+            del self._feeds[key]
+            self._tasks.cancel(key)
+            self._port.post(ItemTranscriptionFailed(key, "speech recognition takes no more audio"))
+
+    def close(self) -> None:
+        self._tasks.cancel_all()
+        self._feeds.clear()
+        if self._vad:
+            self._vad.close()
+            self._vad = None
+        if self._echo:
+            self._echo.close()
+
+    def _run_vad(self, at: int, audio: bytes) -> None:
+        if self._vad is None:
+            self._vad = self._cascade.vad.open(self._on_scores, self._on_vad_failure)
+        self._vad.score(at, audio)
+
+    def _start_transcription(self, effect: StartTranscription) -> None:
+        stt = self._catalog.of(effect.model).stt
+        feed = AudioFeed(stt.sample_rate, self._port.progressed)
+        self._feeds[effect.key] = feed
+        self._tasks.start(effect.key, self._transcribe(effect, feed))
+
+    async def _transcribe(self, effect: StartTranscription, feed: AudioFeed) -> None:
+        try:
+            stt = self._catalog.of(effect.model).stt
+            await transcribe_item(stt, effect, feed, self._port.post)
+        finally:
+            feed.close()
+            if self._feeds.get(effect.key) is feed:
+                del self._feeds[effect.key]
+
+    async def _score_turn(self, effect: ScoreTurn) -> None:
+        turn = self._cascade.turn
+        try:
+            async with asyncio.timeout(SCORE_TIMEOUT_S):
+                likelihood = await turn.score(effect.text, language=effect.language)
+        except (EngineError, TimeoutError) as exc:
+            reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
+            log.warning("turns are ended by silence alone: %s", reason)
+            likelihood = UNDECIDED
+        self._port.post(TurnScored(effect.item_id, likelihood))
+
+    def _configure_echo(
+        self, effect: ConfigureCleaning | AddEchoReference | ClearEchoReference, now: float
+    ) -> None:
+        if self._echo is None:
+            return
+        match effect:
+            case ConfigureCleaning(field=field):
+                self._echo.configure(field)
+            case AddEchoReference(audio=audio):
+                self._echo.add_reference(audio, now)
+            case ClearEchoReference():
+                self._echo.clear_reference()
+            case _:
+                assert_never(effect)
+
+    def _on_scores(self, at: int, speech: tuple[float, ...]) -> None:
+        self._port.post(VadScores(at, speech))
+        self._port.progressed()
+
+    def _on_vad_failure(self, exc: Exception) -> None:
+        reason = f": {exc}" if isinstance(exc, EngineError) else ""
+        what = f"Voice activity detection failed{reason}"
+        self._port.fail(exc, code="vad_failed", what=what)
+
+
+class RelayPerformer:
+    """Holds the WebSocket to an upstream Realtime server."""
+
+    def __init__(self, relay: Relay, port: SessionPort, group: asyncio.TaskGroup) -> None:
+        self._relay = relay
+        self._port = port
+        self._tasks = Tasks(group, port.fail, port.progressed)
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting_bytes = 0
+
+    @property
+    def behind(self) -> bool:
+        return self._waiting_bytes > MAX_UPSTREAM_BYTES
+
+    def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
+        match effect:
+            case ConnectUpstream():
+                self._tasks.start("connection", self._connect())
+            case SendUpstream(data=data):
+                self._waiting.put_nowait(data)
+                self._waiting_bytes += len(data)
+            case DisconnectUpstream():
+                self._tasks.cancel_all()
+            case _:
+                raise AssertionError("a relay has no engines")
+
+    def give_up(self) -> None:
+        self._tasks.cancel_all()
+        self._port.post(UpstreamLost("the upstream server takes no more audio"))
+
+    def close(self) -> None:
+        self._tasks.cancel_all()
+
+    async def _connect(self) -> None:
+        relay = self._relay
+        headers = {"Authorization": f"Bearer {relay.key.reveal()}"} if relay.key else {}
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
+                async with (
+                    aiohttp.ClientSession() as http,
+                    http.ws_connect(
+                        relay.url,
+                        params={"model": relay.model},
+                        headers=headers,
+                        max_msg_size=0,
+                        autoping=True,
+                        heartbeat=20.0,
+                    ) as socket,
+                ):
+                    limit.reschedule(None)
+                    self._port.post(UpstreamConnected())
+                    reason = await self._carry(socket)
+        except TimeoutError:
+            reason = "the upstream server accepted no connection in time"
+        except (aiohttp.ClientError, OSError) as exc:
+            reason = f"the upstream server cannot be reached: {type(exc).__name__}"
+        self._port.post(UpstreamLost(reason))
+
+    async def _carry(self, socket: aiohttp.ClientWebSocketResponse) -> str:
+        """Carry frames both ways until the connection ends; return why it did."""
+        sending = asyncio.create_task(self._send(socket))
+        try:
+            async for message in socket:
+                if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    break
+                data = message.data
+                raw = data.encode() if isinstance(data, str) else data
+                self._port.post(UpstreamEventReceived(read_upstream(raw), raw))
+                await self._port.writable()
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
+        return f"the upstream server closed the connection ({socket.close_code})"
+
+    async def _send(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
+            while True:
+                data = await self._waiting.get()
+                self._waiting_bytes -= len(data)
+                await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
+                self._port.progressed()

@@ -1,0 +1,86 @@
+"""A timer that moves, and the named tasks of a session."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
+
+
+class Timer:
+    """Calls `fire` at the deadline that was set last. Call cancel() in the end."""
+
+    def __init__(self, fire: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = fire
+        self._deadline = float("inf")
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        """A deadline that moves back costs nothing: the handle is re-armed when it fires."""
+        self._deadline = deadline
+        if self._handle is not None:
+            if self._handle.when() <= deadline:
+                return
+            self._handle.cancel()
+        self._handle = asyncio.get_running_loop().call_at(deadline, self._fire)
+
+    def cancel(self) -> None:
+        """Never call `fire` again, and drop the reference to it."""
+        self._call = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        if self._call is None:
+            return
+        if asyncio.get_running_loop().time() >= self._deadline:
+            self._call()
+        else:
+            self.set(self._deadline)
+
+
+class Tasks:
+    """Tasks of one owner, each under a key by which it can be cancelled."""
+
+    def __init__(
+        self, group: asyncio.TaskGroup, fail: Callable[[Exception], None], ended: Callable[[], None]
+    ) -> None:
+        """fail: gets an exception that a task raises. ended: called when one is over.
+
+        The tasks run in `group`, which waits for them.
+        """
+        self._group = group
+        self._fail = fail
+        self._ended = ended
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, key: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task; one with the same key is cancelled."""
+        self.cancel(key)
+        task = self._group.create_task(self._guarded(work))
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._over(key, done))
+        task.add_done_callback(lambda _: work.close())  # cancelled before it began, it never ran
+
+    def cancel(self, key: Hashable) -> None:
+        if task := self._tasks.pop(key, None):
+            task.cancel()
+            self._ended()
+
+    def cancel_all(self) -> None:
+        for key in tuple(self._tasks):
+            self.cancel(key)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001  a bug: it ends the session
+            self._fail(exc)
+
+    def _over(self, key: Hashable, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+            self._ended()

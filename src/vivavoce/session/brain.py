@@ -1,0 +1,167 @@
+"""What decides what is said in a session, and what a session shares with it.
+
+The shell (`Session`) owns what every client sees whatever answers it: settings, items, errors,
+limits, expiry. A brain owns the audio input, the turns and the responses: the cascade on this
+machine, or a relay to an upstream server. One can take over from another in mid-conversation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from vivavoce.protocol.client import (
+    InputAudioAppend,
+    InputAudioClear,
+    InputAudioCommit,
+    OutputAudioClear,
+    ResponseCancel,
+    ResponseCreate,
+)
+from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import EffectBuffer
+from vivavoce.session.facts import BrainFact
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.options import Options
+from vivavoce.session.playback import Playback
+from vivavoce.session.usage import UsageMeter
+
+BrainEvent: TypeAlias = (
+    InputAudioAppend
+    | InputAudioCommit
+    | InputAudioClear
+    | ResponseCreate
+    | ResponseCancel
+    | OutputAudioClear
+)
+"""The client events that only a brain can carry out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the shell and its brain both read and change."""
+
+    options: Options
+    conversation: Conversation
+    playback: Playback
+    effects: EffectBuffer
+    usage: UsageMeter
+    limits: SessionLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What one brain leaves to the next. All else is in Shared."""
+
+    position: int = 0
+    """Samples of microphone audio that came in this session."""
+    pending_audio: bytes = b""
+    """The last of them that are in no item yet: 16-bit mono PCM at 24 kHz."""
+    turn_item_id: str | None = None
+    """The id announced by `speech_started` for a turn that is still open."""
+    owes_response: bool = False
+    """Whether the user still waits for an answer."""
+    quiet_since: float | None = None
+    """When the last answer ended, if nothing came after it."""
+
+
+class Brain(Protocol):
+    """Decides what is said. No I/O and no clock: it adds effects to Shared.effects.
+
+    The shell calls settle() after each fact. InvalidRequest raised by on_client() becomes an
+    `error` event.
+    """
+
+    @property
+    def deadline(self) -> float:
+        """When on_timer() is due if nothing else happens; infinite: never."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is in progress or due."""
+        ...
+
+    @property
+    def pristine(self) -> bool:
+        """Whether no audio has come and no response was requested yet."""
+        ...
+
+    @property
+    def transcribing(self) -> bool:
+        """Whether the transcript of a complete recording is still to come."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Samples of microphone audio that came in this session, at 24 kHz."""
+        ...
+
+    @property
+    def quiet_since(self) -> float | None:
+        """When the last answer ended, if nothing came after it."""
+        ...
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody speaks, nothing is transcribed, and no response is in progress."""
+        ...
+
+    @property
+    def reserved_id(self) -> str | None:
+        """The item id that was announced, and whose item is not in the conversation yet."""
+        ...
+
+    def attach(self, handover: Handover, now: float) -> None:
+        """Begin, or take over from another brain."""
+        ...
+
+    def detach(self, now: float) -> Handover:
+        """Close on the wire what is open, stop all work, and leave the rest to another brain."""
+        ...
+
+    def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
+        """Carry out a client event. Raises InvalidRequest, and has changed nothing then."""
+        ...
+
+    def on_audio(self, audio: bytes, now: float) -> None:
+        """Take microphone audio of a media track: 16-bit mono PCM at 24 kHz."""
+        ...
+
+    def on_settings(self, now: float) -> None:
+        """The client has changed settings of the session."""
+        ...
+
+    def on_item_added(self, entry: Entry, previous_item_id: str | None, now: float) -> None:
+        """The client has added an item to the conversation."""
+        ...
+
+    def on_item_deleted(self, item_id: str, now: float) -> None:
+        """The client has deleted an item."""
+        ...
+
+    def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
+        """The client has stopped playing an answer at that position."""
+        ...
+
+    def on_fact(self, fact: BrainFact, now: float) -> None:
+        """Take what a performer reports. Facts of another kind of brain are ignored."""
+        ...
+
+    def on_timer(self, now: float) -> None:
+        """Do what is due at `now`."""
+        ...
+
+    def settle(self, now: float) -> None:
+        """Do what is due after any fact."""
+        ...
+
+    def drain(self) -> None:
+        """Finish what is under way, begin no response: the server shuts down."""
+        ...
+
+    def stop(self, now: float) -> None:
+        """The session closes: end every response."""
+        ...
+
+
+BrainFactory: TypeAlias = Callable[[Shared], Brain]

@@ -1,0 +1,248 @@
+"""The cascade: VAD, turn detection, speech recognition, a language model, speech synthesis."""
+
+from typing import assert_never
+
+from vivavoce.protocol.client import (
+    InputAudioAppend,
+    InputAudioClear,
+    InputAudioCommit,
+    OutputAudioClear,
+    ResponseCancel,
+    ResponseCreate,
+)
+from vivavoce.protocol.responses import ResponseParams
+from vivavoce.protocol.session import ServerVad
+from vivavoce.session.brain import BrainEvent, Handover, Shared
+from vivavoce.session.cascade.input_turns import InputTurns
+from vivavoce.session.cascade.responses import Responses
+from vivavoce.session.cascade.transcriptions import Transcriptions
+from vivavoce.session.cascade.turn_detection import Edge
+from vivavoce.session.conversation import Entry
+from vivavoce.session.facts import (
+    AudioCleaned,
+    AudioGenerated,
+    BrainFact,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    ItemTranscriptionFailed,
+    OutputFinished,
+    TextGenerated,
+    ToolCallArguments,
+    ToolCallStarted,
+    TranscriptUpdated,
+    TurnScored,
+    UpstreamConnected,
+    UpstreamEventReceived,
+    UpstreamLost,
+    VadScores,
+)
+
+INFINITY = float("inf")
+
+
+class CascadeBrain:
+    """See session/brain.py for what a brain is."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._transcriptions = Transcriptions(shared)
+        self._draining = False
+        self._turns: InputTurns
+        self._responses: Responses
+
+    def attach(self, handover: Handover, now: float) -> None:
+        start = handover.position - len(handover.pending_audio) // 2
+        self._turns = InputTurns(self._shared, self._transcriptions, position=start)
+        self._responses = Responses(
+            self._shared, self._transcriptions, quiet_since=handover.quiet_since
+        )
+        if handover.pending_audio or handover.turn_item_id is not None:
+            self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
+        if handover.owes_response:
+            self._responses.turn_ended(now)
+
+    def detach(self, now: float) -> Handover:
+        handover = Handover(
+            position=self._turns.position,
+            pending_audio=self._turns.pending_audio(),
+            turn_item_id=self._turns.item_id if self._turns.speaking else None,
+            owes_response=bool(self._responses.active) or self._responses.due,
+            quiet_since=self._responses.quiet_since,
+        )
+        self.stop(now)
+        return handover
+
+    @property
+    def deadline(self) -> float:
+        return min(
+            self._quiet_until,
+            self._turns.deadline,
+            self._transcriptions.deadline,
+            self._responses.deadline,
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._responses.busy
+
+    @property
+    def pristine(self) -> bool:
+        return not self._turns.position and not self._responses.busy
+
+    @property
+    def transcribing(self) -> bool:
+        return self._transcriptions.deadline < INFINITY
+
+    @property
+    def at_rest(self) -> bool:
+        return not (
+            self._turns.speaking
+            or self._responses.busy
+            or self._responses.due
+            or self._transcriptions.busy
+        )
+
+    @property
+    def position(self) -> int:
+        return self._turns.position
+
+    @property
+    def quiet_since(self) -> float | None:
+        return self._responses.quiet_since
+
+    @property
+    def reserved_id(self) -> str | None:
+        return self._turns.item_id
+
+    def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
+        match event:
+            case InputAudioAppend():
+                self._turns.append(event, now)
+            case InputAudioCommit():
+                self._turns.commit(now)
+            case InputAudioClear():
+                self._turns.clear()
+            case ResponseCreate(response=params):
+                self._responses.create(params or ResponseParams(), now)
+            case ResponseCancel(response_id=response_id):
+                self._responses.cancel(response_id, now)
+            case OutputAudioClear():
+                self._responses.clear_output(now)
+            case _:
+                assert_never(event)
+
+    def on_audio(self, audio: bytes, now: float) -> None:
+        self._turns.take_track(audio, now)
+
+    def on_settings(self, now: float) -> None:
+        self._turns.apply_settings()
+
+    def on_item_added(self, entry: Entry, previous_item_id: str | None, now: float) -> None:
+        self._transcriptions.transcribe(entry, now=now)
+
+    def on_item_deleted(self, item_id: str, now: float) -> None:
+        keys = self._transcriptions.keys_of({item_id})
+        self._transcriptions.cancel(item_id)
+        for key in keys:  # a response that waited for its words does not wait any longer
+            self._responses.words_known(key, now)
+
+    def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
+        self._responses.clear_echo_reference()
+
+    def on_fact(self, fact: BrainFact, now: float) -> None:
+        match fact:
+            case VadScores(speech=speech):
+                for n in range(len(speech)):
+                    self._on_edge(self._turns.score(fact, n), now)
+                self._turns.catch_up()
+            case TurnScored(item_id=item_id, likelihood=likelihood):
+                self._on_edge(self._turns.turn_scored(item_id, likelihood), now)
+            case AudioCleaned(audio=audio):
+                self._turns.take(audio, now)
+            case TranscriptUpdated():
+                self._on_words(fact, now)
+            case ItemTranscriptionFailed(key=key, reason=reason):
+                self._transcriptions.fail(key, "stt_failed", reason)
+            case (
+                GenerationProgress()
+                | TextGenerated()
+                | ToolCallStarted()
+                | ToolCallArguments()
+                | GenerationFinished()
+                | AudioGenerated()
+                | OutputFinished()
+                | GenerationFailed()
+            ):
+                self._responses.take(fact, now)
+            case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost():
+                pass  # late, of the relay before this brain
+            case _:
+                assert_never(fact)
+
+    def on_timer(self, now: float) -> None:
+        self._on_edge(self._turns.on_timer(now), now)
+        self._responses.fail_stalled(now)
+        self._transcriptions.fail_overdue(now)
+        self._pass_on_failures(now)  # a response that ends with them no longer delays the timeout
+        if self._quiet_until <= now:
+            self._responses.quiet_since = None
+            self._turns.time_out(self._idle_timeout_ms)
+            self._responses.turn_ended(now)
+
+    def settle(self, now: float) -> None:
+        self._pass_on_failures(now)
+        if not self._draining and not self._turns.speaking:
+            # while the user speaks, a response that is due waits: that turn is answered with it
+            self._responses.create_due(now)
+
+    def drain(self) -> None:
+        self._draining = True
+
+    def stop(self, now: float) -> None:
+        self._responses.stop_all(now)
+        self._transcriptions.cancel_all()
+
+    def _on_edge(self, edge: Edge | None, now: float) -> None:
+        vad = self._shared.options.turn_detection
+        if edge is not None:
+            self._responses.quiet_since = None
+        if edge is Edge.STARTED:
+            if vad and vad.interrupt_response is True:
+                self._responses.interrupt(now, live=self._turns.live)
+        elif edge is Edge.STOPPED:
+            self._turns.end_turn(now)
+            if vad and vad.create_response is True and not self._draining:
+                self._responses.turn_ended(now)
+
+    def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
+        reported = self._transcriptions.reported(fact.key)
+        if not self._transcriptions.take(fact, now):
+            self._turns.words_updated(fact.key)
+            return
+        index = fact.key.content_index
+        self._responses.set_words(fact.key, fact.text)
+        if entry := self._shared.conversation.find(fact.key.item_id):
+            entry.words[index] = fact.text
+            if reported:
+                entry.show_words(index)
+        self._responses.words_known(fact.key, now)
+
+    def _pass_on_failures(self, now: float) -> None:
+        for failure in self._transcriptions.failures():
+            self._responses.words_failed(failure, now)
+
+    @property
+    def _idle_timeout_ms(self) -> int:
+        vad = self._shared.options.turn_detection
+        given = isinstance(vad, ServerVad) and vad.idle_timeout_ms
+        return given if isinstance(given, int) else 0
+
+    @property
+    def _quiet_until(self) -> float:
+        """When the user has been silent for idle_timeout_ms after the last answer was played."""
+        quiet_at = self._responses.quiet_at
+        engaged = self._turns.speaking or self._responses.busy or self._draining
+        if quiet_at is None or engaged or not self._idle_timeout_ms:
+            return INFINITY
+        return quiet_at + self._idle_timeout_ms / 1000

@@ -1,0 +1,59 @@
+"""Usage of a session by its owner: an observer that logs the sum when the session ends."""
+
+import logging
+from dataclasses import dataclass
+
+from vivavoce.protocol.responses import DurationUsage, Usage
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.effects import Close, Effect, RecordUsage
+from vivavoce.session.facts import Fact
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ModelUsage:
+    """What was used of one model."""
+
+    responses: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    transcribed_seconds: int = 0
+
+
+class UsageLog:
+    """Sums what a session uses, by model.
+
+    who: the name of the key that opened the session; "" where no key is needed.
+    """
+
+    def __init__(self, session: SessionObject, who: str) -> None:
+        self.session_id = session.id
+        self.who = who
+        self.models: dict[str, ModelUsage] = {}
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            match effect:
+                case RecordUsage(model=model, usage=Usage() as usage):
+                    used = self.models.setdefault(model, ModelUsage())
+                    used.responses += 1
+                    used.input_tokens += usage.input_tokens
+                    used.output_tokens += usage.output_tokens
+                case RecordUsage(model=model, usage=DurationUsage(seconds=seconds)):
+                    self.models.setdefault(model, ModelUsage()).transcribed_seconds += seconds
+                case Close():
+                    self._log()
+
+    def _log(self) -> None:
+        for model, used in self.models.items():
+            log.info(
+                "%s: used by %s of %s: %d responses, %d tokens in, %d out, %d s transcribed",
+                self.session_id,
+                self.who or "anybody",
+                model,
+                used.responses,
+                used.input_tokens,
+                used.output_tokens,
+                used.transcribed_seconds,
+            )
