@@ -20,7 +20,7 @@ from vivavoce.api.client_secrets import (
     ClientSecretResponse,
 )
 from vivavoce.api.http_errors import Problem
-from vivavoce.api.models import ModelList, ModelObject, VoiceList
+from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
@@ -78,6 +78,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     HealthStatus,
+    AudioModelList,
     ModelList,
     ModelObject,
     Problem,
