@@ -52,7 +52,7 @@ async def serving_routes(
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     app = web.Application()
-    Auth(KeyRing({}), TokenMint(Secret("s"))).stand_before(app)
+    Auth(KeyRing({}), TokenMint(Secret("s"))).add_to(app)
     for routes in all_routes:
         routes.add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

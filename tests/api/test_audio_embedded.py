@@ -4,17 +4,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import openai
 import pytest
 
 from tests.server import serving
 from vivavoce.audio.formats import RATE
 from vivavoce.media import files
-from vivavoce.settings import Settings
+from vivavoce.settings import parse
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
-SETTINGS = msgspec.convert({"models": {"default": {"llm": "builtin"}}}, Settings)
+SETTINGS = parse({"models": {"default": {"llm": "builtin"}}})
 
 
 def test_speech_answer_is_transcribed_to_its_text() -> None:

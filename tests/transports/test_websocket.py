@@ -159,9 +159,20 @@ def test_an_engine_that_breaks_down_costs_one_response_and_one_error(how: str) -
     settings = scripted(
         llm={"answers": [broken, "Fine."]},
         tts=engines.get("tts"),
-        session={"stall_seconds": 0.2},
+        session={"stall_seconds": 0.2, "failure_errors": True},
     )
     played(script, settings)
+
+
+def test_failed_response_is_followed_by_no_error_event_by_default() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            for ending in (("failed", "llm_failed"), ("completed", None)):
+                await caller.ask()
+                assert await caller.answer() == ending
+            assert "error" not in caller.types
+
+    played(script, scripted(llm={"answers": [{"text": "One.", "error": "down"}, "Fine."]}))
 
 
 @pytest.mark.parametrize(
@@ -176,12 +187,14 @@ def test_a_recogniser_that_breaks_down_costs_one_turn(how: dict[str, Any], code:
             assert caller.types.count("error") == 1
 
     heard = {"transcripts": [{"text": "x", **how}, "who is there"]}
-    played(script, scripted(stt=heard, session={"stall_seconds": 0.2}))
+    played(script, scripted(stt=heard, session={"stall_seconds": 0.2, "failure_errors": True}))
 
 
 def openai(server: ChatServer, **options: Any) -> Settings:
     """Settings whose language model is behind an endpoint."""
-    settings = scripted(models={"llm": "endpoint"}, session={"stall_seconds": 5})
+    settings = scripted(
+        models={"llm": "endpoint"}, session={"stall_seconds": 5, "failure_errors": True}
+    )
     endpoint = {"engine": "openai", "base_url": server.base_url, "model": "m", **options}
     engines = {**settings.engines, "llm": {"endpoint": endpoint}}
     return msgspec.structs.replace(settings, engines=engines)

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
-    BetaSecretWish,
+    BetaSecretLifetime,
     ClientSecret,
     ClientSecretRequest,
     ClientSecretResponse,
@@ -47,13 +47,13 @@ LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
 class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
     """The settings of the session, and the lifetime of the key."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaTranscriptionSessionRequest(BetaTranscriptionSessionPatch, frozen=True, kw_only=True):
     """The settings of the session, and the lifetime of the key."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaSessionResponse(BetaSession, frozen=True, kw_only=True):

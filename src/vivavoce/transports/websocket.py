@@ -1,9 +1,9 @@
 """The Realtime protocol over a WebSocket: frames <-> events, and nothing of what they mean."""
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from aiohttp import WSMsgType, web
 
@@ -11,7 +11,6 @@ from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect, glimpsed_id
 from vivavoce.protocol.server import ErrorBody, ErrorEvent
-from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.session_defaults import Kind, Opening
 from vivavoce.runtime.sessions import Sessions
@@ -24,12 +23,11 @@ HARD_FRAME_BYTES = 2 * MAX_FRAME_BYTES  # up to here a frame is refused, beyond 
 HEARTBEAT_SECONDS = 20.0
 CLOSE_SECONDS = 2.0
 BREATH = 16  # frames taken before others may run: many may have come at once
-# a client that offers no subprotocol of ours is logged with those it offers: one holds its key
-logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
 
-# The settings that a request's key carries, if any. Raises Unauthorized.
-Admit = Callable[[web.Request], SessionPatch | None]
+# Authenticates a request: the name of its key, and the settings that the key carries. Raises
+# Unauthorized.
+Admit = Callable[[web.Request], Opening]
 ListenIn = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -139,11 +137,11 @@ def _refuse(outbox: SendQueue, why: Exception) -> None:
     outbox.close(3000, f"{body.type}.{code}")
 
 
-def opening_of(request: web.Request, patch: SessionPatch | None) -> Opening:
-    """What the address asks for, and what a short-lived key carries."""
+def opening_of(request: web.Request, admitted: Opening) -> Opening:
+    """What the address asks for, with the identity and the settings that the key decides."""
     transcribes = request.query.get("intent") == "transcription"
     kind: Kind = "transcription" if transcribes else "realtime"
-    return Opening(kind=kind, model=request.query.get("model", ""), patch=patch)
+    return replace(admitted, kind=kind, model=request.query.get("model", ""))
 
 
 def dialect_of(request: web.Request) -> Dialect:
