@@ -13,7 +13,7 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, PocketsphinxSTT
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
@@ -135,7 +135,7 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
                 begun.set()
 
             order = StartTranscription(TranscriptionKey("item_1"), "house", "en", "")
-            dictation = asyncio.create_task(dictate(engine, order, sound, tell))
+            dictation = asyncio.create_task(transcribe_item(engine, order, sound, tell))
             sound.feed(resample(speech, engine.sample_rate, RATE))
             await begun.wait()
             engine.workers[0].kill()

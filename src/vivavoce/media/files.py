@@ -1,24 +1,37 @@
-"""Sound files: any container to the sound used inside, and that to WAV. Blocks: call from a thread.
+"""Whole sound files: any container to PCM, and PCM to WAV. Blocks: call from a thread."""
 
-Nothing is opened but the file itself, whatever its bytes say: see decoding.
-"""
-
+import struct
 import wave
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
-from vivavoce.audio.decoding import Bounds, SoundFile
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import AudioError
+from vivavoce.media.decoding import Bounds, SoundFile
+
+UNKNOWN_LENGTH = 0xFFFFFFFF
+"""The length in the head of a WAV file whose end is not known when its head is sent."""
+
+
+def streaming_header(rate: int) -> bytes:
+    """The 44 bytes of a WAV file before 16-bit mono PCM of unknown length."""
+    return b"".join(
+        (
+            struct.pack("<4sI4s", b"RIFF", UNKNOWN_LENGTH, b"WAVE"),
+            struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16),
+            struct.pack("<4sI", b"data", UNKNOWN_LENGTH),
+        )
+    )
 
 
 def read(data: bytes | Path, name: str = "", *, max_seconds: float = 3600.0) -> bytes:
     """All sound of a file, or of its bytes, as PCM.
 
-    `name` is what messages call it: by default the file's own name. Raises AudioError: the file is
-    missing, is no sound that can be read, has no samples, or lasts longer than `max_seconds` (a few
-    compressed bytes can be days of silence).
+    Nothing is opened but the file itself, whatever its bytes say. `name` is what messages call it:
+    by default the file's own name. Raises AudioError: the file is missing, is no sound that can be
+    read, has no samples, or lasts longer than `max_seconds` (a few compressed bytes can be days of
+    silence).
     """
     if isinstance(data, Path):
         name = name or data.name
@@ -31,9 +44,9 @@ def read(data: bytes | Path, name: str = "", *, max_seconds: float = 3600.0) -> 
 
 
 def write_wav(path: Path, pcm24: bytes) -> None:
-    """Write PCM as a WAV file, wholly or not at all. Raises AudioError.
+    """Write PCM as a WAV file, whole or not at all. Raises AudioError.
 
-    What is there and is no file, a device or a pipe, is written into and stays what it is.
+    A device or a pipe is written into and stays what it is.
     """
     whole = path.is_file() or not path.exists()
     written = path.with_name(path.name + ".part") if whole else path

@@ -1,8 +1,8 @@
 """Sound files of any kind to PCM, piece by piece, in flat memory. Blocks: call from a thread.
 
-What a file is, its bytes say: neither its name nor the type it was sent with is looked at. Nothing
-else is opened, whatever the bytes name. FFmpeg, under PyAV, is handed bytes and no file name; it
-may use the demuxers and decoders listed here, none of which follows a reference, and no protocol.
+The kind of a file is found in its bytes: neither its name nor its declared type counts. Nothing
+else is opened, whatever the bytes name. FFmpeg, under PyAV, gets bytes and no file name; it may use
+the demuxers and decoders listed here, none of which follows a reference, and no protocol.
 """
 
 from collections.abc import Generator, Iterator
@@ -14,8 +14,8 @@ import numpy as np
 
 from vivavoce.audio.formats import RATE, Decoder, Format
 from vivavoce.audio.resample import Resampler
-from vivavoce.audio.riff import missing_seconds
 from vivavoce.errors import AudioError
+from vivavoce.media.joined import MAX_PARTS, FilePart, PartReader, parts
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler
@@ -44,19 +44,20 @@ _NO_SOUND = (
     (b"GIF8", "a picture"),
 )
 
-# Whose length stands in the head; elsewhere FFmpeg guesses it from the size.
-_TOLD = {"aiff", "au", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64"}
+# Containers with the length in the head; for the others FFmpeg guesses it from the size.
+_COMPRESSED = {"flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
+_UNCOMPRESSED = {"aiff", "au", "caf", "w64"}
+"""Writers into a pipe cannot know the length, and write one: it does not tell that sound lacks."""
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _SILENT = 3
 """Samples of 16 bits up to here are silence: a lossy codec makes no more of zeros."""
-_WAV_MAY_LACK_S = 0.1  # some writers count a chunk too many
 _MAY_LACK_S, _MAY_LACK_SHARE = 0.5, 0.02  # what encoders put at the ends, and round
 _RAW_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Mono sound without a container, as its sender describes it."""
+    """Mono sound without a container, as its sender describes it. Raises AudioError."""
 
     format: Format = "audio/pcm"
     rate: int = RATE
@@ -71,20 +72,21 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Which sound is taken."""
+    """Which sound is accepted."""
 
     max_seconds: float = 3600.0
     """A few compressed bytes can be days of silence."""
     min_seconds: float = 0.0
     silence: bool = True
-    """Whether a file without any sound but silence is taken."""
+    """Whether a file that is silent throughout is accepted."""
 
 
 class SoundFile:
     """One file, read once from its start to its end.
 
     `source` must be seekable; it is not closed here. `name` is what messages call it. `raw` says
-    what bytes without a container are. All sound comes out as 16-bit mono PCM of `rate` hertz.
+    what bytes without a container are. All sound comes out as 16-bit mono PCM of `rate` hertz:
+    recordings that are joined in one file one after the other, whatever rate and channels each has.
     """
 
     def __init__(
@@ -112,10 +114,10 @@ class SoundFile:
     def pieces(self, seconds_per_piece: float = 1.0) -> Generator[bytes]:
         """All sound, in pieces of that length; the last one is as long as what is left.
 
-        Call it once. Each next() does the work of one piece; close it, or read it to its end, and
-        all it took is given back. Raises AudioError, in one sentence: the bytes are no sound that
-        can be read, or end before the length that they promise (both as a rule with the first
-        piece, at times only after the last), or lie outside the bounds.
+        Call it once. Each next() does the work of one piece; close it, or read it to its end, to
+        give back what it holds. Raises AudioError, in one sentence: the bytes are no sound that can
+        be read, or compressed sound that ends before the length in its head (both as a rule with
+        the first piece, at times only after the last), or lie outside the bounds.
         """
         size = 2 * max(1, round(seconds_per_piece * self._rate))
         held = bytearray()
@@ -126,7 +128,7 @@ class SoundFile:
                 while len(held) >= size:
                     yield bytes(held[:size])
                     del held[:size]
-        self._judge()
+        self._check_whole()
         if held:
             yield bytes(held)
 
@@ -138,12 +140,11 @@ class SoundFile:
             return self._from_raw(self._raw)
         for magic, what in _NO_SOUND:
             if start.startswith(magic):
-                raise AudioError(f"{self._name} is not a sound file that can be read: it is {what}")
-        missing = missing_seconds(self._source)
-        self._begin()
-        if missing > _WAV_MAY_LACK_S:
-            raise self._cut_off(missing)
-        return self._from_container()
+                raise self._unreadable(f"it is {what}")
+        found = parts(self._source)
+        if len(found) > MAX_PARTS:
+            raise AudioError(f"{self._name} consists of more than {MAX_PARTS} recordings")
+        return self._from_parts(found)
 
     def _begin(self) -> bytes:
         """The first bytes; then the source stands before them again."""
@@ -159,7 +160,11 @@ class SoundFile:
             yield resampler.feed(decoder.feed(data))
         yield resampler.flush()
 
-    def _from_container(self) -> Generator[bytes]:
+    def _from_parts(self, found: list[FilePart]) -> Generator[bytes]:
+        for part in found:
+            yield from self._from_container(part)
+
+    def _from_container(self, part: FilePart) -> Generator[bytes]:
         # Imported here because it takes 50 ms and 18 MB, and many a server never meets a file.
         import av
 
@@ -170,32 +175,49 @@ class SoundFile:
         }
         try:
             with av.open(
-                _Nameless(self._source), mode="r", options=options, metadata_errors="replace"
+                PartReader(self._source, part), mode="r", options=options, metadata_errors="replace"
             ) as container:
                 yield from self._from_stream(container, self._stream(container))
         except av.FFmpegError as exc:
-            raise AudioError(
-                f"{self._name} is not a sound file that can be read: {exc.strerror}"
-            ) from exc
+            raise self._unreadable(exc.strerror or "unknown error") from exc
 
     def _stream(self, container: "InputContainer") -> "AudioStream":
         if not container.streams.audio:
             raise AudioError(f"{self._name} has no audio stream")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:  # FFmpeg knows no codec of that number, or of 0 bits
+            raise self._unreadable("its codec is unknown")
         codec = stream.codec_context.name
         if codec not in _CODECS.split(","):
-            raise AudioError(f"{self._name} is not a sound file that can be read: it is {codec}")
+            raise self._unreadable(f"it is {codec}")
+        if stream.codec_context.sample_rate:
+            self._check_rate(stream.codec_context.sample_rate)
         return stream
 
     def _from_stream(self, container: "InputContainer", stream: "AudioStream") -> Iterator[bytes]:
+        promised = _promised_seconds(container, stream)
+        if self.seconds + promised > self._bounds.max_seconds + 1:
+            raise self._too_long()
+        reached = yield from self._resampled(container, stream)
+        lacking = promised - reached
+        if container.format.name in _COMPRESSED and lacking > max(
+            _MAY_LACK_S, _MAY_LACK_SHARE * promised
+        ):
+            raise AudioError(f"{self._name} is cut off: its last {lacking:.1f} s are missing")
+
+    def _resampled(
+        self, container: "InputContainer", stream: "AudioStream"
+    ) -> Generator[bytes, None, float]:
+        """PCM; returns the seconds that were decoded, or passed over where the bytes are damaged.
+
+        Where the rate or the channels change on the way, a new resampler goes on.
+        """
         import av  # here for the reason given above
 
-        promised = _promised_seconds(container, stream)
-        if promised > self._bounds.max_seconds + 1:
-            raise self._too_long()
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=self._rate)
+        resampler: AudioResampler | None = None
+        form: tuple[str, str, int] | None = None
         good = damaged = 0
-        reached = 0.0
+        reached = decoded = 0.0
         for packet in container.demux(stream):
             if packet.pts is not None:
                 reached = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -206,20 +228,20 @@ class SoundFile:
                 continue
             good += 1
             for frame in frames:
-                yield self._resampled(resampler, frame)
-        yield self._resampled(resampler, None)
+                if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                    yield _pcm(resampler, None)
+                    self._check_rate(frame.sample_rate)
+                    resampler = av.AudioResampler(format="s16", layout="mono", rate=self._rate)
+                decoded += frame.samples / frame.sample_rate
+                yield _pcm(resampler, frame)
+        yield _pcm(resampler, None)
         if damaged > good:
             raise AudioError(f"{self._name} is damaged: most of it cannot be decoded")
-        if promised - reached > max(_MAY_LACK_S, _MAY_LACK_SHARE * promised):
-            raise self._cut_off(promised - reached)
+        return max(reached, decoded)
 
-    def _resampled(self, resampler: "AudioResampler", frame: "AudioFrame | None") -> bytes:
-        try:
-            made = resampler.resample(frame)
-        except ValueError as exc:  # it was made for the first frame
-            raise AudioError(f"{self._name} changes its rate or channels on the way") from exc
-        # a plane is padded
-        return b"".join(bytes(piece.planes[0])[: 2 * piece.samples] for piece in made)
+    def _check_rate(self, rate: int) -> None:
+        if not MIN_RATE <= rate <= MAX_RATE:
+            raise self._unreadable(f"its rate is {rate} Hz, not {MIN_RATE} to {MAX_RATE} Hz")
 
     def _count(self, pcm: bytes) -> None:
         self._samples += len(pcm) // 2
@@ -229,8 +251,8 @@ class SoundFile:
             heard = np.frombuffer(pcm, "<i2")
             self._peak = max(self._peak, int(heard.max()), -int(heard.min()))
 
-    def _judge(self) -> None:
-        """At the end: is that a sound that is taken?"""
+    def _check_whole(self) -> None:
+        """At the end: is there any sound, and is it within the bounds?"""
         if not self._samples:
             raise AudioError(f"{self._name} has no sound in it")
         if self.seconds < self._bounds.min_seconds:
@@ -238,25 +260,26 @@ class SoundFile:
         if not self._bounds.silence and self._peak <= _SILENT:
             raise AudioError(f"{self._name} is silent from its start to its end")
 
-    def _cut_off(self, missing: float) -> AudioError:
-        return AudioError(f"{self._name} is cut off: its last {missing:.1f} s are missing")
+    def _unreadable(self, reason: str) -> AudioError:
+        return AudioError(f"{self._name} is not a sound file that can be read: {reason}")
 
     def _too_long(self) -> AudioError:
         return AudioError(f"{self._name} lasts longer than {self._bounds.max_seconds:.0f} s")
 
 
-class _Nameless:
-    """The bytes of a file and nothing else: a name would be taken for a hint, or a place."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self.read = source.read
-        self.seek = source.seek
-        self.tell = source.tell
+def _pcm(resampler: "AudioResampler | None", frame: "AudioFrame | None") -> bytes:
+    """What the resampler makes of a frame; of None: what it still holds."""
+    if resampler is None:
+        return b""
+    # a plane is padded
+    return b"".join(
+        bytes(piece.planes[0])[: 2 * piece.samples] for piece in resampler.resample(frame)
+    )
 
 
 def _promised_seconds(container: "InputContainer", stream: "AudioStream") -> float:
-    """How long the head says that the sound is; 0.0 where it says nothing."""
-    if container.format.name not in _TOLD:
+    """How long the head says that the sound is; 0.0 where it does not say."""
+    if container.format.name not in _COMPRESSED | _UNCOMPRESSED:
         return 0.0
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)

@@ -1,10 +1,12 @@
-"""PCM to the files that people ask for, byte for byte as it is fed, and into memory alone.
+"""PCM to sound files of six formats, as it is fed, into memory alone.
 
-Each kind begins to sound as early as its frames allow: of pages, paddings and write buffers, which
-FFmpeg makes large for the sake of files on disk, only what is needed is kept. Nothing can be
-written back into the head of a stream, so none of these tells its length there.
+Each format begins to sound as early as its frames allow: of pages, paddings and write buffers,
+which FFmpeg makes large for files on disk, only what is needed is kept. Nothing can be written back
+into the head of a stream, so none has its length there, unless write_length() is called with the
+whole file before it is sent.
 """
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -12,8 +14,8 @@ import numpy as np
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.audio.riff import streaming_header
 from vivavoce.errors import AudioError
+from vivavoce.media.files import streaming_header
 
 if TYPE_CHECKING:
     from av import AudioFifo, AudioResampler
@@ -33,6 +35,12 @@ CONTENT_TYPES: dict[FileFormat, str] = {
 }
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
+SILENCE_MS = 100
+"""The file of no sound at all: an MP3 or AAC file without a frame would be empty, and no file."""
+_WAV_HEADER_BYTES = 44
+# FLAC, RFC 9639, 8.2: after "fLaC" and 4 bytes of block header and 10 bytes of block and frame
+# sizes come 8 bytes, of which the last 36 bits count the samples
+_FLAC_SAMPLES_AT = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,9 @@ class FileEncoder:
             raise AudioError(
                 f"{format} of {sample_rate} Hz cannot be made: {MIN_RATE} to {MAX_RATE} Hz can"
             )
+        self._format = format
         self._resampler = Resampler(RATE, sample_rate)
+        self._samples = 0  # of the file
         self._file: _File | _Plain = (
             _File(format, sample_rate)
             if format in _KINDS
@@ -78,11 +88,31 @@ class FileEncoder:
 
     def feed(self, pcm24: bytes) -> bytes:
         """Encode what fills a frame; keep the rest. Whole samples only."""
-        return self._file.add(self._resampler.feed(pcm24))
+        return self._add(self._resampler.feed(pcm24))
 
     def finish(self) -> bytes:
-        """The end of the file. Feed nothing more."""
-        return self._file.add(self._resampler.flush()) + self._file.end()
+        """The end of the file. Feed nothing more. Where nothing was fed, the file is silent."""
+        made = self._add(self._resampler.flush())
+        if not self._samples:
+            made += self.feed(bytes(2 * (SILENCE_MS * RATE // 1000)))
+            made += self._add(self._resampler.flush())
+        return made + self._file.end()
+
+    def write_length(self, file: bytearray) -> None:
+        """Write into the head of the whole finished file how long it is.
+
+        WAV and FLAC have a place for that; files of the other formats stay as they are.
+        """
+        if self._format == "wav":
+            struct.pack_into("<I", file, 4, len(file) - 8)
+            struct.pack_into("<I", file, 40, len(file) - _WAV_HEADER_BYTES)
+        elif self._format == "flac":
+            (fields,) = struct.unpack_from(">Q", file, _FLAC_SAMPLES_AT)
+            struct.pack_into(">Q", file, _FLAC_SAMPLES_AT, fields | self._samples)
+
+    def _add(self, pcm: bytes) -> bytes:
+        self._samples += len(pcm) // 2
+        return self._file.add(pcm)
 
 
 class _Plain:

@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from vivavoce.audio.files import read, write_wav
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import AudioError
+from vivavoce.media.files import read, write_wav
 
 FULL = Path("/dev/full")
 TONE = (9_000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype("<i2")
@@ -48,7 +48,7 @@ def container(kind: str, codec: str, *, rate: int = RATE, channels: int = 1) -> 
         ("adts", "aac", 48_000, 1),
     ],
 )
-def test_containers_become_one_second_of_24_khz_mono(
+def test_containers_are_read_as_24_khz_mono(
     kind: str, codec: str, rate: int, channels: int
 ) -> None:
     pcm = read(container(kind, codec, rate=rate, channels=channels))
@@ -59,7 +59,7 @@ def test_containers_become_one_second_of_24_khz_mono(
     assert np.sqrt(2 * np.mean(heard**2)) == pytest.approx(9_000, rel=0.1)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_wav_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "tone.wav"
     write_wav(path, TONE.tobytes())
     assert read(path) == TONE.tobytes()
@@ -84,12 +84,12 @@ def test_bytes_that_are_no_sound_are_refused_by_name(data: bytes, message: str) 
     assert str(refusal.value).startswith(message)
 
 
-def test_bytes_without_a_name_are_refused_all_the_same() -> None:
+def test_bytes_without_a_name_are_refused() -> None:
     with pytest.raises(AudioError, match=r"^the sound is empty$"):
         read(b"")
 
 
-def test_a_picture_without_sound_is_refused() -> None:
+def test_picture_without_sound_is_refused() -> None:
     made = BytesIO()
     with av.open(made, "w", format="matroska") as file:
         stream = file.add_stream("mpeg4", rate=25)
@@ -101,27 +101,21 @@ def test_a_picture_without_sound_is_refused() -> None:
         read(made.getvalue(), "clip.mkv")
 
 
-def test_files_that_are_missing_or_none_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"^absent\.wav cannot be read: No such file"):
         read(tmp_path / "absent.wav")
     with pytest.raises(AudioError, match=r"^the folder cannot be read: Is a directory"):
         read(tmp_path, "the folder")
 
 
-def test_a_sound_longer_than_allowed_is_refused() -> None:
+def test_sound_longer_than_allowed_is_refused() -> None:
     days_of_silence_in_little = container("flac", "flac")
     assert len(read(days_of_silence_in_little, max_seconds=1.0)) == 2 * RATE
     with pytest.raises(AudioError, match=r"^long\.flac lasts longer than 0 s$"):
         read(days_of_silence_in_little, "long.flac", max_seconds=0.5)
 
 
-def test_a_sound_that_changes_its_format_on_the_way_is_refused() -> None:
-    changing = container("adts", "aac") + container("adts", "aac", rate=48_000, channels=2)
-    with pytest.raises(AudioError, match=r"^live\.aac changes its rate or channels on the way$"):
-        read(changing, "live.aac")
-
-
-def test_a_list_that_names_another_file_opens_nothing(tmp_path: Path) -> None:
+def test_list_that_names_another_file_opens_nothing(tmp_path: Path) -> None:
     secret = tmp_path / "secret.wav"
     write_wav(secret, TONE.tobytes())
     listed = f"ffconcat version 1.0\nfile {secret}\n".encode()
@@ -134,7 +128,7 @@ def test_a_list_that_names_another_file_opens_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["file://", "", "concat:", "http://127.0.0.1:9"])
-def test_a_playlist_opens_nothing(tmp_path: Path, scheme: str) -> None:
+def test_playlist_opens_nothing(tmp_path: Path, scheme: str) -> None:
     secret = tmp_path / "secret.wav"
     write_wav(secret, TONE.tobytes())
     listed = (
@@ -147,7 +141,7 @@ def test_a_playlist_opens_nothing(tmp_path: Path, scheme: str) -> None:
             read(source)
 
 
-def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path: Path) -> None:
+def test_unwritable_path_is_named_and_left_unchanged(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"^answer\.wav cannot be written: No such file"):
         write_wav(tmp_path / "absent" / "answer.wav", b"")
     taken = tmp_path / "taken.wav"
@@ -157,7 +151,7 @@ def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path: Pa
     assert list(tmp_path.iterdir()) == [taken]
 
 
-def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
+def test_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "player"
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as player:
@@ -169,7 +163,7 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not FULL.is_char_device(), reason="there is no device that is always full")
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_full_disk_is_an_audio_error(tmp_path: Path) -> None:
     disk = tmp_path / "answer.wav"
     disk.symlink_to(FULL)
     with pytest.raises(AudioError, match=r"^answer\.wav cannot be written: No space left"):
@@ -178,6 +172,6 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_pyav_is_not_loaded_before_a_file_is_read() -> None:
-    program = "import sys, vivavoce.audio.files; print('av' in sys.modules)"
+    program = "import sys, vivavoce.media.files; print('av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
