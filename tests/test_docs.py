@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.server import serving_beside
-from vivavoce import settings, testing
+from vivavoce import testing
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
+from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
+from vivavoce.transports.webrtc.reach import Reach
 
 ROOT = Path(__file__).parents[1]
 ENGINES = sorted(entry_points(group=registry.GROUP), key=lambda entry: entry.name)
@@ -31,10 +33,11 @@ def page(name: str) -> str:
 @pytest.mark.parametrize(
     ("table", "struct"),
     [
-        ("[server]", settings.ServerSettings),
-        ("[session]", settings.SessionSettings),
-        ("[webrtc]", settings.WebRTCSettings),
-        ("[models.NAME]", settings.ModelSettings),
+        ("[server]", ServerSettings),
+        ("[session]", SessionSettings),
+        ("[webrtc]", Reach),
+        ("[models.NAME]", CascadeModel),
+        ('[models.NAME] type = "relay"', RelayModel),
     ],
 )
 def test_every_setting_stands_in_its_table(table: str, struct: type) -> None:
@@ -46,7 +49,7 @@ def test_every_setting_stands_in_its_table(table: str, struct: type) -> None:
 
 def test_every_environment_variable_is_documented() -> None:
     text = page("docs/settings.md")
-    for name in ("OPENAI_API_KEY", *settings._CHAT):
+    for name in ("OPENAI_API_KEY", *_CHAT):
         assert f"`{name}`" in text
 
 

@@ -12,7 +12,7 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, PocketsphinxSTT
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 from vivavoce.testing.conformance import check_stt, check_transcripts
@@ -132,7 +132,7 @@ def test_turn_in_a_killed_process_is_transcribed_by_the_next(speech: bytes) -> N
                 begun.set()
 
             order = StartTranscription(TranscriptionKey("item_1"), "house", "en", "")
-            dictation = asyncio.create_task(dictate(engine, order, sound, tell))
+            dictation = asyncio.create_task(transcribe_item(engine, order, sound, tell))
             sound.feed(resample(speech, engine.sample_rate, RATE))
             await begun.wait()
             engine.host.processes[0].kill()

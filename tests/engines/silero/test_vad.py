@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vivavoce.audio.files import read
 from vivavoce.audio.resample import resample
 from vivavoce.engines import base
 from vivavoce.engines.silero.vad import SileroSettings, SileroVAD, packaged_weights
 from vivavoce.errors import EngineError, SettingsError
+from vivavoce.media.files import read
 from vivavoce.testing.conformance import check_vad
 
 Floats = NDArray[np.float32]
