@@ -16,6 +16,7 @@ import uvloop
 
 from tests.engines.workers import PATH
 from vivavoce.engines.host import HostLimits, WorkerHost
+from vivavoce.engines.process import working_seconds
 from vivavoce.engines.worker import INPUT_WINDOW_BYTES, OUTPUT_WINDOW_BYTES
 from vivavoce.errors import EngineError, EngineLost
 
@@ -319,6 +320,23 @@ def test_worker_that_only_waits_for_input_is_no_hang() -> None:
             return [message async for message in stream]
 
     assert run(main()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counted"),
+    [
+        (None, None, 2.0),  # it sleeps or is stopped
+        (5.0, None, 2.0),
+        (5.0, 7.0, 2.0),  # it runs without end
+        (5.0, 6.0, 1.0),  # it shares its CPU
+        (5.0, 5.0, 0.5),  # it gets none: that does not go on for ever either
+        (None, 5.0, 2.0),
+    ],
+)
+def test_silence_of_a_process_that_waits_for_a_cpu_counts_less(
+    before: float | None, after: float | None, counted: float
+) -> None:
+    assert working_seconds(before, after, 2.0) == counted
 
 
 def test_process_that_sends_garbage_is_replaced() -> None:

@@ -404,7 +404,7 @@ class WorkerProcess:
             if self._alive or not self._streams:
                 silent = 0.0
             else:
-                silent += _working_seconds(before, _cpu_seconds(process.pid), tick)
+                silent += working_seconds(before, _cpu_seconds(process.pid), tick)
         self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
 
 
@@ -422,7 +422,7 @@ def _cpu_seconds(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
-def _working_seconds(before: float | None, after: float | None, elapsed: float) -> float:
+def working_seconds(before: float | None, after: float | None, elapsed: float) -> float:
     """How much of the elapsed time counts for a process that did not answer.
 
     All of it for one that is stopped or sleeps; for one that waits for a CPU what it got of it.
