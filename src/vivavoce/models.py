@@ -173,7 +173,7 @@ def relay_of(name: str, model: RelayModel) -> Relay:
 def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
     """The cascade that serves unknown names, and the default model's fallback if that is a relay.
 
-    Raises SettingsError where there is none.
+    Raises SettingsError without one.
     """
     name = settings.default_model
     default = settings.models[name]

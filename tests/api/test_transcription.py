@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from tests.media.sound import container
 from vivavoce.engines.base import BaseEngine, Transcript
 from vivavoce.errors import EngineError

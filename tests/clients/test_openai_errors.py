@@ -93,7 +93,7 @@ async def hold_a_turn(line: Line) -> None:
     ],
 )
 @awaited
-async def test_a_mistake_is_told_once_by_its_id(
+async def test_invalid_event_gets_one_error_with_its_event_id(
     mistake: Mistake, code: str, param: str | None
 ) -> None:
     async with serving() as server, calling(server) as line:
@@ -106,7 +106,7 @@ async def test_a_mistake_is_told_once_by_its_id(
 
 
 @awaited
-async def test_what_is_no_json_is_told_too() -> None:
+async def test_invalid_json_gets_an_error() -> None:
     async with serving() as server, calling(server) as line:
         for text in ('{"type": ', "[]", "3", '"x"'):
             await line.to.send_raw(text)
@@ -116,7 +116,7 @@ async def test_what_is_no_json_is_told_too() -> None:
 
 
 @awaited
-async def test_half_a_sample_is_told_by_the_append_that_left_it() -> None:
+async def test_odd_byte_count_gets_an_error_with_the_id_of_its_append() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(audio={"input": {"turn_detection": None}})
         odd = base64.b64encode(tone(300) + b"\1").decode()
@@ -130,7 +130,7 @@ async def test_half_a_sample_is_told_by_the_append_that_left_it() -> None:
 
 
 @awaited
-async def test_a_sample_may_come_in_two_halves() -> None:
+async def test_sample_split_between_two_appends_is_accepted() -> None:
     async with serving() as server, calling(server) as line:
         await line.say(TURN, piece_bytes=3333)
         assert (await line.answer()).status == "completed"
@@ -149,7 +149,7 @@ async def test_a_sample_may_come_in_two_halves() -> None:
     ],
 )
 @awaited
-async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
+async def test_stalled_engine_fails_one_turn(
     engine: str, script: dict[str, Any], stage: str
 ) -> None:
     scripts: dict[str, Any] = {"llm": {"answers": ["This is unspeakable.", "So."]}}
@@ -173,7 +173,7 @@ async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
     ],
 )
 @awaited
-async def test_an_engine_that_fails_is_named_and_the_next_turn_works(
+async def test_failing_engine_is_named_and_fails_one_turn(
     scripts: dict[str, Any], stage: str
 ) -> None:
     async with serving(scripted(**scripts)) as server, calling(server) as line:
@@ -186,7 +186,7 @@ async def test_an_engine_that_fails_is_named_and_the_next_turn_works(
 
 
 @awaited
-async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_works() -> None:
+async def test_failed_transcription_fails_one_answer() -> None:
     script = scripted(stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
     async with serving(script) as server, calling(server) as line:
         await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
@@ -200,7 +200,7 @@ async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_w
 
 
 @awaited
-async def test_a_session_that_lasts_too_long_is_told_so_and_closed() -> None:
+async def test_session_after_max_seconds_gets_an_error_and_closes() -> None:
     script = scripted(session={"max_seconds": 0.3})
     async with serving(script) as server, calling(server) as line:
         told = (await line.until("error")).error
@@ -214,7 +214,7 @@ async def test_a_session_that_lasts_too_long_is_told_so_and_closed() -> None:
 
 
 @awaited
-async def test_a_session_under_way_is_ended_with_its_answer_told() -> None:
+async def test_drain_sends_the_answer_before_the_close() -> None:
     script = scripted(session={"max_seconds": 0.3}, llm={"answers": [{"stall": True}]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Hello?")
@@ -224,7 +224,7 @@ async def test_a_session_under_way_is_ended_with_its_answer_told() -> None:
 
 
 @awaited
-async def test_whoever_comes_when_the_house_is_full_is_sent_away_until_there_is_room() -> None:
+async def test_client_at_max_sessions_gets_503_until_one_ends() -> None:
     async with serving(scripted(server={"max_sessions": 1})) as server:
         async with calling(server) as line:
             with pytest.raises(Exception, match="503"):
@@ -232,4 +232,4 @@ async def test_whoever_comes_when_the_house_is_full_is_sent_away_until_there_is_
                     raise AssertionError("it was let in")
             await hold_a_turn(line)
         async with asyncio.timeout(5):
-            await server.hub.drain(5)
+            await server.sessions.drain(5)

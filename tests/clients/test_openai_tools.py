@@ -34,7 +34,7 @@ async def give_back(line: Line, call: Any, output: object) -> None:
 
 
 @awaited
-async def test_a_function_is_called_run_and_its_result_told() -> None:
+async def test_function_call_output_is_answered() -> None:
     """With the embedded model, which reads the declared tools."""
     async with serving(scripted(models={"llm": "builtin"})) as server, calling(server) as line:
         session = await line.update(tools=[WEATHER], output_modalities=["text"])
@@ -66,7 +66,7 @@ async def test_a_function_is_called_run_and_its_result_told() -> None:
 
 
 @awaited
-async def test_several_calls_stand_in_one_response_beside_the_words() -> None:
+async def test_response_may_hold_text_and_several_calls() -> None:
     asked = {
         "text": "One moment.",
         "calls": [
@@ -97,7 +97,7 @@ async def test_several_calls_stand_in_one_response_beside_the_words() -> None:
 
 
 @awaited
-async def test_a_result_of_a_call_that_nobody_made_is_refused() -> None:
+async def test_function_call_output_of_an_unknown_call_is_refused() -> None:
     async with serving() as server, calling(server) as line:
         await line.to.conversation.item.create(
             item={"type": "function_call_output", "call_id": "call_none", "output": "{}"},
@@ -108,7 +108,7 @@ async def test_a_result_of_a_call_that_nobody_made_is_refused() -> None:
 
 
 @awaited
-async def test_one_response_may_be_forbidden_to_call() -> None:
+async def test_tool_choice_none_applies_to_one_response() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(tools=[WEATHER], tool_choice="required")
         assert line.of("session.updated")[-1]["session"]["tool_choice"] == "required"

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.api.audio_stage import quiet, tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedVAD

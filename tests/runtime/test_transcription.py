@@ -26,7 +26,7 @@ from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, Tr
 from vivavoce.testing.virtual_time import run
 
 KEY = TranscriptionKey("item_1")
-ORDER = StartTranscription(KEY, "house", "en", "names: Ada")
+ORDER = StartTranscription(KEY, "default", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from tests.runtime.stage import MODELS, Troupe, template
+from tests.runtime.stage import MODELS, ScriptedEngines, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
@@ -23,7 +23,7 @@ CASES = 10_000
 FRAMES = 25  # of one connection
 WARM_UP = 60  # connections, after which caches and pools are as large as they will be
 AT_ONCE = 8
-MOST_KEPT = 1_000_000
+MAX_KEPT_BYTES = 1_000_000
 """Bytes that may be left of 8,500 cases: less than 120 a case, so that their events are not among
 it. Caches take some: of patterns, of the tables of sound formats, of the last hundred requests."""
 
@@ -32,19 +32,19 @@ NOT_KEPT = (tracemalloc.Filter(False, "*/msgspec/_utils.py"),)
 
 
 @asynccontextmanager
-async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
+async def noise_server(scripted: ScriptedEngines) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
-    house = ServerContext(
-        troupe.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
+    context = ServerContext(
+        scripted.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
     )
-    hub = Sessions(house)
-    runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)
+    sessions = Sessions(context)
+    runner = web.AppRunner(application(sessions), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     try:
-        yield Server(runner.addresses[0][1], hub, house.catalog.cascades, "house")
+        yield Server(runner.addresses[0][1], sessions, context.catalog.cascades, "default")
     finally:
-        await hub.drain(0)
+        await sessions.drain(0)
         await runner.cleanup()
 
 
@@ -99,10 +99,10 @@ async def crowd(server: Server, noise: Noise, connections: int) -> int:
     return sum(refused)
 
 
-async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
+async def wait_until_idle(server: Server, scripted: ScriptedEngines, tasks: int) -> None:
     """Every session is gone, and everything that was lent to one is back."""
-    await until(lambda: len(server.hub) == 0)
-    await until(lambda: not troupe.vad.held and not troupe.running.count)
+    await until(lambda: len(server.sessions) == 0)
+    await until(lambda: not scripted.vad.held and not scripted.running.count)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
@@ -110,15 +110,15 @@ def test_noise_leaves_no_error_and_no_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> tuple[int, int]:
-        troupe, noise = Troupe(stt={"transcripts": ["hello"]}), Noise(20_260_101)
-        async with a_house(troupe) as server:
+        scripted, noise = ScriptedEngines(stt={"transcripts": ["hello"]}), Noise(20_260_101)
+        async with noise_server(scripted) as server:
             tasks = len(asyncio.all_tasks())
             refused = await crowd(server, noise, WARM_UP)
-            await all_is_quiet(server, troupe, tasks)
+            await wait_until_idle(server, scripted, tasks)
             gc.collect()
             tracemalloc.start()
             refused += await crowd(server, noise, CASES // FRAMES - WARM_UP)
-            await all_is_quiet(server, troupe, tasks)
+            await wait_until_idle(server, scripted, tasks)
             gc.collect()
             places = tracemalloc.take_snapshot().filter_traces(NOT_KEPT).statistics("lineno")
             tracemalloc.stop()
@@ -133,7 +133,7 @@ def test_noise_leaves_no_error_and_no_memory(
         return kept, refused
 
     kept, refused = asyncio.run(main())
-    assert kept < MOST_KEPT
+    assert kept < MAX_KEPT_BYTES
     assert refused > CASES / 4  # it was read, and understood as what it is
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 

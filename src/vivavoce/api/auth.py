@@ -241,7 +241,7 @@ def is_open(request: web.Request) -> bool:
 
 
 def presented_key(request: web.Request) -> str:
-    """The key of a request, wherever clients put it; "" if there is none."""
+    """The key of a request, from any place that clients use; "" without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

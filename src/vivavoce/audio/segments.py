@@ -30,7 +30,7 @@ class SegmentSettings:
 
 
 class Segmenter:
-    """One sound, told in the probabilities that each of its windows in turn is speech.
+    """One recording, given as the speech probability of each of its windows.
 
     Segments come in order, do not overlap, and together hold every window of speech; long silence
     is in none of them. Where speech goes on for too long, it is cut in the longest pause of the

@@ -147,7 +147,7 @@ class SessionField(msgspec.Struct, frozen=True):
 
 
 class SessionType(msgspec.Struct, frozen=True):
-    """What tells the settings of GA from those of the beta."""
+    """The fields that distinguish GA settings from beta settings."""
 
     type: Any = None
 

@@ -54,7 +54,7 @@ class ItemRetrieve(ClientEvent, frozen=True, tag="conversation.item.retrieve"):
 
 
 class ItemTruncate(ClientEvent, frozen=True, tag="conversation.item.truncate"):
-    """The user heard only so much of an assistant item."""
+    """Cut an assistant item at the position up to which the user heard it."""
 
     item_id: str
     content_index: Annotated[int, Meta(ge=0)]

@@ -183,7 +183,7 @@ class SpeechStopped(
 class TimeoutTriggered(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"
 ):
-    """Nobody spoke for idle_timeout_ms; the silence between the two times becomes an item."""
+    """No speech for idle_timeout_ms; the silence between the two times becomes an item."""
 
     item_id: str
     audio_start_ms: int

@@ -118,5 +118,5 @@ class WireProtocol(Protocol):
         ...
 
     def refuse(self, error: VoiceError) -> Refusal:
-        """How to tell the client, which is connected, that no session is opened."""
+        """Frames and close code that tell a connected client why no session is opened."""
         ...

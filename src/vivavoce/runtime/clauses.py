@@ -5,9 +5,9 @@ Concatenated, the clauses are the text, to the letter.
 
 import re
 
-FIRST_SHORTEST = 12  # characters: the sooner something can be said, the better
-SHORTEST = 40  # later ones: the longer, the better the melody
-LONGEST = 240
+MIN_FIRST_CHARS = 12  # characters: the sooner something can be said, the better
+MIN_CHARS = 40  # later ones: the longer, the better the melody
+MAX_CHARS = 240
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
 _PAUSE = re.compile(r"[,;:–—]+(?=\s)|[，、：]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
@@ -41,8 +41,8 @@ class Clauses:
 
     def _end(self, begin: int) -> int:
         """Where the clause from there on ends, the space behind it included; 0: not yet."""
-        text, limit = self._text, begin + LONGEST
-        shortest = begin + (FIRST_SHORTEST if self._first else SHORTEST)
+        text, limit = self._text, begin + MAX_CHARS
+        shortest = begin + (MIN_FIRST_CHARS if self._first else MIN_CHARS)
         for mark in _SENTENCE.finditer(text, begin, limit):
             if not _ABBREVIATION.search(text, begin, mark.end()) and self._says(begin, mark.end()):
                 return self._with_space(mark.end())

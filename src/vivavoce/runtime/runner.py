@@ -94,7 +94,7 @@ class Fallbacks(Protocol):
     """Finds another driver for a session whose brain cannot go on."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
-        """None: there is none."""
+        """None: no fallback."""
         ...
 
 

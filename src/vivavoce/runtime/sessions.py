@@ -86,7 +86,7 @@ class Sessions:
         serve().
         """
         if not self.accepts:
-            why = "is shutting down" if self._draining else "has no room for one more session"
+            why = "is shutting down" if self._draining else "has reached max_sessions"
             raise LimitReached(f"the server {why}")
         salt = secrets.token_hex(6)
         settings = self.initial_settings(opening, salt)

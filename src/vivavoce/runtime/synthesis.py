@@ -127,7 +127,7 @@ class Synthesis:
 
 def clauses_of(text: str) -> Iterator[str]:
     """The clauses of a whole text. The first is as short as if the text came word by word, so that
-    it is heard soon; the others are as long as may be, for the sake of their melody."""
+    playback starts early; the others are as long as may be, for the sake of their melody."""
     cutter, at = Clauses(), 0
     for word in _WORD.finditer(text):
         at = word.end()

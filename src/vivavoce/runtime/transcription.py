@@ -64,7 +64,7 @@ class AudioFeed:
         self._more.set()
 
     def close(self) -> None:
-        """Drop the audio that is kept: nobody reads it any more."""
+        """Drop the kept audio: it is not read again."""
         self._pcm.clear()
         self._kept = None
 
@@ -209,7 +209,7 @@ async def transcribe_item(
 async def transcript_of(stt: STT, pcm: bytes) -> str:
     """What is said in a whole recording, 16-bit mono PCM at the rate of the engine.
 
-    Raises AudioError: nobody speaks in it; EngineError.
+    Raises AudioError: it contains no speech; EngineError.
     """
     text = ""
     async with aclosing(

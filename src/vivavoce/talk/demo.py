@@ -226,7 +226,7 @@ async def start_server(
 
 def free_port() -> int:
     """A TCP port that is free now."""
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        port: int = listening.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
         return port

@@ -19,7 +19,7 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
 MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
 MAX_FRAMES_AT_ONCE = 1000  # 1 ms; then others may run
-POLL_S = 0.005  # until aiohttp's queue has room again
+POLL_S = 0.005  # until aiohttp's queue accepts more
 UNCOUNTED_BYTES = 64 * 1024  # of each connection: what one read of a socket may bring
 
 PROTOCOL_ERROR = 1002

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from openai import AsyncOpenAI
 
-from tests.api.door_stage import catalog_of, scripted_stt, scripted_tts, serving_routes, wav_of
+from tests.api.routes_stage import catalog_of, scripted_stt, scripted_tts, serving_routes, wav_of
 from tests.engines.openai.chat_server import ChatServer, Reply, engine
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.audio.formats import RATE

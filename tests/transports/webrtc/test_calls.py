@@ -164,10 +164,10 @@ def test_a_call_ends_from_either_side_and_leaves_nothing_behind() -> None:
                 await until(lambda: client.connection.connectionState == "closed")
                 status, problem, _ = await post(server, client.location + "/hangup")
                 assert (status, problem["error"]["code"]) == (404, "not_found")
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             async with on_the_phone(server) as client:
-                assert len(server.hub) == 1
-            await until(lambda: len(server.hub) == 0)
+                assert len(server.sessions) == 1
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= alone)
             await until(lambda: bound(range(42000, 42100)) == [])
 
@@ -183,11 +183,11 @@ def test_fifty_calls_come_and_go() -> None:
                 async with asyncio.TaskGroup() as group:
                     for call in calls:
                         group.create_task(call.__aenter__())
-                assert len(server.hub) == 10
+                assert len(server.sessions) == 10
                 async with asyncio.TaskGroup() as group:
                     for call in calls:
                         group.create_task(call.__aexit__(None, None, None))
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= alone)
             await until(lambda: bound(range(42000, 42100)) == [])
             assert threading.active_count() <= threads + 8  # the loop's own pool, and no more
@@ -198,11 +198,11 @@ def test_fifty_calls_come_and_go() -> None:
 def test_who_is_gone_without_a_word_has_left() -> None:
     async def main() -> None:
         async with a_server(gone_seconds=1.0) as server, on_the_phone(server) as client:
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
             lossy(client, 1.0)
             ice: Any = client.connection.sctp
             ice.transport.transport._connection._nominated.clear()
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     asyncio.run(main())
 
@@ -214,8 +214,8 @@ def test_who_never_connects_has_left() -> None:
             status, _, _ = await post(
                 server, "/v1/realtime/calls", data=await client.offer(), headers=SDP
             )
-            assert (status, len(server.hub)) == (201, 1)
-            await until(lambda: len(server.hub) == 0)
+            assert (status, len(server.sessions)) == (201, 1)
+            await until(lambda: len(server.sessions) == 0)
             await client.connection.close()
 
     asyncio.run(main())
@@ -265,7 +265,7 @@ def test_a_range_of_ports_that_is_taken_takes_no_more_calls() -> None:
                 server, "/v1/realtime/calls", data=await second.offer(), headers=SDP
             )
             assert (status, problem["error"]["code"]) == (503, "server_is_overloaded")
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
             await first.connection.close()
             await second.connection.close()
 
@@ -343,7 +343,7 @@ def test_what_is_no_call_is_refused(data: Any, param: str | None) -> None:
             )
             assert (status, problem["error"]["param"]) == (400, param)
             assert problem["error"]["type"] == "invalid_request_error"
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
 
     asyncio.run(main())
 

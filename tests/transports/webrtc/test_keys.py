@@ -57,9 +57,9 @@ def test_a_short_lived_key_ends_and_hears_the_calls_that_it_opened_and_no_other(
                     pass
                 for key, status in ((other, 404), ("", 401), ("ek_wrong", 401), ("vv-no", 401)):
                     assert (await post(server, hang_up, key))[0] == status
-                assert len(server.hub) == 1
+                assert len(server.sessions) == 1
                 assert (await post(server, hang_up, own))[0] == 200
-                await until(lambda: len(server.hub) == 0)
+                await until(lambda: len(server.sessions) == 0)
                 assert (await post(server, hang_up, own))[0] == 404
             async with on_the_phone(server, **bearer("vv-ours")) as client:
                 hang_up = client.location + "/hangup"

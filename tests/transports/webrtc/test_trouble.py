@@ -113,7 +113,7 @@ def test_a_client_may_go_at_any_moment_and_leaves_nothing_behind() -> None:
             async with asyncio.TaskGroup() as clients:
                 for phase in PHASES * 2:
                     clients.create_task(leave_in(server, phase))
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= alone)
 
     asyncio.run(main())
@@ -161,7 +161,7 @@ def test_a_server_that_ends_hangs_up_in_every_moment() -> None:
             if phase not in (before_ice, before_dtls):
                 await until(partial(is_over, client))
             await client.connection.close()
-        assert len(server.hub) == 0
+        assert len(server.sessions) == 0
 
     asyncio.run(main())
 
@@ -180,9 +180,9 @@ def test_a_server_that_is_full_says_so_and_has_room_again() -> None:
                 assert (status, problem["error"]["code"]) == (503, "server_is_overloaded")
                 assert headers["Retry-After"]
             await first.connection.close()
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             async with on_the_phone(server):
-                assert len(server.hub) == 1
+                assert len(server.sessions) == 1
             await second.connection.close()
 
     asyncio.run(main())
@@ -208,7 +208,7 @@ def test_whoever_listens_in_changes_the_session_has_answers_made_and_comes_in_nu
                         await listener.until("output_audio_buffer.cleared")
                 await client.send(type="input_audio_buffer.clear")
                 await client.until("input_audio_buffer.cleared")
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     asyncio.run(main())
 
