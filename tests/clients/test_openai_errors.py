@@ -214,7 +214,7 @@ async def test_session_after_max_seconds_gets_an_error_and_closes() -> None:
 
 
 @awaited
-async def test_drain_sends_the_answer_before_the_close() -> None:
+async def test_session_after_max_seconds_cancels_its_answer() -> None:
     script = scripted(session={"max_seconds": 0.3}, llm={"answers": [{"stall": True}]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Hello?")

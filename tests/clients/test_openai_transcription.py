@@ -57,7 +57,7 @@ async def test_transcription_deltas_are_sent_while_audio_arrives(model: str | No
 
 
 @awaited
-async def test_intent_transcription_opens_a_transcription_session() -> None:
+async def test_session_update_makes_a_realtime_session_a_transcription_session() -> None:
     async with serving(writer()) as server, calling(server) as line:
         assert line.of("session.created")[0]["session"]["type"] == "realtime"
         await ask_for_transcription(line)

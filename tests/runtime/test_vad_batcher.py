@@ -70,21 +70,21 @@ async def settled() -> None:
 
 def test_windows_of_many_streams_are_scored_in_one_batch() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD())
-        streams = [run_.open() for _ in range(5)]
+        batching = BatcherRun(CountingVAD())
+        streams = [batching.open() for _ in range(5)]
         for n, stream in enumerate(streams):
             stream.score(n * 1000, LOUD if n % 2 else SOFT)
         await settled()
-        assert run_.vad.batches == [[0, 1, 2, 3, 4]]
-        assert run_.scores == {n: [(n * 1000, float(n % 2))] for n in range(5)}
+        assert batching.vad.batches == [[0, 1, 2, 3, 4]]
+        assert batching.scores == {n: [(n * 1000, float(n % 2))] for n in range(5)}
 
     run(main())
 
 
 def test_scores_of_a_stream_are_delivered_in_order() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD())
-        stream = run_.open()
+        batching = BatcherRun(CountingVAD())
+        stream = batching.open()
         stream.score(0, LOUD + SOFT)
         stream.score(2 * WINDOW, LOUD)
         stream.score(900_000, SOFT + LOUD)  # after a clear the places go on elsewhere
@@ -92,48 +92,48 @@ def test_scores_of_a_stream_are_delivered_in_order() -> None:
         await settled()
         assert stream.waiting == 0
         places = [0, WINDOW, 2 * WINDOW, 900_000, 900_000 + WINDOW]
-        assert [at for at, _ in run_.scores[0]] == places
+        assert [at for at, _ in batching.scores[0]] == places
         # The engine hears at 16 kHz, through a filter that rings a little beyond each edge.
-        assert [speech for _, speech in run_.scores[0]][0::4] == [1.0, 1.0]
+        assert [speech for _, speech in batching.scores[0]][0::4] == [1.0, 1.0]
 
     run(main())
 
 
 def test_batch_is_bounded_and_streams_take_turns() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD(max_batch=2))
-        streams = [run_.open() for _ in range(5)]
+        batching = BatcherRun(CountingVAD(max_batch=2))
+        streams = [batching.open() for _ in range(5)]
         for stream in streams:
             stream.score(0, SOFT + SOFT)
         await settled()
-        assert run_.vad.batches == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
+        assert batching.vad.batches == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
 
     run(main())
 
 
 def test_window_after_idle_is_scored_at_once_then_once_a_tick() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD())
-        stream = run_.open()
+        batching = BatcherRun(CountingVAD())
+        stream = batching.open()
         await asyncio.sleep(1)
         stream.score(0, SOFT)
         await asyncio.sleep(TICK_SECONDS / 4)
         stream.score(WINDOW, SOFT)
         await settled()
-        assert run_.times == [1.0, 1.0 + TICK_SECONDS]
+        assert batching.times == [1.0, 1.0 + TICK_SECONDS]
 
     run(main())
 
 
 def test_backlog_is_scored_without_waiting_for_ticks() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD())
-        stream = run_.open()
+        batching = BatcherRun(CountingVAD())
+        stream = batching.open()
         stream.score(0, SOFT * 1000)
         await settled()
-        assert [at for at, _ in run_.scores[0]] == [n * WINDOW for n in range(1000)]
-        assert run_.times[: 1000 - MAX_BACKLOG_WINDOWS] == [0.0] * (1000 - MAX_BACKLOG_WINDOWS)
-        assert run_.times[-1] == pytest.approx(MAX_BACKLOG_WINDOWS * TICK_SECONDS)
+        assert [at for at, _ in batching.scores[0]] == [n * WINDOW for n in range(1000)]
+        assert batching.times[: 1000 - MAX_BACKLOG_WINDOWS] == [0.0] * (1000 - MAX_BACKLOG_WINDOWS)
+        assert batching.times[-1] == pytest.approx(MAX_BACKLOG_WINDOWS * TICK_SECONDS)
 
     run(main())
 
@@ -162,28 +162,28 @@ def test_engine_windows_do_not_depend_on_chunk_size() -> None:
 
 def test_stream_closed_while_waiting_is_not_scored() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD())
-        gone, stays = run_.open(), run_.open()
+        batching = BatcherRun(CountingVAD())
+        gone, stays = batching.open(), batching.open()
         gone.score(0, SOFT)
         stays.score(0, SOFT)
         gone.close()
         await settled()
-        assert run_.scores == {0: [], 1: [(0, 0.0)]}
-        assert run_.vad.batches == [[1]]
-        assert run_.vad.held == {1}
+        assert batching.scores == {0: [], 1: [(0, 0.0)]}
+        assert batching.vad.batches == [[1]]
+        assert batching.vad.held == {1}
 
     run(main())
 
 
 def test_last_stream_closed_while_waiting_cancels_the_batch() -> None:
     async def main() -> None:
-        run_, complaints = BatcherRun(CountingVAD()), []
+        batching, complaints = BatcherRun(CountingVAD()), []
         asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
-        stream = run_.open()
+        stream = batching.open()
         stream.score(0, SOFT)
         stream.close()
         await settled()
-        assert (run_.vad.batches, run_.vad.held, complaints) == ([], set(), [])
+        assert (batching.vad.batches, batching.vad.held, complaints) == ([], set(), [])
 
     run(main())
 
@@ -209,16 +209,16 @@ def test_stream_may_be_closed_in_its_own_callback() -> None:
 
 def test_engine_failure_on_one_stream_fails_only_that_stream() -> None:
     async def main() -> None:
-        run_ = BatcherRun(CountingVAD(broken=frozenset({1})))
-        streams = [run_.open() for _ in range(3)]
+        batching = BatcherRun(CountingVAD(broken=frozenset({1})))
+        streams = [batching.open() for _ in range(3)]
         for stream in streams:
             stream.score(0, SOFT)
         await settled()
-        assert run_.failed == ["KeyError('a bug')"]
-        assert run_.scores == {0: [(0, 0.0)], 1: [], 2: [(0, 0.0)]}
+        assert batching.failed == ["KeyError('a bug')"]
+        assert batching.scores == {0: [(0, 0.0)], 1: [], 2: [(0, 0.0)]}
         streams[0].score(WINDOW, SOFT)
         await settled()
-        assert run_.scores[0] == [(0, 0.0), (WINDOW, 0.0)]
+        assert batching.scores[0] == [(0, 0.0), (WINDOW, 0.0)]
 
     run(main())
 

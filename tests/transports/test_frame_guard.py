@@ -165,7 +165,7 @@ def test_guard_lets_others_run_between_many_small_frames() -> None:
 
 
 @pytest.mark.parametrize("how", ["aiohttp has paused", "the reader fails", "unmasked", "eof"])
-def test_guard_delivers_a_postponed_end_of_data(how: str) -> None:
+def test_guard_with_postponed_frames_handles_the_end_of_data(how: str) -> None:
     async def main() -> None:
         guard, reader, queue, lines = guarded()
         many = frame(b"") * (MAX_FRAMES_AT_ONCE + 1)
