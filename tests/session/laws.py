@@ -16,7 +16,7 @@ EXAMPLES = 50  # of each law
 def law(check: Callable[[World], None]) -> Callable[[], None]:
     """The check is made of many histories, each of which ends with the client's leaving."""
 
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     @given(openings, EVERYTHING)
     def holds(opening: SessionObject, steps: list[Step]) -> None:
         world = World(opening)

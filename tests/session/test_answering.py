@@ -356,9 +356,10 @@ def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
     both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
     keys = [the(StartTranscription, effects).key for effects in both]
-    assert len({*keys, "u"}) == 3
-    answers = [the(Generate, tell(session, final(key, key))) for key in keys]
-    assert [texts(answer.prompt.items) for answer in answers] == [[keys[0]], [keys[1]]]
+    ids = [key.item_id for key in keys]
+    assert len({*ids, "u"}) == 3
+    answers = [the(Generate, tell(session, final(key, key.item_id))) for key in keys]
+    assert [texts(answer.prompt.items) for answer in answers] == [[ids[0]], [ids[1]]]
 
 
 def test_only_what_has_stalled_is_given_up() -> None:

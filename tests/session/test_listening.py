@@ -75,7 +75,7 @@ def sound_of(session: Session, item_id: str) -> bytes:
 
 def fed(effects: list[Effect], item_id: str) -> bytes:
     """All sound of an item that was given to be written down."""
-    return b"".join(feed.audio for feed in of(FeedAudio, effects) if feed.item_id == item_id)
+    return b"".join(feed.audio for feed in of(FeedAudio, effects) if feed.key.item_id == item_id)
 
 
 def error_of(effects: list[Effect]) -> ErrorBody:
@@ -98,7 +98,7 @@ def test_a_turn_is_announced_committed_and_written_down_under_one_id() -> None:
     item_id = the(SpeechStarted, effects).item_id
     told = {event.item_id for event in events(effects) if hasattr(event, "item_id")}
     ordered = [
-        effect.item_id
+        effect.key.item_id
         for effect in effects
         if isinstance(effect, StartTranscription | FeedAudio | EndAudio)
     ]
@@ -198,11 +198,12 @@ def test_without_turn_detection_sound_is_written_down_as_it_comes() -> None:
     session = a_session(turn_detection=None)
     effects = receive(session, append(drawn("##"))) + receive(session, append(drawn("..")))
     assert events(effects) == []
-    item_id = the(StartTranscription, effects).key
+    key = the(StartTranscription, effects).key
+    item_id = key.item_id
     assert fed(effects, item_id) == drawn("##..")
     committed = receive(session, COMMIT)
     assert the(InputAudioCommitted, committed).item_id == item_id
-    assert the(EndAudio, committed) == EndAudio(item_id)
+    assert the(EndAudio, committed) == EndAudio(key)
     assert the(ItemAdded, committed).item == Message(
         id=item_id, role="user", content=(InputAudio(),)
     )
@@ -226,7 +227,7 @@ def test_what_was_cleared_is_forgotten_and_never_comes_back() -> None:
     late = the(RunVad, receive(session, append(drawn("###"))))
     cleared = receive(session, CLEAR)
     assert types(cleared) == ["input_audio_buffer.cleared"]
-    assert the(CancelTranscription, cleared).key == the(SpeechStarted, began).item_id
+    assert the(CancelTranscription, cleared).key.item_id == the(SpeechStarted, began).item_id
     assert session.handle(judged(late), 0.0) == []
     again = hear(session, TURN)
     assert the(SpeechStarted, again).item_id != the(SpeechStarted, began).item_id
@@ -342,8 +343,9 @@ def test_new_settings_of_turn_detection_hold_for_the_turn_under_way() -> None:
 
 def test_words_come_while_the_user_still_speaks_under_the_id_of_the_item() -> None:
     session = a_session(transcription_settings(turn_detection=None))
-    item_id = the(StartTranscription, receive(session, append(drawn("####")))).item_id
-    told = session.handle(TranscriptUpdated(item_id, "hello wor", 5, False), 0.0)
+    key = the(StartTranscription, receive(session, append(drawn("####")))).key
+    item_id = key.item_id
+    told = session.handle(TranscriptUpdated(key, "hello wor", 5, False), 0.0)
     assert [(d.item_id, d.delta) for d in of(TranscriptionDelta, told)] == [(item_id, "hello")]
     committed = receive(session, COMMIT)
     assert the(InputAudioCommitted, committed).item_id == item_id

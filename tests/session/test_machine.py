@@ -268,12 +268,12 @@ def test_words_sound_finished_or_not() -> None:
     session = a_session(turn_detection=SemanticVad())
     effects = hear(session, "####" + 7 * ".")
     key = the(StartTranscription, effects).key
-    assert of(ScoreTurn, effects) == [ScoreTurn(key, "", None)]
+    assert of(ScoreTurn, effects) == [ScoreTurn(key.item_id, "", None)]
     effects = tell(session, TranscriptUpdated(key, "that is all", 0, False))
-    assert effects == [ScoreTurn(key, "that is all", None)]
-    assert tell(session, TurnScored(key, 0.0)) == []
+    assert effects == [ScoreTurn(key.item_id, "that is all", None)]
+    assert tell(session, TurnScored(key.item_id, 0.0)) == []
     hear(session, 7 * ".")
-    assert "response.created" in types(tell(session, TurnScored(key, 1.0)))
+    assert "response.created" in types(tell(session, TurnScored(key.item_id, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -393,9 +393,9 @@ def test_words_that_do_not_come_in_time_are_given_up() -> None:
 def test_a_session_that_was_written_down_goes_on() -> None:
     session = a_session(instructions="Be brief.")
     an_answer(session, now=1.0)
-    saved = session.checkpoint(0.0)
-    again = a_session(saved.session, entries=saved.entries, salt="u", now=9.0)
-    assert again.save() == saved
+    saved = session.checkpoint(9.0)
+    again = a_session(saved.session, checkpoint=saved, salt="u", now=9.0)
+    assert again.checkpoint(9.0) == saved
     assert kept(again) == ["hello", "hi "]
     assert the(says.ResponseCreated, ask(again)).response.conversation_id == "conv_1"
 

@@ -18,7 +18,7 @@ from vivavoce.session.effects import (
     Send,
     StartTranscription,
 )
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
 
 @law
@@ -50,7 +50,7 @@ def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> N
 @law
 def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
     """Once it is over, the client may have deleted its item and put in another of that name."""
-    state: dict[str, str] = {}
+    state: dict[TranscriptionKey, str] = {}
     for moment in world.history:
         match moment.fact:
             case TranscriptUpdated(key=key, final=True) | ItemTranscriptionFailed(key=key) if (

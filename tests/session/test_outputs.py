@@ -3,12 +3,17 @@
 from typing import Any
 
 import pytest
-from vivavoce.session.cascade.outputs import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
 
 from tests.session.stage import events
 from vivavoce.audio.formats import Format, encode
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall, Message, OutputAudio, OutputText
+from vivavoce.session.cascade.response import (
+    CallOutput,
+    OutputPlace,
+    SpokenMessage,
+    WrittenMessage,
+)
 from vivavoce.session.effects import EffectBuffer, Ids
 from vivavoce.session.facts import SpokenWord
 
@@ -45,7 +50,7 @@ def test_a_spoken_message_begins_with_an_empty_part() -> None:
 
 def test_words_are_told_before_their_sound() -> None:
     outbox = an_outbox()
-    spoken(outbox).speak(SOUND, WORDS)
+    spoken(outbox).add(SOUND, WORDS)
     assert events(outbox.drain()) == [
         says.OutputTranscriptDelta(event_id="event_t00001", **PLACE, delta="Good day."),
         says.OutputAudioDelta(event_id="event_t00002", **PLACE, delta=SOUND),
@@ -55,8 +60,8 @@ def test_words_are_told_before_their_sound() -> None:
 def test_sound_without_words_and_words_without_sound_are_told_alone() -> None:
     outbox = an_outbox()
     message = spoken(outbox)
-    message.speak(SOUND, ())
-    message.speak(b"", WORDS)
+    message.add(SOUND, ())
+    message.add(b"", WORDS)
     assert [type(event) for event in events(outbox.drain())] == [
         says.OutputAudioDelta,
         says.OutputTranscriptDelta,
@@ -66,7 +71,7 @@ def test_sound_without_words_and_words_without_sound_are_told_alone() -> None:
 def test_a_spoken_message_ends_with_its_whole_transcript() -> None:
     outbox = an_outbox()
     message = spoken(outbox)
-    message.speak(SOUND, WORDS)
+    message.add(SOUND, WORDS)
     outbox.drain()
     message.finish("completed")
     part = says.ShownPart(type="audio", transcript="Good day.")
@@ -82,7 +87,7 @@ def test_a_spoken_message_ends_with_its_whole_transcript() -> None:
 
 def test_a_spoken_message_keeps_what_it_said_in_its_ledger() -> None:
     message = spoken(an_outbox())
-    message.speak(SOUND, WORDS)
+    message.add(SOUND, WORDS)
     message.ledger.cut(480)
     assert (message.ledger.samples, message.ledger.heard_text) == (960, "Good")
 
@@ -91,8 +96,8 @@ def test_a_spoken_message_keeps_what_it_said_in_its_ledger() -> None:
 def test_a_complete_message_sends_all_of_its_sound_as_the_client_wants_it(format_: Format) -> None:
     outbox = an_outbox()
     message = spoken(outbox, format_)
-    message.speak(SOUND, WORDS)
-    message.speak(SOUND, ())
+    message.add(SOUND, WORDS)
+    message.add(SOUND, ())
     message.finish("completed")
     assert sound_of(events(outbox.drain())) == encode(SOUND + SOUND, format_)
 
@@ -100,7 +105,7 @@ def test_a_complete_message_sends_all_of_its_sound_as_the_client_wants_it(format
 def test_a_message_that_was_cut_off_sends_no_more_sound() -> None:
     outbox = an_outbox()
     message = spoken(outbox, "audio/pcmu")
-    message.speak(SOUND, WORDS)
+    message.add(SOUND, WORDS)
     outbox.drain()
     message.finish("incomplete")
     assert [type(event) for event in events(outbox.drain())] == [
@@ -115,8 +120,8 @@ def test_a_written_message_is_told_as_it_grows_and_whole_at_its_end() -> None:
     outbox = an_outbox()
     message = WrittenMessage(AT, outbox)
     message.begin()
-    message.write("Good ")
-    message.write("day.")
+    message.add("Good ")
+    message.add("day.")
     message.finish("completed")
     empty = says.ShownPart(type="text", text="")
     whole = says.ShownPart(type="text", text="Good day.")
@@ -131,7 +136,7 @@ def test_a_written_message_is_told_as_it_grows_and_whole_at_its_end() -> None:
 
 def test_a_written_message_shows_its_text_only_when_it_is_over() -> None:
     message = WrittenMessage(AT, an_outbox())
-    message.write("Good day.")
+    message.add("Good day.")
     assert message.item("in_progress") == Message(
         id="item_1", status="in_progress", role="assistant", content=()
     )
@@ -148,8 +153,8 @@ def test_a_call_is_told_as_its_arguments_grow_and_whole_at_its_end() -> None:
     assert call.item("in_progress") == FunctionCall(
         id="item_1", status="in_progress", call_id="call_1", name="get_weather", arguments=""
     )
-    call.argue('{"city"')
-    call.argue(':"Rome"}')
+    call.add('{"city"')
+    call.add(':"Rome"}')
     call.finish("completed")
     of_call = {**PLACE, "call_id": "call_1"}
     assert events(outbox.drain()) == [
@@ -164,7 +169,7 @@ def test_a_call_is_told_as_its_arguments_grow_and_whole_at_its_end() -> None:
 def test_a_call_that_broke_off_is_never_told_as_done() -> None:
     outbox = an_outbox()
     call = CallOutput(AT, outbox, "call_1", "get_weather")
-    call.argue('{"ci')
+    call.add('{"ci')
     outbox.drain()
     call.finish("incomplete")
     assert outbox.drain() == []

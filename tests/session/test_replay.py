@@ -42,7 +42,7 @@ LATER = histories(
 ).map(lambda steps: [step for step in steps if step.kind not in SOUND])
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(openings, EVERYTHING)
 def test_the_same_facts_at_the_same_times_give_the_same_effects(
     opening: SessionObject, steps: list[Step]
@@ -56,7 +56,7 @@ def test_the_same_facts_at_the_same_times_give_the_same_effects(
     assert first.session.checkpoint(0.0) == second.session.checkpoint(0.0)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(openings, TALK)
 @example(OPENINGS[2], LATE_WORDS_IN_SILENCE)
 def test_a_session_that_was_woken_asks_to_be_woken_later(
@@ -69,7 +69,7 @@ def test_a_session_that_was_woken_asks_to_be_woken_later(
         assert moment.deadline > moment.now or not isinstance(moment.fact, TimerFired)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(openings, TALK)
 def test_a_session_that_nothing_is_told_comes_to_an_end(
     opening: SessionObject, steps: list[Step]
@@ -85,7 +85,7 @@ def closed(moment: Moment) -> bool:
     return any(isinstance(effect, Close) for effect in moment.effects)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(openings, TALK, LATER)
 def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
     opening: SessionObject, before: list[Step], after: list[Step]
@@ -93,9 +93,9 @@ def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
     world = World(opening, limits=ENDLESS)
     world.play(before)
     come_to_rest(world)
-    saved = world.session.checkpoint(0.0)
+    saved = world.session.checkpoint(world.now)
     assume(saved.entries)  # an empty session may still change its type
-    again = World(saved.session, salt="u", now=world.now, entries=saved.entries, limits=ENDLESS)
+    again = World(saved.session, salt="u", now=world.now, checkpoint=saved, limits=ENDLESS)
     world.items = [entry.item.id for entry in saved.entries]
     again.take_over(world)
     began = len(world.history)
@@ -107,7 +107,7 @@ def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
 def come_to_rest(world: World) -> None:
     """Between two turns: all that was said is written down, and all that was played is over."""
     open_keys = [
-        effect.item_id
+        effect.key
         for moment in world.history
         for effect in moment.effects
         if isinstance(effect, EndAudio)

@@ -27,7 +27,7 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import PCM, PCMU
-from vivavoce.session.cascade.response import ResponsePlan, ResponseState
+from vivavoce.session.cascade.response import ResponsePlan, ResponseState, SpokenMessage
 from vivavoce.session.conversation import Conversation, Entry, shown
 from vivavoce.session.effects import EffectBuffer, Generate, Ids, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, TokenCounts
@@ -76,6 +76,12 @@ class Stage:
         self.response = ResponseState("resp_1", plan, self.outbox, conversation)
         self.response.reads = (QUESTION,)
 
+    def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
+        """Audio of the answer has come."""
+        message = self.response.open_message()
+        assert isinstance(message, SpokenMessage)
+        message.add(audio, words)
+
     def told(self) -> list[says.AnyServerEvent]:
         return events(self.outbox.drain())
 
@@ -106,19 +112,19 @@ def test_it_is_announced_before_anything_is_asked() -> None:
 
 def test_the_answer_is_asked_for_with_what_it_reads() -> None:
     stage = Stage()
-    stage.response.ask()
+    stage.response.generate()
     order = Generate("resp_1", dataclasses.replace(PROMPT, items=(QUESTION.item,)))
     assert stage.outbox.drain() == [order]
-    assert (stage.response.answer, stage.response.stage) == (order, "llm")
+    assert (stage.response.generating, stage.response.stage) == (True, "llm")
 
 
 def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
     stage = Stage()
     stage.response.begin()
-    stage.response.ask()
-    stage.response.think("fine")
-    stage.response.speak(TENTH, FINE)
-    stage.response.conclude(GenerationFinished("resp_1", "stop"))
+    stage.response.generate()
+    stage.response.add_text("fine")
+    stage.speak(TENTH, FINE)
+    stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
     stage.response.end("completed", None)
     assert stage.kinds() == [
         "response.created",
@@ -139,7 +145,7 @@ def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
 
 def test_a_message_is_announced_empty_and_behind_the_question() -> None:
     stage = Stage()
-    stage.response.think("fine")
+    stage.response.add_text("fine")
     added, in_conversation, _ = stage.told()
     item = Message(id="item_t00001", status="in_progress", role="assistant", content=())
     assert added == says.OutputItemAdded(
@@ -153,7 +159,7 @@ def test_a_message_is_announced_empty_and_behind_the_question() -> None:
 
 def test_a_finished_message_is_told_twice_and_is_in_the_conversation() -> None:
     stage = Stage()
-    stage.response.speak(TENTH, FINE)
+    stage.speak(TENTH, FINE)
     stage.told()
     stage.response.end("completed", None)
     told = stage.outbox.drain()
@@ -168,9 +174,9 @@ def test_a_finished_message_is_told_twice_and_is_in_the_conversation() -> None:
 def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
     stage = Stage(WRITTEN)
     stage.response.begin()
-    stage.response.ask()
-    stage.response.think("fi")
-    stage.response.think("ne")
+    stage.response.generate()
+    stage.response.add_text("fi")
+    stage.response.add_text("ne")
     stage.response.end("completed", None)
     assert stage.kinds() == [
         "response.created",
@@ -193,16 +199,16 @@ def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
 
 def test_a_written_answer_has_no_sound() -> None:
     stage = Stage(WRITTEN)
-    stage.response.think("fine")
+    stage.response.add_text("fine")
     stage.told()
-    stage.response.speak(TENTH, FINE)
+    stage.speak(TENTH, FINE)
     assert stage.told() == []
     assert stage.response.spoken is None
 
 
 def test_sound_comes_in_the_format_that_was_settled() -> None:
     stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
-    stage.response.speak(TENTH, FINE)
+    stage.speak(TENTH, FINE)
     stage.response.end("completed", None)
     deltas = of(says.OutputAudioDelta, stage.outbox.drain())
     assert sum(len(event.delta) for event in deltas) == 800
@@ -212,8 +218,8 @@ def test_out_of_band_the_conversation_hears_nothing() -> None:
     plan = dataclasses.replace(WRITTEN, conversation_id=None)
     stage = Stage(plan, beside=True)
     stage.response.begin()
-    stage.response.think("fine")
-    stage.response.call(0, "call_1", "get_news")
+    stage.response.add_text("fine")
+    stage.response.start_call(0, "call_1", "get_news")
     stage.response.end("completed", None)
     told = stage.outbox.drain()
     assert not [kind for kind in types(told) if kind.startswith("conversation.")]
@@ -232,10 +238,10 @@ def nameless(items: tuple[Item, ...]) -> list[Item]:
 
 def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
     stage = Stage()
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.argue(0, "{")
-    stage.response.argue(0, "}")
-    stage.response.conclude(GenerationFinished("resp_1", "stop"))
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.add_arguments(0, "{")
+    stage.response.add_arguments(0, "}")
+    stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
     told = stage.outbox.drain()
     assert types(told) == [
         "response.output_item.added",
@@ -254,10 +260,10 @@ def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
 
 def test_a_call_is_complete_when_the_next_begins() -> None:
     stage = Stage()
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.argue(0, "{}")
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.add_arguments(0, "{}")
     stage.told()
-    stage.response.call(1, "call_1", "do_1")
+    stage.response.start_call(1, "call_1", "do_1")
     told = stage.outbox.drain()
     assert nameless((the(says.OutputItemDone, told).item,)) == [call(arguments="{}")]
     added = the(says.OutputItemAdded, told)
@@ -266,20 +272,20 @@ def test_a_call_is_complete_when_the_next_begins() -> None:
 
 def test_arguments_of_a_complete_or_unknown_call_are_dropped() -> None:
     stage = Stage()
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.call(1, "call_1", "do_1")
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.start_call(1, "call_1", "do_1")
     stage.told()
-    stage.response.argue(0, "late")
-    stage.response.argue(7, "stray")
+    stage.response.add_arguments(0, "late")
+    stage.response.add_arguments(7, "stray")
     assert stage.told() == []
 
 
 def test_a_message_goes_on_while_calls_are_made_beside_it() -> None:
     stage = Stage()
-    stage.response.speak(TENTH, FINE)
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.conclude(GenerationFinished("resp_1", "stop"))
-    stage.response.speak(TENTH, (SpokenWord("thanks", 2400),))
+    stage.speak(TENTH, FINE)
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
+    stage.speak(TENTH, (SpokenWord("thanks", 2400),))
     stage.response.end("completed", None)
     response = the(says.ResponseDone, stage.outbox.drain()).response
     assert nameless(response.output) == [
@@ -290,10 +296,10 @@ def test_a_message_goes_on_while_calls_are_made_beside_it() -> None:
 
 def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
     stage = Stage()
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.argue(0, "{")
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.add_arguments(0, "{")
     stage.told()
-    stage.response.conclude(GenerationFinished("resp_1", "length"))
+    stage.response.finish_generation(GenerationFinished("resp_1", "length"))
     told = stage.outbox.drain()
     assert types(told) == ["response.output_item.done", "conversation.item.done"]
     assert nameless((the(says.ItemDone, told).item,)) == [call("incomplete", arguments="{")]
@@ -301,8 +307,8 @@ def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
 
 def test_whatever_is_open_is_closed_at_the_end() -> None:
     stage = Stage()
-    stage.response.call(0, "call_0", "do_0")
-    stage.response.speak(TENTH, FINE)
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.speak(TENTH, FINE)
     stage.told()
     details = StatusDetails(type="cancelled", reason="turn_detected")
     stage.response.end("cancelled", details)
@@ -326,7 +332,7 @@ def test_whatever_is_open_is_closed_at_the_end() -> None:
 
 def test_an_item_that_was_deleted_meanwhile_is_done_for_the_response_only() -> None:
     stage = Stage()
-    stage.response.speak(TENTH, FINE)
+    stage.speak(TENTH, FINE)
     stage.conversation.delete("item_t00001")
     stage.told()
     stage.response.end("completed", None)
@@ -338,9 +344,9 @@ def test_an_item_that_was_deleted_meanwhile_is_done_for_the_response_only() -> N
 
 def test_what_was_truncated_while_it_was_made_stays_truncated() -> None:
     stage = Stage()
-    stage.response.speak(TENTH, FINE)
+    stage.speak(TENTH, FINE)
     stage.conversation.truncate("item_t00001", 0, 100)
-    stage.response.speak(TENTH, (SpokenWord("thanks", 2400),))
+    stage.speak(TENTH, (SpokenWord("thanks", 2400),))
     stage.response.end("completed", None)
     done = the(says.ItemDone, stage.outbox.drain()).item
     assert isinstance(done, Message)
@@ -354,9 +360,11 @@ def test_what_the_model_counted_is_used() -> None:
     stage = Stage()
     heard = Entry(Message(id="u", role="user", content=(InputAudio(),)), samples=4801)
     stage.response.reads = (QUESTION, heard)
-    stage.response.ask()
-    stage.response.speak(TENTH, FINE)
-    stage.response.conclude(GenerationFinished("resp_1", "stop", TokenCounts(20, 9, cached=5)))
+    stage.response.generate()
+    stage.speak(TENTH, FINE)
+    stage.response.finish_generation(
+        GenerationFinished("resp_1", "stop", TokenCounts(20, 9, cached=5))
+    )
     assert stage.response.end("completed", None) == Usage(
         total_tokens=34,
         input_tokens=23,
@@ -373,8 +381,8 @@ def test_what_the_model_counted_is_used() -> None:
 
 def test_without_a_count_tokens_are_estimated() -> None:
     stage = Stage()
-    stage.response.ask()
-    stage.response.speak(TENTH, FINE)
+    stage.response.generate()
+    stage.speak(TENTH, FINE)
     usage = stage.response.end("completed", None)  # 3 for "Be brief.", 3 for "how are you?"
     assert usage.input_token_details == InputTokens(text_tokens=6)
     assert usage.output_token_details == OutputTokens(text_tokens=2, audio_tokens=2)
@@ -383,7 +391,7 @@ def test_without_a_count_tokens_are_estimated() -> None:
 
 def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
     stage = Stage()
-    stage.response.ask()
+    stage.response.generate()
     later = Message(id="u", role="user", content=(InputAudio(),))
     stage.conversation.add(Entry(later, samples=24_000))
     assert stage.response.end("completed", None).input_token_details.audio_tokens == 0
@@ -392,7 +400,7 @@ def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
 def test_what_was_never_asked_or_failed_costs_nothing() -> None:
     assert Stage().response.end("cancelled", None) == Usage()
     stage = Stage()
-    stage.response.ask()
-    stage.response.speak(TENTH, FINE)
+    stage.response.generate()
+    stage.speak(TENTH, FINE)
     assert stage.response.end("failed", None) == Usage()
     assert the(says.ResponseDone, stage.outbox.drain()).response.usage == Usage()

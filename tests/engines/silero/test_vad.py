@@ -162,7 +162,7 @@ def five_alone() -> Floats:
     return asyncio.run(told_alone(FIVE))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_what_a_stream_hears_does_not_depend_on_who_else_is_in_the_batch(
     data: st.DataObject,
