@@ -29,6 +29,7 @@ from tests.session.stage import (
     types,
     update,
     wake,
+    without_usage,
     write,
 )
 from vivavoce.protocol import server as says
@@ -219,7 +220,7 @@ def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert of(CancelGeneration, effects) == []
     assert done(effects).usage == Usage()
-    assert tell(session, final("u", "hello")) == []
+    assert without_usage(tell(session, final("u", "hello"))) == []
 
 
 def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None:
@@ -259,7 +260,7 @@ def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation(
     code, _ = problem(update(session, voice))
     assert code == "cannot_update_voice"
     saved = session.checkpoint(0.0)
-    again = a_session(saved.session, offer=LOCKED, entries=saved.entries, salt="u")
+    again = a_session(saved.session, offer=LOCKED, checkpoint=saved, salt="u")
     code, _ = problem(update(again, voice))
     assert code == "cannot_update_voice"
 
@@ -289,12 +290,22 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     )
 
 
-def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
-    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=False))
+def test_failed_response_without_failure_errors_sends_no_error_event() -> None:
+    session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert done(effects).status == "failed"
+
+
+def test_failed_response_with_failure_errors_is_followed_by_an_error_event() -> None:
+    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=True))
+    response_id = answered(write(session, "hello"))
+    effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
+    assert types(effects) == ["response.done", "rate_limits.updated", "error"]
+    assert failure(effects) == ("llm_failed", "it is broken")
+    error = the(says.ErrorEvent, effects).error
+    assert (error.type, error.code, error.message) == ("server_error", "llm_failed", "it is broken")
 
 
 def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
@@ -305,7 +316,6 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     effects = tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     assert [event.response.status for event in of(says.ResponseDone, effects)] == ["failed"] * 2
     assert of(says.ResponseDone, effects)[1].response.id == beside
-    assert len(of(says.ErrorEvent, effects)) == 2
     assert texts(the(Generate, write(session, "again")).prompt.items) == [None, "again"]
 
 

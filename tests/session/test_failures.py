@@ -41,7 +41,7 @@ def test_words_of_a_second_recording_fail_what_asks_for_them() -> None:
     receive(session, ItemCreate(item=item))
     tell(
         session,
-        ItemTranscriptionFailed(TranscriptionKey("u#1"), "it is broken"),
+        ItemTranscriptionFailed(TranscriptionKey("u", 1), "it is broken"),
         final("u", "hello"),
     )
     assert failure(ask(session)) == ("stt_failed", "it is broken")

@@ -31,6 +31,7 @@ from tests.session.stage import (
     types,
     update,
     wake,
+    without_usage,
     write,
 )
 from vivavoce.audio.formats import encode
@@ -249,7 +250,7 @@ def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
 def test_words_are_not_told_where_nobody_asked() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    assert tell(session, final("u", "hello")) == []
+    assert without_usage(tell(session, final("u", "hello"))) == []
     item = the(says.ItemRetrieved, receive(session, ItemRetrieve(item_id="u"))).item
     assert isinstance(item, Message)
     assert item.content == (InputAudio(audio=SPOKEN, transcript=None),)

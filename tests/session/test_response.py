@@ -197,15 +197,6 @@ def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
     assert stage.conversation.retrieve("item_t00002") == item
 
 
-def test_a_written_answer_has_no_sound() -> None:
-    stage = Stage(WRITTEN)
-    stage.response.add_text("fine")
-    stage.told()
-    stage.speak(TENTH, FINE)
-    assert stage.told() == []
-    assert stage.response.spoken is None
-
-
 def test_sound_comes_in_the_format_that_was_settled() -> None:
     stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
     stage.speak(TENTH, FINE)
