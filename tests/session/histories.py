@@ -4,6 +4,7 @@ A step is a few small numbers, so that a history shrinks and can be played to tw
 they mean is decided when it is played: an id is picked among those that were seen until then.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -207,7 +208,8 @@ class World:
         checkpoint: Checkpoint | None = None,
         limits: SessionLimits = LIMITS,
     ) -> None:
-        self.session = Session(opening, MODELS, limits, salt=salt, now=now, checkpoint=checkpoint)
+        models = dataclasses.replace(MODELS, failure_errors=True)
+        self.session = Session(opening, models, limits, salt=salt, now=now, checkpoint=checkpoint)
         self.salt = salt
         self.now = now
         self.history: list[Moment] = []

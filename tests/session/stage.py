@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import (
@@ -18,7 +19,7 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Item, Message
+from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Item, Message, OutputAudio
 from vivavoce.protocol.responses import Response, ResponseError, ResponseParams, Usage
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
@@ -263,6 +264,19 @@ def done(effects: list[Effect]) -> Response:
 def without_usage(effects: list[Effect]) -> list[Effect]:
     """All effects but the usage that is recorded for observers."""
     return [effect for effect in effects if not isinstance(effect, RecordUsage)]
+
+
+def without_audio(item: Item) -> Item:
+    """An item as a restored session has it."""
+    if not isinstance(item, Message):
+        return item
+    content = tuple(
+        msgspec.structs.replace(part, audio=UNSET)
+        if isinstance(part, InputAudio | OutputAudio)
+        else part
+        for part in item.content
+    )
+    return msgspec.structs.replace(item, content=content)
 
 
 def problem(effects: list[Effect]) -> tuple[str | None, str]:

@@ -18,9 +18,11 @@ from tests.session.histories import (
     scene,
 )
 from tests.session.laws import EXAMPLES
+from tests.session.stage import without_audio
 from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCreate, SessionUpdate
+from vivavoce.protocol.server import ItemRetrieved
 from vivavoce.protocol.session import AudioInputPatch, AudioPatch, RealtimePatch, SessionObject
-from vivavoce.session.effects import Close, EndAudio
+from vivavoce.session.effects import Close, Effect, EndAudio, Send
 from vivavoce.session.facts import Received, TimerFired, TranscriptUpdated
 from vivavoce.session.limits import SessionLimits
 
@@ -125,11 +127,23 @@ def come_to_rest(world: World) -> None:
 
 
 def nameless(moments: list[Moment]) -> list[Any]:
-    """What happened, with every id that a session made replaced by its number."""
+    """What happened, with every id that a session made replaced by its number.
+
+    Without the audio of items that were retrieved: it is in no checkpoint.
+    """
     names: dict[str, str] = {}
-    text = "\n".join(f"{moment.now} {moment.fact} {moment.effects}" for moment in moments)
+    text = "\n".join(
+        f"{moment.now} {moment.fact} {[_without_audio(effect) for effect in moment.effects]}"
+        for moment in moments
+    )
     return re.sub(
         r"(?:item|resp|event|call)_[tu][0-9a-f]{5}",
         lambda found: names.setdefault(found.group(), f"<{len(names)}>"),
         text,
     ).splitlines()
+
+
+def _without_audio(effect: Effect) -> object:
+    if isinstance(effect, Send) and isinstance(effect.event, ItemRetrieved):
+        return without_audio(effect.event.item)
+    return effect

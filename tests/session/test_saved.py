@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import UNSET
 
 from tests.session.stage import (
     TURN,
@@ -22,6 +21,7 @@ from tests.session.stage import (
     transcribe,
     update,
     wake,
+    without_audio,
     write,
 )
 from vivavoce.protocol.client import (
@@ -88,19 +88,6 @@ def entries(draw: st.DrawFn) -> Entry:
         case _:
             item = FunctionCallOutput(id=draw(TEXT), call_id="c", output=draw(TEXT))
             return Entry(item)
-
-
-def without_audio(item: Item) -> Item:
-    """An item as a restored session has it."""
-    if not isinstance(item, Message):
-        return item
-    content = tuple(
-        msgspec.structs.replace(part, audio=UNSET)
-        if isinstance(part, InputAudio | OutputAudio)
-        else part
-        for part in item.content
-    )
-    return msgspec.structs.replace(item, content=content)
 
 
 @WIRES

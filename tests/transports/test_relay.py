@@ -34,7 +34,7 @@ class Client:
         """The next event of that type; those before it are remembered."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
-                event = await self._socket.receive_json()
+                event: dict[str, Any] = await self._socket.receive_json()
                 self.events.append(event)
                 assert event["type"] != "error", event
                 if event["type"] == kind:
