@@ -1,4 +1,4 @@
-# Two commands do all: `make serve` and `make test`. The first run makes .venv and installs.
+# `make serve` and `make test` do all. The first run makes .venv and installs.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BROWSER := tests/clients/browser
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: serve demo setup test bench clean
+.PHONY: serve demo setup test test-fast bench clean
 
 serve: $(VENV)/ready-to-serve  ## serve at ws://localhost:8080/v1/realtime
 	$(BIN)/vivavoce serve $(ARGS)
@@ -18,6 +18,9 @@ setup: $(VENV)/ready-to-serve  ## only install
 
 test: $(VENV)/ready-to-test $(if $(shell command -v npm),$(BROWSER)/node_modules/.package-lock.json)  ## format, lint, types, tests
 	scripts/check
+
+test-fast: $(VENV)/ready-to-test  ## the layers below the wire, in virtual time: under 30 s
+	scripts/check fast
 
 bench: $(VENV)/ready-to-test  ## measure; tables here, JSON in out/
 	$(BIN)/python -m bench $(ARGS)

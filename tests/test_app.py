@@ -19,7 +19,7 @@ from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
 from vivavoce.app import Built, build, described, refuse_open_door, serve, tls_context
-from vivavoce.engines.openai.local_llms import Place
+from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.settings import ModelSettings, ServerSettings, Settings
 
@@ -135,7 +135,7 @@ def test_auto_becomes_an_engine_and_it_is_said_which_and_why() -> None:
         async with ChatServer([lists("llama")]) as chat:
             wanted = ModelSettings("auto", "scripted", "scripted", "auto", "scripted")
             settings = msgspec.structs.replace(scripted(), models={"default": wanted})
-            async with build(settings, places=(Place("Library", chat.port),)) as built:
+            async with build(settings, places=(LocalServer("Library", chat.port),)) as built:
                 assert built.names["default"].llm == "openai"
                 assert built.notes["llm:openai"].startswith("Library answers at ")
 

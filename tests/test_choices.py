@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.engines.openai.chat_server import ChatServer, gives, lists
 from vivavoce.choices import OPENAI_MODEL, Choice, choose_clean, choose_llm, choose_vad
-from vivavoce.engines.openai.local_llms import Place
+from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.settings import ServerSettings, Settings
 
 
@@ -19,7 +19,7 @@ def chosen(
             engines: Any = {"llm": {"openai": options}} if options else {}
             port = server.port if own else 8080
             settings = Settings(server=ServerSettings(port=port), engines=engines)
-            choice = await choose_llm(settings, (Place("Library", server.port),))
+            choice = await choose_llm(settings, (LocalServer("Library", server.port),))
             if "base_url" in choice.options:
                 assert choice.options["base_url"] == server.base_url
             return choice

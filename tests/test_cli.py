@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from tests.engines.plugins import install
-from tests.talk.stage import OPENING, RESPONSE, Script, serving
-from vivavoce.cli import Talk, cli
+from tests.talk.scripted_server import OPENING, RESPONSE, Script, serving
+from vivavoce.cli import cli
+from vivavoce.talk.options import TalkOptions
 
 FULL = Path("/dev/full")
 SECRET = "sk-that-nobody-should-see"
@@ -160,7 +161,9 @@ def nobody_reads() -> Iterator[int]:
 
 @pytest.mark.parametrize("command", ["--help", "config", "keys new me", "serve --port 0"], ids=str)
 @pytest.mark.usefixtures("home")
-def test_an_output_that_is_full_is_one_sentence(command: str, full: IO[bytes]) -> None:
+def test_command_with_a_full_standard_output_says_so_and_exits_with_2(
+    command: str, full: IO[bytes]
+) -> None:
     assert run(*command.split(), stdout=full) == (
         2,
         "vivavoce: the standard output cannot be written: No space left on device\n",
@@ -168,7 +171,7 @@ def test_an_output_that_is_full_is_one_sentence(command: str, full: IO[bytes]) -
 
 
 @pytest.mark.usefixtures("home")
-def test_a_pipe_that_nobody_reads_ends_the_command_without_a_word(nobody_reads: int) -> None:
+def test_command_with_a_closed_pipe_exits_with_1_silently(nobody_reads: int) -> None:
     assert run("config", stdout=nobody_reads) == (1, "")
 
 
@@ -185,19 +188,17 @@ def full() -> Iterator[IO[bytes]]:
     ("command", "key"), [((), SECRET), (("--api-key", "other"), "other")], ids=str
 )
 @pytest.mark.usefixtures("home")
-def test_the_key_of_talk_is_that_of_the_environment_or_an_option(
+def test_talk_key_comes_from_the_option_or_the_environment(
     command: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     bound = cli.parse_args(["talk", *command])[1]
-    given = bound.arguments.get("given", Talk())
-    assert (given.api_key, SECRET in repr(bound)) == (key, False)
+    given = bound.arguments.get("options", TalkOptions())
+    assert (given.api_key.reveal(), SECRET in repr(bound)) == (key, False)
 
 
 @pytest.mark.usefixtures("home")
-def test_a_conversation_of_which_nothing_can_be_shown_ends(
-    full: IO[bytes], nobody_reads: int
-) -> None:
+def test_talk_with_an_unwritable_standard_output_ends(full: IO[bytes], nobody_reads: int) -> None:
     script: Script = {**OPENING, ("response.create", 1): [(0, RESPONSE)]}
 
     async def main(stdout: IO[bytes] | int) -> tuple[int, str]:
@@ -214,7 +215,7 @@ def test_a_conversation_of_which_nothing_can_be_shown_ends(
 
 @pytest.mark.skipif(find_spec("espeakng_loader") is None, reason="there is no embedded voice")
 @pytest.mark.usefixtures("home")
-def test_a_demonstration_that_cannot_be_shown_leaves_no_server_behind() -> None:
+def test_demo_with_a_closed_pipe_leaves_no_server() -> None:
     program = (sys.executable, "-m", "vivavoce", "demo")
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
@@ -227,10 +228,10 @@ def test_a_demonstration_that_cannot_be_shown_leaves_no_server_behind() -> None:
         assert visitor.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-def test_a_stream_that_was_closed_gives_its_number_to_no_socket() -> None:
+def test_closed_standard_stream_number_is_given_to_no_socket() -> None:
     program = (
-        "import os, socket; from vivavoce.cli import keep_standard_streams; "
-        "os.close(0); os.close(1); keep_standard_streams(); "
+        "import os, socket; from vivavoce.standard_streams import keep_standard_descriptors; "
+        "os.close(0); os.close(1); keep_standard_descriptors(); "
         "os.write(2, b'%d' % socket.socket().fileno())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

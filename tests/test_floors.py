@@ -13,15 +13,20 @@ import pytest
 
 import vivavoce
 
-FLOORS = {
+FLOORS: dict[str, float] = {
     "errors": 0,
     "secret": 0,
     "protocol": 1,
     "audio": 1,
     "session": 2,
     "limits": 2,
+    "store.base": 2,
+    "store": 3,
+    "telemetry": 4,
     "engines.base": 2,
     "engines.registry": 2,
+    "engines.http": 2.5,
+    "engines.sse": 2.5,
     "engines": 3,
     "runtime": 4,
     "relay": 4,
@@ -30,6 +35,7 @@ FLOORS = {
     "app": 6,
     "cli": 6,
     "settings": 6,
+    "standard_streams": 6,
     "choices": 6,
     "talk": 6,
     "__main__": 6,
@@ -54,7 +60,7 @@ SOURCES = {dotted(path): path for path in sorted(ROOT.rglob("*.py"))}
 TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in SOURCES.items()}
 
 
-def floor(module: str) -> int:
+def floor(module: str) -> float:
     """One that has none is told by the first test, and counts as the highest in the others."""
     return FLOORS.get(module, FLOORS.get(module.split(".")[0], COMPOSITION))
 
@@ -125,7 +131,7 @@ def test_only_the_top_reads_the_environment(module: str) -> None:
     assert read & {"environ", "environb", "getenv"} == set()
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) != 3])
+@pytest.mark.parametrize("module", [module for module in SOURCES if not 2 < floor(module) <= 3])
 def test_only_the_contract_of_engines_is_known_outside_them(module: str) -> None:
     known = {there for there in own(module) if there.split(".")[0] == "engines"}
     contract = {"engines", "engines.base", "engines.registry"}

@@ -21,14 +21,13 @@ from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.health import Health
-from vivavoce.api.pages import Pages
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.choices import Choice, choose_clean, choose_llm, choose_vad
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
@@ -54,7 +53,7 @@ class Engines:
 
     settings: Settings
     stack: AsyncExitStack
-    places: tuple[local_llms.Place, ...]
+    places: tuple[discovery.LocalServer, ...]
     notes: dict[str, str] = field(default_factory=dict)
     """Why an `auto` became what it is, by "kind:name"."""
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -78,6 +77,10 @@ class Engines:
             except EngineError as exc:
                 raise SettingsError(f"[engines.{kind}.{name}] {exc}") from exc
         return name, self._made[kind, name]
+
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._made.items()}
 
     async def _choose(self, kind: str) -> Choice:
         match kind:
@@ -111,7 +114,7 @@ class Built:
 
 @asynccontextmanager
 async def build(
-    settings: Settings, places: tuple[local_llms.Place, ...] = local_llms.USUAL
+    settings: Settings, places: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with AsyncExitStack() as stack:
@@ -133,7 +136,8 @@ async def build(
             names[model] = ModelSettings(**real)
             usual = _usual_voice(settings.session.voice, made["tts"])
             cascades[model] = _cascade(ears, real, made, usual)
-        yield Built(_house(settings, cascades), names, engines.notes)
+        house = _house(settings, cascades, engines.by_name())
+        yield Built(house, names, engines.notes)
 
 
 def _usual_voice(wanted: str, tts: TTS) -> str:
@@ -167,7 +171,9 @@ def _cascade(
     )
 
 
-def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
+def _house(
+    settings: Settings, cascades: dict[str, Cascade], engines: dict[str, object]
+) -> ServerContext:
     default = cascades[settings.default_model].info
     voice = settings.session.voice
     voices = default.voices or frozenset()
@@ -195,6 +201,7 @@ def _house(settings: Settings, cascades: dict[str, Cascade]) -> ServerContext:
         template,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
+        engines=engines,
     )
 
 
@@ -230,10 +237,8 @@ def application(
     gate.stand_before(app)
     client_secrets = ClientSecrets(gate, hub.initial_settings)
     client_secrets.add_to(app)
-    Pages(keyed=bool(gate.keys)).add_to(app)
-    health = Health(hub, __version__)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/ready", health.ready)
+    ConsoleRoutes(has_keys=bool(gate.keys)).add_to(app)
+    HealthRoutes(hub, __version__).add_to(app)
     ChatRoutes(
         hub.context.catalog,
         default_voice=hub.context.models.models[hub.context.models.default_model].default_voice,

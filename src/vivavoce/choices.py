@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from vivavoce.engines.openai import local_llms
+from vivavoce.engines.openai import discovery
 from vivavoce.settings import Settings
 
 OPENAI_MODEL = "gpt-5-mini"  # where a key is given and no model
@@ -32,7 +32,7 @@ def choose_clean() -> Choice:
     return Choice("none", {}, "noise_reduction has no effect: livekit is missing")
 
 
-async def choose_llm(settings: Settings, places: tuple[local_llms.Place, ...]) -> Choice:
+async def choose_llm(settings: Settings, places: tuple[discovery.LocalServer, ...]) -> Choice:
     """What was configured; else a model server on this machine; else the built-in partner."""
     configured = settings.engines.get("llm", {}).get("openai", {})
     if configured:
@@ -40,8 +40,8 @@ async def choose_llm(settings: Settings, places: tuple[local_llms.Place, ...]) -
         if not configured.get("model") and not configured.get("base_url"):
             options["model"] = OPENAI_MODEL
         return Choice("openai", options, "configured")
-    found = await local_llms.find(places, own_port=settings.server.port)
+    found = await discovery.find_local_model(places, own_port=settings.server.port)
     if found:
         options = {"base_url": found.base_url, "model": found.model}
-        return Choice("openai", options, f"{found.name} answers at {found.base_url}")
+        return Choice("openai", options, f"{found.server} answers at {found.base_url}")
     return Choice("builtin", {}, "no model is configured and none answers on this machine")

@@ -7,7 +7,6 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -21,43 +20,12 @@ from rich.markup import escape
 
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
-from vivavoce.secret import Secret
 from vivavoce.settings import LogLevel, Settings, load
+from vivavoce.standard_streams import StandardOutput, keep_standard_descriptors
+from vivavoce.talk.options import DemoOptions, TalkOptions
 
 if TYPE_CHECKING:
     from vivavoce.app import Built
-
-
-class Unwritable(Exception):
-    """The standard output takes no more. It is not told by SystemExit: that tears down a loop."""
-
-
-class StandardOutput:
-    """The standard output, whose failures nobody takes for those of something else."""
-
-    def __init__(self) -> None:
-        self.failure: OSError | None = None
-
-    def write(self, text: str) -> int:
-        try:
-            return sys.stdout.write(text)
-        except OSError as exc:
-            raise self._given_up(exc) from exc
-
-    def flush(self) -> None:
-        try:
-            sys.stdout.flush()
-        except OSError as exc:
-            raise self._given_up(exc) from exc
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stdout, name)
-
-    def _given_up(self, exc: OSError) -> Unwritable:
-        self.failure = exc
-        with open(os.devnull, "wb") as nowhere:  # for what is said on the way out
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return Unwritable(exc.strerror)
 
 
 stdout = StandardOutput()
@@ -70,7 +38,6 @@ cli = App(
     error_console=err,
 )
 
-DEFAULT_URL = "ws://localhost:8080/v1/realtime"
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"])]
 
 
@@ -125,94 +92,24 @@ def serve(
         _give_up(exc)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Talk:
-    """The options of `talk`."""
-
-    url: str = DEFAULT_URL
-    """ws(s):// or http(s)://, with or without /v1/realtime and ?model=."""
-    model: str = ""
-    """The model to ask for."""
-    voice: str = ""
-    """The voice to ask for."""
-    instructions: str = ""
-    """What the model is told."""
-    file: Annotated[tuple[Path, ...], Parameter(negative="")] = ()
-    """A sound file that is spoken to the server in real time. Several are several turns."""
-    text: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    """A typed turn. Several are several turns."""
-    mic: Annotated[bool, Parameter(negative="")] = False
-    """Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`."""
-    save: Path | None = None
-    """A WAV file for all that the assistant says."""
-    events: Path | None = None
-    """A JSON Lines file for every event."""
-    api_key: Annotated[str, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = field(
-        default="", repr=False
-    )
-    """The key, if the server wants one; else that in OPENAI_API_KEY."""
-    timeline: bool = True
-    """Show every event as it comes."""
-    color: bool = True
-    """Show colours."""
-
-
 @cli.command
-def talk(given: Talk = Talk()) -> None:
-    """Talk to a Realtime server: ours, or another.
+def talk(options: TalkOptions = TalkOptions()) -> None:
+    """Talk to a Realtime server, this one or another.
 
     Without a file, a text or the microphone the standard input is read.
     """
-    from vivavoce import talk as terminal
+    from vivavoce.talk.command import talk
 
-    options = terminal.TalkOptions(
-        url=given.url,
-        model=given.model,
-        voice=given.voice,
-        instructions=given.instructions,
-        files=given.file,
-        texts=given.text,
-        mic=given.mic,
-        save=given.save,
-        events=given.events,
-        api_key=Secret(given.api_key),
-        timeline=given.timeline,
-    )
-    console = out if given.color else Console(file=out.file, no_color=True)
-    sys.exit(terminal.talk(options, console))
+    console = out if options.color else Console(file=out.file, no_color=True)
+    sys.exit(talk(options, console))
 
 
 @cli.command
-def demo(
-    *,
-    config: ConfigFile = None,
-    save: Path = Path("demo-reply.wav"),
-    question: str = "What can you do?",
-    keep: Annotated[bool, Parameter(negative="")] = False,
-    timeline: bool = True,
-) -> None:
-    """Start a server, ask it a spoken question, and show every step.
+def demo(options: DemoOptions = DemoOptions()) -> None:
+    """Start a server, ask it a spoken question, and show every step."""
+    from vivavoce.talk.demo import demo
 
-    Parameters
-    ----------
-    config
-        The settings file of the server; ./vivavoce.toml if there is one.
-    save
-        The WAV file for the answer.
-    question
-        What is asked, by the embedded voice.
-    keep
-        Leave the server running afterwards, until Ctrl-C.
-    timeline
-        Show every event as it comes.
-    """
-    from vivavoce import talk as terminal
-
-    options = terminal.DemoOptions(
-        save=save, keep=keep, config=config, question=question, timeline=timeline
-    )
-    sys.exit(terminal.demo(options, out))
+    sys.exit(demo(options, out))
 
 
 @cli.command(name="config")
@@ -286,24 +183,11 @@ def _give_up(exc: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def keep_standard_streams() -> None:
-    """Put nothing where a stream was closed (`>&-`), so that no socket gets its number.
-
-    uvloop aborts the process when it closes a socket that is number 0, 1 or 2.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
-
-
 def main() -> None:
     """The entry point of the `vivavoce` command."""
-    keep_standard_streams()
-    try:
-        cli()
-    except* Unwritable:  # alone, or from tasks
-        pass
-    if isinstance(stdout.failure, BrokenPipeError):
-        sys.exit(1)  # whoever read it has seen enough
-    if stdout.failure:
-        _give_up(SettingsError(f"the standard output cannot be written: {stdout.failure.strerror}"))
+    keep_standard_descriptors()
+    failure = stdout.run(cli)
+    if isinstance(failure, BrokenPipeError):
+        sys.exit(1)  # the reader has closed the pipe
+    if failure:
+        _give_up(SettingsError(f"the standard output cannot be written: {failure.strerror}"))

@@ -11,6 +11,7 @@ import pytest
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.door_stage import wav_of
 from tests.audio.sound import container
+from vivavoce.api.transcription import language_name
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
 
@@ -357,3 +358,21 @@ def test_many_recordings_share_the_places_of_the_engine() -> None:
 
     assert asyncio.run(main()) == ["word word word word"] * 4
     assert most == 3
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [
+        ("en", "english"),
+        ("en-US", "english"),
+        ("pt_BR", "portuguese"),
+        ("ZH", "chinese"),
+        ("yue", "cantonese"),
+        ("tlh", "tlh"),
+        ("english", "english"),
+    ],
+)
+def test_language_name_of_a_tag_is_english_and_of_an_unknown_tag_the_tag(
+    tag: str, name: str
+) -> None:
+    assert language_name(tag) == name

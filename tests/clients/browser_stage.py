@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
-from tests.console.stage import CHROMIUM, FLAGS, PATIENCE_MS
+from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS
 from tests.server import HOST, Server, scripted
 from vivavoce.limits.keys import hash_of
 from vivavoce.settings import Settings
@@ -64,12 +64,12 @@ async def page_with(script: str, recording: Path | None = None, *flags: str) -> 
         await web.TCPSite(runner, HOST, 0).start()
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, *flags, *voice], timeout=PATIENCE_MS
+                executable_path=CHROMIUM, args=[*FLAGS, *flags, *voice], timeout=TIMEOUT_MS
             )
             try:
                 context = await browser.new_context(permissions=["microphone"])
                 page = await context.new_page()
-                page.set_default_timeout(PATIENCE_MS)
+                page.set_default_timeout(TIMEOUT_MS)
                 problems: list[str] = []
                 page.on("pageerror", lambda error: problems.append(str(error)))
                 page.on(

@@ -10,7 +10,7 @@ from tests.clients.browser_stage import (
     short_lived_key,
 )
 from tests.clients.loop import awaited
-from tests.console.stage import humming, needs_chromium
+from tests.console.browser import needs_chromium, recorded_hum
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until
 
@@ -46,7 +46,7 @@ async def ends_well(page: Page, server: Server) -> None:
 async def test_a_call_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
     async with (
         serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
-        humming((0.8, 0), (0.6, 0.5), (1.6, 0), (0.6, 0.5), (10, 0)) as recording,
+        recorded_hum((0.8, 0), (0.6, 0.5), (1.6, 0), (0.6, 0.5), (10, 0)) as recording,
         page_with("agents.js", recording) as page,
     ):
         key = await short_lived_key(server)

@@ -14,7 +14,7 @@ from tests.clients.browser_stage import (
     short_lived_key,
 )
 from tests.clients.loop import awaited
-from tests.console.stage import Line, humming, needs_chromium
+from tests.console.browser import TcpProxy, needs_chromium, recorded_hum
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.caller import until
 
@@ -27,7 +27,7 @@ async def test_a_call_is_made_heard_and_hung_up() -> None:
     settings = scripted(stt={"transcripts": ["who is there"]}, llm={"answers": ["Nobody."]})
     async with (
         serving(behind_a_key(settings)) as server,
-        humming((0.8, 0), (0.6, 0.5), (10, 0)) as recording,
+        recorded_hum((0.8, 0), (0.6, 0.5), (10, 0)) as recording,
         page_with("openai.js", recording) as page,
     ):
         key = await short_lived_key(server)
@@ -46,8 +46,8 @@ async def over_tls(server: Server) -> AsyncIterator[str]:
     """The beginning of the https address of a proxy in front of that server."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
-    cable = Line()
-    cable.lead_to(server.port)
+    cable = TcpProxy()
+    cable.forward_to(server.port)
     proxy = await asyncio.start_server(cable.serve, HOST, 0, ssl=context)
     try:
         yield f"https://{HOST}:{proxy.sockets[0].getsockname()[1]}"

@@ -1,45 +1,52 @@
+"""Lost connections, expired sessions, API keys, and servers without WebRTC."""
+
 import asyncio
+import re
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
 from playwright.async_api import expect
 
-from tests.console.stage import CUT, console, line, needs_chromium
+from tests.console.browser import CONNECTION_ERRORS, needs_chromium, open_console, tcp_proxy
 from tests.server import HOST, scripted, serving
 from vivavoce.limits.keys import hash_of
 
 pytestmark = needs_chromium
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
 
 
-def test_a_restarted_server_is_found_again_and_told_what_was_said() -> None:
+def test_restarted_server_gets_the_transcript_and_the_unanswered_message() -> None:
     async def main() -> None:
-        async with line() as cable:
-            home = f"http://{HOST}:{cable.port}"
+        async with tcp_proxy() as proxy:
+            home = f"http://{HOST}:{proxy.port}"
             async with serving(scripted(llm={"answers": ["Before."]})) as first:
-                cable.lead_to(first.port)
-                async with console(home, expected=CUT) as stage:
-                    await stage.type("Remember seven.")
-                    await stage.captions("Before.")
-                    await stage.hears_an_answer()
-                    await stage.hears_nothing()
-                    await stage.press("Use microphone")
-                    mute = stage.page.get_by_role("button", name="Mute")
+                proxy.forward_to(first.port)
+                async with open_console(home, expected=CONNECTION_ERRORS) as console:
+                    await console.type("Remember seven.")
+                    await console.wait_for_transcript("Before.")
+                    await console.wait_for_sound()
+                    await console.wait_for_silence()
+                    await console.click("Use microphone")
+                    mute = console.page.get_by_role("button", name="Mute")
                     await mute.click()
-                    cable.cut()
-                    await expect(stage.banner).to_contain_text("Trying again")
-                    await stage.captions("What was said is kept.")
-                    await stage.type("And now?")  # to nobody, for the moment
-                    await stage.captions("And now?")
+                    proxy.cut()
+                    await expect(console.banner).to_contain_text("Retrying in")
+                    await console.wait_for_transcript("The transcript is kept.")
+                    await console.type("And now?")  # there is no connection
+                    await console.wait_for_transcript("And now?")
                     async with serving(scripted(llm={"answers": ["After."]})) as second:
-                        cable.lead_to(second.port)
-                        await stage.captions("Remember seven.", "Connected again.", "After.")
-                        await expect(stage.status).to_have_text("Connected")
+                        proxy.forward_to(second.port)
+                        await console.wait_for_transcript(
+                            "Remember seven.", "Connected again.", "After."
+                        )
+                        await expect(console.status).to_have_text("Connected, muted")
                         await expect(mute).to_have_attribute("aria-pressed", "true")
-                        told = [item.content[0] for item in second.llm.requests[-1].items]  # type: ignore[union-attr]
-                        words = [getattr(part, "text", "") for part in told]
-                        assert words == ["Remember seven.", "Before.", "And now?"]
-                        await stage.look_at("Timeline")
-                        turns = stage.page.locator(".fall h3")
+                        contents = [item.content[0] for item in second.llm.requests[-1].items]  # type: ignore[union-attr]
+                        texts = [getattr(part, "text", "") for part in contents]
+                        assert texts == ["Remember seven.", "Before.", "And now?"]
+                        await console.show_tab("Timeline")
+                        turns = console.page.locator(".turn h3")
                         await expect(turns).to_have_text(["2And now?", "1Remember seven."])
 
     asyncio.run(main())
@@ -48,57 +55,55 @@ def test_a_restarted_server_is_found_again_and_told_what_was_said() -> None:
 @pytest.mark.parametrize(
     ("limit", "transport"), [("max_seconds", "websocket"), ("idle_seconds", "webrtc")]
 )
-def test_a_session_that_has_ended_is_not_taken_for_a_lost_connection(
-    limit: str, transport: str
-) -> None:
+def test_expired_session_is_not_resumed(limit: str, transport: str) -> None:
     settings = scripted(session={limit: 2})
 
     async def main() -> None:
-        async with serving(settings) as server, console(server.http) as stage:
-            await stage.page.get_by_label("Transport").select_option(transport)
-            await stage.type("Hello")
-            await stage.captions("Hello")
-            banner = stage.banner
+        async with serving(settings) as server, open_console(server.http) as console:
+            await console.page.get_by_label("Transport").select_option(transport)
+            await console.type("Hello")
+            await console.wait_for_transcript("Hello")
+            banner = console.banner
             await expect(banner).to_contain_text("The session has ended")
-            await expect(stage.status).to_have_text("Ended")
+            await expect(console.status).to_have_text("Ended")
             await banner.get_by_role("button", name="New conversation").click()
-            await expect(stage.status).to_have_text("Connected")
+            await expect(console.status).to_have_text("Connected")
 
     asyncio.run(main())
 
 
-def test_a_key_is_asked_for_once_and_stays_out_of_the_socket() -> None:
+def test_api_key_is_asked_for_once_and_never_in_a_url() -> None:
     settings = msgspec.structs.replace(scripted(), keys={"me": hash_of("vv-the-right-one")})
 
     async def main() -> None:
         async with (
             serving(settings) as server,
-            console(server.http, expected=("Failed to load resource",)) as stage,
+            open_console(server.http, expected=("Failed to load resource",)) as console,
         ):
             sent: list[str] = []
-            stage.page.on(
+            console.page.on(
                 "request", lambda r: sent.append(r.url) if "vv-the-right" in r.url else None
             )
-            await stage.type("Let me in.")
-            box = stage.page.get_by_role("dialog", name="This server needs a key")
-            await expect(box).to_be_visible()
-            assert stage.problems == []
-            await box.get_by_role("button", name="Not now").click()
-            await expect(stage.page.get_by_label("Type instead")).to_have_value("Let me in.")
-            await stage.banner.get_by_role("button", name="Enter a key").click()
-            await box.get_by_label("API key").fill("vv-a-wrong-one")
-            await box.get_by_role("button", name="Use it").click()
-            await expect(box).to_contain_text("Incorrect API key")
-            await box.get_by_label("API key").fill("vv-the-right-one")
-            await box.get_by_role("button", name="Use it").click()
-            await stage.captions("Let me in.", "Hello!")
-            shelf = stage.page.get_by_role("list", name="Conversations")
-            await expect(shelf.get_by_role("button")).to_have_count(1)
-            await stage.press("End")
-            await stage.press("Start talking")
-            await expect(stage.status).to_have_text("Connected")
-            assert not await box.is_visible()
-            kept = await stage.page.evaluate("[sessionStorage, localStorage].map(JSON.stringify)")
+            await console.type("Let me in.")
+            dialog = console.page.get_by_role("dialog", name="This server needs an API key")
+            await expect(dialog).to_be_visible()
+            assert console.errors == []
+            await dialog.get_by_role("button", name="Cancel").click()
+            await expect(console.page.get_by_label("Type instead")).to_have_value("Let me in.")
+            await console.banner.get_by_role("button", name="Enter a key").click()
+            await dialog.get_by_label("API key").fill("vv-a-wrong-one")
+            await dialog.get_by_role("button", name="Continue").click()
+            await expect(dialog).to_contain_text("Incorrect API key")
+            await dialog.get_by_label("API key").fill("vv-the-right-one")
+            await dialog.get_by_role("button", name="Continue").click()
+            await console.wait_for_transcript("Let me in.", "Hello!")
+            list_ = console.page.get_by_role("list", name="Conversations")
+            await expect(list_.get_by_role("button")).to_have_count(1)
+            await console.click("End")
+            await console.click("Start talking")
+            await expect(console.status).to_have_text("Connected")
+            assert not await dialog.is_visible()
+            kept = await console.page.evaluate("[sessionStorage, localStorage].map(JSON.stringify)")
             assert "vv-the-right-one" in kept[0]
             assert "vv-the-right-one" not in kept[1]
             assert sent == []
@@ -106,38 +111,106 @@ def test_a_key_is_asked_for_once_and_stays_out_of_the_socket() -> None:
     asyncio.run(main())
 
 
-def test_a_server_without_webrtc_says_so_and_leaves_the_page_usable() -> None:
+def test_server_without_webrtc_is_reported_and_websocket_still_works() -> None:
     async def main() -> None:
         async with (
             serving() as server,
-            console(server.http, expected=("Failed to load resource",)) as stage,
+            open_console(server.http, expected=("Failed to load resource",)) as console,
         ):
             calls = "**/v1/realtime/calls*"
             full = '{"error": {"message": "no room just now"}}'
-            await stage.page.route(calls, lambda route: route.fulfill(status=503, body=full))
-            await stage.page.get_by_label("Transport").select_option("webrtc")
-            await stage.press("Start talking")
-            await expect(stage.banner).to_contain_text("No room just now. Trying again")
-            await stage.press("End")
-            await stage.page.unroute(calls)
-            await stage.page.route(calls, lambda route: route.fulfill(status=404, body="{}"))
-            await stage.press("Start talking")
-            banner = stage.banner
-            await expect(banner).to_contain_text("takes no WebRTC calls. Choose WebSocket")
-            await stage.page.get_by_label("Transport").select_option("websocket")
-            await stage.type("Hello")
-            await stage.captions("Hello!")
+            await console.page.route(calls, lambda route: route.fulfill(status=503, body=full))
+            await console.page.get_by_label("Transport").select_option("webrtc")
+            await console.click("Start talking")
+            await expect(console.banner).to_contain_text("No room just now. Retrying")
+            await console.click("End")
+            await console.page.unroute(calls)
+            await console.page.route(calls, lambda route: route.fulfill(status=404, body="{}"))
+            await console.click("Start talking")
+            banner = console.banner
+            await expect(banner).to_contain_text("has no WebRTC. Choose WebSocket")
+            await console.page.get_by_label("Transport").select_option("websocket")
+            await console.type("Hello")
+            await console.wait_for_transcript("Hello!")
 
     asyncio.run(main())
 
 
-def test_a_page_that_may_not_listen_or_speak_says_where_it_may() -> None:
+def test_page_without_secure_context_says_which_addresses_allow_audio() -> None:
     async def main() -> None:
         async with serving() as server:
             home = f"http://voice.test:{server.port}"
             flags = (f"--host-resolver-rules=MAP voice.test {HOST}",)
-            async with console(home, flags=flags) as stage:
-                await stage.press("Start talking")
-                await expect(stage.banner).to_contain_text("pages at https or at localhost")
+            async with open_console(home, flags=flags) as console:
+                await console.click("Start talking")
+                await expect(console.banner).to_contain_text("pages at https or at localhost")
+
+    asyncio.run(main())
+
+
+def test_webrtc_call_is_resumed_after_a_restart() -> None:
+    async def main() -> None:
+        async with tcp_proxy() as proxy, AsyncExitStack() as before:
+            first = await before.enter_async_context(serving(scripted(llm={"answers": [LONG]})))
+            proxy.forward_to(first.port)
+            async with open_console(
+                f"http://{HOST}:{proxy.port}", expected=CONNECTION_ERRORS
+            ) as console:
+                await console.page.get_by_label("Transport").select_option("webrtc")
+                await console.type("Remember seven.")
+                unplayed = console.page.locator("#captions span.unspoken")
+                await expect(unplayed).to_contain_text("This answer")
+                await expect(unplayed).not_to_have_text(re.compile(r"^\s*This"))
+                proxy.cut()
+                await before.aclose()
+                await console.wait_for_transcript("were not played", "The transcript is kept.")
+                async with serving(scripted(llm={"answers": ["After."]})) as second:
+                    proxy.forward_to(second.port)
+                    await console.wait_for_transcript("Connected again.")
+                    await console.type("And now?")
+                    await console.wait_for_transcript("After.")
+                    await console.wait_for_sound()
+                    message = second.llm.requests[-1].items[1].content[0]  # type: ignore[union-attr]
+                    assert LONG.startswith(message.text)  # type: ignore[union-attr]
+                    assert len(message.text) < len(LONG) - 20  # type: ignore[union-attr]
+
+    asyncio.run(main())
+
+
+def test_server_down_at_start_is_reported_and_retried() -> None:
+    async def main() -> None:
+        async with serving(scripted(llm={"answers": [LONG]})) as server, tcp_proxy() as proxy:
+            proxy.forward_to(server.port)
+            home = f"http://{HOST}:{proxy.port}"
+            async with open_console(home, expected=CONNECTION_ERRORS) as console:
+                proxy.cut()
+                await console.click("Start talking")
+                await expect(console.banner).to_contain_text(f"reach the server at {HOST}")
+                await expect(console.banner).to_contain_text("Retrying in")
+                proxy.forward_to(server.port)
+                await console.banner.get_by_role("button", name="Try now").click()
+                await expect(console.status).to_have_text("Connected")
+                await console.type("Are you there?")
+                await console.wait_for_transcript("This answer")
+                await console.wait_for_sound()
+
+    asyncio.run(main())
+
+
+def test_full_server_is_reported_as_full() -> None:
+    settings = msgspec.structs.replace(
+        scripted(), server=msgspec.structs.replace(scripted().server, max_sessions=1)
+    )
+
+    async def main() -> None:
+        async with (
+            serving(settings) as server,
+            open_console(server.http) as first,
+            open_console(server.http, expected=CONNECTION_ERRORS) as second,
+        ):
+            await first.type("Hello")
+            await expect(first.status).to_have_text("Connected")
+            await second.type("Hello")
+            await expect(second.banner).to_contain_text("The server is full")
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""The examples, each on a page of another origin, with a recorded voice."""
+"""The pages in examples/, each served from another origin, with a recorded voice."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from aiohttp import web
 from playwright.async_api import Page, Route, async_playwright, expect
 
 from tests.clients.browser_stage import PACKAGES, needs_packages
-from tests.console.stage import CHROMIUM, FLAGS, PATIENCE_MS, humming, needs_chromium
+from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS, needs_chromium, recorded_hum
 from tests.server import HOST, Server, scripted, serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,71 +30,71 @@ PARTS: Final = {
 
 @asynccontextmanager
 async def page_of(example: str, server: Server, recording: Path) -> AsyncIterator[Page]:
-    """The example in Chromium, led to that server. It fails the test with any error."""
+    """The example in Chromium, connected to that server. Page errors fail the test."""
     source = (EXAMPLES / example).read_text(encoding="utf-8")
     assert "http://localhost:8080" in source
-    here = source.replace("http://localhost:8080", server.http)
+    html = source.replace("http://localhost:8080", server.http)
 
-    async def page_of_others(_request: web.Request) -> web.Response:
-        return web.Response(text=here, content_type="text/html")
+    async def example_page(_request: web.Request) -> web.Response:
+        return web.Response(text=html, content_type="text/html")
 
-    elsewhere = web.Application()
-    elsewhere.router.add_get("/page", page_of_others)
-    runner = web.AppRunner(elsewhere)
+    site = web.Application()
+    site.router.add_get("/page", example_page)
+    runner = web.AppRunner(site)
     await runner.setup()
     voice = f"--use-file-for-fake-audio-capture={recording}%noloop"
     try:
         await web.TCPSite(runner, HOST, 0).start()
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, voice], timeout=PATIENCE_MS
+                executable_path=CHROMIUM, args=[*FLAGS, voice], timeout=TIMEOUT_MS
             )
             try:
                 context = await browser.new_context(permissions=["microphone"])
-                await context.route("https://esm.sh/**", in_place_of_esm)
+                await context.route("https://esm.sh/**", serve_react)
                 page = await context.new_page()
-                problems: list[str] = []
-                page.on("pageerror", lambda error: problems.append(str(error)))
+                errors: list[str] = []
+                page.on("pageerror", lambda error: errors.append(str(error)))
                 await page.goto(f"http://{HOST}:{runner.addresses[0][1]}/page")
                 yield page
-                assert problems == []
+                assert errors == []
             finally:
                 await browser.close()
     finally:
         await runner.cleanup()
 
 
-async def in_place_of_esm(route: Route) -> None:
-    """React as npm installed it, made a module as esm.sh makes it one."""
-    await route.fulfill(body=as_module(REACT[route.request.url]), content_type="text/javascript")
+async def serve_react(route: Route) -> None:
+    """React as installed by npm, as a module in the form of esm.sh."""
+    await route.fulfill(body=module_of(REACT[route.request.url]), content_type="text/javascript")
 
 
-def as_module(wanted: str) -> str:
-    """One of PARTS as a module; parts share what they require, across modules, too."""
+def module_of(module: str) -> str:
+    """One of PARTS as an ES module. All modules share their requirements."""
     sources = {name: (PACKAGES / path).read_text(encoding="utf-8") for name, path in PARTS.items()}
     parts = "".join(
         f"parts[{name!r}] ??= (exports, require) => {{ {source}\n}};\n"
         for name, source in sources.items()
     )
-    names = sorted(set(re.findall(r"^exports\.([a-z]\w*) =", sources[wanted], re.MULTILINE)))
+    names = sorted(set(re.findall(r"^exports\.([a-z]\w*) =", sources[module], re.MULTILINE)))
     return (
         "const parts = (globalThis.reactParts ??= {}), made = (globalThis.reactMade ??= {});\n"
         "const require = (name) => {\n"
         "  if (!made[name]) parts[name]((made[name] = {}), require);\n"
         "  return made[name];\n"
         "};\n"
-        f"{parts}export const {{ {', '.join(names)} }} = require({wanted!r});\n"
+        f"{parts}export const {{ {', '.join(names)} }} = require({module!r});\n"
     )
 
 
 @needs_chromium
-def test_the_plain_example_talks() -> None:
+def test_plain_example_holds_a_conversation() -> None:
     settings = scripted(stt={"transcripts": ["evening"]}, llm={"answers": ["Good evening."]})
 
     async def main() -> None:
         async with (
             serving(settings) as server,
-            humming((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
+            recorded_hum((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
             page_of("plain.html", server, recording) as page,
         ):
             await page.get_by_role("button", name="Talk").click()
@@ -107,7 +107,7 @@ def test_the_plain_example_talks() -> None:
 
 @needs_chromium
 @needs_packages
-def test_the_react_example_talks_runs_its_tool_and_is_interrupted() -> None:
+def test_react_example_runs_its_tool_and_is_interrupted() -> None:
     settings = scripted(
         stt={"transcripts": ["how is the wind"]},
         llm={"answers": [{"calls": [{"name": "weather"}]}, LONG]},
@@ -116,7 +116,7 @@ def test_the_react_example_talks_runs_its_tool_and_is_interrupted() -> None:
     async def main() -> None:
         async with (
             serving(settings) as server,
-            humming((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
+            recorded_hum((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
             page_of("react.html", server, recording) as page,
         ):
             interrupt = page.get_by_role("button", name="Interrupt")
@@ -127,8 +127,8 @@ def test_the_react_example_talks_runs_its_tool_and_is_interrupted() -> None:
             await expect(page.locator("main")).to_contain_text("This answer goes on")
             assert "west, 5" in str(server.llm.requests[-1].items)
             await interrupt.click()
-            unheard = page.locator("s").filter(has_text="interrupt it.")
-            await expect(unheard).to_be_visible()
+            unplayed = page.locator("s").filter(has_text="interrupt it.")
+            await expect(unplayed).to_be_visible()
             await page.get_by_role("button", name="Stop").click()
             await expect(page.get_by_role("status")).not_to_have_text("live")
 

@@ -1,16 +1,18 @@
+"""Accessibility, layout, themes, tools and settings of the page."""
+
 import asyncio
 import re
 from typing import Literal
 
 from playwright.async_api import expect
 
-from tests.console.stage import DESKTOP, PHONE, console, needs_chromium
+from tests.console.browser import DESKTOP, PHONE, needs_chromium, open_console
 from tests.server import scripted, serving
 
 pytestmark = needs_chromium
 Role = Literal["button", "checkbox", "combobox", "textbox"]
 _WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-_NAMELESS = """
+_UNLABELLED = """
     [...document.querySelectorAll('button, input, select, textarea, meter, canvas, [role]')]
       .filter((one) => !(one.labels?.length || one.getAttribute('aria-label')
         || one.getAttribute('aria-labelledby') || one.title
@@ -19,10 +21,10 @@ _NAMELESS = """
 """
 
 
-def test_every_view_is_labelled_fits_is_reached_by_keys_and_follows_the_system() -> None:
+def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_kept() -> None:
     async def main() -> None:
-        async with serving() as server, console(server.http) as stage:
-            page = stage.page
+        async with serving() as server, open_console(server.http) as console:
+            page = console.page
             for size in (DESKTOP, PHONE):
                 await page.set_viewport_size(size)
                 await page.reload()
@@ -31,28 +33,28 @@ def test_every_view_is_labelled_fits_is_reached_by_keys_and_follows_the_system()
                 for name in ("Timeline", "Tools", "Talk"):
                     await page.keyboard.press("ArrowRight")
                     await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
-                    wide, room = await page.evaluate(_WIDTHS)
-                    assert wide <= room
+                    width, available = await page.evaluate(_WIDTHS)
+                    assert width <= available
                     roles: tuple[Role, ...] = ("button", "textbox", "combobox", "checkbox")
                     for role in roles:
                         for one in await page.get_by_role(role).all():
                             await expect(one).to_have_accessible_name(re.compile(r"\S"))
-                assert await page.evaluate(_NAMELESS) == []
+                assert await page.evaluate(_UNLABELLED) == []
 
-            paper = "getComputedStyle(document.body).backgroundColor"
+            background = "getComputedStyle(document.body).backgroundColor"
             await page.emulate_media(color_scheme="light")
-            light = await page.evaluate(paper)
+            light = await page.evaluate(background)
             await page.emulate_media(color_scheme="dark")
-            assert await page.evaluate(paper) != light
-            await page.get_by_role("button", name="Colours").click()
-            assert await page.evaluate(paper) == light
+            assert await page.evaluate(background) != light
+            await page.get_by_role("button", name="Theme").click()
+            assert await page.evaluate(background) == light
             await page.reload()
-            assert await page.evaluate(paper) == light
+            assert await page.evaluate(background) == light
 
     asyncio.run(main())
 
 
-def test_a_declared_function_is_called_shown_and_answered() -> None:
+def test_tool_call_gets_its_fixed_or_typed_result() -> None:
     call = {"name": "weather", "arguments": {"city": "Rome"}}
     settings = scripted(
         llm={
@@ -67,69 +69,73 @@ def test_a_declared_function_is_called_shown_and_answered() -> None:
     )
 
     async def main() -> None:
-        async with serving(settings) as server, console(server.http) as stage:
-            page = stage.page
-            await stage.look_at("Tools")
+        async with serving(settings) as server, open_console(server.http) as console:
+            page = console.page
+            await console.show_tab("Tools")
             await page.get_by_label("Name").fill("wether")
             await page.get_by_label("Parameters").fill("{")
-            await stage.press("Save function")
-            await expect(page.locator("#toolerror")).to_contain_text("no JSON schema")
+            await console.click("Save tool")
+            await expect(page.locator("#tool-error")).to_contain_text("aren't valid JSON")
             await page.get_by_label("Parameters").fill('{"type": "object"}')
-            await page.get_by_label("Answer", exact=True).fill('{"sky": "clear"}')
-            await stage.press("Save function")
-            await stage.press("Edit wether")
+            await page.get_by_label("Fixed result").fill('{"sky": "clear"}')
+            await console.click("Save tool")
+            await console.click("Edit wether")
             await page.get_by_label("Name").fill("weather")
-            await stage.press("Save function")
-            await expect(page.locator("#toollist li")).to_have_count(1)
-            await stage.look_at("Talk")
-            await stage.type("How is the <b>weather</b>?")
-            await stage.captions("How is the <b>weather</b>?")
-            await stage.captions("Called weather", '{"sky": "clear"}', "It is clear.")
-            await stage.press("End")
+            await console.click("Save tool")
+            await expect(page.locator("#tool-list li")).to_have_count(1)
+            await console.show_tab("Talk")
+            await console.type("How is the <b>weather</b>?")
+            await console.wait_for_transcript("How is the <b>weather</b>?")
+            await console.wait_for_transcript(
+                "Tool call: weather", '{"sky": "clear"}', "It is clear."
+            )
+            await console.click("End")
 
-            await stage.look_at("Tools")
-            await stage.press("Edit weather")
-            await page.get_by_label("Answered").select_option("typed")
-            await stage.press("Save function")
-            await stage.look_at("Talk")
-            await stage.type("And now?")
-            await expect(stage.banner).to_contain_text("The answer to weather is yours to type.")
+            await console.show_tab("Tools")
+            await console.click("Edit weather")
+            await page.get_by_role("combobox", name="Result").select_option("typed")
+            await console.click("Save tool")
+            await console.show_tab("Talk")
+            await console.type("And now?")
+            await expect(console.banner).to_contain_text("weather is waiting for your result.")
             await expect(page.get_by_role("tab", name="Tools (1 waiting)")).to_be_visible()
-            await stage.press("Answer")
+            await console.click("Enter result")
             await expect(page.locator("#calls li")).to_have_count(2)
-            await expect(page.get_by_label("Answer to weather")).to_be_focused()
-            await page.get_by_label("Answer to weather").fill("rain")
-            await stage.press("Answer")
-            await stage.look_at("Talk")
-            await stage.captions("→ rain", "It rains.")
-            await stage.type("And tomorrow?")
-            await expect(stage.banner).to_contain_text("yours to type")
-            await stage.press("End")
-            await expect(stage.banner).to_be_hidden()
-            await expect(page.locator("#calls")).to_contain_text("not answered")
+            await expect(page.get_by_label("Result of weather")).to_be_focused()
+            await page.get_by_label("Result of weather").fill("rain")
+            await console.click("Send result")
+            await console.show_tab("Talk")
+            await console.wait_for_transcript("→ rain", "It rains.")
+            await console.type("And tomorrow?")
+            await expect(console.banner).to_contain_text("is waiting")
+            await console.click("End")
+            await expect(console.banner).to_be_hidden()
+            await expect(page.locator("#calls")).to_contain_text("No result")
 
     asyncio.run(main())
 
 
-def test_written_answers_are_read_out_whole_and_a_voice_that_is_missing_is_told() -> None:
+def test_text_answers_are_announced_and_wrong_settings_and_voices_are_reported() -> None:
     async def main() -> None:
-        async with serving() as server, console(server.http) as stage:
-            page = stage.page
-            await page.get_by_label("Voice").fill("nobody")
-            await stage.type("Hello")
-            await stage.captions("There is no voice “nobody” here")
-            await page.get_by_text("Fine tuning").click()
-            await page.get_by_label("Idle after").fill("100")
-            await expect(page.locator("#wrong")).to_contain_text("Until then the default holds")
-            await page.get_by_label("Idle after").fill("0")
-            await page.get_by_label("Silence, ms").fill("520")
-            await expect(page.locator("#wrong")).to_be_empty()
-            await page.get_by_label("Answers").select_option("false")
+        async with serving() as server, open_console(server.http) as console:
+            page = console.page
+            await page.get_by_label("Voice", exact=True).fill("nobody")
+            await console.type("Hello")
+            await console.wait_for_transcript("Voice “nobody” isn't available.")
+            await page.get_by_text("Advanced").click()
+            await page.get_by_label("Prompt again after").fill("100")
+            await expect(page.locator("#settings-error")).to_contain_text(
+                "Using 0 until you fix it"
+            )
+            await page.get_by_label("Prompt again after").fill("0")
+            await page.get_by_label("End of turn after silence").fill("520")
+            await expect(page.locator("#settings-error")).to_be_empty()
+            await page.get_by_label("Reply with").select_option("false")
             await page.set_viewport_size({"width": 768, "height": 900})
-            await stage.press("New conversation")
-            await stage.type("Hello")
+            await console.click("End and start new")
+            await console.type("Hello")
             await expect(page.get_by_role("log")).to_have_attribute("aria-live", "off")
-            await expect(page.locator("#voice")).to_have_text(re.compile("^Hello! .*script"))
+            await expect(page.locator("#announcer")).to_have_text(re.compile("^Hello! .*script"))
             box = await page.get_by_label("Type instead of speaking").bounding_box()
             assert box is not None
             assert box["width"] > 150

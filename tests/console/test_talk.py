@@ -1,88 +1,88 @@
-import asyncio
+"""Conversations by speech, text and push to talk."""
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from playwright.async_api import expect
 
-from tests.console.stage import console, humming, needs_chromium
-from tests.server import scripted, serving
+from tests.console.browser import needs_chromium, open_console, recorded_hum
+from tests.server import HOST, scripted, serving, serving_beside
 
 pytestmark = needs_chromium
+RECORDING = Path(__file__).parents[3] / "shared" / "audio" / "go_forward_ten_meters.wav"
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
 
 
-def test_a_recorded_voice_is_heard_answered_and_may_interrupt() -> None:
-    async def main() -> None:
-        async with asyncio.TaskGroup() as both:  # they take the time of the recording
-            for transport in ("websocket", "webrtc"):
-                both.create_task(_interrupted(transport))
-
-    asyncio.run(main())
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+def test_speech_during_an_answer_interrupts_it(transport: str) -> None:
+    asyncio.run(_interrupt_by_speech(transport))
 
 
-async def _interrupted(transport: str) -> None:
-    """Somebody speaks, is answered, speaks into the answer, and is answered again."""
+async def _interrupt_by_speech(transport: str) -> None:
+    """Speech, an answer, speech during the answer, a second answer."""
     settings = scripted(
         stt={"transcripts": ["hello there", "what time is it"]},
         llm={"answers": [LONG, "It is noon."]},
     )
-    voice = humming((1.5, 0), (0.6, 0.5), (1.8, 0), (0.6, 0.5), (10, 0))
+    voice = recorded_hum((3, 0), (0.6, 0.5), (4, 0), (0.6, 0.5), (10, 0))
     async with (
         serving(settings) as server,
         voice as recording,
-        console(server.http, recording) as stage,
+        open_console(server.http, recording) as console,
     ):
-        await stage.page.get_by_label("Transport").select_option(transport)
-        await stage.press("Start talking")
-        await expect(stage.status).to_have_text("Connected")
-        await stage.captions("hello there", "This answer goes on")
-        await stage.hears_an_answer()
-        await expect(stage.page.locator("#captions span.rest")).not_to_be_empty()
-        await stage.captions("was not heard", "what time is it", "It is noon.")
-        await stage.hears_nothing()
-        unheard = await stage.page.locator("#captions s").inner_text()
-        whole = await stage.page.locator(".said[data-state=cut] .words").inner_text()
-        heard = whole.removesuffix(unheard).strip()
-        assert len(unheard) > 20
-        assert heard.startswith("This answer")
-        assert f"{heard} {unheard}" == LONG.strip()
-        told = server.llm.requests[-1].items[1]
-        assert told.content[0].transcript.strip() == heard  # type: ignore[union-attr]
+        await console.page.get_by_label("Transport").select_option(transport)
+        await console.click("Start talking")
+        await expect(console.status).to_have_text("Connected")
+        await console.wait_for_transcript("hello there", "This answer goes on")
+        await console.wait_for_sound()
+        await expect(console.page.locator("#captions span.unspoken")).not_to_be_empty()
+        await console.wait_for_transcript("were not played", "what time is it", "It is noon.")
+        await console.wait_for_silence()
+        unplayed = await console.page.locator("#captions s").inner_text()
+        played = await console.page.locator(".entry[data-state=cut] .spoken").inner_text()
+        assert len(unplayed) > 20
+        assert played.startswith("This answer")
+        assert f"{played.strip()} {unplayed}" == LONG.strip()
+        context = server.llm.requests[-1].items[1]
+        assert context.content[0].transcript.strip() == played.strip()  # type: ignore[union-attr]
 
-        await stage.look_at("Timeline")
-        turns = stage.page.get_by_role("listitem").filter(has_text="decided")
+        await console.show_tab("Timeline")
+        turns = console.page.get_by_role("listitem").filter(has_text="turn ended")
         await expect(turns).to_have_count(2)
         await expect(turns.nth(1)).to_contain_text("interrupted")
         await expect(turns.nth(0)).to_contain_text("first sound")
-        events = stage.page.get_by_role("region", name="Events")
+        events = console.page.get_by_role("region", name="Events")
         for kind in ("session.created", "session.update", "conversation.item.retrieve"):
             await expect(events.get_by_text(kind, exact=True)).not_to_have_count(0)
-        await stage.page.get_by_label("Filter").fill("truncated")
+        await console.page.get_by_label("Filter").fill("truncated")
         await events.get_by_text("conversation.item.truncated").click()
         await expect(events.locator("pre")).to_contain_text('"audio_end_ms"')
-        await stage.look_at("Talk")
-        await stage.press("End")
-        await expect(stage.status).to_have_text("Ended")
+        await console.show_tab("Talk")
+        await console.click("End")
+        await expect(console.status).to_have_text("Ended")
 
 
-def test_what_is_typed_is_answered_aloud_without_a_microphone() -> None:
+def test_typed_message_without_microphone_is_answered_with_voice_and_downloads_work() -> None:
     async def main() -> None:
         async with (
             serving(scripted(llm={"answers": ["Glad to hear it."]})) as server,
-            console(server.http) as stage,
+            open_console(server.http) as console,
         ):
-            await stage.type("All is well.")
-            await stage.captions("All is well.", "Glad to hear it.")
-            await stage.hears_an_answer()
-            await stage.hears_nothing()
-            await stage.press("End")
-            await expect(stage.status).to_have_text("Ended")
+            await console.type("All is well.")
+            await console.wait_for_transcript("All is well.", "Glad to hear it.")
+            await console.wait_for_sound()
+            await console.wait_for_silence()
+            await console.click("End")
+            await expect(console.status).to_have_text("Ended")
             for kind, name in (("text", "txt"), ("JSON", "json"), ("wav", "wav")):
-                async with stage.page.expect_download() as offered:
-                    await stage.press(kind)
-                file = await offered.value
+                async with console.page.expect_download() as downloading:
+                    await console.click(kind)
+                file = await downloading.value
                 assert file.suggested_filename == f"conversation.{name}"
                 data = (await file.path()).read_bytes()
                 if kind == "text":
-                    assert data.decode() == "You: All is well.\nAnswer: Glad to hear it.\n"
+                    assert data.decode() == "You: All is well.\nAssistant: Glad to hear it.\n"
                 if kind == "wav":
                     assert data[:4] == b"RIFF"
                     assert any(data[44:])
@@ -90,7 +90,7 @@ def test_what_is_typed_is_answered_aloud_without_a_microphone() -> None:
     asyncio.run(main())
 
 
-def test_an_answer_stops_for_what_is_typed_for_a_key_and_for_the_end() -> None:
+def test_answer_is_interrupted_by_a_message_by_escape_and_by_the_end() -> None:
     slow = {"text": LONG, "tokens_per_second": 10}
     settings = scripted(
         llm={"answers": [slow, "Stopped.", slow, slow]},
@@ -98,64 +98,64 @@ def test_an_answer_stops_for_what_is_typed_for_a_key_and_for_the_end() -> None:
     )
 
     async def main() -> None:
-        async with serving(settings) as server, console(server.http) as stage:
-            await stage.type("Go on.")
-            await stage.hears_an_answer()
-            await stage.type("Stop.")
-            await stage.captions("was not heard", "Stopped.")
-            await expect(stage.banner).to_be_hidden()
+        async with serving(settings) as server, open_console(server.http) as console:
+            await console.type("Go on.")
+            await console.wait_for_sound()
+            await console.type("Stop.")
+            await console.wait_for_transcript("were not played", "Stopped.")
+            await expect(console.banner).to_be_hidden()
 
-            said = stage.page.locator(".said")
-            await stage.type("Once more.")
-            await expect(said).to_have_count(6)
-            await stage.hears_an_answer()
-            await stage.page.keyboard.press("Escape")
-            await expect(said.nth(5).locator("s")).to_be_visible()
+            entries = console.page.locator(".entry")
+            await console.type("Once more.")
+            await expect(entries).to_have_count(6)
+            await console.wait_for_sound()
+            await console.page.keyboard.press("Escape")
+            await expect(entries.nth(5).locator("s")).to_be_visible()
 
-            await stage.type("And again.")
-            await expect(said).to_have_count(8)
-            await stage.hears_an_answer()
-            await stage.press("End")
-            unheard = said.nth(7).locator("s")
-            await expect(unheard).to_be_visible()
-            async with stage.page.expect_download() as offered:
-                await stage.press("text")
-            text = (await (await offered.value).path()).read_text()
+            await console.type("And again.")
+            await expect(entries).to_have_count(8)
+            await console.wait_for_sound()
+            await console.click("End")
+            unplayed = entries.nth(7).locator("s")
+            await expect(unplayed).to_be_visible()
+            async with console.page.expect_download() as downloading:
+                await console.click("text")
+            text = (await (await downloading.value).path()).read_text()
             last = text.splitlines()[-1]
-            assert last.startswith("Answer: ")
-            assert last.endswith(f"[unheard: {await unheard.inner_text()}]")
+            assert last.startswith("Assistant: ")
+            assert last.endswith(f"[not played: {await unplayed.inner_text()}]")
 
     asyncio.run(main())
 
 
-def test_push_to_talk_sends_what_is_said_while_it_is_held() -> None:
+def test_push_to_talk_sends_audio_only_while_pressed() -> None:
     async def main() -> None:
         async with (
             serving(scripted(stt={"transcripts": ["over", "and out"]})) as server,
-            humming((30, 0.5)) as recording,
-            console(server.http, recording) as stage,
+            recorded_hum((30, 0.5)) as recording,
+            open_console(server.http, recording) as console,
         ):
-            page = stage.page
-            await page.get_by_label("Turns").select_option("none")
-            await stage.press("Start talking")
-            button = page.locator("#press")
-            await expect(button).to_be_focused()  # the space bar must not find "End" there
+            page = console.page
+            await page.get_by_label("Turn detection").select_option("none")
+            await console.click("Start talking")
+            button = page.locator("#push-to-talk")
+            await expect(button).to_be_focused()  # otherwise the space bar would press "End"
             await expect(button).not_to_have_css("background-color", "rgba(0, 0, 0, 0)")
             await page.keyboard.down(" ")
             await expect(button).to_have_text("Listening …")
-            await stage.speaks(10)
+            await console.wait_for_audio_frames(10)
             await page.keyboard.up(" ")
-            await stage.captions("over", "Hello!")
+            await console.wait_for_transcript("over", "Hello!")
 
             await button.click()
-            await expect(stage.banner).to_contain_text("too short to be heard")
-            await expect(page.locator(".said")).to_have_count(2)
+            await expect(console.banner).to_contain_text("Too short")
+            await expect(page.locator(".entry")).to_have_count(2)
 
             await page.get_by_role("log").focus()
             await page.keyboard.down(" ")
-            await stage.speaks(10)
+            await console.wait_for_audio_frames(10)
             await page.keyboard.up(" ")
-            await stage.captions("and out")
+            await console.wait_for_transcript("and out")
 
             await button.focus()
             await page.keyboard.down(" ")
@@ -166,33 +166,33 @@ def test_push_to_talk_sends_what_is_said_while_it_is_held() -> None:
     asyncio.run(main())
 
 
-def test_conversations_follow_each_other_and_the_earlier_one_stays() -> None:
+def test_earlier_conversation_can_be_shown_while_another_is_live() -> None:
     settings = scripted(llm={"answers": ["The first.", "The second.", "The third."]})
 
     async def main() -> None:
-        async with serving(settings) as server, console(server.http) as stage:
-            await expect(stage.page.get_by_role("button", name="wav")).to_be_disabled()
-            await stage.type("One")
-            await stage.captions("The first.")
-            await stage.press("End")
-            await stage.type("Two")
-            await stage.captions("The second.")
-            log = stage.page.get_by_role("log")
+        async with serving(settings) as server, open_console(server.http) as console:
+            await expect(console.page.get_by_role("button", name="wav")).to_be_disabled()
+            await console.type("One")
+            await console.wait_for_transcript("The first.")
+            await console.click("End")
+            await console.type("Two")
+            await console.wait_for_transcript("The second.")
+            log = console.page.get_by_role("log")
             await expect(log).not_to_contain_text("The first.")
-            shelf = stage.page.get_by_role("list", name="Conversations")
-            await shelf.get_by_role("button", name="One").click()
+            list_ = console.page.get_by_role("list", name="Conversations")
+            await list_.get_by_role("button", name="One").click()
             await expect(log).to_contain_text("The first.")
             await expect(log).not_to_contain_text("The second.")
-            await stage.type("Three")  # to the one that goes on
-            await stage.captions("The second.", "Three", "The third.")
-            await stage.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
-            await expect(stage.status).to_have_text("Ended")
+            await console.type("Three")  # goes to the live one
+            await console.wait_for_transcript("The second.", "Three", "The third.")
+            await console.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
+            await expect(console.status).to_have_text("Ended")
 
     asyncio.run(main())
 
 
-def test_a_microphone_may_be_refused_come_later_and_go() -> None:
-    tamed = """
+def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
+    controlled = """
         const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         window.allowed = false;
         const decided = new Promise((resolve) => (window.decide = resolve));
@@ -206,28 +206,43 @@ def test_a_microphone_may_be_refused_come_later_and_go() -> None:
     async def main() -> None:
         async with (
             serving(scripted(stt={"transcripts": ["here I am"]})) as server,
-            humming((0.5, 0), (0.6, 0.5), (10, 0)) as recording,
-            console(server.http, recording) as stage,
+            recorded_hum((0.5, 0), (0.6, 0.5), (10, 0)) as recording,
+            open_console(server.http, recording) as console,
         ):
-            page = stage.page
-            await page.add_init_script(tamed)
+            page = console.page
+            await page.add_init_script(controlled)
             await page.reload()
             await page.get_by_label("Transport").select_option("webrtc")
-            await stage.press("Start talking")
-            await expect(stage.status).to_have_text("Waiting for the microphone …")
+            await console.click("Start talking")
+            await expect(console.status).to_have_text("Waiting for the microphone …")
             await page.evaluate("window.decide()")
-            await expect(stage.status).to_have_text("Connected")
-            await expect(stage.banner).to_contain_text("The microphone is not allowed")
+            await expect(console.status).to_have_text("Connected")
+            await expect(console.banner).to_contain_text("Microphone blocked")
             await expect(page.locator("#mute")).to_be_hidden()
             await page.evaluate("window.allowed = true")
-            await stage.press("Use microphone")
+            await console.click("Use microphone")
             await expect(page.locator("#mute")).to_be_visible()
-            await expect(stage.banner).to_be_hidden()
-            await stage.captions("here I am")
+            await expect(console.banner).to_be_hidden()
+            await console.wait_for_transcript("here I am")
             await page.evaluate(
                 "window.microphone.getAudioTracks()[0].dispatchEvent(new Event('ended'))"
             )
-            await expect(stage.banner).to_contain_text("The microphone is gone")
-            await expect(page.locator("#hear")).to_be_visible()
+            await expect(console.banner).to_contain_text("The microphone was disconnected")
+            await expect(page.locator("#use-microphone")).to_be_visible()
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not RECORDING.exists(), reason="there is no recorded speech")
+def test_recorded_sentence_is_recognized_and_answered_with_voice() -> None:
+    async def main() -> None:
+        async with (
+            serving_beside() as port,
+            open_console(f"http://{HOST}:{port}", RECORDING) as console,
+        ):
+            await console.click("Start talking")
+            await console.wait_for_transcript("ten meters")
+            await console.wait_for_sound()
+            await expect(console.page.locator(".entry[data-role=assistant]")).to_be_visible()
 
     asyncio.run(main())

@@ -41,6 +41,7 @@ from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.conversation import Conversation
 from vivavoce.session.effects import (
+    CleanAudio,
     Effect,
     EffectBuffer,
     EndAudio,
@@ -51,6 +52,7 @@ from vivavoce.session.effects import (
     Send,
 )
 from vivavoce.session.facts import (
+    AudioCleaned,
     AudioGenerated,
     Fact,
     Received,
@@ -71,11 +73,12 @@ T = TypeVar("T")
 VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
 MODELS = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
 VAD = ServerVad()
+TOOLS = tuple(FunctionTool(name) for name in ("wave", "dial", "add", "look", "get_weather"))
+"""Functions that tests let a model call."""
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
 LIMITS = SessionLimits()
 WORDS_MS = 100  # how long each word of an answer lasts
-TOOLS = tuple(FunctionTool(name=name) for name in ("wave", "get_weather", "dial"))
 TURN = "####" + 16 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
 
 
@@ -147,7 +150,7 @@ def a_session(
 
 def receive(session: Session, event: AnyClientEvent, now: float = 0.0) -> list[Effect]:
     """The client sends an event."""
-    return session.handle(Received(event), now)
+    return tell(session, Received(event), now=now)
 
 
 def update(session: Session, patch: SessionPatch, now: float = 0.0) -> list[Effect]:
@@ -176,14 +179,17 @@ def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
 
 
 def hear_sound(session: Session, pieces: Iterable[bytes], now: float = 0.0) -> list[Effect]:
-    """Sound comes in these pieces; every Judge is answered at once."""
+    """Audio comes in these pieces; every RunVad and CleanAudio is answered at once."""
     effects: list[Effect] = []
     for piece in pieces:
         new = receive(session, InputAudioAppend(audio=piece), now)
+        for effect in new:
+            if isinstance(effect, CleanAudio):
+                new = new + tell(session, AudioCleaned(effect.audio), now=now)
         effects += new
         for effect in new:
             if isinstance(effect, RunVad):
-                effects += session.handle(judged(effect), now)
+                effects += tell(session, judged(effect), now=now)
     return effects
 
 
@@ -195,7 +201,7 @@ def transcribe(
         effect
         for finish in effects
         if isinstance(finish, EndAudio)
-        for effect in session.handle(TranscriptUpdated(finish.key, text, len(text), True), now)
+        for effect in tell(session, TranscriptUpdated(finish.key, text, len(text), True), now=now)
     ]
 
 
@@ -248,22 +254,22 @@ def the(kind: type[T], effects: list[Effect]) -> T:
 
 
 def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
-    """Facts, one after the other, at one time."""
-    return [effect for fact in facts for effect in session.handle(fact, now)]
+    """Facts, one after the other, at one time. What only observers see is left out."""
+    return [
+        effect
+        for fact in facts
+        for effect in session.handle(fact, now)
+        if not isinstance(effect, RecordUsage)
+    ]
 
 
 def wake(session: Session, now: float | None = None) -> list[Effect]:
     """The session is woken at its deadline, or at that time."""
-    return session.handle(TimerFired(), session.deadline if now is None else now)
+    return tell(session, TimerFired(), now=session.deadline if now is None else now)
 
 
 def done(effects: list[Effect]) -> Response:
     return the(says.ResponseDone, effects).response
-
-
-def without_usage(effects: list[Effect]) -> list[Effect]:
-    """All effects but the usage that is recorded for observers."""
-    return [effect for effect in effects if not isinstance(effect, RecordUsage)]
 
 
 def without_audio(item: Item) -> Item:

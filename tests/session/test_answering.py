@@ -29,7 +29,6 @@ from tests.session.stage import (
     types,
     update,
     wake,
-    without_usage,
     write,
 )
 from vivavoce.protocol import server as says
@@ -220,7 +219,7 @@ def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert of(CancelGeneration, effects) == []
     assert done(effects).usage == Usage()
-    assert without_usage(tell(session, final("u", "hello"))) == []
+    assert tell(session, final("u", "hello")) == []
 
 
 def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None:
@@ -366,10 +365,9 @@ def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
     both = [ask(session, conversation="none", input=(item,)) for _ in range(2)]
     keys = [the(StartTranscription, effects).key for effects in both]
-    ids = [key.item_id for key in keys]
-    assert len({*ids, "u"}) == 3
+    assert len({*(key.item_id for key in keys), "u"}) == 3
     answers = [the(Generate, tell(session, final(key, key.item_id))) for key in keys]
-    assert [texts(answer.prompt.items) for answer in answers] == [[ids[0]], [ids[1]]]
+    assert [texts(answer.prompt.items) for answer in answers] == [[key.item_id] for key in keys]
 
 
 def test_only_what_has_stalled_is_given_up() -> None:

@@ -95,7 +95,7 @@ def test_an_update_of_other_settings_leaves_a_judgement_in_force() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    update(session, wants(transcription={"model": "whisper-1"}))
+    update(session, wants(noise_reduction={"type": "near_field"}))
     effects = hear(session, 7 * ".")
     assert of(ScoreTurn, effects) == []
     assert the(InputAudioCommitted, effects).item_id == item_id

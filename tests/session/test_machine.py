@@ -31,7 +31,6 @@ from tests.session.stage import (
     types,
     update,
     wake,
-    without_usage,
     write,
 )
 from vivavoce.audio.formats import encode
@@ -250,7 +249,7 @@ def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
 def test_words_are_not_told_where_nobody_asked() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
-    assert without_usage(tell(session, final("u", "hello"))) == []
+    assert tell(session, final("u", "hello")) == []
     item = the(says.ItemRetrieved, receive(session, ItemRetrieve(item_id="u"))).item
     assert isinstance(item, Message)
     assert item.content == (InputAudio(audio=SPOKEN, transcript=None),)
@@ -397,6 +396,7 @@ def test_a_session_that_was_written_down_goes_on() -> None:
     saved = session.checkpoint(9.0)
     again = a_session(saved.session, checkpoint=saved, salt="u", now=9.0)
     assert again.checkpoint(9.0) == saved
+    assert again.deadline == session.deadline
     assert kept(again) == ["hello", "hi "]
     assert the(says.ResponseCreated, ask(again)).response.conversation_id == "conv_1"
 

@@ -75,6 +75,7 @@ def test_without_wishes_the_session_decides() -> None:
     assert plan(ResponseParams()) == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
+            asked_model="gpt-realtime",
             instructions="Be brief.",
             items=(),
             tools=(WEATHER,),
@@ -115,6 +116,7 @@ def test_every_wish_goes_before_the_session() -> None:
     assert wished == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
+            asked_model="gpt-realtime",
             instructions="Be long.",
             items=(),
             tools=(NEWS,),

@@ -16,7 +16,6 @@ from tests.session.stage import (
     the,
     transcribe,
     types,
-    without_usage,
     write,
 )
 from vivavoce.protocol.client import (
@@ -37,7 +36,7 @@ def test_it_waits_for_all_recordings_that_it_reads() -> None:
     receive(session, ItemCreate(item=item))
     record(session, "v")
     ask(session)
-    assert without_usage(tell(session, final("u", "one"), final("v", "three"))) == []
+    assert tell(session, final("u", "one"), final("v", "three")) == []
     prompt = the(Generate, tell(session, final(TranscriptionKey("u", 1), "two"))).prompt
     assert texts(prompt.items) == ["one", "two", "three"]
 
@@ -94,7 +93,7 @@ def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
     record(session, "u")
     record(session, "v")
     ask(session, conversation="none", input=(ItemReference("u"),))
-    assert without_usage(tell(session, final("v", "no"))) == []
+    assert tell(session, final("v", "no")) == []
     assert texts(the(Generate, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
 
 
@@ -128,7 +127,7 @@ def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
     record(session, "u")
     record(session, "v")
     ask(session)
-    assert without_usage(tell(session, final("v", "there"))) == []
+    assert tell(session, final("v", "there")) == []
     effects = receive(session, ItemDelete(item_id="u"))
     assert types(effects) == ["conversation.item.deleted"]
     assert texts(the(Generate, effects).prompt.items) == ["there"]

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests.session.stage import events, of, the, types
 from vivavoce.protocol import server as says
@@ -77,7 +78,6 @@ class Stage:
         self.response.reads = (QUESTION,)
 
     def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        """Audio of the answer has come."""
         message = self.response.open_message()
         assert isinstance(message, SpokenMessage)
         message.add(audio, words)
@@ -197,6 +197,12 @@ def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
     assert stage.conversation.retrieve("item_t00002") == item
 
 
+def test_written_answer_has_no_spoken_message() -> None:
+    stage = Stage(WRITTEN)
+    stage.response.add_text("fine")
+    assert stage.response.spoken is None
+
+
 def test_sound_comes_in_the_format_that_was_settled() -> None:
     stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
     stage.speak(TENTH, FINE)
@@ -294,6 +300,27 @@ def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
     told = stage.outbox.drain()
     assert types(told) == ["response.output_item.done", "conversation.item.done"]
     assert nameless((the(says.ItemDone, told).item,)) == [call("incomplete", arguments="{")]
+
+
+@pytest.mark.parametrize("arguments", ["{bad", "[1]", "7", "{} {}", "\ud800"])
+def test_call_whose_arguments_are_no_json_object_is_incomplete(arguments: str) -> None:
+    stage = Stage()
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.add_arguments(0, arguments)
+    stage.told()
+    stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
+    told = stage.outbox.drain()
+    assert types(told) == ["response.output_item.done", "conversation.item.done"]
+    assert the(says.ItemDone, told).item.status == "incomplete"
+    assert "do_0" in str(stage.response.call_problem)
+
+
+def test_call_without_arguments_is_complete() -> None:
+    stage = Stage()
+    stage.response.start_call(0, "call_0", "do_0")
+    stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
+    assert the(says.ItemDone, stage.outbox.drain()).item.status == "completed"
+    assert stage.response.call_problem is None
 
 
 def test_whatever_is_open_is_closed_at_the_end() -> None:

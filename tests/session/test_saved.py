@@ -43,7 +43,7 @@ from vivavoce.protocol.items import (
 )
 from vivavoce.protocol.server import ItemRetrieved, SpeechStarted, TimeoutTriggered
 from vivavoce.protocol.session import RealtimePatch, ServerVad, Transcription
-from vivavoce.session.conversation import Conversation, Entry, SavedEntry, shown
+from vivavoce.session.conversation import ROOT, Conversation, Entry, SavedEntry, shown
 from vivavoce.session.effects import Close, Effect, Generate, Send
 from vivavoce.session.facts import (
     GenerationFinished,
@@ -59,6 +59,7 @@ from vivavoce.session.usage import UsageTotals
 
 WIRES = pytest.mark.parametrize("wire", [msgspec.json, msgspec.msgpack])
 TEXT = st.text(max_size=8)
+IDS = st.text(max_size=8).filter(lambda id_: id_ != ROOT)
 SOUND = st.binary(max_size=20).map(lambda sound: sound[: len(sound) // 2 * 2])
 
 
@@ -69,7 +70,7 @@ def entries(draw: st.DrawFn) -> Entry:
     match draw(st.sampled_from(["user", "answer", "call", "result"])):
         case "user":
             content = (InputText(text=draw(TEXT)), InputAudio())
-            item = Message(id=draw(TEXT), role="user", content=content)
+            item = Message(id=draw(IDS), role="user", content=content)
             sound = draw(SOUND)
             words = draw(st.dictionaries(st.just(1), TEXT))
             return Entry(item, {1: sound}, words, len(sound) // 2)
@@ -79,14 +80,14 @@ def entries(draw: st.DrawFn) -> Entry:
             if draw(st.booleans()):
                 ledger.cut(draw(st.integers(0, 12)))
             part = OutputAudio(transcript=ledger.heard_text)
-            item = Message(id=draw(TEXT), role="assistant", content=(part,))
+            item = Message(id=draw(IDS), role="assistant", content=(part,))
             return Entry(item, ledger=ledger)
         case "call":
             broke_off = draw(st.booleans())
             status: Any = "incomplete" if broke_off else "completed"
-            return Entry(FunctionCall(id=draw(TEXT), status=status, name=draw(TEXT)))
+            return Entry(FunctionCall(id=draw(IDS), status=status, name=draw(TEXT)))
         case _:
-            item = FunctionCallOutput(id=draw(TEXT), call_id="c", output=draw(TEXT))
+            item = FunctionCallOutput(id=draw(IDS), call_id="c", output=draw(TEXT))
             return Entry(item)
 
 

@@ -16,7 +16,6 @@ from tests.session.stage import (
     transcription_settings,
     types,
     wake,
-    without_usage,
     write,
 )
 from vivavoce.protocol import server as says
@@ -114,9 +113,7 @@ def test_at_a_shutdown_a_turn_that_ends_is_written_down_but_not_answered() -> No
         "response.done",
         "rate_limits.updated",
     ]
-    assert without_usage(transcribe(session, turn, "two")) == [
-        Close(1012, "the server is shutting down")
-    ]
+    assert transcribe(session, turn, "two") == [Close(1012, "the server is shutting down")]
 
 
 def test_at_a_shutdown_words_that_are_due_still_come() -> None:

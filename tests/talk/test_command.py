@@ -1,4 +1,8 @@
+"""`vivavoce talk` with a scripted server: exit status, output and files."""
+
 import asyncio
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -7,7 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from tests.talk.stage import (
+from tests.talk.scripted_server import (
     OPENING,
     RESPONSE,
     STARTED,
@@ -24,9 +28,10 @@ from tests.talk.stage import (
 )
 from vivavoce.audio import files
 from vivavoce.secret import Secret
-from vivavoce.talk import TalkOptions, Waits, talk
-from vivavoce.talk.connection import Lost
-from vivavoce.talk.server_process import free_port
+from vivavoce.talk.client import ConnectionLost
+from vivavoce.talk.command import LineReader, talk
+from vivavoce.talk.demo import free_port
+from vivavoce.talk.options import TalkOptions, Timeouts
 
 FULL = Path("/dev/full")
 APPEND = "input_audio_buffer.append"
@@ -42,7 +47,9 @@ SPOKEN: Script = {
 }
 
 
-def told(script: Script, options: TalkOptions, stdin: str = "") -> tuple[int, str]:
+def talk_to(
+    script: Script, options: TalkOptions, stdin: str = "", timeouts: Timeouts = Timeouts()
+) -> tuple[int, str]:
     """Talk to a scripted server: the exit status, and what was written."""
 
     async def main() -> tuple[int, str]:
@@ -50,15 +57,15 @@ def told(script: Script, options: TalkOptions, stdin: str = "") -> tuple[int, st
         console = Console(file=page, width=120, color_system=None)
         async with serving(script) as server:
             there = replace(options, url=server.url)
-            status = await asyncio.to_thread(talk, there, console, StringIO(stdin))
+            status = await asyncio.to_thread(talk, there, console, StringIO(stdin), timeouts)
             return status, page.getvalue()
 
     return asyncio.run(main())
 
 
-def test_texts_are_turns_and_the_reply_and_the_events_are_kept(tmp_path: Path) -> None:
+def test_talk_with_texts_makes_turns_and_saves_audio_and_events(tmp_path: Path) -> None:
     wav, log = tmp_path / "reply.wav", tmp_path / "events.jsonl"
-    status, page = told(TYPED, TalkOptions(texts=("hello", "bye"), save=wav, events=log))
+    status, page = talk_to(TYPED, TalkOptions(texts=("hello", "bye"), save=wav, events=log))
     assert status == 0
     assert "assistant: Hi.\n" in page
     assert "assistant: Bye.\n" in page
@@ -69,17 +76,17 @@ def test_texts_are_turns_and_the_reply_and_the_events_are_kept(tmp_path: Path) -
     assert [line["sent"] for line in lines[-4:]] == [False] * 4
 
 
-def test_a_sound_file_is_a_spoken_turn(tmp_path: Path) -> None:
+def test_talk_with_a_file_makes_a_spoken_turn(tmp_path: Path) -> None:
     question = tmp_path / "question.wav"
     files.write_wav(question, tone(120) + silence(40))
-    status, page = told(SPOKEN, TalkOptions(files=(question,)))
+    status, page = talk_to(SPOKEN, TalkOptions(files=(question,)))
     assert status == 0
     assert "you: hello\n" in page
     assert "speech end" in page
 
 
-def test_the_standard_input_is_a_text() -> None:
-    status, page = told(TYPED, TalkOptions(timeline=False), stdin="hello\n")
+def test_talk_without_options_reads_the_standard_input() -> None:
+    status, page = talk_to(TYPED, TalkOptions(timeline=False), stdin="hello\n")
     assert (status, "assistant: Hi.\n" in page) == (0, True)
 
 
@@ -91,20 +98,20 @@ def test_the_standard_input_is_a_text() -> None:
             "the response was failed: no reason",
         ),
         (
-            {**OPENING, ("response.create", 1): [(0, RESPONSE), (0, Lost("gone"))]},
+            {**OPENING, ("response.create", 1): [(0, RESPONSE), (0, ConnectionLost("gone"))]},
             "the server closed the connection (1011): gone",
         ),
-        ({("", 1): [(0, error("wrong key")), (0, Lost("bye"))]}, "wrong key"),
+        ({("", 1): [(0, error("wrong key")), (0, ConnectionLost("bye"))]}, "wrong key"),
         (OPENING, "nothing came from the server for 0.1 s"),
     ],
 )
-def test_a_server_that_fails_makes_the_status_1(script: Script, words: str) -> None:
-    status, page = told(script, TalkOptions(texts=("hello",), waits=Waits(quiet=0.1)))
+def test_talk_with_a_failing_server_returns_1(script: Script, words: str) -> None:
+    status, page = talk_to(script, TalkOptions(texts=("hello",)), timeouts=Timeouts(quiet=0.1))
     assert status == 1
     assert words in page.splitlines()
 
 
-def test_what_is_not_there_makes_the_status_2(tmp_path: Path) -> None:
+def test_talk_with_wrong_options_returns_2_and_one_line(tmp_path: Path) -> None:
     lacking = tmp_path / "lacking.wav"
     nowhere = f"ws://127.0.0.1:{free_port()}"
     for options, words in [
@@ -122,19 +129,53 @@ def test_what_is_not_there_makes_the_status_2(tmp_path: Path) -> None:
         assert page.getvalue().count("\n") == 1
 
 
-def test_a_reply_that_cannot_be_written_makes_the_status_2(tmp_path: Path) -> None:
-    status, page = told(TYPED, TalkOptions(texts=("hello",), save=tmp_path / "no" / "r.wav"))
+def test_talk_with_an_unwritable_reply_file_returns_2(tmp_path: Path) -> None:
+    status, page = talk_to(TYPED, TalkOptions(texts=("hello",), save=tmp_path / "no" / "r.wav"))
     assert (status, "r.wav cannot be written" in page) == (2, True)
 
 
 @pytest.mark.skipif(not FULL.is_char_device(), reason="there is no device that is always full")
-def test_a_disk_that_is_full_of_events_ends_the_record_and_not_the_conversation() -> None:
-    status, page = told(TYPED, TalkOptions(texts=("hello", "bye"), events=FULL))
+def test_talk_with_a_full_disk_stops_recording_and_continues() -> None:
+    status, page = talk_to(TYPED, TalkOptions(texts=("hello", "bye"), events=FULL))
     assert status == 0
     assert page.count("no more events are recorded: No space left on device") == 1
 
 
-def test_the_key_is_seen_nowhere() -> None:
+def test_talk_shows_the_key_nowhere() -> None:
     options = TalkOptions(texts=("hello",), api_key=Secret("sk-hidden"))
     assert "sk-hidden" not in repr(options)
-    assert "sk-hidden" not in told(TYPED, options)[1]
+    assert "sk-hidden" not in talk_to(TYPED, options)[1]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    os.close(ends[0])
+
+
+def test_line_reader_returns_lines_and_none_at_the_end(pipe: tuple[int, int]) -> None:
+    os.write(pipe[1], b" hello \n\nhow are you\nlast")
+    os.close(pipe[1])
+
+    async def main() -> list[str | None]:
+        prompt = LineReader(pipe[0])
+        return [await prompt.line() for _ in range(6)]
+
+    assert asyncio.run(main()) == ["hello", "", "how are you", "last", None, None]
+
+
+def test_line_reader_when_cancelled_keeps_what_was_typed(pipe: tuple[int, int]) -> None:
+    async def main() -> str | None:
+        prompt = LineReader(pipe[0])
+        waiting = asyncio.ensure_future(prompt.line())
+        os.write(pipe[1], b"hel")
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        os.write(pipe[1], b"lo\n")
+        os.close(pipe[1])
+        return await prompt.line()
+
+    assert asyncio.run(main()) == "hello"

@@ -1,3 +1,5 @@
+"""Conversations with a scripted server, in virtual time."""
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
@@ -7,17 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.talk.stage import (
+from tests.talk.scripted_server import (
     CREATED,
-    GREETING,
     ITEM,
     OPENING,
     RESPONSE,
+    START,
     STARTED,
     STOPPED,
     UPDATED,
     Script,
-    ScriptedWire,
+    ScriptedConnection,
     done,
     error,
     heard,
@@ -28,10 +30,10 @@ from tests.talk.stage import (
     word,
 )
 from tests.virtual_time import run
-from vivavoce.talk.connection import Lost
-from vivavoce.talk.conversation import Conversation, opened
-from vivavoce.talk.options import TalkOptions, Waits
-from vivavoce.talk.turn import Marks, Turn
+from vivavoce.talk.client import ConnectionLost
+from vivavoce.talk.conversation import TalkConversation, open_conversation
+from vivavoce.talk.options import TalkOptions, Timeouts
+from vivavoce.talk.turn import Turn, TurnTimes
 
 APPEND = "input_audio_buffer.append"
 QUESTION = tone(600) + silence(100)
@@ -52,25 +54,29 @@ class Result:
 
 
 def converse(
-    script: Script, ask: Callable[[Conversation], Awaitable[Turn]], waits: Waits | None = None
+    script: Script,
+    ask: Callable[[TalkConversation], Awaitable[Turn]],
+    timeouts: Timeouts | None = None,
 ) -> Result:
     async def main() -> Result:
-        wire, record = ScriptedWire(script), BytesIO()
+        connection, record = ScriptedConnection(script), BytesIO()
         page, _ = screen(timeline=True)
-        async with opened(wire, page, waits or Waits(), record) as conversation:
+        async with open_conversation(
+            connection, page, timeouts or Timeouts(), record
+        ) as conversation:
             turn = await ask(conversation)
             ended = asyncio.get_running_loop().time()
         lines = [msgspec.json.decode(line) for line in record.getvalue().splitlines()]
-        return Result(turn, ended, wire.sent, lines)
+        return Result(turn, ended, connection.sent, lines)
 
     return run(main())
 
 
-def aloud(conversation: Conversation) -> Awaitable[Turn]:
+def aloud(conversation: TalkConversation) -> Awaitable[Turn]:
     return conversation.ask_aloud(QUESTION)
 
 
-def typed(conversation: Conversation) -> Awaitable[Turn]:
+def typed(conversation: TalkConversation) -> Awaitable[Turn]:
     return conversation.ask("hello")
 
 
@@ -88,15 +94,15 @@ ANSWERED: Script = {
 }
 
 
-def test_a_spoken_turn_is_timed_from_the_end_of_its_speech() -> None:
+def test_spoken_turn_is_timed_from_the_end_of_its_speech() -> None:
     result = converse(ANSWERED, aloud)
     assert result.turn.answered
-    marks = [getattr(result.turn.marks, mark.name) for mark in fields(Marks)]
-    assert marks == pytest.approx([0.6, 1.0, 1.25, 1.5, 2.0, 2.25])
+    times = [getattr(result.turn.times, mark.name) for mark in fields(TurnTimes)]
+    assert times == pytest.approx([0.6, 1.0, 1.25, 1.5, 2.0, 2.25])
     assert bytes(result.turn.audio) == tone(20)
 
 
-def test_sound_is_sent_in_real_time_and_silence_until_the_turn_is_over() -> None:
+def test_spoken_turn_sends_audio_in_real_time_and_then_silence() -> None:
     result = converse(ANSWERED, aloud)
     times = [at for at, event in result.sent if event["type"] == APPEND]
     assert times == [pytest.approx(0.04 * n) for n in range(1, 57)]
@@ -106,7 +112,7 @@ def test_sound_is_sent_in_real_time_and_silence_until_the_turn_is_over() -> None
     assert pcm == QUESTION + bytes(len(pcm) - len(QUESTION))
 
 
-def test_a_typed_turn_is_an_item_and_a_request() -> None:
+def test_typed_turn_sends_an_item_and_response_create() -> None:
     script: Script = {("response.create", 1): [(0.5, RESPONSE), (0.75, word("Hi.")), (1.0, done())]}
     result = converse(script, typed)
     assert [event for _, event in result.sent] == [
@@ -123,13 +129,13 @@ def test_a_typed_turn_is_an_item_and_a_request() -> None:
     assert (result.turn.answers, result.ended) == (["Hi."], 1.0)
 
 
-def test_a_late_transcript_is_waited_for_but_not_for_ever() -> None:
+def test_spoken_turn_waits_for_a_late_transcript_until_its_timeout() -> None:
     answer: Script = {(APPEND, 25): [(0.0, STOPPED), (0.1, word("Yes.")), (0.5, done())]}
-    result = converse(answer, aloud, Waits(transcript=2.0))
+    result = converse(answer, aloud, Timeouts(transcript=2.0))
     assert result.turn.answered
     assert result.ended == pytest.approx(3.5)
     result = converse({**answer, (APPEND, 40): [(0.0, heard("hello"))]}, aloud)
-    assert result.turn.heard == ["hello"]
+    assert result.turn.transcripts == ["hello"]
     assert result.ended == pytest.approx(1.6)
 
 
@@ -160,14 +166,18 @@ def test_a_late_transcript_is_waited_for_but_not_for_ever() -> None:
             180.72,
         ),
         (
-            {(APPEND, 30): [(0.0, Lost("the server closed the connection (1011): oops"))]},
+            {
+                (APPEND, 30): [
+                    (0.0, ConnectionLost("the server closed the connection (1011): oops"))
+                ]
+            },
             "the server closed the connection (1011): oops",
             1.2,
         ),
         ({(APPEND, 30): [(0.0, error("no such voice"))]}, "no such voice", 1.2),
     ],
 )
-def test_a_wait_for_an_answer_ends_with_the_reason(
+def test_spoken_turn_without_an_answer_ends_with_the_reason(
     script: Script, problem: str, ended: float
 ) -> None:
     result = converse(script, aloud)
@@ -175,13 +185,13 @@ def test_a_wait_for_an_answer_ends_with_the_reason(
     assert result.ended == pytest.approx(ended)
 
 
-def test_a_silent_server_does_not_keep_a_typed_turn() -> None:
-    result = converse({}, typed, Waits(quiet=7.0))
+def test_typed_turn_with_a_silent_server_times_out() -> None:
+    result = converse({}, typed, Timeouts(quiet=7.0))
     assert result.turn.problems == ["nothing came from the server for 7 s"]
     assert result.ended == pytest.approx(7.0)
 
 
-def test_events_are_recorded_as_they_crossed_the_wire() -> None:
+def test_record_has_every_event_as_sent_and_received() -> None:
     script: Script = {("response.create", 1): [(0.5, word("Hi.")), (0.5, done())]}
     result = converse(script, typed)
     assert result.record == [
@@ -194,11 +204,11 @@ def test_events_are_recorded_as_they_crossed_the_wire() -> None:
 
 def set_up(script: Script, *, spoken: bool = True) -> tuple[str | None, list[str], float]:
     async def main() -> tuple[str | None, list[str], float]:
-        wire = ScriptedWire(script)
+        connection = ScriptedConnection(script)
         page, _ = screen()
-        async with opened(wire, page, Waits()) as conversation:
+        async with open_conversation(connection, page, Timeouts()) as conversation:
             problem = await conversation.set_up(TalkOptions(), spoken=spoken)
-            return problem, wire.types, asyncio.get_running_loop().time()
+            return problem, connection.types, asyncio.get_running_loop().time()
 
     return run(main())
 
@@ -208,40 +218,40 @@ def set_up(script: Script, *, spoken: bool = True) -> tuple[str | None, list[str
     [
         (OPENING, (None, ["session.update"], 0.0)),
         ({}, ("the server did not answer for 30 s", [], 30.0)),
-        ({GREETING: [(1.0, error("no key"))]}, ("no key", [], 1.0)),
-        ({GREETING: [(1.0, Lost("closed"))]}, ("closed", [], 1.0)),
+        ({START: [(1.0, error("no key"))]}, ("no key", [], 1.0)),
+        ({START: [(1.0, ConnectionLost("closed"))]}, ("closed", [], 1.0)),
         (
-            {GREETING: [(0.0, CREATED)]},
+            {START: [(0.0, CREATED)]},
             ("the server did not answer for 30 s", ["session.update"], 30.0),
         ),
         (
-            {GREETING: [(0.0, CREATED)], ("session.update", 1): [(2.0, error("no"))]},
+            {START: [(0.0, CREATED)], ("session.update", 1): [(2.0, error("no"))]},
             ("no", ["session.update"], 2.0),
         ),
     ],
 )
-def test_the_session_is_set_up_or_the_reason_said(
+def test_set_up_succeeds_or_returns_the_problem(
     script: Script, expected: tuple[str | None, list[str], float]
 ) -> None:
     assert set_up(script) == expected
 
 
-def test_a_conversation_in_text_needs_no_setting_up() -> None:
-    assert set_up({GREETING: [(0.0, UPDATED | CREATED)]}, spoken=False) == (None, [], 0.0)
+def test_set_up_of_a_typed_conversation_sends_nothing() -> None:
+    assert set_up({START: [(0.0, UPDATED | CREATED)]}, spoken=False) == (None, [], 0.0)
 
 
-def test_what_is_awaited_ends_with_the_connection() -> None:
+def test_unless_lost_when_the_connection_is_lost_returns_none() -> None:
     async def main() -> tuple[str | None, str | None]:
-        wire = ScriptedWire({GREETING: [(5.0, Lost("closed"))]})
+        connection = ScriptedConnection({START: [(5.0, ConnectionLost("closed"))]})
         page, _ = screen()
-        async with opened(wire, page, Waits()) as conversation:
+        async with open_conversation(connection, page, Timeouts()) as conversation:
             typed = await conversation.unless_lost(asyncio.sleep(1.0, "hello"))
             return typed, await conversation.unless_lost(asyncio.sleep(9.0, "late"))
 
     assert run(main()) == ("hello", None)
 
 
-def test_a_turn_that_is_interrupted_is_not_lost() -> None:
+def test_turn_when_interrupted_stays_in_the_list() -> None:
     script: Script = {("response.create", 1): [(0.5, RESPONSE), (0.5, sound(tone(20)))]}
     turns: list[Turn] = []
 
@@ -249,7 +259,9 @@ def test_a_turn_that_is_interrupted_is_not_lost() -> None:
         page, _ = screen()
         async with (
             asyncio.timeout(1.0),
-            opened(ScriptedWire(script), page, Waits(), None, turns) as conversation,
+            open_conversation(
+                ScriptedConnection(script), page, Timeouts(), None, turns
+            ) as conversation,
         ):
             await conversation.ask("hello")
 

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from vivavoce.api.models import ModelRoutes
-from vivavoce.api.openapi import document
-from vivavoce.api.operations import ABOUT, OPERATIONS
-from vivavoce.api.reference import Reference
+from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.runtime.sessions import ServerContext
@@ -24,9 +22,7 @@ class AudioRoutes:
         self._speech = SpeechRoutes(house.catalog, voice)
         self._transcription = TranscriptionRoutes(house.catalog, most_bytes=house.max_upload_bytes)
         self._models = ModelRoutes(house.catalog, voice, wall_clock)
-        self._reference = Reference(
-            document(OPERATIONS, title="Vivavoce", version=version, about=ABOUT)
-        )
+        self._reference = ReferenceRoutes(version)
 
     def add_to(self, app: web.Application) -> None:
         for door in (self._speech, self._transcription, self._models, self._reference):

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 OPEN_PATHS = frozenset({"/", "/client.js", "/health", "/ready", "/docs", "/openapi.json"})
-OPEN_FOLDER = "/console/"
+OPEN_FOLDERS = ("/console/", "/docs/")
 # these ask for the key themselves
 DOORS = frozenset(
     {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
@@ -149,7 +149,7 @@ class Auth:
 
 def is_open(method: str, path: str) -> bool:
     """Whether nobody is asked for a key here, or somebody further in asks for it."""
-    if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or (method, path) in DOORS:
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS) or (method, path) in DOORS:
         return True
     return method == "POST" and path.startswith(CALLS) and path.endswith("/hangup")
 

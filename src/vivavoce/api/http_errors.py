@@ -4,12 +4,19 @@
 to error codes.
 """
 
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
 import msgspec
 from aiohttp import web
 
 from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached, Unauthorized
 
 RETRY_SECONDS = 5
+MAX_COMPARED_CHARS = 200
+"""Longer paths are not compared with the routes."""
+MIN_SIMILARITY = 0.85
+"""Of a path and a route that is suggested for it; 1 is equal."""
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +73,11 @@ def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
     """aiohttp's own refusals, and ours that are raised as such."""
     message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
     message = message.replace("{path}", request.path).replace("{method}", request.method)
+    if exc.status == 404 and request.match_info.http_exception is exc:  # no route, not no item
+        routes = request.app.router.routes()
+        known = [(one.method, one.resource.canonical) for one in routes if one.resource]
+        if (route := nearest_route(request.method, request.path, known)) is not None:
+            message = f"{message} Did you mean {route}?"
     kind = "server_error" if exc.status >= 500 else "invalid_request_error"
     response = _problem(exc.status, message, kind, code=code)
     for name in ("Retry-After", "Allow", "Upgrade"):
@@ -84,3 +96,35 @@ def _problem(
 def _busy(response: web.Response) -> web.Response:
     response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response
+
+
+def nearest_route(method: str, path: str, routes: Iterable[tuple[str, str]]) -> str | None:
+    """The route that a request to an unknown path may have meant; None: no route is like it.
+
+    routes: methods and paths such as ("GET", "/v1/models/{model}"). A path matches that lacks the
+    beginning of a route (/audio/speech), has too much of it (/api/v1/models) or is misspelt. Routes
+    of another method are considered when none of the same method matches.
+    """
+    if len(path) > MAX_COMPARED_CHARS:
+        return None
+    segments = path.strip("/").split("/")
+    best: tuple[bool, float, str] | None = None
+    for route_method, route in routes:
+        similarity = _similarity(segments, route.strip("/").split("/"))
+        candidate = (route_method == method, similarity, route)
+        if similarity >= MIN_SIMILARITY and (best is None or candidate > best):
+            best = candidate
+    return None if best is None else best[2]
+
+
+def _similarity(path: list[str], route: list[str]) -> float:
+    """0..1, over the segments that both have, counted from the end. A {parameter} is no evidence:
+    it matches any segment and does not count."""
+    shared = min(len(path), len(route))
+    pairs = [
+        pair
+        for pair in zip(path[-shared:], route[-shared:], strict=True)
+        if not pair[1].startswith("{")
+    ]
+    ours, theirs = ("/".join(one) for one in zip(*pairs, strict=True)) if pairs else ("", "")
+    return SequenceMatcher(None, ours, theirs).ratio() if theirs else 0.0

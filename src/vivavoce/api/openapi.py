@@ -1,169 +1,150 @@
-"""The OpenAPI 3.1 description of the HTTP API, made of the types that read and write it.
+"""GET /openapi.json, the OpenAPI 3.1 document of the HTTP API, and /docs, which shows it.
 
-What an operation takes and gives is told with msgspec types; their schemas are msgspec's own.
+`reference/openapi.json` holds paths, parameters and texts. Added here: the schemas, which are made
+of the msgspec types that read and write the bodies, and the errors that any operation can return.
+/docs is Swagger UI, which is part of the package: the page sends requests to this server only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
 
+from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.client_secrets import (
+    BetaSecretWish,
+    ClientSecret,
+    ClientSecretRequest,
+    ClientSecretResponse,
+)
 from vivavoce.api.http_errors import Problem
+from vivavoce.api.models import ModelList, ModelObject, VoiceList
+from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
+from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
+from vivavoce.protocol.rest_audio import (
+    SpeechRequest,
+    TranscriptionJson,
+    TranscriptionRequest,
+    TranscriptionVerbose,
+)
 
-Schema: TypeAlias = dict[str, Any]
-Content: TypeAlias = Mapping[str, Any]
-"""Media types, and what comes as each: a type, several in a tuple, a schema, or None where it is
-not described."""
+Json: TypeAlias = dict[str, Any]
 
-_REF = "#/components/schemas/{name}"
-_SECURITY: dict[str, Schema] = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "query": {"type": "apiKey", "in": "query", "name": "api_key"},
-}
-_REQUEST_ID: Schema = {
-    "x-request-id": {"description": "Stands in the log, too.", "schema": {"type": "string"}}
-}
-_RETRY: Schema = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
-_PROBLEMS = {
-    400: "The request is wrong; `param` says where.",
-    401: "No key, or one that does not open this.",
-    403: "A page of another origin asked, which the settings do not list.",
-    404: "There is no such thing.",
-    405: "That method is not allowed here.",
-    408: "The request did not come to its end in time.",
-    413: "The request is too large.",
-    415: "The body is of a type that is not taken here.",
-    422: "The model behind this server does not take that.",
-    426: "This is a WebSocket.",
-    429: "Too many requests: the endpoint behind this server says so.",
-    500: "The server is at fault; its log says more.",
-    503: "An engine cannot do its work just now, or the server is full.",
-}
+FOLDER: Final = Path(__file__).parent / "reference"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""Of /docs. The style sheet of Swagger UI has its images in data: URLs."""
+LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
+"""Fields of TranscriptionRequest that are lists; a form sends them as `name[]`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A part of the path or the query."""
+class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
+    """The settings of the session, and the lifetime of the key."""
 
-    name: str
-    place: Literal["path", "query"]
-    about: str
-    schema: Schema = field(default_factory=lambda: {"type": "string"})
+    client_secret: BetaSecretWish | UnsetType | None = UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What comes where all is well."""
+class BetaTranscriptionSessionRequest(BetaTranscriptionSessionPatch, frozen=True, kw_only=True):
+    """The settings of the session, and the lifetime of the key."""
 
-    about: str
-    content: Content = field(default_factory=dict)
+    client_secret: BetaSecretWish | UnsetType | None = UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One route."""
+class BetaSessionResponse(BetaSession, frozen=True, kw_only=True):
+    """The session that the key opens, and the key."""
 
-    method: Literal["get", "post"]
-    path: str
-    id: str
-    tag: str
-    summary: str
-    about: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    body: Content = field(default_factory=dict)
-    body_required: bool = True
-    answers: Mapping[int, Answer] = field(default_factory=dict)
-    problems: tuple[int, ...] = ()
-    """Statuses besides those that any request may be answered with."""
-    needs_key: bool = True
+    client_secret: ClientSecret  # type: ignore[assignment]  # null in events, the key here
 
 
-def document(operations: Iterable[Operation], *, title: str, version: str, about: str) -> Schema:
-    """The whole description, ready to be encoded as JSON."""
-    operations = tuple(operations)
-    types = list(dict.fromkeys(_types(operations)))
-    refs, components = msgspec.json.schema_components(types, ref_template=_REF)
-    known = dict(zip(types, refs, strict=True))
-    paths: dict[str, Schema] = {}
-    for one in operations:
-        paths.setdefault(one.path, {})[one.method] = _operation(one, known)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "description": about},
-        "paths": paths,
-        "components": {"schemas": components, "securitySchemes": _SECURITY},
+class BetaTranscriptionSessionResponse(BetaTranscriptionSession, frozen=True, kw_only=True):
+    """The session that the key opens, and the key."""
+
+    client_secret: ClientSecret  # type: ignore[assignment]  # null in events, the key here
+
+
+TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
+    BetaSessionRequest,
+    BetaSessionResponse,
+    BetaTranscriptionSessionRequest,
+    BetaTranscriptionSessionResponse,
+    ChatCompletion,
+    ChatCompletionRequest,
+    ClientSecretRequest,
+    ClientSecretResponse,
+    HealthStatus,
+    ModelList,
+    ModelObject,
+    Problem,
+    ReadyStatus,
+    SpeechRequest,
+    TranscriptionJson,
+    TranscriptionVerbose,
+    VoiceList,
+)
+"""The types that `openapi.json` refers to as #/components/schemas/NAME."""
+
+
+def openapi_document(version: str) -> Json:
+    """The whole document, ready to be encoded. Reads a file."""
+    document: Json = msgspec.json.decode((FOLDER / "openapi.json").read_bytes())
+    document["info"]["version"] = version
+    _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+    schemas["TranscriptionForm"] = _transcription_form()
+    document["components"]["schemas"] = schemas
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            needs_key = operation.get("security") != []
+            for status in (400, *((401,) if needs_key else ()), 403, 405, 500):
+                error = {"$ref": f"#/components/responses/{status}"}
+                operation["responses"].setdefault(str(status), error)
+    return document
+
+
+def _transcription_form() -> Json:
+    """The schema of TranscriptionRequest as a form sends it, with the file."""
+    _, schemas = msgspec.json.schema_components([TranscriptionRequest])
+    request = schemas["TranscriptionRequest"]
+    fields: Json = {
+        f"{name}[]" if name in LIST_FIELDS else name: schema
+        for name, schema in request["properties"].items()
     }
+    fields["language"] = {"type": "string"}  # a form cannot send null
+    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    return {**request, "properties": {"file": file, **fields}, "required": ["file"]}
 
 
-def _types(operations: Iterable[Operation]) -> Iterator[Any]:
-    yield Problem
-    for one in operations:
-        for content in (one.body, *(answer.content for answer in one.answers.values())):
-            for what in content.values():
-                if isinstance(what, tuple):
-                    yield from what
-                elif what is not None and not isinstance(what, dict):
-                    yield what
+class ReferenceRoutes:
+    """Serves the document and the page that shows it. All files are read when it is made."""
 
-
-def _operation(one: Operation, known: Mapping[Any, Schema]) -> Schema:
-    made: Schema = {"operationId": one.id, "tags": [one.tag], "summary": one.summary}
-    if one.about:
-        made["description"] = one.about
-    if one.parameters:
-        made["parameters"] = [
-            {
-                "name": parameter.name,
-                "in": parameter.place,
-                "required": parameter.place == "path",
-                "description": parameter.about,
-                "schema": parameter.schema,
-            }
-            for parameter in one.parameters
-        ]
-    if one.body:
-        made["requestBody"] = {
-            "required": one.body_required,
-            "content": _content(one.body, known),
+    def __init__(self, version: str) -> None:
+        document = msgspec.json.encode(openapi_document(version))
+        self._document = StaticFile(document, "application/json", POLICY)
+        paths = [FOLDER / "start.js", *(FOLDER / "swagger_ui").glob("*.*s")]
+        self._files = {
+            path.name: StaticFile(path.read_bytes(), CONTENT_TYPES[path.suffix], POLICY)
+            for path in paths
         }
-    made["responses"] = _responses(one, known)
-    # Without keys in the settings none is asked for.
-    made["security"] = [{}, *({name: []} for name in _SECURITY)] if one.needs_key else []
-    return made
+        self._page = StaticFile((FOLDER / "index.html").read_bytes(), "text/html", POLICY)
 
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/openapi.json", self.document)
+        app.router.add_get("/docs", self.page)
+        app.router.add_get("/docs/{name}", self.file)
 
-def _responses(one: Operation, known: Mapping[Any, Schema]) -> Schema:
-    answers: Schema = {
-        str(status): {
-            "description": answer.about,
-            "headers": _REQUEST_ID,
-            **({"content": _content(answer.content, known)} if answer.content else {}),
-        }
-        for status, answer in sorted(one.answers.items())
-    }
-    usual = (400, 403, 405, 500, *((401,) if one.needs_key else ()))
-    for status in sorted({*usual, *one.problems} - set(one.answers)):
-        answers[str(status)] = {
-            "description": _PROBLEMS[status],
-            "headers": _REQUEST_ID | (_RETRY if status == 503 else {}),
-            "content": {"application/json": {"schema": known[Problem]}},
-        }
-    return answers
+    async def document(self, request: web.Request) -> web.Response:
+        return self._document.response(request)
 
+    async def page(self, request: web.Request) -> web.Response:
+        return self._page.response(request)
 
-def _content(content: Content, known: Mapping[Any, Schema]) -> Schema:
-    return {media_type: _media(what, known) for media_type, what in content.items()}
-
-
-def _media(what: Any, known: Mapping[Any, Schema]) -> Schema:
-    match what:
-        case None:
-            return {}
-        case dict():
-            return {"schema": what}
-        case tuple():
-            return {"schema": {"anyOf": [known[one] for one in what]}}
-        case _:
-            return {"schema": known[what]}
+    async def file(self, request: web.Request) -> web.Response:
+        found = self._files.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        return found.response(request)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from vivavoce.api.body import read
 from vivavoce.api.events import events, write
 from vivavoce.api.models import voice_of
+from vivavoce.api.uploads import read_body
 from vivavoce.api.work import unless_gone
 from vivavoce.audio.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.audio.formats import RATE
@@ -116,7 +116,7 @@ class SpeechRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Raises InvalidRequest, and EngineError before the first sound."""
-        wish = _reader.read(await read(request, MOST_BYTES, READ_SECONDS))
+        wish = _reader.read(await read_body(request, MOST_BYTES, READ_SECONDS))
         if not wish.input.strip():
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
         tts = self._brains.of(wish.model).tts

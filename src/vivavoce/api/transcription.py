@@ -8,14 +8,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from aiohttp import web
 from msgspec import UNSET
 
 from vivavoce.api.events import events
 from vivavoce.api.http_errors import json_response
-from vivavoce.api.languages import name_of
 from vivavoce.api.raw_sound import described
 from vivavoce.api.uploads import MOST_BYTES, Form, received
 from vivavoce.api.work import unless_gone
@@ -46,6 +45,25 @@ MOST_SECONDS = 4 * 3600.0
 """Of sound in a file: a few compressed bytes can be days of silence."""
 MOST_PASSAGES = 3
 """Of all recordings, that an engine recognises at the same time."""
+
+# code:English name; ISO 639-1, and two codes of 639-3: the languages of Whisper
+_LANGUAGES = """
+af:afrikaans am:amharic ar:arabic as:assamese az:azerbaijani ba:bashkir be:belarusian
+bg:bulgarian bn:bengali bo:tibetan br:breton bs:bosnian ca:catalan cs:czech cy:welsh
+da:danish de:german el:greek en:english es:spanish et:estonian eu:basque fa:persian
+fi:finnish fo:faroese fr:french gl:galician gu:gujarati ha:hausa haw:hawaiian he:hebrew
+hi:hindi hr:croatian ht:haitian hu:hungarian hy:armenian id:indonesian is:icelandic
+it:italian ja:japanese jw:javanese jv:javanese ka:georgian kk:kazakh km:khmer kn:kannada
+ko:korean la:latin lb:luxembourgish ln:lingala lo:lao lt:lithuanian lv:latvian
+mg:malagasy mi:maori mk:macedonian ml:malayalam mn:mongolian mr:marathi ms:malay
+mt:maltese my:burmese ne:nepali nl:dutch nn:nynorsk no:norwegian oc:occitan pa:punjabi
+pl:polish ps:pashto pt:portuguese ro:romanian ru:russian sa:sanskrit sd:sindhi
+si:sinhala sk:slovak sl:slovenian sn:shona so:somali sq:albanian sr:serbian su:sundanese
+sv:swedish sw:swahili ta:tamil te:telugu tg:tajik th:thai tk:turkmen tl:tagalog
+tr:turkish tt:tatar uk:ukrainian ur:urdu uz:uzbek vi:vietnamese yi:yiddish yo:yoruba
+yue:cantonese zh:chinese
+"""
+LANGUAGE_NAMES: Final = dict(pair.split(":") for pair in _LANGUAGES.split())
 
 Task: TypeAlias = Literal["transcribe", "translate"]
 
@@ -123,7 +141,7 @@ class TranscriptionJob:
         english = "en" if self.task == "translate" else None
         return TranscriptionVerbose(
             task=self.task,
-            language=name_of(english or heard or self.wish.language or "en"),
+            language=language_name(english or heard or self.wish.language or "en"),
             duration=round(self.file.seconds, 3),
             text=self.text,
             segments=self._segments() if "segment" in wanted else UNSET,
@@ -215,3 +233,10 @@ def _words(passage: Passage) -> list[Timed]:
 
 def _plain(text: str, content_type: str = "text/plain") -> web.Response:
     return web.Response(text=text, content_type=content_type, charset="utf-8")
+
+
+def language_name(tag: str) -> str:
+    """The name in `language` of a verbose transcription: english for en-US; an unknown tag itself,
+    in small letters."""
+    tag = tag.lower().replace("_", "-")
+    return LANGUAGE_NAMES.get(tag.partition("-")[0], tag)

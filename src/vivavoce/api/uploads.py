@@ -1,8 +1,8 @@
-"""Forms with a file in them, read as they come: the file to a temporary one, bounded.
+"""Bodies of requests, bounded in length and in time. A file in a form goes to a temporary file.
 
-RFC 7578. A part named `file` is the file, whatever else its header says: some clients send no file
-name, many a wrong content type. What is kept beyond a megabyte lies in a file without a name, which
-is gone with the form, whatever happens.
+Forms: RFC 7578. A part named `file` is the file, whatever else its header says: some clients send
+no file name, many a wrong content type. Beyond a megabyte the file is kept on disk without a name,
+and is deleted with the form.
 """
 
 import asyncio
@@ -150,3 +150,21 @@ def _text(value: bytes, name: str) -> str:
 
 def _too_large(most_bytes: int) -> web.HTTPRequestEntityTooLarge:
     return web.HTTPRequestEntityTooLarge(most_bytes, 0)
+
+
+async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body. Raises HTTPRequestEntityTooLarge and HTTPRequestTimeout."""
+    if (request.content_length or 0) > max_bytes:
+        raise web.HTTPRequestEntityTooLarge(max_bytes, request.content_length or 0)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            while part := await request.content.readany():
+                body += part
+                if len(body) > max_bytes:
+                    raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
+    except TimeoutError as exc:
+        raise web.HTTPRequestTimeout(
+            text=f"The request did not come to its end within {timeout_s:g} s."
+        ) from exc
+    return bytes(body)

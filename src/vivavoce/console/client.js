@@ -1,29 +1,25 @@
-/** A spoken conversation with a Realtime server, for any page. docs/client-js.md tells of it. */
-import { KeyNeeded, Refused, shortLivedKey } from "./access.js";
-import { backoff } from "./backoff.js";
-import { Call } from "./call.js";
-import { Emitter } from "./emitter.js";
-import { endOf, sentenceOf, silenceOf } from "./endings.js";
-import { Hearing } from "./hearing.js";
-import { NoMicrophone } from "./microphone.js";
-import { Remote } from "./remote.js";
-import { DEFAULTS, sessionOf } from "./settings.js";
-import { Socket } from "./socket.js";
-import { bytesOf, encode, Joiner } from "./sound.js";
-import { Speaker } from "./speaker.js";
-import { Tape } from "./tape.js";
-import { Toolbox } from "./toolbox.js";
+/** A voice conversation with a Realtime server, for any page. Documented in docs/client-js.md. */
+import { fromBase64, Recording, SampleJoiner, toBase64 } from "./audio.js";
+import {
+  refusalOf, shortLivedKey, unreachable, WebRtcConnection, WebSocketConnection,
+} from "./connection.js";
+import { Microphone, NoMicrophone } from "./microphone.js";
+import { Player, StreamPlayer } from "./playback.js";
+import {
+  DEFAULTS, Emitter, endOf, KeyNeeded, noReplySentence, Refused, retryDelay, sentenceOf, sessionOf,
+  ToolCalls,
+} from "./state.js";
 import { asText, heardOf, itemOf, spokenOf, Transcript } from "./transcript.js";
 import { Turns } from "./turns.js";
 
 export { asText, DEFAULTS, heardOf, KeyNeeded, NoMicrophone, Refused, spokenOf };
 
-const OVER = new Set(["session_expired", "session_idle"]); // errors behind which it ends
-const PATIENCE_MS = 10_000; // for a greeting: a server that says nothing is as good as none
-const SHORTEST_MS = 300; // for which a button is held by somebody who says something
+const EXPIRY_CODES = new Set(["session_expired", "session_idle"]); // errors that end a session
+const CONNECT_TIMEOUT_MS = 10_000; // until session.created
+const MIN_PRESS_MS = 300; // push to talk: shorter presses are not sent
 
 /**
- * Emits what docs/client-js.md lists. The states: "idle", "connecting", "live", "waiting" (for the
+ * Emits what docs/client-js.md lists. States: "idle", "connecting", "live", "waiting" (for the
  * next attempt, in `seconds`), "ended" (`reason` is "closed", "expired", "refused" or "key").
  */
 export class Conversation extends Emitter {
@@ -32,40 +28,43 @@ export class Conversation extends Emitter {
   session = null;
   transcript = new Transcript();
   turns = new Turns();
-  tape = new Tape();
+  tape = new Recording();
   levels = { mine: 0, theirs: 0 };
   #base;
   #key;
   #secret;
   #tools;
-  #wire = null;
-  #hearing = new Hearing();
-  #speaker = null;
-  #remote = null;
-  #pressed = 0;
-  #joiner = new Joiner();
-  #silenced = new Set(); // responses of which nothing more is played
-  #response = null; // the one in progress
+  #connection = null;
+  #microphone = new Microphone();
+  #player = new Player();
+  #streamPlayer = null;
+  #pressedAt = 0;
+  #joiner = new SampleJoiner();
+  #silenced = new Set(); // ids of responses that are no longer played
+  #response = null; // id of the response in progress
   #attempt = 0;
   #timer = 0;
-  #expired = "";
-  #greeted = false;
-  #begun = false; // there was a session before
+  #expired = ""; // message of the error that ends the session
+  #connected = false; // session.created has arrived on this connection
+  #resuming = false; // there was a session before
 
   /**
-   * options: `url` of the server (where this module comes from, if left out); `key`, or `secret`:
-   * a function that resolves to a short-lived key; `tools`; and what DEFAULTS names.
+   * options: `url` of the server (default: where this module comes from); `key`, or `secret`: a
+   * function that resolves to a short-lived key; `tools`; and the settings that DEFAULTS lists.
    */
   constructor({ url = import.meta.url, key = "", secret = null, tools = [], ...settings } = {}) {
     super();
     this.#base = new URL("/", url);
     this.#key = key;
     this.#secret = secret ?? (() => shortLivedKey(this.#base, this.#key));
-    this.#tools = new Toolbox(tools);
+    this.#tools = new ToolCalls(tools);
     this.settings = { ...DEFAULTS, ...settings };
-    this.#hearing.open = this.handsFree;
-    this.#hearing.on("piece", ({ samples, rms }) => this.#hear(samples, rms));
-    this.#hearing.on("gone", () => this.#unplugged());
+    this.#microphone.enabled = this.handsFree;
+    this.#microphone.on("frame", ({ samples, rms }) => this.#onInput(samples, rms));
+    this.#microphone.on("lost", () => this.#onMicrophoneLost());
+    this.#player.on("level", (theirs) => this.#streamPlayer || this.#setLevels({ theirs }));
+    this.#player.on("played", (list) => this.transcript.setPlayed(list));
+    this.#player.on("idle", () => this.turns.setSilent(performance.now()));
     this.transcript.on("change", (entry) => this.emit("transcript", entry));
     this.turns.on("change", (turn) => this.emit("turn", turn));
   }
@@ -76,320 +75,327 @@ export class Conversation extends Emitter {
 
   /** Whether there is a microphone. */
   get hears() {
-    return this.#hearing.able;
+    return this.#microphone.available;
   }
 
-  /** Begin. Call it from a click. `speech: false` leaves the microphone alone, for typing only. */
+  /** Begin. Call it from a click. `speech: false` does not ask for a microphone: text only. */
   async start({ speech = true } = {}) {
     if (this.state !== "idle") return;
-    this.#become("connecting", speech ? "Waiting for the microphone …" : "");
+    this.#setState("connecting", speech ? "Waiting for the microphone …" : "");
     try {
-      this.#speaker = await this.#loudspeaker();
-    } catch (problem) {
-      this.#end("refused", problem.message);
+      this.#player.open();
+    } catch (error) {
+      return this.#end("refused", error.message);
     }
     if (speech) await this.listen();
     if (this.state === "connecting") await this.#connect();
   }
 
-  /** Use the microphone, where `start` was told not to, or found none. */
+  /** Ask for the microphone, later than `start` or again. */
   async listen() {
     if (this.state === "ended") return;
     try {
-      if (!(await this.#hearing.begin(this.settings.device))) return;
-      await this.#wire?.listenTo(this.#hearing.stream);
+      if (!(await this.#microphone.open(this.settings.device))) return;
+      if (this.#connection) await this.#microphone.load(); // else #connect loads it
+      await this.#connection?.setMicrophone(this.#microphone.stream);
       this.emit("microphone", true);
-    } catch (problem) {
-      if (!(problem instanceof NoMicrophone)) throw problem;
-      this.emit("problem", problem.message);
+    } catch (error) {
+      const noServer = error instanceof TypeError;
+      if (!noServer && !(error instanceof NoMicrophone)) throw error;
+      this.emit("problem", noServer ? unreachable(this.#base) : error.message);
     }
   }
 
-  /** Say something in writing. What finds no server is said as soon as there is one. */
+  /** Send a text message, and stop the answer. Without a connection it is sent with the next. */
   say(text) {
     if (this.state === "ended") return;
     this.interrupt();
-    const entry = this.transcript.typed(text);
-    if (this.state === "live") this.#ask(entry);
+    const entry = this.transcript.addTyped(text);
+    if (this.state === "live") this.#sendMessage(entry);
   }
 
-  /** Push to talk: what is said from now on counts. */
+  /** Push to talk: begin to send. */
   press() {
     if (this.state !== "live" || this.handsFree) return;
     this.interrupt();
     this.send({ type: "input_audio_buffer.clear" });
-    this.#pressed = performance.now();
-    this.#hearing.open = true;
+    this.#pressedAt = performance.now();
+    this.#microphone.enabled = true;
   }
 
-  /** Push to talk: it was said. */
+  /** Push to talk: stop sending, and ask for an answer. */
   release() {
-    if (!this.#hearing.open || this.handsFree) return;
-    this.#hearing.open = false;
+    if (!this.#microphone.enabled || this.handsFree) return;
+    this.#microphone.enabled = false;
     if (this.state !== "live") return;
-    if (performance.now() - this.#pressed < SHORTEST_MS) {
+    if (performance.now() - this.#pressedAt < MIN_PRESS_MS) {
       this.send({ type: "input_audio_buffer.clear" });
-      this.emit("problem", "That was too short to be heard: hold the button while you speak.");
+      this.emit("problem", "Too short: hold the button while you speak.");
       return;
     }
     this.send({ type: "input_audio_buffer.commit" });
     this.send({ type: "response.create" });
   }
 
-  /** Stop the answer: what was not heard is taken out of the conversation. */
+  /** Stop the answer. What was not played is removed from the conversation. */
   async interrupt() {
-    const ongoing = this.#response;
-    if (ongoing) this.send({ type: "response.cancel" });
-    if (this.#remote && (ongoing || this.levels.theirs > 0)) {
+    const response = this.#response;
+    if (response) this.send({ type: "response.cancel" });
+    if (this.#streamPlayer && (response || this.levels.theirs > 0)) {
       this.send({ type: "output_audio_buffer.clear" });
     }
-    await this.#silence();
+    await this.#stopPlayback();
   }
 
-  /** Hands free: send nothing of what the microphone hears, or everything again. */
+  /** Hands free: whether the microphone is muted. */
   set muted(muted) {
-    if (this.handsFree) this.#hearing.open = !muted;
+    if (this.handsFree) this.#microphone.enabled = !muted;
   }
 
   get muted() {
-    return this.handsFree && !this.#hearing.open;
+    return this.handsFree && !this.#microphone.enabled;
   }
 
-  /** Send an event as it is. */
+  /** Send a client event. Without a connection it is dropped. */
   send(event) {
-    if (!this.#wire?.ready) return;
+    if (!this.#connection?.ready) return;
     this.turns.feed(event, true, performance.now());
-    this.#pass(event);
+    this.#sendUncounted(event);
   }
 
-  #pass(event) {
-    this.#wire.send(event);
-    this.emit("event", { event, sent: true, at: performance.now() });
-  }
-
-  #ask(entry) {
-    this.send({ type: "conversation.item.create", item: itemOf(entry) });
-    this.send({ type: "response.create" });
-  }
-
-  /** Leave. The transcript, the turns and the tape stay. */
+  /** End the conversation. Transcript, turns and recording stay. */
   stop() {
     this.#end("closed", "");
   }
 
-  /** Do not wait: try to connect now. */
+  /** While waiting: try to connect now. */
   retry() {
     if (this.state !== "waiting") return;
     clearTimeout(this.#timer);
     this.#connect();
   }
 
-  #unplugged() {
-    this.#wire?.listenTo(null);
-    this.#levels({ mine: 0 });
-    this.emit("microphone", false);
-    this.emit("problem", "The microphone is gone. Plug it in again, or use another one.");
+  /** Send an event that does not begin a turn. */
+  #sendUncounted(event) {
+    this.#connection.send(event);
+    this.emit("event", { event, sent: true, at: performance.now() });
   }
 
-  async #loudspeaker() {
-    const speaker = new Speaker();
-    speaker.on("level", (theirs) => this.#remote || this.#levels({ theirs }));
-    speaker.on("played", (list) => this.transcript.played(list));
-    speaker.on("idle", () => this.turns.silent(performance.now()));
-    return speaker.open();
+  #sendMessage(entry) {
+    this.send({ type: "conversation.item.create", item: itemOf(entry) });
+    this.send({ type: "response.create" });
   }
 
   async #connect() {
-    this.#become("connecting");
-    this.#greeted = false;
+    this.#setState("connecting");
+    this.#connected = false;
     this.#expired = "";
     this.#response = null;
-    this.#joiner = new Joiner();
+    this.#joiner = new SampleJoiner();
     const { model, transport } = this.settings;
-    const wire = transport === "webrtc" ? new Call() : new Socket();
-    this.#wire = wire;
-    wire.on("event", (event) => this.#wire === wire && this.#take(event));
-    wire.on("close", (close) => this.#wire === wire && this.#closed(close));
-    wire.on("stream", (stream) => this.#overhear(stream));
-    this.#timer = setTimeout(() => this.#lost(silenceOf(transport)), PATIENCE_MS);
+    const connection =
+      transport === "webrtc" ? new WebRtcConnection() : new WebSocketConnection();
+    this.#connection = connection;
+    const current = () => this.#connection === connection;
+    connection.on("event", (event) => current() && this.#onEvent(event));
+    connection.on("close", (close) => current() && this.#onClose(close, current));
+    connection.on("stream", (stream) => this.#playStream(stream));
+    this.#timer = setTimeout(() => this.#onLost(noReplySentence(transport)), CONNECT_TIMEOUT_MS);
     try {
+      await Promise.all([this.#player.load(), this.#microphone.load()]);
       const key = await this.#secret();
-      if (this.#wire !== wire) return;
-      await wire.open({ base: this.#base, key, model, stream: this.#hearing.stream });
-    } catch (problem) {
-      if (this.#wire === wire) this.#failed(problem);
+      if (!current()) return;
+      const { stream } = this.#microphone;
+      await connection.open({ base: this.#base, key, model, stream });
+    } catch (error) {
+      if (current()) this.#onConnectError(error);
     }
   }
 
-  #failed(problem) {
-    if (problem instanceof KeyNeeded) this.#end("key", problem.message);
-    else if (problem instanceof Refused) this.#end("refused", problem.message);
-    else if (problem instanceof TypeError) this.#lost("The server cannot be reached.");
-    else this.#lost(problem.message); // it answered, but has no room, for example
+  #onConnectError(error) {
+    if (error instanceof KeyNeeded) this.#end("key", error.message);
+    else if (error instanceof Refused) this.#end("refused", error.message);
+    else if (error instanceof TypeError) this.#onLost(unreachable(this.#base));
+    else this.#onLost(error.message); // for example a full server
   }
 
-  #closed(close) {
+  async #onClose(close, current) {
     const end = endOf(close, this.#expired);
-    if (end) this.#end(end.reason, end.sentence);
-    else if (this.#greeted) this.#lost(sentenceOf(close.reason) || "The connection was lost.");
-    else this.#lost("The server took no call.");
+    if (end) return this.#end(end.reason, end.sentence);
+    if (this.#connected) return this.#onLost(sentenceOf(close.reason) || "Connection lost.");
+    const sentence = sentenceOf(close.reason) || (await refusalOf(this.#base));
+    if (current()) this.#onLost(sentence);
   }
 
-  /** The network ended it, not the server: come back, later each time. */
-  #lost(sentence) {
+  /** The connection failed, and the session can be resumed: connect again after a delay. */
+  #onLost(sentence) {
     clearTimeout(this.#timer);
-    const wire = this.#wire;
-    this.#wire = null;
-    wire?.close();
-    this.#silence(false);
-    this.#hangUpRemote();
+    this.#dropConnection();
+    this.#stopPlayback({ truncate: false });
+    this.#stopStream();
     this.transcript.finish();
-    if (!this.handsFree) this.#hearing.open = false;
-    const seconds = backoff(this.#attempt++);
-    if (this.#greeted) this.transcript.note(`${sentence} What was said is kept.`);
-    this.#greeted = false;
+    if (!this.handsFree) this.#microphone.enabled = false;
+    const seconds = retryDelay(this.#attempt++);
+    if (this.#connected) this.transcript.addNote(`${sentence} The transcript is kept.`);
+    this.#connected = false;
     this.#timer = setTimeout(() => this.#connect(), seconds * 1000);
-    this.#become("waiting", sentence, seconds);
+    this.#setState("waiting", sentence, seconds);
   }
 
   #end(reason, sentence) {
     if (this.state === "ended") return;
     clearTimeout(this.#timer);
-    const wire = this.#wire;
-    this.#wire = null;
-    wire?.close();
-    if (this.#speaker?.busy || this.#remote?.speaking) this.turns.cut(performance.now());
-    this.#hangUpRemote();
+    this.#dropConnection();
+    if (this.#player.busy || this.#streamPlayer?.playing) this.turns.cut(performance.now());
+    this.#stopStream();
     this.tape.cut();
     this.transcript.finish();
-    this.#hearing.close();
-    this.#speaker?.close();
-    this.#levels({ mine: 0, theirs: 0 });
-    this.#become("ended", sentence, 0, reason);
+    this.#microphone.close();
+    this.#player.close();
+    this.#setLevels({ mine: 0, theirs: 0 });
+    this.#setState("ended", sentence, 0, reason);
   }
 
-  #become(state, sentence = "", seconds = 0, reason = "") {
+  #dropConnection() {
+    const connection = this.#connection;
+    this.#connection = null; // first: its "close" is then ignored
+    connection?.close();
+  }
+
+  #setState(state, sentence = "", seconds = 0, reason = "") {
     this.state = state;
     this.emit("status", { state, sentence, seconds, reason });
   }
 
-  #take(event) {
+  #onEvent(event) {
     const at = performance.now();
     this.turns.feed(event, false, at);
     this.emit("event", { event, sent: false, at });
-    this.#remote?.told(event);
-    const question = this.transcript.feed(event);
-    if (question) this.send(question);
+    this.#streamPlayer?.feed(event);
+    const reply = this.transcript.feed(event);
+    if (reply) this.send(reply);
     switch (event.type) {
       case "session.created":
         this.session = event.session;
-        return this.#greet();
+        return this.#onSession();
       case "session.updated":
         this.session = event.session;
         return null;
       case "input_audio_buffer.speech_started":
-        return this.settings.interruptible ? this.#silence() : null;
+        return this.settings.interruptible ? this.#stopPlayback() : null;
       case "response.created":
         this.#response = event.response.id;
         return null;
       case "response.output_audio.delta":
         return this.#play(event);
       case "response.done":
-        return this.#done(event.response);
+        return this.#onResponseDone(event.response);
       case "error":
-        return this.#error(event.error);
+        return this.#onError(event.error);
     }
     return null;
   }
 
-  #greet() {
+  /** Configure a new session, and give it the messages of the one before. */
+  #onSession() {
     clearTimeout(this.#timer);
     const { messages, unanswered } = this.transcript;
     this.#attempt = 0;
-    this.#greeted = true;
-    this.send({ type: "session.update", session: sessionOf(this.settings, this.#tools.declared) });
+    this.#connected = true;
+    const session = sessionOf(this.settings, this.#tools.declarations);
+    this.send({ type: "session.update", session });
     for (const entry of messages) {
       if (entry === unanswered) continue;
-      this.#pass({ type: "conversation.item.create", item: itemOf(entry) }); // its turn is over
+      this.#sendUncounted({ type: "conversation.item.create", item: itemOf(entry) });
     }
-    if (this.#begun) this.transcript.note("Connected again.");
-    this.#begun = true;
-    this.#become("live");
-    if (unanswered) this.#ask(unanswered);
+    if (this.#resuming) this.transcript.addNote("Connected again.");
+    this.#resuming = true;
+    this.#setState("live");
+    if (unanswered) this.#sendMessage(unanswered);
   }
 
   #play(event) {
     if (this.#silenced.has(event.response_id)) return;
-    const samples = this.#joiner.join(bytesOf(event.delta));
+    const samples = this.#joiner.join(fromBase64(event.delta));
     if (!samples.length) return;
-    this.turns.sounded(event.response_id, performance.now());
-    this.tape.queued(samples);
-    this.#speaker.play(event.item_id, samples.slice());
+    this.turns.setPlaying(event.response_id, performance.now());
+    this.tape.addQueued(samples);
+    this.#player.play(event.item_id, samples.slice());
   }
 
-  async #done(response) {
-    const wire = this.#wire;
+  async #onResponseDone(response) {
+    const connection = this.#connection;
     if (this.#response === response.id) this.#response = null;
     if (response.status === "failed") {
-      this.emit("problem", response.status_details?.error?.message ?? "The answer failed.");
+      const { message } = response.status_details?.error ?? {};
+      this.emit("problem", sentenceOf(message) || "The answer failed.");
     }
-    const answers = await this.#tools.answers(response, (id, output) =>
-      this.transcript.answered(id, output),
+    const events = await this.#tools.run(response, (id, output) =>
+      this.transcript.setOutput(id, output),
     );
-    if (this.#wire !== wire) return; // the session that asked is no more
-    for (const event of answers) this.send(event);
+    if (this.#connection !== connection) return; // the session that called the tools has ended
+    for (const event of events) this.send(event);
   }
 
-  #error(error) {
-    if (OVER.has(error.code)) this.#expired = error.message;
-    if (error.code !== "response_cancel_not_active") this.emit("problem", error.message);
+  #onError(error) {
+    if (EXPIRY_CODES.has(error.code)) this.#expired = error.message;
+    if (error.code !== "response_cancel_not_active") {
+      this.emit("problem", sentenceOf(error.message));
+    }
   }
 
-  /** Be silent now, and tell the server what was heard. Over WebRTC it knows by itself. */
-  async #silence(tell = true) {
+  /** Stop playback, and tell the server how much was played. Over WebRTC the server knows. */
+  async #stopPlayback({ truncate = true } = {}) {
     if (this.#response) this.#silenced.add(this.#response);
-    if (this.#remote?.speaking && !tell) this.turns.cut(performance.now());
-    if (!this.#speaker?.busy) return;
+    if (this.#streamPlayer?.playing && !truncate) this.turns.cut(performance.now());
+    if (!this.#player.busy) return;
     this.turns.cut(performance.now());
     this.tape.cut();
-    for (const [id, ms] of await this.#speaker.stop()) {
-      if (!tell) continue;
-      const where = { item_id: id, content_index: 0, audio_end_ms: ms };
-      this.send({ type: "conversation.item.truncate", ...where });
+    for (const [id, ms] of await this.#player.stop()) {
+      if (!truncate) continue;
+      const position = { item_id: id, content_index: 0, audio_end_ms: ms };
+      this.send({ type: "conversation.item.truncate", ...position });
     }
   }
 
-  #hear(samples, rms) {
-    const { open } = this.#hearing;
-    this.#levels({ mine: open ? rms : 0 });
-    if (!open || this.state !== "live") return;
-    this.turns.heard(rms, performance.now());
-    this.tape.heard(samples);
-    if (this.settings.transport === "webrtc") return;
-    this.send({ type: "input_audio_buffer.append", audio: encode(samples) });
+  /** Play the answers of a WebRTC connection. */
+  #playStream(stream) {
+    this.#stopStream();
+    const player = new StreamPlayer(stream);
+    this.#streamPlayer = player;
+    player.on("problem", (sentence) => this.emit("problem", sentence));
+    player.on("frame", ({ samples, rms }) => {
+      this.#setLevels({ theirs: rms });
+      if (this.state === "live") this.tape.addPlayed(samples);
+    });
+    player.on("progress", ({ response, ms }) => this.transcript.setProgress(response, ms));
+    player.play();
   }
 
-  #levels(changed) {
+  #stopStream() {
+    this.#streamPlayer?.close();
+    this.#streamPlayer = null;
+  }
+
+  #onInput(samples, rms) {
+    const { enabled } = this.#microphone;
+    this.#setLevels({ mine: enabled ? rms : 0 });
+    if (!enabled || this.state !== "live") return;
+    this.turns.setInputLevel(rms, performance.now());
+    this.tape.addInput(samples);
+    if (this.settings.transport === "webrtc") return;
+    this.send({ type: "input_audio_buffer.append", audio: toBase64(samples) });
+  }
+
+  #onMicrophoneLost() {
+    this.#connection?.setMicrophone(null);
+    this.#setLevels({ mine: 0 });
+    this.emit("microphone", false);
+    this.emit("problem", "The microphone was disconnected. Reconnect it, or use another one.");
+  }
+
+  #setLevels(changed) {
     Object.assign(this.levels, changed);
     this.emit("level", this.levels);
-  }
-
-  /** The server's voice on a track. */
-  #overhear(stream) {
-    this.#hangUpRemote();
-    const remote = new Remote(stream);
-    this.#remote = remote;
-    remote.on("problem", (sentence) => this.emit("problem", sentence));
-    remote.on("piece", ({ samples, rms }) => {
-      this.#levels({ theirs: rms });
-      if (this.state === "live") this.tape.overheard(samples);
-    });
-    remote.on("paced", ({ response, ms }) => this.transcript.paced(response, ms));
-    remote.play();
-  }
-
-  #hangUpRemote() {
-    this.#remote?.close();
-    this.#remote = null;
   }
 }

@@ -1,60 +1,149 @@
-/** A microphone, or any stream, as pieces of PCM16. */
-import { Emitter } from "./emitter.js";
+/** The microphone: permission, capture as PCM16, and its loss. */
+import { Emitter } from "./state.js";
 
-const ASKED = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const CONSTRAINTS = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const SENTENCES = {
+  NotAllowedError:
+    "Microphone blocked. Click the icon left of the address, allow it, then press " +
+    "“Use microphone”. You can also type.",
+  NotFoundError: "No microphone found. Connect one, or type.",
+  OverconstrainedError: "The chosen microphone is not connected. Choose another one.",
+  NotReadableError: "Another program is using the microphone.",
+};
 
-/** Why there is no microphone, in a sentence for whoever sits before the page. */
+/** There is no microphone; the message is a sentence for the user. */
 export class NoMicrophone extends Error {}
 
-/** The page can have neither microphone nor loudspeaker. */
-export class NoSound extends Error {
+/** The page may use neither microphone nor loudspeaker: it is not a secure context. */
+export class NoSecureContext extends Error {
   message =
-    "Browsers let only pages at https or at localhost listen and speak. " +
+    "Browsers allow audio only on pages at https or at localhost. " +
     "Open this page there, or give the server a certificate.";
 }
 
-/** Asks for a microphone. Throws NoMicrophone. */
-export async function openMicrophone(deviceId = "") {
-  if (!navigator.mediaDevices) {
-    throw new NoMicrophone(new NoSound().message);
-  }
-  const audio = deviceId ? { ...ASKED, deviceId: { exact: deviceId } } : ASKED;
+/** Ask for a microphone; "" is the default one. Throws NoMicrophone. */
+async function openStream(deviceId) {
+  if (!navigator.mediaDevices) throw new NoMicrophone(new NoSecureContext().message);
+  const audio = deviceId ? { ...CONSTRAINTS, deviceId: { exact: deviceId } } : CONSTRAINTS;
   try {
     return await navigator.mediaDevices.getUserMedia({ audio });
-  } catch (problem) {
-    throw new NoMicrophone(SENTENCES[problem.name] ?? `No microphone: ${problem.message}.`);
+  } catch (error) {
+    throw new NoMicrophone(SENTENCES[error.name] ?? `No microphone: ${error.message}.`);
   }
 }
 
-const SENTENCES = {
-  NotAllowedError: "The microphone is not allowed. Allow it beside the page's address, or type.",
-  NotFoundError: "There is no microphone. Plug one in, or type.",
-  OverconstrainedError: "The chosen microphone is gone. Choose another one.",
-  NotReadableError: "Something else is using the microphone.",
-};
+let failedLoads = 0;
 
-/** Emits "piece" {samples, rms}, every 40 ms. */
-export class Capture extends Emitter {
-  #context = null;
+/** Load worklets.js into an AudioContext. Throws TypeError, as fetch does, without a server. */
+export async function loadWorklets(context) {
+  const url = new URL("./worklets.js", import.meta.url);
+  if (failedLoads) url.searchParams.set("attempt", failedLoads); // a failed load stays in a cache
+  try {
+    await context.audioWorklet.addModule(url);
+  } catch (error) {
+    failedLoads++;
+    throw new TypeError(error.message);
+  }
+}
+
+/** Any MediaStream as PCM16 at 24 kHz. Emits "frame" {samples, rms} every 40 ms. */
+export class AudioCapture extends Emitter {
   #stream;
+  #context = null;
+  #loading = null;
 
   constructor(stream) {
     super();
     this.#stream = stream;
   }
 
-  async open() {
-    this.#context = new AudioContext({ latencyHint: "interactive" });
-    await this.#context.audioWorklet.addModule(new URL("./capture.worklet.js", import.meta.url));
-    const worklet = new AudioWorkletNode(this.#context, "vivavoce-capture", { numberOfOutputs: 0 });
-    worklet.port.onmessage = ({ data }) => this.emit("piece", data);
-    this.#context.createMediaStreamSource(this.#stream).connect(worklet);
-    await this.#context.resume();
-    return this;
+  /** Begin to capture. After an error it can be called again. Throws TypeError without a server. */
+  load() {
+    this.#loading ??= this.#load().catch((error) => {
+      this.#loading = null;
+      throw error;
+    });
+    return this.#loading;
   }
 
   async close() {
     for (const track of this.#stream.getTracks()) track.stop();
     if (this.#context?.state !== "closed") await this.#context?.close();
+  }
+
+  async #load() {
+    this.#context ??= new AudioContext({ latencyHint: "interactive" });
+    await loadWorklets(this.#context);
+    const options = { numberOfOutputs: 0 };
+    const worklet = new AudioWorkletNode(this.#context, "vivavoce-capture", options);
+    worklet.port.onmessage = ({ data }) => this.emit("frame", data);
+    this.#context.createMediaStreamSource(this.#stream).connect(worklet);
+    await this.#context.resume();
+  }
+}
+
+/**
+ * A microphone that can be opened late, muted and lost. Emits "frame" {samples, rms} every 40 ms,
+ * and "lost" when the device is disconnected.
+ */
+export class Microphone extends Emitter {
+  stream = null;
+  #enabled = false;
+  #asking = false;
+  #closed = false;
+  #capture = null;
+
+  /** Whether there is a microphone. */
+  get available() {
+    return this.stream !== null;
+  }
+
+  /** Whether its audio is for the server. A disabled track is silent. */
+  get enabled() {
+    return this.#enabled;
+  }
+
+  set enabled(enabled) {
+    this.#enabled = enabled;
+    for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = enabled;
+  }
+
+  /** Ask for the microphone. Resolves to whether there is a new one. Throws NoMicrophone. */
+  async open(device) {
+    if (this.#asking || this.stream) return false;
+    this.#asking = true;
+    let stream;
+    try {
+      stream = await openStream(device);
+    } finally {
+      this.#asking = false;
+    }
+    if (this.#closed) {
+      for (const track of stream.getTracks()) track.stop();
+      return false;
+    }
+    this.stream = stream;
+    this.enabled = this.#enabled;
+    stream.getAudioTracks()[0].addEventListener("ended", () => this.#onEnded());
+    this.#capture = new AudioCapture(stream);
+    this.#capture.on("frame", (frame) => this.emit("frame", frame));
+    return true;
+  }
+
+  /** Begin to capture, if there is a microphone. Throws TypeError without a server. */
+  async load() {
+    await this.#capture?.load();
+  }
+
+  close() {
+    this.#closed = true;
+    this.#capture?.close();
+  }
+
+  #onEnded() {
+    this.#capture.close();
+    this.#capture = null;
+    this.stream = null;
+    this.emit("lost");
   }
 }

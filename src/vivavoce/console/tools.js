@@ -1,148 +1,183 @@
-/** Functions that are declared in the page, and their calls. */
-import { keep, kept, make } from "./dom.js";
+/** The tools that are declared on the page, and their calls. */
+import { make, store, stored } from "./ui.js";
 
-const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const SAMPLE = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const TYPES = new Set(["object", "array", "string", "number", "integer", "boolean", "null"]);
 
 export class ToolPanel {
   #parts;
-  #tools = kept("vivavoce.tools", []);
-  #edited = null;
-  #waiting = new Map(); // element of a call -> how to give it up
-  #changed;
+  #tools = stored("vivavoce.tools", []);
+  #edited = null; // the tool that is in the form
+  #waiting = new Map(); // element of a call -> function that gives it up
+  #onWaiting;
 
   /**
-   * parts: {form, list, error, saved, calls, empty, typed}, all of them elements. `changed` is
-   * called with the names of the calls that wait for somebody to type the answer.
+   * parts: elements {form, list, error, saved, calls, empty, fixedResult}. `onWaiting` gets the
+   * names of the tools whose calls wait for a typed result.
    */
-  constructor(parts, changed) {
+  constructor(parts, onWaiting) {
     this.#parts = parts;
-    this.#changed = changed;
+    this.#onWaiting = onWaiting;
     parts.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#save();
     });
-    parts.form.addEventListener("input", () => this.#adapt());
+    parts.form.addEventListener("input", () => this.#update());
     this.#clear();
     this.#draw();
   }
 
-  /** For a Conversation. */
+  /** The `tools` option of a Conversation. */
   get tools() {
     return this.#tools.map((tool) => ({ ...tool, run: (args) => this.#run(tool, args) }));
   }
 
-  /** Put the cursor where the oldest call is answered. */
-  answer() {
+  /** Focus the result field of the oldest call. */
+  focusCall() {
     [...this.#waiting.keys()][0]?.querySelector("input").focus();
   }
 
-  /** Nobody wants the answers any more. */
-  giveUp() {
-    for (const refuse of this.#waiting.values()) refuse();
+  /** Give up all calls that wait: their session has ended. */
+  abandonCalls() {
+    for (const abandon of this.#waiting.values()) abandon();
   }
 
   #save() {
     const { form, error, saved } = this.#parts;
-    const fields = Object.fromEntries(new FormData(form));
-    error.hidden = true;
+    const tool = Object.fromEntries(new FormData(form));
+    const field = form.elements.parameters;
     saved.textContent = "";
     try {
-      fields.parameters = JSON.parse(fields.parameters || '{"type": "object", "properties": {}}');
-      if (fields.parameters?.type !== "object") throw new Error('its "type" has to be "object"');
+      tool.parameters = parsedSchema(tool.parameters);
     } catch (problem) {
-      error.textContent = `The parameters are no JSON schema: ${problem.message}.`;
+      error.textContent = problem.message;
       error.hidden = false;
+      field.setAttribute("aria-invalid", "true");
+      field.focus();
       return;
     }
-    const replaced = [fields.name, this.#edited?.name];
-    this.#tools = [...this.#tools.filter(({ name }) => !replaced.includes(name)), fields];
+    error.hidden = true;
+    field.removeAttribute("aria-invalid");
+    const replaced = [tool.name, this.#edited?.name];
+    this.#tools = [...this.#tools.filter(({ name }) => !replaced.includes(name)), tool];
     this.#draw();
     this.#clear();
-    saved.textContent = `Saved ${fields.name}.`;
+    saved.textContent = `Saved ${tool.name}.`;
   }
 
-  /** An empty form, for a new function. */
+  /** Empty the form, for a new tool. */
   #clear() {
     const { form } = this.#parts;
     this.#edited = null;
     form.reset();
-    form.elements.parameters.value = JSON.stringify(SCHEMA, null, 2);
-    this.#adapt();
+    form.elements.parameters.value = JSON.stringify(SAMPLE, null, 2);
+    this.#update();
   }
 
-  #adapt() {
-    this.#parts.typed.hidden = this.#parts.form.elements.how.value === "typed";
+  #update() {
+    this.#parts.fixedResult.hidden = this.#parts.form.elements.how.value === "typed";
     this.#parts.saved.textContent = "";
   }
 
   #draw() {
-    keep("vivavoce.tools", this.#tools);
+    store("vivavoce.tools", this.#tools);
     this.#parts.list.replaceChildren(...this.#tools.map((tool) => this.#line(tool)));
   }
 
   #line(tool) {
-    const edit = link("Edit", tool.name);
-    const drop = link("Remove", tool.name);
+    const edit = linkButton("Edit", tool.name);
+    const remove = linkButton("Remove", tool.name);
     edit.addEventListener("click", () => {
       const { elements } = this.#parts.form;
       for (const [name, value] of Object.entries(tool)) {
         elements[name].value = name === "parameters" ? JSON.stringify(value, null, 2) : value;
       }
       this.#edited = tool;
-      this.#adapt();
+      this.#update();
       elements.name.focus();
     });
-    drop.addEventListener("click", () => {
+    remove.addEventListener("click", () => {
       this.#tools = this.#tools.filter((one) => one !== tool);
       if (this.#edited === tool) this.#clear();
       this.#draw();
       this.#parts.form.elements.name.focus();
     });
-    const how = tool.how === "typed" ? "answered by you" : "canned answer";
-    return make("li", {}, make("strong", {}, tool.name), make("span", {}, how), edit, drop);
+    const how = tool.how === "typed" ? "Typed by you" : "Fixed result";
+    return make("li", {}, make("strong", {}, tool.name), make("span", {}, how), edit, remove);
   }
 
-  /** A call: shown, and answered with what stands in the form, or by hand. */
+  /** Show a call. Returns its result, or a promise of the result that the user types. */
   #run(tool, args) {
     this.#parts.empty.hidden = true;
     const line = make("li", {}, make("code", {}, `${tool.name}(${JSON.stringify(args)})`));
     this.#parts.calls.prepend(line);
-    if (tool.how !== "typed") return answered(line, tool.answer);
+    const show = (text) => line.append(make("code", {}, `→ ${text}`));
+    if (tool.how !== "typed") {
+      show(tool.answer);
+      return tool.answer;
+    }
     return new Promise((resolve, reject) => {
-      const field = make("input", { "aria-label": `Answer to ${tool.name}`, required: "" });
-      const form = make("form", {}, field, make("button", { class: "second" }, "Answer"));
+      const field = make("input", { "aria-label": `Result of ${tool.name}`, required: "" });
+      const form = make("form", {}, field, make("button", { class: "secondary" }, "Send result"));
       const close = () => {
         form.remove();
         this.#waiting.delete(line);
-        this.#tell();
+        this.#reportWaiting();
       };
       form.addEventListener("submit", (event) => {
         event.preventDefault();
         close();
-        resolve(answered(line, field.value));
+        show(field.value);
+        resolve(field.value);
       });
       this.#waiting.set(line, () => {
         close();
-        line.append(make("code", {}, "→ not answered: the session is over"));
-        reject(new Error("nobody answered before the session was over"));
+        show("No result: the conversation ended");
+        reject(new Error("the conversation ended before there was a result"));
       });
       line.dataset.name = tool.name;
       line.append(form);
-      this.#tell();
+      this.#reportWaiting();
     });
   }
 
-  #tell() {
-    this.#changed([...this.#waiting.keys()].map((line) => line.dataset.name));
+  #reportWaiting() {
+    this.#onWaiting([...this.#waiting.keys()].map(({ dataset }) => dataset.name));
   }
 }
 
-function link(verb, name) {
-  const named = { type: "button", class: "link", "aria-label": `${verb} ${name}` };
-  return make("button", named, verb);
+/** Parse the JSON Schema of a tool's parameters. Throws Error with a sentence. */
+export function parsedSchema(text) {
+  let schema;
+  try {
+    schema = JSON.parse(text || '{"type": "object", "properties": {}}');
+  } catch (error) {
+    throw new Error(`The parameters aren't valid JSON: ${error.message}.`);
+  }
+  if (schema?.type !== "object") {
+    throw new Error('The parameters aren\'t a JSON Schema of "type": "object".');
+  }
+  checkSchema(schema);
+  return schema;
 }
 
-function answered(line, answer) {
-  line.append(make("code", {}, `→ ${answer}`));
-  return answer;
+/** Check `type` and `required`, in nested schemas too. Throws Error with a sentence. */
+function checkSchema(schema) {
+  if (typeof schema !== "object" || schema === null) return;
+  for (const type of [schema.type ?? []].flat()) {
+    if (!TYPES.has(type)) throw new Error(`JSON Schema has no type ${JSON.stringify(type)}.`);
+  }
+  const properties = schema.properties ?? {};
+  for (const name of [schema.required ?? []].flat()) {
+    if (!Object.hasOwn(properties, name)) {
+      throw new Error(`"required" names ${JSON.stringify(name)}, which isn't in "properties".`);
+    }
+  }
+  Object.values(properties).forEach(checkSchema);
+  [schema.items ?? []].flat().forEach(checkSchema);
+}
+
+function linkButton(verb, name) {
+  const attributes = { type: "button", class: "link", "aria-label": `${verb} ${name}` };
+  return make("button", attributes, verb);
 }

@@ -1,81 +1,84 @@
-/** Where the time went: for each turn, when what happened, in milliseconds of the page's clock. */
-import { Emitter } from "./emitter.js";
+/** The times of each turn, in ms of the page's clock (performance.now()). */
+import { Emitter } from "./state.js";
 
-const LOUD = 0.1; // of the turn's loudest piece: what is below it is not speech any more
+const MIN_SPEECH_RMS = 0.005;
+const SPEECH_SHARE = 0.1; // of the turn's loudest frame: quieter frames are not speech
 
 /**
- * A turn: {number, words, status, marks}. The marks are `end` (of speech, or the sending of what
- * was typed), `decision`, `transcript`, `token`, `sound`, `done`, `silent`, `cut`. Emits "change".
+ * A turn: {number, words, status, problem, marks, item}. The marks are `end` (of speech, or the
+ * sending of typed text), `decision`, `transcript`, `asked`, `token`, `audio`, `sound`, `done`,
+ * `silent`, `cut`. Emits "change" with the turn.
  */
 export class Turns extends Emitter {
   all = [];
-  #ofResponse = new Map();
+  #byResponse = new Map();
   #loudest = 0;
-  #lastLoud = 0;
+  #lastSpeech = 0; // time of the last frame that was loud enough for speech
 
-  /** The microphone was so loud at that time. */
-  heard(rms, at) {
+  /** Take the level of a microphone frame. */
+  setInputLevel(rms, at) {
     if (rms > this.#loudest) this.#loudest = rms;
-    if (rms >= 0.005 && rms >= this.#loudest * LOUD) this.#lastLoud = at;
+    if (rms >= MIN_SPEECH_RMS && rms >= this.#loudest * SPEECH_SHARE) this.#lastSpeech = at;
   }
 
-  /** An event of either direction, when it passed. */
+  /** Take an event that was sent or received at that time. */
   feed(event, sent, at) {
-    if (sent) this.#sent(event, at);
-    else this.#came(event, at);
+    if (sent) this.#onSent(event, at);
+    else this.#onReceived(event, at);
   }
 
-  /** Sound of a response is on its way to the ear. */
-  sounded(response, at) {
-    this.#mark(this.#ofResponse.get(response), "sound", at);
+  /** Audio of a response is played. */
+  setPlaying(response, at) {
+    this.#mark(this.#byResponse.get(response), "sound", at);
   }
 
-  /** Nothing is played any more. */
-  silent(at) {
-    const turn = this.all.findLast((one) => one.marks.sound !== undefined);
-    if (turn && turn.marks.cut === undefined) turn.marks.silent = at;
-    if (turn) this.emit("change", turn);
-  }
-
-  /** What was being said was cut off. */
-  cut(at) {
-    const turn = this.all.findLast((one) => one.marks.sound !== undefined);
+  /** The playback queue has run empty. */
+  setSilent(at) {
+    const turn = this.#lastPlayed();
     if (!turn) return;
-    delete turn.marks.silent; // the player had run dry for a moment, and went on
+    if (turn.marks.cut === undefined) turn.marks.silent = at;
+    this.emit("change", turn);
+  }
+
+  /** Playback was interrupted. */
+  cut(at) {
+    const turn = this.#lastPlayed();
+    if (!turn) return;
+    delete turn.marks.silent; // the queue had run empty for a moment, and playback went on
     this.#mark(turn, "cut", at);
   }
 
-  #sent(event, at) {
+  #onSent(event, at) {
     if (event.type === "conversation.item.create" && event.item.role === "user") {
-      const turn = this.#open();
+      const turn = this.#add();
       turn.words = event.item.content[0].text ?? "";
       this.#mark(turn, "end", at);
     } else if (event.type === "input_audio_buffer.clear") {
-      this.#loudest = 0; // what was loud before it belongs to no turn to come
-      this.#lastLoud = 0;
+      this.#loudest = 0; // audio before it belongs to no turn
+      this.#lastSpeech = 0;
     } else if (event.type === "input_audio_buffer.commit") {
-      this.#decided(this.#open(), at);
+      this.#decide(this.#add(), at);
     }
   }
 
-  #came(event, at) {
-    const turn = this.#ofResponse.get(event.response_id) ?? this.#latest();
+  #onReceived(event, at) {
+    const turn = this.#byResponse.get(event.response_id) ?? this.all.at(-1);
     switch (event.type) {
       case "input_audio_buffer.speech_started":
         this.#loudest = 0;
-        this.#open().item = event.item_id;
+        this.#add().item = event.item_id;
         break;
       case "input_audio_buffer.speech_stopped":
-        this.#decided(turn, at);
+        this.#decide(turn, at);
         break;
       case "input_audio_buffer.committed":
         if (turn && !turn.item) turn.item = event.item_id;
         break;
       case "conversation.item.input_audio_transcription.completed":
-        this.#transcribed(event, at);
+        this.#setTranscript(event, at);
         break;
       case "response.created":
-        this.#begun(event.response, at);
+        this.#begin(event.response, at);
         break;
       case "response.output_item.added":
       case "response.output_audio_transcript.delta":
@@ -87,52 +90,52 @@ export class Turns extends Emitter {
         this.#mark(turn, "audio", at);
         break;
       case "output_audio_buffer.started":
-        this.sounded(event.response_id, at);
+        this.setPlaying(event.response_id, at);
         break;
       case "output_audio_buffer.stopped":
-        this.silent(at);
+        this.setSilent(at);
         break;
       case "output_audio_buffer.cleared":
         this.cut(at);
         break;
       case "response.done":
-        this.#done(event.response, at);
+        this.#finish(event.response, at);
     }
   }
 
-  #open() {
+  #add() {
     const turn = { number: this.all.length + 1, words: "", status: "", marks: {}, item: null };
     this.all.push(turn);
     this.emit("change", turn);
     return turn;
   }
 
-  #latest() {
-    return this.all.at(-1);
+  #lastPlayed() {
+    return this.all.findLast(({ marks }) => marks.sound !== undefined);
   }
 
-  #decided(turn, at) {
+  #decide(turn, at) {
     if (!turn) return;
-    if (turn.marks.end === undefined) turn.marks.end = Math.min(this.#lastLoud || at, at);
+    turn.marks.end ??= Math.min(this.#lastSpeech || at, at);
     this.#mark(turn, "decision", at);
   }
 
-  #transcribed(event, at) {
+  #setTranscript(event, at) {
     const turn = this.all.find((one) => one.item === event.item_id);
     if (!turn) return;
     turn.words = event.transcript;
     this.#mark(turn, "transcript", at);
   }
 
-  #begun(response, at) {
-    const turn = this.#latest() ?? this.#open();
-    this.#ofResponse.set(response.id, turn);
-    if (turn.marks.end === undefined) this.#mark(turn, "end", at);
+  #begin(response, at) {
+    const turn = this.all.at(-1) ?? this.#add();
+    this.#byResponse.set(response.id, turn);
+    this.#mark(turn, "end", at);
     this.#mark(turn, "asked", at);
   }
 
-  #done(response, at) {
-    const turn = this.#ofResponse.get(response.id);
+  #finish(response, at) {
+    const turn = this.#byResponse.get(response.id);
     if (!turn) return;
     turn.status = response.status;
     turn.problem = response.status_details?.error?.message ?? "";
@@ -140,7 +143,7 @@ export class Turns extends Emitter {
     this.emit("change", turn);
   }
 
-  /** Only the first of its kind counts: a second response in a turn follows a tool's answer. */
+  /** Set a mark once: a second response in a turn follows a tool call. */
   #mark(turn, name, at) {
     if (!turn || turn.marks[name] !== undefined) return;
     turn.marks[name] = at;

@@ -26,6 +26,12 @@ class Engine(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
+def health_of(engine: object) -> str | None:
+    """Its health(); None for an engine of version 1 of the contract, which has none."""
+    health = getattr(engine, "health", None)
+    return health() if health is not None else None
+
+
 class VAD(Engine, Protocol):
     """Tells speech from other sound, one window at a time, many streams in one call."""
 
@@ -113,6 +119,8 @@ class ChatRequest:
     parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
     language: str | None = None
+    model: str = ""
+    """The model that the client named; an engine that does not know it uses its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
 
 def _request(prompt: Prompt) -> ChatRequest:
     return ChatRequest(
+        model=prompt.asked_model,
         instructions=prompt.instructions,
         items=prompt.items,
         tools=prompt.tools,

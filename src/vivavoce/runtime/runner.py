@@ -177,7 +177,8 @@ class Runner:
 
     def swap(self, driver: Driver) -> None:
         """Let another brain take over, with the same conversation. Never waits."""
-        assert self._performer and self._group
+        assert self._performer
+        assert self._group
         now = self._clock()
         last, first = self._session.swap(driver.brain, now, model=driver.model)
         self._observe(None, last + first, now)

@@ -5,8 +5,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -16,7 +16,7 @@ from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner, SaveCheckpoint
+from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import Opening, begin
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.facts import DrainStarted
@@ -50,6 +50,8 @@ class ServerContext:
     observers: tuple[MakeObserver, ...] = ()
     store: Store | None = None
     """Where checkpoints of conversations go."""
+    engines: Mapping[str, object] = field(default_factory=dict)
+    """The engines of all models by `kind:name`, to ask for their health."""
 
 
 class Sessions:

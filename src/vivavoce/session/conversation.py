@@ -245,7 +245,7 @@ class Conversation:
             self._count(self._entries[last])
         if newest.audio_bytes or newest.ledger:
             self._count(newest)
-        while self._kept > self._kept_bytes and len(self._counted) > 1:
+        while self._kept > self._kept_bytes and next(iter(self._counted)) != newest.item.id:
             item_id, counted = self._counted.popitem(last=False)
             self._kept -= counted
             self._entries[item_id].drop_audio()

@@ -80,6 +80,7 @@ class Prompt:
     """Everything that an answer is generated from."""
 
     model: str
+    """The configured model."""
     instructions: str
     items: tuple[Item, ...]
     tools: tuple[FunctionTool, ...]
@@ -90,6 +91,8 @@ class Prompt:
     spoken: bool
     voice: str
     speed: float
+    asked_model: str = ""
+    """The model as the client named it: an engine uses it where its service has one so named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,43 +1,47 @@
-"""A conversation with a server: sends what the user says, and waits for answers, never for ever."""
+"""A conversation with a server: sends what the user says and waits for the answers. Every wait has
+an end."""
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_MS
-from vivavoce.talk import events
-from vivavoce.talk.connection import Lost, Wire
-from vivavoce.talk.events import Event
-from vivavoce.talk.loudness import speech_end_ms
-from vivavoce.talk.options import TalkOptions, Waits
+from vivavoce.talk import client
+from vivavoce.talk.client import Connection, ConnectionLost, Event
+from vivavoce.talk.options import TalkOptions, Timeouts
 from vivavoce.talk.screen import Screen
-from vivavoce.talk.turn import Kind, Patience, Turn
+from vivavoce.talk.turn import Turn, TurnKind, WaitLimit, speech_end_ms
 
-CHUNK_MS = 40
-_CHUNK_BYTES = CHUNK_MS * BYTES_PER_MS
-_FOR_EVER = Patience(math.inf, "")
+CHUNK_MS: Final = 40
+_CHUNK_BYTES: Final = CHUNK_MS * BYTES_PER_MS
+_NO_LIMIT: Final = WaitLimit(math.inf, "")
 T = TypeVar("T")
 
 
-class Conversation:
-    """Use `opened()`. One turn at a time; what comes is shown and recorded whatever happens."""
+class TalkConversation:
+    """One turn at a time; every event is shown and recorded. Made by open_conversation()."""
 
     def __init__(
-        self, wire: Wire, screen: Screen, waits: Waits, record: IO[bytes] | None, turns: list[Turn]
+        self,
+        connection: Connection,
+        screen: Screen,
+        timeouts: Timeouts,
+        record: IO[bytes] | None,
+        turns: list[Turn],
     ) -> None:
         self.lost = ""
         """Why the connection is over; "" while it is not."""
         self.turn: Turn | None = None
-        """The one that is told what comes: the latest."""
-        self.ear: Callable[[Event], Awaitable[None]] | None = None
-        """Is told every event that comes, after the turn was."""
-        self._wire = wire
+        """The latest turn; every event of the server is fed to it."""
+        self.on_event: Callable[[Event], Awaitable[None]] | None = None
+        """Awaited with every event of the server, after the turn was fed."""
+        self._connection = connection
         self._screen = screen
-        self._waits = waits
+        self._timeouts = timeouts
         self._record = record
         self._turns = turns
         self._begun = self._last = self._clock()
@@ -47,147 +51,149 @@ class Conversation:
     def _clock(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _open(self, kind: Kind) -> Turn:
+    def _begin_turn(self, kind: TurnKind) -> Turn:
         self.turn = Turn(kind, self._clock())
         self._turns.append(self.turn)
         return self.turn
 
-    async def listen(self) -> None:
-        """Take what comes until the connection is lost."""
+    async def receive(self) -> None:
+        """Take events until the connection is lost."""
         while True:
-            frame = await self._wire.receive()
-            if isinstance(frame, Lost):
+            frame = await self._connection.receive()
+            if isinstance(frame, ConnectionLost):
                 self.lost = frame.reason
                 self._changed.set()
                 return
             self._last = self._clock()
-            event = events.read(frame)
+            event = client.decode(frame)
             self._note(False, event, frame)
             if event.type in ("session.created", "session.updated"):
                 self._session = event
             if self.turn is not None:
                 self.turn.feed(event, self._last)
-            if self.ear is not None:
-                await self.ear(event)
+            if self.on_event is not None:
+                await self.on_event(event)
             self._changed.set()
 
     async def set_up(self, options: TalkOptions, *, spoken: bool) -> str | None:
-        """Wait for the session and set it up. Returns what went wrong."""
-        setting = Turn("typed", self._clock())
-        self.turn = setting
-        if problem := await self._until(lambda: self._is("session.created") or _bad(setting)):
+        """Wait for the session and send its settings. Returns the problem, if there is one."""
+        setup = Turn("typed", self._clock())
+        self.turn = setup
+
+        def reached(kind: str) -> Callable[[], bool]:
+            return lambda: self._session.type == kind or bool(setup.problems)
+
+        if problem := await self._until(reached("session.created")):
             return problem
-        created = self._session
-        update = events.session_update(
+        update = client.session_update(
             voice=options.voice,
             instructions=options.instructions,
             spoken=spoken,
-            transcription=created.get("session", "audio", "input", "transcription") is None,
+            transcription=self._session.get("session", "audio", "input", "transcription") is None,
         )
-        if update is not None and not setting.problems:
+        if update is not None and not setup.problems:
             await self.send(update)
-            problem = await self._until(lambda: self._is("session.updated") or _bad(setting))
+            problem = await self._until(reached("session.updated"))
         self.turn = None
-        return problem or next(iter(setting.problems), None)
+        return problem or next(iter(setup.problems), None)
 
     async def ask(self, text: str) -> Turn:
         """One typed turn, to its end."""
-        turn = self._open("typed")
-        await self.send(events.user_text(text))
-        asked = turn.marks.asked = turn.sent = self._clock()
-        await self.send(events.response_create())
-        return await self._ended(turn, self._patience(turn, asked))
+        turn = self._begin_turn("typed")
+        await self.send(client.user_text(text))
+        asked = turn.times.asked = turn.sent = self._clock()
+        await self.send(client.response_create())
+        return await self._finish(turn, self._limit_of(turn, asked))
 
     async def ask_aloud(self, pcm24: bytes) -> Turn:
-        """One spoken turn, in real time, and silence after it until it is over."""
-        turn = self._open("spoken")
+        """One spoken turn, in real time, followed by silence until it is over."""
+        turn = self._begin_turn("spoken")
         end_ms = speech_end_ms(pcm24)
         if end_ms is not None:
-            turn.marks.asked = turn.begun + end_ms / 1000
+            turn.times.asked = turn.begun + end_ms / 1000
         expected = turn.begun + len(pcm24) / BYTES_PER_MS / 1000
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak(pcm24, turn))
+            speaking = tasks.create_task(self._send_audio(pcm24, turn))
             try:
-                return await self._ended(turn, self._patience(turn, expected))
+                return await self._finish(turn, self._limit_of(turn, expected))
             finally:
                 speaking.cancel()
 
-    async def overhear(self) -> Turn:
-        """One turn of whoever speaks into a microphone: no wait has an end before they do."""
-        turn = self._open("spoken")
+    async def microphone_turn(self) -> Turn:
+        """One turn by microphone. Waits without limit for the user to speak."""
+        turn = self._begin_turn("spoken")
 
-        def patience() -> Patience:
-            decided = turn.marks.decided
+        def limit() -> WaitLimit:
+            decided = turn.times.decided
             if decided is None:
-                return _FOR_EVER
-            return turn.patience(self._waits, self._last, decided)
+                return _NO_LIMIT
+            return turn.wait_limit(self._timeouts, self._last, decided)
 
-        return await self._ended(turn, patience)
+        return await self._finish(turn, limit)
 
-    async def unless_lost(self, what: Coroutine[Any, Any, T]) -> T | None:
-        """Its result; None, and it is cancelled, when the connection is lost before."""
+    async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result; None, and the work is cancelled, when the connection is lost before."""
         async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(what)
+            task = tasks.create_task(work)
             task.add_done_callback(lambda _: self._changed.set())
-            await self._until(task.done, lambda: _FOR_EVER)
+            await self._until(task.done, lambda: _NO_LIMIT)
             task.cancel()
         return None if task.cancelled() else task.result()
 
     async def send(self, event: Event) -> None:
-        frame = events.written(event)
+        frame = client.encode(event)
         self._note(True, event, frame)
-        await self._wire.send(frame)
+        await self._connection.send(frame)
 
-    async def _speak(self, pcm24: bytes, turn: Turn) -> None:
-        """A piece goes out when a microphone would have it: at its end. Then silence, for ever."""
+    async def _send_audio(self, pcm24: bytes, turn: Turn) -> None:
+        """Send each chunk when its last sample would have been recorded; then silence."""
         begun, sent = turn.begun, 0
         while True:
             chunk = pcm24[sent : sent + _CHUNK_BYTES]
             sent += _CHUNK_BYTES
             await asyncio.sleep(begun + sent / BYTES_PER_MS / 1000 - self._clock())
-            await self.send(events.append(chunk + bytes(_CHUNK_BYTES - len(chunk))))
+            await self.send(client.append_audio(chunk + bytes(_CHUNK_BYTES - len(chunk))))
             if turn.sent is None and sent >= len(pcm24):
                 turn.sent = self._clock()
                 self._changed.set()
 
-    def _patience(self, turn: Turn, expected: float) -> Callable[[], Patience]:
-        return lambda: turn.patience(self._waits, self._last, expected)
+    def _limit_of(self, turn: Turn, expected: float) -> Callable[[], WaitLimit]:
+        return lambda: turn.wait_limit(self._timeouts, self._last, expected)
 
-    async def _ended(self, turn: Turn, patience: Callable[[], Patience]) -> Turn:
+    async def _finish(self, turn: Turn, limit: Callable[[], WaitLimit]) -> Turn:
         """Wait for the end of a turn and show it."""
-        problem = await self._until(lambda: turn.complete, patience)
+        problem = await self._until(lambda: turn.complete, limit)
         if problem is not None and not turn.over:
             turn.fail(problem)
         self._screen.turn(turn)
         return turn
 
     async def _until(
-        self, reached: Callable[[], bool], patience: Callable[[], Patience] | None = None
+        self, reached: Callable[[], bool], limit: Callable[[], WaitLimit] | None = None
     ) -> str | None:
-        """Wait for something to be so; returns what came instead, if it did not."""
+        """Wait for a condition. Returns the problem when it is not reached in time."""
         begun = self._clock()
-        quiet = Patience(
-            begun + self._waits.quiet, f"the server did not answer for {self._waits.quiet:g} s"
+        quiet = WaitLimit(
+            begun + self._timeouts.quiet,
+            f"the server did not answer for {self._timeouts.quiet:g} s",
         )
         waited = begun  # a timer may fire a little before its time
         while not reached():
             if self.lost:
                 return self.lost
-            limit = patience() if patience is not None else quiet
-            if limit.until <= max(waited, self._clock()):
-                return limit.complaint
+            now = limit() if limit is not None else quiet
+            if now.until <= max(waited, self._clock()):
+                return now.problem
             self._changed.clear()
             try:
-                async with asyncio.timeout_at(None if limit == _FOR_EVER else limit.until):
+                async with asyncio.timeout_at(None if now == _NO_LIMIT else now.until):
                     await self._changed.wait()
             except TimeoutError:
-                waited = limit.until
+                waited = now.until
         return None
 
-    def _is(self, kind: str) -> bool:
-        return self._session.type == kind
-
     def _note(self, sent: bool, event: Event, frame: bytes) -> None:
+        """Show an event and record it."""
         at = self._clock() - self._begun
         self._screen.event(at, sent, event)
         if self._record is not None:
@@ -201,26 +207,24 @@ class Conversation:
 
 
 @asynccontextmanager
-async def opened(
-    wire: Wire,
+async def open_conversation(
+    connection: Connection,
     screen: Screen,
-    waits: Waits,
+    timeouts: Timeouts,
     record: IO[bytes] | None = None,
     turns: list[Turn] | None = None,
-) -> AsyncIterator[Conversation]:
-    """A conversation that listens as long as the block lasts.
+) -> AsyncIterator[TalkConversation]:
+    """A conversation that receives as long as the block lasts.
 
-    record: takes every event as a line of JSON. turns: takes every turn as it begins, for whoever
-    wants to know of them when the block was interrupted.
+    record: gets every event as a line of JSON. turns: gets every turn when it begins, and keeps
+    them when the block is interrupted.
     """
-    conversation = Conversation(wire, screen, waits, record, [] if turns is None else turns)
+    conversation = TalkConversation(
+        connection, screen, timeouts, record, [] if turns is None else turns
+    )
     async with asyncio.TaskGroup() as tasks:
-        listening = tasks.create_task(conversation.listen())
+        receiving = tasks.create_task(conversation.receive())
         try:
             yield conversation
         finally:
-            listening.cancel()
-
-
-def _bad(turn: Turn) -> bool:
-    return bool(turn.problems)
+            receiving.cancel()

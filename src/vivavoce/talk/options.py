@@ -1,77 +1,85 @@
-"""What a caller of `talk` and `demo` decides. Values only: reading the environment is the caller's.
+"""The options of `vivavoce talk` and `vivavoce demo`, as the command line reads them, and the
+timeouts of both."""
 
-Every wait of the client has its end here, in seconds.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from vivavoce.secret import Secret
 
 DEFAULT_URL = "ws://localhost:8080/v1/realtime"
 DEFAULT_MODEL = "gpt-realtime"
-"""What is asked for where neither the caller nor the address names a model."""
+"""The model to ask for where neither an option nor the address names one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
-    """How long a server may take, in seconds."""
+class Timeouts:
+    """How long to wait for a server, in seconds."""
 
     connect: float = 10.0
-    """To take the connection, and to take one event that is sent."""
+    """For the connection, and for the server to accept one event."""
     quiet: float = 30.0
-    """Between two events, while an answer is owed."""
+    """Between two events, while an answer is expected."""
     decision: float = 15.0
-    """To end a spoken turn, counted from the end of the file: silence is sent meanwhile."""
+    """For the end of a spoken turn, from the end of the file; silence is sent meanwhile."""
     answer: float = 180.0
-    """For a whole answer, counted from the end of the question."""
+    """For a whole answer, from the end of the question."""
     transcript: float = 3.0
     """For a transcript that is still missing when the answer is done."""
     close: float = 2.0
-    """To say goodbye."""
+    """For the closing handshake."""
+    start: float = 30.0
+    """For the server of the demo to be ready."""
+    stop: float = 5.0
+    """For the server of the demo to end after SIGTERM; then it is killed."""
 
 
-@dataclass(frozen=True, slots=True)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class TalkOptions:
-    """One run of `vivavoce talk`.
-
-    At most one of `files`, `texts` and `mic`; with none of them the standard input is read.
-    """
+    """At most one of --file, --text and --mic; with none of them the standard input is read."""
 
     url: str = DEFAULT_URL
     """ws(s):// or http(s)://, with or without /v1/realtime and ?model=."""
     model: str = ""
+    """The model to ask for."""
     voice: str = ""
+    """The voice to ask for."""
     instructions: str = ""
-    files: tuple[Path, ...] = ()
-    """Sound files, one spoken turn each."""
-    texts: tuple[str, ...] = ()
-    """One typed turn each."""
-    mic: bool = False
+    """The instructions for the model."""
+    files: Annotated[tuple[Path, ...], Parameter(name="--file", negative="")] = ()
+    """A sound file, sent to the server in real time. Several are several turns."""
+    texts: Annotated[tuple[str, ...], Parameter(name="--text", negative="")] = ()
+    """A typed turn. Several are several turns."""
+    mic: Annotated[bool, Parameter(negative="")] = False
+    """Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`."""
     save: Path | None = None
-    """A WAV file for all that the assistant says."""
+    """A WAV file for the audio of all answers."""
     events: Path | None = None
-    """A JSON Lines file for all events: {"at": seconds, "sent": bool, "event": {...}}."""
-    api_key: Secret = field(default_factory=Secret)
+    """A JSON Lines file for every event: {"at": seconds, "sent": bool, "event": {...}}."""
+    api_key: Annotated[Secret, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = Secret()
+    """The API key, if the server wants one; by default the one in OPENAI_API_KEY."""
     timeline: bool = True
-    """Whether every event is shown as it comes."""
-    waits: Waits = Waits()
+    """Show every event as it comes."""
+    color: bool = True
+    """Show colours."""
 
 
-@dataclass(frozen=True, slots=True)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """One run of `vivavoce demo`."""
+    """The options of `vivavoce demo`."""
 
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None
+    """The settings file of the server; ./vivavoce.toml if there is one."""
     save: Path = Path("demo-reply.wav")
-    keep: bool = False
-    """Leave the server running, until interrupted, when all is said."""
-    config: Path | None = None
-    """The settings file of the server; as for `serve` when there is none."""
+    """The WAV file for the answer."""
     question: str = "What can you do?"
-    """Short and plain: the embedded recogniser has to understand an embedded voice."""
+    """The question, spoken by the embedded voice. Keep it short: the embedded recognizer has to
+    understand it."""
+    keep: Annotated[bool, Parameter(negative="")] = False
+    """Leave the server running afterwards, until Ctrl-C."""
     timeline: bool = True
-    start_seconds: float = 30.0
-    """How long the server may take to be ready."""
-    stop_seconds: float = 5.0
-    """How long it may take to end when told."""
-    waits: Waits = Waits()
+    """Show every event as it comes."""

@@ -1,4 +1,4 @@
-"""A chat-completions server that does what a test tells it to, on a real socket."""
+"""A chat-completions server with scripted replies, on a real socket."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -106,7 +106,7 @@ def drops(*events: str) -> Reply:
 
 @dataclass
 class ChatServer:
-    """Replies to one request after another as told; the last reply stays for all that follow."""
+    """Gives one reply after another; the last one stays for all that follow."""
 
     replies: list[Reply]
     asked: list[Asked] = field(default_factory=list)
@@ -144,7 +144,7 @@ class ChatServer:
             Asked(
                 request.path_qs,
                 dict(request.headers),
-                msgspec.json.decode(body) if body else None,
+                msgspec.json.decode(body) if request.content_type == "application/json" else None,
                 self._connections.index(request.transport),
             )
         )

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.engines.openai.chat_messages import (
+    IMAGE_NOT_SENT,
     INAUDIBLE,
     NO_OUTPUT,
     NO_RESULT,
-    NOTHING_YET,
-    UNSEEN,
+    NO_USER_YET,
     messages,
     tool_choice,
     tools,
@@ -66,10 +66,10 @@ def tool(call_id: str, content: str = "42") -> dict[str, Any]:
 
 
 HELLO = {"role": "user", "content": "Hello."}
-NOBODY = {"role": "user", "content": NOTHING_YET}
+NOBODY = {"role": "user", "content": NO_USER_YET}
 
 
-def test_instructions_come_first_and_system_items_in_their_place() -> None:
+def test_messages_with_instructions_begin_with_them_and_keep_system_items_in_order() -> None:
     items = (user(InputText("Hello.")), Message(role="system", content=(InputText("Be brief."),)))
     assert messages("You are kind.", items, sees=True) == [
         {"role": "system", "content": "You are kind."},
@@ -78,7 +78,7 @@ def test_instructions_come_first_and_system_items_in_their_place() -> None:
     ]
 
 
-def test_what_was_said_aloud_stands_as_its_words() -> None:
+def test_messages_of_audio_are_its_transcripts() -> None:
     said = user(InputAudio(audio=b"\0\0", transcript="Hello."))
     assert chat(said, assistant(OutputAudio("Good day."))) == [
         HELLO,
@@ -87,17 +87,17 @@ def test_what_was_said_aloud_stands_as_its_words() -> None:
 
 
 @pytest.mark.parametrize("transcript", [None, "", "  "])
-def test_speech_that_was_not_understood_is_noted(transcript: str | None) -> None:
+def test_messages_of_audio_without_transcript_note_it(transcript: str | None) -> None:
     assert chat(user(InputAudio(transcript=transcript))) == [{"role": "user", "content": INAUDIBLE}]
 
 
-def test_several_texts_are_one_string_of_lines() -> None:
+def test_messages_of_several_texts_are_one_string_of_lines() -> None:
     assert chat(user(InputText("Hello."), InputText(""), InputAudio(transcript="You?"))) == [
         {"role": "user", "content": "Hello.\nYou?"}
     ]
 
 
-def test_a_picture_is_sent_to_a_model_that_sees() -> None:
+def test_messages_with_image_send_it_to_a_model_that_takes_images() -> None:
     shown = user(InputText("What is it?"), InputImage(PICTURE, "low"), InputImage(PICTURE))
     assert chat(shown) == [
         {
@@ -111,24 +111,24 @@ def test_a_picture_is_sent_to_a_model_that_sees() -> None:
     ]
 
 
-def test_a_model_that_does_not_see_is_told_of_the_picture() -> None:
+def test_messages_with_image_note_it_for_a_model_that_takes_none() -> None:
     assert chat(user(InputText("What is it?"), InputImage(PICTURE)), sees=False) == [
-        {"role": "user", "content": f"What is it?\n{UNSEEN}"}
+        {"role": "user", "content": f"What is it?\n{IMAGE_NOT_SENT}"}
     ]
 
 
-def test_empty_messages_are_left_out() -> None:
+def test_messages_without_content_are_left_out() -> None:
     items = (assistant(), assistant(OutputAudio("")), user(InputText(" ")), user())
     assert chat(user(InputText("Hello.")), *items) == [HELLO]
 
 
 @pytest.mark.parametrize("instructions", ["", " ", "Greet the user."])
-def test_before_the_first_word_a_user_stands_in(instructions: str) -> None:
+def test_messages_without_user_get_a_user_message(instructions: str) -> None:
     system = [{"role": "system", "content": instructions}] if instructions.strip() else []
     assert messages(instructions, (), sees=True) == [*system, NOBODY]
 
 
-def test_calls_in_a_row_and_the_words_before_them_are_one_message() -> None:
+def test_messages_of_consecutive_calls_and_the_text_before_are_one() -> None:
     items = (assistant(OutputText("Wait.")), call("a"), call("b"), result("b", "2"), result("a"))
     assert chat(user(InputText("Hello.")), *items, assistant(OutputText("Done."))) == [
         HELLO,
@@ -139,7 +139,7 @@ def test_calls_in_a_row_and_the_words_before_them_are_one_message() -> None:
     ]
 
 
-def test_a_call_after_an_output_begins_a_new_message() -> None:
+def test_messages_of_call_after_output_begin_a_new_one() -> None:
     assert chat(call("a"), result("a"), call("b"), result("b")) == [
         calling("a"),
         tool("a"),
@@ -148,7 +148,7 @@ def test_a_call_after_an_output_begins_a_new_message() -> None:
     ]
 
 
-def test_an_output_that_comes_late_is_moved_up_to_its_call() -> None:
+def test_messages_with_late_output_move_it_to_its_call() -> None:
     assert chat(call("a"), user(InputText("Hello.")), result("a")) == [
         calling("a"),
         tool("a"),
@@ -156,7 +156,7 @@ def test_an_output_that_comes_late_is_moved_up_to_its_call() -> None:
     ]
 
 
-def test_a_call_without_an_output_gets_one_that_says_so() -> None:
+def test_messages_of_call_without_output_get_one() -> None:
     assert chat(call("a"), call("b"), result("b"), user(InputText("Hello."))) == [
         calling("a", "b"),
         tool("a", NO_RESULT),
@@ -165,7 +165,7 @@ def test_a_call_without_an_output_gets_one_that_says_so() -> None:
     ]
 
 
-def test_an_output_without_its_call_becomes_a_note() -> None:
+def test_messages_of_output_without_call_are_a_note() -> None:
     note = "[A function whose call is not on record returned: 42]"
     assert chat(user(InputText("Hello.")), result("a"), call("a"), result("x", "")) == [
         HELLO,
@@ -175,11 +175,11 @@ def test_an_output_without_its_call_becomes_a_note() -> None:
     ]
 
 
-def test_an_empty_output_is_noted() -> None:
+def test_messages_of_empty_output_note_it() -> None:
     assert chat(call("a"), result("a", "")) == [calling("a"), tool("a", NO_OUTPUT)]
 
 
-def test_ids_that_are_empty_or_used_before_are_replaced_the_same_way_each_time() -> None:
+def test_messages_with_empty_or_repeated_call_ids_replace_them_deterministically() -> None:
     items = (call(""), result("", "1"), call("a"), result("a", "2"), call("a"), call("call_4"))
     assert chat(*items, result("a", "3"), result("call_4", "4")) == [
         calling("call_0"),
@@ -200,14 +200,17 @@ def test_ids_that_are_empty_or_used_before_are_replaced_the_same_way_each_time()
         ('{"city": "Par', "{}"),
         ("[1]", "{}"),
         ("\ud800", "{}"),
+        (r'{"a": "\ud800"}', r'{"a": "\ufffd"}'),
+        (r'{"a": "\ud83d\ude00"}', r'{"a": "\ud83d\ude00"}'),
+        ('{"a": ' + "[" * 10_000, "{}"),
     ],
 )
-def test_arguments_are_a_json_object_even_of_an_interrupted_call(given_: str, sent: str) -> None:
+def test_messages_of_call_have_a_json_object_as_arguments(given_: str, sent: str) -> None:
     (message, _) = chat(call("a", arguments=given_))
     assert message["tool_calls"][0]["function"]["arguments"] == sent
 
 
-def test_tools_are_nested_and_always_have_parameters() -> None:
+def test_tools_without_parameters_get_an_empty_schema() -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
     assert tools([FunctionTool("f", "Does f.", schema), FunctionTool("g")]) == [
         {
@@ -221,7 +224,7 @@ def test_tools_are_nested_and_always_have_parameters() -> None:
     ]
 
 
-def test_the_choice_of_a_tool() -> None:
+def test_tool_choice_of_a_function_is_nested() -> None:
     assert tool_choice("required") == "required"
     assert tool_choice(ToolName("f")) == {"type": "function", "function": {"name": "f"}}
 
@@ -252,7 +255,7 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
 
 
 @given(TEXT, st.lists(ITEMS, max_size=12), st.booleans())
-def test_whatever_the_history_the_request_is_valid(
+def test_messages_of_any_history_are_valid(
     instructions: str, items: list[Item], sees: bool
 ) -> None:
     seen: set[str] = set()

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -66,7 +67,7 @@ def body_of(request: ChatRequest = HELLO, **options: Any) -> dict[str, Any]:
     return body
 
 
-def test_the_least_that_is_sent() -> None:
+def test_request_without_options_has_only_the_required_fields() -> None:
     assert body_of() == {
         "model": "llama",
         "messages": [
@@ -78,7 +79,7 @@ def test_the_least_that_is_sent() -> None:
     }
 
 
-def test_tools_and_limits_are_sent_when_they_are_there() -> None:
+def test_request_with_tools_and_limits_sends_them() -> None:
     request = ChatRequest(
         "",
         HELLO.items,
@@ -97,31 +98,31 @@ def test_tools_and_limits_are_sent_when_they_are_there() -> None:
     assert "stream_options" not in body
 
 
-def test_without_tools_nothing_is_said_of_them() -> None:
+def test_request_without_tools_has_no_tool_fields() -> None:
     body = body_of(ChatRequest("", HELLO.items, tool_choice="none", parallel_tool_calls=False))
     assert {"tools", "tool_choice", "parallel_tool_calls"}.isdisjoint(body)
 
 
-def test_the_field_for_the_token_limit_can_be_chosen() -> None:
+def test_request_token_limit_is_in_the_chosen_field() -> None:
     request = ChatRequest("", HELLO.items, max_output_tokens=9)
     body = body_of(request, max_tokens_field="max_completion_tokens")
     assert (body["max_completion_tokens"], body.get("max_tokens")) == (9, None)
 
 
-def test_a_picture_goes_only_to_a_model_that_sees() -> None:
+def test_request_with_image_sends_it_only_if_the_model_takes_images() -> None:
     shown = Message(role="user", content=(InputImage("data:image/png;base64,AA=="),))
     seen, unseen = (body_of(ChatRequest("", (shown,)), sees=sees) for sees in (True, False))
     assert seen["messages"][0]["content"][0]["type"] == "image_url"
     assert unseen["messages"][0]["content"] == "[a picture, which you cannot see]"
 
 
-def test_a_large_picture_arrives_whole() -> None:
+def test_request_with_large_image_arrives_whole() -> None:
     url = "data:image/png;base64," + "A" * (3 << 20)
     body = body_of(ChatRequest("", (Message(role="user", content=(InputImage(url),)),)))
     assert body["messages"][0]["content"][0]["image_url"]["url"] == url
 
 
-def test_key_and_headers_are_sent() -> None:
+def test_request_has_key_and_headers() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         await collect(llm)
 
@@ -135,7 +136,7 @@ def test_key_and_headers_are_sent() -> None:
     ]
 
 
-def test_the_first_model_for_talk_is_asked_for_once_and_only_when_needed() -> None:
+def test_default_model_is_looked_up_once_and_only_when_needed() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         assert server.asked == []
         await asyncio.gather(collect(llm), collect(llm))
@@ -146,7 +147,7 @@ def test_the_first_model_for_talk_is_asked_for_once_and_only_when_needed() -> No
     assert [asked.body["model"] for asked in server.asked[1:]] == ["qwen"] * 3
 
 
-def test_a_model_that_is_gone_is_looked_up_anew() -> None:
+def test_default_model_unknown_to_the_server_is_looked_up_again() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         with pytest.raises(EngineError, match="does not know the model 'qwen'"):
             await collect(llm)
@@ -157,7 +158,43 @@ def test_a_model_that_is_gone_is_looked_up_anew() -> None:
     assert server.asked[-1].body["model"] == "llama"
 
 
-def test_words_come_one_by_one_and_usage_at_the_end() -> None:
+def test_model_that_the_client_names_is_used_if_it_is_listed() -> None:
+    async def test(server: ChatServer, llm: OpenAILLM) -> None:
+        for name in ("qwen", "gpt-realtime", "whisper-1", "", "llama"):
+            await collect(llm, replace(HELLO, model=name))
+
+    listing = lists("llama", "qwen", "whisper-1", "gpt-realtime")
+    server = serve(listing, says("Hi"), test=test)
+    assert [asked.path for asked in server.asked] == ["/v1/models"] + ["/v1/chat/completions"] * 5
+    models = [asked.body["model"] for asked in server.asked[1:]]
+    assert models == ["qwen", "llama", "llama", "llama", "llama"]
+
+
+def test_model_that_the_client_names_is_not_used_if_there_is_no_list() -> None:
+    async def test(server: ChatServer, llm: OpenAILLM) -> None:
+        await collect(llm, replace(HELLO, model="qwen"))
+
+    server = serve(gives(404), says("Hi"), test=test)
+    assert server.asked[1].body["model"] == "llama"
+
+
+def test_model_that_is_listed_and_gone_is_not_used_again() -> None:
+    async def test(server: ChatServer, llm: OpenAILLM) -> None:
+        asked = replace(HELLO, model="qwen")
+        with pytest.raises(EngineError, match="does not know the model 'qwen'"):
+            await collect(llm, asked)
+        assert await collect(llm, asked) == [TextDelta("Hi"), ChatEnded()]
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/models":
+            return await lists("qwen")(request)
+        gone = (await request.json())["model"] == "qwen"
+        return await (gives(404, {"error": "no"}) if gone else says("Hi"))(request)
+
+    serve(reply, test=test)
+
+
+def test_generate_yields_each_delta_and_usage_at_the_end() -> None:
     usage = '{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}'
     assert ask(streams(text("He"), text("llo"), FINISH, usage, "[DONE]")) == [
         TextDelta("He"),
@@ -166,7 +203,7 @@ def test_words_come_one_by_one_and_usage_at_the_end() -> None:
     ]
 
 
-def test_a_word_is_told_before_the_next_is_made() -> None:
+def test_generate_yields_a_delta_before_the_next_is_sent() -> None:
     go = asyncio.Event()
 
     async def reply(request: web.Request) -> web.StreamResponse:
@@ -184,7 +221,7 @@ def test_a_word_is_told_before_the_next_is_made() -> None:
     serve(reply, test=test)
 
 
-def test_a_function_is_called() -> None:
+def test_generate_yields_a_function_call() -> None:
     function = {"name": "f", "arguments": "{}"}
     delta = {"tool_calls": [{"index": 0, "id": "a", "function": function}]}
     chunk = msgspec.json.encode({"choices": [{"delta": delta, "finish_reason": "stop"}]}).decode()
@@ -195,7 +232,7 @@ def test_a_function_is_called() -> None:
     ]
 
 
-def test_an_answer_that_is_not_streamed_is_taken_whole() -> None:
+def test_generate_of_an_unstreamed_answer_yields_its_text() -> None:
     message = {"role": "assistant", "content": "Hello."}
     body = {
         "choices": [{"message": message, "finish_reason": "length"}],
@@ -215,16 +252,16 @@ def test_an_answer_that_is_not_streamed_is_taken_whole() -> None:
         pytest.param(streams("", text("Hi"), FINISH, " [DONE]"), id="blanks"),
     ],
 )
-def test_an_answer_may_end_in_several_ways(reply: Reply) -> None:
+def test_generate_ends_in_each_way_that_servers_end(reply: Reply) -> None:
     assert ask(reply, gap_seconds=TICK) == [TextDelta("Hi"), ChatEnded()]
 
 
-def test_a_connection_is_used_again_though_its_end_comes_after_the_answers() -> None:
-    heard = asyncio.Event()
+def test_connection_whose_body_ends_after_the_answer_is_reused() -> None:
+    received = asyncio.Event()
 
     async def reply(request: web.Request) -> web.StreamResponse:
         response = await begin(request, text("Hi"), FINISH, "[DONE]")
-        await heard.wait()
+        await received.wait()
         return response
 
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
@@ -232,18 +269,18 @@ def test_a_connection_is_used_again_though_its_end_comes_after_the_answers() -> 
             async for event in answer:
                 if isinstance(event, ChatEnded):
                     break
-            heard.set()
+            received.set()
         await collect(llm)
 
     server = serve(reply, says("Hi"), test=test)
     assert [asked.connection for asked in server.asked] == [0, 0]
 
 
-@pytest.mark.parametrize("heard", [0, 1])
-def test_closing_the_answer_aborts_the_request(heard: int) -> None:
+@pytest.mark.parametrize("received", [0, 1])
+def test_generate_closed_early_aborts_the_request(received: int) -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         answer = llm.generate(HELLO)
-        if heard:
+        if received:
             assert await anext(answer) == TextDelta("He")
             await answer.aclose()
         else:
@@ -255,18 +292,18 @@ def test_closing_the_answer_aborts_the_request(heard: int) -> None:
         await server.aborted.wait()
         await collect(llm)
 
-    server = serve(falls_silent(text("He")) if heard else hangs, says("Hi"), test=test)
+    server = serve(falls_silent(text("He")) if received else hangs, says("Hi"), test=test)
     assert [asked.connection for asked in server.asked] == [0, 1]
 
 
-def test_an_answer_that_is_never_begun_asks_nothing() -> None:
+def test_generate_never_iterated_sends_nothing() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         await llm.generate(HELLO).aclose()
 
     assert serve(says("Hi"), test=test).asked == []
 
 
-def test_settings_do_not_show_secrets() -> None:
+def test_settings_repr_hides_secrets() -> None:
     settings = OpenAILLMSettings(
         base_url="http://host/v1?key=hidden", api_key=KEY, headers={"X-Key": "hush"}
     )
@@ -275,7 +312,7 @@ def test_settings_do_not_show_secrets() -> None:
     assert "http://host/v1" in repr(OpenAILLMSettings(base_url="http://host/v1"))
 
 
-def test_user_and_query_of_the_base_url_are_sent_and_not_shown() -> None:
+def test_base_url_user_and_query_are_sent_and_not_shown() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         with pytest.raises(EngineError) as caught:
             await collect(llm)
@@ -308,7 +345,9 @@ def test_user_and_query_of_the_base_url_are_sent_and_not_shown() -> None:
         ({"max_tokens_field": "tokens"}, "tokens"),
     ],
 )
-def test_a_mistake_in_the_settings_is_named(options: dict[str, Any], complaint: str) -> None:
+def test_settings_with_a_mistake_raise_settings_error(
+    options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         registry.create("llm", "openai", options)
     assert str(caught.value).startswith("[engines.llm.openai] ")
@@ -316,6 +355,6 @@ def test_a_mistake_in_the_settings_is_named(options: dict[str, Any], complaint: 
     assert "sk-" not in str(caught.value)
 
 
-def test_it_is_found_by_its_name() -> None:
+def test_registry_finds_the_engine_by_name() -> None:
     llm = registry.create("llm", "openai", {"sees": False})
     assert (type(llm), llm.sees) == (OpenAILLM, False)

@@ -28,13 +28,14 @@ from tests.engines.openai.chat_server import (
     text,
 )
 from vivavoce.engines.base import ChatEnded, ChatEvent, TextDelta
-from vivavoce.engines.openai.llm import OpenAILLM, OpenAILLMSettings
-from vivavoce.engines.openai.sse import MAX_EVENT_BYTES
+from vivavoce.engines.openai.chat_stream import MAX_CALLS
+from vivavoce.engines.openai.llm import MAX_ANSWER_BYTES, OpenAILLM, OpenAILLMSettings
+from vivavoce.engines.sse import MAX_EVENT_BYTES
 from vivavoce.errors import EngineError
 
 
 def fail(*replies: Reply, **options: Any) -> tuple[list[ChatEvent], str]:
-    """What was told before the failure; and its sentence, with `URL` for the address."""
+    """The events before the failure; and its sentence, with `URL` for the address."""
     events: list[ChatEvent] = []
     sentences: list[str] = []
 
@@ -51,7 +52,7 @@ def fail(*replies: Reply, **options: Any) -> tuple[list[ChatEvent], str]:
     return events, sentence
 
 
-def test_nobody_answers() -> None:
+def test_generate_connection_refused_raises_engine_error() -> None:
     async def main() -> str:
         async with ChatServer([hangs]) as server:
             llm = engine(server)
@@ -63,7 +64,7 @@ def test_nobody_answers() -> None:
     assert asyncio.run(main()) == "no LLM answers at URL: connection refused; is it running?"
 
 
-def test_tls_to_a_server_without_it() -> None:
+def test_generate_tls_to_plain_server_raises_engine_error() -> None:
     async def main() -> str:
         async with ChatServer([hangs]) as server:
             url = server.base_url.replace("http:", "https:")
@@ -75,15 +76,17 @@ def test_tls_to_a_server_without_it() -> None:
     assert asyncio.run(main()).startswith("no LLM answers at URL: TLS failed (")
 
 
-def test_what_answers_does_not_speak_http() -> None:
+def test_generate_from_a_server_without_http_raises_engine_error() -> None:
     async def main() -> str:
-        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def greet_as_mail_server(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
             writer.write(b"220 mail ready\r\n")
             await writer.drain()
             await reader.read()
             writer.close()
 
-        async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(greet_as_mail_server, "127.0.0.1", 0) as server:
             settings = OpenAILLMSettings(
                 base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", model="m"
             )
@@ -104,7 +107,7 @@ def test_what_answers_does_not_speak_http() -> None:
         pytest.param(falls_silent(text("")), id="only a role"),
     ],
 )
-def test_no_first_token_in_time(reply: Reply) -> None:
+def test_generate_without_first_token_in_time_raises_engine_error(reply: Reply) -> None:
     assert fail(reply, first_token_seconds=TICK) == (
         [],
         f"the LLM at URL did not begin to answer within {TICK} s; "
@@ -112,7 +115,7 @@ def test_no_first_token_in_time(reply: Reply) -> None:
     )
 
 
-def test_signs_of_life_that_are_no_tokens_do_not_put_off_the_end() -> None:
+def test_generate_with_comments_instead_of_tokens_times_out() -> None:
     async def reply(request: web.Request) -> web.StreamResponse:
         response = await begin(request)
         while True:
@@ -123,14 +126,14 @@ def test_signs_of_life_that_are_no_tokens_do_not_put_off_the_end() -> None:
     assert "did not begin to answer" in sentence
 
 
-def test_silence_in_the_middle() -> None:
+def test_generate_stalled_in_the_middle_raises_engine_error() -> None:
     assert fail(falls_silent(text("He")), gap_seconds=TICK) == (
         [TextDelta("He")],
         f"the LLM at URL fell silent in the middle of its answer for {TICK} s; try again",
     )
 
 
-def test_a_listener_that_takes_its_time_is_not_silence() -> None:
+def test_generate_with_slow_consumer_does_not_time_out() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         async with aclosing(llm.generate(HELLO)) as answer:
             assert await anext(answer) == TextDelta("He")
@@ -142,6 +145,7 @@ def test_a_listener_that_takes_its_time_is_not_silence() -> None:
     serve(says("He", "llo"), test=test, gap_seconds=TICK)
 
 
+BAD = r'{"error": {"message": "no \ud800 memory"}}'
 BROKEN_OFF = "the LLM at URL broke off in the middle of its answer; see its log, try again"
 
 
@@ -152,7 +156,7 @@ BROKEN_OFF = "the LLM at URL broke off in the middle of its answer; see its log,
         pytest.param(streams(text("He")), id="ended without finish_reason"),
     ],
 )
-def test_a_stream_that_breaks_off(reply: Reply) -> None:
+def test_generate_of_a_stream_that_breaks_off_raises_engine_error(reply: Reply) -> None:
     assert fail(reply) == ([TextDelta("He")], BROKEN_OFF)
 
 
@@ -206,7 +210,7 @@ def test_a_stream_that_breaks_off(reply: Reply) -> None:
         ),
     ],
 )
-def test_a_refusal_and_its_sentence(reply: Reply, sentence: str) -> None:
+def test_generate_refused_has_its_sentence(reply: Reply, sentence: str) -> None:
     assert fail(reply, api_key=KEY) == ([], sentence)
 
 
@@ -221,13 +225,13 @@ def begins_a_whole(then: Reply) -> Reply:
     return reply
 
 
-def test_an_answer_that_is_not_streamed_and_does_not_come_whole() -> None:
+def test_generate_of_an_incomplete_unstreamed_answer_raises_engine_error() -> None:
     _, late = fail(begins_a_whole(hangs), first_token_seconds=TICK)
     assert late.startswith(f"the LLM at URL did not begin to answer within {TICK} s")
     assert fail(begins_a_whole(drops())) == ([], BROKEN_OFF)
 
 
-def test_an_error_inside_the_stream() -> None:
+def test_generate_with_error_in_the_stream_quotes_it_masked() -> None:
     error = msgspec.json.encode({"error": {"message": f"no memory for {KEY}"}}).decode()
     assert fail(streams(text("He"), error), api_key=KEY) == (
         [TextDelta("He")],
@@ -235,7 +239,7 @@ def test_an_error_inside_the_stream() -> None:
     )
 
 
-def test_an_event_without_end() -> None:
+def test_generate_with_too_long_an_event_raises_engine_error() -> None:
     _, sentence = fail(streams("x" * MAX_EVENT_BYTES))
     assert sentence == (
         "the LLM at URL sent an event longer than 1 MiB; "
@@ -243,17 +247,17 @@ def test_an_event_without_end() -> None:
     )
 
 
-def test_a_call_without_a_name() -> None:
+def test_generate_of_call_without_name_raises_engine_error() -> None:
     delta = {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
     chunk = msgspec.json.encode({"choices": [{"delta": delta}]}).decode()
     _, sentence = fail(streams(chunk, "[DONE]"))
-    assert sentence.startswith("the LLM at URL sent a function call without a name instead")
+    assert sentence == "the LLM at URL sent a function call without a name; try another model"
 
 
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
-        (lists("whisper-1"), "the LLM at URL lists no model to talk with; load one, or set model"),
+        (lists("whisper-1"), "the LLM at URL lists no chat model; load one, or set model"),
         (gives(404), "the LLM at URL does not list its models (404); set model"),
         (
             gives(200, b"<html>", "text/html"),
@@ -261,11 +265,13 @@ def test_a_call_without_a_name() -> None:
         ),
     ],
 )
-def test_no_model_can_be_looked_up(reply: Reply, sentence: str) -> None:
+def test_default_model_that_cannot_be_looked_up_raises_engine_error(
+    reply: Reply, sentence: str
+) -> None:
     assert fail(reply, model="") == ([], sentence)
 
 
-def test_a_refusal_whose_body_never_ends_is_told_all_the_same() -> None:
+def test_generate_refused_with_endless_body_raises_engine_error() -> None:
     async def refuses(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500)
         await response.prepare(request)
@@ -278,7 +284,7 @@ def test_a_refusal_whose_body_never_ends_is_told_all_the_same() -> None:
 CLOSED = "no LLM answers at URL: the connection was closed before an answer; see its log, try again"
 
 
-def test_a_new_connection_that_closes_is_not_tried_again() -> None:
+def test_new_connection_that_closes_is_not_retried() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         with pytest.raises(EngineError, match="closed before an answer"):
             await collect(llm)
@@ -286,7 +292,7 @@ def test_a_new_connection_that_closes_is_not_tried_again() -> None:
     assert len(serve(drops(), says("Hi"), test=test).asked) == 1
 
 
-def test_a_kept_connection_that_closes_is_replaced_once() -> None:
+def test_kept_connection_that_closes_is_replaced_once() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         await collect(llm)
         assert await collect(llm) == [TextDelta("again"), ChatEnded()]
@@ -296,7 +302,7 @@ def test_a_kept_connection_that_closes_is_replaced_once() -> None:
     assert server.asked[1].body == server.asked[2].body
 
 
-def test_a_replaced_connection_that_closes_too_is_an_error() -> None:
+def test_replaced_connection_that_closes_raises_engine_error() -> None:
     async def test(server: ChatServer, llm: OpenAILLM) -> None:
         await collect(llm)
         with pytest.raises(EngineError) as caught:
@@ -306,9 +312,51 @@ def test_a_replaced_connection_that_closes_too_is_an_error() -> None:
     assert len(serve(says("Hi"), drops(), test=test).asked) == 3
 
 
-def test_an_engine_that_was_not_entered_says_so() -> None:
+def test_generate_before_entering_raises_engine_error() -> None:
     async def main() -> None:
-        with pytest.raises(EngineError, match="before it was entered"):
+        with pytest.raises(EngineError, match="its engine is not running"):
             await collect(OpenAILLM(OpenAILLMSettings(model="m")))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param('{"choices": [{"delta": {"reasoning": ' + "[" * 100_000, id="reasoning"),
+        pytest.param('{"error": ' + '{"error": ' * 100_000, id="error"),
+    ],
+)
+def test_generate_with_deeply_nested_chunk_raises_engine_error(data: str) -> None:
+    assert fail(streams(data))[1].startswith("the LLM at URL sent something else instead of")
+
+
+def test_generate_with_half_a_surrogate_pair_replaces_it() -> None:
+    events, sentence = fail(streams(r'{"choices": [{"delta": {"content": "Great \ud83d"}}]}', BAD))
+    assert events == [TextDelta("Great \ufffd")]
+    assert sentence == "the LLM at URL failed while it answered: no \ufffd memory; try again"
+
+
+def test_generate_with_invalid_utf8_replaces_it() -> None:
+    async def test(server: ChatServer, llm: OpenAILLM) -> None:
+        assert await collect(llm) == [TextDelta("a\ufffd"), ChatEnded()]
+
+    serve(gives(200, b'{"choices": [{"message": {"content": "a\xff"}}]}'), test=test)
+
+
+def test_generate_of_an_unstreamed_answer_beyond_the_bound_raises_engine_error() -> None:
+    _, sentence = fail(gives(200, b" " * (MAX_ANSWER_BYTES + 1)))
+    assert sentence.startswith("the LLM at URL sent more than 4 MiB instead of a chat completion")
+
+
+def test_generate_with_too_many_calls_raises_engine_error() -> None:
+    calls = [
+        {"index": i, "id": f"c{i}", "function": {"name": "f", "arguments": "{}"}}
+        for i in range(MAX_CALLS + 1)
+    ]
+    chunk = msgspec.json.encode({"choices": [{"delta": {"tool_calls": calls}}]}).decode()
+    assert fail(streams(chunk)) == (
+        [],
+        "the LLM at URL sent more than 128 function calls in one answer; "
+        "limit its tokens, or try another model",
+    )

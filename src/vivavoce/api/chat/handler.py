@@ -9,7 +9,6 @@ from functools import partial
 
 from aiohttp import web
 
-from vivavoce.api.body import read
 from vivavoce.api.chat import completion as chat_completion
 from vivavoce.api.chat import items as chat_items
 from vivavoce.api.chat import request as chat_request
@@ -22,6 +21,7 @@ from vivavoce.api.chat.request import AudioOptions, ChatCall, Earlier, ErrorPlac
 from vivavoce.api.chat.sound import decoded
 from vivavoce.api.chat.speech import SpeechOptions, StreamedSpeech, speak
 from vivavoce.api.http_errors import json_response
+from vivavoce.api.uploads import read_body
 from vivavoce.api.work import together, unless_gone
 from vivavoce.engines.base import STT
 from vivavoce.errors import AudioError, EngineError, InvalidRequest
@@ -61,7 +61,7 @@ class ChatRoutes:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Raises VoiceError or an HTTPException before the answer has begun."""
-        body = await read(request, self._most_bytes, READ_SECONDS)
+        body = await read_body(request, self._most_bytes, READ_SECONDS)
         if len(body) > _LARGE:
             call = await asyncio.to_thread(chat_request.parse, body)
         else:

@@ -4,7 +4,7 @@
   came later is moved up to its call. A call without an output gets one that says so.
 * An output without its call (the conversation was cut there) becomes a system note.
 * A call's id is unique in the request and its arguments are a JSON object.
-* No message is empty, and someone other than the system speaks.
+* No message is empty, and at least one is not of the system.
 """
 
 from collections import deque
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET
 
+from vivavoce.protocol import json
 from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -32,20 +33,22 @@ from vivavoce.protocol.items import (
 ChatMessage: TypeAlias = dict[str, Any]
 
 INAUDIBLE = "(inaudible)"
-UNSEEN = "[a picture, which you cannot see]"
+IMAGE_NOT_SENT = "[a picture, which you cannot see]"
 NO_RESULT = "The result of this call is not available."
 NO_OUTPUT = "(no output)"
-NOTHING_YET = "(nothing was said yet)"
+NO_USER_YET = "(nothing was said yet)"
+
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def messages(instructions: str, items: Sequence[Item], *, sees: bool) -> list[ChatMessage]:
-    """All messages of a request. `sees`: pictures are sent; else a note stands for each."""
+    """All messages of a request. sees: images are sent; else a note stands for each."""
     chat: list[ChatMessage] = []
     if instructions.strip():
         chat.append({"role": "system", "content": instructions})
     ids, outputs = _pair(items)
     results: list[ChatMessage] = []  # of the calls in the last message of `chat`
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if not isinstance(item, FunctionCall):
             chat += results
             results = []
@@ -54,27 +57,27 @@ def messages(instructions: str, items: Sequence[Item], *, sees: bool) -> list[Ch
                 if content := _content(item, sees=sees):
                     chat.append({"role": item.role, "content": content})
             case FunctionCall():
-                _add_call(chat, item, ids[place])
-                output = outputs.get(place, NO_RESULT)
-                results.append({"role": "tool", "tool_call_id": ids[place], "content": output})
+                _add_call(chat, item, ids[position])
+                output = outputs.get(position, NO_RESULT)
+                results.append({"role": "tool", "tool_call_id": ids[position], "content": output})
             case FunctionCallOutput():
-                if place not in ids and item.output.strip():
+                if position not in ids and item.output.strip():
                     note = f"[A function whose call is not on record returned: {item.output}]"
                     chat.append({"role": "system", "content": note})
     chat += results
-    # A greeting before the first word: many chat templates fail without a user.
+    # The assistant speaks first: many chat templates fail without a user message.
     if all(message["role"] == "system" for message in chat):
-        chat.append({"role": "user", "content": NOTHING_YET})
+        chat.append({"role": "user", "content": NO_USER_YET})
     return chat
 
 
 def tools(offered: Sequence[FunctionTool]) -> list[dict[str, Any]]:
-    """Function tools as a request has them."""
+    """Function tools in the form of a request."""
     return [{"type": "function", "function": dict(_function(tool))} for tool in offered]
 
 
 def tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
-    """Which function the model may or must call, as a request has it."""
+    """Which function the model may or must call, in the form of a request."""
     if isinstance(choice, str):
         return choice
     return {"type": "function", "function": {"name": choice.name}}
@@ -89,7 +92,7 @@ def _function(tool: FunctionTool) -> Iterator[tuple[str, Any]]:
 
 
 def _pair(items: Sequence[Item]) -> tuple[dict[int, str], dict[int, str]]:
-    """Ids by the places of calls and of outputs that have a call; outputs by the places of calls.
+    """Ids by the positions of calls and of outputs that have a call; outputs by those of calls.
 
     An output answers the earliest open call of its id before it.
     """
@@ -98,18 +101,18 @@ def _pair(items: Sequence[Item]) -> tuple[dict[int, str], dict[int, str]]:
     outputs: dict[int, str] = {}
     waiting: dict[str, deque[int]] = {}
     used: set[str] = set()
-    for place, item in enumerate(items):
+    for position, item in enumerate(items):
         if isinstance(item, FunctionCall):
             call_id = item.call_id
             if not call_id or call_id in used:
-                call_id = _unused(place, taken)
+                call_id = _unused(position, taken)
                 taken.add(call_id)
             used.add(call_id)
-            ids[place] = call_id
-            waiting.setdefault(item.call_id, deque()).append(place)
+            ids[position] = call_id
+            waiting.setdefault(item.call_id, deque()).append(position)
         elif isinstance(item, FunctionCallOutput) and waiting.get(item.call_id):
             call = waiting[item.call_id].popleft()
-            ids[place] = ids[call]
+            ids[position] = ids[call]
             outputs[call] = item.output if item.output.strip() else NO_OUTPUT
     return ids, outputs
 
@@ -135,14 +138,14 @@ def _add_call(chat: list[ChatMessage], item: FunctionCall, call_id: str) -> None
 def _arguments(text: str) -> str:
     # Servers parse them for the chat template; those of an interrupted call are cut off.
     try:
-        msgspec.json.decode(text, type=dict)
-    except ValueError:
+        json.decode(text, _object_decoder)
+    except (ValueError, RecursionError):
         return "{}"
-    return text
+    return json.replace_lone_surrogates(text).decode() if "\\" in text else text
 
 
 def _content(message: Message, *, sees: bool) -> str | list[dict[str, Any]]:
-    """A string wherever it will do: many servers know no list. "" for nothing."""
+    """A string where no image is sent, as many servers know no list; "" for nothing."""
     sees = sees and message.role == "user"
     if not sees or not any(isinstance(part, InputImage) for part in message.content):
         return "\n".join(text for part in message.content if (text := _text(part)))
@@ -162,7 +165,7 @@ def _text(part: Part) -> str:
         case OutputAudio(transcript=spoken):
             words = spoken
         case InputImage():
-            words = UNSEEN
+            words = IMAGE_NOT_SENT
     return words if words.strip() else ""
 
 

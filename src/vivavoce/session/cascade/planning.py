@@ -42,6 +42,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         listed = _listed(params.input, shared)
     prompt = Prompt(
         model=options.served_by.model,
+        asked_model=session.model,
         instructions=given(params.instructions, session.instructions),
         items=(),
         tools=tools,

@@ -156,7 +156,7 @@ class CallOutput:
         """Why nobody may run this call; None: its arguments are a JSON object."""
         try:
             arguments = msgspec.json.decode(self.arguments or "{}")
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
             return f"the arguments of its call of '{self.name}' are not valid JSON: {exc}"
         if not isinstance(arguments, dict):
             return f"the arguments of its call of '{self.name}' are not a JSON object"

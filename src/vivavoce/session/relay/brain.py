@@ -10,12 +10,10 @@ Rules:
 
 import base64
 import binascii
-from typing import Any, Literal
 
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder
-from vivavoce.protocol import server
 from vivavoce.protocol.client import (
     ClientEvent,
     InputAudioAppend,
@@ -27,24 +25,11 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.protocol.items import (
-    FunctionCall,
-    FunctionCallOutput,
     InputAudio,
-    InputText,
-    Item,
     Message,
-    OutputAudio,
-    OutputText,
     Status,
 )
-from vivavoce.protocol.responses import (
-    Response,
-    ResponseAudio,
-    ResponseAudioOutput,
-    ResponseError,
-    StatusDetails,
-)
-from vivavoce.protocol.upstream import UpstreamEvent, UpstreamItem
+from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.brain import BrainEvent, Handover, Shared
 from vivavoce.session.conversation import Entry, shown
 from vivavoce.session.effects import (
@@ -63,20 +48,12 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
+from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
+from vivavoce.session.relay.response import UpstreamGeneration
 
 INFINITY = float("inf")
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # for the upstream server while it is being connected to
 _encoder = msgspec.json.Encoder()
-
-
-class _Open:
-    """The response that the upstream server is generating, as far as it must be closed."""
-
-    def __init__(self, response_id: str, conversation_id: str | None) -> None:
-        self.id = response_id
-        self.conversation_id = conversation_id
-        self.items: dict[str, tuple[int, Item]] = {}  # open items with their output index
-        self.parts: dict[str, str] = {}  # by item: the type of its open content part
 
 
 class RelayBrain:
@@ -90,7 +67,7 @@ class RelayBrain:
         self._pending = bytearray()  # audio that is in no item yet, PCM
         self._position = 0
         self._turn_item: str | None = None  # announced by speech_started, not committed
-        self._open: _Open | None = None
+        self._open: UpstreamGeneration | None = None
         self._requested = False  # a response.create went upstream; no response came of it yet
         self._decoder = Decoder("audio/pcm")
         self._quiet_since: float | None = None
@@ -101,7 +78,7 @@ class RelayBrain:
         self._shared.effects.add(ConnectUpstream(self._shared.options.served_by.model))
         self._queue_settings()
         for item in shown(self._shared.conversation):
-            self._queue(ItemCreate(item=_for_upstream(item)))
+            self._queue(ItemCreate(item=as_history(item)))
         if handover.pending_audio:
             self._append(handover.pending_audio)
         if handover.owes_response:
@@ -118,7 +95,7 @@ class RelayBrain:
             quiet_since=self._quiet_since,
         )
         if self._open:
-            self._close_response("failed", now)
+            self._open.close("failed", now)
         self._shared.effects.add(DisconnectUpstream())
         return handover
 
@@ -218,7 +195,7 @@ class RelayBrain:
 
     def stop(self, now: float) -> None:
         if self._open:
-            self._close_response("cancelled", now)
+            self._open.close("cancelled", now)
         self._shared.effects.add(DisconnectUpstream())
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
@@ -252,32 +229,25 @@ class RelayBrain:
         match event.type:
             case "response.created" if event.response:
                 self._requested = False
-                self._open = _Open(event.response.id, event.response.conversation_id)
-            case "response.output_item.added" if event.item and self._open:
-                item = _item(event.item, "in_progress")
-                if item is not None:
-                    self._open.items[event.item.id] = (event.output_index, item)
-            case "response.content_part.added" if self._open:
-                self._open.parts[event.item_id] = "audio"
-            case "response.content_part.done" if self._open:
-                self._open.parts.pop(event.item_id, None)
+                response = event.response
+                self._open = UpstreamGeneration(self._shared, response.id, response.conversation_id)
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
                 if entry and entry.ledger:
                     word = SpokenWord(event.delta, entry.ledger.samples)
                     entry.ledger.add(b"", (word,))
-            case "response.output_item.done" if event.item and self._open:
-                self._open.items.pop(event.item.id, None)
             case "response.done" if event.response:
                 self._open = None
                 self._requested = False
                 self._quiet_since = now
                 self._shared.playback.ended(event.response.id, now)
+            case _ if self._open:
+                self._open.follow(event)
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
             return False  # one that the client or this conversation has added
-        item = _item(event.item, "in_progress")
+        item = read_item(event.item, "in_progress")
         if item is None:
             return True
         entry = Entry(item)
@@ -295,9 +265,9 @@ class RelayBrain:
         if entry is None or entry.item.status == "completed":
             return False
         status: Status = "completed" if event.item.status == "completed" else "incomplete"
-        if (item := _item(event.item, status)) is not None:
+        if (item := read_item(event.item, status)) is not None:
             self._shared.conversation.replace(item)
-            if isinstance(item, Message) and item.role == "assistant" and _is_text(item):
+            if isinstance(item, Message) and item.role == "assistant" and is_text(item):
                 entry.ledger = None
         return True
 
@@ -334,84 +304,13 @@ class RelayBrain:
                 heard = entry.ledger.samples - unplayed
                 self._shared.conversation.cut(item_id, heard)
 
-    def _close_response(self, status: Literal["failed", "cancelled"], now: float) -> None:
-        """Send what the upstream server does not send any more: the end of an open response."""
-        assert self._open
-        open_, self._open = self._open, None
-        effects, output = self._shared.effects, []
-        for item_id, (index, item) in open_.items.items():
-            entry = self._shared.conversation.find(item_id)
-            if entry and entry.ledger:
-                text = entry.ledger.text
-                if item_id in open_.parts:
-                    self._close_part(open_.id, item_id, index, text)
-                unplayed = self._shared.playback.drop(item_id, now)
-                if unplayed:
-                    self._shared.conversation.cut(item_id, entry.ledger.samples - unplayed)
-                item = msgspec.structs.replace(item, content=(OutputAudio(transcript=text),))
-            item = msgspec.structs.replace(item, status="incomplete")
-            output.append(item)
-            effects.send(
-                server.OutputItemDone(
-                    event_id=effects.event_id(),
-                    response_id=open_.id,
-                    output_index=index,
-                    item=item,
-                )
-            )
-            if entry:
-                self._shared.conversation.replace(item)
-                previous = self._shared.conversation.previous(item_id)
-                effects.send(
-                    server.ItemDone(
-                        event_id=effects.event_id(), previous_item_id=previous, item=item
-                    )
-                )
-        details = StatusDetails(type="cancelled")
-        if status == "failed":
-            error = ResponseError(
-                type="server_error",
-                code="upstream_lost",
-                message="The connection to the upstream server was lost.",
-            )
-            details = StatusDetails(type="failed", error=error)
-        options = self._shared.options.realtime
-        output_format = options.audio.output.format
-        response = Response(
-            id=open_.id,
-            status=status,
-            status_details=details,
-            output=tuple(output),
-            conversation_id=open_.conversation_id,
-            output_modalities=options.output_modalities,
-            max_output_tokens=options.max_output_tokens,
-            audio=ResponseAudio(ResponseAudioOutput(output_format, options.audio.output.voice)),
-        )
-        effects.send(server.ResponseDone(event_id=effects.event_id(), response=response))
-        self._shared.playback.ended(open_.id, now)
-
-    def _close_part(self, response_id: str, item_id: str, index: int, text: str) -> None:
-        effects = self._shared.effects
-        place: dict[str, Any] = {
-            "response_id": response_id,
-            "item_id": item_id,
-            "output_index": index,
-            "content_index": 0,
-        }
-        effects.send(server.OutputAudioDone(event_id=effects.event_id(), **place))
-        effects.send(
-            server.OutputTranscriptDone(event_id=effects.event_id(), transcript=text, **place)
-        )
-        part = server.ShownPart(type="audio", transcript=text)
-        effects.send(server.ContentPartDone(event_id=effects.event_id(), part=part, **place))
-
     def _queue_settings(self) -> None:
         settings = self._shared.options.session
-        told = msgspec.to_builtins(settings)
+        kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "model"):
-            told.pop(ours, None)
+            kept.pop(ours, None)
         self._decoder = Decoder(self._shared.options.input_format)
-        self._send(_encoder.encode({"type": "session.update", "session": _without_nulls(told)}))
+        self._send(_encoder.encode({"type": "session.update", "session": without_nulls(kept)}))
 
     def _keep(self, pcm: bytes) -> None:
         """Keep audio of the open turn, and a second before it, for another brain."""
@@ -435,65 +334,3 @@ class RelayBrain:
         elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
             self._queued.append(data)
             self._queued_bytes += len(data)
-
-
-def _item(item: UpstreamItem, status: Status) -> Item | None:
-    """The item as this conversation keeps it; None: of a type that it does not know."""
-    match item.type:
-        case "message" if item.role in ("user", "assistant", "system"):
-            parts = tuple(
-                part
-                for given in item.content
-                if (part := _PARTS.get(given.type, lambda _: None)(given)) is not None
-            )
-            role: Any = item.role
-            return Message(id=item.id, status=status, role=role, content=parts)
-        case "function_call":
-            return FunctionCall(
-                id=item.id,
-                status=status,
-                call_id=item.call_id or "",
-                name=item.name or "",
-                arguments=item.arguments or "",
-            )
-        case "function_call_output":
-            return FunctionCallOutput(
-                id=item.id, call_id=item.call_id or "", output=item.output or ""
-            )
-    return None
-
-
-_PARTS: dict[str, Any] = {
-    "input_text": lambda part: InputText(text=part.text or ""),
-    "input_audio": lambda part: InputAudio(transcript=part.transcript),
-    "output_text": lambda part: OutputText(text=part.text or ""),
-    "output_audio": lambda part: OutputAudio(transcript=part.transcript or ""),
-}
-
-
-def _is_text(item: Message) -> bool:
-    return any(isinstance(part, OutputText) for part in item.content)
-
-
-def _for_upstream(item: Item) -> Item:
-    """An item as history: of speech, only its words can be sent to another server."""
-    if not isinstance(item, Message):
-        return item
-    content = tuple(
-        InputText(text=part.transcript or "")
-        if isinstance(part, InputAudio)
-        else OutputText(text=part.transcript)
-        if isinstance(part, OutputAudio)
-        else part
-        for part in item.content
-    )
-    return msgspec.structs.replace(item, content=content)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Settings that are null where null means "not set"; null turns something off elsewhere."""
-    return {
-        key: _without_nulls(inner) if isinstance(inner, dict) else inner
-        for key, inner in value.items()
-        if inner is not None or key in ("turn_detection", "transcription", "noise_reduction")
-    }

@@ -1,0 +1,140 @@
+"""Routes that need no key: health, readiness, and the console with its JavaScript client."""
+
+import hashlib
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.api.http_errors import json_response
+from vivavoce.engines.base import health_of
+from vivavoce.runtime.sessions import Sessions
+
+CONSOLE: Final = Path(__file__).parent.parent / "console"
+CONTENT_TYPES: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+CONSOLE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""The console loads from this server only, and no other page may frame it: it asks for a key."""
+HTML_TAG: Final = b'<html lang="en">'
+HTML_TAG_WITH_KEYS: Final = b'<html lang="en" data-keyed>'
+CLIENT_MODULE: Final = b'export * from "./console/client.js";\n'
+
+
+class StaticFile:
+    """A file in memory, as it is sent. `policy` is its Content-Security-Policy."""
+
+    def __init__(self, body: bytes, content_type: str, policy: str) -> None:
+        self._body = body
+        self._content_type = content_type
+        self._tag = hashlib.sha256(body).hexdigest()[:32]
+        self._headers = {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": policy,
+            "ETag": f'"{self._tag}"',
+            "Permissions-Policy": "microphone=(self)",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+    def response(self, request: web.Request) -> web.Response:
+        """The file, or 304 when `If-None-Match` has its tag."""
+        cached = request.if_none_match or ()
+        if any(tag.value in (self._tag, "*") for tag in cached):
+            return web.Response(status=304, headers=self._headers)
+        return web.Response(
+            body=self._body,
+            content_type=self._content_type,
+            charset="utf-8",
+            headers=self._headers,
+        )
+
+
+class ConsoleRoutes:
+    """GET /, /console/{name} and /client.js. All files are read when it is made."""
+
+    def __init__(self, folder: Path = CONSOLE, *, has_keys: bool = False) -> None:
+        """has_keys: the server wants a key; the console asks for it before it connects."""
+        bodies = {
+            path.name: path.read_bytes()
+            for path in folder.iterdir()
+            if path.suffix in CONTENT_TYPES
+        }
+        if has_keys:
+            bodies["index.html"] = bodies["index.html"].replace(HTML_TAG, HTML_TAG_WITH_KEYS)
+        self._files = {
+            name: StaticFile(body, CONTENT_TYPES[Path(name).suffix], CONSOLE_POLICY)
+            for name, body in bodies.items()
+        }
+        self._client = StaticFile(CLIENT_MODULE, CONTENT_TYPES[".js"], CONSOLE_POLICY)
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/", self.index)
+        app.router.add_get("/client.js", self.client)
+        app.router.add_get("/console/{name}", self.file)
+
+    async def index(self, request: web.Request) -> web.Response:
+        return self._files["index.html"].response(request)
+
+    async def client(self, request: web.Request) -> web.Response:
+        return self._client.response(request)
+
+    async def file(self, request: web.Request) -> web.Response:
+        found = self._files.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        return found.response(request)
+
+
+class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of GET /health."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    sessions: int
+
+
+class ReadyStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of GET /ready."""
+
+    status: Literal["ready", "not ready"]
+    sessions: int
+    engines: dict[str, str] = {}
+    """The engines that are down, such as `stt:pocketsphinx`, and why."""
+
+
+class HealthRoutes:
+    """GET /health: 200 while the process is alive. GET /ready: 200 while it accepts sessions and
+    no engine is down, otherwise 503."""
+
+    def __init__(self, sessions: Sessions, version: str) -> None:
+        self._sessions = sessions
+        self._version = version
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/ready", self.ready)
+
+    async def health(self, _request: web.Request) -> web.Response:
+        return json_response(HealthStatus(version=self._version, sessions=len(self._sessions)))
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        down: dict[str, str] = {}
+        for name, engine in self._sessions.context.engines.items():
+            if (reason := health_of(engine)) is not None:
+                down[name] = reason
+        ready = self._sessions.accepts and not down
+        status = ReadyStatus(
+            status="ready" if ready else "not ready",
+            sessions=len(self._sessions),
+            engines=down,
+        )
+        return json_response(status, 200 if ready else 503)

@@ -1,0 +1,80 @@
+"""Items and settings between this conversation and that of an upstream server."""
+
+from typing import Any
+
+import msgspec
+
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputText,
+    Item,
+    Message,
+    OutputAudio,
+    OutputText,
+    Status,
+)
+from vivavoce.protocol.upstream import UpstreamItem
+
+
+def read_item(item: UpstreamItem, status: Status) -> Item | None:
+    """The item as this conversation keeps it; None: of a type that it does not know."""
+    match item.type:
+        case "message" if item.role in ("user", "assistant", "system"):
+            parts = tuple(
+                part
+                for given in item.content
+                if (part := _PARTS.get(given.type, lambda _: None)(given)) is not None
+            )
+            role: Any = item.role
+            return Message(id=item.id, status=status, role=role, content=parts)
+        case "function_call":
+            return FunctionCall(
+                id=item.id,
+                status=status,
+                call_id=item.call_id or "",
+                name=item.name or "",
+                arguments=item.arguments or "",
+            )
+        case "function_call_output":
+            return FunctionCallOutput(
+                id=item.id, call_id=item.call_id or "", output=item.output or ""
+            )
+    return None
+
+
+_PARTS: dict[str, Any] = {
+    "input_text": lambda part: InputText(text=part.text or ""),
+    "input_audio": lambda part: InputAudio(transcript=part.transcript),
+    "output_text": lambda part: OutputText(text=part.text or ""),
+    "output_audio": lambda part: OutputAudio(transcript=part.transcript or ""),
+}
+
+
+def is_text(item: Message) -> bool:
+    return any(isinstance(part, OutputText) for part in item.content)
+
+
+def as_history(item: Item) -> Item:
+    """An item as history: of speech, only its words can be sent to another server."""
+    if not isinstance(item, Message):
+        return item
+    content = tuple(
+        InputText(text=part.transcript or "")
+        if isinstance(part, InputAudio)
+        else OutputText(text=part.transcript)
+        if isinstance(part, OutputAudio)
+        else part
+        for part in item.content
+    )
+    return msgspec.structs.replace(item, content=content)
+
+
+def without_nulls(value: Any) -> Any:
+    """Settings that are null where null means "not set"; null turns something off elsewhere."""
+    return {
+        key: without_nulls(inner) if isinstance(inner, dict) else inner
+        for key, inner in value.items()
+        if inner is not None or key in ("turn_detection", "transcription", "noise_reduction")
+    }
