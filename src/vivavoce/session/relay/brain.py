@@ -380,7 +380,7 @@ class RelayBrain:
             self._queue(InputAudioAppend(audio=audio))
 
     def _queue(self, event: ClientEvent) -> None:
-        self._send(_json.encode(event))
+        self._send(_json.encode(without_nulls(msgspec.to_builtins(event))))
 
     def _send(self, data: bytes) -> None:
         """Send, or keep until the connection is open; what is beyond the bound is dropped."""

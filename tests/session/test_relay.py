@@ -1,0 +1,787 @@
+"""The relay brain: what passes, what is kept, and how another brain goes on."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.session.relay_stage import Relay, frame, raw_types, sent_upstream
+from tests.session.stage import (
+    TURN,
+    done,
+    drawn,
+    final,
+    hear,
+    judged,
+    of,
+    problem,
+    receive,
+    spoke,
+    texts,
+    the,
+    types,
+    write,
+)
+from vivavoce.protocol import client as asks
+from vivavoce.protocol import server as says
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputText,
+    Message,
+    OutputText,
+)
+from vivavoce.protocol.responses import Usage
+from vivavoce.protocol.session import PCMU, RealtimePatch, ServerVad
+from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.effects import (
+    ClearPlayback,
+    Close,
+    ConnectUpstream,
+    DisconnectUpstream,
+    EndAudio,
+    FeedAudio,
+    Generate,
+    PlayAudio,
+    RecordUsage,
+    RequestFallback,
+    RunVad,
+    SendRaw,
+    StartTranscription,
+)
+from vivavoce.session.facts import (
+    AudioArrived,
+    Disconnected,
+    DrainStarted,
+    OutputFinished,
+    TextGenerated,
+    TimerFired,
+    UpstreamConnected,
+    UpstreamLost,
+)
+from vivavoce.session.limits import SessionLimits
+from vivavoce.session.relay.brain import MAX_QUEUED_BYTES, RelayBrain
+
+HELLO = Message(id="hi", role="user", content=(InputText(text="hello"),))
+
+
+def lost(relay: Relay, model: str = "house") -> list[Any]:
+    """The upstream server is lost, and the cascade of that model takes over."""
+    the(RequestFallback, relay.take(UpstreamLost("gone")))
+    last, first = relay.session.swap(CascadeBrain, relay.now, model=model)
+    return last + first
+
+
+# connecting
+
+
+def test_relay_begun_connects_to_the_upstream_server_of_its_model() -> None:
+    relay = Relay(connected=False)
+    assert relay.first[1:] == [ConnectUpstream("far")]
+    assert types(relay.first) == ["session.created"]
+
+
+def test_relay_connected_sends_settings_then_what_was_queued_in_order() -> None:
+    relay = Relay(connected=False)
+    assert types(relay.send(asks.ItemCreate(item=HELLO))) == [
+        "conversation.item.added",
+        "conversation.item.done",
+    ]
+    relay.send(asks.ResponseCreate())
+    update, item, create = sent_upstream(relay.take(UpstreamConnected()))
+    assert update["type"] == "session.update"
+    assert update["session"]["instructions"] == "Be brief."
+    assert update["session"]["type"] == "realtime"
+    assert not {"id", "object", "expires_at", "served_by", "model"} & set(update["session"])
+    assert (item["type"], item["item"]["id"]) == ("conversation.item.create", "hi")
+    assert create["type"] == "response.create"
+
+
+def test_relay_while_connecting_queues_a_bounded_number_of_bytes() -> None:
+    relay = Relay(connected=False)
+    audio = bytes(1024 * 1024)
+    for _ in range(8):
+        relay.send(asks.InputAudioAppend(audio=audio))
+    queued = relay.take(UpstreamConnected())
+    size = sum(len(msgspec.json.encode(event)) for event in sent_upstream(queued))
+    assert 2 * 1024 * 1024 < size <= MAX_QUEUED_BYTES
+
+
+def test_relay_settings_changed_are_sent_upstream_and_answered_here() -> None:
+    relay = Relay()
+    effects = relay.send(asks.SessionUpdate(session=RealtimePatch(instructions="Be long.")))
+    assert types(effects) == ["session.updated"]
+    (update,) = sent_upstream(effects)
+    assert update["session"]["instructions"] == "Be long."
+    assert relay.say("session.updated", session={}) == []
+
+
+# from the client
+
+
+def test_relay_client_frame_passes_byte_for_byte() -> None:
+    relay = Relay()
+    raw = b'{"type":"input_audio_buffer.append",  "audio":"AAA="}'
+    (sent,) = relay.send(asks.InputAudioAppend(audio=b"\0\0"), raw)
+    assert sent.data == raw  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        asks.InputAudioCommit(),
+        asks.InputAudioClear(),
+        asks.ResponseCreate(),
+        asks.ResponseCancel(),
+    ],
+)
+def test_relay_client_event_without_its_frame_is_encoded(event: Any) -> None:
+    (sent,) = sent_upstream(Relay().send(event))
+    assert sent["type"] == event.__struct_config__.tag
+
+
+def test_relay_item_deleted_is_deleted_upstream() -> None:
+    relay = Relay()
+    relay.send(asks.ItemCreate(item=HELLO))
+    effects = relay.send(asks.ItemDelete(item_id="hi"))
+    assert types(effects) == ["conversation.item.deleted"]
+    assert sent_upstream(effects) == [{"type": "conversation.item.delete", "item_id": "hi"}]
+    assert relay.say("conversation.item.deleted", item_id="hi") == []
+
+
+def test_relay_item_with_a_recording_is_sent_upstream_with_it_in_the_clients_format() -> None:
+    relay = Relay(input_format=PCMU())
+    audio = b"\x7f" * 160
+    item = Message(id="u", role="user", content=(InputText("say:"), InputAudio(audio=audio)))
+    (sent,) = sent_upstream(relay.send(asks.ItemCreate(item=item)))
+    text, recording = sent["item"]["content"]
+    assert text["text"] == "say:"
+    assert len(msgspec.convert(recording["audio"], bytes)) == len(audio)
+
+
+def test_relay_track_audio_is_sent_in_the_format_of_the_settings() -> None:
+    relay = Relay(input_format=PCMU())
+    sent = sent_upstream(relay.take(*(AudioArrived(bytes(960)) for _ in range(20))))
+    audio = b"".join(msgspec.convert(event["audio"], bytes) for event in sent)
+    assert 0 < len(audio) <= 20 * 160
+    assert len(audio) > 19 * 160 - 160
+
+
+def test_relay_output_clear_on_a_websocket_is_an_error() -> None:
+    relay = Relay()
+    assert "no output audio buffer" in problem(relay.send(asks.OutputAudioClear()))[1]
+
+
+# from the upstream server
+
+
+def test_relay_unknown_event_passes_as_it_came() -> None:
+    relay = Relay()
+    fact = frame("some.new.event", novelty={"deep": [1, None]})
+    assert relay.take(fact) == [SendRaw(fact.raw)]
+
+
+@pytest.mark.parametrize("kind", ["session.created", "conversation.created", ""])
+def test_relay_event_that_the_shell_has_sent_itself_does_not_pass(kind: str) -> None:
+    assert Relay().say(kind) == []
+
+
+@pytest.mark.parametrize("kind", ["created", "added", "done"])
+def test_relay_item_event_of_an_item_of_the_client_does_not_pass(kind: str) -> None:
+    relay = Relay()
+    relay.send(asks.ItemCreate(item=HELLO))
+    item = msgspec.to_builtins(HELLO)
+    assert relay.say(f"conversation.item.{kind}", item=item) == []
+
+
+@pytest.mark.parametrize("kind", ["added", "done"])
+def test_relay_item_event_without_an_item_adds_nothing(kind: str) -> None:
+    relay = Relay()
+    relay.say(f"conversation.item.{kind}")
+    assert relay.session.checkpoint(0.0).entries == ()
+
+
+@pytest.mark.parametrize("item_id", ["", "root"])
+def test_relay_item_with_a_reserved_id_is_passed_on_and_not_kept(item_id: str) -> None:
+    relay = Relay()
+    item = {"id": item_id, "type": "message", "role": "user", "content": []}
+    assert raw_types(relay.say("conversation.item.added", item=item)) == ["conversation.item.added"]
+    relay.send(asks.ItemCreate(item=HELLO))
+    assert [entry.item.id for entry in relay.session.checkpoint(0.0).entries] == ["hi"]
+
+
+def test_relay_item_of_an_unknown_type_is_passed_on_and_not_kept() -> None:
+    relay = Relay()
+    item = {"id": "m", "type": "mcp_call"}
+    assert len(relay.say("conversation.item.added", item=item)) == 1
+    assert relay.say("conversation.item.done", item=item) == []
+    assert relay.session.checkpoint(0.0).entries == ()
+
+
+def test_relay_items_are_kept_in_the_order_of_the_upstream_server() -> None:
+    relay = Relay()
+    for item_id, before in [("a", None), ("c", "a"), ("b", "a"), ("d", "unknown")]:
+        item = {"id": item_id, "type": "message", "role": "user", "content": []}
+        relay.say("conversation.item.added", item=item, previous_item_id=before)
+    entries = relay.session.checkpoint(0.0).entries
+    assert [entry.item.id for entry in entries] == ["a", "b", "c", "d"]
+
+
+def test_relay_kept_items_are_those_of_the_protocol() -> None:
+    relay = Relay()
+    call = {"id": "f", "type": "function_call", "call_id": "c1", "name": "dial"}
+    relay.say("conversation.item.added", item=call)
+    relay.say("conversation.item.done", item={**call, "arguments": "{}", "status": "completed"})
+    output = {"id": "o", "type": "function_call_output", "call_id": "c1", "output": "42"}
+    relay.say("conversation.item.added", item=output)
+    content = [
+        {"type": "input_text", "text": "one"},
+        {"type": "input_audio", "transcript": "two"},
+        {"type": "hologram"},
+    ]
+    user = {"id": "u", "type": "message", "role": "user", "content": content}
+    relay.say("conversation.item.added", item=user)
+    relay.say("conversation.item.done", item={**user, "status": "completed"})
+    assert [entry.item for entry in relay.session.checkpoint(0.0).entries] == [
+        FunctionCall(id="f", call_id="c1", name="dial", arguments="{}"),
+        FunctionCallOutput(id="o", call_id="c1", output="42"),
+        Message(id="u", role="user", content=(InputText("one"), InputAudio(transcript="two"))),
+    ]
+
+
+def test_relay_transcript_of_a_turn_is_kept_and_passed_on() -> None:
+    relay = Relay()
+    effects = relay.turn("u", "hello there")
+    assert raw_types(effects)[-1] == "conversation.item.input_audio_transcription.completed"
+    (entry,) = relay.session.checkpoint(0.0).entries
+    assert entry.words == {0: "hello there"}
+    assert entry.item == Message(
+        id="u", role="user", content=(InputAudio(transcript="hello there"),)
+    )
+
+
+@pytest.mark.parametrize("fields", [{"item_id": "?", "transcript": "x"}, {"item_id": "u"}])
+def test_relay_transcript_of_nothing_known_is_passed_on(fields: dict[str, Any]) -> None:
+    relay = Relay()
+    relay.turn("u", None)
+    kind = "conversation.item.input_audio_transcription.completed"
+    assert raw_types(relay.say(kind, content_index=7, **fields)) == [kind]
+    assert relay.session.checkpoint(0.0).entries[0].words == {}
+
+
+def test_relay_transcript_of_a_part_that_is_not_there_is_kept_apart() -> None:
+    relay = Relay()
+    relay.turn("u", None)
+    kind = "conversation.item.input_audio_transcription.completed"
+    relay.say(kind, item_id="u", content_index=7, transcript="x")
+    assert relay.session.checkpoint(0.0).entries[0].words == {7: "x"}
+
+
+def test_relay_announced_item_id_is_refused_to_the_client_until_it_is_free() -> None:
+    relay = Relay()
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    stolen = msgspec.structs.replace(HELLO, id="u")
+    code, _ = problem(relay.send(asks.ItemCreate(item=stolen)))
+    assert code == "item_create_duplicate_item_id"
+    relay.say("input_audio_buffer.cleared")
+    assert "conversation.item.added" in types(relay.send(asks.ItemCreate(item=stolen)))
+
+
+def test_relay_answer_is_kept_with_its_words_and_audio() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    relay.open_part("a")
+    effects = relay.speak("a", "one two")
+    assert (
+        raw_types(effects)
+        == [
+            "response.output_audio_transcript.delta",
+            "response.output_audio.delta",
+        ]
+        * 2
+    )
+    item = the(says.ItemRetrieved, relay.send(asks.ItemRetrieve(item_id="a"))).item
+    assert isinstance(item, Message)
+    relay.say(
+        "conversation.item.done",
+        item={
+            "id": "a",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_audio", "transcript": "one two "}],
+        },
+    )
+    item = the(says.ItemRetrieved, relay.send(asks.ItemRetrieve(item_id="a"))).item
+    assert isinstance(item, Message)
+    (part,) = item.content
+    assert part.transcript == "one two "  # type: ignore[union-attr]
+    assert part.audio == b"\1\0" * 4800  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("delta", ["é", "AAAAA", "\0"])
+def test_relay_audio_that_is_not_base64_is_passed_on_and_not_kept(delta: str) -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    effects = relay.say("response.output_audio.delta", response_id="r", item_id="a", delta=delta)
+    assert raw_types(effects) == ["response.output_audio.delta"]
+
+
+def test_relay_written_answer_is_kept_as_text() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    item = {
+        "id": "a",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "hi"}],
+    }
+    relay.say("conversation.item.done", item=item)
+    relay.say("response.done", response={"id": "r"})
+    (entry,) = relay.session.checkpoint(0.0).entries
+    assert entry.ledger is None
+    assert entry.item == Message(id="a", role="assistant", content=(OutputText("hi"),))
+
+
+def test_relay_response_done_counts_its_usage() -> None:
+    relay = Relay()
+    relay.open_response()
+    usage = {"total_tokens": 12, "input_tokens": 5, "output_tokens": 7}
+    effects = relay.say("response.done", response={"id": "r", "usage": usage})
+    assert the(RecordUsage, effects) == RecordUsage("far", Usage(12, 5, 7))
+    totals = relay.session.usage
+    assert (totals.responses, totals.input_tokens, totals.output_tokens) == (1, 5, 7)
+
+
+@pytest.mark.parametrize("usage", [None, 7, {"input_tokens": "many"}])
+def test_relay_usage_that_is_not_readable_counts_as_a_response_without_tokens(usage: Any) -> None:
+    relay = Relay()
+    effects = relay.say("response.done", response={"id": "r", "usage": usage})
+    assert raw_types(effects) == ["response.done"]
+    assert (relay.session.usage.responses, relay.session.usage.input_tokens) == (1, 0)
+
+
+def test_relay_interrupted_keeps_only_the_words_that_were_heard() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two three")
+    relay.now = 0.1  # of 300 ms
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    (entry,) = relay.session.checkpoint(0.1).entries
+    assert entry.ledger is not None
+    assert entry.ledger.heard == 2400
+
+
+def test_relay_that_must_not_interrupt_goes_on_playing() -> None:
+    relay = Relay(turn_detection=ServerVad(interrupt_response=False))
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two three")
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    (entry,) = relay.session.checkpoint(0.0).entries
+    assert entry.ledger is not None
+    assert entry.ledger.heard is None
+
+
+def test_relay_truncation_by_the_client_goes_upstream() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two three")
+    effects = relay.send(asks.ItemTruncate(item_id="a", content_index=0, audio_end_ms=100))
+    assert types(effects) == ["conversation.item.truncated"]
+    (sent,) = sent_upstream(effects)
+    assert (sent["type"], sent["audio_end_ms"]) == ("conversation.item.truncate", 100)
+    assert relay.say("conversation.item.truncated", item_id="a") == []
+
+
+# where the server plays
+
+
+def test_relay_where_the_server_plays_audio_is_played_and_not_sent() -> None:
+    relay = Relay(server_plays=True)
+    relay.open_response()
+    relay.open_item("a")
+    effects = relay.speak("a", "one")
+    assert raw_types(effects) == ["response.output_audio_transcript.delta"]
+    assert types(effects) == ["output_audio_buffer.started"]
+    assert the(PlayAudio, effects) == PlayAudio("a", b"\1\0" * 2400)
+
+
+@pytest.mark.parametrize("how", ["speech", "clear"])
+def test_relay_where_the_server_plays_tells_both_sides_what_was_heard(how: str) -> None:
+    relay = Relay(server_plays=True)
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two")
+    if how == "speech":
+        effects = relay.say("input_audio_buffer.speech_started", item_id="u")
+    else:
+        effects = relay.send(asks.OutputAudioClear())
+    assert of(ClearPlayback, effects)
+    assert the(says.ItemTruncated, effects).audio_end_ms == 0
+    assert sent_upstream(effects) == [
+        {
+            "type": "conversation.item.truncate",
+            "item_id": "a",
+            "content_index": 0,
+            "audio_end_ms": 0,
+        }
+    ]
+
+
+def test_relay_where_the_server_plays_deleted_answer_is_not_truncated() -> None:
+    relay = Relay(server_plays=True)
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two")
+    relay.send(asks.ItemDelete(item_id="a"))
+    effects = relay.send(asks.OutputAudioClear())
+    assert of(says.ItemTruncated, effects) == []
+
+
+# the state of a brain
+
+
+def test_relay_is_busy_from_the_request_to_the_end_of_the_response() -> None:
+    relay = Relay()
+    relay.send(asks.ResponseCreate())
+    assert not relay.session.checkpoint_due
+    assert of(Close, relay.take(DrainStarted())) == []
+    relay.open_response()
+    effects = relay.say("response.done", response={"id": "r"})
+    assert the(Close, effects).code == 1012
+
+
+def test_relay_request_that_was_refused_is_not_waited_for() -> None:
+    relay = Relay()
+    relay.send(asks.ResponseCreate())
+    assert raw_types(relay.say("error", error={"message": "no"})) == ["error"]
+    assert the(Close, relay.take(DrainStarted())).code == 1012
+
+
+def test_relay_checkpoint_is_due_at_rest_only() -> None:
+    relay = Relay()
+    relay.session.checkpoint(0.0)
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    assert not relay.session.checkpoint_due
+    relay.say("input_audio_buffer.committed", item_id="u")
+    assert relay.session.checkpoint_due
+    assert relay.session.deadline == 3600.0
+    relay.now = 3600.0
+    assert the(Close, relay.take(TimerFired())).code == 1001
+
+
+def test_relay_timer_before_its_end_does_nothing() -> None:
+    assert Relay().take(TimerFired()) == []
+
+
+def test_relay_client_gone_ends_the_open_response_and_the_connection() -> None:
+    relay = Relay()
+    relay.open_response()
+    effects = relay.take(Disconnected())
+    assert done(effects).status == "cancelled"
+    assert [type(effect) for effect in effects][-2:] == [DisconnectUpstream, Close]
+
+
+# another brain goes on
+
+
+def test_relay_lost_in_an_answer_closes_it_and_the_cascade_answers_again() -> None:
+    relay = Relay()
+    relay.turn("u", "how are you")
+    relay.open_response()
+    relay.open_item("a")
+    relay.open_part("a")
+    relay.speak("a", "fine thanks friend")
+    relay.now = 0.1
+    effects = lost(relay)
+    assert types(effects) == [
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+        "response.created",
+    ]
+    assert the(says.OutputTranscriptDone, effects).transcript == "fine thanks friend "
+    response = done(effects)
+    assert (response.id, response.status, response.conversation_id) == ("r", "failed", "c")
+    assert response.status_details is not None
+    assert [item.id for item in response.output] == ["a"]
+    assert of(DisconnectUpstream, effects)
+    order = the(Generate, effects)
+    assert order.prompt.model == "house"
+    assert order.prompt.instructions == "Be brief."
+    assert texts(order.prompt.items) == ["how are you", "fine"]  # 100 of 300 ms were played
+    ended = relay.take(TextGenerated(order.response_id, "x"), OutputFinished(order.response_id))
+    assert done(ended).status == "completed"
+
+
+def test_relay_lost_in_a_written_answer_closes_it_as_text() -> None:
+    relay = Relay(output_modalities=("text",))
+    relay.send(asks.ItemCreate(item=HELLO))
+    relay.open_response()
+    relay.open_item("a")
+    relay.open_part("a", "text")
+    place = {"response_id": "r", "item_id": "a", "output_index": 0, "content_index": 0}
+    relay.say("response.output_text.delta", delta="one ", **place)
+    relay.say("response.output_text.delta", delta="two", **place)
+    effects = lost(relay)
+    assert types(effects)[:3] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    ]
+    assert the(says.OutputTextDone, effects).text == "one two"
+    (item,) = done(effects).output
+    assert item == Message(
+        id="a", status="incomplete", role="assistant", content=(OutputText("one two"),)
+    )
+    assert texts(the(Generate, effects).prompt.items) == ["hello", "one two"]
+
+
+def test_relay_lost_in_a_call_closes_it_as_incomplete_and_nobody_reads_it() -> None:
+    relay = Relay()
+    relay.send(asks.ItemCreate(item=HELLO))
+    relay.open_response()
+    call = {"type": "function_call", "call_id": "c1", "name": "dial", "role": None}
+    relay.open_item("f", index=1, **call)
+    place = {"response_id": "r", "item_id": "f", "output_index": 1, "call_id": "c1"}
+    relay.say("response.function_call_arguments.delta", delta='{"n"', **place)
+    effects = lost(relay)
+    (item,) = done(effects).output
+    assert item == FunctionCall(
+        id="f", status="incomplete", call_id="c1", name="dial", arguments='{"n"'
+    )
+    assert of(says.FunctionArgumentsDone, effects) == []
+    assert [one.id for one in the(Generate, effects).prompt.items] == ["hi"]
+
+
+def test_relay_lost_shows_the_outputs_that_had_ended_before() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("m", index=0)
+    relay.open_part("m")
+    relay.speak("m", "calling")
+    relay.say("response.content_part.done", response_id="r", item_id="m")
+    call = {"id": "f", "type": "function_call", "call_id": "c1", "name": "dial"}
+    relay.say("response.output_item.added", response_id="r", output_index=1, item=call)
+    relay.say(
+        "response.output_item.done",
+        response_id="r",
+        output_index=1,
+        item={**call, "arguments": "{}"},
+    )
+    mcp = {"id": "x", "type": "mcp_call"}
+    for kind in ("added", "done"):
+        relay.say(f"response.output_item.{kind}", response_id="r", output_index=2, item=mcp)
+    effects = lost(relay)
+    assert "response.content_part.done" not in types(effects)
+    assert [(item.id, item.status) for item in done(effects).output] == [
+        ("m", "incomplete"),
+        ("f", "completed"),
+    ]
+
+
+def test_relay_lost_with_an_item_deleted_meanwhile_ends_it_in_the_response_only() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    relay.open_part("a")
+    relay.speak("a", "one")
+    relay.send(asks.ItemDelete(item_id="a"))
+    effects = lost(relay)
+    assert of(says.ItemDone, effects) == []
+    assert the(says.OutputItemDone, effects).item.id == "a"
+
+
+def test_relay_lost_before_anything_was_said_of_an_item_ends_it_empty() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    (item,) = done(lost(relay)).output
+    assert item == Message(id="a", status="incomplete", role="assistant", content=())
+
+
+def test_relay_lost_with_two_responses_ends_each_once() -> None:
+    relay = Relay()
+    relay.open_response("r")
+    relay.open_response("beside", conversation_id=None)
+    relay.say("response.done", response={"id": "unknown"})
+    effects = lost(relay)
+    ended = [event.response for event in of(says.ResponseDone, effects)]
+    assert [(one.id, one.conversation_id) for one in ended] == [("r", "c"), ("beside", None)]
+    assert relay.session.usage.responses == 3
+
+
+def test_relay_lost_between_request_and_response_the_cascade_answers() -> None:
+    relay = Relay()
+    write(relay.session, "hello")
+    effects = lost(relay)
+    assert texts(the(Generate, effects).prompt.items) == ["hello"]
+
+
+def test_relay_lost_at_rest_the_cascade_waits_for_the_user() -> None:
+    relay = Relay()
+    relay.turn("u", "hello")
+    effects = lost(relay)
+    assert types(effects) == []
+    assert of(Generate, effects) == []
+
+
+def test_relay_lost_before_the_transcript_came_the_cascade_transcribes_the_recording() -> None:
+    relay = Relay()
+    relay.send(asks.InputAudioAppend(audio=drawn("####")))
+    relay.turn("u", None)
+    relay.open_response()
+    effects = lost(relay)
+    key = the(StartTranscription, effects).key
+    assert (key.item_id, key.content_index) == ("u", 0)
+    assert the(FeedAudio, effects).audio == drawn("####")
+    assert of(EndAudio, effects)
+    assert of(Generate, effects) == []  # the answer waits for the words
+    order = the(Generate, relay.take(final(key, "hello")))
+    assert texts(order.prompt.items) == ["hello"]
+
+
+def test_relay_lost_recordings_that_were_answered_are_not_transcribed_again() -> None:
+    relay = Relay()
+    relay.send(asks.InputAudioAppend(audio=drawn("####")))
+    relay.turn("u", None)
+    relay.open_item("a")
+    item = {"id": "a", "type": "message", "role": "assistant", "status": "completed"}
+    relay.say("conversation.item.done", item=item)
+    assert of(StartTranscription, lost(relay)) == []
+
+
+def test_relay_lost_in_a_turn_the_cascade_goes_on_with_it() -> None:
+    relay = Relay()
+    relay.send(asks.InputAudioAppend(audio=drawn("....####")))
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    relay.send(asks.InputAudioAppend(audio=drawn("##")))
+    effects = lost(relay)
+    score = the(RunVad, effects)
+    assert (score.at, len(score.audio)) == (0, len(drawn("....####")) + len(drawn("##")))
+    more = relay.take(judged(score)) + hear(relay.session, 16 * ".")
+    assert of(says.SpeechStarted, more) == []  # the upstream server has announced it
+    assert the(says.SpeechStopped, more).item_id == "u"
+    assert the(says.InputAudioCommitted, more).item_id == "u"
+
+
+def test_relay_lost_without_turn_detection_the_cascade_has_all_audio_that_was_pushed() -> None:
+    relay = Relay(turn_detection=None)
+    audio = drawn(100 * "#")  # 3.2 s
+    relay.send(asks.InputAudioAppend(audio=audio))
+    lost(relay)
+    committed = receive(relay.session, asks.InputAudioCommit())
+    item_id = the(says.InputAudioCommitted, committed).item_id
+    item = the(says.ItemRetrieved, receive(relay.session, asks.ItemRetrieve(item_id=item_id))).item
+    assert isinstance(item, Message)
+    assert item.content[0].audio == audio  # type: ignore[union-attr]
+
+
+def test_relay_outside_a_turn_keeps_one_second_and_in_one_what_the_limit_allows() -> None:
+    relay = Relay(limits=SessionLimits(max_buffer_seconds=2.0))
+    second = bytes(48_000)
+    for _ in range(3):
+        relay.send(asks.InputAudioAppend(audio=second))
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    score = the(RunVad, lost(relay))
+    assert score.at == 48_000  # samples: two of the three seconds are gone
+    relay = Relay(limits=SessionLimits(max_buffer_seconds=2.0))
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    for _ in range(3):
+        relay.send(asks.InputAudioAppend(audio=second))
+    assert the(RunVad, lost(relay)).at == 24_000
+
+
+def test_late_facts_of_the_relay_do_not_reach_the_cascade() -> None:
+    relay = Relay()
+    lost(relay)
+    assert relay.take(UpstreamConnected(), UpstreamLost("again")) == []
+    assert relay.say("response.created", response={"id": "late"}) == []
+
+
+def test_facts_of_a_cascade_do_not_reach_the_relay() -> None:
+    relay = Relay()
+    assert relay.take(spoke("r", "one"), OutputFinished("r")) == []
+
+
+def test_draining_session_swapped_goes_on_draining() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.take(DrainStarted())
+    effects = lost(relay)
+    order = the(Generate, effects)
+    assert the(Close, relay.take(OutputFinished(order.response_id))).code == 1012
+
+
+def test_swap_from_cascade_to_relay_takes_history_audio_and_the_owed_answer() -> None:
+    relay = Relay(brain=CascadeBrain, connected=False, model="gpt-realtime")
+    first = the(Generate, write(relay.session, "hello")).response_id
+    relay.take(spoke(first, "hi"), OutputFinished(first))
+    second = the(Generate, write(relay.session, "and you?")).response_id
+    audio = drawn("....")
+    receive(relay.session, asks.InputAudioAppend(audio=audio))
+    last, new = relay.session.swap(RelayBrain, 0.0, model="far")
+    assert done(last).id == second
+    assert done(last).status == "cancelled"
+    assert the(ConnectUpstream, new) == ConnectUpstream("far")
+    sent = sent_upstream(relay.take(UpstreamConnected()))
+    assert [event["type"] for event in sent] == [
+        "session.update",
+        *["conversation.item.create"] * 3,
+        "input_audio_buffer.append",
+        "response.create",
+    ]
+    assert [event["item"]["content"][0] for event in sent[1:4]] == [
+        {"type": "input_text", "text": "hello"},
+        {"type": "output_text", "text": "hi "},
+        {"type": "input_text", "text": "and you?"},
+    ]
+    assert msgspec.convert(sent[4]["audio"], bytes) == audio
+
+
+def test_swap_to_a_relay_and_back_loses_no_audio() -> None:
+    relay = Relay(brain=CascadeBrain, connected=False, turn_detection=None)
+    receive(relay.session, asks.InputAudioAppend(audio=drawn("####")))
+    relay.session.swap(RelayBrain, 0.0, model="far")
+    lost(relay)
+    committed = receive(relay.session, asks.InputAudioCommit())
+    assert the(says.InputAudioCommitted, committed)
+
+
+def test_swap_to_a_relay_sends_calls_and_the_words_of_recordings() -> None:
+    relay = Relay(brain=CascadeBrain, connected=False)
+    items = (
+        Message(id="u", role="user", content=(InputAudio(audio=drawn("#"), transcript="spoken"),)),
+        FunctionCall(id="f", call_id="c1", name="dial", arguments="{}"),
+        FunctionCallOutput(id="o", call_id="c1", output="42"),
+    )
+    for item in items:
+        receive(relay.session, asks.ItemCreate(item=item))
+    relay.session.swap(RelayBrain, 0.0, model="far")
+    sent = sent_upstream(relay.take(UpstreamConnected()))[1:]
+    assert [event["item"]["type"] for event in sent] == [
+        "message",
+        "function_call",
+        "function_call_output",
+    ]
+    assert sent[0]["item"]["content"] == [{"type": "input_text", "text": "spoken"}]
+
+
+def test_session_after_a_swap_hears_the_next_turn() -> None:
+    relay = Relay()
+    relay.turn("u", "one")
+    lost(relay)
+    effects = hear(relay.session, TURN)
+    assert the(says.SpeechStarted, effects).item_id not in ("u", "")
+    assert "response.created" in types(effects)
