@@ -240,12 +240,16 @@ class World:
 
     def tell(self, fact: Fact) -> list[Effect]:
         effects = self.session.handle(fact, self.now)
+        self.record(fact, effects)
+        return effects
+
+    def record(self, fact: Fact, effects: list[Effect]) -> None:
+        """Remember what came of a fact."""
         tally = self.session.usage
         used = (tally.responses, tally.input_tokens, tally.output_tokens, tally.transcribed_seconds)
         self.history.append(Moment(self.now, fact, effects, self.session.deadline, used))
         for effect in effects:
             self._notice(effect)
-        return effects
 
     def _notice(self, effect: Effect) -> None:
         match effect:

@@ -6,6 +6,7 @@ import msgspec
 
 from tests.session.stage import MODELS, settings
 from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import Effect, SendRaw, SendUpstream
@@ -36,10 +37,11 @@ class Relay:
         connected: bool = True,
         server_plays: bool = False,
         limits: SessionLimits = LIMITS,
+        opening: SessionObject | None = None,
         **fields: Any,
     ) -> None:
         self.now = 0.0
-        opening = settings(**{"model": "far", "instructions": "Be brief.", **fields})
+        opening = opening or settings(**{"model": "far", "instructions": "Be brief.", **fields})
         self.session = Session(
             opening,
             RELAYED,

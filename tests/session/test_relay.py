@@ -19,6 +19,7 @@ from tests.session.stage import (
     spoke,
     texts,
     the,
+    transcription_settings,
     types,
     write,
 )
@@ -48,6 +49,7 @@ from vivavoce.session.effects import (
     RequestFallback,
     RunVad,
     SendRaw,
+    SendUpstream,
     StartTranscription,
 )
 from vivavoce.session.facts import (
@@ -158,6 +160,18 @@ def test_relay_item_with_a_recording_is_sent_upstream_with_it_in_the_clients_for
     text, recording = sent["item"]["content"]
     assert text["text"] == "say:"
     assert len(msgspec.convert(recording["audio"], bytes)) == len(audio)
+
+
+def test_relay_item_is_sent_upstream_without_null_fields() -> None:
+    relay = Relay()
+    item = Message(id="u", role="user", content=(InputAudio(audio=bytes(960)),))
+    effects = relay.send(asks.ItemCreate(item=item))
+    (raw,) = [effect.data for effect in of(SendUpstream, effects)]
+    assert b"null" not in raw
+
+
+def test_relay_track_without_audio_sends_nothing() -> None:
+    assert Relay().take(AudioArrived(b"")) == []
 
 
 def test_relay_track_audio_is_sent_in_the_format_of_the_settings() -> None:
@@ -319,6 +333,33 @@ def test_relay_answer_is_kept_with_its_words_and_audio() -> None:
     (part,) = item.content
     assert part.transcript == "one two "  # type: ignore[union-attr]
     assert part.audio == b"\1\0" * 4800  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["output_audio", "output_audio_transcript", "output_text"])
+def test_relay_delta_of_an_unknown_item_is_passed_on_and_not_kept(kind: str) -> None:
+    relay = Relay()
+    relay.open_response()
+    effects = relay.say(f"response.{kind}.delta", response_id="r", item_id="x", delta="AAAA")
+    assert raw_types(effects) == [f"response.{kind}.delta"]
+    assert relay.session.checkpoint(0.0).entries == ()
+    assert done(lost(relay)).output == ()
+
+
+def test_relay_end_of_a_known_item_that_is_not_readable_is_passed_on() -> None:
+    relay = Relay()
+    relay.open_response()
+    relay.open_item("a")
+    item = {"id": "a", "type": "hologram", "status": "completed"}
+    assert raw_types(relay.say("conversation.item.done", item=item)) == ["conversation.item.done"]
+
+
+def test_relay_item_of_a_turn_without_audio_keeps_no_recording() -> None:
+    relay = Relay()
+    relay.send(asks.InputAudioAppend(audio=drawn("####")))
+    relay.say("input_audio_buffer.committed", item_id="u")
+    item = {"id": "u", "type": "message", "role": "user", "content": []}
+    relay.say("conversation.item.added", item=item)
+    assert relay.session.checkpoint(0.0).entries[0].samples == 0
 
 
 @pytest.mark.parametrize("delta", ["é", "AAAAA", "\0"])
@@ -686,6 +727,23 @@ def test_relay_lost_without_turn_detection_the_cascade_has_all_audio_that_was_pu
     item = the(says.ItemRetrieved, receive(relay.session, asks.ItemRetrieve(item_id=item_id))).item
     assert isinstance(item, Message)
     assert item.content[0].audio == audio  # type: ignore[union-attr]
+
+
+def test_relay_lost_in_a_turn_without_turn_detection_the_commit_makes_the_announced_item() -> None:
+    relay = Relay()
+    relay.send(asks.InputAudioAppend(audio=drawn("####")))
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    off = {"audio": {"input": {"turn_detection": None}}}
+    relay.send(asks.SessionUpdate(session=msgspec.convert(off, type=RealtimePatch)))
+    lost(relay)
+    committed = receive(relay.session, asks.InputAudioCommit())
+    assert the(says.InputAudioCommitted, committed).item_id == "u"
+
+
+def test_relay_lost_in_a_transcription_session_creates_no_response() -> None:
+    relay = Relay(opening=transcription_settings())
+    relay.send(asks.ResponseCreate())
+    assert types(lost(relay, "")) == []
 
 
 def test_relay_outside_a_turn_keeps_one_second_and_in_one_what_the_limit_allows() -> None:

@@ -62,7 +62,7 @@ class CascadeBrain:
             self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
         for entry in _unanswered(self._shared.conversation):
             self._transcriptions.transcribe(entry, now=now)
-        if handover.owes_response:
+        if handover.owes_response and not self._shared.options.transcribes_only:
             self._responses.turn_ended(now)
 
     def detach(self, now: float) -> Handover:

@@ -76,7 +76,7 @@ def without_nulls(value: Any) -> Any:
 
     They stay where null turns something off.
     """
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [without_nulls(inner) for inner in value]
     if not isinstance(value, dict):
         return value
