@@ -18,7 +18,6 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import msgspec
 from aiohttp import web
 
 from bench.figures import Figure, percentile
@@ -27,7 +26,7 @@ from bench.sound import FRAME_MS, recordings, silence
 from bench.wire import Line, appends, connect, event
 from vivavoce.app import application, build
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.settings import Settings
+from vivavoce.settings import parse
 
 TARGET_MS = 5.0
 SESSIONS = 8
@@ -96,7 +95,7 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
     ours, stop = asyncio.get_running_loop(), threading.Event()
 
     async def serve() -> None:
-        async with build(msgspec.convert(SETTINGS, Settings), places=()) as built:
+        async with build(parse(SETTINGS), local_servers=()) as built:
             hub = Sessions(built.context)
             runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
             await runner.setup()

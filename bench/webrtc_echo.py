@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from vivavoce.protocol.wire import Opening
 from vivavoce.session.facts import AudioArrived, Disconnected
 from vivavoce.transports.webrtc.signalling import CallRoutes
 
@@ -38,7 +39,7 @@ class Echo:
 
 
 class Echoes:
-    """In place of a hub."""
+    """In place of the sessions of a server."""
 
     accepts = True
 
@@ -52,7 +53,7 @@ class Echoes:
 async def main(port: int) -> None:
     app = web.Application()
     door: Any = CallRoutes
-    door(Echoes(), lambda request: None, bearer=lambda request: None).add_to(app)
+    door(Echoes(), lambda request: Opening(), bearer=lambda request: None).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

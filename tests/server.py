@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 import msgspec
-from aiohttp import web
 
-from vivavoce.app import application, build, gate_of
+from vivavoce.app import application, auth_of, build
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.settings import Settings
+from vivavoce.server import listening
+from vivavoce.settings import Settings, parse
 from vivavoce.transports.webrtc.reach import Reach
 
 HOST = "127.0.0.1"
@@ -31,7 +31,7 @@ EMBEDDED = """
 llm = "builtin"
 """
 """Engines that need nothing from outside, and no search for language models on this machine."""
-_ADDRESS = re.compile(r"ws://[\d.]+:(\d+)/")
+_ADDRESS = re.compile(r"wss?://[\d.]+:(\d+)/")
 _OURS = ("VIVAVOCE_", "OPENAI_", "CHAT_COMPLETION_")
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -112,35 +112,26 @@ def scripted(
     tree["models"]["default"].update(models or {})
     if tree["models"]["default"]["tts"] != "scripted":
         tree["session"].setdefault("voice", "marin")
-    return msgspec.convert(tree, Settings)
+    return parse(tree)
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings | None = None, *, reach: Reach | None = None
+    settings: Settings | None = None, *, webrtc: Reach | None = None
 ) -> AsyncIterator[Server]:
     """A server in this process and loop. Leaving it fails when it logged an error meanwhile."""
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     try:
         settings = settings or scripted()
-        async with build(settings, places=()) as built:
-            hub = Sessions(built.context)
-            runner = web.AppRunner(
-                application(hub, gate_of(settings), reach),
-                access_log=None,
-                handle_signals=False,
-                shutdown_timeout=2.0,
-            )
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, HOST, 0).start()
-                brains = built.context.catalog
-                port = runner.addresses[0][1]
-                yield Server(port, hub, brains.cascades, brains.default, complaints.messages)
-                await hub.drain(0)
-            finally:
-                await runner.cleanup()
+        local = msgspec.structs.replace(settings.server, host=HOST, port=0)
+        async with build(settings, local_servers=()) as built:
+            sessions = Sessions(built.context)
+            app = application(sessions, auth_of(settings), webrtc or settings.webrtc)
+            async with listening(app, local) as port:
+                catalog = built.models.catalog
+                yield Server(port, sessions, catalog.cascades, catalog.default, complaints.messages)
+                await sessions.drain(0)
         assert not complaints.messages, "\n".join(complaints.messages)
     finally:
         logging.getLogger().removeHandler(complaints)

@@ -1,4 +1,4 @@
-"""The server is put together, refuses to start where something is wrong, and ends in peace."""
+"""The server is composed, refuses to start with wrong settings, and stops by signals."""
 
 import asyncio
 import os
@@ -18,10 +18,12 @@ from tests.engines.openai.chat_server import ChatServer, lists
 from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
-from vivavoce.app import Built, build, described, refuse_open_door, serve, tls_context
+from vivavoce.app import Built, build, described, require_keys, serve
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
-from vivavoce.settings import ModelSettings, ServerSettings, Settings
+from vivavoce.models import Selected
+from vivavoce.server import tls_context
+from vivavoce.settings import CascadeModel, ServerSettings, Settings, parse
 
 TLS = Path(__file__).parent / "data" / "tls"
 CERTIFICATE = str(TLS / "certificate.pem")
@@ -41,7 +43,7 @@ def refused(settings: Settings) -> str:
     """Why the server cannot be built."""
 
     async def main() -> None:
-        async with build(settings, places=()):
+        async with build(settings, local_servers=()):
             pass
 
     with pytest.raises(SettingsError) as caught:
@@ -49,18 +51,23 @@ def refused(settings: Settings) -> str:
     return str(caught.value)
 
 
-class Doors:
+def engines_of(built: Built, model: str = "default") -> dict[str, Selected]:
+    """The engines of a model by kind."""
+    return {engine.kind: engine for engine in built.models.selected[model]}
+
+
+class RunningServer:
     """A server that runs as the command runs it, in this process."""
 
     def __init__(self, address: str, built: Built, task: asyncio.Task[None]) -> None:
         self.address = address
         self.built = built
         self.task = task
-        self.told = False
+        self.signalled = False
 
-    async def told_to_stop(self, name: signal.Signals = signal.SIGTERM) -> None:
+    async def stop_by(self, name: signal.Signals = signal.SIGTERM) -> None:
         """Once: a second signal is not waited for by anybody, and ends the process."""
-        self.told = True
+        self.signalled = True
         os.kill(os.getpid(), name)
         await asyncio.sleep(0)
 
@@ -75,7 +82,9 @@ class Doors:
             yield caller
 
 
-def serving(script: Callable[[Doors], Awaitable[None]], settings: Settings | None = None) -> None:
+def serving(
+    script: Callable[[RunningServer], Awaitable[None]], settings: Settings | None = None
+) -> None:
     """Run a script against a served server; in the end it must stop by itself or by a signal."""
 
     async def main() -> None:
@@ -87,33 +96,33 @@ def serving(script: Callable[[Doors], Awaitable[None]], settings: Settings | Non
         if task.done():
             await task
         built, address = announced.result()
-        doors = Doors(address, built, task)
-        await script(doors)
-        if not doors.told:
-            await doors.told_to_stop()
+        server = RunningServer(address, built, task)
+        await script(server)
+        if not server.signalled:
+            await server.stop_by()
         async with asyncio.timeout(20):
             await task
 
     asyncio.run(main())
 
 
-def test_each_engine_is_built_once_whoever_shares_it() -> None:
+def test_engine_of_two_models_is_built_once() -> None:
     async def main() -> None:
         engines = scripted().models["default"]
         settings = msgspec.structs.replace(
             scripted(), models={"default": engines, "other": engines}, default_model="other"
         )
-        async with build(settings, places=()) as built:
-            brains = built.context.catalog
-            one, other = brains.cascades["default"], brains.cascades["other"]
+        async with build(settings, local_servers=()) as built:
+            catalog = built.models.catalog
+            one, other = catalog.cascades["default"], catalog.cascades["other"]
             assert one.tts is other.tts
             assert one.vad is other.vad
-            assert brains.of("unknown") is other
+            assert catalog.of("unknown") is other
 
     asyncio.run(main())
 
 
-def test_two_sets_of_options_are_two_engines() -> None:
+def test_engine_with_two_sets_of_options_is_built_twice() -> None:
     engines = dict.fromkeys(("vad", "turn", "stt", "llm", "tts"), "scripted")
     tree = {
         "models": {"default": engines, "deep": {**engines, "tts": "deep"}},
@@ -121,35 +130,36 @@ def test_two_sets_of_options_are_two_engines() -> None:
     }
 
     async def main() -> None:
-        async with build(msgspec.convert(tree, Settings), places=()) as built:
-            cascades = built.context.catalog.cascades
+        async with build(parse(tree), local_servers=()) as built:
+            cascades = built.models.catalog.cascades
             assert [voice.id for voice in cascades["deep"].tts.voices] == ["bass"]
             assert len(cascades["default"].tts.voices) > 1
-            assert built.names["deep"].tts == "deep"
+            assert engines_of(built, "deep")["tts"].name == "deep"
 
     asyncio.run(main())
 
 
-def test_auto_becomes_an_engine_and_it_is_said_which_and_why() -> None:
+def test_auto_llm_is_a_local_server_with_the_reason() -> None:
     async def main() -> None:
         async with ChatServer([lists("llama")]) as chat:
-            wanted = ModelSettings("auto", "scripted", "scripted", "auto", "scripted")
+            wanted = CascadeModel("auto", "scripted", "scripted", "auto", "scripted", "none")
             settings = msgspec.structs.replace(scripted(), models={"default": wanted})
-            async with build(settings, places=(LocalServer("Library", chat.port),)) as built:
-                assert built.names["default"].llm == "openai"
-                assert built.notes["llm:openai"].startswith("Library answers at ")
+            async with build(settings, local_servers=(LocalServer("Library", chat.port),)) as built:
+                llm = engines_of(built)["llm"]
+                assert llm.name == "openai"
+                assert llm.reason.startswith("Library answers at ")
 
     asyncio.run(main())
 
 
-def test_a_model_can_do_without_cleaning() -> None:
+def test_model_with_clean_none_has_no_cleaner() -> None:
     wanted = msgspec.structs.replace(scripted().models["default"], clean="none")
 
     async def main() -> None:
         settings = msgspec.structs.replace(scripted(), models={"default": wanted})
-        async with build(settings, places=()) as built:
-            assert built.names["default"].clean == "none"
-            assert built.context.catalog.cascades["default"].cleaner is None
+        async with build(settings, local_servers=()) as built:
+            assert engines_of(built)["clean"].name == "none"
+            assert built.models.catalog.cascades["default"].cleaner is None
 
     asyncio.run(main())
 
@@ -161,9 +171,7 @@ def test_a_model_can_do_without_cleaning() -> None:
         ({"tts": "silero"}, "[models.default] no tts engine 'silero'; installed: "),
     ],
 )
-def test_an_unknown_engine_is_refused_with_the_model_that_wants_it(
-    engines: dict[str, str], mistake: str
-) -> None:
+def test_unknown_engine_is_refused_with_its_model(engines: dict[str, str], mistake: str) -> None:
     assert refused(scripted(models=engines)).startswith(mistake)
 
 
@@ -183,56 +191,58 @@ def test_an_unknown_engine_is_refused_with_the_model_that_wants_it(
         ({"stt": {"scripted": {"sample_rate": 16001}}}, "[engines.stt.scripted] sound of 24000 Hz"),
     ],
 )
-def test_wrong_options_of_an_engine_are_refused_with_their_table(
+def test_wrong_engine_options_are_refused_with_their_table(
     tables: dict[str, Any], mistake: str
 ) -> None:
     settings = msgspec.structs.replace(scripted(), engines=tables)
     assert refused(settings).startswith(mistake)
 
 
-HOARSE = """
+FAILING_TTS = """
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.errors import EngineError
 
-class Hoarse(ScriptedTTS):
+class FailingTTS(ScriptedTTS):
     async def __aenter__(self):
-        raise EngineError("the voice is away; fetch it")
+        raise EngineError("the model file is missing")
 """
 
 
-def test_an_engine_that_cannot_be_entered_is_refused_with_its_table(
+def test_engine_that_fails_to_start_is_refused_with_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "hoarse", {"hoarse": HOARSE}, "tts:hoarse = hoarse:Hoarse\n")
+    install(tmp_path, "failing", {"failing": FAILING_TTS}, "tts:failing = failing:FailingTTS\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = scripted(models={"tts": "hoarse"})
-    assert refused(settings) == "[engines.tts.hoarse] the voice is away; fetch it"
+    settings = scripted(models={"tts": "failing"})
+    assert refused(settings) == "[engines.tts.failing] the model file is missing"
 
 
-def test_settings_are_described_with_their_secrets_masked() -> None:
+def test_described_settings_have_masked_secrets() -> None:
     options = {"llm": {"openai": {"api_key": "sk-1"}}}
-    settings = msgspec.convert({"engines": options, "server": {"secret": "s-1"}}, Settings)
+    settings = parse({"engines": options, "server": {"secret": "s-1"}})
     shown = msgspec.json.decode(described(settings))
     assert shown["engines"] == {"llm": {"openai": {"api_key": "***"}}}
     assert shown["server"]["secret"] == "***"
-    assert shown["models"]["default"]["stt"] == "pocketsphinx"
+    default = shown["models"]["default"]
+    assert (default.pop("type"), default.pop("voice")) == ("cascade", "")
+    assert default == CascadeModel().engines
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_an_open_door_is_refused_unless_it_is_wanted(host: str) -> None:
+def test_public_host_without_keys_is_refused_unless_no_auth(host: str) -> None:
     with pytest.raises(SettingsError, match=f"^\\[server\\] host {host} can be reached from"):
-        refuse_open_door(Settings(server=ServerSettings(host=host)))
-    refuse_open_door(Settings(server=ServerSettings(host=host, no_auth=True)))
-    refuse_open_door(Settings(server=ServerSettings(host=host), keys={"me": "hash"}))
+        require_keys(Settings(server=ServerSettings(host=host)))
+    require_keys(Settings(server=ServerSettings(host=host, no_auth=True)))
+    require_keys(Settings(server=ServerSettings(host=host), keys={"me": "hash"}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_behind_the_loopback_no_key_is_needed(host: str) -> None:
-    refuse_open_door(Settings(server=ServerSettings(host=host)))
+def test_loopback_host_needs_no_keys(host: str) -> None:
+    require_keys(Settings(server=ServerSettings(host=host)))
 
 
-def test_without_a_certificate_there_is_no_tls() -> None:
-    assert tls_context(Settings()) is None
+def test_tls_context_without_certificate_is_none() -> None:
+    assert tls_context(ServerSettings()) is None
 
 
 @pytest.mark.parametrize(
@@ -251,16 +261,16 @@ def test_wrong_tls_files_are_refused(certificate: str, key: str, mistake: str) -
     files = {"tls_certificate": certificate, "tls_key": key}
     given = {name: str(TLS / file) if file else "" for name, file in files.items()}
     with pytest.raises(SettingsError, match=r"^\[server\] tls_certificate ") as caught:
-        tls_context(changed(server=given))
+        tls_context(changed(server=given).server)
     assert mistake in str(caught.value)
 
 
-def test_with_a_certificate_clients_come_by_wss() -> None:
+def test_server_with_certificate_speaks_wss() -> None:
     trusting = ssl.create_default_context(cafile=CERTIFICATE)
 
-    async def script(doors: Doors) -> None:
-        assert doors.address.startswith("wss://127.0.0.1:")
-        async with doors.caller(trusting) as caller:
+    async def script(server: RunningServer) -> None:
+        assert server.address.startswith("wss://127.0.0.1:")
+        async with server.caller(trusting) as caller:
             await caller.ask()
             assert await caller.answer() == ("completed", None)
 
@@ -268,8 +278,8 @@ def test_with_a_certificate_clients_come_by_wss() -> None:
     serving(script, changed(server={"port": 0, **files}))
 
 
-def test_a_port_that_is_in_use_is_told_with_the_remedy() -> None:
-    async def script(doors: Doors) -> None:
+def test_port_in_use_is_refused_with_the_remedy() -> None:
+    async def script(server: RunningServer) -> None:
         raise AssertionError("it listens")
 
     with socket.socket() as other:
@@ -281,8 +291,8 @@ def test_a_port_that_is_in_use_is_told_with_the_remedy() -> None:
             serving(script, changed(server={"port": port}))
 
 
-def test_a_host_that_is_not_ours_is_told() -> None:
-    async def script(doors: Doors) -> None:
+def test_host_of_another_machine_is_refused() -> None:
+    async def script(server: RunningServer) -> None:
         raise AssertionError("it listens")
 
     with pytest.raises(SettingsError, match=r"^\[server\] cannot listen on 192.0.2.1 port 0: "):
@@ -298,50 +308,50 @@ def slow_answers(drain_seconds: float) -> Settings:
     )
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_lets_the_answer_end_and_says_why_it_goes(name: signal.Signals) -> None:
-    async def script(doors: Doors) -> None:
-        async with doors.caller() as talking, doors.caller() as idle:
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_stop_signal_lets_answers_end_and_closes_with_1012(name: signal.Signals) -> None:
+    async def script(server: RunningServer) -> None:
+        async with server.caller() as talking, server.caller() as idle:
             await talking.ask()
             await talking.until("response.output_audio.delta")
-            await doors.told_to_stop(name)
+            await server.stop_by(name)
             assert await idle.farewell() == (1012, "the server is shutting down")
             assert await talking.answer() == ("completed", None)
             assert await talking.farewell() == (1012, "the server is shutting down")
-        await doors.task
+        await server.task
 
     serving(script, slow_answers(drain_seconds=10))
 
 
-def test_an_answer_that_takes_too_long_is_cut_off() -> None:
-    async def script(doors: Doors) -> None:
-        async with doors.caller() as caller:
+def test_answer_longer_than_the_drain_is_cancelled() -> None:
+    async def script(server: RunningServer) -> None:
+        async with server.caller() as caller:
             await caller.ask()
             await caller.until("response.output_audio.delta")
-            await doors.told_to_stop()
+            await server.stop_by()
             assert await caller.answer() == ("cancelled", None)
             assert await caller.farewell() == (1012, "the server is shutting down")
 
     serving(script, slow_answers(drain_seconds=0.1))
 
 
-def test_while_it_stops_it_lives_but_takes_nobody_in() -> None:
-    async def script(doors: Doors) -> None:
+def test_draining_server_is_alive_and_refuses_new_sessions() -> None:
+    async def script(server: RunningServer) -> None:
         async with aiohttp.ClientSession(
-            doors.address.partition("/v1")[0].replace("ws", "http")
+            server.address.partition("/v1")[0].replace("ws", "http")
         ) as http:
             async with http.get("/ready") as ready:
                 assert ready.status == 200
-            async with doors.caller() as caller:
+            async with server.caller() as caller:
                 await caller.ask()
                 await caller.until("response.output_audio.delta")
-                await doors.told_to_stop()
+                await server.stop_by()
                 async with http.get("/ready") as ready:
                     assert (ready.status, (await ready.json())["status"]) == (503, "not ready")
                 async with http.get("/health") as health:
                     assert (health.status, (await health.json())["sessions"]) == (200, 1)
                 with pytest.raises(aiohttp.WSServerHandshakeError) as turned_away:
-                    async with doors.caller():
+                    async with server.caller():
                         pass
                 assert turned_away.value.status == 503
                 assert await caller.answer() == ("completed", None)
@@ -349,17 +359,30 @@ def test_while_it_stops_it_lives_but_takes_nobody_in() -> None:
     serving(script, slow_answers(drain_seconds=10))  # fmt: skip
 
 
-def test_an_engine_without_the_usual_voice_speaks_with_its_own() -> None:
-    async def main(voice: str) -> str:
-        settings = scripted(tts={"voices": ["bass", "tenor"]}, session={"voice": voice})
-        async with build(settings, places=()) as built:
-            return built.context.models.models["default"].default_voice
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_second_signal_ends_at_once_with_close_frames(name: signal.Signals) -> None:
+    async def script(server: RunningServer) -> None:
+        async with server.caller() as caller:
+            await caller.ask()
+            await caller.until("response.output_audio.delta")
+            await server.stop_by(signal.SIGTERM)
+            await server.stop_by(name)
+            assert await caller.answer() == ("cancelled", None)
+            assert await caller.farewell() == (1012, "the server is shutting down")
 
-    assert asyncio.run(main("")) == "bass"
-    assert asyncio.run(main("tenor")) == "tenor"
-    with pytest.raises(SettingsError) as caught:
-        asyncio.run(main("marin"))
-    assert str(caught.value) == (
-        "[session] voice: 'marin' is none of the voices of the default model; some of them: "
-        "bass, tenor"
-    )
+    serving(script, slow_answers(drain_seconds=600))
+
+
+def test_ignored_sighup_stays_ignored() -> None:
+    async def script(server: RunningServer) -> None:
+        async with server.caller() as caller:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await caller.ask()
+            assert await caller.answer() == ("completed", None)
+            assert not server.task.done()
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        serving(script)
+    finally:
+        signal.signal(signal.SIGHUP, before)

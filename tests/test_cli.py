@@ -85,13 +85,13 @@ def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("[server", "vivavoce: the settings file vivavoce.toml cannot be read: Expected ']' at "),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_sentence(
+def test_serve_with_wrong_settings_prints_one_sentence(
     refused: Refused, settings: str, sentence: str
 ) -> None:
     assert refused("serve", "--port", "0", settings=settings).startswith(sentence)
 
 
-def test_a_package_that_is_missing_is_one_sentence(
+def test_serve_with_missing_package_prints_one_sentence(
     refused: Refused, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = {"lost": "import package_that_nobody_has\n"}
@@ -104,7 +104,7 @@ def test_a_package_that_is_missing_is_one_sentence(
     )
 
 
-def test_a_port_in_use_is_one_sentence_and_nothing_listens(refused: Refused) -> None:
+def test_serve_on_port_in_use_prints_one_sentence(refused: Refused) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -115,18 +115,18 @@ def test_a_port_in_use_is_one_sentence_and_nothing_listens(refused: Refused) -> 
         free.bind(("127.0.0.1", int(port)))
 
 
-def test_an_open_door_is_refused(refused: Refused) -> None:
+def test_serve_on_public_host_without_keys_is_refused(refused: Refused) -> None:
     said = refused("serve", "--host", "0.0.0.0", settings=SCRIPTED)
     assert said.startswith("vivavoce: [server] host 0.0.0.0 can be reached from other machines")
     assert said.endswith("or say --no-auth")
 
 
-def test_a_file_that_is_not_there_is_refused(refused: Refused) -> None:
+def test_config_with_missing_file_is_refused(refused: Refused) -> None:
     said = refused("config", "--config", "nowhere.toml")
     assert said == "vivavoce: there is no settings file nowhere.toml"
 
 
-def test_the_settings_in_force_are_shown_with_their_sources_and_without_secrets(
+def test_config_prints_settings_and_sources_without_secrets(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "vivavoce.toml").write_text(f'[server]\nport = 5\nsecret = "{SECRET}"')

@@ -19,34 +19,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         conceal(self, "key", "headers")
 
 
-def test_it_prints_as_stars_in_every_usual_way() -> None:
+def test_secret_prints_as_stars() -> None:
     secret = Secret(KEY)
     shown = [repr(secret), str(secret), f"{secret}", f"{secret!r:>5}", "%s" % secret, str([secret])]  # noqa: UP031
     assert shown == ["'***'", "***", "***", "'***'", "***", "['***']"]
 
 
-def test_an_empty_secret_shows_that_there_is_none() -> None:
+def test_empty_secret_prints_as_empty() -> None:
     assert (repr(Secret("")), str(Secret("")), bool(Secret(""))) == ("''", "", False)
 
 
-def test_reveal_gives_the_text_itself_also_of_a_secret_made_of_a_secret_or_copied() -> None:
+def test_reveal_returns_the_text_of_copies_too() -> None:
     copies = [Secret(KEY), Secret(Secret(KEY)), copy.deepcopy(Secret(KEY))]
     assert [(type(s.reveal()), s.reveal()) for s in copies] == [(str, KEY)] * 3
 
 
-def test_settings_that_conceal_a_key_do_not_print_it() -> None:
+def test_concealed_field_is_not_printed() -> None:
     settings = msgspec.convert({"key": KEY, "headers": {"X-Key": KEY}}, Settings)
     assert repr(settings) == "Settings(key='***', headers={'X-Key': '***'}, size=0)"
     assert KEY not in str(list(settings.__rich_repr__()))
     assert KEY not in str(msgspec.structs.asdict(settings))
 
 
-def test_replacing_another_field_keeps_the_key() -> None:
+def test_concealed_field_survives_replace() -> None:
     changed = msgspec.structs.replace(Settings(KEY, {"X-Key": KEY}), size=1)
     assert (changed.key, changed.headers, changed.size) == (KEY, {"X-Key": KEY}, 1)
     assert KEY not in repr(changed)
 
 
-def test_it_is_not_encoded_by_accident() -> None:
+def test_secret_is_not_encoded() -> None:
     with pytest.raises(TypeError):
         msgspec.json.encode(Settings(KEY))

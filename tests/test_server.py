@@ -1,12 +1,16 @@
-"""The helper that starts servers for tests."""
+"""The helpers that start servers for tests, and what only a server in a subprocess shows."""
 
 import asyncio
 import logging
+import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.server import HOST, scripted, serving, serving_beside
+from tests.server import EMBEDDED, HOST, scripted, serving, serving_beside
 
 
 async def get(url: str) -> int:
@@ -14,7 +18,7 @@ async def get(url: str) -> int:
         return answer.status
 
 
-def test_a_server_in_this_process_answers_and_is_given_back() -> None:
+def test_server_in_process_answers_and_stops() -> None:
     async def main() -> None:
         async with serving(scripted(llm={"answers": ["Hi."]})) as server:
             assert await get(f"{server.http}/health") == 200
@@ -25,7 +29,7 @@ def test_a_server_in_this_process_answers_and_is_given_back() -> None:
     asyncio.run(main())
 
 
-def test_an_error_in_the_log_fails_the_test() -> None:
+def test_logged_error_fails_the_test() -> None:
     async def main() -> None:
         async with serving():
             logging.getLogger("vivavoce.runtime").error("a session failed")
@@ -34,7 +38,7 @@ def test_an_error_in_the_log_fails_the_test() -> None:
         asyncio.run(main())
 
 
-def test_a_server_beside_answers_and_ends_well() -> None:
+def test_server_in_subprocess_answers_and_exits_with_0() -> None:
     async def main() -> None:
         async with serving_beside() as port:
             assert await get(f"http://{HOST}:{port}/health") == 200
@@ -44,10 +48,79 @@ def test_a_server_beside_answers_and_ends_well() -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_cannot_start_says_why() -> None:
+def test_server_that_cannot_start_reports_the_reason() -> None:
     async def main() -> None:
         async with serving_beside('[models.default]\nllm = "wisdom"\n'):
             raise AssertionError("it started")
 
     with pytest.raises(AssertionError, match="no llm engine 'wisdom'"):
         asyncio.run(main())
+
+
+TLS = Path(__file__).parent / "data" / "tls"
+SECURE = f"""{EMBEDDED}
+[server]
+tls_certificate = "{TLS / "certificate.pem"}"
+tls_key = "{TLS / "key.pem"}"
+"""
+SHORT = {"VIVAVOCE_SERVER_HEAD_SECONDS": "0.2", "VIVAVOCE_SERVER_KEEP_ALIVE_SECONDS": "0.4"}
+WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
+
+
+@pytest.mark.parametrize("config", [EMBEDDED, SECURE], ids=["plain", "tls"])
+def test_server_in_subprocess_drops_requests_that_are_not_completed(config: str) -> None:
+    trusting = ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
+    secure = trusting if config == SECURE else None
+
+    async def rest(port: int, sent: bytes, context: ssl.SSLContext | None) -> bytes:
+        reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
+        writer.write(sent)
+        async with asyncio.timeout(WAIT_SECONDS):
+            found = await reader.read()
+        writer.close()
+        return found
+
+    async def main() -> None:
+        async with serving_beside(config, SHORT) as port:
+            assert await rest(port, b"", secure) == b""
+            assert (await rest(port, b"GET / HT", secure)).startswith(b"HTTP/1.1 408 ")
+            assert await rest(port, b"", None) == b""  # with TLS: an incomplete handshake
+            body = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            assert await rest(port, body, secure) == b""
+            whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"  # and then idle
+            assert (await rest(port, whole, secure)).startswith(b"HTTP/1.1 200 ")
+            scheme = "wss" if secure else "ws"
+            async with (
+                aiohttp.ClientSession() as http,
+                http.ws_connect(f"{scheme}://{HOST}:{port}/v1/realtime", ssl=trusting) as socket,
+            ):
+                assert (await socket.receive_json())["type"] == "session.created"
+                assert await rest(port, b"", secure) == b""
+                assert await rest(port, b"", secure) == b""
+                await socket.send_json({"type": "input_audio_buffer.clear"})
+                assert (await socket.receive_json())["type"] == "input_audio_buffer.cleared"
+
+    asyncio.run(main())
+
+
+def test_server_in_subprocess_refuses_a_rebound_host_name() -> None:
+    async def main() -> None:
+        async with serving_beside() as port, aiohttp.ClientSession() as http:
+            url = f"http://{HOST}:{port}/v1/models"
+            async with http.get(url, headers={"Host": f"evil.example:{port}"}) as refused:
+                assert refused.status == 403
+            async with http.get(url) as allowed:
+                assert allowed.status == 200
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("wanted", "limit"), [(128, 128), (100_000_000, 512), (32, 64)])
+def test_soft_limit_of_open_files_is_raised_within_the_hard_limit(wanted: int, limit: int) -> None:
+    program = (
+        "import resource; from vivavoce.server import raise_descriptor_limit as up; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512)); "
+        f"up({wanted}); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stdout) == limit

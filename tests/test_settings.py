@@ -11,7 +11,7 @@ from vivavoce.app import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
 from vivavoce.session.limits import SessionLimits
-from vivavoce.settings import ModelSettings, Settings, load
+from vivavoce.settings import CascadeModel, RelayModel, Settings, load, parse
 
 SECRET = "sk-that-nobody-should-see"
 
@@ -50,28 +50,27 @@ def settings(environment: dict[str, str] | None = None, **flags: Any) -> Setting
 
 
 @pytest.mark.usefixtures("home")
-def test_without_a_file_there_are_defaults() -> None:
+def test_load_without_a_file_returns_defaults() -> None:
     assert load(None, {}, {}) == (Settings(), [])
-    assert settings().models == {"default": ModelSettings()}
-    assert settings().session.limits == SessionLimits()
+    assert settings().models == {"default": CascadeModel()}
 
 
-def test_the_file_in_the_directory_is_read(home: Path) -> None:
+def test_load_reads_the_file_in_the_working_directory(home: Path) -> None:
     written(home, FILE)
     found, sources = load(None, {}, {})
     assert (found.server.port, found.session.voice) == (1234, "ash")
-    assert found.models == {"fast": ModelSettings(llm="builtin")}
+    assert found.models == {"fast": CascadeModel(llm="builtin")}
     assert sources == ["vivavoce.toml"]
 
 
-def test_a_file_that_was_named_is_read_instead(home: Path) -> None:
+def test_load_with_a_path_reads_that_file_alone(home: Path) -> None:
     written(home, "[server]\nport = 1\n")
     other = written(home, "[server]\nport = 2\n", "other.toml")
     found, sources = load(other, {}, {})
     assert (found.server.port, sources) == (2, [str(other)])
 
 
-def test_the_environment_lies_over_the_file_and_flags_over_both(home: Path) -> None:
+def test_environment_overrides_file_and_flags_override_both(home: Path) -> None:
     written(home, "[server]\nport = 1\nhost = '::1'\nmax_sessions = 7\n")
     environment = {"VIVAVOCE_SERVER_PORT": "2", "VIVAVOCE_SERVER_HOST": "localhost", "HOME": "/"}
     found, sources = load(None, environment, {"server.port": 3, "server.log_level": None})
@@ -98,12 +97,14 @@ def test_the_environment_lies_over_the_file_and_flags_over_both(home: Path) -> N
         ("VIVAVOCE_SESSION_IDLE_SECONDS", "60", 60.0),
     ],
 )  # fmt: skip
-def test_a_variable_is_read_as_what_the_setting_is(variable: str, text: str, value: Any) -> None:
+def test_variable_is_converted_to_the_type_of_its_setting(
+    variable: str, text: str, value: Any
+) -> None:
     section, _, field = variable.removeprefix("VIVAVOCE_").lower().partition("_")
     assert getattr(getattr(settings({variable: text}), section), field) == value
 
 
-def test_the_names_people_have_already_configure_the_llm(home: Path) -> None:
+def test_openai_and_chat_completion_variables_configure_the_llm(home: Path) -> None:
     written(home, "[engines.llm.openai]\ntemperature = 0.5\nmodel = 'from-the-file'\n")
     options = settings(
         {
@@ -122,7 +123,7 @@ def test_the_names_people_have_already_configure_the_llm(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_an_empty_variable_sets_no_key() -> None:
+def test_empty_variable_sets_nothing() -> None:
     assert settings({"OPENAI_API_KEY": "", "CHAT_COMPLETION_MODEL": ""}).engines == {}
 
 
@@ -145,7 +146,7 @@ secret = "{SECRET}"
 """
 
 
-def test_secrets_are_masked_wherever_settings_are_shown(home: Path) -> None:
+def test_secrets_are_masked_in_repr_and_json(home: Path) -> None:
     found, sources = load(written(home, OPTIONS), {"OPENAI_API_KEY": SECRET}, {})
     shown = described(found).decode()
     for text in (repr(found), str(found), f"{found.engines}", shown, str(sources)):
@@ -157,7 +158,7 @@ def test_secrets_are_masked_wherever_settings_are_shown(home: Path) -> None:
     assert '"max_tokens_field": "max_tokens"' in shown
 
 
-def test_an_engine_is_still_given_its_secrets(home: Path) -> None:
+def test_engine_receives_its_secrets(home: Path) -> None:
     options = dict(load(written(home, OPTIONS), {}, {})[0].engines["llm"]["openai"])
     del options["base_url"]
     engine = registry.create("llm", "openai", options)
@@ -182,15 +183,28 @@ def test_an_engine_is_still_given_its_secrets(home: Path) -> None:
         ("[models.a]\nsst = 'x'", "[models.a] there is no setting 'sst' here; did you mean 'stt'?"),
         ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str`, got `int`"),
         ("models.fast = 5", "[models.fast] Expected `object`, got `int`"),
+        ("[models.far]\ntype = 'relai'", "[models.far] type: Invalid value 'relai'"),
+        ("[models.far]\ntype = 5", "[models.far] type: Expected `str`"),
+        ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `url`"),
+        (
+            "[models.far]\ntype = 'relay'\nurl = 'wss://x'\nstt = 'y'",
+            "[models.far] there is no setting 'stt' here; there are: url, api_key, model, voice, ",
+        ),
+        (
+            "[models.far]\ntype = 'relay'\nurl = 'wss://me:word@x'",
+            "[models.far] url: Expected `str` matching regex",
+        ),
+        (
+            "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://x'\nfallback = 'far'",
+            "[models.far] fallback 'far' is none of the cascade models: default",
+        ),
         ("[engines.lmm.openai]", "[engines.lmm] there is no such kind of engine; there are: vad, "),
         ("[engines.llm]\nopenai = 'x'", "[engines.llm.openai] Expected `object`, got `str`"),
         ("[engines]\nllm = 'x'", "Expected `object`, got `str`"),
         ("default_model = 'fast'", "default_model 'fast' is none of the models: default"),
     ],
 )  # fmt: skip
-def test_a_mistake_names_the_file_the_table_and_the_key(
-    home: Path, text: str, mistake: str
-) -> None:
+def test_mistake_names_file_table_and_key(home: Path, text: str, mistake: str) -> None:
     written(home, text)
     with pytest.raises(SettingsError) as refused:
         settings()
@@ -201,7 +215,7 @@ def test_a_mistake_names_the_file_the_table_and_the_key(
 
 
 @pytest.mark.usefixtures("home")
-def test_a_mistake_in_a_variable_names_the_variable(home: Path) -> None:
+def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
     written(home, "[server]\nport = 5\n")
     with pytest.raises(SettingsError, match=r"^VIVAVOCE_SERVER_PORT: Expected `int`, got `str`$"):
         settings({"VIVAVOCE_SERVER_PORT": "many"})
@@ -220,18 +234,18 @@ def test_a_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "[server], [session], [webrtc] have some, the rest belongs into vivavoce.toml",
+            "[server], [session], [webrtc] have some, other settings belong into vivavoce.toml",
         ),
     ],
 )
-def test_a_variable_that_sets_nothing_is_refused(variable: str, remedy: str) -> None:
+def test_unknown_variable_is_refused(variable: str, remedy: str) -> None:
     with pytest.raises(SettingsError) as refused:
         settings({variable: SECRET})
     assert str(refused.value) == f"{variable}: there is no such variable; {remedy}"
 
 
 @pytest.mark.usefixtures("home")
-def test_every_setting_of_the_three_sections_has_its_variable() -> None:
+def test_every_setting_of_the_sections_has_a_variable() -> None:
     variables = {
         f"VIVAVOCE_{section}_{name}".upper(): "" if value == () else str(value)
         for section in ("server", "session", "webrtc")
@@ -241,7 +255,7 @@ def test_every_setting_of_the_three_sections_has_its_variable() -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_what_kubernetes_says_of_a_service_of_that_name_is_let_be() -> None:
+def test_kubernetes_service_variables_are_ignored() -> None:
     told = {
         "VIVAVOCE_SERVICE_HOST": "10.0.0.1",
         "VIVAVOCE_SERVICE_PORT": "80",
@@ -257,18 +271,18 @@ def test_what_kubernetes_says_of_a_service_of_that_name_is_let_be() -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_a_mistake_in_a_flag_names_the_flag() -> None:
+def test_mistake_in_a_flag_names_the_flag() -> None:
     with pytest.raises(SettingsError, match=re.escape("--port: [server] port: Expected `int` <=")):
         settings(server_port=70000)
 
 
-def test_a_variable_for_a_table_that_is_none_is_told_of_the_file(home: Path) -> None:
+def test_variable_for_a_section_that_is_no_table_blames_the_file(home: Path) -> None:
     written(home, "server = 5\n[engines]\nllm = 5\n")
     with pytest.raises(SettingsError, match=r"^vivavoce.toml: \[server\] Expected `object`"):
         settings({"VIVAVOCE_SERVER_PORT": "1", "OPENAI_API_KEY": SECRET})
 
 
-def test_a_file_that_is_not_there_or_no_toml_is_refused(home: Path) -> None:
+def test_missing_or_malformed_file_is_refused(home: Path) -> None:
     with pytest.raises(SettingsError, match=r"^there is no settings file .*nowhere.toml$"):
         load(home / "nowhere.toml", {}, {})
     with pytest.raises(SettingsError, match=r"cannot be read: .* line 1"):
@@ -280,7 +294,7 @@ def test_a_file_that_is_not_there_or_no_toml_is_refused(home: Path) -> None:
         load(home, {}, {})
 
 
-def test_the_mark_that_some_editors_put_before_the_text_is_passed_over(home: Path) -> None:
+def test_byte_order_mark_is_ignored(home: Path) -> None:
     (home / "vivavoce.toml").write_bytes(b"\xef\xbb\xbf[server]\nport = 1234\n")
     assert settings().server.port == 1234
 
@@ -294,8 +308,37 @@ def test_the_mark_that_some_editors_put_before_the_text_is_passed_over(home: Pat
         f"[keys]\nme = ['{SECRET}']",
     ],
 )
-def test_no_mistake_shows_a_secret(home: Path, text: str) -> None:
+def test_error_text_contains_no_secret(home: Path, text: str) -> None:
     written(home, text)
     with pytest.raises(SettingsError) as refused:
         settings({"OPENAI_API_KEY": SECRET})
     assert SECRET not in str(refused.value)
+
+
+def test_model_without_a_type_is_a_cascade(home: Path) -> None:
+    written(home, "[models.default]\nstt = 'mine'\n[models.b]\ntype = 'cascade'\nvoice = 'ash'")
+    assert settings().models == {
+        "default": CascadeModel(stt="mine"),
+        "b": CascadeModel(voice="ash"),
+    }
+    assert parse({"models": {"default": {"tts": "x"}}}).models == {"default": CascadeModel(tts="x")}
+
+
+def test_relay_model_is_read_and_its_key_is_masked(home: Path) -> None:
+    written(
+        home,
+        "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://far.example/v1/realtime'\n"
+        f"api_key = '{SECRET}'\nmodel = 'gpt-realtime'\nfallback = 'default'",
+    )
+    found = settings()
+    relay = found.models["far"]
+    assert isinstance(relay, RelayModel)
+    assert (relay.model, relay.fallback) == ("gpt-realtime", "default")
+    assert relay.api_key == SECRET
+    assert SECRET not in repr(found)
+    assert SECRET not in described(found).decode()
+
+
+def test_session_settings_are_the_limits_of_sessions() -> None:
+    assert isinstance(Settings().session, SessionLimits)
+    assert not Settings().session.failure_errors

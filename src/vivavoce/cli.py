@@ -52,7 +52,7 @@ def serve(
     tls_key: str | None = None,
     no_auth: Annotated[bool | None, Parameter(negative="")] = None,
 ) -> None:
-    """Serve until interrupted.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def serve(
     tls_key
         Its key (PEM).
     no_auth
-        Let anybody in although other machines can reach the server.
+        Allow unauthenticated access on a public address.
     """
     flags: dict[str, Any] = {
         "server.host": host,
@@ -84,7 +84,7 @@ def serve(
         level=settings.server.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    from vivavoce import app  # the server, for whoever serves
+    from vivavoce import app  # heavy imports, needed by this command alone
 
     try:
         _run(app.serve(settings, _announce))
@@ -134,12 +134,12 @@ cli.command(keys)
 
 @keys.command(name="new")
 def new_key(name: str) -> None:
-    """Make an API key, show it once, and say what belongs into the settings.
+    """Make an API key, show it once, and print the line for the settings.
 
     Parameters
     ----------
     name
-        Whose key it is.
+        The name of the key, for example its owner's.
     """
     key = key_of(secrets.token_bytes(KEY_BYTES))
     out.print(key.reveal(), highlight=False)
@@ -156,14 +156,15 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, lis
 
 def _announce(built: "Built", address: str) -> None:
     out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
-    for model, engines in built.names.items():
-        default = " (default)" if model == built.context.catalog.default else ""
-        out.print(f"  model [bold]{escape(model)}[/bold]{default}", highlight=False)
-        for kind in engines.__struct_fields__:
-            name = getattr(engines, kind)
-            note = built.notes.get(f"{kind}:{name}", "")
-            said = escape(f"{name}: {note}" if note else name)
-            out.print(f"    {kind:<6}{said}", highlight=False, soft_wrap=True)
+    default = built.context.models.default_model
+    for model in (*built.models.selected, *built.models.catalog.relays):
+        mark = " (default)" if model == default else ""
+        out.print(f"  model [bold]{escape(model)}[/bold]{mark}", highlight=False)
+        for engine in built.models.selected.get(model, ()):
+            text = f"{engine.name}: {engine.reason}" if engine.reason else engine.name
+            out.print(f"    {engine.kind:<6}{escape(text)}", highlight=False, soft_wrap=True)
+        if relay := built.models.catalog.relays.get(model):
+            out.print(f"    relay {escape(relay.url)}", highlight=False, soft_wrap=True)
     out.file.flush()
 
 
@@ -178,8 +179,8 @@ def _run(main: Any) -> None:
 
 
 def _give_up(exc: Exception) -> NoReturn:
-    said = escape(str(exc))  # it names tables, [server], which are no markup
-    err.print(f"[bold red]vivavoce:[/bold red] {said}", highlight=False, soft_wrap=True)
+    text = escape(str(exc))  # names of tables, [server], are not markup
+    err.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

@@ -1,64 +1,70 @@
-"""The operator's settings: one file, the environment on top of it, flags on top of that.
+"""The settings of a server: one file, the environment on top of it, flags on top of that.
 
-The only place that knows their names. Everything below is handed values.
+Limits and WebRTC settings are declared next to the code that uses them; this module composes and
+loads. Nothing below it knows the names of files and variables.
 """
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
+from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.secret import Secret, conceal
-from vivavoce.session.limits import SessionLimits
+from vivavoce.session.limits import SecondsOrZero, SessionLimits
+from vivavoce.transports.webrtc.reach import Reach
 
 FILE = "vivavoce.toml"
-# options of engines that nobody should see
+# engine options with these names are masked
 _SECRET = re.compile(r"(?i)(?:^|_)(?:key|token|password|secret|authorization)$|^headers$")
 _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
-KINDS = ("vad", "turn", "stt", "llm", "tts", "clean")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_LONGEST = 1e9  # 32 years; TOML has `inf` too, and that cannot be counted down
-IceServer: TypeAlias = Annotated[str, Meta(pattern="^(stun|turns?):[^@/]+$")]
-Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=_LONGEST)]
-SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=_LONGEST)]
+Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+AUTO = "auto"
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
-class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[server]: where it listens."""
+class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
+    """[server]: the address, who may connect, and the limits of connections."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
-    """0: any free port; the banner tells which."""
+    """0: any free port; the banner shows which."""
     log_level: LogLevel = "info"
     tls_certificate: str = ""
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000
     drain_seconds: SecondsOrZero = 10.0
-    """How long answers under way may take to end at shutdown."""
+    """At shutdown, the time in which answers under way may end."""
     no_auth: bool = False
-    """Let anybody in although the server is open to a network."""
+    """Allow unauthenticated access on a public address."""
     max_upload_mb: Annotated[int, Meta(ge=1)] = 25
-    """Body of one HTTP request, a sound file for example."""
+    """The body of one HTTP request, such as an audio file."""
+    hosts: tuple[str, ...] = ()
+    """Names in `Host` to which a server without keys answers, besides the loopback names."""
     origins: tuple[str, ...] = ()
-    """Pages elsewhere that may use it, such as https://app.example.com; "*" is all of them."""
+    """Web pages of other origins that may use it: https://app.example.com; "*" is all of them."""
     secret: str = ""
-    """Signs short-lived keys. Empty: a random one, so that they open this process alone."""
+    """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 
     def __post_init__(self) -> None:
         conceal(self, "secret")
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
 
-class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+
+class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     """[session]: what every conversation begins with, and its limits."""
 
     instructions: str = (
@@ -66,64 +72,59 @@ class SessionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "easy to say aloud, without lists or markup."
     )
     voice: str = ""
-    """Empty: marin, or the default of an engine that has no such voice."""
-    max_seconds: Seconds = 3600.0
-    idle_seconds: SecondsOrZero = 0.0
-    stall_seconds: Seconds = 10.0
-    gap_seconds: SecondsOrZero = 3.0
-    max_buffer_seconds: Seconds = 600.0
-    kept_audio_seconds: SecondsOrZero = 600.0
+    """A voice of the default model. Empty: marin, or the engine's default where it has no marin."""
     lock_voice: bool = False
-    failure_errors: bool = True
+    failure_errors: bool = False
+
+
+class CascadeModel(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cascade", tag_field="type"
+):
+    """[models.NAME]: a model made of engines."""
+
+    vad: str = AUTO
+    turn: str = AUTO
+    stt: str = AUTO
+    llm: str = AUTO
+    tts: str = AUTO
+    clean: str = AUTO
+    voice: str = ""
+    """A voice of `tts`. Empty: that of [session], or the engine's default."""
 
     @property
-    def limits(self) -> SessionLimits:
-        return SessionLimits(
-            max_seconds=self.max_seconds,
-            idle_seconds=self.idle_seconds,
-            stall_seconds=self.stall_seconds,
-            gap_seconds=self.gap_seconds,
-            max_buffer_seconds=self.max_buffer_seconds,
-            kept_audio_seconds=self.kept_audio_seconds,
-        )
+    def engines(self) -> dict[Kind, str]:
+        """The name of the engine of each kind."""
+        return {
+            "vad": self.vad,
+            "turn": self.turn,
+            "stt": self.stt,
+            "llm": self.llm,
+            "tts": self.tts,
+            "clean": self.clean,
+        }
 
 
-class WebRTCSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[webrtc]: how calls are reached."""
+class RelayModel(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="relay", tag_field="type"
+):
+    """[models.NAME] with type = "relay": another Realtime server."""
 
-    ice_servers: tuple[IceServer, ...] = ()
-    """URLs of a STUN and a TURN server. Without any, the server's own addresses are all."""
-    turn_username: str = ""
-    turn_password: str = ""
-    udp_ports: Annotated[str, Meta(pattern=r"^(\d{1,5}-\d{1,5})?$")] = ""
-    """The range of ports for calls, such as "40000-40099"; empty: any."""
-    announce_address: tuple[str, ...] = ()
-    """Addresses by which clients reach this machine, where it does not have them itself."""
+    url: Annotated[str, Meta(pattern=r"^wss?://[^@]+$")]
+    """Its address, such as wss://api.openai.com/v1/realtime."""
+    api_key: str = ""
+    """A Secret once the struct is made."""
+    model: str = ""
+    """The model to ask for there. Empty: the name that the client gave."""
+    voice: str = ""
+    """The voice to ask for where the client names none. Empty: marin."""
+    fallback: str = ""
+    """A cascade model that continues the conversation when the other server fails."""
 
     def __post_init__(self) -> None:
-        conceal(self, "turn_password")
-        if self.port_range is not None:
-            first, last = self.port_range
-            if not 1024 <= first <= last <= 65535:
-                raise ValueError(f"udp_ports {self.udp_ports!r} is no range within 1024-65535")
-        for address in self.announce_address:
-            ipaddress.ip_address(address)
-
-    @property
-    def port_range(self) -> tuple[int, int] | None:
-        first, _, last = self.udp_ports.partition("-")
-        return (int(first), int(last)) if first else None
+        conceal(self, "api_key")
 
 
-class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[models.NAME]: the engines behind a name that clients may ask for."""
-
-    vad: str = "auto"
-    turn: str = "words"
-    stt: str = "pocketsphinx"
-    llm: str = "auto"
-    tts: str = "espeak"
-    clean: str = "auto"
+ModelSettings: TypeAlias = CascadeModel | RelayModel
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,16 +136,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     session: SessionSettings = SessionSettings()
-    webrtc: WebRTCSettings = WebRTCSettings()
+    webrtc: Reach = Reach()
     models: dict[str, ModelSettings] = msgspec.field(
-        default_factory=lambda: {"default": ModelSettings()}
+        default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
-    engines: dict[
-        Literal["vad", "turn", "stt", "llm", "tts", "clean"], dict[str, dict[str, Any]]
-    ] = {}
+    engines: dict[Kind, dict[str, dict[str, Any]]] = {}
 
     def __post_init__(self) -> None:
         if self.default_model not in self.models:
@@ -152,9 +151,29 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"default_model {self.default_model!r} is none of the models: "
                 f"{', '.join(self.models)}; say which one it is"
             )
+        cascades = [name for name, m in self.models.items() if isinstance(m, CascadeModel)]
+        for name, model in self.models.items():
+            if isinstance(model, RelayModel) and model.fallback not in ("", *cascades):
+                raise ValueError(
+                    f"[models.{name}] fallback {model.fallback!r} is none of the cascade models: "
+                    f"{', '.join(cascades) or 'none is configured'}"
+                )
         for named in self.engines.values():
             for options in named.values():
                 options.update({name: _hidden(name, value) for name, value in options.items()})
+
+
+def parse(tree: Mapping[str, Any]) -> Settings:
+    """The settings of a file's tree. Raises msgspec.ValidationError."""
+    models = tree.get("models")
+    if isinstance(models, dict):
+        typed = {name: _typed_model(model) for name, model in models.items()}
+        tree = {**tree, "models": typed}
+    return msgspec.convert(tree, Settings)
+
+
+def _typed_model(model: Any) -> Any:
+    return {"type": "cascade", **model} if isinstance(model, dict) else model
 
 
 def _hidden(name: str, value: Any) -> Any:
@@ -185,7 +204,7 @@ def load(
         _put(tree, place, value)
     _check(tree, {place: name for name, place, _ in given}, str(path or "settings"))
     sources = [str(path)] if path else []
-    return msgspec.convert(tree, Settings), sources + [name for name, _, _ in given]
+    return parse(tree), sources + [name for name, _, _ in given]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -211,7 +230,7 @@ Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
-    "webrtc": WebRTCSettings,
+    "webrtc": Reach,
 }
 
 
@@ -235,15 +254,17 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Pla
 
 
 def _stray(name: str, known: list[str]) -> str:
-    """What to say of a variable that sets nothing."""
+    """The error for an unknown variable."""
     if close := get_close_matches(name, known, 1, cutoff=0.75):
         return f"{name}: there is no such variable; did you mean {close[0]}?"
     tables = ", ".join(f"[{section}]" for section in _SECTIONS)
-    return f"{name}: there is no such variable; {tables} have some, the rest belongs into {FILE}"
+    return (
+        f"{name}: there is no such variable; {tables} have some, other settings belong into {FILE}"
+    )
 
 
 def _typed(name: str, text: str, kind: Any) -> Any:
-    """A variable's text as what the setting is; several things are parted by commas."""
+    """A variable's text as the type of its setting; items of a list are separated by commas."""
     parts: Any = text
     if get_origin(kind) is tuple:
         parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -262,36 +283,47 @@ def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Place, Any]]:
 def _put(tree: dict[str, Any], place: Place, value: Any) -> None:
     for part in place[:-1]:
         tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):  # the file has something else there: that is told later
+        if not isinstance(tree, dict):  # the file has another value there: _check() reports it
             return
     tree[place[-1]] = value
 
 
 def _check(tree: dict[str, Any], origins: Mapping[Place, str], file: str) -> None:
-    """Raise SettingsError for the first mistake: where it was made, in which table, and what."""
+    """Raise SettingsError for the first mistake: its origin, its table, and what is wrong."""
     for kind_, _ in _entries(tree, "engines"):
         if kind_ not in KINDS:
             raise SettingsError(
                 f"{file}: [engines.{kind_}] there is no such kind of engine; "
                 f"there are: {', '.join(KINDS)}"
             )
-    for place, value, kind in (*_tables(tree), ((), tree, Settings)):
+    for place, value, kind in _tables(tree):
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as exc:
-            what = mistake(exc, kind)
-            origin = origins.get((*place, what.partition(":")[0]), file)
-            where = f"[{'.'.join(place)}] " if place else ""
-            raise SettingsError(f"{origin}: {where}{what}") from exc
+            raise SettingsError(_located(exc, kind, place, origins, file)) from exc
+    try:
+        parse(tree)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(_located(exc, Settings, (), origins, file)) from exc
+
+
+def _located(
+    exc: msgspec.ValidationError, kind: Any, place: Place, origins: Mapping[Place, str], file: str
+) -> str:
+    what = mistake(exc, kind)
+    origin = origins.get((*place, what.partition(":")[0]), file)
+    return f"{origin}: [{'.'.join(place)}] {what}" if place else f"{origin}: {what}"
 
 
 def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
-    """Each table with what it should be. Whatever is no table is found when the whole is read."""
+    """Each table with its type. A value that should be a table is found by parse()."""
     for section, kind in _SECTIONS.items():
         if section in tree:
             yield (section,), tree[section], kind
     for name, model in _entries(tree, "models"):
-        yield ("models", name), model, ModelSettings
+        type_ = model.get("type", "cascade") if isinstance(model, dict) else "cascade"
+        known = {"cascade": CascadeModel, "relay": RelayModel}
+        yield ("models", name), model, known.get(str(type_), ModelSettings)
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

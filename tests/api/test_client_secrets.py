@@ -57,7 +57,7 @@ async def turned_away(server: Server, **headers: str) -> tuple[str, int, str]:
         return error["error"]["code"], closing.data, str(closing.extra)
 
 
-def test_a_key_for_the_browser_opens_the_session_that_the_server_decided() -> None:
+def test_short_lived_key_opens_the_session_it_was_made_for() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:
             made = await ada.realtime.client_secrets.create(session=SESSION)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_a_key_for_the_browser_opens_the_session_that_the_server_decided() -> No
     asyncio.run(main())
 
 
-def test_a_key_lives_for_ten_minutes_unless_it_is_said_otherwise() -> None:
+def test_short_lived_key_expires_after_ten_minutes_by_default() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:
             secrets = ada.realtime.client_secrets
@@ -92,7 +92,7 @@ def test_a_key_lives_for_ten_minutes_unless_it_is_said_otherwise() -> None:
     asyncio.run(main())
 
 
-def test_a_transcription_session_can_be_granted() -> None:
+def test_short_lived_key_opens_a_transcription_session() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:
             made = await ada.realtime.client_secrets.create(
@@ -106,7 +106,7 @@ def test_a_transcription_session_can_be_granted() -> None:
     asyncio.run(main())
 
 
-def test_the_beta_forms_return_the_session_with_its_key() -> None:
+def test_beta_paths_return_the_session_with_its_key() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:
             beta = ada.beta.realtime
@@ -126,7 +126,7 @@ def test_the_beta_forms_return_the_session_with_its_key() -> None:
     asyncio.run(main())
 
 
-def test_a_short_lived_key_opens_nothing_else() -> None:
+def test_short_lived_key_is_refused_by_other_routes() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:
             made = await ada.realtime.client_secrets.create()
@@ -137,7 +137,7 @@ def test_a_short_lived_key_opens_nothing_else() -> None:
     asyncio.run(main())
 
 
-def test_whoever_has_no_good_key_is_told_so_and_closed_for_good() -> None:
+def test_websocket_without_valid_key_gets_an_error_and_close_3000() -> None:
     expired = TokenMint(Secret("s3cret")).issue(Grant(id="x", expires_at=1)).reveal()
     forged = TokenMint(Secret("other")).issue(Grant(id="x", expires_at=2**33)).reveal()
 
@@ -161,7 +161,7 @@ def test_whoever_has_no_good_key_is_told_so_and_closed_for_good() -> None:
         ("?api_key=vv-a%20key", {}),
     ],
 )
-def test_a_key_is_found_wherever_clients_put_it(query: str, headers: dict[str, str]) -> None:
+def test_key_is_accepted_in_every_place(query: str, headers: dict[str, str]) -> None:
     async def main() -> int:
         async with locked() as server, aiohttp.ClientSession() as session:
             url = f"{server.http}/v1/realtime/client_secrets{query}"

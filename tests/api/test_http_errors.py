@@ -1,96 +1,80 @@
-"""Errors of the HTTP API: the route that an unknown path may have meant."""
+"""Errors of the machine and of the body of a request have a status and OpenAI's shape."""
 
 import asyncio
+import errno
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from tests.server import serving
-from vivavoce.api.http_errors import nearest_route
-
-ROUTES = [
-    ("GET", "/"),
-    ("GET", "/health"),
-    ("GET", "/docs"),
-    ("GET", "/console/{name}"),
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/{model}"),
-    ("POST", "/v1/audio/speech"),
-    ("POST", "/v1/audio/transcriptions"),
-    ("GET", "/v1/audio/voices/{voice}/sample"),
-    ("POST", "/v1/chat/completions"),
-    ("GET", "/v1/realtime"),
-    ("POST", "/v1/realtime"),
-    ("POST", "/v1/realtime/sessions"),
-    ("POST", "/v1/realtime/transcription_sessions"),
-    ("POST", "/v1/realtime/calls"),
-    ("POST", "/v1/realtime/calls/{call_id}/hangup"),
-]
+from tests.server import HOST, scripted, serving
+from vivavoce.api.auth import Auth
+from vivavoce.limits.keys import KeyRing
+from vivavoce.limits.tokens import TokenMint
+from vivavoce.secret import Secret
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "route"),
-    [
-        ("POST", "/audio/speech", "/v1/audio/speech"),
-        ("POST", "/speech", "/v1/audio/speech"),
-        ("GET", "/audio/speech", "/v1/audio/speech"),
-        ("POST", "/v1/v1/audio/speech", "/v1/audio/speech"),
-        ("POST", "/api/v1/chat/completions", "/v1/chat/completions"),
-        ("POST", "/v1/audio/transcription", "/v1/audio/transcriptions"),
-        ("POST", "/v1/realtime/session", "/v1/realtime/sessions"),
-        ("POST", "/realtime/session", "/v1/realtime/sessions"),
-        ("GET", "/realtime", "/v1/realtime"),
-        ("GET", "/models", "/v1/models"),
-        ("GET", "/models/default", "/v1/models/{model}"),
-        ("GET", "/v1/model/default", "/v1/models/{model}"),
-        ("GET", "/audio/voices/alloy/sample", "/v1/audio/voices/{voice}/sample"),
-        ("POST", "/realtime/calls/rtc_1/hangup", "/v1/realtime/calls/{call_id}/hangup"),
-        ("GET", "/v1/health", "/health"),
-        ("GET", "/v1/files/default", None),
-        ("POST", "/v1/embeddings", None),
-        ("GET", "/wp-admin/setup.php", None),
-        ("GET", "//", None),
-        ("GET", "/" + "v1/" * 1000 + "models", None),
-    ],
-)
-def test_nearest_route_of_an_unknown_path_is_the_one_alike_or_none(
-    method: str, path: str, route: str | None
-) -> None:
-    assert nearest_route(method, path, ROUTES) == route
+def answer_of_failing_handler(exc: Exception) -> tuple[int, str | None, dict[str, Any]]:
+    """Status, Retry-After and error of a request whose handler raises that."""
+
+    async def fail(_: web.Request) -> web.Response:
+        raise exc
+
+    async def main() -> tuple[int, str | None, dict[str, Any]]:
+        app = web.Application()
+        Auth(KeyRing({}), TokenMint(Secret("s"))).add_to(app)
+        app.router.add_get("/", fail)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, 0).start()
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(f"http://{HOST}:{runner.addresses[0][1]}/") as response,
+            ):
+                error = (await response.json())["error"]
+                return response.status, response.headers.get("Retry-After"), error
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "message"),
+    ("exc", "status", "retry", "code"),
     [
-        (
-            "POST",
-            "/audio/speech",
-            "There is nothing at /audio/speech. Did you mean /v1/audio/speech?",
-        ),
-        (
-            "POST",
-            "/v1/realtime/session",
-            "There is nothing at /v1/realtime/session. Did you mean /v1/realtime/sessions?",
-        ),
-        ("GET", "/v1/embeddings", "There is nothing at /v1/embeddings."),
-        ("GET", "/console/lost.js", "There is nothing at /console/lost.js."),
+        (OSError(errno.ENOSPC, "No space left on device"), 507, None, "insufficient_storage"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), 507, None, "insufficient_storage"),
+        (OSError(errno.EMFILE, "Too many open files"), 503, "5", "server_is_overloaded"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 503, "5", "server_is_overloaded"),
+        (MemoryError(), 503, "5", "server_is_overloaded"),
+        (OSError(errno.EACCES, "Permission denied"), 500, None, None),
+        (RuntimeError("a bug"), 500, None, None),
     ],
 )
-def test_unknown_path_is_404_and_names_the_nearest_route(
-    method: str, path: str, message: str
+def test_failure_of_the_machine_has_its_status(
+    exc: Exception, status: int, retry: str | None, code: str | None
 ) -> None:
-    async def main() -> None:
+    found, after, error = answer_of_failing_handler(exc)
+    assert (found, after) == (status, retry)
+    assert (error["type"], error["code"]) == ("server_error", code)
+    assert str(exc) not in error["message"] or not str(exc)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/realtime/client_secrets", "/v1/chat/completions", "/v1/audio/speech"]
+)
+def test_body_with_broken_content_encoding_is_400(path: str) -> None:
+    async def main() -> tuple[int, dict[str, Any]]:
         async with (
-            serving() as server,
-            aiohttp.ClientSession() as client,
-            client.request(method, server.http + path) as answer,
+            serving(scripted()) as server,
+            aiohttp.ClientSession() as http,
+            http.post(
+                server.http + path, data=b"{}" * 50, headers={"Content-Encoding": "gzip"}
+            ) as response,
         ):
-            error = {
-                "message": message,
-                "type": "invalid_request_error",
-                "param": None,
-                "code": "not_found",
-            }
-            assert (answer.status, await answer.json()) == (404, {"error": error})
+            return response.status, (await response.json())["error"]
 
-    asyncio.run(main())
+    status, error = asyncio.run(main())
+    assert (status, error["type"]) == (400, "invalid_request_error")

@@ -2,16 +2,15 @@
 
 import base64
 
-import msgspec
 import pytest
 
 from tests.clients.line import Line, calling
 from tests.clients.loop import awaited
 from tests.clients.sound import recorded, silence, spoken
 from tests.server import scripted, serving, serving_beside
-from vivavoce.settings import Settings
+from vivavoce.settings import parse
 
-EMBEDDED = msgspec.convert({"models": {"default": {"llm": "builtin"}}}, Settings)
+EMBEDDED = parse({"models": {"default": {"llm": "builtin"}}})
 WHISPER = {"input": {"transcription": {"model": "whisper-1"}}}
 
 

@@ -53,7 +53,7 @@ class Client:
 @asynccontextmanager
 async def relaying(upstream: str, **engines: Any) -> AsyncIterator[tuple[Server, str]]:
     """A server with scripted engines, and a model "far" behind an upstream server."""
-    async with build(scripted(**engines), places=()) as built:
+    async with build(scripted(**engines), local_servers=()) as built:
         cascades = built.context.catalog.cascades
         relay = Relay(upstream, "default", key=Secret("sk-upstream"))
         catalog = ModelCatalog(cascades, "default", {"far": relay})

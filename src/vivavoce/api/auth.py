@@ -1,70 +1,106 @@
-"""What every request passes: an id, its origin, its key, and errors in one shape."""
+"""The middleware of every request: host, origin and key are checked, errors get one shape."""
 
 import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
-from vivavoce.api.http_errors import response_of, unexpected
+from vivavoce.api.http_errors import overload_of, response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
+from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import PREFIX, Grant, TokenError, TokenMint
 
 log = logging.getLogger(__name__)
 
-
-OPEN_PATHS = frozenset({"/", "/client.js", "/health", "/ready", "/docs", "/openapi.json"})
-OPEN_FOLDERS = ("/console/", "/docs/")
-# these ask for the key themselves
-DOORS = frozenset(
-    {("GET", "/v1/realtime"), ("POST", "/v1/realtime"), ("POST", "/v1/realtime/calls")}
+# Routes that need no key, and those that check it themselves, by method and pattern. HEAD follows
+# GET. Every other route needs a key, and so does a path without a route.
+OPEN_ROUTES = frozenset(
+    {
+        ("GET", "/"),
+        ("GET", "/client.js"),
+        ("GET", "/console/{name}"),
+        ("GET", "/docs"),
+        ("GET", "/docs/{name}"),
+        ("GET", "/health"),
+        ("GET", "/openapi.json"),
+        ("GET", "/ready"),
+        ("POST", "/v1/realtime"),
+        ("POST", "/v1/realtime/calls"),
+        ("POST", "/v1/realtime/calls/{call_id}/hangup"),
+    }
 )
-CALLS = "/v1/realtime/calls/"  # so does whatever ends one
 REQUEST_ID = web.RequestKey("request_id", str)
+WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
+"""Paths of an application at which a key is checked after the upgrade."""
+STARTED = web.RequestKey("started", web.StreamResponse)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+UNAUTHORIZED_CLOSE = 3000  # OpenAI's close code for every refusal
+ANY = "*"
 
 
-class _NoHTTP(logging.Filter):
-    """Drops the log of what is no HTTP: anybody can send that, and it quotes keys."""
+class Origin(NamedTuple):
+    """Scheme, host and port of a web page (RFC 6454), in lower case, the port always known."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-logging.getLogger("aiohttp.server").addFilter(_NoHTTP())
+    scheme: str
+    host: str
+    port: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whoever asks."""
+    """Who sent a request."""
 
     name: str
     """The name of the API key; "" where none is needed."""
     grant: Grant | None = None
-    """What a short-lived key allows; None with a real one."""
+    """What a short-lived key allows; None with an API key."""
 
 
-@dataclass(frozen=True, slots=True)
 class Auth:
-    """Lets requests in."""
+    """Checks requests.
 
-    keys: KeyRing
-    mint: TokenMint
-    origins: frozenset[str] = frozenset()
-    """Pages elsewhere that may ask, such as https://app.example.com; "*" is all of them."""
-    trusts_loopback: bool = True
-    """Whether any page that this machine serves may ask, too."""
-    wall_clock: Callable[[], float] = time.time
+    origins: web pages of other origins that may use the server; "*" is all of them.
+    loopback_pages: pages that this machine serves may use it, too.
+    hosts: the names in `Host` that are answered, besides those of the loopback; None: any.
+    """
 
-    def admit(self, request: web.Request) -> Identity:
-        """Who asks. Raises Unauthorized."""
+    def __init__(
+        self,
+        keys: KeyRing,
+        mint: TokenMint,
+        *,
+        origins: tuple[str, ...] = (),
+        loopback_pages: bool = True,
+        hosts: tuple[str, ...] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.keys = keys
+        self.mint = mint
+        self.wall_clock = wall_clock
+        self._texts = frozenset(origins)
+        self._origins = {origin_of(text) for text in origins} - {None}
+        self._loopback_pages = loopback_pages
+        self._hosts = None if hosts is None else {host_and_port(host)[0] for host in hosts}
+
+    def add_to(self, app: web.Application) -> None:
+        """Check every request of the application."""
+
+        @web.middleware
+        async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self.respond(request, handler)
+
+        app.middlewares.append(check)
+        app.on_response_prepare.append(self.add_headers)
+
+    def identify(self, request: web.Request) -> Identity:
+        """Who sent a request. Raises Unauthorized."""
         key = presented_key(request)
         if key.startswith(PREFIX):
             try:
@@ -76,51 +112,63 @@ class Auth:
             return Identity("")
         if not key:
             raise Unauthorized(
-                "You didn't provide an API key. Send it as: Authorization: Bearer KEY."
+                f"You didn't provide an API key. {request.method} {request.path} needs one: send "
+                f"it in the header Authorization: Bearer KEY, or in X-API-Key or api-key."
             )
         name = self.keys.name_of(key)
         if name is None:
             raise Unauthorized("Incorrect API key provided: this server knows no such key.")
         return Identity(name)
 
-    def welcomes(self, request: web.Request) -> bool:
-        """Whether the page that asks, if it is one, may."""
-        origin = request.headers.get("Origin")
-        if origin is None or "*" in self.origins or origin in self.origins:
+    def allows_host(self, request: web.Request) -> bool:
+        """Whether the name by which the client reached the server is one of its own.
+
+        A web page whose name was re-bound to this machine by DNS still sends its own name.
+        """
+        if self._hosts is None:
             return True
-        page = urlsplit(origin)
-        if page.netloc == request.host:
+        header = request.headers.get("Host")
+        if header is None:  # HTTP/1.0: no browser
             return True
-        return self.trusts_loopback and page.hostname in LOOPBACK_NAMES
+        host = host_and_port(header)[0]
+        return is_loopback(host) or host in self._hosts
 
-    def stand_before(self, app: web.Application) -> None:
-        """Have every request of the application pass."""
+    def allows_origin(self, request: web.Request) -> bool:
+        """Whether the web page that sent a request, if one did, may use the server."""
+        text = request.headers.get("Origin")
+        if text is None:
+            return True
+        if not text.isascii():
+            return False
+        if ANY in self._texts or text in self._texts:
+            return True
+        page = origin_of(text)
+        if page is None:
+            return False
+        host, port = host_and_port(request.headers.get("Host", ""))
+        # the public scheme is not known behind a proxy that terminates TLS: the page's is assumed
+        if (page.host, page.port) == (host, port or default_port(page.scheme)):
+            return True
+        return page in self._origins or (self._loopback_pages and is_loopback(page.host))
 
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self.guard(request, handler)
-
-        app.middlewares.append(guard)
-        app.on_response_prepare.append(self.sign)
-
-    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a request pass, and see to it that it is answered."""
+    async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check a request, run its handler, and turn every exception into an answer."""
         request[REQUEST_ID] = f"req_{secrets.token_hex(12)}"
         try:
-            return await self._answer(request, handler)
-        except (VoiceError, web.HTTPException) as exc:
-            return response_of(exc, request)
-        except ConnectionError:  # whoever asked has gone: this goes nowhere
+            return await self._checked(request, handler)
+        except ConnectionError:  # the client has disconnected: this response goes nowhere
             return web.Response(status=499)
-        except Exception:  # where a request's task ends: a bug is logged and answered
-            log.exception("%s failed: %s %s", request[REQUEST_ID], request.method, request.path)
-            return unexpected()
+        except Exception as exc:  # noqa: BLE001  a bug in a handler is logged and answered
+            if (started := request.get(STARTED)) is not None:
+                return await self._cut_off(request, started, exc)
+            return self._refusal(request, exc)
 
-    async def sign(self, request: web.Request, response: web.StreamResponse) -> None:
-        """The headers of every answer, also of one that is streamed: its id, and CORS."""
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add the request's id and the CORS headers before a response is sent."""
+        request[STARTED] = response
         response.headers["x-request-id"] = request.get(REQUEST_ID, "")
         origin = request.headers.get("Origin")
-        if origin is None or not self.welcomes(request):
+        if origin is None or not self.allows_origin(request):
             return
         headers = response.headers
         headers["Access-Control-Allow-Origin"] = origin
@@ -132,26 +180,64 @@ class Auth:
             headers["Access-Control-Allow-Headers"] = asked
             headers["Access-Control-Max-Age"] = "600"
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not self.welcomes(request):
+    async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not self.allows_host(request):
             raise web.HTTPForbidden(
-                text=f"Pages of {request.headers['Origin']} may not use this server; list the "
-                f"origin in [server] origins."
+                text=f"This server does not answer to the host name {request.host[:100]!r}: list "
+                f"it in [server] hosts, or use keys."
+            )
+        if not self.allows_origin(request):
+            raise web.HTTPForbidden(
+                text=f"Pages of {request.headers['Origin'][:100]!r} may not use this server; list "
+                f"the origin in [server] origins."
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if not is_open(request.method, request.path):
-            visitor = self.admit(request)
-            if visitor.grant is not None:
-                raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+        if not is_open(request) and self.identify(request).grant is not None:
+            raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
         return await handler(request)
 
+    def _refusal(self, request: web.Request, exc: Exception) -> web.Response:
+        """The answer to a request that failed before a response was started."""
+        if isinstance(exc, VoiceError | web.HTTPException | web.RequestPayloadError):
+            return response_of(exc, request)
+        if (response := overload_of(exc)) is not None:
+            log.error("%s failed: %s", request[REQUEST_ID], exc)
+            return response
+        _log_bug(request, exc)
+        return unexpected()
 
-def is_open(method: str, path: str) -> bool:
-    """Whether nobody is asked for a key here, or somebody further in asks for it."""
-    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS) or (method, path) in DOORS:
-        return True
-    return method == "POST" and path.startswith(CALLS) and path.endswith("/hangup")
+    async def _cut_off(
+        self, request: web.Request, started: web.StreamResponse, exc: Exception
+    ) -> web.StreamResponse:
+        """End a response that was started: a close frame, or a body that stays incomplete."""
+        if not isinstance(exc, VoiceError | web.HTTPException):
+            _log_bug(request, exc)
+        if isinstance(started, web.WebSocketResponse):
+            if isinstance(exc, Unauthorized):
+                reason = b"invalid_request_error.invalid_api_key"
+                await started.close(code=UNAUTHORIZED_CLOSE, message=reason)
+            else:
+                await started.close(code=WSCloseCode.INTERNAL_ERROR, message=b"server_error")
+        elif request.transport is not None:
+            request.transport.abort()
+        return started
+
+
+def _log_bug(request: web.Request, exc: Exception) -> None:
+    log.error("%s failed: %s %s", request[REQUEST_ID], request.method, request.path, exc_info=exc)
+
+
+def is_open(request: web.Request) -> bool:
+    """Whether the route of a request needs no key, or checks it itself."""
+    resource = request.match_info.route.resource
+    method = "GET" if request.method == "HEAD" else request.method
+    if resource is None:
+        return False
+    upgrades = request.app.get(WEBSOCKET_PATHS, frozenset[str]())
+    return (method, resource.canonical) in OPEN_ROUTES or (
+        method == "GET" and resource.canonical in upgrades
+    )
 
 
 def presented_key(request: web.Request) -> str:
@@ -166,3 +252,31 @@ def presented_key(request: web.Request) -> str:
         if offered.strip().startswith(KEY_SUBPROTOCOL):
             return offered.strip().removeprefix(KEY_SUBPROTOCOL)
     return request.query.get("api_key", "") or request.query.get("api-key", "")
+
+
+def origin_of(text: str) -> Origin | None:
+    """An `Origin` header, compared without regard to letter case; None: it cannot be parsed."""
+    try:
+        url = URL(text)
+        host, port, scheme = url.host, url.explicit_port, url.scheme.lower()
+    except ValueError:
+        return None
+    if not host or not scheme:
+        return None
+    return Origin(scheme, _plain(host), port or default_port(scheme))
+
+
+def host_and_port(header: str) -> tuple[str, int | None]:
+    """A `Host` header in lower case; the port is None where it is not given or not a number."""
+    host, colon, port = header.rpartition(":")
+    if not colon or header.endswith("]"):  # no port, or an IPv6 address without one
+        return _plain(header), None
+    return _plain(host), int(port) if port.isascii() and port.isdigit() else None
+
+
+def default_port(scheme: str) -> int | None:
+    return {"http": 80, "https": 443, "ws": 80, "wss": 443}.get(scheme)
+
+
+def _plain(host: str) -> str:
+    return host.strip().removeprefix("[").removesuffix("]").rstrip(".").lower()

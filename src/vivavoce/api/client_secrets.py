@@ -11,15 +11,13 @@ from msgspec import UNSET, Meta, UnsetType
 from vivavoce.api.auth import Auth
 from vivavoce.api.http_errors import json_response
 from vivavoce.limits.tokens import Grant
-from vivavoce.protocol import beta_shapes
+from vivavoce.protocol import beta
 from vivavoce.protocol.beta_client import (
     BetaSessionPatch,
-    BetaSessionUpdate,
     BetaTranscriptionSessionPatch,
-    TranscriptionSessionUpdate,
+    realtime_patch,
+    transcription_patch,
 )
-from vivavoce.protocol.beta_requests import request as in_ga
-from vivavoce.protocol.client import SessionUpdate
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import (
     RealtimeSession,
@@ -27,18 +25,18 @@ from vivavoce.protocol.session import (
     SessionPatch,
     TranscriptionSession,
 )
-from vivavoce.runtime.session_defaults import Opening
+from vivavoce.protocol.wire import Opening
 
-SECONDS = 600  # that a key lives unless it is said otherwise
+DEFAULT_SECONDS = 600
 
 
 class ExpiresAfter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Meta(ge=10, le=7200)] = SECONDS
+    seconds: Annotated[int, Meta(ge=10, le=7200)] = DEFAULT_SECONDS
 
 
 class ClientSecretRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the key is to allow. All of it may be left out."""
+    """What the key allows. Every field may be left out."""
 
     expires_after: ExpiresAfter | UnsetType = UNSET
     session: SessionPatch | UnsetType = UNSET
@@ -50,24 +48,24 @@ class ClientSecret(msgspec.Struct, frozen=True):
 
 
 class ClientSecretResponse(msgspec.Struct, frozen=True):
-    """The key, until when it opens sessions, and what they begin with."""
+    """The key, when it expires (Unix seconds), and the session that it opens."""
 
     value: str
     expires_at: int
     session: SessionObject
 
 
-class BetaSecretWish(msgspec.Struct, frozen=True):
-    """How long a beta key lives; two spellings are about."""
+class BetaSecretLifetime(msgspec.Struct, frozen=True):
+    """The lifetime of a beta key, under either of two names that clients use."""
 
     expires_after: ExpiresAfter | UnsetType = UNSET
     expires_at: ExpiresAfter | UnsetType = UNSET
 
 
 class BetaSecretEnvelope(msgspec.Struct, frozen=True):
-    """The one part of a beta body that is not the session's."""
+    """The one field of a beta body that is not a setting of the session."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 Begin = Callable[[Opening], SessionObject]
@@ -79,10 +77,10 @@ _envelope: Reader[BetaSecretEnvelope] = Reader(BetaSecretEnvelope)
 
 
 class ClientSecrets:
-    """Hands out short-lived keys. `begin` makes the session that a key would open."""
+    """Issues short-lived keys. `begin` makes the session object that a key opens."""
 
-    def __init__(self, gate: Auth, begin: Begin) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, begin: Begin) -> None:
+        self._auth = auth
         self._begin = begin
 
     def add_to(self, app: web.Application) -> None:
@@ -90,68 +88,66 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/sessions", self.create_beta)
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
 
-    def carried(self, request: web.Request) -> SessionPatch | None:
-        """The settings that the key of a request carries, if any. Raises Unauthorized."""
-        grant = self._gate.admit(request).grant
-        if grant is None or grant.session is None:
-            return None
-        return msgspec.convert(grant.session, SessionPatch)  # type: ignore[no-any-return]
+    def admit(self, request: web.Request) -> Opening:
+        """What the key of a request decides of its session. Raises Unauthorized."""
+        identity = self._auth.identify(request)
+        patch = None
+        if identity.grant is not None and identity.grant.session is not None:
+            patch = msgspec.convert(identity.grant.session, SessionPatch)
+        return Opening(patch=patch, who=identity.name)
 
-    def bearer(self, request: web.Request) -> str | None:
-        """The id of a request's short-lived key; None with a real one. Raises Unauthorized."""
-        grant = self._gate.admit(request).grant
+    def short_lived_key(self, request: web.Request) -> str | None:
+        """The id of a request's short-lived key; None with an API key. Raises Unauthorized."""
+        grant = self._auth.identify(request).grant
         return None if grant is None else grant.id
 
     async def create(self, request: web.Request) -> web.Response:
         body = _ga.read(await request.read() or b"{}")
         patch = None if body.session is UNSET else body.session
-        wish = ExpiresAfter() if body.expires_after is UNSET else body.expires_after
-        session, secret = self._grant(request, patch, wish.seconds)
+        expires = ExpiresAfter() if body.expires_after is UNSET else body.expires_after
+        session, secret = self._grant(request, patch, expires.seconds)
         return json_response(ClientSecretResponse(secret.value, secret.expires_at, session))
 
     async def create_beta(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        patch = _patch(in_ga(BetaSessionUpdate(session=_beta.read(raw))))
+        flat = _beta.read(raw)
+        patch = realtime_patch(flat)
         session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, RealtimeSession)
-        return json_response(_shown(beta_shapes.realtime_session(session), secret))
+        named = () if flat.voice is UNSET else (session.audio.output.voice,)
+        return json_response(_shown(beta.realtime_session(session, named), secret))
 
     async def create_beta_transcription(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        update = TranscriptionSessionUpdate(session=_beta_transcription.read(raw))
-        session, secret = self._grant(request, _patch(in_ga(update)), _beta_seconds(raw))
+        patch = transcription_patch(_beta_transcription.read(raw))
+        session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, TranscriptionSession)
-        return json_response(_shown(beta_shapes.transcription_session(session), secret))
+        return json_response(_shown(beta.transcription_session(session), secret))
 
     def _grant(
         self, request: web.Request, patch: SessionPatch | None, seconds: int
     ) -> tuple[SessionObject, ClientSecret]:
-        visitor = self._gate.admit(request)
-        session = self._begin(Opening(patch=patch))
-        expires_at = int(self._gate.wall_clock()) + seconds
+        who = self._auth.identify(request).name
+        session = self._begin(Opening(patch=patch, who=who))
+        expires_at = int(self._auth.wall_clock()) + seconds
         grant = Grant(
             id=secrets.token_hex(8),
             expires_at=expires_at,
             session=None if patch is None else msgspec.to_builtins(patch, builtin_types=()),
-            key=visitor.name,
+            key=who,
         )
-        token = self._gate.mint.issue(grant)
+        token = self._auth.mint.issue(grant)
         return session, ClientSecret(token.reveal(), expires_at)
 
 
-def _patch(event: object) -> SessionPatch:
-    assert isinstance(event, SessionUpdate)
-    return event.session
-
-
 def _beta_seconds(raw: bytes) -> int:
-    wish = _envelope.read(raw).client_secret
-    if not isinstance(wish, BetaSecretWish):
-        return SECONDS
-    for expires in (wish.expires_after, wish.expires_at):
+    lifetime = _envelope.read(raw).client_secret
+    if not isinstance(lifetime, BetaSecretLifetime):
+        return DEFAULT_SECONDS
+    for expires in (lifetime.expires_after, lifetime.expires_at):
         if isinstance(expires, ExpiresAfter):
             return expires.seconds
-    return SECONDS
+    return DEFAULT_SECONDS
 
 
 def _shown(session: msgspec.Struct, secret: ClientSecret) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 to error codes.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
@@ -13,6 +14,8 @@ from aiohttp import web
 from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached, Unauthorized
 
 RETRY_SECONDS = 5
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 MAX_COMPARED_CHARS = 200
 """Longer paths are not compared with the routes."""
 MIN_SIMILARITY = 0.85
@@ -37,7 +40,7 @@ def json_response(body: object, status: int = 200) -> web.Response:
 
 
 def response_of(exc: Exception, request: web.Request) -> web.Response:
-    """The answer to a request that ended in that error. Re-raises what is a bug."""
+    """The answer to a request that ended in that error. Re-raises an error that is a bug."""
     match exc:
         case Unauthorized():
             return _problem(401, str(exc), "invalid_request_error", code="invalid_api_key")
@@ -45,18 +48,35 @@ def response_of(exc: Exception, request: web.Request) -> web.Response:
             return _problem(400, message, "invalid_request_error", code=code, param=param)
         case AudioError():
             return _problem(400, str(exc), "invalid_request_error", code="invalid_audio")
+        case web.RequestPayloadError():
+            message = (
+                "The body of the request cannot be read: it is not encoded as its headers say."
+            )
+            return _problem(400, message, "invalid_request_error", code="invalid_body")
         case LimitReached():
-            return _busy(_problem(503, str(exc), "server_error", code="server_is_overloaded"))
+            return _retry(_problem(503, str(exc), "server_error", code="server_is_overloaded"))
         case EngineError():
-            return _busy(_problem(503, str(exc), "server_error", code="engine_error"))
+            return _retry(_problem(503, str(exc), "server_error", code="engine_error"))
         case web.HTTPException():
             return _of_status(exc, request)
         case _:
             raise exc
 
 
+def overload_of(exc: Exception) -> web.Response | None:
+    """The answer where the machine lacks disk space, memory or descriptors; None: another error."""
+    number = exc.errno if isinstance(exc, OSError) else None
+    if number in _DISK_FULL:
+        message = "The server has no disk space left for this request."
+        return _problem(507, message, "server_error", code="insufficient_storage")
+    if number in _OVERLOADED or isinstance(exc, MemoryError):
+        message = "The server has no memory or file descriptors left for this request."
+        return _retry(_problem(503, message, "server_error", code="server_is_overloaded"))
+    return None
+
+
 def unexpected() -> web.Response:
-    """The answer where the server itself is at fault; what happened stands in the log."""
+    """The answer to a request that met a bug, which the log describes."""
     return _problem(
         500, "The server had an error while processing your request.", "server_error", code=None
     )
@@ -70,7 +90,7 @@ _OF_STATUS = {
 
 
 def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
-    """aiohttp's own refusals, and ours that are raised as such."""
+    """The answer for aiohttp's own refusals, and for ours that are raised as such."""
     message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
     message = message.replace("{path}", request.path).replace("{method}", request.method)
     if exc.status == 404 and request.match_info.http_exception is exc:  # no route, not no item
@@ -89,11 +109,12 @@ def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
 def _problem(
     status: int, message: str, kind: str, *, code: str | None, param: str | None = None
 ) -> web.Response:
+    message = message.encode(errors="replace").decode()  # a path may hold surrogates
     body = ProblemBody(message=message, type=kind, param=param, code=code)
     return json_response(Problem(body), status)
 
 
-def _busy(response: web.Response) -> web.Response:
+def _retry(response: web.Response) -> web.Response:
     response.headers["Retry-After"] = str(RETRY_SECONDS)
     return response
 

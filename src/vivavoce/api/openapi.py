@@ -12,18 +12,18 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
-    BetaSecretWish,
+    BetaSecretLifetime,
     ClientSecret,
     ClientSecretRequest,
     ClientSecretResponse,
 )
 from vivavoce.api.http_errors import Problem
-from vivavoce.api.models import ModelList, ModelObject, VoiceList
+from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
-from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.rest_audio import (
     SpeechRequest,
     TranscriptionJson,
@@ -47,13 +47,13 @@ LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
 class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
     """The settings of the session, and the lifetime of the key."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaTranscriptionSessionRequest(BetaTranscriptionSessionPatch, frozen=True, kw_only=True):
     """The settings of the session, and the lifetime of the key."""
 
-    client_secret: BetaSecretWish | UnsetType | None = UNSET
+    client_secret: BetaSecretLifetime | UnsetType | None = UNSET
 
 
 class BetaSessionResponse(BetaSession, frozen=True, kw_only=True):
@@ -78,6 +78,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     HealthStatus,
+    AudioModelList,
     ModelList,
     ModelObject,
     Problem,

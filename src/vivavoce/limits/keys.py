@@ -1,4 +1,4 @@
-"""API keys: by name, known only by their hashes, compared in constant time.
+"""API keys: stored by name as hashes, compared in constant time.
 
 A key is made of 256 random bits, so a plain SHA-256 of it cannot be searched; a password's could.
 """
@@ -17,20 +17,21 @@ _HASH = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 def key_of(random_bytes: bytes) -> Secret:
-    """The key that stands for so many random bytes."""
+    """The key made of these KEY_BYTES random bytes."""
     return Secret(PREFIX + random_bytes.hex())
 
 
 def hash_of(key: str) -> str:
-    """What the settings keep of a key."""
+    """The hash of a key, as the settings hold it. Any text has one, also with surrogates in it."""
     text = key.reveal() if isinstance(key, Secret) else key
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 class KeyRing:
-    """The keys that open the server. Empty: it has none."""
+    """The API keys of a server, by name."""
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
+        """Raises SettingsError for a value that is not a hash."""
         for name, value in hashes.items():
             if not _HASH.match(value):
                 raise SettingsError(
@@ -43,7 +44,7 @@ class KeyRing:
         return len(self._hashes)
 
     def name_of(self, key: str) -> str | None:
-        """Whose key it is. Every hash is compared, whichever fits."""
+        """The name of a key, None for an unknown one. Always compares every hash."""
         presented = hash_of(key)
         found = None
         for name, known in self._hashes.items():

@@ -1,4 +1,4 @@
-"""Short-lived keys: signed, so that any process with the same secret can check them.
+"""Short-lived keys: signed tokens, which any process with the same secret can check.
 
 A token is `ek_`, the payload and its signature, both base64url without padding, which is what
 fits into a header, a query and a subprotocol alike (RFC 6455 names must be RFC 9110 tokens).
@@ -18,8 +18,8 @@ from vivavoce.secret import Secret
 
 PREFIX = "ek_"
 PURPOSE = "realtime"
-LONGEST_TOKEN = 48 * 1024
-MOST_PAYLOAD_BYTES = 256 * 1024
+MAX_TOKEN_CHARS = 48 * 1024
+MAX_PAYLOAD_BYTES = 256 * 1024
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -36,11 +36,11 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class TokenError(Exception):
-    """A token opens nothing; the message says why without repeating it."""
+    """A token is not valid; the message says why without repeating it."""
 
 
 class TokenMint:
-    """Makes and checks tokens with a secret."""
+    """Signs tokens with a secret (HMAC-SHA-256), and checks them."""
 
     def __init__(self, secret: Secret) -> None:
         self._secret = secret.reveal().encode()
@@ -50,11 +50,13 @@ class TokenMint:
         return Secret(f"{PREFIX}{payload}.{self._signature(payload)}")
 
     def check(self, token: str, now: float) -> Grant:
-        """The grant of a token. Raises TokenError: forged, garbled or expired."""
+        """The grant of a token. Raises TokenError: forged, not a token, or expired."""
         text = token.reveal() if isinstance(token, Secret) else token
         payload, _, signature = text.removeprefix(PREFIX).partition(".")
-        if len(text) > LONGEST_TOKEN or not hmac.compare_digest(
-            signature.encode(), self._signature(payload).encode()
+        if (
+            len(text) > MAX_TOKEN_CHARS
+            or not text.isascii()
+            or not hmac.compare_digest(signature, self._signature(payload))
         ):
             raise TokenError("the short-lived key is not one of this server's")
         grant = _unpacked(payload)
@@ -70,7 +72,7 @@ class TokenMint:
 def _unpacked(payload: str) -> Grant:
     try:
         packed = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        plain = zlib.decompressobj().decompress(packed, MOST_PAYLOAD_BYTES)
+        plain = zlib.decompressobj().decompress(packed, MAX_PAYLOAD_BYTES)
         return msgspec.json.decode(plain, type=Grant)
     except (binascii.Error, zlib.error, msgspec.MsgspecError) as exc:
         raise TokenError("the short-lived key is not one of this server's") from exc

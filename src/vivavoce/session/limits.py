@@ -1,31 +1,38 @@
 """How long a session may last, and how much it may hold."""
 
-from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
+import msgspec
+from msgspec import Meta
+
+# 32 years: TOML has `inf`, which no timer can count down
+MAX_SECONDS = 1e9
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
+SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
 MAX_CALLS_PER_RESPONSE = 128
 
 
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Bounds of one session. Durations in seconds."""
+class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits in [session]: bounds of one session. Durations in seconds."""
 
-    max_seconds: float = 3600.0
+    max_seconds: Seconds = 3600.0
     """The session ends after that."""
-    idle_seconds: float = 0.0
+    idle_seconds: SecondsOrZero = 0.0
     """The session ends when nothing was received or played for so long; 0: never."""
-    stall_seconds: float = 10.0
+    stall_seconds: Seconds = 10.0
     """A response or transcription that makes no progress for so long fails."""
-    gap_seconds: float = 3.0
+    gap_seconds: SecondsOrZero = 3.0
     """Audio that stops arriving in the middle of a turn for so long counts as silence; 0: never."""
-    max_buffer_seconds: float = 600.0
+    max_buffer_seconds: Seconds = 600.0
     """Most audio in the input buffer, and so in one item."""
-    kept_audio_seconds: float = 600.0
+    kept_audio_seconds: SecondsOrZero = 600.0
     """Audio of items that can still be retrieved; the oldest is dropped first."""
-    max_response_seconds: float = 1800.0
+    max_response_seconds: Seconds = 1800.0
     """Most audio of one response; then it ends as `incomplete`."""
-    max_response_tokens: int = 16384
+    max_response_tokens: Count = 16384
     """Most text tokens of one response where the client sets no limit (`inf`)."""
-    max_items: int = 5000
+    max_items: Count = 5000
     """Most items in one conversation."""
 
 

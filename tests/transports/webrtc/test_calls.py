@@ -24,7 +24,7 @@ def a_server(**reach: Any) -> AbstractAsyncContextManager[Server]:
     settings = scripted(
         llm={"answers": [ANSWER]}, tts={"ms_per_character": 40, "realtime_factor": 0.5}
     )
-    return serving(settings, reach=Reach(**reach))
+    return serving(settings, webrtc=Reach(**reach))
 
 
 async def post(server: Server, path: str, **request: Any) -> tuple[int, Any, Any]:
@@ -154,7 +154,7 @@ def test_five_in_a_hundred_packets_may_be_lost() -> None:
 
 def test_a_call_ends_from_either_side_and_leaves_nothing_behind() -> None:
     async def main() -> None:
-        async with a_server(udp_ports=PORTS) as server:
+        async with a_server(udp_ports=f"{PORTS[0]}-{PORTS[1]}") as server:
             alone = asyncio.all_tasks()
             async with on_the_phone(server) as client:
                 assert bound(range(42000, 42100)) != []
@@ -176,7 +176,7 @@ def test_a_call_ends_from_either_side_and_leaves_nothing_behind() -> None:
 
 def test_fifty_calls_come_and_go() -> None:
     async def main() -> None:
-        async with a_server(udp_ports=PORTS) as server:
+        async with a_server(udp_ports=f"{PORTS[0]}-{PORTS[1]}") as server:
             alone, threads = asyncio.all_tasks(), threading.active_count()
             for _ in range(5):
                 calls = [on_the_phone(server) for _ in range(10)]
@@ -254,7 +254,7 @@ def test_nobody_listens_in_on_a_call_that_there_is_not() -> None:
 
 def test_a_range_of_ports_that_is_taken_takes_no_more_calls() -> None:
     async def main() -> None:
-        async with a_server(udp_ports=(42100, 42100), announce_address=("203.0.113.7",)) as server:
+        async with a_server(udp_ports="42100-42100", announce_address=("203.0.113.7",)) as server:
             first, second = Client(), Client()
             status, answer, _ = await post(
                 server, "/v1/realtime/calls", data=await first.offer(), headers=SDP

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import InputAudio, InputText, Message, OutputAudio
 from vivavoce.protocol.server import InputAudioCleared, ItemAdded, ItemRetrieved
 from vivavoce.session.facts import InvalidFrame, Received
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.webrtc.channel import EventChannel
 
 

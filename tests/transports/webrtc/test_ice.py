@@ -48,7 +48,7 @@ def test_an_address_outside_has_the_ports_of_every_address_inside() -> None:
 
 
 def test_without_any_other_loopback_is_announced() -> None:
-    found = gathered([], announce_address=("203.0.113.7",), udp_ports=(42200, 42299))
+    found = gathered([], announce_address=("203.0.113.7",), udp_ports="42200-42299")
     assert places(found, "203.0.113.7") == places(found, "127.0.0.1")
     assert 42200 <= found[0].port < 42300
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from vivavoce.app import reach_of
 from vivavoce.errors import SettingsError
 from vivavoce.settings import load
 from vivavoce.transports.webrtc.ice import servers
@@ -13,8 +12,8 @@ from vivavoce.transports.webrtc.reach import Reach
 
 def test_nothing_is_set_and_nobody_is_asked() -> None:
     settings, _ = load(None, {}, {})
-    assert reach_of(settings) == Reach()
-    assert servers(reach_of(settings)) == []
+    assert settings.webrtc == Reach()
+    assert servers(settings.webrtc) == []
 
 
 def test_what_the_operator_sets_is_used(tmp_path: Path) -> None:
@@ -24,8 +23,8 @@ def test_what_the_operator_sets_is_used(tmp_path: Path) -> None:
         'turn_username = "me"\nturn_password = "hush"\nudp_ports = "40000-40099"\n'
     )
     variables = {"VIVAVOCE_WEBRTC_ANNOUNCE_ADDRESS": "203.0.113.7, 2001:db8::7"}
-    reach = reach_of(load(file, variables, {})[0])
-    assert reach.udp_ports == (40000, 40099)
+    reach = load(file, variables, {})[0].webrtc
+    assert reach.port_range == (40000, 40099)
     assert reach.announce_address == ("203.0.113.7", "2001:db8::7")
     assert "hush" not in repr(reach)
     stun, turn = servers(reach)

@@ -108,7 +108,7 @@ async def leave_in(server: Server, phase: Phase) -> None:
 def test_a_client_may_go_at_any_moment_and_leaves_nothing_behind() -> None:
     async def main() -> None:
         settings = scripted(llm={"answers": [{"text": LONG, "calls": [{"name": "wait"}]}]})
-        async with serving(settings, reach=Reach(gone_seconds=2.0)) as server:
+        async with serving(settings, webrtc=Reach(gone_seconds=2.0)) as server:
             alone = asyncio.all_tasks()
             async with asyncio.TaskGroup() as clients:
                 for phase in PHASES * 2:

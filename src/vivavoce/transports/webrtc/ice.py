@@ -17,10 +17,10 @@ from aioice.ice import StunProtocol, server_reflexive_candidate
 from aiortc import RTCIceServer
 
 from vivavoce.errors import LimitReached
+from vivavoce.secret import Secret
 from vivavoce.transports.webrtc.reach import Reach
 
 log = logging.getLogger(__name__)
-logging.getLogger("aioice").setLevel(logging.WARNING)  # or every call fills the log with its pairs
 
 LOOPBACK = "127.0.0.1"
 STUN_SECONDS = 3.0
@@ -28,8 +28,9 @@ STUN_SECONDS = 3.0
 
 def servers(reach: Reach) -> list[RTCIceServer]:
     """Never None: that would mean a public server of somebody else's."""
+    password = Secret(reach.turn_password).reveal()
     return [
-        RTCIceServer(url, username=reach.turn_username, credential=reach.turn_password.reveal())
+        RTCIceServer(url, username=reach.turn_username or None, credential=password)
         if url.startswith("turn")
         else RTCIceServer(url)
         for url in reach.ice_servers
@@ -130,10 +131,10 @@ class Line:
 
     def _ports(self) -> Iterator[int]:
         """Each port of the range once, from a random one on; 0 is any free one."""
-        if not self.reach.udp_ports:
+        if self.reach.port_range is None:
             yield 0
             return
-        first, last = self.reach.udp_ports
+        first, last = self.reach.port_range
         count = last - first + 1
         start = random.randrange(count)
         yield from (first + (start + n) % count for n in range(count))

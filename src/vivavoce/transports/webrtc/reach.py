@@ -1,24 +1,47 @@
-"""How calls are reached, as the operator says it: values, and nothing that must be imported."""
+"""The settings of WebRTC calls: values alone, so that reading them imports no WebRTC library."""
 
-from dataclasses import dataclass
+import ipaddress
+from typing import Annotated, TypeAlias
 
-from vivavoce.secret import Secret
+import msgspec
+from msgspec import Meta
 
-GONE_SECONDS = 15.0
-NO_PASSWORD = Secret("")
+from vivavoce.secret import conceal
+from vivavoce.session.limits import Seconds
+
+MIN_PORT = 1024
+MAX_PORT = 65535
+IceServer: TypeAlias = Annotated[str, Meta(pattern="^(stun|turns?):[^@/]+$")]
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Where a call's packets go."""
+class Reach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[webrtc]: the addresses, ports and ICE servers of calls."""
 
-    ice_servers: tuple[str, ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
     """URLs of STUN and TURN servers; the first of each kind is used."""
-    turn_username: str | None = None
-    turn_password: Secret = NO_PASSWORD
-    udp_ports: tuple[int, int] | None = None
-    """First and last; None: any."""
+    turn_username: str = ""
+    turn_password: str = ""
+    """A Secret once the struct is made."""
+    udp_ports: Annotated[str, Meta(pattern=r"^(\d{1,5}-\d{1,5})?$")] = ""
+    """The range of UDP ports, such as "40000-40099"; empty: any free port."""
     announce_address: tuple[str, ...] = ()
-    """Addresses by which clients reach this machine, where it has others itself."""
-    gone_seconds: float = GONE_SECONDS
-    """A client of whom no packet has come for so long has left."""
+    """Addresses by which clients reach this machine, where its own interfaces have others."""
+    gone_seconds: Seconds = 15.0
+    """A call ends when no packet has arrived for so long."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "turn_password")
+        if self.port_range is not None:
+            first, last = self.port_range
+            if not MIN_PORT <= first <= last <= MAX_PORT:
+                raise ValueError(
+                    f"udp_ports {self.udp_ports!r} is no range within {MIN_PORT}-{MAX_PORT}"
+                )
+        for address in self.announce_address:
+            ipaddress.ip_address(address)
+
+    @property
+    def port_range(self) -> tuple[int, int] | None:
+        """First and last UDP port; None: any."""
+        first, _, last = self.udp_ports.partition("-")
+        return (int(first), int(last)) if first else None

@@ -9,6 +9,7 @@ import importlib
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,9 +21,7 @@ from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.runner import Runner
-from vivavoce.runtime.session_defaults import Opening
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.transports.sideband import listen_in
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.websocket import Admit
 
@@ -75,9 +74,9 @@ class CallRoutes:
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""
-        granted = self._admit(request)
+        admitted = self._admit(request)
         offer, wished = await _read(request)
-        patch = wished if granted is None else granted  # what a short-lived key carries rules
+        patch = admitted.patch or wished  # the settings of a short-lived key take precedence
         model = request.query.get("model") or _model_of(patch)
         if not self._hub.accepts:
             raise LimitReached("the server takes no more sessions just now")
@@ -87,7 +86,8 @@ class CallRoutes:
         call.opened_with = self._bearer(request)
         try:
             answer = await call.answer(offer)
-            call.runner = self._hub.open(call, Opening(model=model, patch=patch), call)
+            opening = replace(admitted, model=model, patch=patch)
+            call.runner = self._hub.open(call, opening, call)
         except BaseException:
             await call.hang_up()
             raise
@@ -106,10 +106,9 @@ class CallRoutes:
             call.runner.end(1000, "the call was hung up")
         return web.Response()
 
-    async def listen_in(self, request: web.Request) -> web.StreamResponse:
-        """The sideband: a WebSocket with `?call_id=` that sees and says everything, too."""
-        call = self._find(request.query["call_id"], request)
-        return await listen_in(request, call)
+    def find(self, request: web.Request) -> "Call":
+        """The call of a sideband, `?call_id=`. Raises Unauthorized and HTTPNotFound."""
+        return self._find(request.query["call_id"], request)
 
     async def close(self, app: web.Application) -> None:
         """Hang up on everybody."""

@@ -1,0 +1,298 @@
+"""Builds the configured models: selects the engine behind `auto`, builds each engine once."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import Resampler
+from vivavoce.engines import registry
+from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
+from vivavoce.engines.openai import discovery
+from vivavoce.errors import AudioError, EngineError, SettingsError
+from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
+from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.secret import Secret
+from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
+
+DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
+OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
+NONE = "none"  # the name of no cleaner
+
+
+# --- which engine `auto` stands for
+
+
+class Found(NamedTuple):
+    """A candidate can be used: options to set on top of the configured ones, and the reason."""
+
+    options: Mapping[str, object] = {}
+    reason: str = ""
+    """Shown at start; empty for the best choice."""
+
+
+class Surroundings(NamedTuple):
+    """What the conditions of the candidates look at."""
+
+    settings: Settings
+    local_servers: tuple[discovery.LocalServer, ...]
+
+
+Condition = Callable[[Surroundings], Awaitable[Found | None]]
+
+
+class Candidate(NamedTuple):
+    engine: str
+    condition: Condition
+    """Whether the engine can be used, found out without importing it."""
+
+
+def _installed(package: str) -> Condition:
+    async def condition(_: Surroundings) -> Found | None:
+        return Found() if find_spec(package) else None
+
+    return condition
+
+
+def _always(reason: str = "") -> Condition:
+    async def condition(_: Surroundings) -> Found:
+        return Found(reason=reason)
+
+    return condition
+
+
+async def _configured_llm(at: Surroundings) -> Found | None:
+    configured = at.settings.engines.get("llm", {}).get("openai", {})
+    if not configured:
+        return None
+    known = configured.get("model") or configured.get("base_url")
+    return Found({} if known else {"model": OPENAI_MODEL}, "configured")
+
+
+async def _local_llm(at: Surroundings) -> Found | None:
+    found = await discovery.find_local_model(at.local_servers, own_port=at.settings.server.port)
+    if found is None:
+        return None
+    options = {"base_url": found.base_url, "model": found.model}
+    return Found(options, f"{found.server} answers at {found.base_url}")
+
+
+CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
+    "vad": (
+        Candidate("silero", _installed("faster_whisper")),
+        Candidate(
+            "energy", _always("by loudness: faster-whisper, which carries Silero, is missing")
+        ),
+    ),
+    "turn": (Candidate("words", _always()),),
+    # the last candidate is used in any case: where its package is missing, its error says so
+    "stt": (Candidate("pocketsphinx", _always()),),
+    "llm": (
+        Candidate("openai", _configured_llm),
+        Candidate("openai", _local_llm),
+        Candidate("builtin", _always("no model is configured and none answers on this machine")),
+    ),
+    "tts": (Candidate("espeak", _always()),),
+    "clean": (
+        Candidate("webrtc", _installed("livekit")),
+        Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
+    ),
+}
+"""The engines that `auto` may stand for, by kind, the best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """An engine that was chosen by name or by `auto`."""
+
+    kind: Kind
+    name: str
+    reason: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """On top of the configured ones."""
+
+
+async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
+    """The engine of that name; for `auto` the first candidate whose condition holds."""
+    if name != AUTO:
+        return Selected(kind, name)
+    for candidate in CANDIDATES[kind]:
+        if found := await candidate.condition(at):
+            return Selected(kind, candidate.engine, found.reason, found.options)
+    raise AssertionError(f"the last candidate of {kind} has a condition")
+
+
+# --- building
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModels:
+    """All configured models, their engines entered."""
+
+    catalog: ModelCatalog
+    selected: Mapping[str, tuple[Selected, ...]]
+    """The engines of each cascade model."""
+    engines: Mapping[str, object]
+    """Every engine by `kind:name`."""
+
+
+@asynccontextmanager
+async def built_models(
+    settings: Settings,
+    local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
+) -> AsyncIterator[BuiltModels]:
+    """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
+    check_engine_tables(settings)
+    async with AsyncExitStack() as stack:
+        builder = _Builder(Surroundings(settings, local_servers), stack)
+        cascades: dict[str, Cascade] = {}
+        selected: dict[str, tuple[Selected, ...]] = {}
+        relays: dict[str, Relay] = {}
+        for name, model in settings.models.items():
+            if isinstance(model, RelayModel):
+                relays[name] = relay_of(name, model)
+            else:
+                cascades[name], selected[name] = await builder.cascade(name, model)
+        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays)
+        yield BuiltModels(catalog, selected, builder.by_name())
+
+
+def relay_of(name: str, model: RelayModel) -> Relay:
+    """A relay model; `name` is the one that clients give."""
+    return Relay(
+        model.url,
+        model.model or name,
+        Secret(model.api_key),
+        model.voice or DEFAULT_VOICE,
+        model.fallback,
+    )
+
+
+def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
+    """The cascade that serves unknown names, and the default model's fallback if that is a relay.
+
+    Raises SettingsError where there is none.
+    """
+    name = settings.default_model
+    default = settings.models[name]
+    if isinstance(default, CascadeModel):
+        return name
+    if not cascades:
+        raise SettingsError(
+            f"[models.{name}] a relay needs a cascade model, which continues its conversations "
+            f"when the other server fails: add one, such as an empty table [models.local]"
+        )
+    return default.fallback or next(iter(cascades))
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Builds cascades; models that name the same engine share it."""
+
+    at: Surroundings
+    stack: AsyncExitStack
+    _engines: dict[tuple[Kind, str], Any] = field(default_factory=dict)
+    _batchers: dict[str, VadBatcher] = field(default_factory=dict)
+
+    async def cascade(self, name: str, model: CascadeModel) -> tuple[Cascade, tuple[Selected, ...]]:
+        """A model with its engines entered. Raises SettingsError."""
+        chosen = {
+            kind: await select(kind, engine, self.at) for kind, engine in model.engines.items()
+        }
+        for each in chosen.values():
+            self._check_installed(name, each)
+        vad: VAD = await self._enter(chosen["vad"])
+        turn: TurnModel = await self._enter(chosen["turn"])
+        stt: STT = await self._enter(chosen["stt"])
+        llm: LLM = await self._enter(chosen["llm"])
+        tts: TTS = await self._enter(chosen["tts"])
+        clean = chosen["clean"]
+        cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+        _check_rate(chosen["stt"], RATE, stt.sample_rate)
+        _check_rate(chosen["tts"], tts.sample_rate, RATE)
+        cascade = Cascade(
+            self._batcher(chosen["vad"], vad),
+            turn,
+            stt,
+            llm,
+            tts,
+            cleaner,
+            default_voice=self._voice(name, model, tts),
+        )
+        return cascade, tuple(chosen.values())
+
+    def by_name(self) -> dict[str, object]:
+        """Every engine that was built, by `kind:name`."""
+        return {f"{kind}:{name}": engine for (kind, name), engine in self._engines.items()}
+
+    def _options(self, engine: Selected) -> dict[str, Any]:
+        return dict(self.at.settings.engines.get(engine.kind, {}).get(engine.name, {}))
+
+    def _check_installed(self, model: str, engine: Selected) -> None:
+        real = self._options(engine).get("engine", engine.name)
+        if (engine.kind, real) != ("clean", NONE):
+            _check_installed(engine.kind, real, f"[models.{model}]")
+
+    async def _enter(self, engine: Selected) -> Any:
+        """The engine, ready for use; its class has the Protocol of its kind."""
+        key = (engine.kind, engine.name)
+        if key not in self._engines:
+            options = self._options(engine)
+            real = options.pop("engine", engine.name)
+            created = registry.create(
+                engine.kind, real, options | dict(engine.options), table=engine.name
+            )
+            try:
+                self._engines[key] = await self.stack.enter_async_context(created)
+            except EngineError as exc:
+                place = f"[engines.{engine.kind}.{engine.name}]"
+                raise SettingsError(registry.with_place(place, exc)) from exc
+        return self._engines[key]
+
+    def _batcher(self, engine: Selected, vad: VAD) -> VadBatcher:
+        if engine.name not in self._batchers:
+            try:
+                self._batchers[engine.name] = VadBatcher(vad)
+            except ValueError as exc:
+                raise SettingsError(f"[engines.vad.{engine.name}] {exc}") from exc
+        return self._batchers[engine.name]
+
+    def _voice(self, name: str, model: CascadeModel, tts: TTS) -> str:
+        """The default voice of a model. Raises SettingsError for a voice that it does not have."""
+        settings, known = self.at.settings, {voice.id for voice in tts.voices}
+        if model.voice:
+            place, voice = f"[models.{name}]", model.voice
+        elif name == settings.default_model and settings.session.voice:
+            place, voice = "[session]", settings.session.voice
+        else:
+            wanted = (settings.session.voice, DEFAULT_VOICE)
+            return next((voice for voice in wanted if voice in known), tts.default_voice)
+        if voice not in known:
+            raise SettingsError(
+                f"{place} voice: {voice!r} is none of the voices of the model {name!r}; some of "
+                f"them: {', '.join(sorted(known)[:8])}"
+            )
+        return voice
+
+
+def check_engine_tables(settings: Settings) -> None:
+    """Raise SettingsError for options of an engine that is not installed: a misspelt name."""
+    for kind, named in settings.engines.items():
+        for name, options in named.items():
+            _check_installed(kind, options.get("engine", name), f"[engines.{kind}.{name}]")
+
+
+def _check_installed(kind: Kind, name: object, place: str) -> None:
+    installed = registry.names(kind)
+    if name not in installed:
+        raise SettingsError(f"{place} no {kind} engine {name!r}; installed: {', '.join(installed)}")
+
+
+def _check_rate(engine: Selected, from_rate: int, to_rate: int) -> None:
+    """Raise SettingsError where there is no resampler; its filter is computed and kept."""
+    try:
+        Resampler(from_rate, to_rate)
+    except (ValueError, AudioError) as exc:
+        raise SettingsError(f"[engines.{engine.kind}.{engine.name}] {exc}") from exc

@@ -1,0 +1,205 @@
+"""Listens on the port, within the limits of the process, until a signal ends it."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from vivavoce.api.connections import ConnectionTable
+from vivavoce.errors import SettingsError
+from vivavoce.limits.connections import connections_for
+from vivavoce.runtime.sessions import Sessions
+from vivavoce.settings import ServerSettings
+
+with contextlib.suppress(ModuleNotFoundError):  # Windows has none
+    import resource
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
+_ASSUMED_DESCRIPTORS = 1024  # where the limit of the process is not known
+_ASSUMED_IN_USE = 32
+
+
+class _DropMalformedRequests(logging.Filter):
+    """Drops aiohttp's log lines about malformed requests: anybody can cause them, and they quote
+    headers, which hold keys."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        malformed = (HttpProcessingError, web.RequestPayloadError)
+        return not (record.exc_info and isinstance(record.exc_info[1], malformed))
+
+
+def configure_library_loggers() -> None:
+    """Keep keys and noise of libraries out of the log."""
+    server = logging.getLogger("aiohttp.server")
+    if not any(isinstance(each, _DropMalformedRequests) for each in server.filters):
+        server.addFilter(_DropMalformedRequests())
+    # warns of a client without a known subprotocol and quotes those it offers, which hold keys
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    # logs every candidate pair of every call
+    logging.getLogger("aioice").setLevel(logging.WARNING)
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Raise the soft limit of open files to `wanted`, or to the hard limit if that is lower."""
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (NameError, ValueError, OSError) as exc:
+        log.debug("the limit of open files cannot be raised: %s", exc)
+
+
+def max_connections(settings: ServerSettings) -> int:
+    """How many connections the server may hold, by its settings and its file descriptors."""
+    try:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        unlimited = limit == resource.RLIM_INFINITY
+    except (NameError, OSError):
+        limit, unlimited = _ASSUMED_DESCRIPTORS, False
+    try:
+        in_use = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        in_use = _ASSUMED_IN_USE
+    return connections_for(settings, settings.max_open_files if unlimited else limit, in_use)
+
+
+def tls_context(server: ServerSettings) -> ssl.SSLContext | None:
+    """For https and wss, where a certificate is given. Raises SettingsError."""
+    if not server.tls_certificate and not server.tls_key:
+        return None
+    if not (server.tls_certificate and server.tls_key):
+        raise SettingsError("[server] tls_certificate and tls_key go together: one is missing")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # without a password OpenSSL would ask for one at the terminal, and wait
+        context.load_cert_chain(server.tls_certificate, server.tls_key, password="")
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(
+            f"[server] tls_certificate {server.tls_certificate} and tls_key {server.tls_key} "
+            f"cannot be used: {exc}"
+        ) from exc
+    return context
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application, settings: ServerSettings, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve an application on the configured host and port; yields the port.
+
+    Raises SettingsError where the address cannot be used.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=HANDLER_TIMEOUT_S,
+        keepalive_timeout=settings.keep_alive_seconds,
+    )
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        table = ConnectionTable(runner.server, settings, max_connections(settings))
+        server = await _listen(table, settings, tls)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(
+    table: ConnectionTable, settings: ServerSettings, tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    host, port = settings.host, settings.port
+    handshake_seconds = settings.head_seconds if tls else None
+    try:
+        return await asyncio.get_running_loop().create_server(
+            table,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_seconds,
+            backlog=BACKLOG,
+        )
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"[server] port {port} on {host} is in use; stop what uses it, or choose another "
+                f"with --port"
+            ) from exc
+        raise SettingsError(
+            f"[server] cannot listen on {host} port {port}: {exc.strerror or exc}"
+        ) from exc
+
+
+class StopSignals:
+    """Catches SIGINT, SIGTERM and SIGHUP, unless SIGHUP is ignored (nohup).
+
+    The first asks for an orderly end and the second for an immediate one; from the third on each
+    has its default effect.
+    """
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self._names = [signal.SIGINT, signal.SIGTERM]
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            self._names.append(hangup)
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for name in self._names:
+            loop.add_signal_handler(name, self._received)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _received(self) -> None:
+        if self.first.is_set():
+            self.second.set()
+            self._restore()
+        self.first.set()
+
+    def _restore(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._names:
+            with contextlib.suppress(ValueError):
+                loop.remove_signal_handler(self._names.pop())
+
+
+async def drain(sessions: Sessions, seconds: float, stop: StopSignals) -> None:
+    """End all sessions: at the latest after so many seconds, at once on a second signal."""
+    orderly = asyncio.create_task(sessions.drain(seconds))
+    second = asyncio.create_task(stop.second.wait())
+    try:
+        await asyncio.wait((orderly, second), return_when=asyncio.FIRST_COMPLETED)
+        if not orderly.done():
+            log.info("a second signal: closing %d sessions at once", len(sessions))
+            orderly.cancel()
+            await sessions.drain(0)
+        else:
+            orderly.result()
+    finally:
+        for task in (orderly, second):
+            task.cancel()
+        await asyncio.gather(orderly, second, return_exceptions=True)
