@@ -593,7 +593,7 @@ def test_relay_lost_in_a_call_closes_it_as_incomplete_and_nobody_reads_it() -> N
     relay = Relay()
     relay.send(asks.ItemCreate(item=HELLO))
     relay.open_response()
-    call = {"type": "function_call", "call_id": "c1", "name": "dial", "role": None}
+    call: dict[str, Any] = {"type": "function_call", "call_id": "c1", "name": "dial", "role": None}
     relay.open_item("f", index=1, **call)
     place = {"response_id": "r", "item_id": "f", "output_index": 1, "call_id": "c1"}
     relay.say("response.function_call_arguments.delta", delta='{"n"', **place)
