@@ -54,76 +54,76 @@ HEADER = struct.Struct(">I")
 """A frame is its length and that many bytes of msgpack."""
 
 
-class Frame(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class WorkerFrame(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of everything that goes over the pipes."""
 
 
-class StartWorker(Frame, frozen=True):
+class StartWorker(WorkerFrame, frozen=True):
     """The first frame to a worker."""
 
     options: msgspec.Raw
     nice: int
 
 
-class OpenStream(Frame, frozen=True):
+class OpenStream(WorkerFrame, frozen=True):
     """The number is never used again."""
 
     stream: int
     request: msgspec.Raw
 
 
-class StreamInput(Frame, frozen=True):
+class StreamInput(WorkerFrame, frozen=True):
     """At most INPUT_WINDOW_BYTES of a stream are under way and not reported by InputTaken."""
 
     stream: int
     data: bytes
 
 
-class EndOfInput(Frame, frozen=True):
+class EndOfInput(WorkerFrame, frozen=True):
     stream: int
 
 
-class CancelStream(Frame, frozen=True):
+class CancelStream(WorkerFrame, frozen=True):
     """Nobody reads the stream any more. Overtakes all other frames."""
 
     stream: int
 
 
-class OutputRead(Frame, frozen=True):
+class OutputRead(WorkerFrame, frozen=True):
     """So many bytes of messages were read."""
 
     stream: int
     size: int
 
 
-class Ping(Frame, frozen=True):
+class Ping(WorkerFrame, frozen=True):
     """Answered between two turns of work."""
 
 
-class WorkerReady(Frame, frozen=True):
+class WorkerReady(WorkerFrame, frozen=True):
     """The first frame from a worker: the model is loaded."""
 
     hello: msgspec.Raw
 
 
-class InputTaken(Frame, frozen=True):
+class InputTaken(WorkerFrame, frozen=True):
     stream: int
     size: int
 
 
-class StreamOutput(Frame, frozen=True):
+class StreamOutput(WorkerFrame, frozen=True):
     stream: int
     message: msgspec.Raw
 
 
-class StreamClosed(Frame, frozen=True):
+class StreamClosed(WorkerFrame, frozen=True):
     """The last frame of a stream that was not cancelled."""
 
     stream: int
     error: str | None
 
 
-class Pong(Frame, frozen=True):
+class Pong(WorkerFrame, frozen=True):
     """The worker is alive."""
 
 
