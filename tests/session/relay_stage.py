@@ -4,13 +4,21 @@ from typing import Any
 
 import msgspec
 
-from tests.session.stage import MODELS, settings
+from tests.session.stage import MODELS, settings, the
 from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.session.brain import BrainFactory
-from vivavoce.session.effects import Effect, SendRaw, SendUpstream
-from vivavoce.session.facts import Fact, Received, UpstreamConnected, UpstreamEventReceived
+from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.effects import Effect, RequestFallback, SendRaw, SendUpstream
+from vivavoce.session.facts import (
+    Fact,
+    Received,
+    UpstreamConnected,
+    UpstreamEventReceived,
+    UpstreamLost,
+)
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo
 from vivavoce.session.relay.brain import RelayBrain
@@ -123,3 +131,13 @@ def raw_types(effects: list[Effect]) -> list[str]:
 def sent_upstream(effects: list[Effect]) -> list[dict[str, Any]]:
     """The client events that were sent to the upstream server."""
     return [msgspec.json.decode(e.data) for e in effects if isinstance(e, SendUpstream)]
+
+
+HELLO = Message(id="hi", role="user", content=(InputText(text="hello"),))
+
+
+def lost(relay: Relay, model: str = "house") -> list[Any]:
+    """The upstream server is lost, and the cascade of that model takes over."""
+    the(RequestFallback, relay.take(UpstreamLost("gone")))
+    last, first = relay.session.swap(CascadeBrain, relay.now, model=model)
+    return last + first
