@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
-_ASSUMED_DESCRIPTORS = 1024  # where the limit of the process is not known
+_ASSUMED_DESCRIPTORS = 1024  # if the limit of the process is unknown
 _ASSUMED_IN_USE = 32
 
 

@@ -80,7 +80,7 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
 class CascadeModel(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cascade", tag_field="type"
 ):
-    """[models.NAME]: a model made of engines."""
+    """[models.NAME]: a model that consists of engines."""
 
     vad: str = AUTO
     turn: str = AUTO
@@ -114,9 +114,9 @@ class RelayModel(
     api_key: str = ""
     """A Secret once the struct is made."""
     model: str = ""
-    """The model to ask for there. Empty: the name that the client gave."""
+    """The model requested there. Empty: the name that the client gave."""
     voice: str = ""
-    """The voice to ask for where the client names none. Empty: marin."""
+    """The voice requested if the client sets none. Empty: marin."""
     fallback: str = ""
     """A cascade model that continues the conversation when the other server fails."""
 

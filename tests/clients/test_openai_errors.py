@@ -189,13 +189,8 @@ async def test_failing_engine_is_named_and_fails_one_turn(
 
 
 @awaited
-<<<<<<< HEAD
 async def test_failed_transcription_fails_one_answer() -> None:
-    script = scripted(stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
-=======
-async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_works() -> None:
     script = scripted(session=ERRORS, stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
->>>>>>> main
     async with serving(script) as server, calling(server) as line:
         await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
         await line.say(TURN)

@@ -55,7 +55,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who sent a request."""
+    """The authenticated sender of a request."""
 
     name: str
     """The name of the API key; "" where none is needed."""
@@ -100,7 +100,7 @@ class Auth:
         app.on_response_prepare.append(self.add_headers)
 
     def identify(self, request: web.Request) -> Identity:
-        """Who sent a request. Raises Unauthorized."""
+        """The authenticated sender of a request. Raises Unauthorized."""
         key = presented_key(request)
         if key.startswith(PREFIX):
             try:

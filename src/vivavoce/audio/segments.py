@@ -22,7 +22,7 @@ class SegmentSettings:
     threshold: float = 0.5
     """A window from this probability on is speech."""
     max_seconds: float = 30.0
-    """No segment is longer. Recognisers differ; many hear 30 s at a time."""
+    """No segment is longer. Many recognisers take 30 s at a time."""
     pause_seconds: float = 1.0
     """A pause of this length ends a segment; shorter ones are part of it."""
     padding_seconds: float = 0.2

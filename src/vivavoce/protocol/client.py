@@ -11,7 +11,7 @@ from vivavoce.protocol.session import SessionPatch
 
 
 class ClientEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Something the client asks for. `event_id` comes back only inside an error."""
+    """Base of all client events. `event_id` is returned only inside an error."""
 
     event_id: str | None = None
 

@@ -40,7 +40,7 @@ class SpokenPiece:
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """One voice of one engine, and the manner in which it speaks."""
+    """A voice of an engine, with speed, language and instructions."""
 
     tts: TTS
     voice: str
@@ -87,7 +87,7 @@ class Synthesis:
             except EngineLost as exc:
                 if not may_retry:
                     raise
-                log.warning("the synthesiser was lost; asking it for the clause again: %s", exc)
+                log.warning("TTS worker lost, retrying the clause: %s", exc)
 
     async def _pieces(
         self, text: str, timing: WordTiming, skip: int

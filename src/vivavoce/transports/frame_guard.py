@@ -39,8 +39,8 @@ class FrameScanner:
         """Payload bytes of the message that is not whole yet."""
         self.finished = 0
         """Messages that are whole."""
-        self._header = b""  # of the next frame, as far as it has come
-        self._left = 0  # payload bytes of this frame that have not come
+        self._header = b""  # of the next frame, as far as received
+        self._left = 0  # payload bytes of this frame that are missing
         self._final = True
         self._control = True
 
@@ -225,7 +225,7 @@ class GuardedSocket(web.WebSocketResponse):
             self._guard.feed_data(tail)
 
     def _reset_heartbeat(self) -> None:
-        """Data that comes after the close would start the timers anew, and keep the connection."""
+        """Data after the close would restart the timers and keep the connection open."""
         if not (self._closed or self._closing):
             super()._reset_heartbeat()
 
