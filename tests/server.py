@@ -68,7 +68,7 @@ class Server:
 
     @property
     def llm(self) -> ScriptedLLM:
-        """What the default model thinks with, for a test that looks up what it was told."""
+        """The LLM engine of the default model, which records its requests."""
         llm = self.cascades[self.default].llm
         assert isinstance(llm, ScriptedLLM)
         return llm

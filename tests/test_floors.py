@@ -1,4 +1,4 @@
-"""Imports point down only: the floors of the project, kept.
+"""Imports point down only: a test of the layers.
 
 Modules are found by walking the package, imports by reading the source: nothing is imported here.
 """
@@ -71,7 +71,7 @@ TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in SOURCES.
 
 
 def floor(module: str) -> float:
-    """One that has none is told by the first test, and counts as the highest in the others."""
+    """A module without a layer fails the first test and counts as the highest in the others."""
     return FLOORS.get(module, FLOORS.get(module.split(".")[0], COMPOSITION))
 
 

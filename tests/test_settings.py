@@ -257,7 +257,7 @@ def test_every_setting_of_the_sections_has_a_variable() -> None:
 
 @pytest.mark.usefixtures("home")
 def test_kubernetes_service_variables_are_ignored() -> None:
-    told = {
+    got = {
         "VIVAVOCE_SERVICE_HOST": "10.0.0.1",
         "VIVAVOCE_SERVICE_PORT": "80",
         "VIVAVOCE_SERVICE_PORT_HTTP": "80",
@@ -268,7 +268,7 @@ def test_kubernetes_service_variables_are_ignored() -> None:
         "VIVAVOCE_REDIS_PORT": "tcp://10.0.0.2:6379",
         "VIVAVOCE_REDIS_PORT_6379_TCP_PROTO": "tcp",
     }
-    assert load(None, told, {}) == (Settings(), [])
+    assert load(None, got, {}) == (Settings(), [])
 
 
 @pytest.mark.usefixtures("home")

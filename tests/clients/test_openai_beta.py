@@ -110,8 +110,8 @@ async def test_beta_function_call_is_answered() -> None:
 async def test_beta_error_names_the_beta_parameter() -> None:
     async with serving() as server, calling_in_beta(server) as line:
         await line.to.session.update(session={"turn_detection": {"type": "x"}}, event_id="bad")
-        told = (await line.until("error")).error
-        assert (told.event_id, told.param) == ("bad", "session.turn_detection.type")
+        got = (await line.until("error")).error
+        assert (got.event_id, got.param) == ("bad", "session.turn_detection.type")
 
 
 @awaited

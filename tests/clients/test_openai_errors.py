@@ -1,4 +1,4 @@
-"""The official client: whatever goes wrong is told once, by its event_id, and the session goes on.
+"""The official client: every error is sent once, with its event_id, and the session continues.
 
 Every test ends with a turn that works.
 """
@@ -101,9 +101,9 @@ async def test_invalid_event_gets_one_error_with_its_event_id(
 ) -> None:
     async with serving() as server, calling(server) as line:
         await mistake(line.to, "the-culprit")
-        told = (await line.until("error")).error
-        assert told.event_id == "the-culprit"
-        assert (told.type, told.code, told.param) == ("invalid_request_error", code, param)
+        got = (await line.until("error")).error
+        assert got.event_id == "the-culprit"
+        assert (got.type, got.code, got.param) == ("invalid_request_error", code, param)
         await hold_a_turn(line)
         assert len(line.of("error")) == 1
 
@@ -125,8 +125,8 @@ async def test_odd_byte_count_gets_an_error_with_the_id_of_its_append() -> None:
         odd = base64.b64encode(tone(300) + b"\1").decode()
         await line.to.input_audio_buffer.append(audio=odd, event_id="odd")
         await line.to.input_audio_buffer.commit()
-        told = (await line.until("error")).error
-        assert (told.event_id, told.param) == ("odd", "audio")
+        got = (await line.until("error")).error
+        assert (got.event_id, got.param) == ("odd", "audio")
         await line.until("input_audio_buffer.committed")
         await line.to.response.create()
         assert (await line.answer()).status == "completed"
@@ -163,8 +163,8 @@ async def test_stalled_engine_fails_one_turn(
         assert failed.status == "failed"
         assert failed.status_details.error.code == f"{stage}_stalled"
         assert failed.usage.total_tokens == 0
-        told = (await line.until("error")).error
-        assert (told.type, told.code) == ("server_error", f"{stage}_stalled")
+        got = (await line.until("error")).error
+        assert (got.type, got.code) == ("server_error", f"{stage}_stalled")
         await hold_a_turn(line)
 
 
@@ -183,8 +183,8 @@ async def test_failing_engine_is_named_and_fails_one_turn(
         await line.say(TURN)
         failed = await line.answer()
         assert (failed.status, failed.status_details.error.code) == ("failed", f"{stage}_failed")
-        told = (await line.until("error")).error
-        assert told.message == failed.status_details.error.message
+        got = (await line.until("error")).error
+        assert got.message == failed.status_details.error.message
         await hold_a_turn(line)
 
 
@@ -197,8 +197,8 @@ async def test_failed_transcription_fails_one_answer() -> None:
         failed = await line.answer()
         assert failed.status_details.error.code == "stt_failed"
         assert (await line.until("error")).error.message == "[stt.x] is deaf"
-        (told,) = line.of("conversation.item.input_audio_transcription.failed")
-        assert told["error"]["message"] == "[stt.x] is deaf"
+        (got,) = line.of("conversation.item.input_audio_transcription.failed")
+        assert got["error"]["message"] == "[stt.x] is deaf"
         await hold_a_turn(line)
 
 
@@ -206,9 +206,9 @@ async def test_failed_transcription_fails_one_answer() -> None:
 async def test_session_after_max_seconds_gets_an_error_and_closes() -> None:
     script = scripted(session={"max_seconds": 0.3})
     async with serving(script) as server, calling(server) as line:
-        told = (await line.until("error")).error
-        assert told.code == "session_expired"
-        assert told.message == "Your session hit the maximum duration of 0.3 seconds."
+        got = (await line.until("error")).error
+        assert got.code == "session_expired"
+        assert got.message == "Your session hit the maximum duration of 0.3 seconds."
         with pytest.raises(ConnectionClosed) as closed:
             await line.next()
         assert closed.value.rcvd is not None

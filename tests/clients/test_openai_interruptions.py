@@ -35,18 +35,18 @@ async def hear_the_beginning(line: Line, ms: int = 2000) -> Any:
 async def test_barge_in_cancels_the_answer() -> None:
     async with serving(storyteller()) as server, calling(server) as line:
         await line.say(TURN)
-        told = await hear_the_beginning(line)
+        got = await hear_the_beginning(line)
         await line.say(tone(320))
         started = await line.until("input_audio_buffer.speech_started")
         answer = await line.answer()
-        assert answer.id == told.response_id
+        assert answer.id == got.response_id
         assert answer.status == "cancelled"
         assert answer.status_details.reason == "turn_detected"
         assert answer.output[0].status == "incomplete"
         assert "response.output_audio.delta" not in line.after("input_audio_buffer.speech_started")
 
         await line.to.conversation.item.truncate(
-            item_id=told.item_id, content_index=0, audio_end_ms=3 * WORD_MS
+            item_id=got.item_id, content_index=0, audio_end_ms=3 * WORD_MS
         )
         truncated = await line.until("conversation.item.truncated")
         assert truncated.audio_end_ms == 3 * WORD_MS

@@ -60,9 +60,9 @@ async def test_function_call_output_is_answered() -> None:
 
         await give_back(line, call, {"temperature": 31, "conditions": "sunny"})
         await line.to.response.create()
-        told = (await line.answer()).output[0].content[0].text
-        assert "thirty-one" in told
-        assert "sunny" in told
+        got = (await line.answer()).output[0].content[0].text
+        assert "thirty-one" in got
+        assert "sunny" in got
 
 
 @awaited
@@ -89,9 +89,9 @@ async def test_response_may_hold_text_and_several_calls() -> None:
                 await give_back(line, call, "sunny")
             await line.to.response.create()
             assert (await line.answer()).output[0].content[0].transcript == "Sunny in both."
-        told = server.llm.requests[-1].items
-        assert [i.call_id for i in told if isinstance(i, FunctionCall)] == [
-            i.call_id for i in told if isinstance(i, FunctionCallOutput)
+        got = server.llm.requests[-1].items
+        assert [i.call_id for i in got if isinstance(i, FunctionCall)] == [
+            i.call_id for i in got if isinstance(i, FunctionCallOutput)
         ]
         assert [tool.name for tool in server.llm.requests[-1].tools] == ["get_weather"]
 

@@ -290,7 +290,7 @@ def test_model_runs_ahead_of_speech_by_a_bounded_number_of_clauses() -> None:
     async def main() -> None:
         task = asyncio.create_task(performed(cast(llm=llm_, tts=ListTTS(60.0))))
         await asyncio.sleep(1)
-        # one clause is being spoken, and one waits until there is room for it
+        # one clause is being spoken, and one waits for the queue
         assert llm_.yielded == CLAUSES_AHEAD + 2
         task.cancel()
         await asyncio.wait([task])

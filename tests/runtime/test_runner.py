@@ -1,4 +1,4 @@
-"""A session at work: its effects are performed, its failures stay its own, all is given back."""
+"""The runner performs effects, isolates failures, and releases all engines."""
 
 import asyncio
 import gc
@@ -40,7 +40,7 @@ CLOCK_TURN = ServerVad(create_response=True)
 
 @dataclass
 class SessionRun:
-    """A session at work, its client and its engines."""
+    """A running session with its client and engines."""
 
     scripted: ScriptedEngines
     peer: RecordingPeer
@@ -52,13 +52,13 @@ class SessionRun:
             self.runner.post(fact)
 
     async def say(self, sound: bytes = TURN) -> None:
-        """Send sound as a door does: no faster than the session takes it."""
+        """Send audio like a transport: wait until the session has caught up."""
         for fact in speech(sound):
             self.runner.post(fact)
             await self.runner.wait_caught_up()
 
     def given_back(self) -> bool:
-        """Whether nothing of the session is left."""
+        """Whether the session has released all engines and tasks."""
         return not (self.scripted.vad.held or self.scripted.running.count or others())
 
 
@@ -68,7 +68,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 
 class Fragile(Session):
-    """A session that has a bug, which an event with the id "boom" brings to light."""
+    """A session that raises KeyError on an event with the id "boom"."""
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         if isinstance(fact, Received) and fact.event.event_id == "boom":
@@ -93,7 +93,7 @@ def play(
     turn_detection: TurnDetection | None = None,
     **engines: Any,
 ) -> SessionRun:
-    """Play a call to its end; then the client leaves, and all must be given back."""
+    """Run a script, disconnect the client, and check that everything is released."""
 
     async def main() -> SessionRun:
         scripted = engines.pop("scripted", None) or ScriptedEngines(**engines)
@@ -159,7 +159,7 @@ def test_barge_in_cancels_the_answer_at_once() -> None:
         await call.say(LOUD * 4)
         await call.peer.until("response.done")
         await asyncio.sleep(0)
-        assert call.scripted.running.count == 1  # he is listened to, and nobody thinks or speaks
+        assert call.scripted.running.count == 1  # only the transcription runs
 
     slow = {"realtime_factor": 1}
     call = play(script, turn_detection=ServerVad(), tts=slow, llm=answers("word " * 100))
@@ -356,7 +356,7 @@ def final_error(peer: RecordingPeer) -> tuple[str | None, str]:
 
 
 def test_vad_failure_names_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    class Deaf(Broken):
+    class FailingVad(Broken):
         def _bug(self, *args: Any, **kwargs: Any) -> Any:
             raise EngineError("the graphics card is gone")
 
@@ -365,7 +365,7 @@ def test_vad_failure_names_its_reason(caplog: pytest.LogCaptureFixture) -> None:
         await call.running
 
     scripted = ScriptedEngines()
-    scripted.vad = Deaf(scripted.vad)  # type: ignore[assignment]
+    scripted.vad = FailingVad(scripted.vad)  # type: ignore[assignment]
     call = play(script, turn_detection=CLOCK_TURN, scripted=scripted)
     assert final_error(call.peer) == (
         "vad_failed",
@@ -401,7 +401,7 @@ def test_session_exception_ends_only_that_session(caplog: pytest.LogCaptureFixtu
 def test_peer_exception_in_the_first_event_ends_the_session() -> None:
     class Mute(RecordingPeer):
         def send(self, event: Any) -> None:
-            raise KeyError("a bug in the door")
+            raise KeyError("a bug in the transport")
 
     async def main() -> RecordingPeer:
         peer = Mute()
@@ -502,7 +502,7 @@ def test_wait_caught_up_waits_for_vad() -> None:
     play(script, turn_detection=ServerVad())
 
 
-class Deaf:
+class StalledStt:
     """A recogniser that takes no sound."""
 
     sample_rate = 24_000
@@ -524,7 +524,7 @@ def test_stalled_recogniser_does_not_block_the_client() -> None:
         assert failed in call.peer.types
 
     scripted = ScriptedEngines()
-    scripted.stt = Deaf()  # type: ignore[assignment]
+    scripted.stt = StalledStt()  # type: ignore[assignment]
     play(script, scripted=scripted)
 
 
@@ -536,7 +536,7 @@ def test_wait_caught_up_ends_when_audio_is_dropped() -> None:
         assert asyncio.get_running_loop().time() == 3.0  # when the session gave it up
 
     scripted = ScriptedEngines()
-    scripted.stt = Deaf()  # type: ignore[assignment]
+    scripted.stt = StalledStt()  # type: ignore[assignment]
     play(script, limits=SessionLimits(stall_seconds=3.0), scripted=scripted)
 
 
@@ -550,7 +550,7 @@ def test_wait_caught_up_ends_with_the_session() -> None:
         assert asyncio.get_running_loop().time() == 1.0
 
     scripted = ScriptedEngines()
-    scripted.stt = Deaf()  # type: ignore[assignment]
+    scripted.stt = StalledStt()  # type: ignore[assignment]
     play(script, scripted=scripted)
 
 

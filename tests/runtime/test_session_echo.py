@@ -1,4 +1,4 @@
-"""A session that hears its own answer: with its room cleaned it does not answer itself.
+"""Echo of an answer in the microphone: with echo cancellation it starts no turn.
 
 The client plays what it was sent from the moment it came; its microphone hears that 60 ms later.
 """

@@ -1,4 +1,4 @@
-"""Sessions are let in while there is room, counted, and let go together."""
+"""Sessions are opened up to max_sessions, counted, and drained together."""
 
 import asyncio
 from typing import Any

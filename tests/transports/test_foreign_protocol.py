@@ -72,7 +72,7 @@ class Beep:
             case {"do": "stop"}:
                 yield OutputAudioClear()
             case {"do": "leave"}:
-                yield CloseRequest(4001, "as you wish")
+                yield CloseRequest(4001, "requested")
             case other:
                 raise InvalidRequest(f"Unknown: {other}")
 
@@ -243,11 +243,11 @@ def test_foreign_protocol_may_ask_for_the_close(query: str) -> None:
 
 
 def test_foreign_protocol_refusal_has_its_own_shape() -> None:
-    def nobody(request: web.Request) -> Opening:
+    def refuse_all(request: web.Request) -> Opening:
         raise Unauthorized("no key")
 
     async def main() -> None:
-        async with beeping(admit=nobody) as (_, address), client(address) as caller:
+        async with beeping(admit=refuse_all) as (_, address), client(address) as caller:
             await caller.until("refused")
             assert await caller.next() is None
             assert caller.socket.close_code == 4000

@@ -1,4 +1,4 @@
-"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices: the available names."""
+"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices."""
 
 import time
 from collections.abc import Callable

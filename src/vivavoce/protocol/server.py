@@ -165,7 +165,7 @@ class InputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="input_audio
 class SpeechStarted(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"
 ):
-    """The user started to speak. Milliseconds of audio since the session began, padding included."""
+    """Speech started. Milliseconds of audio since the session began, padding included."""
 
     item_id: str
     audio_start_ms: int
