@@ -12,7 +12,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.api.audio import AudioRoutes
-from vivavoce.api.auth import Auth
+from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.handler import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
@@ -35,7 +35,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.webrtc.signalling import CallRoutes
-from vivavoce.transports.websocket import RealtimeEndpoint
+from vivavoce.transports.websocket import WebSocketEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,9 @@ def application(
         sessions, client_secrets.admit, webrtc, bearer=client_secrets.short_lived_key
     )
     calls.add_to(app)
-    endpoint = RealtimeEndpoint(sessions, client_secrets.admit, listen_in=calls.listen_in)
-    app.router.add_get("/v1/realtime", endpoint.connect)
+    endpoint = WebSocketEndpoint(sessions, client_secrets.admit, calls.find)
+    endpoint.add_to(app)
+    app[WEBSOCKET_PATHS] = endpoint.paths
     return app
 
 

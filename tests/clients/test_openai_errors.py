@@ -15,7 +15,7 @@ from tests.clients.line import Line, calling
 from tests.clients.loop import awaited
 from tests.clients.sound import TURN, tone
 from tests.server import scripted, serving
-from vivavoce.protocol.codec import MAX_FRAME_BYTES
+from vivavoce.protocol.bounds import MAX_FRAME_BYTES
 
 Mistake = Callable[[Any, str], Awaitable[None]]
 

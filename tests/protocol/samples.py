@@ -36,6 +36,7 @@ from vivavoce.protocol.server import (
     FunctionArgumentsDone,
     InputAudioCleared,
     InputAudioCommitted,
+    InputTranscriptionSegment,
     ItemAdded,
     ItemCreated,
     ItemDeleted,
@@ -75,7 +76,6 @@ from vivavoce.protocol.server import (
     TranscriptionDelta,
     TranscriptionError,
     TranscriptionFailed,
-    TranscriptionSegment,
 )
 from vivavoce.protocol.session import (
     PCM,
@@ -236,7 +236,7 @@ SERVER_EVENTS: tuple[AnyServerEvent, ...] = (
         item_id="item_1",
         error=TranscriptionError("transcription_error", "audio_unintelligible", "Noise."),
     ),
-    TranscriptionSegment(
+    InputTranscriptionSegment(
         **EVENT, item_id="item_1", id="seg_1", text="Hello", speaker="A", start=0.5, end=1.0
     ),
     InputAudioCommitted(**EVENT, previous_item_id=None, item_id="item_1"),

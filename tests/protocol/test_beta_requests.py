@@ -16,7 +16,7 @@ from tests.protocol.samples import (
     TRANSCRIPTION_SESSION,
 )
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol import beta_shapes
+from vivavoce.protocol import beta, codec
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.client import (
     AnyClientEvent,
@@ -25,7 +25,6 @@ from vivavoce.protocol.client import (
     ResponseCreate,
     SessionUpdate,
 )
-from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import (
     FunctionCallOutput,
     FunctionTool,
@@ -55,10 +54,12 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
+from vivavoce.protocol.wire import Frame
 
 
 def decode(event: dict[str, Any]) -> AnyClientEvent:
-    return Beta().decode(json.dumps(event))
+    (read,) = Beta().decode(Frame("text", json.dumps(event).encode()))
+    return read
 
 
 def wants(kind: str = "session.update", /, **settings: Any) -> SessionPatch:
@@ -75,23 +76,23 @@ def refused(event: dict[str, Any]) -> tuple[str | None, str | None, str | None, 
 
 
 @pytest.mark.parametrize("event", COMMON_CLIENT_EVENTS, ids=lambda event: event["type"])
-def test_what_the_dialects_share_means_the_same(event: dict[str, Any]) -> None:
-    assert decode(event) == GA().decode(json.dumps(event))
+def test_event_common_to_both_protocols_decodes_to_the_same(event: dict[str, Any]) -> None:
+    assert decode(event) == codec.decode(json.dumps(event))
 
 
 @pytest.mark.parametrize("event", BETA_CLIENT_EVENTS, ids=lambda event: event["type"])
-def test_what_comes_out_is_ga(event: dict[str, Any]) -> None:
+def test_beta_event_decodes_to_a_ga_event(event: dict[str, Any]) -> None:
     read = decode(event)
-    assert GA().decode(msgspec.json.encode(read)) == read
+    assert codec.decode(msgspec.json.encode(read)) == read
     assert read.event_id == event.get("event_id")
 
 
-def test_an_append_is_passed_on_as_it_was_read() -> None:
+def test_append_decodes_to_an_append() -> None:
     event = decode({"type": "input_audio_buffer.append", "audio": "AAAA", "event_id": "mine"})
     assert event == InputAudioAppend(audio=b"\0\0\0", event_id="mine")
 
 
-def test_a_flat_session_becomes_a_nested_one() -> None:
+def test_flat_session_decodes_to_a_nested_one() -> None:
     assert wants(
         modalities=["audio", "text"],
         model="gpt-4o-realtime-preview",
@@ -133,7 +134,7 @@ def test_a_flat_session_becomes_a_nested_one() -> None:
     )
 
 
-def test_what_is_absent_stays_absent() -> None:
+def test_absent_setting_stays_absent() -> None:
     assert wants() == RealtimePatch()
     assert wants(type="realtime", temperature=0.7) == RealtimePatch()
     assert wants(turn_detection={"type": "server_vad"}) == RealtimePatch(
@@ -141,7 +142,7 @@ def test_what_is_absent_stays_absent() -> None:
     )
 
 
-def test_null_switches_off_or_means_not_given() -> None:
+def test_null_setting_switches_off_or_counts_as_absent() -> None:
     assert wants(
         turn_detection=None,
         input_audio_transcription=None,
@@ -159,7 +160,7 @@ def test_null_switches_off_or_means_not_given() -> None:
     )
 
 
-def test_a_turn_detection_of_type_none_is_null() -> None:
+def test_turn_detection_of_type_none_is_null() -> None:
     assert wants(turn_detection={"type": "none"}) == wants(turn_detection=None)
 
 
@@ -167,14 +168,16 @@ def test_a_turn_detection_of_type_none_is_null() -> None:
     ("modalities", "ga"),
     [(["text", "audio"], ("audio",)), (["audio", "text"], ("audio",)), (["text"], ("text",))],
 )
-def test_audio_always_comes_with_text(modalities: list[str], ga: tuple[str, ...]) -> None:
+def test_modalities_with_audio_become_audio_alone(
+    modalities: list[str], ga: tuple[str, ...]
+) -> None:
     settings = wants(modalities=modalities)
     assert isinstance(settings, RealtimePatch)
     assert settings.output_modalities == ga
 
 
 @pytest.mark.parametrize("modalities", [["audio"], []])
-def test_audio_alone_and_nothing_are_refused(modalities: list[str]) -> None:
+def test_modalities_that_the_beta_lacks_are_refused(modalities: list[str]) -> None:
     message = (
         f"Invalid modalities: {modalities}. "
         f"Supported combinations are: ['text'] and ['audio', 'text']."
@@ -186,7 +189,7 @@ def test_audio_alone_and_nothing_are_refused(modalities: list[str]) -> None:
 
 
 @pytest.mark.parametrize("choice", ["none", "auto", "required", {"type": "function", "name": "f"}])
-def test_a_tool_choice_is_a_mode_or_a_function(choice: Any) -> None:
+def test_tool_choice_is_a_mode_or_a_function(choice: Any) -> None:
     settings = wants(tool_choice=choice)
     assert isinstance(settings, RealtimePatch)
     assert settings.tool_choice == (choice if isinstance(choice, str) else ToolName("f"))
@@ -213,18 +216,18 @@ def test_a_tool_choice_is_a_mode_or_a_function(choice: Any) -> None:
         ({"max_response_output_tokens": 0}, "invalid_value", "session.max_response_output_tokens"),
     ],
 )
-def test_a_refusal_names_the_place_as_the_client_knows_it(
+def test_beta_refusal_names_the_path_as_sent(
     settings: dict[str, Any], code: str, param: str
 ) -> None:
     error = refused({"type": "session.update", "session": settings})
     assert error[:3] == (code, param, "mine")
 
 
-def test_an_unknown_event_is_answered_with_those_of_the_beta() -> None:
+def test_unknown_beta_event_is_refused_with_the_known_ones() -> None:
     assert "'transcription_session.update'" in refused({"type": "scooby.dooby.doo"})[3]
 
 
-def test_a_transcription_session_is_set_by_its_own_event() -> None:
+def test_transcription_session_update_decodes_to_a_session_update() -> None:
     assert wants(
         "transcription_session.update",
         modalities=["text"],
@@ -247,16 +250,16 @@ def test_a_transcription_session_is_set_by_its_own_event() -> None:
 
 
 @pytest.mark.parametrize("session", [PLAIN_SESSION, RICH_SESSION])
-def test_a_session_as_we_show_it_may_be_sent_back(session: Any) -> None:
-    shown = msgspec.to_builtins(beta_shapes.realtime_session(session))
+def test_session_as_shown_may_be_sent_back(session: Any) -> None:
+    shown = msgspec.to_builtins(beta.realtime_session(session))
     settings = wants(**shown)
     assert isinstance(settings, RealtimePatch)
     assert settings.output_modalities == session.output_modalities
     assert settings.tool_choice == session.tool_choice
 
 
-def test_a_transcription_session_as_we_show_it_may_be_sent_back() -> None:
-    shown = msgspec.to_builtins(beta_shapes.transcription_session(TRANSCRIPTION_SESSION))
+def test_transcription_session_as_shown_may_be_sent_back() -> None:
+    shown = msgspec.to_builtins(beta.transcription_session(TRANSCRIPTION_SESSION))
     settings = wants("transcription_session.update", **shown)
     assert settings.audio == TranscriptionAudioPatch(
         input=AudioInputPatch(
@@ -280,14 +283,14 @@ def respond(**params: Any) -> ResponseParams | None:
     return event.response
 
 
-def test_a_response_may_be_asked_for_without_any_wish() -> None:
+def test_response_create_without_parameters_is_decoded() -> None:
     assert decode({"type": "response.create"}) == ResponseCreate()
     assert decode({"type": "response.create", "response": None}) == ResponseCreate()
     assert respond() == ResponseParams()
     assert respond(modalities=None, tool_choice=None, input=None) == ResponseParams()
 
 
-def test_the_wishes_for_a_response_are_nested() -> None:
+def test_flat_response_parameters_decode_to_nested_ones() -> None:
     assert respond(
         conversation="none",
         modalities=["text", "audio"],
@@ -314,11 +317,11 @@ def test_the_wishes_for_a_response_are_nested() -> None:
 
 
 @pytest.mark.parametrize("name", ["max_response_output_tokens", "max_output_tokens"])
-def test_the_limit_of_a_response_has_two_names(name: str) -> None:
+def test_token_limit_of_a_response_has_two_names(name: str) -> None:
     assert respond(**{name: 7}) == ResponseParams(max_output_tokens=7)
 
 
-def test_the_sdk_name_of_the_limit_wins() -> None:
+def test_token_limit_given_twice_is_that_of_the_sdk_name() -> None:
     both = respond(max_output_tokens=7, max_response_output_tokens=8)
     assert both == ResponseParams(max_output_tokens=8)
 
@@ -327,7 +330,7 @@ def text(words: str) -> dict[str, str]:
     return {"type": "input_text", "text": words}
 
 
-def test_a_reference_inside_a_message_becomes_an_item() -> None:
+def test_item_reference_inside_a_message_becomes_an_item() -> None:
     reference = {"type": "item_reference", "id": "item_1"}
     params = respond(
         input=[
@@ -372,7 +375,7 @@ def test_a_reference_inside_a_message_becomes_an_item() -> None:
         ("system", {"type": "text", "text": "a"}, InputText("a")),
     ],
 )
-def test_the_parts_of_a_message_follow_its_role(role: Any, part: Any, ga: Any) -> None:
+def test_parts_of_a_message_are_translated_by_its_role(role: Any, part: Any, ga: Any) -> None:
     item = {"type": "message", "id": "item_1", "role": role, "content": [part]}
     event = decode({"type": "conversation.item.create", "item": item, "previous_item_id": "root"})
     assert event == ItemCreate(

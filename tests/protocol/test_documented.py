@@ -12,7 +12,7 @@ from vivavoce.protocol.session import RealtimePatch, SemanticVadPatch, ServerVad
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
 
-def test_every_client_event_is_documented() -> None:
+def test_docs_name_every_client_event() -> None:
     events = get_args(AnyClientEvent) + get_args(AnyBetaEvent)
     tags = {event.__struct_config__.tag for event in events}
     assert {tag for tag in tags if f"`{tag}`" not in PAGE} == set()
@@ -26,12 +26,12 @@ def is_documented(tag: str) -> bool:
     return any(f"`{family}." in row and f"`.{verb}`" in row for row in PAGE.splitlines())
 
 
-def test_every_server_event_is_documented() -> None:
+def test_docs_name_every_server_event() -> None:
     tags = {event.__struct_config__.tag for event in get_args(AnyServerEvent)}
     assert {tag for tag in tags if not is_documented(tag)} == set()
 
 
-def test_every_setting_is_documented() -> None:
+def test_docs_name_every_setting() -> None:
     patches = (RealtimePatch, BetaSessionPatch, ServerVadPatch, SemanticVadPatch)
     names = {name for patch in patches for name in patch.__struct_fields__}
     assert names - set(re.findall(r"[`.]([a-z_]+)`", PAGE)) == set()

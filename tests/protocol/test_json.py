@@ -50,7 +50,7 @@ def test_decode_malformed_text_raises_decode_error(raw: bytes) -> None:
 
 
 def test_decode_more_lone_surrogates_than_the_bound_raises_decode_error() -> None:
-    assert decode(b'"' + rb"\ud83d" * MAX_SURROGATE_ESCAPES + b'"').count("\ufffd") == 10_000
+    assert decode(b'"' + rb"\ud83d" * MAX_SURROGATE_ESCAPES + b'"').count("\ufffd") == 4_000
     with pytest.raises(msgspec.DecodeError):
         decode(b'"' + rb"\ud83d" * (MAX_SURROGATE_ESCAPES + 1) + b'"')
 

@@ -29,8 +29,8 @@ from vivavoce.protocol.server import AnyServerEvent, SessionUpdated
 official_ga: TypeAdapter[Any] = TypeAdapter(OfficialServerEvent)
 official_beta: TypeAdapter[Any] = TypeAdapter(OfficialBetaServerEvent)
 
-GA_FRAMES = [frame for event in SERVER_EVENTS for frame in GA().encode(event)]
-BETA_FRAMES = [frame for event in SERVER_EVENTS for frame in Beta().encode(event)]
+GA_FRAMES = [frame.data for event in SERVER_EVENTS for frame in GA().encode(event)]
+BETA_FRAMES = [frame.data for event in SERVER_EVENTS for frame in Beta().encode(event)]
 
 
 def kind(frame: bytes) -> str:
@@ -47,29 +47,29 @@ def official_names(union: Any) -> set[str]:
     return {get_args(member.model_fields["type"].annotation)[0] for member in members}
 
 
-def test_there_is_a_sample_of_every_server_event() -> None:
+def test_samples_cover_every_server_event() -> None:
     assert {type(event) for event in SERVER_EVENTS} == set(get_args(AnyServerEvent))
 
 
-def test_we_know_exactly_the_events_that_the_library_knows() -> None:
+def test_server_events_are_those_of_the_official_types() -> None:
     assert our_names(AnyServerEvent) == official_names(OfficialServerEvent)
     assert our_names(AnyClientEvent) == official_names(OfficialClientEvent)
     assert our_names(AnyBetaEvent) == official_names(OfficialBetaClientEvent)
 
 
-def test_the_beta_sends_exactly_the_events_that_the_library_knows() -> None:
+def test_beta_server_events_are_those_of_the_official_types() -> None:
     sent = {kind(frame) for frame in BETA_FRAMES}
     # the schema has it, the library's union forgot it
     assert sent - {"transcription_session.created"} == official_names(OfficialBetaServerEvent)
 
 
-def test_there_is_a_sample_of_every_client_event() -> None:
+def test_samples_cover_every_client_event() -> None:
     assert {event["type"] for event in GA_CLIENT_EVENTS} == our_names(AnyClientEvent)
     assert {event["type"] for event in BETA_CLIENT_EVENTS} == our_names(AnyBetaEvent)
 
 
 @pytest.mark.parametrize("frame", GA_FRAMES, ids=kind)
-def test_the_library_reads_what_we_send(frame: bytes) -> None:
+def test_server_event_validates_against_the_official_type(frame: bytes) -> None:
     assert official_ga.validate_json(frame).type == kind(frame)
 
 
@@ -78,21 +78,21 @@ def test_the_library_reads_what_we_send(frame: bytes) -> None:
     [frame for frame in BETA_FRAMES if not kind(frame).startswith("transcription_session.")],
     ids=kind,
 )
-def test_the_library_reads_what_we_send_in_the_beta(frame: bytes) -> None:
+def test_beta_server_event_validates_against_the_official_type(frame: bytes) -> None:
     assert official_beta.validate_json(frame).type == kind(frame)
 
 
-def test_the_library_reads_a_beta_transcription_session_but_for_its_secret() -> None:
+def test_beta_transcription_session_validates_but_for_its_secret() -> None:
     """The library wants a secret there, which only the HTTP answer has; the server sends null."""
     (frame,) = Beta().encode(SessionUpdated(event_id="e", session=TRANSCRIPTION_SESSION))
-    event = msgspec.json.decode(frame)
+    event = msgspec.json.decode(frame.data)
     assert event["session"]["client_secret"] is None
     event["session"]["client_secret"] = {"value": "ek_1", "expires_at": 1}
     assert official_beta.validate_python(event).session.turn_detection.threshold == 0.25
 
 
 @pytest.mark.parametrize("adapter", [official_ga, official_beta], ids=["ga", "beta"])
-def test_the_library_would_have_noticed_a_missing_field(adapter: TypeAdapter[Any]) -> None:
+def test_official_type_refuses_an_event_with_a_missing_field(adapter: TypeAdapter[Any]) -> None:
     with pytest.raises(ValidationError):
         adapter.validate_python({"type": "conversation.item.deleted", "event_id": "e"})
 
@@ -108,7 +108,7 @@ def nulls(value: Any, path: str = "") -> Iterator[str]:
             yield from nulls(inner, f"{path}[]")
 
 
-def test_null_stands_only_where_every_client_takes_it() -> None:
+def test_null_is_sent_only_where_every_client_accepts_it() -> None:
     """One client drops an event for a null in an item, a part, a usage or a failure."""
     allowed = {
         "error.code",
@@ -132,12 +132,12 @@ def test_null_stands_only_where_every_client_takes_it() -> None:
     assert found == allowed
 
 
-def test_every_event_but_a_telephone_key_has_an_id() -> None:
+def test_every_event_but_dtmf_has_an_event_id() -> None:
     without = {kind(frame) for frame in GA_FRAMES if "event_id" not in msgspec.json.decode(frame)}
     assert without == {"input_audio_buffer.dtmf_event_received"}
 
 
-def test_parts_have_short_names_in_part_events_and_long_ones_in_items() -> None:
+def test_part_types_are_short_in_part_events_and_long_in_items() -> None:
     events = [msgspec.json.decode(frame) for frame in GA_FRAMES]
     shown = {event["part"]["type"] for event in events if "part" in event}
     kept = {part["type"] for event in events for part in event.get("item", {}).get("content", ())}
@@ -145,14 +145,14 @@ def test_parts_have_short_names_in_part_events_and_long_ones_in_items() -> None:
     assert kept == {"input_audio", "input_image", "input_text", "output_audio", "output_text"}
 
 
-def test_a_transcription_is_echoed_with_three_keys_at_most() -> None:
+def test_transcription_settings_are_echoed_with_three_keys_at_most() -> None:
     (frame,) = GA().encode(SessionUpdated(event_id="e", session=RICH_SESSION))
-    session = msgspec.json.decode(frame)["session"]
+    session = msgspec.json.decode(frame.data)["session"]
     assert session["audio"]["input"]["transcription"] == {
         "model": "whisper-1",
         "language": "it",
         "prompt": "Roma",
     }
     (frame,) = GA().encode(SessionUpdated(event_id="e", session=TRANSCRIPTION_SESSION))
-    session = msgspec.json.decode(frame)["session"]
+    session = msgspec.json.decode(frame.data)["session"]
     assert session["audio"]["input"]["transcription"] == {"model": "whisper-1"}

@@ -10,8 +10,8 @@ from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
+from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.runner import Runner
-from vivavoce.runtime.session_defaults import Opening
 from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
 from vivavoce.session.facts import Disconnected
 from vivavoce.session.limits import SessionLimits

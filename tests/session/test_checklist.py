@@ -32,6 +32,7 @@ from tests.session.stage import (
     types,
     write,
 )
+from vivavoce.protocol import codec
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import (
     InputAudioAppend,
@@ -44,7 +45,6 @@ from vivavoce.protocol.client import (
     ResponseCancel,
     ResponseCreate,
 )
-from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import (
     FunctionTool,
     InputAudio,
@@ -76,7 +76,7 @@ HELLO = InputText("hello")
 
 def wire(event: AnyServerEvent) -> dict[str, Any]:
     """An event as a client sees it."""
-    (frame,) = GA().encode(event)
+    frame = codec.encode(event)
     decoded: dict[str, Any] = msgspec.json.decode(frame)
     return decoded
 

@@ -27,6 +27,7 @@ from tests.session.stage import (
 )
 from tests.session.story import Story
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol import codec
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import (
     InputAudioAppend,
@@ -35,7 +36,6 @@ from vivavoce.protocol.client import (
     ItemTruncate,
     ResponseCancel,
 )
-from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import FunctionCallOutput, InputText, ItemReference, Message
 from vivavoce.protocol.session import (
     AudioInputPatch,
@@ -98,7 +98,7 @@ def speak_two_words(session: Session, response_id: str) -> list[Effect]:
 def refusal(raw: str) -> InvalidRequest:
     """What reading that raises."""
     with pytest.raises(InvalidRequest) as caught:
-        GA().decode(raw)
+        codec.decode(raw)
     return caught.value
 
 

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from tests.session.histories import EVERYTHING, Step, World, openings
 from tests.session.laws import effects, events, law, of_response
+from vivavoce.protocol import codec
 from vivavoce.protocol import server as says
 from vivavoce.protocol.client import ItemCreate
-from vivavoce.protocol.codec import GA
 from vivavoce.protocol.items import FunctionCall
 from vivavoce.protocol.responses import ResponseError
 from vivavoce.protocol.session import SessionObject
@@ -275,5 +275,5 @@ def test_the_official_library_reads_every_event(opening: SessionObject, steps: l
     world.play(steps)
     world.tell(Disconnected())
     for event in events(world):
-        (frame,) = GA().encode(event)
+        frame = codec.encode(event)
         assert official.validate_json(frame).type == event.__struct_config__.tag

@@ -27,6 +27,9 @@ MOST_KEPT = 1_000_000
 """Bytes that may be left of 8,500 cases: less than 120 a case, so that their events are not among
 it. Caches take some: of patterns, of the tables of sound formats, of the last hundred requests."""
 
+# msgspec interns field names there, and the interpreter's table of them may grow by 2 MB at once
+NOT_KEPT = (tracemalloc.Filter(False, "*/msgspec/_utils.py"),)
+
 
 @asynccontextmanager
 async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
@@ -45,6 +48,15 @@ async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
+def framed(data: bytes) -> bytes:
+    """A text frame, or a binary one where it is not UTF-8: as text it would end the connection."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return b"\x82" + masked(data)[1:]
+    return masked(data)
+
+
 async def misbehave(server: Server, noise: Noise) -> int:
     """One connection: bad frames, and an end of any kind. Returns how many were refused."""
     chance = noise.random.random
@@ -53,7 +65,7 @@ async def misbehave(server: Server, noise: Noise) -> int:
     reading = asyncio.create_task(reader.read())
     try:
         for _ in range(FRAMES):
-            writer.write(masked(noise.frame()))
+            writer.write(framed(noise.frame()))
             if chance() < 0.1:
                 await asyncio.sleep(0)
         match noise.random.randrange(8):
@@ -94,7 +106,7 @@ async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-def test_noise_breaks_nothing_and_leaves_nothing_behind(
+def test_noise_leaves_no_error_and_no_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> tuple[int, int]:
@@ -108,8 +120,10 @@ def test_noise_breaks_nothing_and_leaves_nothing_behind(
             refused += await crowd(server, noise, CASES // FRAMES - WARM_UP)
             await all_is_quiet(server, troupe, tasks)
             gc.collect()
-            kept, _ = tracemalloc.get_traced_memory()
+            places = tracemalloc.take_snapshot().filter_traces(NOT_KEPT).statistics("lineno")
             tracemalloc.stop()
+            kept = sum(place.size for place in places)
+            print(*places[:20], sep="\n")  # noqa: T201  shown when the test fails
             async with calling(server) as caller:
                 await caller.ask()
                 assert await caller.answer() == ("completed", None)
@@ -124,6 +138,6 @@ def test_noise_breaks_nothing_and_leaves_nothing_behind(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-def test_noise_is_the_same_every_time() -> None:
+def test_noise_of_one_seed_is_the_same() -> None:
     first, second = Noise(1), Noise(1)
     assert [first.frame() for _ in range(500)] == [second.frame() for _ in range(500)]

@@ -1,4 +1,4 @@
-"""Clients of all manners at the door: who is served, who is turned away, who is cut off."""
+"""Realtime clients on a WebSocket: which are served, refused, and cut off."""
 
 import asyncio
 import base64
@@ -25,15 +25,15 @@ from tests.engines.openai.chat_server import (
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.caller import ASK, LOUD, SOFT, calling, masked, raw, until
 from vivavoce.settings import Settings
-from vivavoce.transports.send_queue import MOST_BACKLOG_BYTES, SendQueue
-from vivavoce.transports.websocket import HARD_FRAME_BYTES
+from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
+from vivavoce.transports.send_queue import MAX_BACKLOG_BYTES, SendQueue
 
 SLOW_VOICE = {"realtime_factor": 1}
 LONG = {"answers": ["word " * 200]}
 
 
 def played(script: Any, settings: Settings | None = None) -> None:
-    """Run a script against a server; nothing of its sessions may be left in the end."""
+    """Run a script against a server; no session and no task may be left in the end."""
 
     async def main() -> None:
         async with serving(settings or scripted()) as server:
@@ -45,7 +45,7 @@ def played(script: Any, settings: Settings | None = None) -> None:
     asyncio.run(main())
 
 
-def test_a_question_is_answered() -> None:
+def test_question_is_answered() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             await caller.ask()
@@ -55,7 +55,7 @@ def test_a_question_is_answered() -> None:
     played(script)
 
 
-def test_text_and_binary_frames_are_the_same() -> None:
+def test_binary_frame_is_decoded_like_a_text_frame() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             await caller.socket.send_str(msgspec.json.encode(ASK).decode())
@@ -79,7 +79,7 @@ def test_text_and_binary_frames_are_the_same() -> None:
         ),
     ],
 )
-def test_a_client_chooses_its_dialect(
+def test_protocol_is_chosen_by_header_or_subprotocol(
     headers: dict[str, str], protocol: str | None, first: str
 ) -> None:
     async def script(server: Server) -> None:
@@ -95,7 +95,7 @@ def test_a_client_chooses_its_dialect(
     played(script)
 
 
-def test_a_key_in_the_subprotocols_does_not_come_into_the_log(
+def test_key_in_the_subprotocols_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def script(server: Server) -> None:
@@ -107,7 +107,7 @@ def test_a_key_in_the_subprotocols_does_not_come_into_the_log(
     assert "sk-secret" not in caplog.text
 
 
-def test_plain_http_is_told_to_upgrade() -> None:
+def test_request_without_upgrade_is_426() -> None:
     async def script(server: Server) -> None:
         async with (
             aiohttp.ClientSession() as http,
@@ -119,7 +119,7 @@ def test_plain_http_is_told_to_upgrade() -> None:
     played(script)
 
 
-def test_a_full_house_turns_clients_away_and_says_when_to_come_again() -> None:
+def test_full_server_answers_503_with_retry_after() -> None:
     async def script(server: Server) -> None:
         async with calling(server):
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_an_engine_that_breaks_down_costs_one_response_and_one_error(how: str) -> None:
+def test_failing_engine_costs_one_response_and_one_error(how: str) -> None:
     engines, code = BROKEN[how]
 
     async def script(server: Server) -> None:
@@ -178,7 +178,7 @@ def test_failed_response_is_followed_by_no_error_event_by_default() -> None:
 @pytest.mark.parametrize(
     ("how", "code"), [({"error": "deaf"}, "stt_failed"), ({"stall": True}, "stt_stalled")]
 )
-def test_a_recogniser_that_breaks_down_costs_one_turn(how: dict[str, Any], code: str) -> None:
+def test_failing_recogniser_costs_one_turn(how: dict[str, Any], code: str) -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             for ending in (("failed", code), ("completed", None)):
@@ -212,7 +212,7 @@ ENDPOINTS: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize("how", ENDPOINTS)
-def test_an_endpoint_that_breaks_down_costs_one_response(how: str) -> None:
+def test_failing_llm_endpoint_costs_one_response(how: str) -> None:
     reply, code = ENDPOINTS[how]
 
     async def main() -> None:
@@ -230,7 +230,7 @@ def test_an_endpoint_that_breaks_down_costs_one_response(how: str) -> None:
     asyncio.run(main())
 
 
-def test_an_endpoint_that_is_down_costs_a_response_and_the_next_finds_it_up() -> None:
+def test_llm_endpoint_that_comes_up_again_answers_the_next_response() -> None:
     async def main() -> None:
         async with ChatServer([says("Fine.")]) as chat:
             free = chat.port
@@ -250,7 +250,7 @@ def test_an_endpoint_that_is_down_costs_a_response_and_the_next_finds_it_up() ->
     asyncio.run(main())
 
 
-def test_interrupting_hangs_up_on_the_endpoint() -> None:
+def test_cancelled_response_closes_the_llm_request() -> None:
     async def main() -> None:
         async with ChatServer([falls_silent(text("One. "), text("Two"))]) as chat:
             settings = openai(chat)
@@ -265,11 +265,11 @@ def test_interrupting_hangs_up_on_the_endpoint() -> None:
     asyncio.run(main())
 
 
-def outboxes() -> list[SendQueue]:
+def queues() -> list[SendQueue]:
     return [thing for thing in gc.get_objects() if isinstance(thing, SendQueue)]
 
 
-def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> None:
+def test_client_that_does_not_read_is_cut_off_with_the_reason() -> None:
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
         item = {
@@ -289,23 +289,23 @@ def test_a_client_that_does_not_read_is_cut_off_at_a_bound_and_told_why() -> Non
         close = rest[rest.rindex(b"the client reads too slowly") - 2 :]
         assert int.from_bytes(close[:2], "big") == 1008
         waiting = int(re.search(rb"slowly: (\d+) bytes were waiting$", close)[1])  # type: ignore[index]
-        assert MOST_BACKLOG_BYTES < waiting <= MOST_BACKLOG_BYTES + 2 * 800_200
+        assert MAX_BACKLOG_BYTES < waiting <= MAX_BACKLOG_BYTES + 2 * 800_200
         writer.close()
 
     played(script, scripted(stt={"transcripts": ["x"]}))
     gc.collect()
-    assert outboxes() == []
+    assert queues() == []
 
 
 async def _after_a_while(reader: asyncio.StreamReader, server: Server) -> bytes:
-    """Read nothing until the session is gone; then what was under way, and the close."""
+    """Read nothing until the session is gone; then the rest, which ends with the close."""
     await until(lambda: len(server.hub) == 1)
     await until(lambda: len(server.hub) == 0)
     return await reader.read()
 
 
 @pytest.mark.parametrize("settings", [scripted(tts=SLOW_VOICE, llm=LONG)], ids=["answering"])
-def test_a_client_that_vanishes_in_an_answer_frees_its_session(settings: Settings) -> None:
+def test_connection_lost_in_an_answer_frees_the_session(settings: Settings) -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             await caller.ask()
@@ -317,7 +317,7 @@ def test_a_client_that_vanishes_in_an_answer_frees_its_session(settings: Setting
     played(script, settings)
 
 
-def test_a_client_that_vanishes_while_it_speaks_frees_its_session() -> None:
+def test_connection_lost_in_speech_frees_the_session() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             await caller.speak(LOUD * 10)
@@ -327,19 +327,33 @@ def test_a_client_that_vanishes_while_it_speaks_frees_its_session() -> None:
     played(script)
 
 
-def test_a_client_that_vanishes_while_its_pings_are_answered_has_merely_left() -> None:
+def test_connection_lost_while_pings_are_answered_is_a_disconnect() -> None:
     async def script(server: Server) -> None:
         _, writer = await raw(server.port)  # it reads no more than 64 KiB ahead
         ping = b"\x89\xfd" + bytes(4) + bytes(125)
         writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
-        await until(lambda: outboxes()[0]._wire.get_write_buffer_size() > 65536)
+        await until(lambda: len(server.hub) == 1)
+        transport = queues()[0]._transport
+        await until(lambda: transport.get_write_buffer_size() > 65536)
         writer.transport.abort()
         await until(lambda: len(server.hub) == 0)
 
     played(script)
 
 
-def test_a_client_that_says_goodbye_gets_one() -> None:
+def test_ping_is_answered_and_a_pong_is_ignored() -> None:
+    async def script(server: Server) -> None:
+        reader, writer = await raw(server.port)
+        writer.write(b"\x89\x83" + bytes(4) + b"abc" + b"\x8a\x80" + bytes(4) + masked(b"{}"))
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"\x8a\x03abc")
+            await reader.readuntil(b"The 'type' field is missing.")
+        writer.close()
+
+    played(script)
+
+
+def test_close_of_a_client_is_answered() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             await caller.socket.close(code=1000)
@@ -348,10 +362,10 @@ def test_a_client_that_says_goodbye_gets_one() -> None:
     played(script)
 
 
-def test_a_frame_beyond_all_bounds_closes_the_connection_before_it_comes() -> None:
+def test_message_above_the_hard_bound_closes_with_1009_before_it_arrives() -> None:
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
-        writer.write(b"\x82\xff" + (HARD_FRAME_BYTES + 1).to_bytes(8, "big") + bytes(4))
+        writer.write(b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4))
         async with asyncio.timeout(20):
             rest = await reader.read()
         assert (1009).to_bytes(2, "big") in rest[-200:]
@@ -360,7 +374,7 @@ def test_a_frame_beyond_all_bounds_closes_the_connection_before_it_comes() -> No
     played(script)
 
 
-def test_a_frame_that_is_too_large_is_refused_by_its_id() -> None:
+def test_frame_above_the_bound_is_refused_by_its_event_id() -> None:
     async def script(server: Server) -> None:
         async with calling(server) as caller:
             audio = "A" * (25 * 1024 * 1024)
@@ -373,7 +387,7 @@ def test_a_frame_that_is_too_large_is_refused_by_its_id() -> None:
     played(script)
 
 
-def test_a_long_recording_at_once_gives_the_turns_of_one_that_comes_live() -> None:
+def test_long_recording_sent_at_once_has_the_turns_of_a_live_one() -> None:
     turn = LOUD * 10 + SOFT * 30
 
     async def script(server: Server) -> None:
@@ -398,13 +412,13 @@ def test_a_long_recording_at_once_gives_the_turns_of_one_that_comes_live() -> No
     played(script)
 
 
-def test_a_bug_in_reading_ends_the_session_and_is_logged() -> None:
+def test_error_in_reading_ends_the_session_and_is_logged() -> None:
     async def main() -> None:
         async with serving() as server:
             async with calling(server) as caller:
                 gc.collect()
-                outbox = outboxes()[0]
-                outbox.dialect.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+                queue = queues()[0]
+                queue._protocol.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
                 await caller.ask()
                 assert await caller.farewell() == (1011, "the server had an error")
             async with calling(server) as caller:
@@ -416,7 +430,7 @@ def test_a_bug_in_reading_ends_the_session_and_is_logged() -> None:
     asyncio.run(main())
 
 
-def test_many_frames_at_once_do_not_keep_other_clients_waiting() -> None:
+def test_many_frames_at_once_do_not_delay_other_clients() -> None:
     async def script(server: Server) -> None:
         _, flood = await raw(server.port)
         async with calling(server) as caller:

@@ -31,12 +31,13 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
-        ("GET", "/v1/realtime"),
         ("POST", "/v1/realtime"),
         ("POST", "/v1/realtime/calls"),
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
     }
 )
+WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
+"""Paths of an application at which a key is checked after the upgrade."""
 REQUEST_ID = web.RequestKey("request_id", str)
 STARTED = web.RequestKey("started", web.StreamResponse)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
@@ -231,7 +232,11 @@ def is_open(request: web.Request) -> bool:
     """Whether the route of a request needs no key, or checks it itself."""
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
-    return resource is not None and (method, resource.canonical) in OPEN_ROUTES
+    if resource is None:
+        return False
+    if method == "GET" and resource.canonical in request.app.get(WEBSOCKET_PATHS, frozenset()):
+        return True
+    return (method, resource.canonical) in OPEN_ROUTES
 
 
 def presented_key(request: web.Request) -> str:

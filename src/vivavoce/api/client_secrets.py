@@ -11,15 +11,13 @@ from msgspec import UNSET, Meta, UnsetType
 from vivavoce.api.auth import Auth
 from vivavoce.api.http_errors import json_response
 from vivavoce.limits.tokens import Grant
-from vivavoce.protocol import beta_shapes
+from vivavoce.protocol import beta
 from vivavoce.protocol.beta_client import (
     BetaSessionPatch,
-    BetaSessionUpdate,
     BetaTranscriptionSessionPatch,
-    TranscriptionSessionUpdate,
+    realtime_patch,
+    transcription_patch,
 )
-from vivavoce.protocol.beta_requests import request as in_ga
-from vivavoce.protocol.client import SessionUpdate
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import (
     RealtimeSession,
@@ -27,7 +25,7 @@ from vivavoce.protocol.session import (
     SessionPatch,
     TranscriptionSession,
 )
-from vivavoce.runtime.session_defaults import Opening
+from vivavoce.protocol.wire import Opening
 
 DEFAULT_SECONDS = 600
 
@@ -112,17 +110,19 @@ class ClientSecrets:
 
     async def create_beta(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        patch = _patch(in_ga(BetaSessionUpdate(session=_beta.read(raw))))
+        flat = _beta.read(raw)
+        patch = realtime_patch(flat)
         session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, RealtimeSession)
-        return json_response(_shown(beta_shapes.realtime_session(session), secret))
+        named = () if flat.voice is UNSET else (session.audio.output.voice,)
+        return json_response(_shown(beta.realtime_session(session, named), secret))
 
     async def create_beta_transcription(self, request: web.Request) -> web.Response:
         raw = await request.read() or b"{}"
-        update = TranscriptionSessionUpdate(session=_beta_transcription.read(raw))
-        session, secret = self._grant(request, _patch(in_ga(update)), _beta_seconds(raw))
+        patch = transcription_patch(_beta_transcription.read(raw))
+        session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, TranscriptionSession)
-        return json_response(_shown(beta_shapes.transcription_session(session), secret))
+        return json_response(_shown(beta.transcription_session(session), secret))
 
     def _grant(
         self, request: web.Request, patch: SessionPatch | None, seconds: int
@@ -138,11 +138,6 @@ class ClientSecrets:
         )
         token = self._auth.mint.issue(grant)
         return session, ClientSecret(token.reveal(), expires_at)
-
-
-def _patch(event: object) -> SessionPatch:
-    assert isinstance(event, SessionUpdate)
-    return event.session
 
 
 def _beta_seconds(raw: bytes) -> int:

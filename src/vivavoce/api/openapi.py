@@ -22,8 +22,8 @@ from vivavoce.api.client_secrets import (
 from vivavoce.api.http_errors import Problem
 from vivavoce.api.models import ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
-from vivavoce.protocol.beta_shapes import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.rest_audio import (
     SpeechRequest,
     TranscriptionJson,

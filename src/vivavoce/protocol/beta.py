@@ -1,99 +1,289 @@
-"""The beta dialect ("realtime=v1"): GA events under their old names and in their old shapes.
+"""The beta ("realtime=v1"): GA events under their old names and in their old shapes."""
 
-A pure translation in both directions; it remembers nothing between two events.
-"""
+from collections import deque
+from collections.abc import Container
+from typing import Any, Literal, TypeAlias, assert_never
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from vivavoce.protocol import beta_shapes
-from vivavoce.protocol.beta_client import AnyBetaEvent
-from vivavoce.protocol.beta_requests import request
-from vivavoce.protocol.client import AnyClientEvent
-from vivavoce.protocol.codec import Reader, checked
-from vivavoce.protocol.server import (
-    AnyServerEvent,
-    ConversationCreated,
-    ConversationObject,
-    DtmfReceived,
-    ErrorEvent,
-    ItemAdded,
-    ItemCreated,
-    ItemDone,
-    ItemRetrieved,
-    McpArgumentsDelta,
-    McpArgumentsDone,
-    McpCallEvent,
-    McpListToolsEvent,
-    OutputAudioDelta,
-    OutputAudioDone,
-    OutputItemAdded,
-    OutputItemDone,
-    OutputTextDelta,
-    OutputTextDone,
-    OutputTranscriptDelta,
-    OutputTranscriptDone,
-    PartEvent,
-    ResponseCreated,
-    ResponseDone,
-    SessionCreated,
-    SessionUpdated,
-    TimeoutTriggered,
-    TranscriptionSegment,
+from vivavoce.errors import InvalidRequest, VoiceError
+from vivavoce.protocol import server
+from vivavoce.protocol.beta_client import (
+    AnyBetaEvent,
+    BetaAudio,
+    BetaFormat,
+    BetaMessage,
+    BetaPart,
+    BetaSessionPatch,
+    BetaText,
+    realtime_patch,
+    to_ga,
 )
-from vivavoce.protocol.session import TranscriptionSession
-
-# GA says twice, when an item is added and when it is done, what the beta says once.
-_UNSAID = (
-    ItemDone,
-    TimeoutTriggered,
-    DtmfReceived,
-    TranscriptionSegment,
-    McpListToolsEvent,
-    McpCallEvent,
-    McpArgumentsDelta,
-    McpArgumentsDone,
+from vivavoce.protocol.client import AnyClientEvent, ResponseCreate, SessionUpdate
+from vivavoce.protocol.codec import (
+    BETA_SUBPROTOCOL,
+    SUBPROTOCOL,
+    Reader,
+    checked,
+    realtime_opening,
+    realtime_refusal,
 )
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    FunctionTool,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputAudio,
+    OutputText,
+    Part,
+    ToolName,
+)
+from vivavoce.protocol.responses import Response, ResponseStatus, StatusDetails, Usage
+from vivavoce.protocol.server import AnyServerEvent, PartEvent
+from vivavoce.protocol.session import (
+    PCM,
+    PCMA,
+    PCMU,
+    AudioFormat,
+    CustomVoice,
+    Modality,
+    NoiseReduction,
+    RealtimePatch,
+    RealtimeSession,
+    ServedBy,
+    ServerVad,
+    SessionObject,
+    Transcription,
+    TranscriptionSession,
+    TurnDetection,
+)
+from vivavoce.protocol.wire import ConnectRequest, Frame, Opening, Refusal
 
-_NAMES: dict[type, str] = {
-    ItemAdded: "conversation.item.created",
-    OutputTextDelta: "response.text.delta",
-    OutputTextDone: "response.text.done",
-    OutputTranscriptDelta: "response.audio_transcript.delta",
-    OutputTranscriptDone: "response.audio_transcript.done",
-    OutputAudioDone: "response.audio.done",
+MAX_NAMED_VOICES = 32  # that a connection remembers
+MAX_REFUSED_PARAMS = 32
+
+TEMPERATURE = 0.8  # the beta's default; GA has none
+PICTURE = "[image]"  # the beta has no pictures; a placeholder keeps the indexes of other parts
+VOICES = frozenset({"alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"})
+DEFAULT_VOICE = "alloy"
+
+_FORMATS: dict[type[AudioFormat], BetaFormat] = {
+    PCM: "pcm16",
+    PCMU: "g711_ulaw",
+    PCMA: "g711_alaw",
 }
 
+# A path in the GA settings -> the same path in the flat ones.
+_PLACES = {
+    "session.output_modalities": "session.modalities",
+    "session.max_output_tokens": "session.max_response_output_tokens",
+    "session.audio.input.format": "session.input_audio_format",
+    "session.audio.input.transcription": "session.input_audio_transcription",
+    "session.audio.input.noise_reduction": "session.input_audio_noise_reduction",
+    "session.audio.input.turn_detection": "session.turn_detection",
+    "session.audio.output.format": "session.output_audio_format",
+    "session.audio.output.voice": "session.voice",
+    "session.audio.output.speed": "session.speed",
+    "response.output_modalities": "response.modalities",
+    "response.audio.output.format": "response.output_audio_format",
+    "response.audio.output.voice": "response.voice",
+}
+
+
+SameInBeta: TypeAlias = (
+    server.ConversationCreated
+    | server.ItemTruncated
+    | server.ItemDeleted
+    | server.TranscriptionDelta
+    | server.TranscriptionCompleted
+    | server.TranscriptionFailed
+    | server.InputAudioCommitted
+    | server.InputAudioCleared
+    | server.SpeechStarted
+    | server.SpeechStopped
+    | server.OutputAudioStarted
+    | server.OutputAudioStopped
+    | server.OutputAudioCleared
+    | server.RateLimitsUpdated
+    | server.ContentPartAdded
+    | server.ContentPartDone
+    | server.FunctionArgumentsDelta
+    | server.FunctionArgumentsDone
+)
+# GA has an event for an item that is added and one for an item that is done, the beta only one.
+NotInBeta: TypeAlias = (
+    server.ItemDone
+    | server.TimeoutTriggered
+    | server.DtmfReceived
+    | server.InputTranscriptionSegment
+    | server.McpListToolsInProgress
+    | server.McpListToolsCompleted
+    | server.McpListToolsFailed
+    | server.McpArgumentsDelta
+    | server.McpArgumentsDone
+    | server.McpCallInProgress
+    | server.McpCallCompleted
+    | server.McpCallFailed
+)
+
+
+_NAMES: dict[type, str] = {
+    server.OutputTextDelta: "response.text.delta",
+    server.OutputTextDone: "response.text.done",
+    server.OutputTranscriptDelta: "response.audio_transcript.delta",
+    server.OutputTranscriptDone: "response.audio_transcript.done",
+    server.OutputAudioDone: "response.audio.done",
+}
+
+
+class SessionField(msgspec.Struct, frozen=True):
+    """Flat settings, wrapped so that a refusal names the path session.…"""
+
+    session: BetaSessionPatch
+
+
+class SessionType(msgspec.Struct, frozen=True):
+    """What tells the settings of GA from those of the beta."""
+
+    type: Any = None
+
+
 _reader: Reader[AnyBetaEvent] = Reader(AnyBetaEvent)
+_session_reader: Reader[SessionField] = Reader(SessionField, "session")
+_type_reader: Reader[SessionType] = Reader(SessionType, "session")
 _encoder = msgspec.json.Encoder()
 
 
-class AudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.audio.delta"):
+def is_beta_session(raw: bytes) -> bool:
+    """Whether settings, JSON of a form's field, are the beta's: GA has a `type`.
+
+    Raises InvalidRequest.
+    """
+    return _type_reader.read(raw).type is None
+
+
+class BetaAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.audio.delta"):
     """GA's response.output_audio.delta. A struct of its own because there are so many."""
 
     delta: bytes  # base64 on the wire
 
 
 class Beta:
-    """The events of the beta."""
+    """The beta protocol on one connection.
 
-    name = "beta"
+    It remembers which voices the client has named, and which paths of its frames were refused.
+    """
 
-    def decode(self, raw: bytes | str) -> AnyClientEvent:
-        return checked(request(_reader.read(raw)))
+    subprotocols = (SUBPROTOCOL, BETA_SUBPROTOCOL)
+    owns_playout = False
+    is_ga = False
 
-    def encode(self, event: AnyServerEvent) -> tuple[bytes, ...]:
-        if isinstance(event, OutputAudioDelta):
+    def __init__(self) -> None:
+        self._voices: deque[str] = deque(maxlen=MAX_NAMED_VOICES)
+        self._refused: deque[tuple[str | None, str]] = deque(maxlen=MAX_REFUSED_PARAMS)
+
+    def opening(self, request: ConnectRequest) -> Opening:
+        return realtime_opening(request)
+
+    def read_session(self, raw: bytes) -> RealtimePatch:
+        """Flat settings that come with a connection, as GA settings. Raises InvalidRequest."""
+        flat = _session_reader.read(b'{"session":' + raw + b"}").session
+        patch = realtime_patch(flat)
+        self._note_voice(patch)
+        return patch
+
+    def decode(self, frame: Frame) -> tuple[AnyClientEvent]:
+        try:
+            event = checked(to_ga(_reader.read(frame.data)), len(frame.data))
+        except InvalidRequest as problem:
+            if problem.param is not None and place(problem.param) != problem.param:
+                self._refused.append((problem.event_id, problem.param))
+            raise
+        if isinstance(event, SessionUpdate):
+            self._note_voice(event.session)
+        elif isinstance(event, ResponseCreate) and event.response is not None:
+            self._note_voice(event.response)
+        return (event,)
+
+    def encode(self, event: AnyServerEvent) -> tuple[Frame, ...]:
+        return tuple(Frame("text", data) for data in self._encoded(event))
+
+    def encode_audio(self, audio: bytes) -> tuple[Frame, ...]:
+        raise AssertionError("the client owns the playout")
+
+    def refuse(self, error: VoiceError) -> Refusal:
+        return realtime_refusal(error)
+
+    def _note_voice(self, settings: object) -> None:
+        audio = getattr(settings, "audio", None)
+        voice = getattr(getattr(audio, "output", None), "voice", None)
+        name = voice.id if isinstance(voice, CustomVoice) else voice
+        if isinstance(name, str) and name not in self._voices:
+            self._voices.append(name)
+
+    def _encoded(self, event: AnyServerEvent) -> tuple[bytes, ...]:
+        if isinstance(event, server.OutputAudioDelta):
             return (_encoder.encode(_audio_delta(event)),)
-        if isinstance(event, _UNSAID):
+        if isinstance(event, NotInBeta):
             return ()
-        frame = _frame(event)
-        if isinstance(event, SessionCreated) and event.session.object == "realtime.session":
-            return frame, _encoder.encode(_conversation(event))
-        return (frame,)
+        if isinstance(event, SameInBeta):
+            return (_encoder.encode(event),)
+        match event:
+            case server.SessionCreated(session=session):
+                shown = self._session(event, session, "created")
+                if isinstance(session, TranscriptionSession):
+                    return (shown,)
+                return shown, _encoder.encode(_conversation(event))
+            case server.SessionUpdated(session=session):
+                return (self._session(event, session, "updated"),)
+            case server.ResponseCreated(response=ga) | server.ResponseDone(response=ga):
+                return (_renamed(event, response=response(ga, self._voices)),)
+            case server.ItemAdded():
+                return (_renamed(event, "conversation.item.created", item=item(event.item)),)
+            case server.ItemCreated() | server.ItemRetrieved():
+                return (_renamed(event, item=item(event.item)),)
+            case server.OutputItemAdded() | server.OutputItemDone():
+                return (_renamed(event, item=item(event.item)),)
+            case (
+                server.OutputTextDelta()
+                | server.OutputTextDone()
+                | server.OutputTranscriptDelta()
+                | server.OutputTranscriptDone()
+                | server.OutputAudioDone()
+            ):
+                return (_renamed(event, _NAMES[type(event)]),)
+            case server.ErrorEvent():
+                return (_encoder.encode(self._error(event)),)
+            case _:
+                assert_never(event)
+
+    def _session(self, event: AnyServerEvent, session: SessionObject, verb: str) -> bytes:
+        if isinstance(session, TranscriptionSession):
+            flat = transcription_session(session)
+            return _renamed(event, f"transcription_session.{verb}", session=flat)
+        return _renamed(event, session=realtime_session(session, self._voices))
+
+    def _error(self, event: server.ErrorEvent) -> server.ErrorEvent:
+        """An error with the beta's path: as it was sent, or that of the GA setting."""
+        error = event.error
+        if error.param is None:
+            return event
+        sent = (error.event_id, error.param)
+        if sent in self._refused:
+            self._refused.remove(sent)
+            return event
+        param = place(error.param)
+        message = error.message.replace(error.param, param)
+        error = msgspec.structs.replace(error, param=param, message=message)
+        return msgspec.structs.replace(event, error=error)
 
 
-def _audio_delta(event: OutputAudioDelta) -> AudioDelta:
-    return AudioDelta(
+def _audio_delta(event: server.OutputAudioDelta) -> BetaAudioDelta:
+    return BetaAudioDelta(
         event_id=event.event_id,
         response_id=event.response_id,
         item_id=event.item_id,
@@ -103,39 +293,181 @@ def _audio_delta(event: OutputAudioDelta) -> AudioDelta:
     )
 
 
-def _conversation(event: SessionCreated) -> ConversationCreated:
+def _conversation(event: server.SessionCreated) -> server.ConversationCreated:
     """What the beta sends after session.created; ids follow from those of the session."""
-    return ConversationCreated(
+    return server.ConversationCreated(
         event_id=f"{event.event_id}_conversation",
-        conversation=ConversationObject("conv_" + event.session.id.removeprefix("sess_")),
+        conversation=server.ConversationObject("conv_" + event.session.id.removeprefix("sess_")),
     )
 
 
-def _frame(event: AnyServerEvent) -> bytes:
-    match event:
-        case SessionCreated(session=session) | SessionUpdated(session=session):
-            if isinstance(session, TranscriptionSession):
-                verb = "created" if isinstance(event, SessionCreated) else "updated"
-                flat = beta_shapes.transcription_session(session)
-                return _renamed(event, f"transcription_session.{verb}", session=flat)
-            return _renamed(event, session=beta_shapes.realtime_session(session))
-        case ResponseCreated(response=response) | ResponseDone(response=response):
-            return _renamed(event, response=beta_shapes.response(response))
-        case ItemAdded(item=item) | ItemCreated(item=item) | ItemRetrieved(item=item):
-            return _renamed(event, item=beta_shapes.item(item))
-        case OutputItemAdded(item=item) | OutputItemDone(item=item):
-            return _renamed(event, item=beta_shapes.item(item))
-        case ErrorEvent(error=error) if error.param is not None:
-            place = beta_shapes.place(error.param)
-            message = error.message.replace(error.param, place)
-            return _renamed(
-                event, error=msgspec.structs.replace(error, param=place, message=message)
-            )
-        case _:
-            return _renamed(event) if type(event) in _NAMES else _encoder.encode(event)
-
-
 def _renamed(event: AnyServerEvent, name: str | None = None, **changed: object) -> bytes:
-    tag = name or _NAMES.get(type(event)) or event.__struct_config__.tag
+    tag = name or event.__struct_config__.tag
     fields = {field: getattr(event, field) for field in event.__struct_fields__}
     return _encoder.encode({"type": tag, **fields, **changed})
+
+
+class BetaSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation session: flat, every key sent."""
+
+    object: Literal["realtime.session"] = "realtime.session"
+    id: str
+    model: str
+    expires_at: int
+    modalities: tuple[Modality, ...]
+    instructions: str
+    voice: str
+    input_audio_format: BetaFormat
+    output_audio_format: BetaFormat
+    input_audio_transcription: Transcription | None
+    input_audio_noise_reduction: NoiseReduction | None
+    turn_detection: TurnDetection | None
+    tools: tuple[FunctionTool, ...]
+    tool_choice: str
+    temperature: float = TEMPERATURE
+    max_response_output_tokens: int | Literal["inf"]
+    speed: float
+    tracing: Any
+    prompt: dict[str, Any] | None
+    include: tuple[str, ...] | None
+    client_secret: None = None
+    served_by: ServedBy | UnsetType
+
+
+class BetaTranscriptionSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A transcription session: flat, every key sent."""
+
+    object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
+    id: str
+    expires_at: int
+    input_audio_format: BetaFormat
+    input_audio_transcription: Transcription | None
+    input_audio_noise_reduction: NoiseReduction | None
+    turn_detection: TurnDetection | None
+    include: tuple[str, ...] | None
+    client_secret: None = None
+
+
+class BetaResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """A response: every key sent."""
+
+    object: Literal["realtime.response"] = "realtime.response"
+    id: str
+    status: ResponseStatus
+    status_details: StatusDetails | None
+    output: tuple[BetaMessage | FunctionCall | FunctionCallOutput, ...]
+    conversation_id: str | None
+    modalities: tuple[Modality, ...]
+    voice: str
+    output_audio_format: BetaFormat
+    temperature: float = TEMPERATURE
+    max_output_tokens: int | Literal["inf"]
+    usage: dict[str, Any] | None
+    metadata: dict[str, str] | None
+
+
+def realtime_session(session: RealtimeSession, named: Container[str] = ()) -> BetaSession:
+    """A session as the beta shows it. `named` are voices that the client has named itself."""
+    heard, spoken = session.audio.input, session.audio.output
+    choice = session.tool_choice
+    return BetaSession(
+        id=session.id,
+        model=session.model,
+        expires_at=session.expires_at,
+        modalities=_modalities(session.output_modalities),
+        instructions=session.instructions,
+        voice=shown_voice(spoken.voice, named),
+        input_audio_format=_FORMATS[type(heard.format)],
+        output_audio_format=_FORMATS[type(spoken.format)],
+        input_audio_transcription=heard.transcription,
+        input_audio_noise_reduction=heard.noise_reduction,
+        turn_detection=_turn_detection(heard.turn_detection),
+        tools=session.tools,
+        tool_choice=choice.name if isinstance(choice, ToolName) else choice,
+        max_response_output_tokens=session.max_output_tokens,
+        speed=spoken.speed,
+        tracing=session.tracing,
+        prompt=session.prompt,
+        include=session.include,
+        served_by=session.served_by,
+    )
+
+
+def transcription_session(session: TranscriptionSession) -> BetaTranscriptionSession:
+    heard = session.audio.input
+    return BetaTranscriptionSession(
+        id=session.id,
+        expires_at=session.expires_at,
+        input_audio_format=_FORMATS[type(heard.format)],
+        input_audio_transcription=heard.transcription,
+        input_audio_noise_reduction=heard.noise_reduction,
+        turn_detection=_turn_detection(heard.turn_detection),
+        include=session.include,
+    )
+
+
+def response(ga: Response, named: Container[str] = ()) -> BetaResponse:
+    return BetaResponse(
+        id=ga.id,
+        status=ga.status,
+        status_details=ga.status_details,
+        output=tuple(item(one) for one in ga.output),
+        conversation_id=ga.conversation_id,
+        modalities=_modalities(ga.output_modalities),
+        voice=shown_voice(ga.audio.output.voice, named),
+        output_audio_format=_FORMATS[type(ga.audio.output.format)],
+        max_output_tokens=ga.max_output_tokens,
+        usage=None if ga.usage is None else _usage(ga.usage),
+        metadata=ga.metadata,
+    )
+
+
+def shown_voice(voice: str, named: Container[str]) -> str:
+    """The beta's types allow no other voices: one that the client did not name is not shown."""
+    return voice if voice in VOICES or voice in named else DEFAULT_VOICE
+
+
+def item(ga: Item) -> BetaMessage | FunctionCall | FunctionCallOutput:
+    if not isinstance(ga, Message):
+        return ga
+    content = tuple(_part(part) for part in ga.content)
+    return BetaMessage(id=ga.id, status=ga.status, role=ga.role, content=content)
+
+
+def place(param: str) -> str:
+    """The beta's path of the setting that GA calls `param`."""
+    for ga, beta in _PLACES.items():
+        if param == ga or param.startswith((f"{ga}.", f"{ga}[")):
+            return beta + param.removeprefix(ga)
+    return param
+
+
+def _modalities(ga: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    return ("text", "audio") if "audio" in ga else ("text",)
+
+
+def _turn_detection(ga: TurnDetection | None) -> TurnDetection | None:
+    """The beta knows no idle timeout."""
+    if not isinstance(ga, ServerVad):
+        return ga
+    return msgspec.structs.replace(ga, idle_timeout_ms=UNSET)
+
+
+def _part(part: Part) -> BetaPart:
+    match part:
+        case OutputText(text=text):
+            return BetaText(text)
+        case OutputAudio(transcript=words, audio=audio):
+            return BetaAudio(transcript=words, audio=audio)
+        case InputImage():
+            return InputText(PICTURE)
+        case _:
+            return part
+
+
+def _usage(ga: Usage) -> dict[str, Any]:
+    """The beta counts no pictures."""
+    usage: dict[str, Any] = msgspec.to_builtins(ga)
+    heard = usage["input_token_details"]
+    del heard["image_tokens"], heard["cached_tokens_details"]["image_tokens"]
+    return usage

@@ -1,44 +1,72 @@
-"""Client events of the beta dialect, where their shape differs from GA."""
+"""What a client of the beta ("realtime=v1") sends: its types, and their translation into GA.
 
-from typing import Any, Literal, TypeAlias
+In the translation absent stays absent and null stays null. The one thing refused there, because no
+type says it, is a choice of modalities that the beta does not have.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import (
+    AnyClientEvent,
     ClientEvent,
     InputAudioAppend,
     InputAudioClear,
     InputAudioCommit,
+    ItemCreate,
     ItemDelete,
     ItemRetrieve,
     ItemTruncate,
     OutputAudioClear,
     ResponseCancel,
+    ResponseCreate,
+    SessionUpdate,
 )
 from vivavoce.protocol.items import (
+    MAX_INPUT_ITEMS,
+    MAX_PARTS,
     FunctionCall,
     FunctionCallOutput,
-    FunctionTool,
     InputAudio,
     InputText,
+    Item,
     ItemReference,
+    Message,
     OutputAudio,
     OutputText,
+    Part,
     Status,
+    ToolChoice,
     ToolName,
+    Tools,
 )
-from vivavoce.protocol.responses import Metadata
+from vivavoce.protocol.responses import AudioOutputParams, AudioParams, Metadata, ResponseParams
 from vivavoce.protocol.session import (
+    PCMA,
+    PCMU,
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
     CustomVoice,
     MaxTokens,
     Modality,
     NoiseReductionPatch,
+    PCMPatch,
+    RealtimePatch,
     SemanticVadPatch,
     ServerVadPatch,
     Speed,
+    TranscriptionAudioPatch,
     TranscriptionPatch,
+    TranscriptionSessionPatch,
 )
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 BetaFormat: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
 BetaToolChoice: TypeAlias = ToolName | str  # a mode, or the bare name of a function
@@ -51,20 +79,20 @@ class NoTurnDetection(msgspec.Struct, frozen=True, tag_field="type", tag="none")
 BetaTurnDetection: TypeAlias = ServerVadPatch | SemanticVadPatch | NoTurnDetection
 
 
-class Text(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+class BetaText(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """GA's output_text."""
 
     text: str
 
 
-class AudioPart(msgspec.Struct, frozen=True, tag_field="type", tag="audio"):
+class BetaAudio(msgspec.Struct, frozen=True, tag_field="type", tag="audio"):
     """GA's output_audio."""
 
     transcript: str = ""
     audio: bytes | UnsetType = UNSET
 
 
-BetaPart: TypeAlias = InputText | InputAudio | Text | AudioPart | OutputText | OutputAudio
+BetaPart: TypeAlias = InputText | InputAudio | BetaText | BetaAudio | OutputText | OutputAudio
 BetaInputPart: TypeAlias = BetaPart | ItemReference
 
 
@@ -73,7 +101,7 @@ class BetaMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     object: Literal["realtime.item"] = "realtime.item"
     status: Status = "completed"
     role: Literal["system", "user", "assistant"]
-    content: tuple[BetaPart, ...]
+    content: Annotated[tuple[BetaPart, ...], Meta(max_length=MAX_PARTS)]
 
 
 class BetaInputMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
@@ -83,15 +111,16 @@ class BetaInputMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
     object: Literal["realtime.item"] = "realtime.item"
     status: Status = "completed"
     role: Literal["system", "user", "assistant"]
-    content: tuple[BetaInputPart, ...]
+    content: Annotated[tuple[BetaInputPart, ...], Meta(max_length=MAX_PARTS)]
 
 
 BetaItem: TypeAlias = BetaMessage | FunctionCall | FunctionCallOutput
 BetaInputItem: TypeAlias = BetaInputMessage | FunctionCall | FunctionCallOutput | ItemReference
+BetaInputItems: TypeAlias = Annotated[tuple[BetaInputItem, ...], Meta(max_length=MAX_INPUT_ITEMS)]
 
 
 class BetaInputPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What both kinds of session say of the user's audio. Read and ignored: the Any fields."""
+    """Settings of the user's audio in both kinds of session. Fields of type Any are ignored."""
 
     id: Any = UNSET
     object: Any = UNSET
@@ -115,7 +144,7 @@ class BetaSessionPatch(BetaInputPatch, frozen=True, kw_only=True, forbid_unknown
     instructions: str | UnsetType | None = UNSET
     voice: str | CustomVoice | UnsetType = UNSET
     output_audio_format: BetaFormat | UnsetType = UNSET
-    tools: tuple[FunctionTool, ...] | UnsetType | None = UNSET
+    tools: Tools | UnsetType | None = UNSET
     tool_choice: BetaToolChoice | UnsetType = UNSET
     max_response_output_tokens: MaxTokens | UnsetType = UNSET
     speed: Speed | UnsetType = UNSET
@@ -133,22 +162,22 @@ class BetaTranscriptionSessionPatch(
     model: str | UnsetType = UNSET
 
 
-class BetaResponseParams(msgspec.Struct, frozen=True, kw_only=True):
-    """The `response` of a response.create. Null means "not given"; unknown fields are ignored."""
+class BetaResponseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `response` of a response.create. Null means "not given"."""
 
     conversation: Literal["auto", "none"] | UnsetType | None = UNSET
     modalities: tuple[Modality, ...] | UnsetType | None = UNSET
     instructions: str | UnsetType | None = UNSET
     voice: str | CustomVoice | UnsetType | None = UNSET
     output_audio_format: BetaFormat | UnsetType | None = UNSET
-    tools: tuple[FunctionTool, ...] | UnsetType | None = UNSET
+    tools: Tools | UnsetType | None = UNSET
     tool_choice: BetaToolChoice | UnsetType | None = UNSET
     temperature: float | UnsetType | None = UNSET  # GA has none; read and dropped
     max_response_output_tokens: MaxTokens | UnsetType | None = UNSET  # as the SDK's types have it
     max_output_tokens: MaxTokens | UnsetType | None = UNSET  # as the schema has it
     metadata: Metadata | UnsetType | None = UNSET
     prompt: dict[str, Any] | UnsetType | None = UNSET
-    input: tuple[BetaInputItem, ...] | UnsetType | None = UNSET
+    input: BetaInputItems | UnsetType | None = UNSET
 
 
 class BetaSessionUpdate(ClientEvent, frozen=True, tag="session.update"):
@@ -182,3 +211,169 @@ AnyBetaEvent: TypeAlias = (
     | BetaResponseCreate
     | ResponseCancel
 )
+
+_FORMATS: dict[BetaFormat, PCMPatch | PCMU | PCMA] = {
+    "pcm16": PCMPatch(),
+    "g711_ulaw": PCMU(),
+    "g711_alaw": PCMA(),
+}
+
+
+def to_ga(event: AnyBetaEvent) -> AnyClientEvent:
+    """The same request in GA. Raises InvalidRequest with the beta's path."""
+    match event:
+        case BetaSessionUpdate(session=settings, event_id=event_id):
+            return SessionUpdate(session=realtime_patch(settings, event_id), event_id=event_id)
+        case TranscriptionSessionUpdate(session=settings, event_id=event_id):
+            return SessionUpdate(session=transcription_patch(settings), event_id=event_id)
+        case BetaItemCreate(item=item, previous_item_id=after, event_id=event_id):
+            return ItemCreate(item=_item(item), previous_item_id=after, event_id=event_id)
+        case BetaResponseCreate(response=params, event_id=event_id):
+            asked = None if params is None else _response(params, event_id)
+            return ResponseCreate(response=asked, event_id=event_id)
+        case _:
+            return event
+
+
+def realtime_patch(flat: BetaSessionPatch, event_id: str | None = None) -> RealtimePatch:
+    """The nested settings. Raises InvalidRequest."""
+    output = AudioOutputPatch(
+        format=_format(flat.output_audio_format), voice=flat.voice, speed=flat.speed
+    )
+    audio = AudioPatch(input=_unless_empty(_input(flat)), output=_unless_empty(output))
+    return RealtimePatch(
+        model=flat.model,
+        output_modalities=_modalities(flat.modalities, "session.modalities", event_id),
+        instructions=flat.instructions,
+        tools=flat.tools,
+        tool_choice=_tool_choice(flat.tool_choice),
+        max_output_tokens=flat.max_response_output_tokens,
+        tracing=flat.tracing,
+        prompt=flat.prompt,
+        include=flat.include,
+        audio=_unless_empty(audio),
+    )
+
+
+def transcription_patch(flat: BetaTranscriptionSessionPatch) -> TranscriptionSessionPatch:
+    """The nested settings of a transcription session."""
+    audio = TranscriptionAudioPatch(input=_unless_empty(_input(flat)))
+    return TranscriptionSessionPatch(
+        model=flat.model, include=flat.include, audio=_unless_empty(audio)
+    )
+
+
+def _input(flat: BetaInputPatch) -> AudioInputPatch:
+    turns = flat.turn_detection
+    return AudioInputPatch(
+        format=_format(flat.input_audio_format),
+        transcription=flat.input_audio_transcription,
+        noise_reduction=flat.input_audio_noise_reduction,
+        turn_detection=None if isinstance(turns, NoTurnDetection) else turns,
+    )
+
+
+def _response(flat: BetaResponseParams, event_id: str | None) -> ResponseParams:
+    output = AudioOutputParams(format=_format(_given(flat.output_audio_format)), voice=flat.voice)
+    limits = (flat.max_response_output_tokens, flat.max_output_tokens)
+    context = _given(flat.input)
+    return ResponseParams(
+        conversation=flat.conversation,
+        output_modalities=_modalities(_given(flat.modalities), "response.modalities", event_id),
+        instructions=flat.instructions,
+        audio=_unless_empty(AudioParams(output=_unless_empty(output))),
+        tools=flat.tools,
+        tool_choice=_tool_choice(_given(flat.tool_choice)),
+        max_output_tokens=next((limit for limit in limits if limit), UNSET),
+        metadata=flat.metadata,
+        prompt=flat.prompt,
+        input=UNSET if context is UNSET else tuple(_input_items(context)),
+    )
+
+
+def _given(value: T | UnsetType | None) -> T | UnsetType:
+    """In a response.create null means "not given"."""
+    return UNSET if value is None else value
+
+
+def _unless_empty(patch: S) -> S | UnsetType:
+    """UNSET for a patch without a field that is set."""
+    given = any(getattr(patch, field) is not UNSET for field in patch.__struct_fields__)
+    return patch if given else UNSET
+
+
+def _format(name: BetaFormat | UnsetType) -> PCMPatch | PCMU | PCMA | UnsetType:
+    return UNSET if name is UNSET else _FORMATS[name]
+
+
+def _modalities(
+    asked: tuple[Modality, ...] | UnsetType, param: str, event_id: str | None
+) -> tuple[Modality, ...] | UnsetType:
+    """The beta names text beside audio; in GA audio always has its transcript."""
+    if asked is UNSET:
+        return UNSET
+    if set(asked) == {"audio", "text"}:
+        return ("audio",)
+    if set(asked) == {"text"}:
+        return ("text",)
+    raise InvalidRequest(
+        f"Invalid modalities: {list(asked)}. "
+        f"Supported combinations are: ['text'] and ['audio', 'text'].",
+        param=param,
+        event_id=event_id,
+    )
+
+
+def _tool_choice(choice: BetaToolChoice | UnsetType) -> ToolChoice | UnsetType:
+    match choice:
+        case "none" | "auto" | "required" | ToolName() | UnsetType():
+            return choice
+        case _:
+            return ToolName(choice)
+
+
+def _item(item: BetaItem) -> Item:
+    if not isinstance(item, BetaMessage):
+        return item
+    return Message(
+        id=item.id,
+        status=item.status,
+        role=item.role,
+        content=tuple(_part(part, item.role) for part in item.content),
+    )
+
+
+def _input_items(items: tuple[BetaInputItem, ...]) -> Iterator[Item | ItemReference]:
+    for item in items:
+        if isinstance(item, BetaInputMessage):
+            yield from _pieces(item)
+        else:
+            yield item
+
+
+def _pieces(message: BetaInputMessage) -> Iterator[Item | ItemReference]:
+    """A reference among the parts is an item of its own in GA: the message is cut around it."""
+    parts: list[Part] = []
+    for part in message.content:
+        if not isinstance(part, ItemReference):
+            parts.append(_part(part, message.role))
+            continue
+        if parts:
+            yield Message(role=message.role, content=tuple(parts))
+        yield part
+        parts = []
+    if parts or not message.content:
+        yield Message(id=message.id, status=message.status, role=message.role, content=tuple(parts))
+
+
+def _part(part: BetaPart, role: str) -> Part:
+    """`text` and `audio` are the assistant's; in other messages they count as input."""
+    match part:
+        case BetaText(text=text):
+            return OutputText(text) if role == "assistant" else InputText(text)
+        case BetaAudio(transcript=words, audio=audio) if role == "assistant":
+            return OutputAudio(transcript=words, audio=audio)
+        case BetaAudio(transcript=words, audio=audio):
+            return InputAudio(audio=audio, transcript=words or None)
+        case _:
+            return part

@@ -1,22 +1,37 @@
-"""Bytes <-> GA events. The only place that knows the wire is JSON.
+"""The GA protocol: bytes <-> GA events, one JSON object a frame.
 
 Strict in what we send, tolerant in what we take: a null where the type allows none means "not
-given", since clients spell out optional fields they have nothing for.
+given", since clients write optional fields that they have no value for.
 """
 
 import re
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.client import AnyClientEvent, InputAudioAppend, ResponseCreate, SessionUpdate
-from vivavoce.protocol.refusals import not_audio, null_place, refusal
-from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.errors import InvalidRequest, LimitReached, VoiceError
+from vivavoce.protocol import bounds, json
+from vivavoce.protocol.client import (
+    AnyClientEvent,
+    InputAudioAppend,
+    ItemCreate,
+    ResponseCreate,
+)
+from vivavoce.protocol.items import (
+    InputAudio,
+    InputImage,
+    InputText,
+    Message,
+    OutputAudio,
+    OutputText,
+)
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.validation import not_audio, null_place, refusal
+from vivavoce.protocol.wire import ConnectRequest, Frame, Opening, Refusal
 
-MAX_FRAME_BYTES = 24 * 1024 * 1024  # 15 MiB of audio are 20 MiB of base64
 MAX_EVENT_ID = 512  # characters
-MAX_DEPTH = 100  # levels of free-form JSON; what is echoed must also be encodable
+SUBPROTOCOL = "realtime"
+BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 
 _EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([^"\\]{1,512})"')
 _LOOK = 4096  # bytes at either end
@@ -24,20 +39,6 @@ _LOOK = 4096  # bytes at either end
 CLIENT_TYPES = tuple(sorted(str(event.__struct_config__.tag) for event in AnyClientEvent.__args__))
 
 E_co = TypeVar("E_co", covariant=True)
-
-
-class Dialect(Protocol):
-    """One way to say the events of a session on a wire."""
-
-    name: str
-
-    def decode(self, raw: bytes | str) -> AnyClientEvent:
-        """Raises InvalidRequest with code, param and the client's event_id."""
-        ...
-
-    def encode(self, event: AnyServerEvent) -> tuple[bytes, ...]:
-        """The frames that say it: usually one; none where the dialect has no word for it."""
-        ...
 
 
 class Envelope(msgspec.Struct):
@@ -52,57 +53,132 @@ _encoder = msgspec.json.Encoder()
 
 
 class Reader(Generic[E_co]):
-    """Reads the events of one union: returns one, or raises InvalidRequest, whatever it is given.
+    """Decodes JSON of one type: returns a value, or raises InvalidRequest, whatever it is given.
 
-    `events` is that union of structs.
+    `events` is a struct or a union of structs; `what` is the name that messages give to it.
     """
 
-    def __init__(self, events: Any) -> None:
+    def __init__(self, events: Any, what: str = "event") -> None:
         self._events = events
+        self._what = what
         self._decoder: msgspec.json.Decoder[E_co] = msgspec.json.Decoder(events)
 
     def read(self, raw: bytes | str) -> E_co:
+        if isinstance(raw, str):
+            raw = json.to_bytes(raw)
+        try:
+            text = bounds.check_size(raw, self._what)
+        except InvalidRequest as exc:
+            exc.event_id = glimpsed_id(raw)
+            raise
         try:
             try:
-                return self._decoder.decode(raw)
+                value = json.decode(raw, self._decoder)
             except msgspec.ValidationError as exc:
-                return self._read_without_nulls(raw, exc)
+                value = self._read_without_nulls(raw, exc)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
-            message = f"The event is not valid JSON: {exc}."
+            message = f"The {self._what} is not valid JSON: {exc}."
             event_id = glimpsed_id(raw)
             raise InvalidRequest(message, code="invalid_json", event_id=event_id) from exc
+        if type(value) is not InputAudioAppend and bounds.is_too_deep(text):
+            raise self._too_deep(value)
+        return value
 
-    def _read_without_nulls(self, raw: bytes | str, exc: msgspec.ValidationError) -> E_co:
+    def _read_without_nulls(self, raw: bytes, exc: msgspec.ValidationError) -> E_co:
         """Each round clears one place of the schema of its nulls, so the rounds are few."""
         tree: Any = None
         while (place := null_place(str(exc))) is not None:
-            tree = msgspec.json.decode(raw) if tree is None else tree
+            tree = json.decode(raw) if tree is None else tree
             if not _drop_nulls(tree, place):
                 break
             try:
                 return self._decoder.decode(_encoder.encode(tree))
             except msgspec.ValidationError as another:
                 exc = another
-        raise explain(exc, raw, self._events) from exc
+        raise explain(exc, raw, self._events, self._what) from exc
+
+    def _too_deep(self, value: Any) -> InvalidRequest:
+        param = next((name for name in ("session", "response") if hasattr(value, name)), None)
+        place = f"Invalid '{param}'" if param else f"Invalid {self._what}"
+        return InvalidRequest(
+            f"{place}: nested too deeply. Expected at most {bounds.MAX_DEPTH} levels.",
+            param=param,
+            event_id=getattr(value, "event_id", None),
+        )
 
 
 _reader: Reader[AnyClientEvent] = Reader(AnyClientEvent)
+_server_events: msgspec.json.Decoder[AnyServerEvent] = msgspec.json.Decoder(AnyServerEvent)
+
+
+def decode(raw: bytes | str) -> AnyClientEvent:
+    """A client event of GA. Raises InvalidRequest with code, param and the client's event_id."""
+    return checked(_reader.read(raw), len(raw))
+
+
+def encode(event: AnyServerEvent) -> bytes:
+    """A server event in GA JSON."""
+    return _encoder.encode(event)
+
+
+def read_server_event(raw: bytes) -> AnyServerEvent | None:
+    """A server event of another server; None where it is not one that this server knows."""
+    try:
+        return json.decode(raw, _server_events)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
 
 
 class GA:
-    """The events as they are."""
+    """The GA protocol. It keeps no state."""
 
-    name = "ga"
+    subprotocols = (SUBPROTOCOL, BETA_SUBPROTOCOL)
+    owns_playout = False
+    is_ga = True
 
-    def decode(self, raw: bytes | str) -> AnyClientEvent:
-        return checked(_reader.read(raw))
+    def opening(self, request: ConnectRequest) -> Opening:
+        return realtime_opening(request)
 
-    def encode(self, event: AnyServerEvent) -> tuple[bytes, ...]:
-        return (_encoder.encode(event),)
+    def decode(self, frame: Frame) -> tuple[AnyClientEvent]:
+        return (decode(frame.data),)
+
+    def encode(self, event: AnyServerEvent) -> tuple[Frame, ...]:
+        return (Frame("text", _encoder.encode(event)),)
+
+    def encode_audio(self, audio: bytes) -> tuple[Frame, ...]:
+        raise AssertionError("the client owns the playout")
+
+    def refuse(self, error: VoiceError) -> Refusal:
+        return realtime_refusal(error)
 
 
-def checked(event: AnyClientEvent) -> AnyClientEvent:
-    """Refuse what the types cannot: a long event_id, no audio, JSON nested out of all reason."""
+def realtime_opening(request: ConnectRequest) -> Opening:
+    """What the query of a Realtime address asks for."""
+    transcribes = request.query.get("intent") == "transcription"
+    return Opening(
+        kind="transcription" if transcribes else "realtime", model=request.query.get("model", "")
+    )
+
+
+def realtime_refusal(error: VoiceError) -> Refusal:
+    """As OpenAI refuses: the upgrade succeeds, then an error event, then a close with 3000.
+
+    A full server sends no event and closes with 1013 (try again later).
+    """
+    if isinstance(error, LimitReached):
+        return Refusal((), 1013, str(error))
+    code = error.code if isinstance(error, InvalidRequest) else "invalid_api_key"
+    param = error.param if isinstance(error, InvalidRequest) else None
+    body = ErrorBody(code=code, message=str(error), param=param)
+    event = ErrorEvent(event_id="event_refused", error=body)
+    return Refusal((Frame("text", encode(event)),), 3000, f"{body.type}.{code}")
+
+
+def checked(event: AnyClientEvent, size: int) -> AnyClientEvent:
+    """Refuse what the types cannot: a long event_id, no audio, a large text without media.
+
+    `size` is that of the frame in bytes.
+    """
     event_id = event.event_id
     if event_id is not None and len(event_id) > MAX_EVENT_ID:
         raise InvalidRequest(
@@ -112,37 +188,53 @@ def checked(event: AnyClientEvent) -> AnyClientEvent:
             param="event_id",
             event_id=event_id[:MAX_EVENT_ID],
         )
-    match event:
-        case InputAudioAppend(audio=b""):
+    if isinstance(event, InputAudioAppend):
+        if not event.audio:
             raise InvalidRequest(
                 not_audio("audio", "empty bytes"), param="audio", event_id=event_id
             )
-        case SessionUpdate(session=settings) if _nested(settings, MAX_DEPTH):
-            raise _too_deep("session", event_id)
-        case ResponseCreate(response=params) if params is not None and _nested(params, MAX_DEPTH):
-            raise _too_deep("response", event_id)
+    elif size > bounds.MAX_TEXT_BYTES and not _holds_media(event):
+        refused = bounds.text_too_large(size)
+        refused.event_id = event_id
+        raise refused
     return event
 
 
-def glimpsed_id(raw: bytes | str) -> str | None:
+def _holds_media(event: AnyClientEvent) -> bool:
+    """Whether sound or a picture may be what makes an event large: no text of it is."""
+    items: Any = ()
+    if isinstance(event, ItemCreate):
+        items = (event.item,)
+    elif isinstance(event, ResponseCreate) and event.response is not None:
+        items = event.response.input or ()
+    parts = [part for item in items if isinstance(item, Message) for part in item.content]
+    texts = (part.text for part in parts if isinstance(part, InputText | OutputText))
+    return any(isinstance(part, InputAudio | OutputAudio | InputImage) for part in parts) and all(
+        len(text) <= bounds.MAX_TEXT_BYTES for text in texts
+    )
+
+
+def glimpsed_id(raw: bytes) -> str | None:
     """The event_id in what cannot be parsed, or should not be, looked for at both its ends."""
     for end in (raw[:_LOOK], raw[-_LOOK:]):
-        glimpse = end.encode(errors="replace") if isinstance(end, str) else end
-        if found := _EVENT_ID.search(glimpse):
+        if found := _EVENT_ID.search(end):
             return found[1].decode(errors="replace")
     return None
 
 
 def explain(
-    exc: msgspec.ValidationError, raw: bytes | str, events: Any = AnyClientEvent
+    exc: msgspec.ValidationError,
+    raw: bytes,
+    events: Any = AnyClientEvent,
+    what: str = "event",
 ) -> InvalidRequest:
     """Turn a decoder's complaint into the wire's error: its code, its param, its event_id."""
     try:
-        envelope = _envelope.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+        envelope = json.decode(raw, _envelope)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         envelope = Envelope()
     event_id = envelope.event_id[:MAX_EVENT_ID] if isinstance(envelope.event_id, str) else None
-    return refusal(str(exc), events, event_id, envelope.type)
+    return refusal(str(exc), events, event_id, envelope.type, what=what)
 
 
 def _drop_nulls(node: Any, place: tuple[str, ...]) -> bool:
@@ -157,26 +249,3 @@ def _drop_nulls(node: Any, place: tuple[str, ...]) -> bool:
         return isinstance(node, dict) and _drop_nulls(node.get(step), tuple(rest))
     members = node if isinstance(node, list) else ()
     return any([_drop_nulls(member, tuple(rest)) for member in members])
-
-
-_CONTAINERS = (dict, list, tuple, msgspec.Struct)
-
-
-def _nested(value: Any, levels: int) -> bool:
-    """Whether there are values deeper than so many levels inside."""
-    if isinstance(value, dict):
-        inner: Any = value.values()
-    elif isinstance(value, list | tuple):
-        inner = value
-    else:
-        inner = (getattr(value, field) for field in value.__struct_fields__)
-    inside = (one for one in inner if isinstance(one, _CONTAINERS))
-    return any(levels == 0 or _nested(one, levels - 1) for one in inside)
-
-
-def _too_deep(param: str, event_id: str | None) -> InvalidRequest:
-    return InvalidRequest(
-        f"Invalid '{param}': nested too deeply. Expected at most {MAX_DEPTH} levels.",
-        param=param,
-        event_id=event_id,
-    )

@@ -1,9 +1,13 @@
 """Conversation items and their content parts, as GA Realtime has them. Data only."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
+
+MAX_PARTS = 128  # content parts of an item
+MAX_TOOLS = 128
+MAX_INPUT_ITEMS = 500  # of `response.input`
 
 Status: TypeAlias = Literal["completed", "incomplete", "in_progress"]
 
@@ -15,7 +19,7 @@ class InputText(msgspec.Struct, frozen=True, tag_field="type", tag="input_text")
 
 
 class InputAudio(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio"):
-    """What a user said. `audio` crosses the wire only on create and on retrieve."""
+    """Speech of a user. `audio` crosses the wire only on create and on retrieve."""
 
     audio: bytes | UnsetType = UNSET  # base64 on the wire
     transcript: str | None = None
@@ -35,13 +39,14 @@ class OutputText(msgspec.Struct, frozen=True, tag_field="type", tag="output_text
 
 
 class OutputAudio(msgspec.Struct, frozen=True, tag_field="type", tag="output_audio"):
-    """What the assistant said aloud. `audio` crosses the wire only on retrieve."""
+    """Speech of the assistant. `audio` crosses the wire only on retrieve."""
 
     transcript: str = ""
     audio: bytes | UnsetType = UNSET
 
 
 Part: TypeAlias = InputText | InputAudio | InputImage | OutputText | OutputAudio
+Parts: TypeAlias = Annotated[tuple[Part, ...], Meta(max_length=MAX_PARTS)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
@@ -51,7 +56,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     object: Literal["realtime.item"] = "realtime.item"
     status: Status = "completed"
     role: Literal["system", "user", "assistant"]
-    content: tuple[Part, ...]
+    content: Parts
 
 
 class FunctionCall(
@@ -94,6 +99,9 @@ class FunctionTool(msgspec.Struct, frozen=True, tag_field="type", tag="function"
     name: str
     description: str | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
+
+
+Tools: TypeAlias = Annotated[tuple[FunctionTool, ...], Meta(max_length=MAX_TOOLS)]
 
 
 class ToolName(msgspec.Struct, frozen=True, tag_field="type", tag="function"):

@@ -5,7 +5,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from vivavoce.protocol.items import FunctionTool, Item, ItemReference, ToolChoice
+from vivavoce.protocol.items import (
+    MAX_INPUT_ITEMS,
+    Item,
+    ItemReference,
+    ToolChoice,
+    Tools,
+)
 from vivavoce.protocol.session import (
     PCMA,
     PCMU,
@@ -101,27 +107,34 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-class AudioOutputParams(msgspec.Struct, frozen=True):
+InputItems: TypeAlias = Annotated[
+    tuple[Item | ItemReference, ...], Meta(max_length=MAX_INPUT_ITEMS)
+]
+
+
+class AudioOutputParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: PCMPatch | PCMU | PCMA | UnsetType | None = UNSET
     voice: str | CustomVoice | UnsetType | None = UNSET
+    speed: Any = UNSET  # the session's; read and ignored
 
 
-class AudioParams(msgspec.Struct, frozen=True):
+class AudioParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: AudioOutputParams | UnsetType | None = UNSET
+    input: Any = UNSET  # the session's; read and ignored
 
 
-class ResponseParams(msgspec.Struct, frozen=True, kw_only=True):
-    """The `response` of a response.create. Null means "not given"; unknown fields are ignored."""
+class ResponseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `response` of a response.create. Null means "not given"."""
 
     conversation: Literal["auto", "none"] | UnsetType | None = UNSET
     output_modalities: tuple[Modality, ...] | UnsetType | None = UNSET
     instructions: str | UnsetType | None = UNSET
     audio: AudioParams | UnsetType | None = UNSET
-    tools: tuple[FunctionTool, ...] | UnsetType | None = UNSET
+    tools: Tools | UnsetType | None = UNSET
     tool_choice: ToolChoice | UnsetType | None = UNSET
     parallel_tool_calls: bool | UnsetType | None = UNSET
     reasoning: dict[str, Any] | UnsetType | None = UNSET
     max_output_tokens: MaxTokens | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     prompt: dict[str, Any] | UnsetType | None = UNSET
-    input: tuple[Item | ItemReference, ...] | UnsetType | None = UNSET
+    input: InputItems | UnsetType | None = UNSET

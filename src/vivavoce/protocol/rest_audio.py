@@ -9,9 +9,9 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from vivavoce.protocol.refusals import refusal
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.session import CustomVoice
+from vivavoce.protocol.validation import refusal
 
 MAX_INPUT = 65_536
 """Characters of a text to be spoken. OpenAI stops at 4096; here a long one streams as well."""

@@ -7,22 +7,13 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.items import Item
 from vivavoce.protocol.responses import DurationUsage, Response
-from vivavoce.protocol.server_call import DtmfReceived as DtmfReceived
-from vivavoce.protocol.server_call import OutputAudioCleared as OutputAudioCleared
-from vivavoce.protocol.server_call import OutputAudioStarted as OutputAudioStarted
-from vivavoce.protocol.server_call import OutputAudioStopped as OutputAudioStopped
-from vivavoce.protocol.server_event import ServerEvent as ServerEvent
-from vivavoce.protocol.server_mcp import McpArgumentsDelta as McpArgumentsDelta
-from vivavoce.protocol.server_mcp import McpArgumentsDone as McpArgumentsDone
-from vivavoce.protocol.server_mcp import McpCallCompleted as McpCallCompleted
-from vivavoce.protocol.server_mcp import McpCallEvent as McpCallEvent
-from vivavoce.protocol.server_mcp import McpCallFailed as McpCallFailed
-from vivavoce.protocol.server_mcp import McpCallInProgress as McpCallInProgress
-from vivavoce.protocol.server_mcp import McpListToolsCompleted as McpListToolsCompleted
-from vivavoce.protocol.server_mcp import McpListToolsEvent as McpListToolsEvent
-from vivavoce.protocol.server_mcp import McpListToolsFailed as McpListToolsFailed
-from vivavoce.protocol.server_mcp import McpListToolsInProgress as McpListToolsInProgress
 from vivavoce.protocol.session import SessionObject
+
+
+class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Common to all server events but one, dtmf_event_received."""
+
+    event_id: str
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,20 +125,20 @@ class TranscriptionError(msgspec.Struct, frozen=True):
 class TranscriptionFailed(
     ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"
 ):
-    """The user's words could not be made out."""
+    """The transcription of a user item failed."""
 
     item_id: str
     content_index: int = 0
     error: TranscriptionError
 
 
-class TranscriptionSegment(
+class InputTranscriptionSegment(
     ServerEvent,
     frozen=True,
     kw_only=True,
     tag="conversation.item.input_audio_transcription.segment",
 ):
-    """A stretch of one speaker; times in seconds. Only diarizing engines."""
+    """A passage of one speaker; times in seconds. Only from diarizing engines."""
 
     item_id: str
     content_index: int = 0
@@ -192,7 +183,7 @@ class SpeechStopped(
 class TimeoutTriggered(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"
 ):
-    """Nobody spoke for idle_timeout_ms; the silence between the two becomes an item."""
+    """Nobody spoke for idle_timeout_ms; the silence between the two times becomes an item."""
 
     item_id: str
     audio_start_ms: int
@@ -310,6 +301,93 @@ class FunctionArgumentsDone(
     arguments: str
 
 
+# Events of a call: what the server plays by itself, and the keys of a telephone. They are sent only
+# where the server owns the playout, never on a Realtime WebSocket.
+
+
+class DtmfReceived(
+    msgspec.Struct, frozen=True, tag_field="type", tag="input_audio_buffer.dtmf_event_received"
+):
+    """A telephone key was pressed. The one event without an event_id."""
+
+    event: str
+    received_at: int  # unix seconds
+
+
+class OutputAudioStarted(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.started"):
+    """Playback of a response begins."""
+
+    response_id: str
+
+
+class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.stopped"):
+    """All of it was played; comes after response.done."""
+
+    response_id: str
+
+
+class OutputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.cleared"):
+    """What was not played yet was dropped."""
+
+    response_id: str
+
+
+# Events about tools behind an MCP server. This server runs no MCP tools and sends none of these;
+# an upstream may.
+
+
+class McpListToolsEvent(ServerEvent, frozen=True, kw_only=True):
+    item_id: str
+
+
+class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools.in_progress"):
+    """An MCP server is being asked for its tools."""
+
+
+class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):
+    """It answered."""
+
+
+class McpListToolsFailed(McpListToolsEvent, frozen=True, tag="mcp_list_tools.failed"):
+    """It did not."""
+
+
+class McpArgumentsDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    delta: str
+    obfuscation: str = ""
+
+
+class McpArgumentsDone(
+    ServerEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"
+):
+    response_id: str
+    item_id: str
+    output_index: int
+    arguments: str
+
+
+class McpCallEvent(ServerEvent, frozen=True, kw_only=True):
+    item_id: str
+    output_index: int
+
+
+class McpCallInProgress(McpCallEvent, frozen=True, tag="response.mcp_call.in_progress"):
+    """An MCP tool is being called."""
+
+
+class McpCallCompleted(McpCallEvent, frozen=True, tag="response.mcp_call.completed"):
+    """It answered."""
+
+
+class McpCallFailed(McpCallEvent, frozen=True, tag="response.mcp_call.failed"):
+    """It did not."""
+
+
 AnyServerEvent: TypeAlias = (
     ErrorEvent
     | SessionCreated
@@ -324,7 +402,7 @@ AnyServerEvent: TypeAlias = (
     | TranscriptionDelta
     | TranscriptionCompleted
     | TranscriptionFailed
-    | TranscriptionSegment
+    | InputTranscriptionSegment
     | InputAudioCommitted
     | InputAudioCleared
     | SpeechStarted

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from vivavoce.protocol.items import FunctionTool, ToolChoice
+from vivavoce.protocol.items import FunctionTool, ToolChoice, Tools
 
 Modality: TypeAlias = Literal["text", "audio"]
 MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"]
@@ -44,9 +44,9 @@ class CustomVoice(msgspec.Struct, frozen=True):
 
 
 class Transcription(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the user's words are written down.
+    """How the user's speech is transcribed.
 
-    Only these three keys are ever echoed: one client goes deaf on any other.
+    Only these three keys are ever echoed: one client stops working on any other.
     """
 
     model: str
@@ -55,7 +55,7 @@ class Transcription(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class NoiseReduction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which room the microphone stands in."""
+    """How far the microphone is from the user."""
 
     type: Literal["near_field", "far_field"]
     strength: float | None = None
@@ -73,7 +73,7 @@ class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad")
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_vad"):
-    """A turn ends when the words sound finished, or after a longer silence."""
+    """A turn ends when its words are complete, or after a longer silence."""
 
     eagerness: Eagerness = "auto"
     create_response: bool | UnsetType = True
@@ -84,7 +84,7 @@ TurnDetection: TypeAlias = ServerVad | SemanticVad
 
 
 class AudioInput(msgspec.Struct, frozen=True):
-    """What comes from the user."""
+    """Audio from the user."""
 
     format: AudioFormat = PCM()
     transcription: Transcription | None = None
@@ -93,7 +93,7 @@ class AudioInput(msgspec.Struct, frozen=True):
 
 
 class AudioOutput(msgspec.Struct, frozen=True):
-    """What goes to the user. `voice` is always a plain name."""
+    """Audio to the user. `voice` is always a plain name."""
 
     format: AudioFormat = PCM()
     voice: str = "marin"
@@ -114,7 +114,7 @@ class TranscriptionAudio(msgspec.Struct, frozen=True):
 
 
 class ServedBy(msgspec.Struct, frozen=True):
-    """What stands behind the names that the client asked for."""
+    """The model and the voice that serve the names that the client asked for."""
 
     model: str
     voice: str
@@ -145,7 +145,7 @@ class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
 class TranscriptionSession(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="transcription"
 ):
-    """A session that only writes down what is said."""
+    """A session that only transcribes."""
 
     object: Literal["realtime.transcription_session"] = "realtime.transcription_session"
     id: str = ""
@@ -233,7 +233,7 @@ class RealtimePatch(
     model: str | UnsetType = UNSET
     output_modalities: tuple[Modality, ...] | UnsetType = UNSET
     instructions: str | UnsetType | None = UNSET
-    tools: tuple[FunctionTool, ...] | UnsetType | None = UNSET
+    tools: Tools | UnsetType | None = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     reasoning: dict[str, Any] | UnsetType | None = UNSET

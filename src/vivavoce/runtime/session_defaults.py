@@ -1,34 +1,16 @@
 """What a session begins with: the server's template, the client's choice, and its key's."""
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
 import msgspec
 
 from vivavoce.protocol.session import (
     RealtimeSession,
     SessionObject,
-    SessionPatch,
     TranscriptionAudio,
     TranscriptionSession,
     TranscriptionSessionPatch,
 )
+from vivavoce.protocol.wire import Opening
 from vivavoce.session.options import AvailableModels, Options
-
-Kind: TypeAlias = Literal["realtime", "transcription"]
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is known of a session when its client connects."""
-
-    kind: Kind = "realtime"
-    model: str = ""
-    """As the client names it; "" is the default."""
-    patch: SessionPatch | None = None
-    """Settings that a short-lived key carries. They overrule the client's."""
-    who: str = ""
-    """The name of the key that opened the session; "" where no key is needed."""
 
 
 def begin(

@@ -14,10 +14,11 @@ from msgspec import UNSET
 
 from vivavoce.errors import LimitReached
 from vivavoce.protocol.session import RealtimeSession, SessionObject
+from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
-from vivavoce.runtime.session_defaults import Opening, begin
+from vivavoce.runtime.session_defaults import begin
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.facts import DrainStarted
 from vivavoce.session.limits import SessionLimits

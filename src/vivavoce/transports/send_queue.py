@@ -1,31 +1,34 @@
-"""What a session sends, on its way to a client that may read slowly, or not at all.
+"""Frames on their way to a client that may read slowly, or not at all.
 
 Rules:
-1. Sending never waits, and what waits is bounded: who lets more pile up is cut off (1008).
-2. So is who takes nothing at all for some seconds while something waits.
-3. One event may be larger than the bound, an item with all its sound: it alone cuts nobody off.
+1. Sending never waits, and the queue is bounded: a client that reads too slowly is cut off (1008).
+2. So is a client that reads nothing for some seconds while frames wait.
+3. One frame may be larger than the bound, an item with all its audio: it alone cuts nobody off.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.wire import Frame, WireProtocol
 
-ROOM_BYTES = 1024 * 1024  # an answer waits while more than this is in the outbox
-MOST_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that lets more than this wait is cut off
-SLOW_SECONDS = 8.0  # so is one that takes nothing for so long
-GOODBYE_SECONDS = 10.0  # what is on the wire already and the close may take so long
-BREATH = 32  # frames written before others may run
-_MOST_REASON_BYTES = 123  # RFC 6455, 5.5
-_GONE = 1006  # RFC 6455, 7.4.1: never on the wire
+WRITABLE_BYTES = 1024 * 1024  # generation pauses while more than this is queued
+MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that is further behind is cut off
+READ_TIMEOUT_S = 8.0  # so is one that reads nothing for so long
+CLOSE_TIMEOUT_S = 10.0  # for the bytes in the transport and the closing handshake
+YIELD_EVERY_FRAMES = 32
+_MAX_REASON_BYTES = 123  # RFC 6455, 5.5
+_OPCODES = {"text": WSMsgType.TEXT, "binary": WSMsgType.BINARY}
+_LOST = 1006  # RFC 6455, 7.4.1: never on the wire
 
 
 class Socket(Protocol):
-    """A WebSocket, as far as it is written to."""
+    """The part of a WebSocket that writes."""
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None: ...
 
@@ -33,7 +36,7 @@ class Socket(Protocol):
 
 
 class WritableTransport(Protocol):
-    """The transport beneath it."""
+    """The transport below the WebSocket."""
 
     def get_write_buffer_size(self) -> int: ...
 
@@ -41,17 +44,19 @@ class WritableTransport(Protocol):
 
 
 class SendQueue:
-    """The peer of a session: what is sent goes out in order, as fast as the client reads."""
+    """The peer of a session: frames go out in order, as fast as the client reads."""
 
-    def __init__(self, socket: Socket, wire: WritableTransport, dialect: Dialect) -> None:
-        self.dialect = dialect
+    def __init__(
+        self, socket: Socket, transport: WritableTransport, protocol: WireProtocol
+    ) -> None:
+        self._protocol = protocol
         self._socket = socket
-        self._wire = wire
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0  # of what waits
+        self._transport = transport
+        self._frames: deque[Frame] = deque()
+        self._bytes = 0  # in _frames
         self._sent = 0  # frames
         self._more = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._written = asyncio.Event()
         self._closing: tuple[int, str] | None = None
         self._writing: asyncio.Timeout | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -60,43 +65,59 @@ class SendQueue:
     def waiting_bytes(self) -> int:
         return self._bytes
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._closing is not None
+
     def send(self, event: AnyServerEvent) -> None:
+        if self._closing is None:
+            self.send_frames(self._protocol.encode(event))
+
+    def send_raw(self, raw: bytes) -> None:
+        """Send a server event that is GA JSON already: byte for byte where GA is spoken.
+
+        In another protocol it is translated; an event that is not known is left out.
+        """
+        if self._protocol.is_ga:
+            self.send_frames((Frame("text", raw),))
+        elif (event := read_server_event(raw)) is not None:
+            self.send(event)
+
+    def send_frames(self, frames: Iterable[Frame]) -> None:
         if self._closing is not None:
             return
-        for frame in self.dialect.encode(event):
+        for frame in frames:
             self._frames.append(frame)
-            self._bytes += len(frame)
+            self._bytes += len(frame.data)
         self._more.set()
         if len(self._frames) > 1:
             self._keep_watch()
-        if self._bytes > MOST_BACKLOG_BYTES:
-            waiting = self._bytes - max(map(len, self._frames))
-            if waiting > MOST_BACKLOG_BYTES:
+        if self._bytes > MAX_BACKLOG_BYTES:
+            waiting = self._bytes - max(len(frame.data) for frame in self._frames)
+            if waiting > MAX_BACKLOG_BYTES:
                 self._cut_off()
 
-    def send_raw(self, data: bytes) -> None:
-        """Queue a GA server event as it came from an upstream server."""
-        if self._closing is None:
-            self._frames.append(data)
-            self._bytes += len(data)
-            self._more.set()
-
     async def wait_writable(self) -> None:
-        while self._bytes > ROOM_BYTES and self._closing is None:
-            self._taken.clear()
-            await self._taken.wait()
+        await self.wait_below(WRITABLE_BYTES)
+
+    async def wait_below(self, size: int) -> None:
+        """Wait until no more than so many bytes are queued, or the queue is closed."""
+        while self._bytes > size and self._closing is None:
+            self._written.clear()
+            await self._written.wait()
 
     def close(self, code: int, reason: str) -> None:
         if self._closing is None:
             self._closing = (code, reason)
             self._more.set()
-            self._taken.set()
+            self._written.set()
             self._keep_watch()
 
     async def write(self) -> None:
-        """Write until the session is closed, the client cut off, or the connection gone.
+        """Write until the queue is closed, the client cut off, or the connection lost.
 
-        Then say_goodbye() is owed.
+        Call finish_close() afterwards.
         """
         try:
             async with asyncio.timeout(None) as self._writing:
@@ -109,53 +130,53 @@ class SendQueue:
         except TimeoutError:  # see _cut_off()
             pass
         except (ClientConnectionError, ConnectionError):
-            self.close(_GONE, "the connection is gone")
+            self.close(_LOST, "the connection is lost")
         finally:
             self._writing = None
             if self._watch:
                 self._watch.cancel()
 
-    async def say_goodbye(self) -> None:
-        """Close with the reason; who does not even take that is hung up on."""
+    async def finish_close(self) -> None:
+        """Close with the reason; abort the connection of a client that does not read it."""
         code, reason = self._closing or (1011, "")
-        message = reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
+        message = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
         try:
-            if code != _GONE:
-                async with asyncio.timeout(GOODBYE_SECONDS):
+            if code != _LOST:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._socket.close(code=code, message=message)
         except (TimeoutError, ConnectionError):
-            self._wire.abort()
-        if self._wire.get_write_buffer_size():
-            self._wire.abort()
+            self._transport.abort()
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
 
     async def _write_one(self) -> None:
         frame = self._frames.popleft()
-        self._bytes -= len(frame)
-        await self._socket.send_frame(frame, WSMsgType.TEXT)
+        self._bytes -= len(frame.data)
+        await self._socket.send_frame(frame.data, _OPCODES[frame.kind])
         self._sent += 1
-        self._taken.set()
-        if self._sent % BREATH == 0:
+        self._written.set()
+        if self._sent % YIELD_EVERY_FRAMES == 0:
             await asyncio.sleep(0)
 
     def _keep_watch(self) -> None:
-        """Look, every now and then, whether the client takes anything, as long as it should."""
+        """Check from time to time that the client reads, while it should."""
         if self._watch is None:
             now = asyncio.get_running_loop().time()
-            self._look_later(self._sent, self._wire.get_write_buffer_size(), now)
+            self._look_later(self._sent, self._transport.get_write_buffer_size(), now)
 
     def _look_later(self, sent: int, left: int, since: float) -> None:
         loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(SLOW_SECONDS / 4, self._look, sent, left, since)
+        self._watch = loop.call_later(READ_TIMEOUT_S / 4, self._look, sent, left, since)
 
     def _look(self, sent: int, left: int, since: float) -> None:
-        """It has taken something if a frame is through, or less of it is left on the wire."""
+        """It reads if a frame was written, or if fewer bytes are left in the transport."""
         self._watch = None
         if not self._frames and self._closing is None:
             return
-        now, left_now = asyncio.get_running_loop().time(), self._wire.get_write_buffer_size()
+        now, left_now = asyncio.get_running_loop().time(), self._transport.get_write_buffer_size()
         if self._sent != sent or left_now < left:
             since = now
-        elif now - since >= SLOW_SECONDS:
+        elif now - since >= READ_TIMEOUT_S:
             self._cut_off()
             return
         self._look_later(self._sent, left_now, since)
@@ -165,5 +186,5 @@ class SendQueue:
         self._frames.clear()
         self._bytes = 0
         self.close(1008, f"the client reads too slowly: {waiting} bytes were waiting")
-        if self._writing:  # it may wait for the client to take what it does not take
+        if self._writing:  # it may be waiting for the client to read
             self._writing.reschedule(asyncio.get_running_loop().time())

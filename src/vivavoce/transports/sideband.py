@@ -1,22 +1,20 @@
-"""The sideband of a call: a WebSocket that is told every event and may send any.
+"""The sideband of a call: a WebSocket that receives every event and may send any.
 
-It comes and goes; the call does not mind. When the call is over, so is it.
+It connects and disconnects without effect on the call, and is closed when the call ends.
 """
 
 import asyncio
 import secrets
 from typing import Protocol
 
-from aiohttp import WSMsgType, web
-
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.runtime.runner import Runner
+from vivavoce.transports.connection import Connection
 from vivavoce.transports.send_queue import SendQueue
-from vivavoce.transports.websocket import dialect_of, fact_of, socket_for
 
 
-class Listened(Protocol):
-    """A call, as far as one listens in."""
+class ObservedCall(Protocol):
+    """A call with the queues to which its events are copied."""
 
     runner: Runner | None
 
@@ -25,32 +23,24 @@ class Listened(Protocol):
     def part(self, listener: SendQueue) -> None: ...
 
 
-async def listen_in(request: web.Request, call: Listened) -> web.StreamResponse:
-    """Serve whoever listens in, to the end of the call or until they leave."""
-    socket = socket_for(request)
-    wire, runner = request.transport, call.runner
-    await socket.prepare(request)
-    if wire is None or runner is None:
-        raise ConnectionResetError("the client has gone")
-    outbox = SendQueue(socket, wire, dialect_of(request))
+async def serve(connection: Connection, call: ObservedCall) -> None:
+    """Serve a client to the end of the call, or until it leaves."""
+    runner = call.runner
+    if runner is None:
+        connection.queue.close(1000, "the call has ended")
+        return
     event_id = f"event_{secrets.token_hex(8)}"
-    outbox.send(SessionCreated(event_id=event_id, session=runner.settings))
-    call.join(outbox)
+    connection.queue.send(SessionCreated(event_id=event_id, session=runner.settings))
+    call.join(connection.queue)
     try:
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(socket, runner, outbox))
-            await outbox.write()
-            await outbox.say_goodbye()
+            reading = tasks.create_task(_read(connection, runner))
+            await connection.gone.wait()
             reading.cancel()
     finally:
-        call.part(outbox)
-    return socket
+        call.part(connection.queue)
 
 
-async def _read(socket: web.WebSocketResponse, runner: Runner, outbox: SendQueue) -> None:
-    async for message in socket:
-        if message.type is WSMsgType.ERROR:
-            break
-        runner.post(fact_of(message.data, outbox.dialect))
-        await runner.wait_caught_up()
-    outbox.close(1000, "")
+async def _read(connection: Connection, runner: Runner) -> None:
+    await connection.read(runner)
+    connection.queue.close(1000, "")

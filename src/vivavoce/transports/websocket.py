@@ -1,163 +1,152 @@
-"""The Realtime protocol over a WebSocket: frames <-> events, and nothing of what they mean."""
+"""The WebSocket endpoint: one session for each connection, in the protocol of its address."""
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
-from vivavoce.protocol.beta import Beta
-from vivavoce.protocol.codec import GA, MAX_FRAME_BYTES, Dialect, glimpsed_id
-from vivavoce.protocol.server import ErrorBody, ErrorEvent
+from vivavoce.protocol.wire import ConnectRequest, Opening, WireProtocol
 from vivavoce.runtime.runner import Runner
-from vivavoce.runtime.session_defaults import Kind, Opening
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.session.facts import Disconnected, InvalidFrame, Received
-from vivavoce.transports.send_queue import SendQueue
+from vivavoce.session.facts import Disconnected
+from vivavoce.transports import sideband
+from vivavoce.transports.connection import Connection
+from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES, GuardedSocket, MemoryBudget
+from vivavoce.transports.paced import PacedPeer
+from vivavoce.transports.protocols import WIRE_TABLE, WireTable, paths, protocol_for
 
-SUBPROTOCOL = "realtime"
-BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
-HARD_FRAME_BYTES = 2 * MAX_FRAME_BYTES  # up to here a frame is refused, beyond it the connection
-HEARTBEAT_SECONDS = 20.0
-CLOSE_SECONDS = 2.0
-BREATH = 16  # frames taken before others may run: many may have come at once
+HEARTBEAT_S = 20.0
+CLOSE_TIMEOUT_S = 2.0
 
-
-# Authenticates a request: the name of its key, and the settings that the key carries. Raises
-# Unauthorized.
 Admit = Callable[[web.Request], Opening]
-ListenIn = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""Authenticates: the name of the key, and the settings that it carries. Raises Unauthorized."""
+FindCall = Callable[[web.Request], sideband.ObservedCall]
+"""The call of a sideband request. Raises Unauthorized and HTTPNotFound."""
 
 
-class RealtimeEndpoint:
-    """GET /v1/realtime with an upgrade: one session for each connection."""
+class WebSocketEndpoint:
+    """Upgrades requests, each to a session of its own or to the sideband of a call."""
 
-    def __init__(self, hub: Sessions, admit: Admit, listen_in: ListenIn | None = None) -> None:
-        """`listen_in` serves those who come for a call that there is: `?call_id=`."""
-        self._hub = hub
+    def __init__(
+        self,
+        sessions: Sessions,
+        admit: Admit,
+        find_call: FindCall | None = None,
+        table: WireTable = WIRE_TABLE,
+    ) -> None:
+        """`find_call` serves requests with `?call_id=`."""
+        self._sessions = sessions
         self._admit = admit
-        self._listen_in = listen_in
+        self._find_call = find_call
+        self._table = table
+        self._budget = MemoryBudget()
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return paths(self._table)
+
+    def add_to(self, app: web.Application) -> None:
+        for path in sorted(self.paths):
+            app.router.add_get(path, self.connect)
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
-        """Serve a client to the end of its session."""
-        if self._listen_in and "call_id" in request.query:
-            return await self._listen_in(request)
-        socket = socket_for(request)
-        if not self._hub.accepts:
+        """Serve a client to the end of its session. Keys are checked after the upgrade."""
+        wanted = connect_request(request)
+        protocol = protocol_for(wanted, self._table)
+        socket = self._socket(request, protocol)
+        if self._find_call and "call_id" in wanted.query:
+            call = self._find_call(request)
+            if connection := await _upgrade(request, socket, protocol):
+                await connection.run(sideband.serve(connection, call))
+            return socket
+        if not self._sessions.accepts:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
             )
-        wire = request.transport
-        await socket.prepare(request)
-        if wire is None:
-            raise ConnectionResetError("the client has gone")
-        outbox = SendQueue(socket, wire, dialect_of(request))
-        try:
-            runner = self._hub.open(outbox, opening_of(request, self._admit(request)))
-        except (Unauthorized, InvalidRequest) as exc:
-            _refuse(outbox, exc)
-            await _write(outbox)
-        except LimitReached as exc:
-            outbox.close(1013, str(exc))
-            await _write(outbox)
-        else:
-            await self._serve(socket, runner, outbox)
+        if connection := await _upgrade(request, socket, protocol):
+            await connection.run(self._serve(connection, request, wanted))
+        return socket
+
+    def _socket(self, request: web.Request, protocol: WireProtocol) -> GuardedSocket:
+        """A socket that is not prepared yet. Raises HTTPUpgradeRequired."""
+        socket = GuardedSocket(
+            self._budget,
+            autoping=False,
+            compress=False,
+            decode_text=False,
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=MAX_MESSAGE_BYTES,
+            protocols=protocol.subprotocols,
+            timeout=CLOSE_TIMEOUT_S,
+        )
+        if not socket.can_prepare(request):
+            raise web.HTTPUpgradeRequired(text="This is a WebSocket: connect with ws:// or wss://.")
         return socket
 
     async def _serve(
-        self, socket: web.WebSocketResponse, runner: Runner, outbox: SendQueue
+        self, connection: Connection, request: web.Request, wanted: ConnectRequest
     ) -> None:
+        """Open a session and serve it, or refuse."""
+        queue, protocol = connection.queue, connection.protocol
+        paced = PacedPeer(queue, protocol) if protocol.owns_playout else None
+        try:
+            admitted = self._admit(request)
+            opening = await connection.opening(wanted)
+            if opening is None:
+                return
+            opening = replace(opening, who=admitted.who, patch=admitted.patch or opening.patch)
+            runner = self._sessions.open(paced or queue, opening, paced)
+        except (Unauthorized, InvalidRequest, LimitReached) as exc:
+            connection.refuse(exc)
+            return
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(socket, runner, outbox.dialect))
-            writing = tasks.create_task(_write(outbox, runner))
-            await self._hub.serve(runner)
-            await writing
-            reading.cancel()
+            beside = [
+                tasks.create_task(_read(connection, runner)),
+                tasks.create_task(_leave_when_gone(connection, runner)),
+            ]
+            if paced:
+                paced.post = runner.post
+                beside.append(tasks.create_task(paced.run()))
+            await self._sessions.serve(runner)
+            await connection.gone.wait()
+            for task in beside:
+                task.cancel()
 
 
-async def _read(socket: web.WebSocketResponse, runner: Runner, dialect: Dialect) -> None:
-    """Tell the session what the client sends, until it leaves."""
-    taken = 0
+async def _upgrade(
+    request: web.Request, socket: GuardedSocket, protocol: WireProtocol
+) -> Connection | None:
+    """None: the client has gone meanwhile."""
+    transport = request.transport
+    if transport is None:
+        return None
+    await socket.prepare(request)
+    return Connection(socket, transport, protocol)
+
+
+async def _read(connection: Connection, runner: Runner) -> None:
     try:
-        async for message in socket:
-            if message.type is WSMsgType.ERROR:
-                break
-            runner.post(fact_of(message.data, dialect))
-            await runner.wait_caught_up()
-            taken += 1
-            if taken % BREATH == 0:
-                await asyncio.sleep(0)
-    except ConnectionError:  # it vanished while a ping of its was being answered
-        pass
+        await connection.read(runner)
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
     runner.post(Disconnected())
 
 
-async def _write(outbox: SendQueue, runner: Runner | None = None) -> None:
-    """Write to the end. Who is cut off has left, however long the goodbye takes."""
-    await outbox.write()
-    if runner:
-        runner.post(Disconnected())
-    await outbox.say_goodbye()
+async def _leave_when_gone(connection: Connection, runner: Runner) -> None:
+    """A client that is cut off has left, however long the close takes."""
+    await connection.gone.wait()
+    runner.post(Disconnected())
 
 
-def socket_for(request: web.Request) -> web.WebSocketResponse:
-    """A socket as this protocol wants it. Raises HTTPUpgradeRequired."""
-    socket = web.WebSocketResponse(
-        compress=False,
-        decode_text=False,
-        heartbeat=HEARTBEAT_SECONDS,
-        max_msg_size=HARD_FRAME_BYTES,
-        protocols=(SUBPROTOCOL, BETA_SUBPROTOCOL),
-        timeout=CLOSE_SECONDS,
-    )
-    if not socket.can_prepare(request):
-        raise web.HTTPUpgradeRequired(text="This is a WebSocket: connect with ws:// or wss://.")
-    return socket
-
-
-def fact_of(frame: bytes, dialect: Dialect) -> Received | InvalidFrame:
-    """What a client says with a frame."""
-    try:
-        if len(frame) > MAX_FRAME_BYTES:
-            raise _too_large(frame)
-        return Received(dialect.decode(frame))
-    except InvalidRequest as problem:
-        return InvalidFrame(problem)
-
-
-def _refuse(outbox: SendQueue, why: Exception) -> None:
-    """Turn away as OpenAI does: the upgrade succeeds, then an error, then the close (3000)."""
-    code = why.code if isinstance(why, InvalidRequest) else "invalid_api_key"
-    body = ErrorBody(code=code, message=str(why))
-    outbox.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-    outbox.close(3000, f"{body.type}.{code}")
-
-
-def opening_of(request: web.Request, admitted: Opening) -> Opening:
-    """What the address asks for, with the identity and the settings that the key decides."""
-    transcribes = request.query.get("intent") == "transcription"
-    kind: Kind = "transcription" if transcribes else "realtime"
-    return replace(admitted, kind=kind, model=request.query.get("model", ""))
-
-
-def dialect_of(request: web.Request) -> Dialect:
-    """Beta where it is asked for by header or subprotocol, else GA."""
+def connect_request(request: web.Request) -> ConnectRequest:
+    """What protocols may look at; the path is that of the route."""
+    resource = request.match_info.route.resource
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
-    asked = request.headers.get("OpenAI-Beta", "")
-    if "realtime=v1" in asked or BETA_SUBPROTOCOL in offered.replace(" ", "").split(","):
-        return Beta()
-    return GA()
-
-
-def _too_large(frame: bytes) -> InvalidRequest:
-    """A frame that nobody should have to parse; its event_id is looked for at both its ends."""
-    return InvalidRequest(
-        f"The event is too large: {len(frame)} bytes. At most {MAX_FRAME_BYTES} are taken; "
-        f"send sound in smaller pieces.",
-        code="event_too_large",
-        event_id=glimpsed_id(frame),
+    return ConnectRequest(
+        path=request.path if resource is None else resource.canonical,
+        query=request.query,
+        headers=request.headers,
+        subprotocols=tuple(name.strip() for name in offered.split(",") if name.strip()),
     )

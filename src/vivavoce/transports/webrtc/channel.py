@@ -17,7 +17,7 @@ from aiortc import RTCDataChannel, RTCSctpTransport
 from aiortc.rtcsctptransport import WEBRTC_BINARY, WEBRTC_STRING
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.codec import GA
+from vivavoce.protocol.codec import decode, encode
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
 from vivavoce.session.facts import InvalidFrame, Received
@@ -59,7 +59,6 @@ class EventChannel:
     """The client's data channel, once there is one."""
 
     def __init__(self) -> None:
-        self._dialect = GA()
         self._channel: RTCDataChannel | None = None
         self._waiting: deque[AnyServerEvent] = deque(maxlen=MOST_WAITING)
 
@@ -81,8 +80,7 @@ class EventChannel:
         if self._channel is None:
             self._waiting.append(event)
         elif self._channel.readyState == "open":
-            for frame in self._dialect.encode(event):
-                self._put(self._channel, event, frame)
+            self._put(self._channel, event, encode(event))
 
     def send_raw(self, data: bytes) -> None:
         """Send a GA server event as it came from an upstream server."""
@@ -92,7 +90,7 @@ class EventChannel:
     def read(self, message: str | bytes) -> Received | InvalidFrame:
         """What the client says."""
         try:
-            return Received(self._dialect.decode(message))
+            return Received(decode(message))
         except InvalidRequest as problem:
             return InvalidFrame(problem)
 
@@ -118,14 +116,10 @@ class EventChannel:
     def _put(self, channel: RTCDataChannel, event: AnyServerEvent, frame: bytes) -> None:
         for smaller in (event, _without_sound(event), _too_large(event, len(frame))):
             try:
-                channel.send((frame if smaller is event else _encoded(smaller)).decode())
+                channel.send((frame if smaller is event else encode(smaller)).decode())
             except ValueError:  # the client takes no messages of that size
                 continue
             return
-
-
-def _encoded(event: AnyServerEvent) -> bytes:
-    return b"".join(GA().encode(event))
 
 
 def _without_sound(event: AnyServerEvent) -> AnyServerEvent:

@@ -22,7 +22,6 @@ from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.session import SessionPatch
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.transports.sideband import listen_in
 from vivavoce.transports.webrtc.reach import Reach
 from vivavoce.transports.websocket import Admit
 
@@ -106,10 +105,9 @@ class CallRoutes:
             call.runner.end(1000, "the call was hung up")
         return web.Response()
 
-    async def listen_in(self, request: web.Request) -> web.StreamResponse:
-        """The sideband: a WebSocket with `?call_id=` that sees and says everything, too."""
-        call = self._find(request.query["call_id"], request)
-        return await listen_in(request, call)
+    def find(self, request: web.Request) -> "Call":
+        """The call of a sideband, `?call_id=`. Raises Unauthorized and HTTPNotFound."""
+        return self._find(request.query["call_id"], request)
 
     async def close(self, app: web.Application) -> None:
         """Hang up on everybody."""

@@ -1,15 +1,19 @@
 """Every refusal says what, where, and what would have been right."""
 
+from typing import Annotated, Any, Literal
+
+import msgspec
 import pytest
+from msgspec import Meta
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.codec import GA
-from vivavoce.protocol.refusals import NO_MCP
+from vivavoce.protocol.codec import decode
+from vivavoce.protocol.validation import NO_MCP, reason_and_path, refusal
 
 
 def refused(raw: str) -> tuple[str | None, str | None, str]:
     with pytest.raises(InvalidRequest) as caught:
-        GA().decode(raw)
+        decode(raw)
     return caught.value.code, caught.value.param, caught.value.message
 
 
@@ -187,7 +191,7 @@ TURNS = "session.audio.input.turn_detection"
         ),
     ],
 )
-def test_a_refusal_names_the_place_and_the_remedy(
+def test_refusal_names_the_path_and_what_is_supported(
     raw: str, code: str, param: str | None, message: str
 ) -> None:
     assert refused(raw) == (code, param, message)
@@ -196,7 +200,7 @@ def test_a_refusal_names_the_place_and_the_remedy(
 @pytest.mark.parametrize(
     ("given", "shown"), [('"scooby.dooby.doo"', "'scooby.dooby.doo'"), ("5", "5"), ("null", "null")]
 )
-def test_an_unknown_event_is_answered_with_the_known_ones(given: str, shown: str) -> None:
+def test_unknown_event_type_is_refused_with_the_known_ones(given: str, shown: str) -> None:
     code, param, message = refused(f'{{"type":{given}}}')
     assert (code, param) == ("invalid_value", "type")
     assert message.startswith(
@@ -205,7 +209,7 @@ def test_an_unknown_event_is_answered_with_the_known_ones(given: str, shown: str
     assert message.endswith("'response.cancel', 'response.create', and 'session.update'.")
 
 
-def test_long_words_of_a_client_are_cut_in_the_answer() -> None:
+def test_long_value_is_cut_in_the_message() -> None:
     long = "x" * 10_000
     _, _, message = refused(f'{{"type":"{long}"}}')
     assert message.startswith(f"Invalid value: '{long[:99]}…. Supported")
@@ -213,9 +217,67 @@ def test_long_words_of_a_client_are_cut_in_the_answer() -> None:
     assert param == f"session.{long[:100]}"
 
 
-def test_a_field_named_like_a_complaint_does_not_mislead() -> None:
+def test_field_named_like_a_validation_error_is_quoted() -> None:
     assert refused(update('"a` - at `$.b":1')) == (
         "unknown_parameter",
         "session.a` - at `$.b",
         "Unknown parameter: 'session.a` - at `$.b'.",
     )
+
+
+class Part(msgspec.Struct):
+    kind: Literal["a", "b"]
+    sizes: Annotated[tuple[int, ...], Meta(min_length=1, max_length=2)] = (1,)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "code", "param", "message"),
+    [
+        (
+            {"kind": "c"},
+            Part,
+            "invalid_value",
+            "parts[0].kind",
+            "Invalid value: 'c'. Supported values are: 'a' and 'b'.",
+        ),
+        ({}, Part, "missing_required_parameter", "parts[0].kind", "'parts[0].kind'"),
+        (5, Part, "invalid_type", "parts[0]", "expected an object, but got an integer"),
+        ("c", Literal["a", "b"], "invalid_value", "parts[0]", "Invalid value: 'c'."),
+        (
+            {"kind": "a", "sizes": [1, 2, 3]},
+            Part,
+            "array_above_max_length",
+            "parts[0].sizes",
+            "Expected an array with maximum length 2.",
+        ),
+        (
+            {"kind": "a", "sizes": []},
+            Part,
+            "invalid_value",
+            "parts[0].sizes",
+            "expected an array of length >= 1",
+        ),
+        ([[{"kind": "a"}, 5]], list[list[Part]], "invalid_type", "parts[0][0][1]", "an object"),
+        ({"kind": "a", "sizes": [""]}, Part, "invalid_type", "parts[0].sizes[0]", "an integer"),
+    ],
+)
+def test_complaint_about_a_part_names_its_place_in_the_whole(
+    value: Any, schema: Any, code: str, param: str, message: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(value, schema)
+    error = refusal(str(caught.value), schema, prefix="parts[0]")
+    assert (error.code, error.param) == (code, param)
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason", "path"),
+    [
+        ("Expected `int`, got `str` - at `$.a[0].b`", "Expected `int`, got `str`", "a[0].b"),
+        ("Expected `int`, got `str` - at `$.a[...].b`", "Expected `int`, got `str`", "a"),
+        ("Expected `int`, got `str`", "Expected `int`, got `str`", ""),
+    ],
+)
+def test_complaint_is_split_into_reason_and_path(complaint: str, reason: str, path: str) -> None:
+    assert reason_and_path(complaint) == (reason, path)

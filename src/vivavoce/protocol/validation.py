@@ -1,4 +1,4 @@
-"""What a decoder complains of, said as the wire's errors: message, code and param.
+"""Turns a msgspec.ValidationError into the wire's error: message, code and param.
 
 The decoder names the place of the first mistake (`$.session.audio.output.speed`); that place is
 the error's `param`. Where it allows only a few values, the message lists them.
@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from vivavoce.errors import InvalidRequest
 
-SHOWN = 100  # characters of a client's own words that come back in a message
+MAX_QUOTED = 100  # characters of what a client sent that a message repeats
 NO_MCP = (
     "This server does not run MCP tools: define function tools and run them in the client "
     "instead (type 'function')."
@@ -42,17 +42,37 @@ _WORDS = {
 }
 
 
-def refusal(complaint: str, events: Any, event_id: str | None, kind: object) -> InvalidRequest:
-    """The error for a complaint about one of `events`, a union of structs.
+def reason_and_path(complaint: str) -> tuple[str, str]:
+    """Split what msgspec.ValidationError says into the reason and the path of the value.
 
-    `kind` is the event's `type` as it came: a complaint about it does not always quote it.
+    The path is as in `session.tools[0].name`; "" is the decoded value itself, or a place inside a
+    dict whose keys are not known (`$[...]`).
     """
     at = _AT.search(complaint)
-    path = "" if at is None else at["path"].partition("[...]")[0]
-    reason = complaint if at is None else complaint[: at.start()]
+    if at is None:
+        return complaint, ""
+    return complaint[: at.start()], at["path"].partition("[...]")[0].removesuffix(".")
+
+
+def refusal(
+    complaint: str,
+    schema: Any,
+    event_id: str | None = None,
+    kind: object = "",
+    *,
+    prefix: str = "",
+    what: str = "event",
+) -> InvalidRequest:
+    """The error for a complaint about a value of `schema`, a struct or a union of structs.
+
+    `kind` is the value's `type` as it came: a complaint about it does not always quote it.
+    `prefix` is where the value stands in what the client sent, such as "messages[0]"; `what` is the
+    name of the whole.
+    """
+    reason, path = reason_and_path(complaint)
     if path == "type" and not isinstance(kind, str):
         reason = "Invalid value " + msgspec.json.encode(kind).decode()
-    message, code, param = _said(reason, path, events)
+    message, code, param = _explained(reason, path, schema, prefix, what)
     return InvalidRequest(message, code=code, param=param, event_id=event_id)
 
 
@@ -69,34 +89,51 @@ def steps(path: str) -> tuple[str, ...]:
     return tuple("[]" if step[0] == "[" else step for step in _STEP.findall(path))
 
 
-def _said(reason: str, path: str, events: Any) -> tuple[str, str, str | None]:
+def _joined(*steps: str) -> str:
+    return ".".join(step for step in steps if step).replace(".[", "[")
+
+
+def _explained(
+    reason: str, path: str, schema: Any, prefix: str, what: str
+) -> tuple[str, str, str | None]:
+    """The message, the code and the param of a complaint."""
+    place = _joined(prefix, path)
     if found := _MISSING.match(reason):
-        param = f"{path}.{found['field']}".lstrip(".")
+        param = _joined(place, found["field"])
         if param == "type":
             return "The 'type' field is missing.", "invalid_event", None
         return f"Missing required parameter: '{param}'.", "missing_required_parameter", param
     if found := _UNKNOWN.match(reason):
-        param = f"{path}.{found['field'][:SHOWN]}".lstrip(".")
+        param = _joined(place, found["field"][:MAX_QUOTED])
         return f"Unknown parameter: '{param}'.", "unknown_parameter", param
-    if not path:
-        return "The event is not a JSON object.", "invalid_event", None
+    if not place:
+        return f"The {what} is not a JSON object.", "invalid_event", None
     if found := _VALUE.match(reason):
-        return _not_among(found["value"], path, events), "invalid_value", path
+        return _not_among(found["value"], path, schema), "invalid_value", place
     if found := _TYPE.match(reason):
-        return _wrong_type(path, found["wanted"], found["given"]), "invalid_type", path
+        return _wrong_type(place, found["wanted"], found["given"]), "invalid_type", place
     if found := _BOUND.match(reason):
-        return f"Invalid '{path}': expected a value {found['bound']}.", "invalid_value", path
+        return f"Invalid '{place}': expected a value {found['bound']}.", "invalid_value", place
     if found := _LENGTH.match(reason):
-        code = "string_above_max_length" if found["what"] == "str" else "invalid_value"
-        what = _WORDS[found["what"]]
-        return f"Invalid '{path}': expected {what} of length {found['bound']}.", code, path
+        return *_wrong_length(place, found["what"], found["bound"]), place
     if reason == "Invalid base64 encoded string":
-        return not_audio(path, "an invalid value"), "invalid_value", path
-    return f"Invalid '{path}': {reason[0].lower()}{reason[1:]}.", "invalid_value", path
+        return not_audio(place, "an invalid value"), "invalid_value", place
+    return f"Invalid '{place}': {reason[0].lower()}{reason[1:]}.", "invalid_value", place
+
+
+def _wrong_length(place: str, what: str, bound: str) -> tuple[str, str]:
+    if what == "array" and bound.startswith("<= "):
+        message = (
+            f"Invalid '{place}': array too long. "
+            f"Expected an array with maximum length {bound.removeprefix('<= ')}."
+        )
+        return message, "array_above_max_length"
+    code = "string_above_max_length" if what == "str" else "invalid_value"
+    return f"Invalid '{place}': expected {_WORDS[what]} of length {bound}.", code
 
 
 def not_audio(param: str, got: str) -> str:
-    """The sentence for audio that is none."""
+    """The message for audio that cannot be decoded or is empty."""
     return (
         f"Invalid '{param}'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) "
         f"but got {got}."
@@ -109,11 +146,13 @@ def _wrong_type(path: str, wanted: str, given: str | None) -> str:
     return f"Invalid type for '{path}': expected {words}{got}."
 
 
-def _not_among(value: str, path: str, events: Any) -> str:
-    shown = value if len(value) <= SHOWN else value[:SHOWN] + "…"
+def _not_among(value: str, path: str, schema: Any) -> str:
+    shown = value if len(value) <= MAX_QUOTED else value[:MAX_QUOTED] + "…"
     if value.startswith(("'mcp'", "'mcp_")):
         return f"Invalid value: {shown}. {NO_MCP}"
-    *most, last = supported(events, steps(path))
+    *most, last = (supported(schema, steps(path)) if path else ()) or ("",)
+    if not last:
+        return f"Invalid value: {shown}."
     if not most:
         return f"Invalid value: {shown}. Supported values are: {last}."
     comma = "," if len(most) > 1 else ""
@@ -121,9 +160,9 @@ def _not_among(value: str, path: str, events: Any) -> str:
 
 
 @cache
-def supported(events: Any, path: tuple[str, ...]) -> tuple[str, ...]:
-    """All that some event of the union allows at a place, in words and in alphabetical order."""
-    types = [inspect.type_info(events)]
+def supported(schema: Any, path: tuple[str, ...]) -> tuple[str, ...]:
+    """All values that the schema allows at a place, as messages show them, sorted."""
+    types = [inspect.type_info(schema)]
     for step in path[:-1]:
         types = [below for one in types for below in _below(one, step)]
     return tuple(sorted({value for one in types for value in _allowed(one, path[-1])}))

@@ -1,0 +1,122 @@
+"""What a wire protocol is: the translation between a connection's frames and GA Realtime events.
+
+A new protocol implements WireProtocol and is entered in a table of the server
+(vivavoce.transports.protocols); neither the transports nor the session know which one is spoken.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from vivavoce.errors import VoiceError
+from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.session import SessionPatch
+
+Kind: TypeAlias = Literal["realtime", "transcription"]
+
+
+class Frame(NamedTuple):
+    """One message of a connection. Text is UTF-8."""
+
+    kind: Literal["text", "binary"]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Frames that answer a client's frame at once, without the session."""
+
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequest:
+    """The client asks for the end of the session by a message of the protocol."""
+
+    code: int = 1000
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """The request that opens a connection, as far as a protocol may look at it."""
+
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+    subprotocols: tuple[str, ...] = ()
+    """As offered, in the client's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known of a session when its client connects."""
+
+    kind: Kind = "realtime"
+    model: str = ""
+    """As the client names it; "" is the default."""
+    patch: SessionPatch | None = None
+    """Settings that a short-lived key carries. They overrule the client's."""
+    who: str = ""
+    """The name of the key that opened the session; "" where no key is needed."""
+
+
+Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening
+
+
+class Refusal(NamedTuple):
+    """How a connection is turned away: frames, then the close."""
+
+    frames: tuple[Frame, ...]
+    code: int
+    reason: str
+
+
+class WireProtocol(Protocol):
+    """One object for each connection; it may keep state."""
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The WebSocket subprotocols that are accepted; the client's first one of them is used."""
+        ...
+
+    @property
+    def owns_playout(self) -> bool:
+        """Whether the server sends speech in real time, frame by frame (see encode_audio).
+
+        Otherwise it is sent as fast as it is made, in response.output_audio.delta events.
+        """
+        ...
+
+    @property
+    def is_ga(self) -> bool:
+        """Whether a frame is exactly one GA event in JSON, so that it may be passed on as it is."""
+        ...
+
+    def opening(self, request: ConnectRequest) -> Opening | None:
+        """What the request asks for.
+
+        None: the first frames say it. Then decode() returns the Opening before any event.
+        """
+        ...
+
+    def decode(self, frame: Frame) -> Iterable[Decoded]:
+        """What a frame says, in order. Raises InvalidRequest, after which the session goes on."""
+        ...
+
+    def encode(self, event: AnyServerEvent) -> Iterable[Frame]:
+        """The frames that say it; none where the protocol has no message for it."""
+        ...
+
+    def encode_audio(self, audio: bytes) -> Iterable[Frame]:
+        """Frames of speech to be played now: 16-bit mono PCM at 24 kHz, 20 ms of it or less.
+
+        Called only where the server owns the playout. Empty audio: playback was cleared.
+        """
+        ...
+
+    def refuse(self, error: VoiceError) -> Refusal:
+        """How to tell the client, which is connected, that no session is opened."""
+        ...

@@ -1,0 +1,161 @@
+"""One WebSocket connection, whatever protocol it speaks: frames in, facts out, and the way back."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from vivavoce.errors import InvalidRequest, VoiceError
+from vivavoce.protocol.wire import (
+    CloseRequest,
+    ConnectRequest,
+    Decoded,
+    Frame,
+    Opening,
+    Reply,
+    WireProtocol,
+)
+from vivavoce.runtime.runner import Runner
+from vivavoce.session.facts import InvalidFrame, Received
+from vivavoce.transports.send_queue import SendQueue, WritableTransport
+
+OPENING_TIMEOUT_S = 30.0  # for the frames that say what session is asked for, where they do
+YIELD_EVERY_FRAMES = 16  # many may have come at once
+INVALID_TEXT = 1007  # RFC 6455, 7.4.1
+
+_TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
+_OWN = (Reply, CloseRequest, Opening)  # what decode() returns besides events
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """A client: its socket, its protocol, and the queue of frames that are sent to it."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, transport: WritableTransport, protocol: WireProtocol
+    ) -> None:
+        """`socket` is prepared."""
+        self.protocol = protocol
+        self.queue = SendQueue(socket, transport, protocol)
+        self.gone = asyncio.Event()
+        """Nothing is sent any more: the queue was closed, or the client is lost or cut off."""
+        self._socket = socket
+        self._pending: list[Decoded] = []  # what came in one frame with an Opening
+
+    async def run(self, serve: Coroutine[Any, Any, None]) -> None:
+        """Send while `serve` runs. An error of `serve` closes the connection with 1011."""
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write())
+            try:
+                await serve
+            except Exception:
+                log.exception("a WebSocket connection failed")
+                self.queue.close(1011, "the server had an error")
+            finally:
+                self.queue.close(1000, "")
+            await writing
+
+    async def opening(self, request: ConnectRequest) -> Opening | None:
+        """What session the client asks for. None: it did not say so in time, or left.
+
+        Raises InvalidRequest where its frames cannot be read.
+        """
+        opening = self.protocol.opening(request)
+        if opening is not None:
+            return opening
+        try:
+            async with asyncio.timeout(OPENING_TIMEOUT_S):
+                async for message in self._socket:
+                    if await self._is_control(message):
+                        continue
+                    if (frame := self._frame(message)) is None:
+                        return None
+                    decoded = list(self.protocol.decode(frame))
+                    for index, one in enumerate(decoded, 1):
+                        if isinstance(one, Opening):
+                            self._pending = decoded[index:]
+                            return one
+                        self._answer(one)
+        except TimeoutError:
+            self.queue.close(1008, f"no session was asked for in {OPENING_TIMEOUT_S:.0f} s")
+        return None
+
+    async def read(self, runner: Runner) -> None:
+        """Give the session what the client sends, until the client leaves or breaks the rules."""
+        taken = 0
+        for one in self._pending:
+            if isinstance(one, _OWN):
+                self._answer(one)
+            else:
+                runner.post(Received(one))
+        try:
+            async for message in self._socket:
+                if message.type is _TEXT or not await self._is_control(message):
+                    if (frame := self._frame(message)) is None:
+                        break
+                    self._take(frame, runner)
+                    await runner.wait_caught_up()
+                taken += 1
+                if taken % YIELD_EVERY_FRAMES == 0:
+                    await asyncio.sleep(0)
+        except ConnectionError:  # the client was lost while a ping was answered
+            pass
+
+    def refuse(self, error: VoiceError) -> None:
+        """Say that no session is opened, and close."""
+        frames, code, reason = self.protocol.refuse(error)
+        self.queue.send_frames(frames)
+        self.queue.close(code, reason)
+
+    async def _write(self) -> None:
+        await self.queue.write()
+        self.gone.set()
+        await self.queue.finish_close()
+
+    async def _is_control(self, message: WSMessage) -> bool:
+        """Whether it is a ping, which is answered, or a pong.
+
+        Not left to aiohttp, which lets nothing else run while pings are there.
+        """
+        if message.type is WSMsgType.PING:
+            await self._socket.pong(message.data)
+        return message.type in (WSMsgType.PING, WSMsgType.PONG)
+
+    def _frame(self, message: WSMessage) -> Frame | None:
+        """The frame of a message; None: nothing more is read."""
+        kind, data = message.type, message.data
+        if kind is _TEXT:
+            if data.isascii() or _is_utf8(data):
+                return Frame("text", data)
+            self.queue.close(INVALID_TEXT, "a text frame is not UTF-8")
+            return None
+        return Frame("binary", data) if kind is _BINARY else None
+
+    def _take(self, frame: Frame, runner: Runner) -> None:
+        raw = frame.data if self.protocol.is_ga else None
+        try:
+            for one in self.protocol.decode(frame):
+                if isinstance(one, _OWN):
+                    self._answer(one)
+                else:
+                    runner.post(Received(one, raw))
+        except InvalidRequest as problem:
+            runner.post(InvalidFrame(problem))
+
+    def _answer(self, one: Decoded) -> None:
+        """Do what needs no session; a second opening and events before the first are ignored."""
+        if isinstance(one, Reply):
+            self.queue.send_frames(one.frames)
+        elif isinstance(one, CloseRequest):
+            self.queue.close(one.code, one.reason)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

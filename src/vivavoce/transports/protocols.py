@@ -1,0 +1,52 @@
+"""Which protocol is spoken at which address: the table of the WebSocket endpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from vivavoce.protocol.beta import Beta
+from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
+from vivavoce.protocol.wire import ConnectRequest, WireProtocol
+
+
+def always(request: ConnectRequest) -> bool:
+    return True
+
+
+def wants_beta(request: ConnectRequest) -> bool:
+    """The beta is asked for by a header, by a subprotocol, or by a preview version of Azure's."""
+    return (
+        "realtime=v1" in request.headers.get("openai-beta", "")
+        or BETA_SUBPROTOCOL in request.subprotocols
+        or request.query.get("api-version", "").endswith("-preview")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WireRoute:
+    """A protocol at a path, for the requests that match. `make` builds one object a connection."""
+
+    path: str
+    make: Callable[[], WireProtocol]
+    matches: Callable[[ConnectRequest], bool] = always
+
+
+WireTable: TypeAlias = tuple[WireRoute, ...]
+
+WIRE_TABLE: WireTable = (
+    WireRoute("/v1/realtime", Beta, wants_beta),
+    WireRoute("/v1/realtime", GA),
+)
+
+
+def paths(table: WireTable = WIRE_TABLE) -> frozenset[str]:
+    """The paths at which a connection may be upgraded; its key is checked after the upgrade."""
+    return frozenset(route.path for route in table)
+
+
+def protocol_for(request: ConnectRequest, table: WireTable = WIRE_TABLE) -> WireProtocol:
+    """A new object of the first protocol in the table that matches. Raises LookupError."""
+    for route in table:
+        if route.path == request.path and route.matches(request):
+            return route.make()
+    raise LookupError(f"no wire protocol is served at {request.path}")
