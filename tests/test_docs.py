@@ -16,7 +16,7 @@ from tests.server import serving_beside
 from vivavoce.cli import cli
 from vivavoce.engines import registry
 from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
 ENGINES = sorted(entry_points(group=registry.GROUP), key=lambda entry: entry.name)
@@ -31,7 +31,7 @@ def page(name: str) -> str:
     [
         ("[server]", ServerSettings),
         ("[session]", SessionSettings),
-        ("[webrtc]", Reach),
+        ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
     ],
