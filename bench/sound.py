@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.served import ROOT
-from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
+from vivavoce.media import files
 
 SPEECH = ROOT.parent / "shared" / "audio"  # real recordings, where there are some
 FRAME_MS = 20

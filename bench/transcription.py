@@ -16,7 +16,7 @@ from bench.figures import Figure
 from bench.report import run
 from bench.served import EMBEDDED, SCRIPTED, Served, served
 from bench.sound import recordings, silence
-from vivavoce.audio.encoding import FileEncoder
+from vivavoce.media.encoding import FileEncoder
 
 MINUTES = 60.0
 MIB = 1 << 20

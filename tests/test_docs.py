@@ -1,20 +1,24 @@
 """What the documentation promises is there, and what is there is documented."""
 
 import asyncio
-import importlib
 import inspect
 import json
 import re
 import shutil
+import subprocess
 import sys
+import textwrap
+from collections.abc import AsyncIterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from tests.server import serving_beside
+from vivavoce import testing
 from vivavoce.cli import cli
-from vivavoce.engines import registry
+from vivavoce.engines import registry, worker
+from vivavoce.engines.host import WorkerHost
 from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -140,12 +144,45 @@ def test_every_make_target_that_is_named_is_one() -> None:
     assert {"serve", "test", "demo", "bench"} <= named <= targets
 
 
-def test_the_engine_of_the_tutorial_is_one() -> None:
-    code = re.search(r"```python\n(# my_engines.*?)```", page("docs/engines.md"), re.DOTALL)
+def test_engine_of_the_tutorial_passes_its_own_check(tmp_path: Path) -> None:
+    for name in ("my_engines.py", "test_my_engines.py"):
+        code = re.search(rf"```python\n(# {name}\n.*?)```", page("docs/engines.md"), re.DOTALL)
+        assert code
+        (tmp_path / name).write_text(code[1], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "test_my_engines.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_worker_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.search(r"\n(    class UppercaseWorker.*?)\n\n\S", worker.__doc__ or "", re.DOTALL)
     assert code
-    namespace: dict[str, object] = {"__name__": "my_engines"}
-    exec(code[1], namespace)  # the reader's own file
-    engine = namespace["BeepTTS"]
-    for name in ("Settings", "sample_rate", "voices", "default_voice", "synthesize"):
-        assert hasattr(engine, name)
-    assert importlib.import_module("vivavoce.engines.base")
+    head = (
+        "from collections.abc import Iterator\nfrom vivavoce.engines.worker import WorkerStream\n"
+    )
+    (tmp_path / "my_worker.py").write_text(head + textwrap.dedent(code[1]), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def audio() -> AsyncIterator[bytes]:
+        yield bytes(5_000)
+
+    async def main() -> tuple[object, list[object]]:
+        host = WorkerHost("my_worker:UppercaseWorker", {}, name="stt.mine", message=object)
+        async with host:
+            async with host.open("hello", audio()) as stream:
+                got = [message async for message in stream]
+            return await host.loaded(object), got
+
+    assert asyncio.run(main()) == ({"sample_rate": 16_000}, ["HELLO", 3_200, 1_800])
+
+
+def test_every_name_of_the_testing_module_is_documented() -> None:
+    section = page("docs/engines.md").partition("## Your own")[2]
+    names = {name for name in testing.__all__ if not name.endswith(("Script", "Answer", "Call"))}
+    assert [name for name in sorted(names) if f"`{name}`" not in section] == ["ScriptedTranscript"]

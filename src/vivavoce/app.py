@@ -11,11 +11,14 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.api.audio import AudioRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
-from vivavoce.api.chat.handler import ChatRoutes
+from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.models import ModelRoutes
+from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KeyRing
@@ -106,14 +109,17 @@ def application(
     auth.add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
-    ConsoleRoutes(has_keys=bool(auth.keys)).add_to(app)
-    HealthRoutes(sessions, __version__).add_to(app)
-    ChatRoutes(
-        context.catalog,
-        default_voice=context.models.models[context.models.default_model].default_voice,
-        most_bytes=context.max_upload_bytes,
-    ).add_to(app)
-    AudioRoutes(context, version=__version__).add_to(app)
+    catalog, max_bytes = context.catalog, context.max_upload_bytes
+    for routes in (
+        ConsoleRoutes(has_keys=bool(auth.keys)),
+        HealthRoutes(sessions, __version__),
+        ChatRoutes(catalog, max_bytes=max_bytes),
+        SpeechRoutes(catalog),
+        TranscriptionRoutes(catalog, max_bytes=max_bytes),
+        ModelRoutes(catalog),
+        ReferenceRoutes(__version__),
+    ):
+        routes.add_to(app)
     calls = CallRoutes(
         sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
     )

@@ -247,7 +247,8 @@ class _Builder:
             try:
                 self._engines[key] = await self.stack.enter_async_context(created)
             except EngineError as exc:
-                raise SettingsError(f"[engines.{engine.kind}.{engine.name}] {exc}") from exc
+                place = f"[engines.{engine.kind}.{engine.name}]"
+                raise SettingsError(registry.with_place(place, exc)) from exc
         return self._engines[key]
 
     def _batcher(self, engine: Selected, vad: VAD) -> VadBatcher:

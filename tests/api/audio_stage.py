@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 from openai import AsyncOpenAI
 
-from tests.api.door_stage import brains, ears, mouth, serving_doors
+from tests.api.door_stage import catalog_of, scripted_stt, scripted_tts, serving_routes
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
@@ -47,17 +47,18 @@ async def stage(
     tts: TTS | dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
-    """`stt` and `tts`: engines, or scripts. `options`: arguments of the door of recordings, and
+    """`stt` and `tts`: engines, or scripts. `options`: arguments of TranscriptionRoutes, and
     `default_voice`."""
     voice = options.pop("default_voice", "")
-    minds = brains(
-        ears(stt) if stt is None or isinstance(stt, dict) else stt,
-        mouth(tts) if tts is None or isinstance(tts, dict) else tts,
+    catalog = catalog_of(
+        scripted_stt(stt) if stt is None or isinstance(stt, dict) else stt,
+        scripted_tts(tts) if tts is None or isinstance(tts, dict) else tts,
+        default_voice=voice,
     )
-    async with serving_doors(
-        SpeechRoutes(minds, voice, stall_seconds=options.get("stall_seconds", 30.0)),
-        TranscriptionRoutes(minds, **options),
-        ModelRoutes(minds, voice, lambda: 1_700_000_000.5),
+    async with serving_routes(
+        SpeechRoutes(catalog, stall_timeout_s=options.get("stall_timeout_s", 30.0)),
+        TranscriptionRoutes(catalog, **options),
+        ModelRoutes(catalog, lambda: 1_700_000_000.5),
     ) as (client, http, base):
         yield Stage(client, http, base)
 

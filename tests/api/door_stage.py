@@ -1,4 +1,4 @@
-"""Doors of a test's choice on a real socket, before engines of its choice, and sound to send."""
+"""Routes of a test's choice on a real socket, with engines of its choice, and sound to send."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -37,13 +37,13 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 
 
-class Door(Protocol):
+class Routes(Protocol):
     def add_to(self, app: web.Application) -> None: ...
 
 
 @asynccontextmanager
-async def serving_doors(
-    *doors: Door,
+async def serving_routes(
+    *all_routes: Routes,
 ) -> AsyncIterator[tuple[AsyncOpenAI, aiohttp.ClientSession, str]]:
     """The official client, a plain one, and where that asks, as http://127.0.0.1:1234/v1.
 
@@ -53,8 +53,8 @@ async def serving_doors(
     logging.getLogger().addHandler(complaints)
     app = web.Application()
     Auth(KeyRing({}), TokenMint(Secret("s"))).add_to(app)
-    for door in doors:
-        door.add_to(app)
+    for routes in all_routes:
+        routes.add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -71,23 +71,24 @@ async def serving_doors(
     assert not complaints.messages, "\n".join(complaints.messages)
 
 
-def brains(stt: STT, tts: TTS, llm: LLM | None = None) -> ModelCatalog:
-    """One model, which hears, thinks and speaks with these; the rest plays scripts."""
+def catalog_of(stt: STT, tts: TTS, llm: LLM | None = None, default_voice: str = "") -> ModelCatalog:
+    """One model of these engines; the rest plays scripts."""
     cascade = Cascade(
         VadBatcher(ScriptedVAD(VADScript())),
         ScriptedTurn(TurnScript()),
         stt,
         llm or ScriptedLLM(LLMScript()),
         tts,
+        default_voice=default_voice,
     )
     return ModelCatalog({"default": cascade}, "default")
 
 
-def ears(script: dict[str, Any] | None) -> ScriptedSTT:
+def scripted_stt(script: dict[str, Any] | None) -> ScriptedSTT:
     return ScriptedSTT(msgspec.convert(script or {}, STTScript))
 
 
-def mouth(script: dict[str, Any] | None) -> ScriptedTTS:
+def scripted_tts(script: dict[str, Any] | None) -> ScriptedTTS:
     return ScriptedTTS(msgspec.convert(script or {}, TTSScript))
 
 

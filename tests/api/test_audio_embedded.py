@@ -8,15 +8,15 @@ import openai
 import pytest
 
 from tests.server import serving
-from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
+from vivavoce.media import files
 from vivavoce.settings import parse
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
 SETTINGS = parse({"models": {"default": {"llm": "builtin"}}})
 
 
-def test_what_was_spoken_can_be_transcribed() -> None:
+def test_speech_answer_is_transcribed_to_its_text() -> None:
     async def main() -> tuple[bytes, Any, list[Any]]:
         async with (
             serving(SETTINGS) as server,
@@ -55,7 +55,7 @@ def test_what_was_spoken_can_be_transcribed() -> None:
         ("hello_world.wav", "hello world"),
     ],
 )
-def test_real_speech_is_understood(name: str, text: str) -> None:
+def test_real_recording_is_transcribed(name: str, text: str) -> None:
     async def main() -> str:
         async with (
             serving(SETTINGS) as server,

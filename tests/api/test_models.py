@@ -8,11 +8,11 @@ import pytest
 
 from tests.api.audio_stage import stage
 from tests.server import scripted, serving
-from vivavoce.audio import files
 from vivavoce.limits.keys import hash_of
+from vivavoce.media import files
 
 
-def test_models_are_those_of_the_settings() -> None:
+def test_model_list_has_the_configured_models() -> None:
     async def main() -> tuple[Any, Any]:
         async with stage() as here:
             return await here.client.models.list(), await here.client.models.retrieve("default")
@@ -28,7 +28,7 @@ def test_models_are_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "meta-llama/Llama-3"])
-def test_a_model_that_there_is_not_is_not_found(name: str) -> None:
+def test_unknown_model_is_not_found(name: str) -> None:
     async def main() -> openai.NotFoundError:
         async with stage() as here:
             with pytest.raises(openai.NotFoundError) as caught:
@@ -41,7 +41,7 @@ def test_a_model_that_there_is_not_is_not_found(name: str) -> None:
     assert name in error.message
 
 
-def test_voices_are_listed_with_their_engine_and_a_sample_to_hear() -> None:
+def test_voice_list_has_models_and_a_sample_of_each_voice() -> None:
     async def main() -> tuple[Any, bytes, int]:
         async with stage(tts={"voices": ["anna", "bert/ö"]}, default_voice="bert/ö") as here:
             root = here.base.removesuffix("/v1")
@@ -70,7 +70,7 @@ def test_voices_are_listed_with_their_engine_and_a_sample_to_hear() -> None:
     assert missing == 404
 
 
-def test_without_a_key_nothing_is_told() -> None:
+def test_lists_need_a_key_where_the_server_has_keys() -> None:
     settings = scripted()
     settings.keys["ada"] = hash_of("vv-a key")
 
@@ -85,3 +85,20 @@ def test_without_a_key_nothing_is_told() -> None:
                 return [model.id async for model in ada.models.list()]
 
     assert asyncio.run(main()) == ["default"]
+
+
+def test_audio_lists_have_what_open_webui_reads() -> None:
+    async def main() -> tuple[Any, Any, Any]:
+        async with stage(tts={"voices": ["anna"]}) as here:
+            answers = []
+            for path in ("audio/models", "audio/voices", "audio/voices?model=unknown"):
+                async with here.http.get(f"{here.base}/{path}") as answer:
+                    assert answer.status == 200
+                    answers.append(await answer.json())
+            return answers[0], answers[1], answers[2]
+
+    models, voices, of_model = asyncio.run(main())
+    assert models["models"] == models["data"]
+    assert [(model["id"], model["name"]) for model in models["models"]] == [("default", "default")]
+    assert {voice["id"]: voice["name"] for voice in voices["voices"]} == {"anna": "anna"}
+    assert of_model == voices

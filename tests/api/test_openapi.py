@@ -16,7 +16,7 @@ from tests.api.door_stage import wav_of
 from tests.server import Server, scripted, serving
 from vivavoce.api.openapi import FOLDER, TYPES, openapi_document
 from vivavoce.app import application
-from vivavoce.audio.encoding import CONTENT_TYPES
+from vivavoce.media.encoding import CONTENT_TYPES
 
 DOCUMENT = openapi_document("1")
 OPERATIONS = {

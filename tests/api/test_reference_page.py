@@ -4,7 +4,7 @@ import asyncio
 
 from playwright.async_api import expect
 
-from tests.console.stage import console, needs_chromium
+from tests.console.browser import needs_chromium, open_console
 from tests.server import scripted, serving
 from vivavoce.api.openapi import openapi_document
 
@@ -16,7 +16,7 @@ def test_docs_page_shows_every_operation_and_tries_one() -> None:
 
     async def main() -> None:
         # the stage fails on errors of the page and on requests to other hosts
-        async with serving(scripted()) as server, console(f"{server.http}/docs") as stage:
+        async with serving(scripted()) as server, open_console(f"{server.http}/docs") as stage:
             blocks = stage.page.locator(".opblock")
             await expect(blocks).to_have_count(len(operations))
             for method, path in operations:

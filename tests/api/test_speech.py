@@ -3,8 +3,9 @@
 import asyncio
 from base64 import b64decode
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from io import BytesIO
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import aiohttp
 import msgspec
@@ -12,12 +13,14 @@ import openai
 import pytest
 
 from tests.api.audio_stage import stage
-from vivavoce.audio import files
+from vivavoce.api import speech as speech_routes
 from vivavoce.audio.formats import RATE
-from vivavoce.engines.base import Speech, Voice
+from vivavoce.engines.base import BaseEngine, Speech, Voice
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.engines.scripted.scripts import TTSScript
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, EngineLost
+from vivavoce.media import files
+from vivavoce.media.encoding import FileFormat
 
 TEXT = "A first clause, then another one. And the last."
 SECONDS = len(TEXT) * 0.06
@@ -26,7 +29,7 @@ FORMATS: list[Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]] = [
 ]
 
 
-class Speaker:
+class Speaker(BaseEngine):
     """Says one clause; the next one it begins and never ends."""
 
     Settings = None
@@ -60,7 +63,7 @@ class Speaker:
             self.closed.set()
 
 
-def test_every_format_is_what_it_says_and_as_long_as_the_text() -> None:
+def test_speech_in_every_format_is_as_long_as_the_text() -> None:
     async def main() -> dict[str, tuple[str, bytes]]:
         async with stage() as here:
             made: dict[str, tuple[str, bytes]] = {}
@@ -86,7 +89,7 @@ def test_every_format_is_what_it_says_and_as_long_as_the_text() -> None:
         assert len(files.read(file)) / 2 / RATE == pytest.approx(SECONDS, abs=0.15), kind
 
 
-def test_mp3_is_the_default_and_streams_in_pieces_that_make_the_same_file() -> None:
+def test_default_format_is_mp3_and_streams_the_same_file() -> None:
     async def main() -> tuple[bytes, bytes]:
         async with stage() as here:
             speech = here.client.audio.speech
@@ -103,7 +106,7 @@ def test_mp3_is_the_default_and_streams_in_pieces_that_make_the_same_file() -> N
     assert whole == streamed
 
 
-def test_events_hold_the_same_file_and_what_it_cost() -> None:
+def test_sse_events_hold_the_same_file_and_its_usage() -> None:
     async def main() -> tuple[bytes, list[Any]]:
         async with stage() as here:
             speech = here.client.audio.speech
@@ -126,7 +129,7 @@ def test_events_hold_the_same_file_and_what_it_cost() -> None:
     }
 
 
-def test_the_first_clause_goes_out_before_the_next_one_is_spoken() -> None:
+def test_first_clause_is_sent_before_the_next_is_synthesised() -> None:
     async def main() -> bytes:
         async with (
             stage(tts=Speaker()) as here,
@@ -144,7 +147,7 @@ def test_the_first_clause_goes_out_before_the_next_one_is_spoken() -> None:
     assert asyncio.run(main()) == bytes(RATE)
 
 
-def test_a_client_that_hangs_up_stops_the_work() -> None:
+def test_client_disconnect_stops_the_engine() -> None:
     engine = Speaker()
 
     async def main() -> None:
@@ -207,7 +210,9 @@ def test_voice_speed_and_instructions_reach_the_engine() -> None:
         ({"voice": 7}, "voice", "invalid_type"),
     ],
 )
-def test_a_wrong_field_is_named(fields: dict[str, object], param: str, code: str | None) -> None:
+def test_invalid_field_is_named_in_the_error(
+    fields: dict[str, object], param: str, code: str | None
+) -> None:
     body: dict[str, object] = {"input": "Hi.", "model": "tts-1", "voice": "alloy"}
 
     async def main() -> tuple[int, Any]:
@@ -219,7 +224,7 @@ def test_a_wrong_field_is_named(fields: dict[str, object], param: str, code: str
     assert code is None or answer["error"]["code"] == code
 
 
-def test_a_body_that_is_no_json_or_too_large_is_refused() -> None:
+def test_body_that_is_not_json_or_too_large_is_refused() -> None:
     async def main() -> list[tuple[int, Any]]:
         async with stage() as here:
             return [
@@ -232,7 +237,7 @@ def test_a_body_that_is_no_json_or_too_large_is_refused() -> None:
     assert [status for status, _ in answers] == [400, 400, 413]
 
 
-def test_an_engine_that_fails_at_once_is_told_with_when_to_come_again() -> None:
+def test_engine_failure_before_the_answer_is_503_with_retry_after() -> None:
     async def main() -> openai.APIStatusError:
         async with stage(tts={"fail_on": "A first"}) as here:
             with pytest.raises(openai.InternalServerError) as caught:
@@ -244,7 +249,7 @@ def test_an_engine_that_fails_at_once_is_told_with_when_to_come_again() -> None:
     assert error.response.headers["Retry-After"] == "5"
 
 
-def test_speech_that_breaks_off_does_not_look_whole() -> None:
+def test_engine_failure_on_the_way_aborts_the_connection() -> None:
     async def main() -> int:
         async with stage(tts=Speaker(error="it broke")) as here:
             body = {"input": TEXT, "voice": "anna", "response_format": "pcm"}
@@ -257,7 +262,7 @@ def test_speech_that_breaks_off_does_not_look_whole() -> None:
     assert asyncio.run(main()) == 200
 
 
-def test_events_that_break_off_say_why() -> None:
+def test_engine_failure_on_the_way_is_the_last_sse_event() -> None:
     async def main() -> list[Any]:
         async with stage(tts=Speaker(error="it broke")) as here:
             body = {"input": TEXT, "response_format": "pcm", "stream_format": "sse"}
@@ -270,16 +275,16 @@ def test_events_that_break_off_say_why() -> None:
     assert (last["error"]["code"], last["error"]["message"]) == ("engine_error", "it broke")
 
 
-def test_an_engine_that_makes_nothing_is_not_waited_for_forever() -> None:
+def test_engine_that_stalls_is_an_error() -> None:
     async def main() -> tuple[int, Any]:
-        async with stage(tts={"stall_on": "Hi"}, stall_seconds=0.01) as here:
+        async with stage(tts={"stall_on": "Hi"}, stall_timeout_s=0.01) as here:
             return await here.post("/audio/speech", json={"input": "Hi."})
 
     status, body = asyncio.run(main())
-    assert (status, body["error"]["message"]) == (503, "the voice made no sound for 0.01 s")
+    assert (status, body["error"]["message"]) == (503, "the synthesiser made no sound for 0.01 s")
 
 
-def test_a_long_text_begins_with_a_short_clause_and_goes_on_in_sentences() -> None:
+def test_long_text_begins_with_a_short_clause_then_sentences() -> None:
     engine = ScriptedTTS(TTSScript())
 
     async def main() -> None:
@@ -295,16 +300,83 @@ def test_a_long_text_begins_with_a_short_clause_and_goes_on_in_sentences() -> No
         "Well, all in all, ",
         "it is so. ",
         "But, as I said, it goes on. ",
-        "*** And ends",
+        "    And ends",
     ]
 
 
-def test_a_text_without_a_letter_is_an_empty_file() -> None:
+@pytest.mark.parametrize("text", ["...", "… !", "😀", "—", "***", "\u200b"])
+@pytest.mark.parametrize("kind", get_args(FileFormat))
+def test_text_with_nothing_to_say_is_a_short_silent_file(text: str, kind: FileFormat) -> None:
+    engine = ScriptedTTS(TTSScript())
+
     async def main() -> bytes:
-        async with stage() as here:
+        async with stage(tts=engine) as here:
             answer = await here.client.audio.speech.create(
-                input="… !", model="m", voice="alloy", response_format="pcm"
+                input=text, model="m", voice="alloy", response_format=kind
             )
             return answer.content
 
-    assert asyncio.run(main()) == b""
+    file = asyncio.run(main())
+    pcm = file if kind == "pcm" else files.read(file)
+    assert 0.09 < len(pcm) / 2 / RATE < 0.2
+    assert {*pcm} <= {0, 1, 2, 3, 253, 254, 255}
+    assert engine.spoken == []
+
+
+def test_flac_answer_has_its_length_unless_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    def samples(flac: bytes) -> int:
+        return int.from_bytes(flac[18:26]) & (1 << 36) - 1  # RFC 9639, 8.2
+
+    async def main() -> bytes:
+        async with stage() as here:
+            answer = await here.client.audio.speech.create(
+                input="One. Two, three and four.", model="m", voice="v", response_format="flac"
+            )
+            return answer.content
+
+    file = asyncio.run(main())
+    assert samples(file) == len(files.read(file)) // 2 > 0
+    monkeypatch.setattr(speech_routes, "FLAC_HELD_SECONDS", 0)
+    streamed = asyncio.run(main())
+    assert samples(streamed) == 0
+    assert files.read(streamed) == files.read(file)
+
+
+def test_lost_synthesiser_is_asked_again_and_no_audio_is_doubled() -> None:
+    class Losable(ScriptedTTS):
+        losses = 0
+
+        async def synthesize(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
+            async with aclosing(super().synthesize(text, **how)) as speech:
+                async for piece in speech:
+                    yield piece
+                    if self.losses:
+                        self.losses -= 1
+                        raise EngineLost("it died")
+
+    async def main(losses: int) -> bytes:
+        engine = Losable(TTSScript())
+        engine.losses = losses
+        async with stage(tts=engine) as here:
+            answer = await here.client.audio.speech.create(
+                input="One two three four.", model="m", voice="v", response_format="pcm"
+            )
+            return answer.content
+
+    whole = asyncio.run(main(0))
+    assert whole
+    assert asyncio.run(main(1)) == whole
+
+
+def test_lone_surrogates_in_the_text_are_replaced() -> None:
+    engine = ScriptedTTS(TTSScript())
+
+    async def main() -> int:
+        async with stage(tts=engine) as here:
+            body = b'{"model": "m", "voice": "v", "input": "Great \\ud83d day"}'
+            async with here.http.post(f"{here.base}/audio/speech", data=body) as answer:
+                await answer.read()
+                return answer.status
+
+    assert asyncio.run(main()) == 200
+    assert "".join(text for text, _, _ in engine.spoken).startswith("Great ")

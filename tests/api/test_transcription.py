@@ -10,9 +10,8 @@ import pytest
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.door_stage import wav_of
-from tests.audio.sound import container
-from vivavoce.api.transcription import language_name
-from vivavoce.engines.base import Transcript
+from tests.media.sound import container
+from vivavoce.engines.base import BaseEngine, Transcript
 from vivavoce.errors import EngineError
 
 SPOKEN = wav_of(quiet(0.3) + tone(1.5) + quiet(0.3))
@@ -25,7 +24,7 @@ def refused(exc: openai.APIStatusError) -> tuple[int, str | None, str | None]:
     return exc.status_code, exc.param, exc.code
 
 
-class Listener:
+class Listener(BaseEngine):
     """Tells what it was asked, then what a test gives it: texts, an error, or nothing at all."""
 
     Settings = None
@@ -58,7 +57,7 @@ class Listener:
             self.closed.set()
 
 
-def test_a_recording_becomes_text_in_every_format() -> None:
+def test_recording_is_answered_in_every_format() -> None:
     async def main() -> list[Any]:
         async with stage(stt=WORDS) as here:
             create = here.client.audio.transcriptions.create
@@ -74,7 +73,7 @@ def test_a_recording_becomes_text_in_every_format() -> None:
     assert vtt == "WEBVTT\n\n00:00:00.096 --> 00:00:00.996\none two three\n\n"
 
 
-def test_verbose_json_has_the_times_that_were_asked_for() -> None:
+def test_verbose_json_has_the_requested_times() -> None:
     async def main() -> list[Any]:
         async with stage(stt=WORDS) as here:
             return [
@@ -102,7 +101,7 @@ def test_verbose_json_has_the_times_that_were_asked_for() -> None:
     assert (both.words, both.segments) == (words.words, segments.segments)
 
 
-def test_a_long_recording_is_cut_at_its_pauses_and_told_in_order() -> None:
+def test_long_recording_is_cut_at_pauses_and_answered_in_order() -> None:
     transcripts = [{"text": "one", "delay_seconds": 0.05}, "two"]
 
     async def main() -> Any:
@@ -144,7 +143,7 @@ def test_streamed_deltas_concatenate_to_the_text() -> None:
 
 
 @pytest.mark.parametrize("sound", [quiet(2), quiet(0.001)])
-def test_a_silent_recording_has_no_text(sound: bytes) -> None:
+def test_silent_recording_has_empty_text(sound: bytes) -> None:
     async def main() -> tuple[Any, list[Any]]:
         async with stage(stt={"hears_silence": False}) as here:
             create = here.client.audio.transcriptions.create
@@ -168,7 +167,7 @@ def test_a_silent_recording_has_no_text(sound: bytes) -> None:
         ("webm", "libopus"),
     ],
 )
-def test_what_a_file_is_its_bytes_say(kind: str, codec: str) -> None:
+def test_kind_of_file_is_found_in_its_bytes(kind: str, codec: str) -> None:
     rate = 48_000 if codec == "libopus" else 24_000
     file = container(kind, codec, tone(1.0), rate=rate)
 
@@ -190,9 +189,7 @@ def test_what_a_file_is_its_bytes_say(kind: str, codec: str) -> None:
         ("call", "audio/PCMU", 12),
     ],
 )
-def test_bare_samples_are_taken_as_the_client_says(
-    name: str, content_type: str, seconds: int
-) -> None:
+def test_raw_samples_are_read_as_declared(name: str, content_type: str, seconds: int) -> None:
     async def main() -> Any:
         async with stage() as here:
             return await here.client.audio.transcriptions.create(
@@ -202,7 +199,7 @@ def test_bare_samples_are_taken_as_the_client_says(
     assert asyncio.run(main()).usage.seconds == seconds
 
 
-def test_a_part_without_a_file_name_and_a_chunked_upload_are_taken() -> None:
+def test_file_without_a_name_and_chunked_upload_are_accepted() -> None:
     boundary = "xyz"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"\r\n\r\n'.encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
@@ -221,7 +218,7 @@ def test_a_part_without_a_file_name_and_a_chunked_upload_are_taken() -> None:
     assert (status, body["text"]) == (200, "hello")
 
 
-def test_the_engine_is_told_the_language_and_the_prompt() -> None:
+def test_language_and_prompt_reach_the_engine() -> None:
     engine = Listener(EngineError("enough"))
 
     async def main() -> None:
@@ -236,7 +233,7 @@ def test_the_engine_is_told_the_language_and_the_prompt() -> None:
     assert engine.asked == [("it", "Ciao")] * 2
 
 
-def test_a_translation_is_told_in_english() -> None:
+def test_translation_names_english_as_its_language() -> None:
     async def main() -> Any:
         async with stage(stt=WORDS) as here:
             return await here.client.audio.translations.create(
@@ -261,7 +258,7 @@ def test_a_translation_is_told_in_english() -> None:
         ({"stream": "perhaps"}, "stream"),
     ],
 )
-def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
+def test_invalid_field_is_named_in_the_error(fields: dict[str, str], param: str) -> None:
     async def main() -> tuple[int, Any]:
         async with stage() as here:
             return await here.transcribe(SPOKEN, **fields)
@@ -270,7 +267,7 @@ def test_a_wrong_field_is_named(fields: dict[str, str], param: str) -> None:
     assert (status, body["error"]["param"]) == (400, param)
 
 
-def test_an_engine_that_fails_is_told_with_when_to_come_again() -> None:
+def test_engine_failure_is_503_with_retry_after() -> None:
     async def main() -> openai.APIStatusError:
         async with stage(stt={"transcripts": [{"error": "it broke"}]}) as here:
             with pytest.raises(openai.InternalServerError) as caught:
@@ -285,7 +282,7 @@ def test_an_engine_that_fails_is_told_with_when_to_come_again() -> None:
     assert "it broke" in error.message
 
 
-def test_what_fails_after_the_first_words_is_the_last_event() -> None:
+def test_failure_after_the_first_words_is_the_last_event() -> None:
     async def main() -> tuple[Any, str]:
         async with stage(stt={"transcripts": ["one", {"error": "it broke"}]}) as here:
             stream = await here.client.audio.transcriptions.create(
@@ -299,17 +296,17 @@ def test_what_fails_after_the_first_words_is_the_last_event() -> None:
     assert asyncio.run(main()) == ({"type": "transcript.text.delta", "delta": "one"}, "it broke")
 
 
-def test_an_engine_that_tells_nothing_is_not_waited_for_forever() -> None:
+def test_engine_that_stalls_is_an_error() -> None:
     async def main() -> tuple[int, Any]:
-        async with stage(stt=Listener(), stall_seconds=0.01) as here:
+        async with stage(stt=Listener(), stall_timeout_s=0.01) as here:
             return await here.transcribe(SPOKEN)
 
     status, body = asyncio.run(main())
     assert status == 503
-    assert body["error"]["message"] == "speech recognition told nothing for 0.01 s"
+    assert body["error"]["message"] == "speech recognition gave nothing for 0.01 s"
 
 
-def test_a_client_that_hangs_up_stops_the_work() -> None:
+def test_client_disconnect_stops_the_engine() -> None:
     engine = Listener("some words")
 
     async def main() -> None:
@@ -327,7 +324,7 @@ def test_a_client_that_hangs_up_stops_the_work() -> None:
     asyncio.run(main())
 
 
-def test_many_recordings_share_the_places_of_the_engine() -> None:
+def test_recordings_share_the_slots_of_the_engine() -> None:
     most, now = 0, 0
     full = asyncio.Event()
 
@@ -353,26 +350,8 @@ def test_many_recordings_share_the_places_of_the_engine() -> None:
         return str(body["text"])
 
     async def main() -> list[str]:
-        async with stage(stt=Counting(), most_passages=3) as here:
+        async with stage(stt=Counting(), max_passages=3) as here:
             return await asyncio.gather(*(one(here) for _ in range(4)))
 
     assert asyncio.run(main()) == ["word word word word"] * 4
     assert most == 3
-
-
-@pytest.mark.parametrize(
-    ("tag", "name"),
-    [
-        ("en", "english"),
-        ("en-US", "english"),
-        ("pt_BR", "portuguese"),
-        ("ZH", "chinese"),
-        ("yue", "cantonese"),
-        ("tlh", "tlh"),
-        ("english", "english"),
-    ],
-)
-def test_language_name_of_a_tag_is_english_and_of_an_unknown_tag_the_tag(
-    tag: str, name: str
-) -> None:
-    assert language_name(tag) == name

@@ -51,7 +51,7 @@ def reference(law: Format) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_every_code_means_what_ffmpeg_takes_it_for(law: Format) -> None:
+def test_g711_codes_decode_as_in_ffmpeg(law: Format) -> None:
     assert [expanded(code, law) for code in range(256)] == reference(law).tolist()
 
 
@@ -75,12 +75,14 @@ def test_every_code_means_what_ffmpeg_takes_it_for(law: Format) -> None:
         ("audio/pcma", -32_768, 0x2A),
     ],
 )
-def test_samples_on_either_side_of_a_decision_value(law: Format, value: int, code: int) -> None:
+def test_g711_samples_beside_a_decision_value_get_neighbouring_codes(
+    law: Format, value: int, code: int
+) -> None:
     assert compressed(value, law) == code
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_every_code_comes_back_as_itself(law: Format) -> None:
+def test_g711_code_round_trips(law: Format) -> None:
     codes = {compressed(expanded(code, law), law) for code in range(256)}
     # mu-law has two zeros, 0xFF and 0x7F; only the positive one is made of a sample.
     assert codes == set(range(256)) - ({0x7F} if law == "audio/pcmu" else set())
@@ -88,7 +90,7 @@ def test_every_code_comes_back_as_itself(law: Format) -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 @given(value=st.integers(-32_768, 32_767))
-def test_the_error_of_a_round_trip_is_half_a_step(law: Format, value: int) -> None:
+def test_g711_round_trip_error_is_at_most_half_a_step(law: Format, value: int) -> None:
     error = abs(expanded(compressed(value, law), law) - value)
     # Steps are a sixteenth of a segment, and a segment is as long as where it begins (less bias).
     largest = 32_767 - 32_124 + 1 if abs(value) > 32_124 else max(8, (abs(value) + 132) // 32 + 1)
@@ -96,14 +98,14 @@ def test_the_error_of_a_round_trip_is_half_a_step(law: Format, value: int) -> No
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_a_louder_sample_never_gets_a_quieter_code(law: Format) -> None:
+def test_g711_codes_are_monotonic(law: Format) -> None:
     ramp = np.arange(-32_768, 32_768, 16)
     heard = [expanded(compressed(int(value), law), law) for value in ramp]
     assert heard == sorted(heard)
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_a_voice_band_tone_survives_the_wire(law: Format) -> None:
+def test_voice_band_tone_survives_g711(law: Format) -> None:
     pcm = (8_000 * np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE)).astype("<i2").tobytes()
     error = samples(decode(encode(pcm, law), law)) - samples(pcm)
     assert np.abs(error[500:-500]).max() < 8_000 / 24
@@ -111,7 +113,7 @@ def test_a_voice_band_tone_survives_the_wire(law: Format) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_every_byte_of_g711_makes_three_samples_at_once_and_1_9_ms_late(law: Format) -> None:
+def test_g711_byte_makes_three_samples_1_9_ms_late(law: Format) -> None:
     wire = np.random.default_rng(1).integers(0, 256, 600, np.uint8).tobytes()
     decoder = Decoder(law)
     made = b""
@@ -124,7 +126,7 @@ def test_every_byte_of_g711_makes_three_samples_at_once_and_1_9_ms_late(law: For
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_streams_of_g711_are_the_whole_of_the_recording(law: Format) -> None:
+def test_g711_stream_equals_the_whole_recording(law: Format) -> None:
     pcm = np.random.default_rng(2).integers(-9_000, 9_000, 2_401).astype("<i2").tobytes()
     encoder = Encoder(law)
     made = b"".join(encoder.feed(pcm[at : at + 334]) for at in range(0, len(pcm), 334))
@@ -134,13 +136,13 @@ def test_streams_of_g711_are_the_whole_of_the_recording(law: Format) -> None:
     assert encoder.feed(pcm) + encoder.flush() == made  # the next stream
 
 
-def test_g711_is_filtered_on_its_way_to_8_khz() -> None:
+def test_g711_encoder_filters_above_4_khz() -> None:
     hiss = (16_000 * np.sin(2 * np.pi * 7_000 * np.arange(RATE) / RATE)).astype("<i2").tobytes()
     heard = samples(decode(encode(hiss, "audio/pcmu"), "audio/pcmu"))
     assert np.abs(heard[500:-500]).max() < 32
 
 
-def test_pcm_passes_as_it_is() -> None:
+def test_pcm_passes_unchanged() -> None:
     pcm = b"\x01\x02\x03\x04"
     assert Decoder("audio/pcm").feed(pcm) is pcm
     encoder = Encoder("audio/pcm")
@@ -150,7 +152,7 @@ def test_pcm_passes_as_it_is() -> None:
 
 
 @given(st.lists(st.binary(max_size=7)))
-def test_pcm_that_is_cut_inside_a_sample_is_put_together(pieces: list[bytes]) -> None:
+def test_pcm_cut_inside_a_sample_is_joined(pieces: list[bytes]) -> None:
     decoder = Decoder("audio/pcm")
     whole = b"".join(pieces)
     made = [decoder.feed(piece) for piece in pieces]
@@ -159,7 +161,7 @@ def test_pcm_that_is_cut_inside_a_sample_is_put_together(pieces: list[bytes]) ->
     assert decoder.carrying == bool(len(whole) % 2)
 
 
-def test_half_a_sample_can_be_forgotten() -> None:
+def test_drop_half_forgets_half_a_sample() -> None:
     decoder = Decoder("audio/pcm")
     assert decoder.feed(b"\x01\x02\x03") == b"\x01\x02"
     assert decoder.carrying
@@ -174,7 +176,7 @@ def test_g711_never_carries_half_a_sample() -> None:
     assert not decoder.carrying
 
 
-def test_nothing_makes_nothing() -> None:
+def test_empty_input_gives_empty_output() -> None:
     for law in LAWS:
         assert decode(b"", law) == encode(b"", law) == Decoder(law).feed(b"") == b""
 

@@ -41,7 +41,7 @@ def level_db(samples: NDArray[np.float64]) -> float:
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.one_of(st.integers(0, 5), st.integers(0, 1500)), max_size=12),
 )
-def test_a_stream_comes_out_the_same_however_it_is_cut(
+def test_stream_is_the_same_however_it_is_cut(
     source: int, target: int, seed: int, cuts: list[int]
 ) -> None:
     # Noise at full scale, so that clipping is met too.
@@ -57,7 +57,7 @@ def test_a_stream_comes_out_the_same_however_it_is_cut(
 
 
 @pytest.mark.parametrize(("source", "target"), RATIOS)
-def test_a_recording_longer_than_a_second_has_the_right_length(source: int, target: int) -> None:
+def test_long_recording_has_the_right_length(source: int, target: int) -> None:
     samples = 2 * source + 1234
     assert len(resample(bytes(2 * samples), source, target)) == 2 * round(samples * target / source)
 
@@ -76,9 +76,7 @@ def test_less_than_2_ms_is_held_back(source: int, target: int) -> None:
 
 @pytest.mark.parametrize(("source", "target"), RATIOS)
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.85])
-def test_what_both_rates_can_hold_passes_unchanged_and_in_place(
-    source: int, target: int, share: float
-) -> None:
+def test_common_band_passes_unchanged_and_in_place(source: int, target: int, share: float) -> None:
     hertz = round(share * min(source, target) / 2)
     expected = middle(tone(hertz, target))
     error = middle(resample(tone(hertz, source), source, target)) - expected
@@ -96,7 +94,7 @@ def test_what_both_rates_can_hold_passes_unchanged_and_in_place(
         (24_000, 8_000, 9_000),
     ],
 )
-def test_what_the_target_cannot_hold_is_damped_by_60_db(
+def test_content_above_the_target_band_is_damped_by_60_db(
     source: int, target: int, hertz: int
 ) -> None:
     assert level_db(middle(resample(tone(hertz, source), source, target))) < -60
@@ -115,7 +113,7 @@ def test_full_scale_is_clipped_and_does_not_wrap() -> None:
     assert [int(np.sign(made[at])) for at in (13, 40, 67, 93)] == [-1, 1, -1, 1]
 
 
-def test_equal_rates_hand_the_very_bytes_on() -> None:
+def test_equal_rates_return_the_same_bytes() -> None:
     stream = Resampler(16_000, 16_000)
     pcm = b"\x01\x02\x03\x04"
     assert stream.feed(pcm) is pcm
@@ -123,12 +121,12 @@ def test_equal_rates_hand_the_very_bytes_on() -> None:
     assert stream.lag == 0
 
 
-def test_after_the_end_a_new_stream_begins() -> None:
+def test_new_stream_may_begin_after_flush() -> None:
     stream = Resampler(24_000, 16_000)
     first = stream.feed(tone(300, 24_000)) + stream.flush()
     assert stream.feed(tone(300, 24_000)) + stream.flush() == first
 
 
-def test_a_ratio_that_would_need_a_huge_filter_is_refused() -> None:
+def test_ratio_that_needs_a_huge_filter_is_refused() -> None:
     with pytest.raises(AudioError, match=r"44101 Hz cannot be converted to 24000 Hz"):
         Resampler(44_101, 24_000)

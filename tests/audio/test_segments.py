@@ -60,7 +60,7 @@ def test_pauses_end_segments(heard: str, cut: str) -> None:
         ("#########,####", "[#########,][####]"),
     ],
 )
-def test_speech_without_an_end_is_cut_where_it_hurts_least(heard: str, cut: str) -> None:
+def test_endless_speech_is_cut_in_its_longest_pause(heard: str, cut: str) -> None:
     assert drawn(heard) == cut
 
 
@@ -71,7 +71,7 @@ def test_bounds_are_counted_in_samples() -> None:
     assert cutting.flush() == []
 
 
-def test_a_lecture_comes_in_pieces_of_half_a_minute() -> None:
+def test_long_speech_is_cut_into_half_minutes() -> None:
     cutting = Segmenter()
     lecture = ([0.9] * 100 + [0.1] * 15) * 100  # 3.2 s, a pause of half a second, ...
     found = cutting.feed(lecture) + cutting.flush()
@@ -80,7 +80,7 @@ def test_a_lecture_comes_in_pieces_of_half_a_minute() -> None:
     assert len(found) == 13
 
 
-def test_the_caller_is_told_what_sound_can_go() -> None:
+def test_needed_from_says_what_can_be_dropped() -> None:
     cutting = segmenter()
     assert cutting.needed_from == 0
     cutting.feed([0.0] * 5)
@@ -98,7 +98,7 @@ def test_the_caller_is_told_what_sound_can_go() -> None:
     pause=st.floats(0.0, 3.0),
     padding=st.floats(0.0, 3.0),
 )
-def test_whatever_is_heard_all_speech_lies_in_order_in_bounded_segments(
+def test_all_speech_is_in_ordered_bounded_segments(
     heard: list[float], cuts: list[int], most: float, pause: float, padding: float
 ) -> None:
     settings = SegmentSettings(max_seconds=most, pause_seconds=pause, padding_seconds=padding)

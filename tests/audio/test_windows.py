@@ -13,7 +13,7 @@ ROUNDS = 4
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 32_000, 48_000])
-def test_a_window_comes_out_as_from_a_resampler_of_its_own_stream(rate: int) -> None:
+def test_window_equals_the_resampler_of_its_own_stream(rate: int) -> None:
     sound = np.random.default_rng(1).integers(-9_000, 9_000, (STREAMS, ROUNDS * WINDOW))
     sound = sound.astype(np.int16)
     convert = WindowResampler(RATE, rate, WINDOW)
@@ -32,13 +32,13 @@ def test_a_window_comes_out_as_from_a_resampler_of_its_own_stream(rate: int) -> 
             assert np.abs(together[n] - made).max() < 0.51  # the one is rounded, the other not
 
 
-def test_sound_beyond_full_scale_is_cut_off() -> None:
+def test_beyond_full_scale_is_clipped() -> None:
     convert = WindowResampler(RATE, 16_000, WINDOW)
     square = np.where(np.arange(convert.history + WINDOW) % 60 < 30, 32_767, -32_768)
     made = convert(square.astype(np.int16)[None, :])
     assert (made.min(), made.max()) == (-1.0, 1.0)
 
 
-def test_a_window_that_would_not_come_out_whole_is_refused() -> None:
+def test_window_without_whole_target_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="700 samples at 24000 Hz are none at 16000 Hz"):
         WindowResampler(RATE, 16_000, 700)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vivavoce.audio import files
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines import registry
+from vivavoce.media import files
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
 

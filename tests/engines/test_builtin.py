@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engines.conformance import check_answer, check_llm
-from tests.virtual_time import run
 from vivavoce.engines import base
 from vivavoce.engines.base import ChatEnded, ChatEvent, ChatRequest, TextDelta
 from vivavoce.engines.builtin.llm import BuiltinLLM, BuiltinSettings
@@ -28,6 +26,8 @@ from vivavoce.protocol.items import (
     ToolChoice,
     ToolName,
 )
+from vivavoce.testing.conformance import check_answer, check_llm
+from vivavoce.testing.virtual_time import run
 
 
 def function(name: str, description: str = "", **properties: object) -> FunctionTool:

@@ -17,6 +17,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.engines import registry
 from vivavoce.engines.base import VAD, Cleaner
+from vivavoce.testing.conformance import check_clean
 
 if not (find_spec("espeakng_loader") and find_spec("faster_whisper")):
     pytest.skip("the extra `local` is not installed", allow_module_level=True)
@@ -104,21 +105,21 @@ def speech(played: bytes, heard: bytes, field: str) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("field", ["near", "far"])
 @pytest.mark.parametrize("echo_ms", [60, 150, 300])
 @pytest.mark.parametrize("echo_db", [-20, 0])
-def test_an_answer_that_comes_back_is_not_speech(echo_db: float, echo_ms: int, field: str) -> None:
+def test_echo_of_the_answer_is_not_speech(echo_db: float, echo_ms: int, field: str) -> None:
     assert np.count_nonzero(speech(*room(echo_db, echo_ms), field)) == 0
 
 
-def test_without_cleaning_it_is_speech() -> None:
+def test_uncleaned_echo_is_speech() -> None:
     assert np.count_nonzero(speech(*room(-20, 60), "")) > 200
 
 
-def test_what_was_not_played_is_not_taken_out() -> None:
+def test_sound_that_was_not_played_is_kept() -> None:
     played, heard = room(-20, 60)
     assert np.count_nonzero(speech(bytes(len(played)), heard, "near")) > 100
 
 
 @pytest.mark.parametrize("field", ["near", "far"])
-def test_the_user_is_heard_over_the_answer_and_nobody_else(field: str) -> None:
+def test_user_over_the_answer_is_speech(field: str) -> None:
     windows = speech(*room(-20, 60, question=True), field)
     per_second = 16_000 / 512
     begin = int(ASKED_AT / RATE * per_second)
@@ -129,7 +130,7 @@ def test_the_user_is_heard_over_the_answer_and_nobody_else(field: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 478, 480, 482, 2048, 24_000])
-def test_as_many_bytes_come_out_as_go_in_the_same_however_cut(size: int) -> None:
+def test_output_does_not_depend_on_the_cutting(size: int) -> None:
     played, heard = room(-20, 60)
     played, heard = played[:48_000], heard[:48_000]
 
@@ -155,3 +156,11 @@ def test_as_many_bytes_come_out_as_go_in_the_same_however_cut(size: int) -> None
     assert made[:480] == bytes(480)
     assert len(made) == len(at_once) == len(heard)
     assert made == at_once
+
+
+def test_cleaner_conforms_to_the_contract() -> None:
+    async def main() -> None:
+        async with registry.create("clean", "webrtc", {}) as cleaner:
+            await check_clean(cleaner)
+
+    asyncio.run(main())

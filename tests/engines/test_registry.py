@@ -2,12 +2,14 @@
 
 import importlib
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 
 from tests.engines.plugins import install
 from vivavoce.engines import registry
+from vivavoce.engines.base import Capabilities
 from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedTTS, ScriptedVAD
 from vivavoce.errors import SettingsError
 
@@ -49,6 +51,7 @@ tts:hum = hum_plugin:Hum
 tts:gone = hum_plugin:Gone
 tts:number = hum_plugin:msgspec
 vad:lost = lost_plugin:Lost
+vad:extra = lost_plugin:Lost [more]
 vad:odd = odd_plugin:Odd
 vad:sick = sick_plugin:Sick
 vad:old = old_plugin:Old
@@ -82,12 +85,12 @@ def test_each_kind_has_a_scripted_engine(kind: str) -> None:
     assert made.__module__ == "vivavoce.engines.scripted.engines"
 
 
-def test_an_unknown_kind_has_no_engines() -> None:
+def test_unknown_kind_has_no_engines() -> None:
     assert registry.names("smell") == []
     assert registry.names("") == []
 
 
-def test_an_engine_is_built_from_its_options() -> None:
+def test_engine_is_built_from_its_options() -> None:
     vad = registry.create("vad", "scripted", {"window_samples": 256, "sample_rate": 8000})
     assert isinstance(vad, ScriptedVAD)
     assert (vad.window_samples, vad.sample_rate) == (256, 8000)
@@ -95,12 +98,12 @@ def test_an_engine_is_built_from_its_options() -> None:
     assert isinstance(stt, ScriptedSTT)
 
 
-def test_an_unknown_engine_is_refused_with_those_there_are() -> None:
+def test_unknown_engine_is_refused_with_the_installed_ones() -> None:
     with pytest.raises(SettingsError, match=r"no vad engine 'ear'; installed: .*scripted"):
         registry.create("vad", "ear", {})
 
 
-def test_the_name_of_another_kind_is_not_taken() -> None:
+def test_name_of_another_kind_is_refused() -> None:
     assert "silero" in registry.names("vad")
     with pytest.raises(SettingsError, match="no tts engine 'silero'"):
         registry.create("tts", "silero", {})
@@ -115,20 +118,20 @@ def test_the_name_of_another_kind_is_not_taken() -> None:
         ({"default_voice": "nobody"}, "default_voice 'nobody' is not one of voices"),
     ],
 )
-def test_a_bad_option_is_refused_with_its_place(options: dict[str, object], mistake: str) -> None:
+def test_bad_option_is_refused_with_its_place(options: dict[str, object], mistake: str) -> None:
     with pytest.raises(SettingsError, match=r"^\[engines.tts.scripted\] ") as refused:
         registry.create("tts", "scripted", options)
     refused.match(mistake)
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_installed_package_adds_an_engine() -> None:
+def test_installed_package_adds_an_engine() -> None:
     assert {"hum", "scripted"} <= set(registry.names("tts"))
     assert registry.create("tts", "hum", {"pitch_hz": 220}).pitch_hz == 220
     assert isinstance(registry.create("tts", "scripted", {}), ScriptedTTS)
 
 
-def test_options_under_another_name_are_refused_under_that() -> None:
+def test_bad_option_of_a_named_table_is_refused_with_that_name() -> None:
     with pytest.raises(SettingsError, match=r"^\[engines.tts.deep\] chunk_ms: Expected"):
         registry.create("tts", "scripted", {"chunk_ms": "20"}, table="deep")
 
@@ -149,12 +152,15 @@ INCOMPLETE = "is incomplete: there is no module "
         ("vad:absent", f"the installation of hum-plugin {INCOMPLETE}'absent_plugin'; reinstall it"),
         ("vad:grown", f"the installation of hum-plugin {INCOMPLETE}'grown_plugin.missing'"),
         ("vad:ours", f"{INCOMPLETE}'vivavoce.engines.vad_that_was_deleted'; reinstall it"),
-        ("tts:gone", "the package hum-plugin names hum_plugin:Gone, which is no engine: module"),
-        ("tts:number", "the package hum-plugin names hum_plugin:msgspec, which is no engine: "),
+        (
+            "tts:gone",
+            "the package hum-plugin names hum_plugin:Gone, which is not an engine: module",
+        ),
+        ("tts:number", "the package hum-plugin names hum_plugin:msgspec, which is not an engine: "),
         ("llm:moody", "there is no sound card"),
     ],
 )
-def test_an_engine_that_cannot_be_loaded_says_why(name: str, mistake: str) -> None:
+def test_engine_that_cannot_be_loaded_says_why(name: str, mistake: str) -> None:
     kind, _, engine = name.partition(":")
     with pytest.raises(SettingsError) as refused:
         registry.create(kind, engine, {})
@@ -164,7 +170,7 @@ def test_an_engine_that_cannot_be_loaded_says_why(name: str, mistake: str) -> No
     assert ("pip install" in said) == (name == "vad:lost")
 
 
-def test_two_packages_that_offer_one_name_are_both_refused(site: Path) -> None:
+def test_name_offered_by_two_packages_is_refused(site: Path) -> None:
     install(site, "hum-plugin", {"hum_plugin": PLUGIN}, "tts:hum = hum_plugin:Hum\n")
     install(site, "buzz-plugin", {"buzz_plugin": PLUGIN}, "tts:hum = buzz_plugin:Hum\n")
     assert registry.names("tts").count("hum") == 1
@@ -174,7 +180,23 @@ def test_two_packages_that_offer_one_name_are_both_refused(site: Path) -> None:
         registry.create("tts", "hum", {})
 
 
-def test_a_package_that_takes_a_name_of_ours_is_refused(site: Path) -> None:
+def test_package_that_offers_a_built_in_name_is_refused(site: Path) -> None:
     install(site, "hum-plugin", {"hum_plugin": PLUGIN}, "tts:scripted = hum_plugin:Hum\n")
     with pytest.raises(SettingsError, match="offered by hum-plugin and vivavoce; uninstall all"):
         registry.create("tts", "scripted", {})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [entry for entry in entry_points(group=registry.GROUP) if entry.module.startswith("vivavoce.")],
+    ids=lambda entry: str(entry.name),
+)
+def test_capabilities_of_each_engine_agree_with_its_entry_point(entry: EntryPoint) -> None:
+    capabilities = entry.load().capabilities
+    assert isinstance(capabilities, Capabilities)
+    assert [capabilities.extra] * bool(capabilities.extra) == list(entry.extras)
+
+
+def test_missing_package_names_the_extra_of_the_entry_point(plugin: None) -> None:
+    with pytest.raises(SettingsError, match=r"try: pip install 'hum-plugin\[more\]'$"):
+        registry.create("vad", "extra", {})

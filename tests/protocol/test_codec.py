@@ -470,7 +470,7 @@ def test_refused_connection_gets_an_error_event_and_a_close_code(
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=["ga", "beta"])
 def test_realtime_protocols_leave_the_playout_to_the_client(dialect: WireProtocol) -> None:
-    assert not dialect.owns_playout
+    assert not dialect.server_plays
     with pytest.raises(AssertionError):
         dialect.encode_audio(b"")
 

@@ -12,7 +12,7 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rest_audio import (
-    MAX_INPUT,
+    MAX_INPUT_CHARACTERS,
     DetectedLanguage,
     SpeechDelta,
     SpeechDone,
@@ -25,6 +25,7 @@ from vivavoce.protocol.rest_audio import (
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
+    language_name,
     transcription_request,
 )
 from vivavoce.protocol.session import CustomVoice
@@ -132,7 +133,7 @@ def test_a_voice_may_be_an_object_and_a_null_is_nothing() -> None:
     [
         ('{"voice": "nova"}', "input"),
         ('{"input": 1}', "input"),
-        (f'{{"input": "{"a" * (MAX_INPUT + 1)}"}}', "input"),
+        (f'{{"input": "{"a" * (MAX_INPUT_CHARACTERS + 1)}"}}', "input"),
         ('{"input": "a", "response_format": "mp4"}', "response_format"),
         ('{"input": "a", "speed": 0.2}', "speed"),
         ('{"input": "a", "speed": 4.1}', "speed"),
@@ -212,3 +213,19 @@ def test_we_know_the_formats_that_the_library_knows() -> None:
     assert set(SpeechRequest.__struct_fields__) == set(known)
     form = transcription_create_params.TranscriptionCreateParamsBase.__annotations__.keys()
     assert set(TranscriptionRequest.__struct_fields__) - {"stream"} <= set(form)
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [
+        ("en", "english"),
+        ("en-US", "english"),
+        ("pt_BR", "portuguese"),
+        ("ZH", "chinese"),
+        ("yue", "cantonese"),
+        ("tlh", "tlh"),
+        ("english", "english"),
+    ],
+)
+def test_language_tag_has_an_english_name(tag: str, name: str) -> None:
+    assert language_name(tag) == name

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.protocol.rest_audio import TranscriptionSegment, TranscriptionWord
+from vivavoce.protocol.rest_audio import TranscriptionWord, VerboseSegment
 from vivavoce.protocol.subtitles import (
     LINE_CHARACTERS,
     LINE_MS,
@@ -139,7 +139,7 @@ def test_webvtt_has_a_head_and_escapes_its_signs() -> None:
 def test_segments_are_lines_in_seconds() -> None:
     shown = [Timed("go forward", 1_230, 2_500), Timed("no " * 100, 2_500, 9_000)]
     first, second = segments(shown, seek_ms=1_200, first_id=7, temperature=0.2)
-    assert first == TranscriptionSegment(
+    assert first == VerboseSegment(
         id=7,
         seek=120,
         start=1.23,

@@ -23,7 +23,7 @@ def test_clauses_are_the_text_to_the_letter(deltas: list[str]) -> None:
 
 
 @given(st.lists(PROSE, max_size=8))
-def test_no_clause_is_empty_and_none_is_much_longer_than_a_breath(deltas: list[str]) -> None:
+def test_no_clause_is_empty_or_much_too_long(deltas: list[str]) -> None:
     for clause in cut(*deltas):
         assert clause
         assert len(clause.rstrip()) <= LONGEST
@@ -48,44 +48,44 @@ def test_no_clause_is_empty_and_none_is_much_longer_than_a_breath(deltas: list[s
         ("", []),
     ],
 )
-def test_sentences(text: str, clauses: list[str]) -> None:
+def test_sentences_end_clauses(text: str, clauses: list[str]) -> None:
     assert cut(text) == clauses
 
 
-def test_the_first_clause_may_be_short() -> None:
+def test_first_clause_may_be_short() -> None:
     first = "a" * (FIRST_SHORTEST - 1) + ", "
     later = "b" * (SHORTEST - 1) + ", "
     assert cut(first + "b" * 20 + ", " + later + "end") == [first, "b" * 20 + ", " + later, "end"]
 
 
-def test_a_comma_that_comes_too_soon_ends_nothing() -> None:
+def test_early_comma_ends_no_clause() -> None:
     assert cut("No, not at all, end") == ["No, not at all, ", "end"]
 
 
-def test_a_mark_at_the_end_waits_for_what_follows() -> None:
+def test_punctuation_at_the_end_waits_for_what_follows() -> None:
     clauses = Clauses()
     assert clauses.feed("It is 3.") == []
     assert clauses.feed("5 now.") == []
     assert clauses.feed(" ") == ["It is 3.5 now. "]
 
 
-def test_words_without_a_mark_are_cut_at_the_last_space() -> None:
+def test_words_without_punctuation_are_cut_at_the_last_space() -> None:
     text = "word " * 100
     pieces = cut(text)
     assert [len(piece) for piece in pieces] == [240, 240, 20]
 
 
-def test_a_text_without_spaces_is_cut_all_the_same() -> None:
+def test_text_without_spaces_is_cut() -> None:
     assert [len(piece) for piece in cut("x" * 500)] == [240, 240, 20]
 
 
-def test_a_whole_book_at_once_takes_one_look_at_each_letter() -> None:
+def test_long_text_is_cut_in_linear_time() -> None:
     """Quadratic work would take minutes here: the suite's own timeout would end it."""
     book = "no end of it " * 300_000
     assert "".join(cut(book)) == book
 
 
-def test_after_a_flush_nothing_is_left() -> None:
+def test_flush_leaves_nothing() -> None:
     clauses = Clauses()
     clauses.feed("and so")
     assert clauses.flush() == "and so"

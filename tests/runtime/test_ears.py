@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.virtual_time import run
 from vivavoce.engines.scripted.engines import ScriptedVAD
 from vivavoce.engines.scripted.scripts import VADScript
 from vivavoce.runtime.vad_batcher import DEEP, TICK_SECONDS, VadBatcher, VadStream
 from vivavoce.session.cascade.turn_detection import WINDOW
+from vivavoce.testing.virtual_time import run
 
 LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.runtime.stage import MODELS, SOFT, Audience, Troupe, make_runner, speech
-from tests.virtual_time import run
+from vivavoce.engines.base import BaseEngine
 from vivavoce.errors import EngineError
 from vivavoce.protocol.session import (
     PCMU,
@@ -23,6 +23,7 @@ from vivavoce.runtime.echo import MAX_REFERENCE_BYTES, EchoCanceller
 from vivavoce.session.facts import Disconnected
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 
 TENTH = 4800  # bytes, 100 ms
 
@@ -48,7 +49,7 @@ class Mirror:
         self.closed = True
 
 
-class Mirrors:
+class Mirrors(BaseEngine):
     """An engine whose streams can be looked at."""
 
     Settings = None

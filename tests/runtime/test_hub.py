@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.runtime.stage import Audience, Troupe, house, question
-from tests.virtual_time import run
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
@@ -15,6 +14,7 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
 from vivavoce.session.facts import Disconnected
 from vivavoce.session.limits import SessionLimits
+from vivavoce.testing.virtual_time import run
 
 
 class Visit:

@@ -3,11 +3,11 @@
 import asyncio
 
 from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, received, template
-from tests.virtual_time import run
 from vivavoce.protocol.client import OutputAudioClear
 from vivavoce.session.facts import AudioPlayed, Disconnected
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 
 
 class Loudspeaker:

@@ -15,7 +15,6 @@ import pytest
 
 from tests.engines.test_clean_webrtc import ANSWER, QUESTION, at, pcm, spoken
 from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, template
-from tests.virtual_time import run
 from vivavoce.audio.formats import RATE
 from vivavoce.engines import registry
 from vivavoce.engines.base import Speech
@@ -29,6 +28,7 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import Disconnected, Received
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 
 PIECE = RATE // 10
 ECHO = 60 * RATE // 1000

@@ -22,7 +22,6 @@ from tests.runtime.stage import (
     speech,
     template,
 )
-from tests.virtual_time import run
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError, InvalidRequest, StoreError
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
@@ -34,6 +33,7 @@ from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.testing.virtual_time import run
 
 CLOCK_TURN = ServerVad(create_response=True)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.runtime.tasks import Tasks, Timer
+from vivavoce.testing.virtual_time import run
 
 
 async def fired(*moves: tuple[float, float]) -> list[float]:

@@ -20,11 +20,11 @@ from tests.talk.scripted_server import (
     tone,
     word,
 )
-from tests.virtual_time import run
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.talk.audio import LiveAudio, PlaybackQueue, StoppedPart
 from vivavoce.talk.conversation import open_conversation
 from vivavoce.talk.options import Timeouts
+from vivavoce.testing.virtual_time import run
 
 MS10 = 10 * BYTES_PER_MS
 ONE, TWO = b"\1" * 2 * MS10, b"\2" * 2 * MS10

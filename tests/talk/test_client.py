@@ -8,7 +8,7 @@ import pytest
 
 from tests.talk.scripted_server import CREATED, OPENING, START, Script, serving, tone
 from vivavoce.errors import SettingsError
-from vivavoce.protocol.codec import decode as decode_client_event
+from vivavoce.protocol import codec
 from vivavoce.secret import Secret
 from vivavoce.talk import client
 from vivavoce.talk.client import (
@@ -217,7 +217,7 @@ def test_event_pcm_is_decoded_from_base64() -> None:
     ],
 )
 def test_sent_event_is_valid_for_the_server(event: Event) -> None:
-    decode_client_event(encode(event))
+    codec.decode(encode(event))
 
 
 def test_append_audio_event_keeps_its_pcm() -> None:

@@ -26,7 +26,7 @@ from tests.talk.scripted_server import (
     tone,
     word,
 )
-from vivavoce.audio import files
+from vivavoce.media import files
 from vivavoce.secret import Secret
 from vivavoce.talk.client import ConnectionLost
 from vivavoce.talk.command import LineReader, talk

@@ -29,11 +29,11 @@ from tests.talk.scripted_server import (
     tone,
     word,
 )
-from tests.virtual_time import run
 from vivavoce.talk.client import ConnectionLost
 from vivavoce.talk.conversation import TalkConversation, open_conversation
 from vivavoce.talk.options import TalkOptions, Timeouts
 from vivavoce.talk.turn import Turn, TurnTimes
+from vivavoce.testing.virtual_time import run
 
 APPEND = "input_audio_buffer.append"
 QUESTION = tone(600) + silence(100)

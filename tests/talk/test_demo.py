@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from tests.talk.scripted_server import heard, silence, tone, word
-from vivavoce.audio import files
 from vivavoce.engines.scripted.engines import ScriptedTTS
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import hash_of
+from vivavoce.media import files
 from vivavoce.talk.client import Event
 from vivavoce.talk.demo import demo, missing_parts, speak_question, start_server
 from vivavoce.talk.options import DemoOptions, Timeouts

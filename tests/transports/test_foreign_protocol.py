@@ -47,7 +47,7 @@ class Beep:
     """
 
     subprotocols = ("beep",)
-    owns_playout = True
+    server_plays = True
     is_ga = False
 
     def __init__(self) -> None:

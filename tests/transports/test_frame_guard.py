@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.server import Server, serving
 from tests.transports.webrtc.caller import calling, masked, raw, until
-from tests.virtual_time import run
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports import frame_guard
 from vivavoce.transports.frame_guard import (
     MAX_FRAMES_AT_ONCE,

@@ -8,10 +8,10 @@ import pytest
 
 from tests.transports.test_foreign_protocol import Beep
 from tests.transports.test_send_queue import Client
-from tests.virtual_time import run
 from vivavoce.audio.pacer import AHEAD_SECONDS, FRAME_BYTES
 from vivavoce.protocol.server import OutputTranscriptDelta
 from vivavoce.session.facts import AudioPlayed, Fact
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.paced import MAX_QUEUED_SECONDS, PacedPeer
 from vivavoce.transports.send_queue import SendQueue
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionResetError, WSMsgType
 
-from tests.virtual_time import run
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import OutputAudioDelta
 from vivavoce.protocol.wire import Frame, WireProtocol
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.send_queue import (
     CLOSE_TIMEOUT_S,
     MAX_BACKLOG_BYTES,

@@ -19,6 +19,7 @@ from tests.engines.openai.chat_server import (
     falls_silent,
     gives,
     hangs,
+    lists,
     says,
     text,
 )
@@ -214,9 +215,11 @@ ENDPOINTS: dict[str, tuple[Reply, str]] = {
 @pytest.mark.parametrize("how", ENDPOINTS)
 def test_failing_llm_endpoint_costs_one_response(how: str) -> None:
     reply, code = ENDPOINTS[how]
+    # a kept-alive connection that is closed before the answer is tried once more
+    replies = [reply, reply] if how == "closes before the answer" else [reply]
 
     async def main() -> None:
-        async with ChatServer([reply, says("Fine.")]) as chat:
+        async with ChatServer([lists("m"), *replies, says("Fine.")]) as chat:
             settings = openai(chat, first_token_seconds=0.3, gap_seconds=0.3)
             async with serving(settings) as server, calling(server) as caller:
                 await caller.ask()

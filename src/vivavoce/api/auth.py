@@ -36,9 +36,9 @@ OPEN_ROUTES = frozenset(
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
     }
 )
+REQUEST_ID = web.RequestKey("request_id", str)
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
 """Paths of an application at which a key is checked after the upgrade."""
-REQUEST_ID = web.RequestKey("request_id", str)
 STARTED = web.RequestKey("started", web.StreamResponse)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 UNAUTHORIZED_CLOSE = 3000  # OpenAI's close code for every refusal
@@ -234,9 +234,10 @@ def is_open(request: web.Request) -> bool:
     method = "GET" if request.method == "HEAD" else request.method
     if resource is None:
         return False
-    if method == "GET" and resource.canonical in request.app.get(WEBSOCKET_PATHS, frozenset()):
-        return True
-    return (method, resource.canonical) in OPEN_ROUTES
+    upgrades = request.app.get(WEBSOCKET_PATHS, frozenset[str]())
+    return (method, resource.canonical) in OPEN_ROUTES or (
+        method == "GET" and resource.canonical in upgrades
+    )
 
 
 def presented_key(request: web.Request) -> str:

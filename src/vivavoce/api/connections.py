@@ -42,8 +42,8 @@ class ConnectionTable:
         self.server = server
         self.limits = limits
         self._max = max_connections
-        self._connections: dict[object, Connection] = {}  # by aiohttp's protocol
-        self._waiting: dict[Connection, None] = {}  # those without a request, the oldest first
+        self._connections: dict[object, HttpConnection] = {}  # by aiohttp's protocol
+        self._waiting: dict[HttpConnection, None] = {}  # those without a request, the oldest first
         self._logged_full = False
         self._make_request = server.request_factory
         self._handle_request = server.request_handler
@@ -55,11 +55,11 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def __call__(self) -> "Connection":
+    def __call__(self) -> "HttpConnection":
         """The protocol of a new connection, for loop.create_server()."""
-        return Connection(self)
+        return HttpConnection(self)
 
-    def add(self, connection: "Connection") -> bool:
+    def add(self, connection: "HttpConnection") -> bool:
         """Whether there is space for a new connection."""
         if len(self._connections) >= self._max:
             if not self._logged_full:
@@ -78,7 +78,7 @@ class ConnectionTable:
         self._waiting[connection] = None
         return True
 
-    def remove(self, connection: "Connection") -> None:
+    def remove(self, connection: "HttpConnection") -> None:
         self._connections.pop(connection.inner, None)
         self._waiting.pop(connection, None)
         if len(self._connections) < self._max * _LOG_AGAIN_SHARE:
@@ -104,7 +104,7 @@ class ConnectionTable:
                 connection.request_ended()
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection: aiohttp's protocol, with deadlines."""
 
     __slots__ = (

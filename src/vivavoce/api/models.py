@@ -1,5 +1,6 @@
-"""GET /v1/models, /v1/models/{model}, and /v1/audio/voices: what can be asked for by name."""
+"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices: names to ask for."""
 
+import time
 from collections.abc import Callable
 from typing import Literal
 from urllib.parse import quote
@@ -8,12 +9,11 @@ import msgspec
 from aiohttp import web
 
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
-from vivavoce.engines.base import TTS
 from vivavoce.runtime.catalog import ModelCatalog
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A name that clients may put into `model`, and the settings put engines behind."""
+    """A configured model, by the name that clients put into `model`."""
 
     id: str
     object: Literal["model"] = "model"
@@ -27,6 +27,24 @@ class ModelList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class AudioModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured model, for clients that choose a model of speech."""
+
+    id: str
+    name: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["vivavoce"] = "vivavoce"
+
+
+class AudioModelList(msgspec.Struct, frozen=True):
+    """The same list twice: Open WebUI reads `models`, clients of OpenAI's lists read `data`."""
+
+    data: list[AudioModelObject]
+    models: list[AudioModelObject]
+    object: Literal["list"] = "list"
+
+
 class VoiceObject(msgspec.Struct, frozen=True, kw_only=True):
     """A voice of one engine. `name` is the id: engines give their voices no other."""
 
@@ -34,18 +52,18 @@ class VoiceObject(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["audio.voice"] = "audio.voice"
     name: str
     languages: list[str]
-    """BCP 47 tags; none: any language, as far as the engine goes."""
+    """BCP 47 tags; empty: any language that the engine knows."""
     description: str
     models: list[str]
     """The models that speak with this engine."""
     default: bool
-    """Whether it stands for voices that there are not."""
+    """Whether it is used for unknown voice names."""
     sample: str
     """The path of a short recording, mp3."""
 
 
 class VoiceList(msgspec.Struct, frozen=True):
-    """The same list twice: some look into `data`, as in all lists of OpenAI, some into `voices`."""
+    """The same list twice: Open WebUI reads `voices`, clients of OpenAI's lists read `data`."""
 
     data: list[VoiceObject]
     voices: list[VoiceObject]
@@ -53,55 +71,60 @@ class VoiceList(msgspec.Struct, frozen=True):
 
 
 class ModelRoutes:
-    """Answers what there is.
+    """Lists the models of a catalog, and their voices."""
 
-    `default_voice` is the voice of the settings, which an engine need not know.
-    """
-
-    def __init__(
-        self, brains: ModelCatalog, default_voice: str, wall_clock: Callable[[], float]
-    ) -> None:
-        self._brains = brains
-        self._default_voice = default_voice
+    def __init__(self, catalog: ModelCatalog, wall_clock: Callable[[], float] = time.time) -> None:
+        self._catalog = catalog
         self._created = int(wall_clock())
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/v1/models/{model:.+}", self.model)
+        app.router.add_get("/v1/audio/models", self.audio_models)
         app.router.add_get("/v1/audio/voices", self.voices)
 
     async def models(self, _request: web.Request) -> web.Response:
-        return json_response(ModelList([self._model(name) for name in self._brains.cascades]))
+        return json_response(ModelList([self._model(name) for name in self._catalog.cascades]))
 
     async def model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
-        if name in self._brains.cascades:
+        if name in self._catalog.cascades:
             return json_response(self._model(name))
         body = ProblemBody(
-            message=f"The model {name[:100]!r} does not exist; there are: "
-            f"{', '.join(self._brains.cascades)}.",
+            message=f"The model {name[:100]!r} does not exist; known models: "
+            f"{', '.join(self._catalog.cascades)}.",
             type="invalid_request_error",
             param="model",
             code="model_not_found",
         )
         return json_response(Problem(body), 404)
 
-    async def voices(self, _request: web.Request) -> web.Response:
-        names: dict[int, list[str]] = {}
-        engines: dict[int, TTS] = {}
-        for name, cascade in self._brains.cascades.items():
-            names.setdefault(id(cascade.tts), []).append(name)
-            engines[id(cascade.tts)] = cascade.tts
-        found = [
-            voice for key, engine in engines.items() for voice in self._voices(engine, names[key])
+    async def audio_models(self, _request: web.Request) -> web.Response:
+        models = [
+            AudioModelObject(id=name, name=name, created=self._created)
+            for name in self._catalog.cascades
         ]
+        return json_response(AudioModelList(models, models))
+
+    async def voices(self, request: web.Request) -> web.Response:
+        """All voices, or those of one model with `?model=`."""
+        asked = request.query.get("model", "")
+        names: dict[int, list[str]] = {}
+        for name, cascade in self._catalog.cascades.items():
+            names.setdefault(id(cascade.tts), []).append(name)
+        if asked:
+            tts = id(self._catalog.of(asked).tts)
+            names = {tts: names[tts]}
+        found = [voice for models in names.values() for voice in self._voices(models)]
         return json_response(VoiceList(found, found))
 
     def _model(self, name: str) -> ModelObject:
         return ModelObject(id=name, created=self._created)
 
-    def _voices(self, engine: TTS, models: list[str]) -> list[VoiceObject]:
-        default = voice_of(engine, self._default_voice)
+    def _voices(self, models: list[str]) -> list[VoiceObject]:
+        """The voices of an engine that these models share."""
+        cascade = self._catalog.of(models[0])
+        default = cascade.voice("")
         return [
             VoiceObject(
                 id=voice.id,
@@ -113,11 +136,5 @@ class ModelRoutes:
                 sample=f"/v1/audio/voices/{quote(voice.id, safe='')}/sample"
                 f"?model={quote(models[0], safe='')}",
             )
-            for voice in engine.voices
+            for voice in cascade.tts.voices
         ]
-
-
-def voice_of(engine: TTS, *wanted: str) -> str:
-    """The first of these voices that the engine has; else its own default."""
-    known = {voice.id for voice in engine.voices}
-    return next((name for name in wanted if name in known), engine.default_voice)

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from vivavoce.api.chat.shapes import ChatCompletion, ChatCompletionRequest
+from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
     BetaSecretLifetime,
     ClientSecret,
@@ -20,7 +20,7 @@ from vivavoce.api.client_secrets import (
     ClientSecretResponse,
 )
 from vivavoce.api.http_errors import Problem
-from vivavoce.api.models import ModelList, ModelObject, VoiceList
+from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
@@ -78,6 +78,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     HealthStatus,
+    AudioModelList,
     ModelList,
     ModelObject,
     Problem,

@@ -1,185 +1,142 @@
-"""POST /v1/audio/speech: a text, spoken; its sound goes out from the first clause on."""
+"""POST /v1/audio/speech: a text, spoken; its audio is sent from the first clause on."""
 
-import asyncio
-import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from vivavoce.api.events import events, write
-from vivavoce.api.models import voice_of
-from vivavoce.api.uploads import read_body
-from vivavoce.api.work import unless_gone
-from vivavoce.audio.encoding import CONTENT_TYPES, FileEncoder, FileFormat
+from vivavoce.api.requests import read_body, unless_gone
+from vivavoce.api.sse import EventStream, write
 from vivavoce.audio.formats import RATE
-from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import TTS, Speech
 from vivavoce.errors import EngineError, InvalidRequest
+from vivavoce.media.encoding import CONTENT_TYPES, FileEncoder, FileFormat
+from vivavoce.protocol import json
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.rest_audio import SpeechDelta, SpeechDone, SpeechRequest, SpeechUsage
-from vivavoce.runtime.ahead import ahead
-from vivavoce.runtime.blocking import blocking
 from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.clauses import Clauses
+from vivavoce.runtime.concurrency import in_thread, prefetched
+from vivavoce.runtime.synthesis import STALL_TIMEOUT_S, Synthesis
 from vivavoce.session.usage import SPOKEN_TOKEN, estimate
 
-MOST_BYTES = 1 << 20
-READ_SECONDS = 60.0
+MAX_BODY_BYTES = 1 << 20
+READ_TIMEOUT_S = 60.0
 """For the body of a request."""
-STALL_SECONDS = 30.0
-"""How long an engine may make nothing."""
 PIECES_AHEAD = 64
-_PIECE_BYTES = 2 * RATE // 5  # encoded at a time: 2 ms of work
-_FED_CHARACTERS = 1000  # cut into clauses at a time: 3 ms of work at the most
-_WORD = re.compile(r"\s*\S+\s*")
-_SAMPLE = "Hello! This is how I sound when I read a sentence aloud."
+ENCODED_MS = 200
+"""Encoded at a time: 2 ms of work."""
+FLAC_HELD_SECONDS = 30
+"""A FLAC answer up to this length is sent once it is whole, with its length in its head: libsndfile
+cannot read one without."""
+_SAMPLE_TEXT = "Hello! This is how I sound when I read a sentence aloud."
 
 _reader: Reader[SpeechRequest] = Reader(SpeechRequest)
 
 
 @dataclass(slots=True)
 class SpeechJob:
-    """What is said, by whom and how."""
+    """A text, the voice that speaks it, and the format of the file."""
 
-    tts: TTS
+    synthesis: Synthesis
     text: str
-    voice: str
     format: FileFormat = "mp3"
-    speed: float = 1.0
-    instructions: str = ""
-    stall_seconds: float = STALL_SECONDS
     samples: int = 0
     """Spoken so far."""
 
     @property
     def usage(self) -> SpeechUsage:
-        """In the units that Realtime sessions are told, too."""
-        text, sound = estimate(self.text), -(-self.samples // SPOKEN_TOKEN)
-        return SpeechUsage(text, sound, text + sound)
+        """In the units of Realtime sessions."""
+        text, audio = estimate(self.text), -(-self.samples // SPOKEN_TOKEN)
+        return SpeechUsage(text, audio, text + audio)
 
     async def encoded(self) -> AsyncGenerator[bytes]:
-        """A file in the format, as it is made. Raises EngineError."""
-        encoder = await blocking(FileEncoder, self.format)  # the first one loads the codecs
-        async with aclosing(self.sound()) as sound:
-            async for pcm in sound:
-                self.samples += len(pcm) // 2
-                for piece in _cut(pcm):
-                    if made := encoder.feed(piece):
-                        yield made
-                    await asyncio.sleep(0)  # a long piece must not keep others waiting
-        if made := encoder.finish():
-            yield made
-
-    async def sound(self) -> AsyncGenerator[bytes]:
-        """PCM, clause by clause. Raises EngineError."""
-        for clause in _clauses(self.text):
-            if not any(character.isalnum() for character in clause):
-                await asyncio.sleep(0)  # nothing to say: on to the next, when others had a turn
-                continue
-            resampler = Resampler(self.tts.sample_rate, RATE)
-            async with aclosing(
-                self.tts.synthesize(
-                    clause,
-                    voice=self.voice,
-                    speed=self.speed,
-                    language=None,
-                    instructions=self.instructions,
-                )
-            ) as speaking:
-                while (speech := await self._next(speaking)) is not None:
-                    yield resampler.feed(speech.audio)
-            yield resampler.flush()
-
-    async def _next(self, speaking: AsyncGenerator[Speech]) -> Speech | None:
-        try:
-            async with asyncio.timeout(self.stall_seconds):
-                return await anext(speaking, None)
-        except TimeoutError as exc:
-            raise EngineError(f"the voice made no sound for {self.stall_seconds:g} s") from exc
+        """The file, as it is made. Raises EngineError."""
+        encoder = await in_thread(FileEncoder, self.format)  # the first one loads the codecs
+        held: bytearray | None = bytearray() if self.format == "flac" else None
+        async with aclosing(self.synthesis.text(self.text)) as pieces:
+            async for piece in pieces:
+                self.samples += len(piece.audio) // 2
+                made = encoder.feed(piece.audio)
+                if held is not None:
+                    held += made
+                    if self.samples <= FLAC_HELD_SECONDS * RATE:
+                        continue
+                    made, held = bytes(held), None
+                if made:
+                    yield made
+        rest = encoder.finish()
+        if held is not None:
+            held += rest
+            encoder.write_length(held)
+            rest = bytes(held)
+        if rest:
+            yield rest
 
 
 class SpeechRoutes:
-    """Speaks with the engines of `brains`. `default_voice` stands for voices that there are not."""
+    """Speaks with the models of a catalog."""
 
-    def __init__(
-        self, brains: ModelCatalog, default_voice: str = "", *, stall_seconds: float = STALL_SECONDS
-    ) -> None:
-        self._brains = brains
-        self._default_voice = default_voice
-        self._stall_seconds = stall_seconds
+    def __init__(self, catalog: ModelCatalog, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
+        self._catalog = catalog
+        self._stall_timeout_s = stall_timeout_s
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/v1/audio/speech", self.create)
         app.router.add_get("/v1/audio/voices/{voice}/sample", self.sample)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """Raises InvalidRequest, and EngineError before the first sound."""
-        wish = _reader.read(await read_body(request, MOST_BYTES, READ_SECONDS))
-        if not wish.input.strip():
+        """Raises InvalidRequest, and EngineError before the first audio."""
+        body = await read_body(request, MAX_BODY_BYTES, READ_TIMEOUT_S)
+        asked = _reader.read(json.replace_lone_surrogates(body))
+        if not asked.input.strip():
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
-        tts = self._brains.of(wish.model).tts
-        utterance = SpeechJob(
-            tts,
-            wish.input,
-            voice_of(tts, wish.voice_id, self._default_voice),
-            wish.response_format,
-            wish.speed,
-            wish.instructions,
-            self._stall_seconds,
-        )
-        answer = _as_events if wish.stream_format == "sse" else _as_file
-        return await unless_gone(request, answer(request, utterance))
+        synthesis = self._synthesis(asked.model, asked.voice_id, asked.speed, asked.instructions)
+        job = SpeechJob(synthesis, asked.input, asked.response_format)
+        answer = _as_events if asked.stream_format == "sse" else _as_file
+        return await unless_gone(request, answer(request, job))
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
-        tts = self._brains.of(request.query.get("model", "")).tts
-        voice = request.match_info["voice"]
-        if voice not in {one.id for one in tts.voices}:
+        model, voice = request.query.get("model", ""), request.match_info["voice"]
+        if voice not in {known.id for known in self._catalog.of(model).tts.voices}:
             raise web.HTTPNotFound
-        utterance = SpeechJob(tts, _SAMPLE, voice, stall_seconds=self._stall_seconds)
-        return await unless_gone(request, _as_file(request, utterance))
+        job = SpeechJob(self._synthesis(model, voice), _SAMPLE_TEXT)
+        return await unless_gone(request, _as_file(request, job))
+
+    def _synthesis(
+        self, model: str, voice: str, speed: float = 1.0, instructions: str = ""
+    ) -> Synthesis:
+        cascade = self._catalog.of(model)
+        return Synthesis(
+            cascade.tts,
+            cascade.voice(voice),
+            speed=speed,
+            instructions=instructions,
+            max_piece_ms=ENCODED_MS,
+            stall_timeout_s=self._stall_timeout_s,
+        )
 
 
-async def _as_file(request: web.Request, utterance: SpeechJob) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPES[utterance.format]})
+async def _as_file(request: web.Request, job: SpeechJob) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPES[job.format]})
     try:
-        async with ahead(utterance.encoded(), PIECES_AHEAD) as pieces:
+        async with prefetched(job.encoded(), PIECES_AHEAD) as pieces:
             async for piece in pieces:
                 await write(request, response, piece)
     except EngineError as exc:
         if not response.prepared:
             raise
-        # Nothing can be said any more; at least it must not look whole.
-        raise ConnectionResetError("the voice broke off") from exc
-    if not response.prepared:  # of a text without a letter nothing is heard
-        await response.prepare(request)
+        # Too late for an error message; at least the file must not look complete.
+        raise ConnectionResetError("the synthesiser failed on the way") from exc
     await response.write_eof()
     return response
 
 
-async def _as_events(request: web.Request, utterance: SpeechJob) -> web.StreamResponse:
-    async with events(request) as out, ahead(utterance.encoded(), PIECES_AHEAD) as pieces:
+async def _as_events(request: web.Request, job: SpeechJob) -> web.StreamResponse:
+    async with (
+        EventStream(request) as stream,
+        prefetched(job.encoded(), PIECES_AHEAD) as pieces,
+    ):
         async for piece in pieces:
-            await out.send(SpeechDelta(piece))
-        await out.send(SpeechDone(utterance.usage))
-    return out.response
-
-
-def _clauses(text: str) -> Iterator[str]:
-    """The first one as short as if the text came word by word, so that it is heard soon; the others
-    as long as if it lay there, for the sake of their melody."""
-    cutter, at = Clauses(), 0
-    for word in _WORD.finditer(text):
-        at = word.end()
-        if first := cutter.feed(word[0]):
-            yield from first
-            break
-    for begin in range(at, len(text), _FED_CHARACTERS):
-        yield from cutter.feed(text[begin : begin + _FED_CHARACTERS])
-    yield cutter.flush()
-
-
-def _cut(pcm: bytes) -> Iterator[bytes]:
-    for at in range(0, len(pcm), _PIECE_BYTES):
-        yield pcm[at : at + _PIECE_BYTES]
+            await stream.send(SpeechDelta(piece))
+        await stream.send(SpeechDone(job.usage))
+    return stream.response

@@ -1,29 +1,103 @@
-"""What an engine is. Implementations live one per file and are found by entry point.
+"""The contract of engines. Implementations stand in one package each and are found by entry point.
 
-Every engine is an async context manager: entering it loads what it needs, leaving it gives back
-every thread, process and file. An engine that blocks or holds the GIL owns its thread or process.
-Cancelling is closing the iterator. Whatever goes wrong comes out as EngineError, in one sentence
-that names the place and the remedy; as EngineLost where it went away in the middle of its work and
-may do it when asked again.
+An engine is an async context manager: entering it loads what it needs, leaving it gives back every
+thread, process and file. An engine that blocks or holds the interpreter lock has a thread or a
+process of its own (engines/host.py). Cancelling is closing the iterator. Every failure is an
+EngineError, in one sentence that names the place and the remedy; an EngineLost where the engine
+went away in the middle of its work and can do it when it is asked again. While the server lives, an
+engine is never closed for good: what died is started again, and health() says so meanwhile.
+
+Version 2 of the contract. New members get defaults in BaseEngine and Capabilities, so engines that
+derive from BaseEngine stay valid within a version. `vivavoce.testing.conformance` checks an engine.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 
+__all__ = [
+    "CONTRACT_VERSION",
+    "LLM",
+    "STT",
+    "TTS",
+    "VAD",
+    "BaseEngine",
+    "CallDelta",
+    "CallStarted",
+    "Capabilities",
+    "ChatEnded",
+    "ChatEvent",
+    "ChatRequest",
+    "ChatUsage",
+    "CleanStream",
+    "Cleaner",
+    "Engine",
+    "Mark",
+    "Speech",
+    "TextDelta",
+    "Transcript",
+    "TurnModel",
+    "Voice",
+    "Word",
+    "health_of",
+]
+
+CONTRACT_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do and what it needs, as data on its class."""
+
+    languages: tuple[str, ...] | Literal["any"] = "any"
+    """Language tags that it understands or speaks."""
+    streaming_input: bool = True
+    """STT: words come while audio still comes in. False: all work is done at its end."""
+    word_times: Literal["exact", "estimated", "none"] = "none"
+    """STT: times of words. TTS: marks."""
+    licence: str = ""
+    """SPDX expression of what it is made of: the library and the weights."""
+    extra: str = ""
+    """The extra of its distribution that installs what it needs; "": nothing more is needed.
+
+    The entry point names it, too: "tts:mine" = "my_engines:MyTTS [extra]".
+    """
+    models: str = ""
+    """Which weights it uses, how large, and where they come from."""
+
 
 class Engine(Protocol):
     """Common to all: `Settings` is a frozen msgspec Struct that forbids unknown fields."""
 
     Settings: Any
+    capabilities: ClassVar[Capabilities]
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
+
+    def health(self) -> str | None:
+        """None: it works; else one sentence with the reason and the remedy. Does not block."""
+        ...
+
+
+class BaseEngine:
+    """Defaults of an engine that loads nothing and cannot go down."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pass
+
+    def health(self) -> str | None:
+        return None
 
 
 def health_of(engine: object) -> str | None:
@@ -33,21 +107,21 @@ def health_of(engine: object) -> str | None:
 
 
 class VAD(Engine, Protocol):
-    """Tells speech from other sound, one window at a time, many streams in one call."""
+    """Voice activity detection, one window at a time, many streams in one call."""
 
     sample_rate: int
     """Hertz of the windows."""
     window_samples: int
     """Samples of one window."""
     max_batch: int
-    """Most rows of one judge() call; that many take less than 5 ms."""
+    """Most rows of one score() call; that many take less than 5 ms."""
 
     def open(self) -> int:
-        """Begin a stream; return its number, to be given back with close()."""
+        """Begin a stream; return its number, valid until close()."""
         ...
 
     def close(self, stream: int) -> None:
-        """Forget a stream."""
+        """End a stream; its number may be used again."""
         ...
 
     def score(self, windows: NDArray[np.float32], streams: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -60,16 +134,16 @@ class VAD(Engine, Protocol):
 
 
 class TurnModel(Engine, Protocol):
-    """Judges whether a user who pauses has finished."""
+    """Decides whether a user who pauses has finished the turn."""
 
     async def score(self, text: str, *, language: str | None) -> float:
-        """Likelihood, 0..1, that `text`, the words so far, is a finished turn."""
+        """Probability, 0..1, that `text`, the transcript so far, is a finished turn."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that was heard, and when, in milliseconds from the start of the audio."""
+    """A recognised word; milliseconds from the start of the audio."""
 
     text: str
     start_ms: int
@@ -78,7 +152,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All words heard so far, not only the new ones.
+    """All words so far, not only the new ones.
 
     The first `stable` characters will not change any more: every later transcript of the same
     audio begins with them. In the final one all are stable.
@@ -92,25 +166,27 @@ class Transcript:
 
 
 class STT(Engine, Protocol):
-    """Speech in, words out."""
+    """Speech to text."""
 
     sample_rate: int
-    """Hertz of the 16-bit mono PCM it takes."""
+    """Hertz of the 16-bit mono PCM that it takes."""
 
     def transcribe(
         self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
     ) -> AsyncGenerator[Transcript]:
         """Yield transcripts as audio comes in; after its end, exactly one that is final.
 
-        `audio` yields 16-bit mono PCM of any length, whole samples. Words are decoded while it
-        still comes, so that little is left to do at its end. Silence gives a final with text "".
+        `audio` yields 16-bit mono PCM of any length, whole samples. Where streaming_input is set,
+        words are decoded while it still comes in, so that little is left to do at its end. Silence
+        gives a final with text "". Raises EngineError; EngineLost: the same audio may be given
+        again.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """All that a model is told for one answer."""
+    """One request to a language model."""
 
     instructions: str
     items: tuple[Item, ...]
@@ -132,7 +208,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """The model calls a function. `index` tells the calls of one answer apart."""
+    """The model calls a function. `index` is the number of the call within the answer."""
 
     index: int
     call_id: str
@@ -141,7 +217,7 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class CallDelta:
-    """The arguments, JSON text, of that call grew."""
+    """The arguments of that call, JSON text, grew by this."""
 
     index: int
     arguments: str
@@ -149,7 +225,7 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ChatUsage:
-    """Tokens as the model counted them; None: it did not say."""
+    """Tokens as the model counted them."""
 
     input_tokens: int
     output_tokens: int
@@ -158,7 +234,7 @@ class ChatUsage:
 
 @dataclass(frozen=True, slots=True)
 class ChatEnded:
-    """The last thing a model yields."""
+    """The last event of an answer. usage is None where the model did not report it."""
 
     reason: Literal["stop", "length", "content_filter"] = "stop"
     usage: ChatUsage | None = None
@@ -171,10 +247,10 @@ class LLM(Engine, Protocol):
     """Conversation in, text and function calls out."""
 
     sees: bool
-    """Whether it can be handed pictures."""
+    """Whether it accepts images."""
 
     def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
-        """Yield the answer as it comes to mind, and ChatEnded once, last.
+        """Yield the answer as it is generated, and ChatEnded once, last.
 
         A user's audio part stands in the items with its transcript. Text deltas concatenate to
         the whole text; a call's deltas come between its CallStarted and the next event of
@@ -203,17 +279,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A piece of speech: 16-bit mono PCM, and the words that begin in it or later."""
+    """A piece of speech: 16-bit mono PCM, and marks of words that begin in it or later."""
 
     audio: bytes
     marks: tuple[Mark, ...] = ()
 
 
 class TTS(Engine, Protocol):
-    """Text in, speech out."""
+    """Text to speech."""
 
     sample_rate: int
-    """Hertz of the 16-bit mono PCM it makes."""
+    """Hertz of the 16-bit mono PCM that it makes."""
     voices: tuple[Voice, ...]
     default_voice: str
 
@@ -222,25 +298,27 @@ class TTS(Engine, Protocol):
     ) -> AsyncGenerator[Speech]:
         """Yield speech as it is made.
 
-        A mark never comes later than its sound. An engine that knows no word times yields none.
-        speed: 1.0 is normal. A voice that is not in `voices` is an EngineError.
+        text: prose, without markdown (engines/speech_text.py). Text with nothing to speak, such as
+        "...", gives no audio, or some silence. speed: 1.0 is normal. A mark never comes later than
+        its sound; an engine without word times yields none. Raises EngineError: a voice that is not
+        in `voices`; EngineLost: the same text may be given again.
         """
         ...
 
 
 class CleanStream(Protocol):
-    """One microphone. All sound is 16-bit mono PCM at 24 kHz, whole samples."""
+    """One microphone. All audio is 16-bit mono PCM at 24 kHz, whole samples."""
 
     def process(self, pcm24: bytes) -> bytes:
-        """What the microphone heard, cleaned: as many bytes, at most 10 ms late, silence first.
+        """Clean microphone audio: as many bytes, at most 10 ms late, beginning with silence.
 
         Synchronous, as play() is: it runs on the event loop and takes less than 5 ms for half a
-        second of sound. Raises EngineError: then the stream is good for close() alone.
+        second of audio. Raises EngineError: after that only close() may be called.
         """
         ...
 
     def play(self, pcm24: bytes) -> None:
-        """What is played while the next process() is heard, as long as that; told before it."""
+        """What is played during the audio of the next process() call, as long as that."""
         ...
 
     def close(self) -> None:
@@ -249,8 +327,8 @@ class CleanStream(Protocol):
 
 
 class Cleaner(Engine, Protocol):
-    """Takes echo and noise out of what a microphone hears."""
+    """Removes echo and noise from microphone audio."""
 
     def open(self, field: Literal["near", "far"]) -> CleanStream:
-        """Begin a stream. near: a microphone at the mouth; far: one across the room."""
+        """Begin a stream. near: a headset or hand-held microphone; far: across the room."""
         ...

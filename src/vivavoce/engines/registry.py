@@ -12,7 +12,6 @@ import msgspec
 from vivavoce.errors import EngineError, SettingsError
 
 GROUP = "vivavoce.engines"
-_OURS = "vivavoce"
 
 
 def names(kind: str) -> list[str]:
@@ -37,12 +36,18 @@ def create(kind: str, name: str, options: Mapping[str, object], *, table: str = 
         raise SettingsError(f"{place} {mistake(exc, engine.Settings)}") from exc
     try:
         return engine(settings)
-    except EngineError as exc:
-        raise SettingsError(f"{place} {exc}") from exc
+    except (EngineError, SettingsError) as exc:
+        raise SettingsError(with_place(place, exc)) from exc
+
+
+def with_place(place: str, error: Exception) -> str:
+    """The message of the error, led by the place, which it may name itself."""
+    message = str(error)
+    return message if message.startswith("[") else f"{place} {message}"
 
 
 def mistake(exc: msgspec.ValidationError, struct: Any) -> str:
-    """What is wrong with a table of settings, led by the key, and a remedy for a misspelt one."""
+    """What is wrong with a table of settings: the key first, and a remedy for a misspelt one."""
     reason, _, at = str(exc).partition(" - at `$")
     key = at.rstrip("`").lstrip(".")
     start = "Object contains unknown field `"
@@ -86,13 +91,14 @@ def _loaded(entry: EntryPoint, place: str) -> Any:
         engine.Settings  # noqa: B018  every engine has them
     except AttributeError as exc:
         raise SettingsError(
-            f"{place} the package {_package(entry)} names {entry.value}, which is no engine: {exc}"
+            f"{place} the package {_package(entry)} names {entry.value}, "
+            f"which is not an engine: {exc}"
         ) from exc
     return engine
 
 
 def _missing(entry: EntryPoint, exc: ModuleNotFoundError) -> str:
-    """Whose module is missing: the engine's own package is broken, or one that it needs."""
+    """What to install. The entry point's extra names it: "my:Engine [extra]"."""
     package, own = (exc.name or "").split(".")[0], entry.module.split(".")[0]
     if package == own:
         return (
@@ -101,8 +107,7 @@ def _missing(entry: EntryPoint, exc: ModuleNotFoundError) -> str:
         )
     if not package:
         return f"a package it needs is not installed: {exc}"
-    extra = "room" if entry.name.startswith("clean:") else "local"
-    remedy = f"'vivavoce[{extra}]'" if own == _OURS else package
+    remedy = f"'{_package(entry)}[{','.join(entry.extras)}]'" if entry.extras else package
     return f"needs the package {package!r}, which is not installed; try: pip install {remedy}"
 
 

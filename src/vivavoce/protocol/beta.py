@@ -179,7 +179,7 @@ class Beta:
     """
 
     subprotocols = (SUBPROTOCOL, BETA_SUBPROTOCOL)
-    owns_playout = False
+    server_plays = False
     is_ga = False
 
     def __init__(self) -> None:

@@ -133,7 +133,7 @@ class GA:
     """The GA protocol. It keeps no state."""
 
     subprotocols = (SUBPROTOCOL, BETA_SUBPROTOCOL)
-    owns_playout = False
+    server_plays = False
     is_ga = True
 
     def opening(self, request: ConnectRequest) -> Opening:

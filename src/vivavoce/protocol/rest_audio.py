@@ -1,6 +1,6 @@
-"""What is asked of the HTTP endpoints for sound, and what they answer. Data only.
+"""Requests and answers of the HTTP endpoints for audio, in the shapes of OpenAI's API. Data only.
 
-Shapes are those of OpenAI's API; what a client need not send has the value that stands for it.
+Optional fields have the value that is used when a client does not send them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.session import CustomVoice
 from vivavoce.protocol.validation import refusal
 
-MAX_INPUT = 65_536
+MAX_INPUT_CHARACTERS = 65_536
 """Characters of a text to be spoken. OpenAI stops at 4096; here a long one streams as well."""
 
 TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt"]
@@ -23,7 +23,9 @@ Granularity: TypeAlias = Literal["word", "segment"]
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of POST /v1/audio/speech."""
 
-    input: Annotated[str, Meta(max_length=MAX_INPUT, extra_json_schema={"pattern": r"\S"})]
+    input: Annotated[
+        str, Meta(max_length=MAX_INPUT_CHARACTERS, extra_json_schema={"pattern": r"\S"})
+    ]
     model: str = ""
     voice: str | CustomVoice = ""
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
@@ -126,7 +128,7 @@ class TranscriptionWord(msgspec.Struct, frozen=True, kw_only=True):
     end: float
 
 
-class TranscriptionSegment(msgspec.Struct, frozen=True, kw_only=True):
+class VerboseSegment(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the transcript, in seconds from the start of the recording.
 
     What only a model of Whisper's kind can know is given as if it had no doubts.
@@ -154,7 +156,7 @@ class TranscriptionVerbose(msgspec.Struct, frozen=True, kw_only=True):
     duration: float
     """Seconds."""
     text: str
-    segments: tuple[TranscriptionSegment, ...] | UnsetType = UNSET
+    segments: tuple[VerboseSegment, ...] | UnsetType = UNSET
     words: tuple[TranscriptionWord, ...] | UnsetType = UNSET
     usage: DurationUsage | UnsetType = UNSET
 
@@ -173,3 +175,29 @@ class TranscriptDone(
     text: str
     languages: tuple[DetectedLanguage, ...] | UnsetType = UNSET
     usage: TokenUsage | UnsetType = UNSET
+
+
+# ISO 639-1, with two of 639-3: those that Whisper knows.
+_LANGUAGES = """
+af:afrikaans am:amharic ar:arabic as:assamese az:azerbaijani ba:bashkir be:belarusian
+bg:bulgarian bn:bengali bo:tibetan br:breton bs:bosnian ca:catalan cs:czech cy:welsh
+da:danish de:german el:greek en:english es:spanish et:estonian eu:basque fa:persian
+fi:finnish fo:faroese fr:french gl:galician gu:gujarati ha:hausa haw:hawaiian he:hebrew
+hi:hindi hr:croatian ht:haitian hu:hungarian hy:armenian id:indonesian is:icelandic
+it:italian ja:japanese jw:javanese jv:javanese ka:georgian kk:kazakh km:khmer kn:kannada
+ko:korean la:latin lb:luxembourgish ln:lingala lo:lao lt:lithuanian lv:latvian
+mg:malagasy mi:maori mk:macedonian ml:malayalam mn:mongolian mr:marathi ms:malay
+mt:maltese my:burmese ne:nepali nl:dutch nn:nynorsk no:norwegian oc:occitan pa:punjabi
+pl:polish ps:pashto pt:portuguese ro:romanian ru:russian sa:sanskrit sd:sindhi
+si:sinhala sk:slovak sl:slovenian sn:shona so:somali sq:albanian sr:serbian su:sundanese
+sv:swedish sw:swahili ta:tamil te:telugu tg:tajik th:thai tk:turkmen tl:tagalog
+tr:turkish tt:tatar uk:ukrainian ur:urdu uz:uzbek vi:vietnamese yi:yiddish yo:yoruba
+yue:cantonese zh:chinese
+"""
+_LANGUAGE_NAMES = dict(pair.split(":") for pair in _LANGUAGES.split())
+
+
+def language_name(tag: str) -> str:
+    """The English name, in small letters, of the language of a tag such as en-US; else the tag."""
+    tag = tag.lower().replace("_", "-")
+    return _LANGUAGE_NAMES.get(tag.partition("-")[0], tag)

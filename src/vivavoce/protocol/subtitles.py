@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vivavoce.protocol.rest_audio import TranscriptionSegment, TranscriptionWord
+from vivavoce.protocol.rest_audio import TranscriptionWord, VerboseSegment
 
 LINE_CHARACTERS = 84
 """Of two rows of 42, as much as broadcasters put on a screen at a time."""
@@ -110,10 +110,10 @@ def vtt(shown: Iterable[Timed]) -> str:
 
 def segments(
     shown: Iterable[Timed], *, seek_ms: int = 0, first_id: int = 0, temperature: float = 0.0
-) -> tuple[TranscriptionSegment, ...]:
+) -> tuple[VerboseSegment, ...]:
     """The same lines for verbose JSON. `seek_ms`: where the sound began that they were heard in."""
     return tuple(
-        TranscriptionSegment(
+        VerboseSegment(
             id=number,
             seek=seek_ms // 10,
             start=line.start_ms / 1_000,

@@ -83,7 +83,7 @@ class WireProtocol(Protocol):
         ...
 
     @property
-    def owns_playout(self) -> bool:
+    def server_plays(self) -> bool:
         """Whether the server sends speech in real time, frame by frame (see encode_audio).
 
         Otherwise it is sent as fast as it is made, in response.output_audio.delta events.

@@ -1,37 +1,35 @@
-"""Recordings of any length, made out piece by piece: decoded, cut at pauses, recognised.
+"""Transcription of files of any length: decoded, cut at pauses, recognised, piece by piece.
 
 Only what is being worked on is in memory: a piece of sound, and a few passages of speech.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from vivavoce.audio.decoding import SoundFile
 from vivavoce.audio.formats import RATE
-from vivavoce.audio.resample import Resampler
 from vivavoce.audio.segments import Segment, Segmenter
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.errors import EngineError
-from vivavoce.runtime.ahead import ahead
-from vivavoce.runtime.blocking import blocking
+from vivavoce.media.decoding import SoundFile
+from vivavoce.runtime.concurrency import in_thread, prefetched
+from vivavoce.runtime.transcription import RecordedAudio, transcripts
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW
 
-AT_ONCE = 2
-"""Passages of one recording that are recognised at the same time."""
-STALL_SECONDS = 120.0
-"""How long an engine may make nothing of a passage."""
-_PIECE_SECONDS = 4.096  # 128 windows: so many are decoded in one go ...
-_WINDOWS_AHEAD = 32  # ... and so many may be left to judge while the next ones are decoded
+MAX_PASSAGES = 2
+"""Of one recording, that are recognised at the same time."""
+STALL_TIMEOUT_S = 120.0
+"""How long an engine may recognise nothing in a passage."""
+_PIECE_SECONDS = 4.096  # 128 windows are decoded at a time ...
+_WINDOWS_AHEAD = 32  # ... and so many may wait for the VAD while the next ones are decoded
 _WINDOW_BYTES = 2 * WINDOW
-_FED_BYTES = RATE  # half a second: what is resampled at once on the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStretch:
-    """Of a recording, from `start_ms` to `end_ms`: somebody speaks."""
+    """The sound of a recording from `start_ms` to `end_ms`, in which somebody speaks."""
 
     start_ms: int
     end_ms: int
@@ -39,77 +37,77 @@ class SpeechStretch:
 
 
 class SpeechScorer:
-    """Tells of each window of a recording whether it is speech."""
+    """The probability of speech in each window of a recording."""
 
-    def __init__(self, ears: VadBatcher) -> None:
-        self._ear = ears.open(self._deliver, self._fail)
-        self._verdicts: list[float] = []
-        self._missing = 0  # verdicts
+    def __init__(self, vad: VadBatcher) -> None:
+        self._stream = vad.open(self._deliver, self._fail)
+        self._scores: list[float] = []
+        self._missing = 0  # scores
         self._may_miss = 0
-        self._told = asyncio.Event()
+        self._delivered = asyncio.Event()
         self._failure: Exception | None = None
         self._at = 0
 
     async def score(self, pcm: bytes, *, may_miss: int = 0) -> list[float]:
-        """Take whole windows; the verdicts since the last call. Raises EngineError.
+        """Take PCM of whole windows; return the scores since the last call. Raises EngineError.
 
-        So many may be missing, and come with a later call: a stream that has more to judge does
-        not wait for the next tick of the ears.
+        Up to `may_miss` scores may come with a later call: a stream that has more windows does not
+        wait for the next batch.
         """
         if pcm:
-            self._ear.score(self._at, pcm)
+            self._stream.score(self._at, pcm)
             self._at += len(pcm) // 2
             self._missing += len(pcm) // _WINDOW_BYTES
         self._may_miss = may_miss
         while self._missing > may_miss and self._failure is None:
-            self._told.clear()
-            await self._told.wait()
+            self._delivered.clear()
+            await self._delivered.wait()
         if self._failure is not None:
             raise EngineError(f"voice activity detection failed: {self._failure}")
-        verdicts, self._verdicts = self._verdicts, []
-        return verdicts
+        scores, self._scores = self._scores, []
+        return scores
 
     def close(self) -> None:
-        self._ear.close()
+        self._stream.close()
 
-    def _deliver(self, _at: int, verdicts: tuple[float, ...]) -> None:
-        self._verdicts += verdicts
-        self._missing -= len(verdicts)
+    def _deliver(self, _at: int, scores: tuple[float, ...]) -> None:
+        self._scores += scores
+        self._missing -= len(scores)
         if self._missing <= self._may_miss:
-            self._told.set()
+            self._delivered.set()
 
     def _fail(self, exc: Exception) -> None:
         self._failure = exc
-        self._told.set()
+        self._delivered.set()
 
 
 class AudioSource:
-    """The sound of a file from where it is still needed on, cut into stretches of speech."""
+    """The sound of a file, cut into stretches of speech; what is no longer needed is dropped."""
 
-    def __init__(self, judge: SpeechScorer) -> None:
-        self._judge = judge
+    def __init__(self, scorer: SpeechScorer) -> None:
+        self._scorer = scorer
         self._segmenter = Segmenter(WINDOW, RATE)
         self._held = bytearray()
         self._held_from = 0  # the sample with which that begins
-        self._judged = 0  # bytes of it
+        self._scored = 0  # bytes of it
         self._samples = 0  # of all that came
 
     async def feed(self, pcm: bytes) -> list[SpeechStretch]:
-        """The stretches that more sound brings to an end. Raises EngineError."""
+        """Take more sound; return the stretches that end in it. Raises EngineError."""
         self._samples += len(pcm) // 2
-        return await self._heard(pcm, may_miss=_WINDOWS_AHEAD)
+        return await self._take(pcm, may_miss=_WINDOWS_AHEAD)
 
     async def finish(self) -> list[SpeechStretch]:
-        """The end of the sound: what was in progress."""
-        missing = -(len(self._held) - self._judged) % _WINDOW_BYTES
-        return await self._heard(bytes(missing)) + self._cut(self._segmenter.flush())
+        """The end of the sound: return what was in progress."""
+        missing = -(len(self._held) - self._scored) % _WINDOW_BYTES
+        return await self._take(bytes(missing)) + self._cut(self._segmenter.flush())
 
-    async def _heard(self, pcm: bytes, *, may_miss: int = 0) -> list[SpeechStretch]:
+    async def _take(self, pcm: bytes, *, may_miss: int = 0) -> list[SpeechStretch]:
         self._held += pcm
-        whole = (len(self._held) - self._judged) // _WINDOW_BYTES * _WINDOW_BYTES
-        windows = bytes(self._held[self._judged : self._judged + whole])
-        self._judged += whole
-        return self._cut(self._segmenter.feed(await self._judge.score(windows, may_miss=may_miss)))
+        whole = (len(self._held) - self._scored) // _WINDOW_BYTES * _WINDOW_BYTES
+        windows = bytes(self._held[self._scored : self._scored + whole])
+        self._scored += whole
+        return self._cut(self._segmenter.feed(await self._scorer.score(windows, may_miss=may_miss)))
 
     def _cut(self, segments: list[Segment]) -> list[SpeechStretch]:
         stretches = []
@@ -120,24 +118,24 @@ class AudioSource:
         done = 2 * (self._segmenter.needed_from - self._held_from)
         del self._held[:done]
         self._held_from += done // 2
-        self._judged -= done
+        self._scored -= done
         return stretches
 
 
-async def stretches(file: SoundFile, ears: VadBatcher) -> AsyncGenerator[SpeechStretch]:
-    """All of a file. Raises AudioError, EngineError."""
+async def stretches(file: SoundFile, vad: VadBatcher) -> AsyncGenerator[SpeechStretch]:
+    """All speech of a file. Raises AudioError, EngineError."""
     pieces = file.pieces(_PIECE_SECONDS)
-    judge = SpeechScorer(ears)
-    recording = AudioSource(judge)
+    scorer = SpeechScorer(vad)
+    recording = AudioSource(scorer)
     try:
-        while (piece := await blocking(next, pieces, None)) is not None:
+        while (piece := await in_thread(next, pieces, None)) is not None:
             for stretch in await recording.feed(piece):
                 yield stretch
         for stretch in await recording.finish():
             yield stretch
     finally:
-        judge.close()
-        await blocking(pieces.close)
+        scorer.close()
+        await in_thread(pieces.close)
 
 
 class Passage:
@@ -157,21 +155,21 @@ class Passage:
 
     async def deltas(self) -> AsyncGenerator[str]:
         """The text as it becomes certain, to be taken once. Raises EngineError."""
-        told = 0
+        sent = 0
         while True:
             self._changed.clear()
             if self._failure is not None:
                 raise self._failure
-            if len(self.text) > told:
-                yield self.text[told:]
-                told = len(self.text)
+            if len(self.text) > sent:
+                yield self.text[sent:]
+                sent = len(self.text)
             elif self._over:
                 return
             else:
                 await self._changed.wait()
 
-    def hear(self, heard: Transcript) -> None:
-        """What is known by now. White space at both ends is not part of the text."""
+    def update(self, heard: Transcript) -> None:
+        """Take what is known by now. White space at both ends is not part of the text."""
         if heard.final:
             self.text = heard.text.strip()
             self.words = tuple(
@@ -192,45 +190,45 @@ class Passage:
 class FileTranscriber:
     """Recognises the passages of one recording, a few at a time.
 
-    `places` are those that all recordings of the engine share, so that many long ones do not crowd
-    out whoever speaks live.
+    `slots` are shared by all recordings of the engine, so that many long ones leave it free for
+    live sessions.
     """
 
     def __init__(
         self,
         stt: STT,
-        places: asyncio.Semaphore,
+        slots: asyncio.Semaphore,
         *,
         language: str | None = None,
         prompt: str = "",
-        stall_seconds: float = STALL_SECONDS,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         self._stt = stt
-        self._places = places
-        self._own_places = asyncio.Semaphore(AT_ONCE)
+        self._slots = slots
+        self._own_slots = asyncio.Semaphore(MAX_PASSAGES)
         self._language = language
         self._prompt = prompt
-        self._stall_seconds = stall_seconds
+        self._stall_timeout_s = stall_timeout_s
 
-    async def passages(self, file: SoundFile, ears: VadBatcher) -> AsyncGenerator[Passage]:
+    async def passages(self, file: SoundFile, vad: VadBatcher) -> AsyncGenerator[Passage]:
         """In their order, each as soon as its recognition has begun."""
-        async with ahead(self._begun(file, ears), AT_ONCE) as begun, aclosing(begun):
+        async with prefetched(self._begun(file, vad), MAX_PASSAGES) as begun, aclosing(begun):
             async for passage in begun:
                 yield passage
 
-    async def _begun(self, file: SoundFile, ears: VadBatcher) -> AsyncGenerator[Passage]:
+    async def _begun(self, file: SoundFile, vad: VadBatcher) -> AsyncGenerator[Passage]:
         under_way: set[asyncio.Task[None]] = set()
         try:
-            async with aclosing(stretches(file, ears)) as found:
+            async with aclosing(stretches(file, vad)) as found:
                 async for stretch in found:
-                    await self._own_places.acquire()
+                    await self._own_slots.acquire()
                     passage = Passage(stretch.start_ms, stretch.end_ms)
                     task = asyncio.create_task(self._recognise(stretch.pcm, passage))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
                     yield passage
         except Exception:
-            await _ended(under_way)  # what came before the trouble is told
+            await _ended(under_way)  # passages before the error are recognised
             raise
         else:
             await _ended(under_way)
@@ -241,48 +239,28 @@ class FileTranscriber:
 
     async def _recognise(self, pcm: bytes, passage: Passage) -> None:
         try:
-            async with self._places:
-                await self._hear(pcm, passage)
-        except Exception as exc:  # noqa: BLE001  raised again by whoever reads the passage
+            async with self._slots:
+                await self._transcribe(pcm, passage)
+        except Exception as exc:  # noqa: BLE001  raised again by Passage.deltas()
             passage.end(exc)
         else:
             passage.end()
         finally:
-            self._own_places.release()
+            self._own_slots.release()
 
-    async def _hear(self, pcm: bytes, passage: Passage) -> None:
-        final = False
-        async with aclosing(
-            self._stt.transcribe(
-                _fed(pcm, self._stt.sample_rate), language=self._language, prompt=self._prompt
-            )
-        ) as transcripts:
-            while (heard := await self._next(transcripts)) is not None:
-                final = heard.final
-                passage.hear(heard)
-        if not final:
-            raise EngineError("speech recognition ended without a result")
-
-    async def _next(self, transcripts: AsyncIterator[Transcript]) -> Transcript | None:
-        try:
-            async with asyncio.timeout(self._stall_seconds):
-                return await anext(transcripts, None)
-        except TimeoutError as exc:
-            raise EngineError(
-                f"speech recognition told nothing for {self._stall_seconds:g} s"
-            ) from exc
+    async def _transcribe(self, pcm: bytes, passage: Passage) -> None:
+        recognised = transcripts(
+            self._stt,
+            RecordedAudio(pcm, RATE, self._stt.sample_rate),
+            language=self._language,
+            prompt=self._prompt,
+            stall_timeout_s=self._stall_timeout_s,
+        )
+        async with aclosing(recognised):
+            async for transcript in recognised:
+                passage.update(transcript)
 
 
 async def _ended(tasks: set[asyncio.Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks)
-
-
-async def _fed(pcm: bytes, sample_rate: int) -> AsyncGenerator[bytes]:
-    resampler = Resampler(RATE, sample_rate)
-    for at in range(0, len(pcm), _FED_BYTES):
-        if piece := resampler.feed(pcm[at : at + _FED_BYTES]):
-            yield piece
-        await asyncio.sleep(0)  # an engine that never waits must not keep everybody else waiting
-    if piece := resampler.flush():
-        yield piece

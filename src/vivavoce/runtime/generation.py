@@ -1,12 +1,13 @@
-"""An answer: the model's words, cut into clauses, spoken while the next ones are thought of."""
+"""One answer: the model's text, cut into clauses, each spoken while the next ones are generated.
+
+language model → _generate() → queue of clauses → _perform() → SpeechWriter → facts
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeAlias
 
-from vivavoce.audio.formats import RATE
-from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import (
     LLM,
     CallDelta,
@@ -20,7 +21,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
-from vivavoce.runtime.words import SpokenText
+from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.session.effects import Generate, Prompt
 from vivavoce.session.facts import (
     AudioGenerated,
@@ -29,37 +30,40 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
-    SpokenWord,
     TextGenerated,
     TokenCounts,
     ToolCallArguments,
     ToolCallStarted,
 )
 
-CLAUSES_AHEAD = 32  # thought of and not spoken yet; a model that is further ahead waits
-ALIVE_SECONDS = 1.0  # between word of a model that thinks, and has no clause complete
-LONGEST_PIECE_MS = 400  # what an engine gives at once beyond that goes on in parts of so much
+CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
+PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
 
-Tell: TypeAlias = Callable[[GenerationFact], None]
-Room: TypeAlias = Callable[[], Awaitable[None]]
+Post: TypeAlias = Callable[[GenerationFact], None]
+WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
 # the clauses of an answer, then its end: None, or why it broke off
 Clause: TypeAlias = str | GenerationFailed | None
 
 
-async def answer(order: Generate, cascade: Cascade, tell: Tell, room: Room) -> None:
-    """Make an answer and tell what comes of it; cancel to stop. `room` waits for the client."""
+async def answer(
+    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+) -> None:
+    """Make an answer and post what comes of it; cancel to stop.
+
+    `wait_writable` is backpressure: it waits until the client has taken what it was sent.
+    """
     clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
     async with asyncio.TaskGroup() as tasks:
-        thinking = tasks.create_task(_think(order, cascade.llm, tell, clauses))
-        if await _say_all(order, cascade, tell, room, clauses):
-            tell(OutputFinished(order.response_id))
-        thinking.cancel()  # where the voice failed, nobody waits for more words
+        generating = tasks.create_task(_generate(order, cascade.llm, post, clauses))
+        if await _perform(order, cascade, post, wait_writable, clauses):
+            post(OutputFinished(order.response_id))
+        generating.cancel()  # where speech failed, no more text is wanted
 
 
-async def _think(order: Generate, llm: LLM, tell: Tell, clauses: asyncio.Queue[Clause]) -> None:
+async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queue[Clause]) -> None:
     """Ask the model; put what is to be said into `clauses`, and the end of it."""
     response_id, cutter, said, ended = order.response_id, Clauses(), False, False
-    clock, tell_at = asyncio.get_running_loop().time, float("-inf")
+    clock, post_at = asyncio.get_running_loop().time, float("-inf")
     try:
         async with (
             aclosing(llm.generate(_request(order.prompt))) as given,
@@ -69,23 +73,23 @@ async def _think(order: Generate, llm: LLM, tell: Tell, clauses: asyncio.Queue[C
                 match event:
                     case TextDelta(text=text):
                         said = True
-                        if order.prompt.spoken and clock() >= tell_at:
-                            tell(GenerationProgress(response_id))
-                            tell_at = clock() + ALIVE_SECONDS
+                        if order.prompt.spoken and clock() >= post_at:
+                            post(GenerationProgress(response_id))
+                            post_at = clock() + PROGRESS_INTERVAL_S
                         for clause in cutter.feed(text) if order.prompt.spoken else [text]:
                             await clauses.put(clause)
                     case CallStarted(index=index, call_id=call_id, name=name):
                         said = True
-                        tell(ToolCallStarted(response_id, index, call_id, name))
+                        post(ToolCallStarted(response_id, index, call_id, name))
                     case CallDelta(index=index, arguments=arguments):
-                        tell(ToolCallArguments(response_id, index, arguments))
+                        post(ToolCallArguments(response_id, index, arguments))
                     case ChatEnded(reason=reason, usage=usage):
                         ended = True
                         if not said and reason == "stop":
                             raise EngineError("the language model gave an empty answer")
                         if rest := cutter.flush():
                             await clauses.put(rest)
-                        tell(GenerationFinished(response_id, reason, _tokens(usage)))
+                        post(GenerationFinished(response_id, reason, _tokens(usage)))
         if not ended:
             raise EngineError("the language model's answer broke off without an end")
     except EngineError as exc:
@@ -97,7 +101,7 @@ async def _think(order: Generate, llm: LLM, tell: Tell, clauses: asyncio.Queue[C
 
 
 async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
-    """Blanks before the first word come with it; alone, or beside a call, they are no answer."""
+    """White space before the first word comes with it; alone, or beside a call, it is dropped."""
     blank: str | None = ""
     async for event in events:
         if isinstance(event, TextDelta) and blank is not None:
@@ -110,81 +114,60 @@ async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerat
             yield event
 
 
-async def _say_all(
-    order: Generate, cascade: Cascade, tell: Tell, room: Room, clauses: asyncio.Queue[Clause]
+async def _perform(
+    order: Generate,
+    cascade: Cascade,
+    post: Post,
+    wait_writable: WaitWritable,
+    clauses: asyncio.Queue[Clause],
 ) -> bool:
-    """Say clause after clause; False: it failed, and that was told."""
-    voice = SpeechWriter(order, cascade, tell, room)
+    """Post clause after clause, spoken or written; False: it failed, and that was posted."""
+    writer = SpeechWriter(order, cascade, post, wait_writable)
     while True:
         match await clauses.get():
             case None:
                 return True
             case GenerationFailed() as failed:
-                tell(failed)
+                post(failed)
                 return False
             case str() as clause if not order.prompt.spoken:
-                tell(TextGenerated(order.response_id, clause))
-                await room()
+                post(TextGenerated(order.response_id, clause))
+                await wait_writable()
             case str() as clause:
                 try:
-                    await voice.say(clause)
+                    await writer.speak(clause)
                 except EngineError as exc:
-                    tell(GenerationFailed(order.response_id, "tts", str(exc)))
+                    post(GenerationFailed(order.response_id, "tts", str(exc)))
                     return False
 
 
 class SpeechWriter:
     """Speaks the clauses of one answer, one after the other."""
 
-    def __init__(self, order: Generate, cascade: Cascade, tell: Tell, room: Room) -> None:
-        self._order = order
-        self._tts = cascade.tts
-        self._voice = cascade.voice(order.prompt.voice)
-        self._tell = tell
-        self._room = room
+    def __init__(
+        self, order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+    ) -> None:
+        prompt = order.prompt
+        self._response_id = order.response_id
+        self._synthesis = Synthesis(
+            cascade.tts,
+            cascade.voice(prompt.voice),
+            speed=prompt.speed,
+            language=prompt.language,
+            instructions="",  # the session's are for the model, not for the voice
+        )
+        self._post = post
+        self._wait_writable = wait_writable
         self._samples = 0  # of the answer so far
 
-    async def say(self, clause: str) -> None:
-        prompt, base, rate = self._order.prompt, self._samples, self._tts.sample_rate
-        self._tell(TextGenerated(self._order.response_id, clause))
-        text = SpokenText(clause, base=base, sample_rate=rate, speed=prompt.speed)
-        if not clause.strip():  # many a voice refuses to say nothing
-            self._spoke(b"", text.rest(0), ends=True)
-            return
-        resampler = Resampler(rate, RATE)
-        async with aclosing(
-            self._tts.synthesize(
-                clause,
-                voice=self._voice,
-                speed=prompt.speed,
-                language=prompt.language,
-                instructions="",  # the session's are for the model, not for the voice
-            )
-        ) as pieces:
+    async def speak(self, clause: str) -> None:
+        """Raises EngineError."""
+        self._post(TextGenerated(self._response_id, clause))
+        async with aclosing(self._synthesis.clause(clause, self._samples)) as pieces:
             async for piece in pieces:
-                words = text.marked(piece.marks)
-                for part in _parts(piece.audio, rate):
-                    audio = resampler.feed(part)
-                    self._samples += len(audio) // 2
-                    self._spoke(audio, words or text.guessed(self._samples - base))
-                    words = []
-                    await self._room()
-                    if len(part) < len(piece.audio):
-                        await asyncio.sleep(0)
-        audio = resampler.flush()
-        self._samples += len(audio) // 2
-        self._spoke(audio, text.rest(self._samples - base), ends=True)
-
-    def _spoke(self, audio: bytes, words: list[SpokenWord], *, ends: bool = False) -> None:
-        if audio or words or ends:
-            self._tell(AudioGenerated(self._order.response_id, audio, tuple(words), ends))
-
-
-def _parts(audio: bytes, sample_rate: int) -> Iterator[bytes]:
-    """One at least, so that the marks of a piece without sound are told, too."""
-    size = 2 * (LONGEST_PIECE_MS * sample_rate // 1000)
-    for start in range(0, max(1, len(audio)), size):
-        yield audio[start : start + size]
+                self._samples += len(piece.audio) // 2
+                self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
+                await self._wait_writable()
 
 
 def _tokens(usage: ChatUsage | None) -> TokenCounts | None:

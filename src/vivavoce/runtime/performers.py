@@ -18,7 +18,7 @@ from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
 from vivavoce.runtime.tasks import Tasks
-from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
     AddEchoReference,
@@ -188,7 +188,7 @@ class CascadePerformer:
     async def _transcribe(self, effect: StartTranscription, feed: AudioFeed) -> None:
         try:
             stt = self._catalog.of(effect.model).stt
-            await dictate(stt, effect, feed, self._port.post)
+            await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:

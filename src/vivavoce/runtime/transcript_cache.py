@@ -1,80 +1,82 @@
-"""What recordings say: each is transcribed once, however often a conversation sends it along."""
+"""Transcripts of recordings: each is made once, however often a conversation sends it along."""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
-from vivavoce.engines.base import STT
-from vivavoce.errors import AudioError, EngineError
+from vivavoce.runtime.concurrency import WorkSlots
 
-MOST_ENTRIES = 10_000
-MOST_BYTES = 8 << 20
+MAX_ENTRIES = 10_000
+MAX_CACHED_BYTES = 8 << 20
 """Of all transcripts kept."""
-MOST_AT_ONCE = 8
-"""Recordings that are being transcribed; further ones wait."""
+MAX_RUNNING = 8
+"""Recordings that are decoded and transcribed at a time; further ones wait."""
+MAX_WAITING = 1024
+"""So many of them; the next is refused."""
 _ENTRY_BYTES = 128  # the key and the like
 
 
 @dataclass(slots=True)
-class _Work:
-    """A recording that is being transcribed, for so many who wait for it."""
+class _Job:
+    """A recording that is being transcribed, and how many requests wait for it."""
 
     task: asyncio.Task[str]
     waiting: int = 0
 
 
 class TranscriptCache:
-    """Transcripts by the recording's key; the ones not asked for the longest are forgotten.
+    """Transcripts by the recording's key; the least recently used are dropped.
 
-    A failure is told to all who wait and not kept.
+    A failure is raised to all who wait for it, and not kept.
     """
 
     def __init__(
         self,
         *,
-        most_entries: int = MOST_ENTRIES,
-        most_bytes: int = MOST_BYTES,
-        most_at_once: int = MOST_AT_ONCE,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_CACHED_BYTES,
+        max_running: int = MAX_RUNNING,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._most_entries = most_entries
-        self._most_bytes = most_bytes
-        self._places = asyncio.Semaphore(most_at_once)
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._slots = WorkSlots(max_running, max_waiting, "recordings")
         self._known: OrderedDict[Hashable, str] = OrderedDict()
         self._bytes = 0
-        self._under_way: dict[Hashable, _Work] = {}
+        self._under_way: dict[Hashable, _Job] = {}
 
-    async def transcript(self, key: Hashable, hear: Callable[[], Awaitable[str]]) -> str:
-        """What is known under that key, or what `hear` finds; the same moment, the same hearing.
+    async def transcript(self, key: Hashable, transcribe: Callable[[], Awaitable[str]]) -> str:
+        """The transcript kept under that key, or what `transcribe` returns.
 
-        Who is cancelled waits no more, and the last one to go stops the work.
+        Requests for one key at the same time share one job; when all of them are cancelled, so is
+        the job. Raises what it raises, and LimitReached: too many recordings wait already.
         """
         if (known := self._known.get(key)) is not None:
             self._known.move_to_end(key)
             return known
-        work = self._under_way.get(key)
-        if work is None:
-            work = self._under_way[key] = _Work(asyncio.create_task(self._hear(key, hear)))
-        work.waiting += 1
+        job = self._under_way.get(key)
+        if job is None:
+            job = self._under_way[key] = _Job(asyncio.create_task(self._run(key, transcribe)))
+        job.waiting += 1
         try:
-            await asyncio.wait((work.task,))
+            await asyncio.wait((job.task,))
         finally:
-            work.waiting -= 1
-            if not work.waiting:
-                if self._under_way.get(key) is work:
+            job.waiting -= 1
+            if not job.waiting:
+                if self._under_way.get(key) is job:
                     del self._under_way[key]
-                if not work.task.done():
-                    work.task.cancel()
-                    await asyncio.wait((work.task,))
-        return work.task.result()
+                if not job.task.done():
+                    job.task.cancel()
+                    await asyncio.wait((job.task,))
+        return job.task.result()
 
-    async def _hear(self, key: Hashable, hear: Callable[[], Awaitable[str]]) -> str:
-        async with self._places:
-            text = await hear()
+    async def _run(self, key: Hashable, transcribe: Callable[[], Awaitable[str]]) -> str:
+        async with self._slots.one():
+            text = await transcribe()
         self._known[key] = text
         self._bytes += _size(text)
-        while self._bytes > self._most_bytes or len(self._known) > self._most_entries:
+        while self._bytes > self._max_bytes or len(self._known) > self._max_entries:
             _, forgotten = self._known.popitem(last=False)
             self._bytes -= _size(forgotten)
         return text
@@ -82,28 +84,3 @@ class TranscriptCache:
 
 def _size(text: str) -> int:
     return len(text.encode()) + _ENTRY_BYTES
-
-
-async def words(stt: STT, pcm: bytes) -> str:
-    """What is said in a recording, 16-bit mono PCM at the rate of the engine.
-
-    Raises AudioError: nobody speaks in it; EngineError: it could not be heard.
-    """
-    text = None
-    async with aclosing(
-        stt.transcribe(_pieces(pcm, 2 * stt.sample_rate), language=None, prompt="")
-    ) as transcripts:
-        async for heard in transcripts:
-            if heard.final:
-                text = heard.text
-    if text is None:
-        raise EngineError("speech recognition ended without a result")
-    if not text.strip():
-        raise AudioError("no speech was found in the recording")
-    return text.strip()
-
-
-async def _pieces(pcm: bytes, size: int) -> AsyncGenerator[bytes]:
-    for at in range(0, len(pcm), size):
-        yield pcm[at : at + size]
-        await asyncio.sleep(0)  # others may run: a long recording is many pieces

@@ -1,29 +1,42 @@
-"""One item's sound on its way to the recogniser, and its words on their way back."""
+"""Speech to text, for sessions, files and chat alike: audio in, transcripts out."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Self
+from typing import Protocol, Self
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import STT
-from vivavoce.errors import EngineError, EngineLost
+from vivavoce.engines.base import STT, Transcript
+from vivavoce.errors import AudioError, EngineError, EngineLost
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 2 * RATE  # one second: more is not converted at once, lest it block the loop
-KEPT_BYTES = 60 * 2 * RATE  # of sound that a recogniser has taken, in case that it is lost
+PIECE_BYTES = 2 * RATE  # one second: resampling more at once would block the event loop
+RECORDED_PIECE_BYTES = RATE  # half a second of a whole recording
+KEPT_BYTES = 60 * 2 * RATE  # of audio that a recogniser has taken, in case that it is lost
+
+
+class ReplayableAudio(Protocol):
+    """16-bit mono PCM at the rate of an engine, which may be read once more from its start."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    def rewind(self) -> bool:
+        """Begin again from the start. False: that was done before, or not all is kept."""
+        ...
 
 
 class AudioFeed:
-    """Sound that comes in pieces, at the rate that an engine wants. Iterate it once.
+    """Audio that comes in pieces, at the rate that an engine wants. Iterate it once.
 
-    Bounded by whoever feeds it: a session lets no more sound wait than its input buffer holds.
-    What was taken is kept for a second recogniser, a minute of it and no more.
+    Bounded by the session, which lets no more audio wait than its input buffer holds. What was
+    taken is kept for a second recogniser, a minute of it and no more.
     """
 
     def __init__(self, sample_rate: int, taken: Callable[[], None]) -> None:
@@ -35,7 +48,7 @@ class AudioFeed:
         self._kept: bytearray | None = bytearray()
         self._more = asyncio.Event()
         self._complete = False
-        self._over = False
+        self._ended = False
 
     @property
     def waiting_bytes(self) -> int:
@@ -46,7 +59,7 @@ class AudioFeed:
         self._more.set()
 
     def finish(self) -> None:
-        """That was all."""
+        """Mark the end of the audio."""
         self._complete = True
         self._more.set()
 
@@ -56,13 +69,13 @@ class AudioFeed:
         self._kept = None
 
     def rewind(self) -> bool:
-        """Begin again from the start: once, and only where all that was taken is still here."""
+        """See ReplayableAudio."""
         if self._kept is None:
             return False
         self._pcm[:0] = self._kept
         self._kept = None
         self._resampler = Resampler(RATE, self._rate)
-        self._over = False
+        self._ended = False
         return True
 
     def _take(self) -> bytes:
@@ -79,15 +92,15 @@ class AudioFeed:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._over:
+        while not self._ended:
             if self._pcm:
                 piece = self._resampler.feed(self._take())
                 self._taken()
-                if self._pcm:  # an engine that never waits must not keep everybody else waiting
+                if self._pcm:  # an engine that never waits must not keep other tasks waiting
                     await asyncio.sleep(0)
             elif self._complete:
                 piece = self._resampler.flush()
-                self._over = True
+                self._ended = True
             else:
                 self._more.clear()
                 await self._more.wait()
@@ -97,43 +110,113 @@ class AudioFeed:
         raise StopAsyncIteration
 
 
-async def dictate(
-    stt: STT,
-    order: StartTranscription,
-    sound: AudioFeed,
-    tell: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
-) -> None:
-    """Tell the words of an item as they are made out; cancel to stop.
+class RecordedAudio:
+    """A whole recording, at the rate that an engine wants. It can be read twice."""
 
-    A recogniser that is lost in the middle is replaced, and hears all from the start.
+    def __init__(self, pcm: bytes, sample_rate: int, engine_rate: int) -> None:
+        self._pcm = pcm
+        self._rates = (sample_rate, engine_rate)
+        self._rewound = False
+        self._pieces = self._read()
+
+    def rewind(self) -> bool:
+        """See ReplayableAudio."""
+        if self._rewound:
+            return False
+        self._rewound = True
+        self._pieces = self._read()
+        return True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    async def _read(self) -> AsyncGenerator[bytes]:
+        resampler = Resampler(*self._rates)
+        for at in range(0, len(self._pcm), RECORDED_PIECE_BYTES):
+            if piece := resampler.feed(self._pcm[at : at + RECORDED_PIECE_BYTES]):
+                yield piece
+            await asyncio.sleep(0)  # an engine that never waits must not keep other tasks waiting
+        if piece := resampler.flush():
+            yield piece
+
+
+async def transcripts(
+    stt: STT,
+    audio: ReplayableAudio,
+    *,
+    language: str | None = None,
+    prompt: str = "",
+    stall_timeout_s: float | None = None,
+) -> AsyncGenerator[Transcript]:
+    """What the engine recognises, ending with a final transcript.
+
+    A recogniser that is lost in the middle is asked once more, and gets all audio from the start.
+    Raises EngineError: it failed, ended without a final transcript, or was silent for so long.
     """
-    try:
+    while True:
+        final = False
         try:
-            final = await _listened(stt, order, sound, tell)
+            async with aclosing(
+                stt.transcribe(audio, language=language, prompt=prompt)
+            ) as recognised:
+                while (transcript := await _next(recognised, stall_timeout_s)) is not None:
+                    final = transcript.final
+                    yield transcript
         except EngineLost as exc:
-            if not sound.rewind():
+            if not audio.rewind():
                 raise
-            log.warning("an item is dictated again: %s", exc)
-            final = await _listened(stt, order, sound, tell)
-    except EngineError as exc:
-        tell(ItemTranscriptionFailed(order.key, str(exc)))
-    else:
+            log.warning("the recogniser was lost; it gets the audio again: %s", exc)
+            continue
         if not final:
-            tell(ItemTranscriptionFailed(order.key, "speech recognition ended without a result"))
+            raise EngineError("speech recognition ended without a result")
+        return
 
 
-async def _listened(
+async def _next(
+    transcripts: AsyncIterator[Transcript], stall_timeout_s: float | None
+) -> Transcript | None:
+    try:
+        async with asyncio.timeout(stall_timeout_s):
+            return await anext(transcripts, None)
+    except TimeoutError as exc:
+        raise EngineError(f"speech recognition gave nothing for {stall_timeout_s:g} s") from exc
+
+
+async def transcribe_item(
     stt: STT,
     order: StartTranscription,
-    sound: AudioFeed,
-    tell: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
-) -> bool:
-    """Whether the last words told are final. Raises EngineError."""
-    final = False
+    audio: AudioFeed,
+    post: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
+) -> None:
+    """Post the words of an item as they are recognised; cancel to stop."""
+    try:
+        async with aclosing(
+            transcripts(stt, audio, language=order.language, prompt=order.prompt)
+        ) as recognised:
+            async for transcript in recognised:
+                post(
+                    TranscriptUpdated(
+                        order.key, transcript.text, transcript.stable, transcript.final
+                    )
+                )
+    except EngineError as exc:
+        post(ItemTranscriptionFailed(order.key, str(exc)))
+
+
+async def transcript_of(stt: STT, pcm: bytes) -> str:
+    """What is said in a whole recording, 16-bit mono PCM at the rate of the engine.
+
+    Raises AudioError: nobody speaks in it; EngineError.
+    """
+    text = ""
     async with aclosing(
-        stt.transcribe(sound, language=order.language, prompt=order.prompt)
-    ) as transcripts:
-        async for heard in transcripts:
-            final = heard.final
-            tell(TranscriptUpdated(order.key, heard.text, heard.stable, heard.final))
-    return final
+        transcripts(stt, RecordedAudio(pcm, stt.sample_rate, stt.sample_rate))
+    ) as recognised:
+        async for transcript in recognised:
+            text = transcript.text.strip()
+    if not text:
+        raise AudioError("no speech was found in the recording")
+    return text

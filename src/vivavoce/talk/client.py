@@ -186,7 +186,7 @@ class ConnectionLost:
     reason: str
 
 
-class Connection(Protocol):
+class ServerConnection(Protocol):
     """Frames to and from a server. After a ConnectionLost, what is sent is discarded."""
 
     async def send(self, frame: bytes) -> None: ...
@@ -195,7 +195,7 @@ class Connection(Protocol):
 
 
 class WebSocketConnection:
-    """A Connection over aiohttp."""
+    """A ServerConnection over aiohttp."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, timeouts: Timeouts) -> None:
         self._socket = socket

@@ -11,8 +11,8 @@ from typing import IO, Final, TextIO
 
 from rich.console import Console
 
-from vivavoce.audio import files
 from vivavoce.errors import AudioError, SettingsError
+from vivavoce.media import files
 from vivavoce.talk.audio import AudioDevices, LiveAudio, PlaybackQueue
 from vivavoce.talk.client import connect, endpoint
 from vivavoce.talk.conversation import TalkConversation, open_conversation

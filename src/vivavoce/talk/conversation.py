@@ -11,7 +11,7 @@ import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.talk import client
-from vivavoce.talk.client import Connection, ConnectionLost, Event
+from vivavoce.talk.client import ConnectionLost, Event, ServerConnection
 from vivavoce.talk.options import TalkOptions, Timeouts
 from vivavoce.talk.screen import Screen
 from vivavoce.talk.turn import Turn, TurnKind, WaitLimit, speech_end_ms
@@ -27,7 +27,7 @@ class TalkConversation:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ServerConnection,
         screen: Screen,
         timeouts: Timeouts,
         record: IO[bytes] | None,
@@ -208,7 +208,7 @@ class TalkConversation:
 
 @asynccontextmanager
 async def open_conversation(
-    connection: Connection,
+    connection: ServerConnection,
     screen: Screen,
     timeouts: Timeouts,
     record: IO[bytes] | None = None,

@@ -15,13 +15,13 @@ from typing import IO, Final
 import aiohttp
 from rich.console import Console
 
-from vivavoce.audio import files
-from vivavoce.audio.formats import BYTES_PER_MS, RATE
-from vivavoce.audio.resample import Resampler
+from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.engines import registry
 from vivavoce.engines.base import TTS
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.limits.tokens import Grant, TokenMint
+from vivavoce.media import files
+from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.secret import Secret
 from vivavoce.talk.command import ANSWERED, FAILED, INTERRUPTED, REFUSED, Questions, converse
 from vivavoce.talk.options import DemoOptions, TalkOptions, Timeouts
@@ -62,17 +62,14 @@ def demo(options: DemoOptions, console: Console, timeouts: Timeouts = Timeouts()
 
 async def speak_question(question: str, tts: TTS) -> bytes:
     """The question as PCM of 24 kHz, after LEAD_MS of silence. Raises EngineError."""
-    resampler = Resampler(tts.sample_rate, RATE)
     pcm24 = bytearray(LEAD_MS * BYTES_PER_MS)
     known = any(voice.id == QUESTION_VOICE for voice in tts.voices)
     voice = QUESTION_VOICE if known else tts.default_voice
-    speech = tts.synthesize(
-        question, voice=voice, speed=QUESTION_SPEED, language="en", instructions=""
-    )
-    async with aclosing(speech):
-        async for piece in speech:
-            pcm24 += resampler.feed(piece.audio)
-    return bytes(pcm24 + resampler.flush())
+    synthesis = Synthesis(tts, voice, speed=QUESTION_SPEED, language="en")
+    async with aclosing(synthesis.text(question)) as pieces:
+        async for piece in pieces:
+            pcm24 += piece.audio
+    return bytes(pcm24)
 
 
 def missing_parts(turns: list[Turn], answer: bytes) -> list[str]:

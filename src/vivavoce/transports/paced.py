@@ -35,8 +35,8 @@ class PacedPeer:
     def send(self, event: AnyServerEvent) -> None:
         self._queue.send(event)
 
-    def send_raw(self, raw: bytes) -> None:
-        self._queue.send_raw(raw)
+    def send_raw(self, data: bytes) -> None:
+        self._queue.send_raw(data)
 
     async def wait_writable(self) -> None:
         await self._queue.wait_writable()

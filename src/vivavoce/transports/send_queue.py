@@ -74,14 +74,14 @@ class SendQueue:
         if self._closing is None:
             self.send_frames(self._protocol.encode(event))
 
-    def send_raw(self, raw: bytes) -> None:
+    def send_raw(self, data: bytes) -> None:
         """Send a server event that is GA JSON already: byte for byte where GA is spoken.
 
         In another protocol it is translated; an event that is not known is left out.
         """
         if self._protocol.is_ga:
-            self.send_frames((Frame("text", raw),))
-        elif (event := read_server_event(raw)) is not None:
+            self.send_frames((Frame("text", data),))
+        elif (event := read_server_event(data)) is not None:
             self.send(event)
 
     def send_frames(self, frames: Iterable[Frame]) -> None:

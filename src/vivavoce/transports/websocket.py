@@ -90,7 +90,7 @@ class WebSocketEndpoint:
     ) -> None:
         """Open a session and serve it, or refuse."""
         queue, protocol = connection.queue, connection.protocol
-        paced = PacedPeer(queue, protocol) if protocol.owns_playout else None
+        paced = PacedPeer(queue, protocol) if protocol.server_plays else None
         try:
             admitted = self._admit(request)
             opening = await connection.opening(wanted)

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from openai import AsyncOpenAI
 
-from tests.api.door_stage import brains, ears, mouth, serving_doors, wav_of
+from tests.api.door_stage import catalog_of, scripted_stt, scripted_tts, serving_routes, wav_of
 from tests.engines.openai.chat_server import ChatServer, Reply, engine
-from vivavoce.api.chat.handler import ChatRoutes
+from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
@@ -52,9 +52,10 @@ async def stage(
     **options: Any,
 ) -> AsyncIterator[Stage]:
     """A door before that language model."""
-    heard, spoken = ears(stt), mouth(tts)
-    door = ChatRoutes(brains(heard, spoken, llm), **options)
-    async with serving_doors(door) as (client, http, base):
+    heard, spoken = scripted_stt(stt), scripted_tts(tts)
+    voice = options.pop("default_voice", "")
+    routes = ChatRoutes(catalog_of(heard, spoken, llm, voice), **options)
+    async with serving_routes(routes) as (client, http, base):
         yield Stage(client, http, f"{base}/chat/completions", heard, spoken)
 
 

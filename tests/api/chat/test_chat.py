@@ -25,15 +25,15 @@ from tests.engines.openai.chat_server import (
     streams,
     text,
 )
-from vivavoce.audio.decoding import Raw, SoundFile
 from vivavoce.audio.formats import RATE
+from vivavoce.media.decoding import Raw, SoundFile
 
 SPOKEN: Any = {"modalities": ["text", "audio"], "audio": {"voice": "ash", "format": "pcm16"}}
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 TWO_CLAUSES = "This is the first sentence. And this is the second one."
 
 
-def test_a_recording_is_put_in_words_and_the_rest_goes_on_unharmed() -> None:
+def test_recording_becomes_text_and_the_rest_is_forwarded_unchanged() -> None:
     async def main() -> None:
         async with stage_before(
             gives(200, said("Sunny.")), stt={"transcripts": ["what is the weather"]}
@@ -75,7 +75,7 @@ def test_a_recording_is_put_in_words_and_the_rest_goes_on_unharmed() -> None:
     asyncio.run(main())
 
 
-def test_a_plain_request_and_its_answer_are_the_same_to_the_byte() -> None:
+def test_plain_request_and_answer_are_forwarded_byte_for_byte() -> None:
     body = b'{"messages" : [{"role":"user","content":"H\\u00e9"}],\n "model":"mine", "x": 1.50}'
     answer = b'{ "id":"1",\t"choices": [ ] , "usage":null}\n'
 
@@ -110,7 +110,7 @@ def test_a_plain_request_and_its_answer_are_the_same_to_the_byte() -> None:
     asyncio.run(main())
 
 
-def test_a_plain_stream_comes_as_the_endpoint_sends_it() -> None:
+def test_plain_stream_is_forwarded_as_it_comes() -> None:
     async def main() -> None:
         async with stage_before(falls_silent(text("One "))) as (here, _):
             asked = {"model": "llama", "messages": HELLO, "stream": True}
@@ -122,7 +122,7 @@ def test_a_plain_stream_comes_as_the_endpoint_sends_it() -> None:
     asyncio.run(main())
 
 
-def test_one_of_our_own_names_stands_for_the_model_of_the_settings() -> None:
+def test_configured_model_name_is_replaced_by_the_endpoints_model() -> None:
     async def main() -> None:
         async with stage_before(gives(200, said("Yes."))) as (here, server):
             for model, extra in (("default", {}), ("gpt-audio", SPOKEN), ("mine", {})):
@@ -132,7 +132,7 @@ def test_one_of_our_own_names_stands_for_the_model_of_the_settings() -> None:
     asyncio.run(main())
 
 
-def test_a_model_that_the_endpoint_does_not_know_becomes_the_one_of_the_settings() -> None:
+def test_model_unknown_to_the_endpoint_is_replaced_by_the_configured_one() -> None:
     async def main() -> None:
         missing = gives(404, {"error": {"message": "no such model"}})
         async with stage_before(missing, gives(200, said("Yes.")), missing) as (here, server):
@@ -146,7 +146,7 @@ def test_a_model_that_the_endpoint_does_not_know_becomes_the_one_of_the_settings
     asyncio.run(main())
 
 
-def test_an_answer_is_spoken_whole_in_the_voice_that_is_asked_for() -> None:
+def test_whole_answer_is_spoken_in_the_requested_voice() -> None:
     async def main() -> None:
         async with stage_before(gives(200, said(TWO_CLAUSES))) as (here, server):
             done = await here.client.chat.completions.create(
@@ -166,7 +166,7 @@ def test_an_answer_is_spoken_whole_in_the_voice_that_is_asked_for() -> None:
     asyncio.run(main())
 
 
-def test_a_voice_that_is_not_known_becomes_the_default_one() -> None:
+def test_unknown_voice_falls_back_to_the_default() -> None:
     async def main() -> None:
         async with stage(scripted("Hello."), default_voice="sage") as here:
             audio: Any = {"voice": {"id": "voice_1"}, "format": "pcm16"}
@@ -178,7 +178,7 @@ def test_a_voice_that_is_not_known_becomes_the_default_one() -> None:
     asyncio.run(main())
 
 
-def test_a_streamed_answer_is_spoken_clause_by_clause() -> None:
+def test_streamed_answer_is_spoken_clause_by_clause() -> None:
     """What is at the end of the stream waits until the first clause has been heard."""
 
     async def main() -> None:
@@ -285,7 +285,7 @@ def test_function_calls_pass_through_a_spoken_answer() -> None:
     asyncio.run(main())
 
 
-def test_an_earlier_answer_is_known_by_its_id() -> None:
+def test_earlier_answer_is_found_by_its_id() -> None:
     async def main() -> None:
         async with stage_before(gives(200, said("I am well."))) as (here, server):
             first = await here.client.chat.completions.create(
@@ -331,7 +331,7 @@ def test_ten_turns_transcribe_each_recording_once() -> None:
     asyncio.run(main())
 
 
-def test_several_recordings_are_heard_at_once() -> None:
+def test_recordings_of_one_request_are_transcribed_concurrently() -> None:
     async def main() -> None:
         slow = [{"text": f"part {n}", "delay_seconds": 0.2} for n in range(4)]
         llm = scripted({"echo": True})
@@ -347,7 +347,7 @@ def test_several_recordings_are_heard_at_once() -> None:
     asyncio.run(main())
 
 
-def test_what_fails_before_the_answer_is_an_error_and_later_an_event() -> None:
+def test_failure_before_the_answer_is_an_error_and_later_an_event() -> None:
     async def main() -> None:
         failing = {"text": TWO_CLAUSES, "error": "the model is gone"}
         llm = scripted({**failing, "fail_after_words": 0}, {**failing, "fail_after_words": 8})
@@ -364,7 +364,7 @@ def test_what_fails_before_the_answer_is_an_error_and_later_an_event() -> None:
     asyncio.run(main())
 
 
-def test_an_endpoint_that_breaks_off_does_not_look_as_if_it_were_done() -> None:
+def test_endpoint_that_breaks_off_sends_no_done() -> None:
     async def main() -> None:
         async with stage_before(drops(text("Hel"))) as (here, _):
             with pytest.raises(APIError, match="broke off"):
@@ -384,7 +384,7 @@ async def _read(here: Stage, extra: Any) -> None:
 
 
 @pytest.mark.parametrize("spoken", [False, True])
-def test_who_hangs_up_stops_the_work(spoken: bool) -> None:
+def test_client_disconnect_stops_the_work(spoken: bool) -> None:
     async def main() -> None:
         async with stage_before(hangs) as (here, server):
             asked = {"model": "llama", "messages": HELLO, "stream": spoken}
@@ -397,16 +397,16 @@ def test_who_hangs_up_stops_the_work(spoken: bool) -> None:
     asyncio.run(main())
 
 
-def test_a_body_that_is_too_large_is_refused() -> None:
+def test_body_that_is_too_large_is_413() -> None:
     async def main() -> None:
-        async with stage(scripted(), most_bytes=1000) as here:
+        async with stage(scripted(), max_bytes=1000) as here:
             status, param, message = await here.refusal(messages=[user(recording())])
             assert (status, param, message) == (413, None, "The request is too large.")
 
     asyncio.run(main())
 
 
-def test_what_a_model_thinks_aloud_is_not_spoken() -> None:
+def test_reasoning_content_is_not_spoken() -> None:
     async def main() -> None:
         async with stage_before(says("<think>hm</think>", "Hello there.")) as (here, _):
             await _read(here, SPOKEN)
@@ -416,7 +416,7 @@ def test_what_a_model_thinks_aloud_is_not_spoken() -> None:
 
 
 @pytest.mark.parametrize("format_", ["wav", "mp3", "opus", "aac", "flac", "pcm16"])
-def test_every_format_can_be_had_whole_and_streamed(format_: str) -> None:
+def test_every_format_whole_and_streamed(format_: str) -> None:
     async def main() -> None:
         async with stage(scripted(TWO_CLAUSES)) as here:
             asked: Any = {"model": "default", "messages": HELLO, "modalities": ["text", "audio"]}

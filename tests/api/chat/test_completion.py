@@ -19,7 +19,7 @@ CALL = {"name": "weather", "arguments": {"city": "a city with a long name"}, "ca
 USAGE = {"input_tokens": 5, "output_tokens": 3, "cached_tokens": 1}
 
 
-def test_a_whole_answer_has_text_calls_and_usage() -> None:
+def test_whole_answer_has_text_calls_and_usage() -> None:
     async def main() -> None:
         llm = scripted({"text": "One moment.", "calls": [CALL], "usage": USAGE})
         async with stage(llm) as here:
@@ -39,7 +39,7 @@ def test_a_whole_answer_has_text_calls_and_usage() -> None:
     asyncio.run(main())
 
 
-def test_a_streamed_answer_adds_up_to_the_same() -> None:
+def test_streamed_answer_adds_up_to_the_whole_one() -> None:
     async def main() -> None:
         llm = scripted({"text": "One moment.", "calls": [CALL], "usage": USAGE})
         async with (
@@ -60,7 +60,7 @@ def test_a_streamed_answer_adds_up_to_the_same() -> None:
     asyncio.run(main())
 
 
-def test_usage_comes_in_a_last_chunk_only_where_it_is_asked_for() -> None:
+def test_usage_chunk_is_sent_only_where_it_is_requested() -> None:
     async def main() -> None:
         async with stage(scripted("Yes.")) as here:
             create = here.client.chat.completions.create
@@ -76,7 +76,7 @@ def test_usage_comes_in_a_last_chunk_only_where_it_is_asked_for() -> None:
     asyncio.run(main())
 
 
-def test_a_long_recording_reaches_the_engine_as_words() -> None:
+def test_long_recording_reaches_the_engine_as_text() -> None:
     async def main() -> None:
         llm = scripted("Yes.")
         async with stage(llm, stt={"transcripts": ["a long story"]}) as here:
@@ -115,7 +115,7 @@ class Endless(ScriptedLLM):
         {"stream": True, "modalities": ["text", "audio"], "audio": {"voice": "ash"}},
     ],
 )
-def test_who_hangs_up_stops_the_engine(more: dict[str, Any]) -> None:
+def test_client_disconnect_stops_the_engine(more: dict[str, Any]) -> None:
     async def main() -> None:
         llm = Endless()
         async with stage(llm) as here:
@@ -134,7 +134,7 @@ def test_who_hangs_up_stops_the_engine(more: dict[str, Any]) -> None:
     asyncio.run(main())
 
 
-def test_headers_of_the_connection_are_not_passed_on() -> None:
+def test_connection_headers_are_not_passed_on() -> None:
     headers = CIMultiDict(
         {
             "Content-Type": "text/plain",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vivavoce.api.chat.items import chat_request
+from vivavoce.api.chat.completion import chat_request
 from vivavoce.engines.base import ChatRequest
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import (
@@ -21,7 +21,7 @@ from vivavoce.protocol.items import (
 HELLO: Any = {"role": "user", "content": "Hello"}
 
 
-def test_a_conversation_with_calls_is_told_in_order() -> None:
+def test_conversation_with_calls_keeps_its_order() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     image = {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}}
     assert chat_request(
@@ -46,7 +46,7 @@ def test_a_conversation_with_calls_is_told_in_order() -> None:
     )
 
 
-def test_tools_and_limits_are_told() -> None:
+def test_tools_and_limits_reach_the_engine() -> None:
     request = chat_request(
         [HELLO],
         {
@@ -77,7 +77,7 @@ def test_tools_and_limits_are_told() -> None:
         ([HELLO], {"max_tokens": "3"}, "max_tokens"),
     ],
 )
-def test_a_mistake_names_its_place(messages: Any, fields: Any, param: str) -> None:
+def test_invalid_field_is_named_by_its_path(messages: Any, fields: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         chat_request(messages, fields)
     assert raised.value.param == param

@@ -46,38 +46,38 @@ def parsed(**fields: Any) -> Any:
         ({"modalities": ["audio"], "audio": {"voice": 3}}, "audio.voice"),
     ],
 )
-def test_a_mistake_names_its_place(fields: dict[str, Any], param: str) -> None:
+def test_invalid_field_is_named_by_its_path(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parsed(**fields)
     assert raised.value.param == param
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"messages": [], "x": "\xff"}'])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse(body)
     assert raised.value.code == "invalid_json"
 
 
-def test_a_request_without_messages_is_refused() -> None:
+def test_request_without_messages_is_refused() -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse(b"{}")
     assert (raised.value.param, raised.value.code) == ("messages", "missing_required_parameter")
 
 
-def test_speech_is_wanted_only_with_the_modality() -> None:
+def test_audio_options_need_the_audio_modality() -> None:
     audio = {"voice": "ash", "format": "mp3"}
-    assert parsed(audio=audio).wish is None
-    assert parsed(audio=audio, modalities=["text"]).wish is None
-    assert parsed(audio=audio, modalities=["text", "audio"]).wish == AudioOptions("ash", "mp3")
-    assert parsed(audio={"voice": {"id": "v"}}, modalities=["audio"]).wish == AudioOptions(
+    assert parsed(audio=audio).audio is None
+    assert parsed(audio=audio, modalities=["text"]).audio is None
+    assert parsed(audio=audio, modalities=["text", "audio"]).audio == AudioOptions("ash", "mp3")
+    assert parsed(audio={"voice": {"id": "v"}}, modalities=["audio"]).audio == AudioOptions(
         "v", "wav"
     )
-    assert parsed(audio={}, modalities=["audio"], stream=True).wish == AudioOptions("", "pcm16")
-    assert parsed(audio={"format": "pcm"}, modalities=["audio"]).wish == AudioOptions("", "pcm16")
+    assert parsed(audio={}, modalities=["audio"], stream=True).audio == AudioOptions("", "pcm16")
+    assert parsed(audio={"format": "pcm"}, modalities=["audio"]).audio == AudioOptions("", "pcm16")
 
 
-def test_what_is_not_touched_stays_as_it_was_written() -> None:
+def test_unchanged_request_is_the_same_bytes() -> None:
     body = b'{"n": null, "messages":[{"content" : "H\\u00e9"} ], "x": 1.50e0,"model":"m"}'
     assert parse(body).rewritten({}, {}, model="m") is body
     assert parse(body).rewritten({}, {}, model="other") == (
@@ -85,7 +85,7 @@ def test_what_is_not_touched_stays_as_it_was_written() -> None:
     )
 
 
-def test_what_is_meant_for_us_is_taken_out() -> None:
+def test_own_fields_are_not_forwarded() -> None:
     call = parsed(
         modalities=["text"], audio=None, transcription_model="t", speech_model="s", seed=1
     )
@@ -93,7 +93,7 @@ def test_what_is_meant_for_us_is_taken_out() -> None:
     assert msgspec.json.decode(call.rewritten({}, {})) == {"messages": [HELLO], "seed": 1}
 
 
-def test_words_take_the_place_of_sound() -> None:
+def test_transcripts_replace_recordings() -> None:
     earlier = {"role": "assistant", "audio": {"id": "audio_1", "transcript": "yes"}, "name": "x"}
     kept = {"role": "assistant", "audio": {"id": "audio_2"}, "content": "already"}
     text = {"type": "text", "text": "and this"}
@@ -112,3 +112,28 @@ def test_words_take_the_place_of_sound() -> None:
         {"role": "assistant", "content": "already"},
         {"audio": None},
     ]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_max_tokens_of_minus_one_is_no_limit(name: str) -> None:
+    call = parsed(**{name: -1})
+    assert call.fields((name,)) == {}
+    assert name.encode() not in call.rewritten({}, {})
+    assert parsed(**{name: 7}).fields((name,)) == {name: 7}
+    assert parsed(**{name: None}).fields((name,)) == {name: None}
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("tokens", [0, -2, -100, 0.5])
+def test_max_tokens_below_one_is_refused(name: str, tokens: float) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parsed(**{name: tokens})
+    assert refused.value.param == name
+
+
+def test_lone_surrogates_are_replaced_and_pairs_are_kept() -> None:
+    half = b'{"messages": [{"role": "user", "content": "a\\ud83d b \\ud83d\\ude00"}]}'
+    (message,) = parse(half).plain_messages({}, {})
+    assert message["content"] == "a\ufffd b \U0001f600"
+    whole = b'{"messages": [{"role": "user", "content": "\\ud83d\\ude00"}]}'
+    assert parse(whole).rewritten({}, {}) == whole

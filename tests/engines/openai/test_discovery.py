@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 import msgspec
 import pytest
 
-from tests import virtual_time
 from tests.engines.openai.chat_server import ChatServer, Reply, drops, gives, hangs, lists
 from vivavoce.engines.openai.discovery import (
     FIRST_LIST_TIMEOUT_S,
@@ -19,6 +18,7 @@ from vivavoce.engines.openai.discovery import (
     find_local_model,
 )
 from vivavoce.errors import EngineError
+from vivavoce.testing import virtual_time
 
 LONG_S = 10.0
 """More seconds than an answer on loopback can take."""

@@ -6,16 +6,16 @@ from contextlib import aclosing
 
 import pytest
 
-from tests.engines.conformance import check_stt, check_transcripts
 from tests.engines.pocketsphinx.speech import recording, synthetic
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.pocketsphinx.stt import PocketsphinxSettings, PocketsphinxSTT
 from vivavoce.errors import EngineError, EngineLost
-from vivavoce.runtime.transcription import AudioFeed, dictate
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
+from vivavoce.testing.conformance import check_stt, check_transcripts
 
 ONE_PLACE = PocketsphinxSettings(workers=1, streams_per_worker=1)
 TWO_PLACES = PocketsphinxSettings(workers=1, streams_per_worker=2)
@@ -46,7 +46,7 @@ async def final(engine: PocketsphinxSTT, audio: AsyncIterator[bytes]) -> Transcr
     return (await transcripts(engine, audio))[-1]
 
 
-def test_it_does_what_every_recogniser_must(speech: bytes) -> None:
+def test_pocketsphinx_conforms_to_the_contract(speech: bytes) -> None:
     async def main() -> None:
         async with PocketsphinxSTT(TWO_PLACES) as engine:
             await check_stt(engine, speech, language="en")
@@ -62,7 +62,7 @@ def test_it_does_what_every_recogniser_must(speech: bytes) -> None:
         ("hello_world", "hello world"),
     ],
 )
-def test_short_commands_come_out_right(name: str, words: str) -> None:
+def test_short_commands_are_recognised(name: str, words: str) -> None:
     audio = recording(name)
 
     async def main() -> Transcript:
@@ -75,7 +75,7 @@ def test_short_commands_come_out_right(name: str, words: str) -> None:
     assert 0 < heard.words[0].start_ms < heard.words[-1].end_ms <= len(audio) // 32
 
 
-def test_the_words_do_not_depend_on_how_the_audio_came(speech: bytes) -> None:
+def test_words_do_not_depend_on_the_cutting_of_the_audio(speech: bytes) -> None:
     async def main() -> list[Transcript]:
         async with PocketsphinxSTT(TWO_PLACES) as engine:
             dumped = await final(engine, pieces(speech, len(speech)))
@@ -90,7 +90,7 @@ def test_the_words_do_not_depend_on_how_the_audio_came(speech: bytes) -> None:
     assert heard == [heard[0]] * 4
 
 
-def test_words_come_while_the_speaker_still_talks(speech: bytes) -> None:
+def test_words_come_before_the_audio_ends(speech: bytes) -> None:
     async def main() -> Transcript:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
@@ -102,27 +102,24 @@ def test_words_come_while_the_speaker_still_talks(speech: bytes) -> None:
     assert not heard.final
 
 
-def test_a_killed_process_loses_its_utterance_and_not_the_next(speech: bytes) -> None:
+def test_killed_process_loses_its_utterance_only(speech: bytes) -> None:
     async def main() -> tuple[str, Transcript]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
             async with aclosing(hearing):
                 await anext(hearing)
-                engine.workers[0].kill()
+                engine.host.processes[0].kill()
                 with pytest.raises(EngineLost) as caught:
                     async for _ in hearing:
                         pass
             return str(caught.value), await final(engine, pieces(speech))
 
     said, heard = asyncio.run(main())
-    assert said == (
-        "[stt.pocketsphinx] the recogniser process was killed by signal 9; "
-        "the next utterance gets a new one"
-    )
+    assert said == ("[engines.stt.pocketsphinx] its worker process was killed by signal 9")
     assert heard.text != ""
 
 
-def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) -> None:
+def test_turn_in_a_killed_process_is_transcribed_by_the_next(speech: bytes) -> None:
     async def main() -> tuple[str, str]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             undisturbed = await final(engine, pieces(speech))
@@ -135,10 +132,10 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
                 begun.set()
 
             order = StartTranscription(TranscriptionKey("item_1"), "house", "en", "")
-            dictation = asyncio.create_task(dictate(engine, order, sound, tell))
+            dictation = asyncio.create_task(transcribe_item(engine, order, sound, tell))
             sound.feed(resample(speech, engine.sample_rate, RATE))
             await begun.wait()
-            engine.workers[0].kill()
+            engine.host.processes[0].kill()
             sound.finish()
             await dictation
             last = told[-1]
@@ -150,7 +147,7 @@ def test_a_turn_in_a_process_that_is_killed_is_heard_by_the_next(speech: bytes) 
     assert heard == undisturbed
 
 
-def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
+def test_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
     async def main() -> Transcript:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             first = engine.transcribe(endless(speech), language=None, prompt="")
@@ -164,7 +161,7 @@ def test_an_utterance_beyond_capacity_waits_for_a_place(speech: bytes) -> None:
     assert asyncio.run(main()).final
 
 
-def test_waiting_for_a_place_has_an_end(speech: bytes) -> None:
+def test_waiting_for_a_place_ends_with_engine_error(speech: bytes) -> None:
     async def main() -> str:
         settings = PocketsphinxSettings(workers=1, streams_per_worker=1, wait_seconds=0.01)
         async with PocketsphinxSTT(settings) as engine:
@@ -176,37 +173,25 @@ def test_waiting_for_a_place_has_an_end(speech: bytes) -> None:
                 return str(caught.value)
 
     assert asyncio.run(main()) == (
-        "[stt.pocketsphinx] all places were taken for 0.01 s; raise workers or streams_per_worker"
+        "[engines.stt.pocketsphinx] all places were taken for 0.01 s; "
+        "raise workers or streams_per_worker"
     )
 
 
-def test_utterances_that_come_before_the_model_is_loaded_share_out_the_processes() -> None:
-    async def main() -> list[int]:
-        settings = PocketsphinxSettings(workers=2, streams_per_worker=1)
-        async with PocketsphinxSTT(settings) as engine, asyncio.TaskGroup() as tasks:
-            for _ in range(2):
-                tasks.create_task(final(engine, pieces(bytes(3_200))))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            return [worker.places_taken for worker in engine.workers]
-
-    assert asyncio.run(main()) == [1, 1]
-
-
-def test_an_utterance_closed_in_the_middle_of_a_backlog_gives_its_place_back(speech: bytes) -> None:
+def test_utterance_closed_during_a_backlog_frees_its_place(speech: bytes) -> None:
     async def main() -> list[int]:
         async with PocketsphinxSTT(ONE_PLACE) as engine:
             hearing = engine.transcribe(endless(speech * 20), language=None, prompt="")
             await anext(hearing)
             await hearing.aclose()
-            taken = [worker.places_taken for worker in engine.workers]
+            taken = [process.places_taken for process in engine.host.processes]
             await final(engine, pieces(b""))
             return taken
 
     assert asyncio.run(main()) == [0]
 
 
-def test_audio_that_fails_tells_its_own_error() -> None:
+def test_error_of_the_audio_is_raised() -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield bytes(3_200)
         raise EngineError("the line is dead")
@@ -220,13 +205,13 @@ def test_audio_that_fails_tells_its_own_error() -> None:
     asyncio.run(main())
 
 
-def test_leaving_ends_an_utterance_that_still_runs(speech: bytes) -> None:
+def test_leaving_the_engine_ends_its_transcriptions(speech: bytes) -> None:
     async def main() -> None:
         engine = PocketsphinxSTT(ONE_PLACE)
         async with engine:
             hearing = engine.transcribe(endless(speech), language=None, prompt="")
             await anext(hearing)
-        with pytest.raises(EngineError, match="the recogniser process ended") as caught:
+        with pytest.raises(EngineError, match="the engine was closed") as caught:
             async for _ in hearing:
                 pass
         assert not isinstance(caught.value, EngineLost)  # nobody should try again
@@ -239,12 +224,12 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_server_never_loads_the_decoder() -> None:
+def test_engine_does_not_import_the_decoder() -> None:
     code = "import sys, vivavoce.engines.pocketsphinx.stt; print('pocketsphinx' in sys.modules)"
     assert python(code) == "False"
 
 
-def test_a_missing_package_is_named() -> None:
+def test_missing_package_is_named() -> None:
     code = """
 import sys
 from importlib.machinery import PathFinder

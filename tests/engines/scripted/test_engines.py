@@ -7,18 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.engines.conformance import (
-    HELLO,
-    check_llm,
-    check_speech,
-    check_stt,
-    check_transcripts,
-    check_tts,
-    check_turn,
-    check_vad,
-)
 from tests.engines.timed import timed, until_error
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     Mark,
     Speech,
@@ -36,13 +25,24 @@ from vivavoce.engines.scripted.scripts import (
     LLMScript,
     ScriptedAnswer,
     ScriptedCall,
+    ScriptedTranscript,
     STTScript,
     TTSScript,
     TurnScript,
-    Utterance,
     VADScript,
 )
 from vivavoce.errors import EngineError
+from vivavoce.testing.conformance import (
+    HELLO,
+    check_llm,
+    check_speech,
+    check_stt,
+    check_transcripts,
+    check_tts,
+    check_turn,
+    check_vad,
+)
+from vivavoce.testing.virtual_time import run
 
 SECOND = b"\1\0" * 16_000
 
@@ -70,13 +70,13 @@ def final(text: str) -> Transcript:
     return Transcript(text, len(text), final=True)
 
 
-def test_they_conform() -> None:
+def test_scripted_engines_conform_to_the_contract() -> None:
     async def main() -> None:
         async with ScriptedVAD(VADScript()) as vad:
             await check_vad(vad)
         async with ScriptedTurn(TurnScript(table={"yes": 1.0}, delay_seconds=0.1)) as turn:
             await check_turn(turn)
-        heard = ("", Utterance("one two three", 0.2, partials=True))
+        heard = ("", ScriptedTranscript("one two three", 0.2, partials=True))
         async with ScriptedSTT(STTScript(transcripts=heard, hears_silence=False)) as stt:
             await check_stt(stt)
         called = ScriptedAnswer("Let me see.", (ScriptedCall("look", {"at": "the sea"}),), 0.3, 20)
@@ -88,7 +88,7 @@ def test_they_conform() -> None:
     run(main())
 
 
-def test_a_loud_sample_is_speech() -> None:
+def test_loud_sample_is_speech() -> None:
     vad = ScriptedVAD(VADScript(level=0.1, window_samples=4, sample_rate=8000))
     windows = np.array(
         [[0, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, -0.2, 0], [0.1, -0.1, 0.1, 0]], dtype=np.float32
@@ -98,7 +98,7 @@ def test_a_loud_sample_is_speech() -> None:
     assert (vad.sample_rate, vad.window_samples) == (8000, 4)
 
 
-def test_the_number_of_a_closed_stream_is_given_again() -> None:
+def test_number_of_a_closed_stream_is_used_again() -> None:
     vad = ScriptedVAD(VADScript())
     first, second = vad.open(), vad.open()
     vad.close(first)
@@ -106,7 +106,7 @@ def test_the_number_of_a_closed_stream_is_given_again() -> None:
     assert second != first
 
 
-def test_a_turn_is_looked_up() -> None:
+def test_turn_probability_is_looked_up() -> None:
     turn = ScriptedTurn(TurnScript(table={"i want": 0.1}, default=0.9, delay_seconds=0.25))
 
     async def main() -> list[float]:
@@ -120,8 +120,8 @@ def test_a_turn_is_looked_up() -> None:
     assert turn.asked == [" i want ", "go"]
 
 
-def test_transcripts_come_in_order_and_again() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=("one", Utterance("two"))))
+def test_transcripts_come_in_order_and_repeat() -> None:
+    stt = ScriptedSTT(STTScript(transcripts=("one", ScriptedTranscript("two"))))
     assert [hear(stt) for _ in range(3)] == [
         [(1.0, final("one"))],
         [(1.0, final("two"))],
@@ -130,20 +130,20 @@ def test_transcripts_come_in_order_and_again() -> None:
     assert stt.heard == [16_000, 16_000, 16_000]
 
 
-def test_a_script_of_transcripts_that_does_not_repeat_says_so() -> None:
+def test_transcripts_without_repeat_end_with_engine_error() -> None:
     stt = ScriptedSTT(STTScript(transcripts=("one",), repeat=False))
     hear(stt)
-    with pytest.raises(EngineError, match=r"\[stt.scripted\] the script is at its end"):
+    with pytest.raises(EngineError, match=r"\[engines.stt.scripted\] the script is at its end"):
         hear(stt)
 
 
-def test_a_final_comes_after_its_delay() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance("well", delay_seconds=0.4),)))
+def test_final_comes_after_its_delay() -> None:
+    stt = ScriptedSTT(STTScript(transcripts=(ScriptedTranscript("well", delay_seconds=0.4),)))
     assert hear(stt) == [(1.4, final("well"))]
 
 
-def test_words_become_known_as_audio_comes() -> None:
-    spoken = Utterance("it is  so", delay_seconds=0.1, partials=True)
+def test_partials_grow_with_the_audio() -> None:
+    spoken = ScriptedTranscript("it is  so", delay_seconds=0.1, partials=True)
     stt = ScriptedSTT(STTScript(transcripts=(spoken,), word_ms=300))
     heard = hear(stt)
     assert heard == [
@@ -155,13 +155,13 @@ def test_words_become_known_as_audio_comes() -> None:
     check_transcripts([transcript for _, transcript in heard])
 
 
-def test_words_have_times_if_asked_for() -> None:
+def test_words_have_times_where_set() -> None:
     stt = ScriptedSTT(STTScript(transcripts=("so it is",), word_ms=400, word_times=True))
     [(_, transcript)] = hear(stt, SECOND[:19_200])
     assert transcript.words == (Word("so", 0, 200), Word("it", 200, 400), Word("is", 400, 600))
 
 
-def test_silence_takes_no_transcript_if_told_so() -> None:
+def test_silence_takes_no_transcript_where_set() -> None:
     stt = ScriptedSTT(STTScript(transcripts=("one", "two"), hears_silence=False))
     assert hear(stt, bytes(3200)) == [(0.1, final(""))]
     assert hear(stt, bytes(3200) + SECOND) == [(1.1, final("one"))]
@@ -169,15 +169,17 @@ def test_silence_takes_no_transcript_if_told_so() -> None:
     assert hear(deaf, bytes(3200)) == [(0.1, final("one"))]
 
 
-def test_a_transcript_can_fail() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance(error="the line is dead"), "one")))
+def test_transcript_with_error_raises_it() -> None:
+    stt = ScriptedSTT(STTScript(transcripts=(ScriptedTranscript(error="the line is dead"), "one")))
     with pytest.raises(EngineError, match="the line is dead"):
         hear(stt)
     assert hear(stt) == [(1.0, final("one"))]
 
 
-def test_hearing_and_speaking_can_stall_for_ever() -> None:
-    stt = ScriptedSTT(STTScript(transcripts=(Utterance("a b", partials=True, stall=True),)))
+def test_stt_and_tts_can_stall() -> None:
+    stt = ScriptedSTT(
+        STTScript(transcripts=(ScriptedTranscript("a b", partials=True, stall=True),))
+    )
     hearing = stt.transcribe(pieces(SECOND), language=None, prompt="")
     partials = [Transcript("a", 0), Transcript("a b", 1)]
     assert run(until_error(hearing, 3600)) == (partials, "TimeoutError")
@@ -199,14 +201,14 @@ def test_speech_is_as_long_as_its_text() -> None:
     assert tts.spoken == [("so it", "alloy", 1.0), ("so it", "alloy", 2.0), ("", "alloy", 1.0)]
 
 
-def test_speech_comes_at_its_pace() -> None:
+def test_speech_follows_its_realtime_factor() -> None:
     script = TTSScript(first_audio_seconds=0.3, realtime_factor=0.5, chunk_ms=200, marks=False)
     spoken = say(ScriptedTTS(script), "0123456789")
     assert [at for at, _ in spoken] == [0.3, 0.4, 0.5]
     assert [speech.marks for _, speech in spoken] == [(), (), ()]
 
 
-def test_the_same_words_sound_alike_and_another_voice_does_not() -> None:
+def test_sound_depends_on_text_and_voice_only() -> None:
     tts = ScriptedTTS(TTSScript(ms_per_character=500))
     audio = b"".join(speech.audio for _, speech in say(tts, "hello"))
     again = b"".join(speech.audio for _, speech in say(tts, "hello"))
@@ -220,7 +222,7 @@ def test_the_same_words_sound_alike_and_another_voice_does_not() -> None:
     assert np.abs(np.diff(samples)).max() < 1000  # seconds and pieces join without a click
 
 
-def test_chosen_words_fail_to_be_spoken() -> None:
+def test_chosen_text_fails() -> None:
     tts = ScriptedTTS(TTSScript(fail_on="bang"))
     with pytest.raises(EngineError, match="fails on 'bang'"):
         say(tts, "a bang")
@@ -228,17 +230,17 @@ def test_chosen_words_fail_to_be_spoken() -> None:
 
 
 @pytest.mark.parametrize(("voice", "speed"), [("nobody", 1.0), ("alloy", 0.0)])
-def test_a_voice_or_speed_that_is_not_there_is_refused(voice: str, speed: float) -> None:
-    with pytest.raises(EngineError, match=r"\[tts.scripted\]"):
+def test_unknown_voice_and_speed_zero_are_refused(voice: str, speed: float) -> None:
+    with pytest.raises(EngineError, match=r"\[engines.tts.scripted\]"):
         say(ScriptedTTS(TTSScript()), "hello", voice=voice, speed=speed)
 
 
-def test_the_default_voice_is_the_first_unless_named() -> None:
+def test_default_voice_is_the_first_unless_set() -> None:
     assert ScriptedTTS(TTSScript(voices=("ada", "bob"))).default_voice == "ada"
     assert ScriptedTTS(TTSScript(voices=("ada", "bob"), default_voice="bob")).default_voice == "bob"
 
 
-def test_work_without_delays_takes_no_time_and_lets_others_run() -> None:
+def test_work_without_delays_yields_to_other_tasks() -> None:
     llm = ScriptedLLM(LLMScript(answers=("word " * 1000,)))
     tts = ScriptedTTS(TTSScript())
     turns = 0
@@ -274,16 +276,16 @@ def test_work_without_delays_takes_no_time_and_lets_others_run() -> None:
         (TTSScript, {"default_voice": "nobody"}),
     ],
 )
-def test_a_script_with_a_mistake_is_refused(script: type, options: dict[str, object]) -> None:
+def test_script_with_a_mistake_is_refused(script: type, options: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(options, script)
 
 
-def test_a_script_can_stand_in_a_file_of_settings() -> None:
+def test_script_can_stand_in_the_settings() -> None:
     answers = ["Hello.", {"text": "Bye.", "calls": [{"name": "hang_up", "arguments": {"now": 1}}]}]
     assert msgspec.convert({"answers": answers}, LLMScript) == LLMScript(
         answers=("Hello.", ScriptedAnswer("Bye.", (ScriptedCall("hang_up", {"now": 1}),)))
     )
     assert msgspec.convert({"transcripts": ["a", {"text": "b", "stall": True}]}, STTScript) == (
-        STTScript(transcripts=("a", Utterance("b", stall=True)))
+        STTScript(transcripts=("a", ScriptedTranscript("b", stall=True)))
     )

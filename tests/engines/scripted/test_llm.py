@@ -4,9 +4,7 @@ from typing import Literal
 
 import pytest
 
-from tests.engines.conformance import HELLO, check_answer
 from tests.engines.timed import timed, until_error
-from tests.virtual_time import run
 from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
@@ -20,27 +18,29 @@ from vivavoce.engines.scripted.engines import ScriptedLLM, last_user_text
 from vivavoce.engines.scripted.scripts import LLMScript, ScriptedAnswer, ScriptedCall
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import FunctionCallOutput, InputAudio, InputText, Message, OutputText
+from vivavoce.testing.conformance import HELLO, check_answer
+from vivavoce.testing.virtual_time import run
 
 
 def ask(llm: ScriptedLLM, request: ChatRequest = HELLO) -> list[tuple[float, ChatEvent]]:
     return run(timed(llm.generate(request)))
 
 
-def test_answers_come_in_order_and_again() -> None:
+def test_answers_come_in_order_and_repeat() -> None:
     llm = ScriptedLLM(LLMScript(answers=("One.", ScriptedAnswer("Two."))))
     assert [ask(llm) for _ in range(3)] == [
         [(0.0, TextDelta(text)), (0.0, ChatEnded())] for text in ("One.", "Two.", "One.")
     ]
 
 
-def test_a_script_of_answers_that_does_not_repeat_says_so() -> None:
+def test_answers_without_repeat_end_with_engine_error() -> None:
     llm = ScriptedLLM(LLMScript(answers=("One.",), repeat=False))
     ask(llm)
-    with pytest.raises(EngineError, match=r"\[llm.scripted\] the script is at its end"):
+    with pytest.raises(EngineError, match=r"\[engines.llm.scripted\] the script is at its end"):
         ask(llm)
 
 
-def test_words_come_at_their_pace() -> None:
+def test_words_come_at_tokens_per_second() -> None:
     answer = ScriptedAnswer("So it  is.", first_token_seconds=0.5, tokens_per_second=10)
     assert ask(ScriptedLLM(LLMScript(answers=(answer,)))) == [
         (0.5, TextDelta("So ")),
@@ -50,7 +50,7 @@ def test_words_come_at_their_pace() -> None:
     ]
 
 
-def test_text_may_come_at_once() -> None:
+def test_text_in_one_chunk_comes_at_once() -> None:
     answer = ScriptedAnswer("So it is.", chunk="all", reason="content_filter")
     llm = ScriptedLLM(LLMScript(answers=(answer, ScriptedAnswer("", chunk="all"))))
     assert ask(llm) == [(0.0, TextDelta("So it is.")), (0.0, ChatEnded("content_filter"))]
@@ -81,7 +81,7 @@ def test_calls_follow_the_text() -> None:
     assert again[1] == CallStarted(0, "call_4", "weather")
 
 
-def test_an_answer_can_fail_or_stall_on_the_way() -> None:
+def test_answer_can_fail_or_stall_in_the_middle() -> None:
     failing = ScriptedAnswer("a b c", error="out of breath", fail_after_words=1)
     stalling = ScriptedAnswer("a b c", stall=True, fail_after_words=2)
     llm = ScriptedLLM(LLMScript(answers=(failing, stalling, failing)))
@@ -102,7 +102,7 @@ def test_an_answer_can_fail_or_stall_on_the_way() -> None:
         (0, "", "length"),
     ],
 )
-def test_a_word_is_a_token_of_the_limit(
+def test_token_limit_counts_words(
     limit: int | None, said: str, reason: Literal["stop", "length"]
 ) -> None:
     called = ScriptedAnswer("a b c", (ScriptedCall("f"),))
@@ -114,12 +114,12 @@ def test_a_word_is_a_token_of_the_limit(
     assert any(isinstance(event, CallStarted) for event in events) == (reason == "stop")
 
 
-def test_an_answer_can_echo_the_user() -> None:
+def test_answer_can_repeat_the_user() -> None:
     llm = ScriptedLLM(LLMScript(answers=(ScriptedAnswer("You said: ", echo=True, chunk="all"),)))
     assert ask(llm)[0] == (0.0, TextDelta("You said: Hello, what can you do?"))
 
 
-def test_the_last_user_text_is_found_in_what_was_said_and_written() -> None:
+def test_last_user_text_is_found_in_audio_and_text() -> None:
     user = Message(role="user", content=(InputAudio(transcript="look"), InputText("here")))
     reply = Message(role="assistant", content=(OutputText("Yes."),))
     unheard = Message(role="user", content=(InputAudio(),))
@@ -128,7 +128,7 @@ def test_the_last_user_text_is_found_in_what_was_said_and_written() -> None:
     assert last_user_text((user, unheard)) == ""
 
 
-def test_the_last_hundred_requests_are_remembered() -> None:
+def test_last_hundred_requests_are_kept() -> None:
     llm = ScriptedLLM(LLMScript())
     requests = [ChatRequest(str(i), ()) for i in range(103)]
 

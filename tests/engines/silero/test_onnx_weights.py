@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "net.onnx"
 
 
-def test_float_tensors_are_read_however_they_are_stored_and_others_left_out(path: Path) -> None:
+def test_float_tensors_of_every_encoding_are_read(path: Path) -> None:
     path.write_bytes(model(PLAIN, PACKED, SCALAR, INTEGER))
     assert {name: values.tolist() for name, values in read(path).items()} == {
         "plain": [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
@@ -66,19 +66,19 @@ def test_float_tensors_are_read_however_they_are_stored_and_others_left_out(path
         (model(field(8, b"\xff")), "can't decode"),
     ],
 )
-def test_damage_is_named(path: Path, data: bytes, reason: str) -> None:
+def test_damaged_file_names_the_damage(path: Path, data: bytes, reason: str) -> None:
     path.write_bytes(data)
     with pytest.raises(EngineError, match=rf"net\.onnx are damaged: .*{reason}"):
         read(path)
 
 
-def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
+def test_unreadable_file_is_named(path: Path) -> None:
     with pytest.raises(EngineError, match=r"net\.onnx cannot be read: No such file"):
         read(path)
 
 
 @given(st.one_of(st.binary(), st.binary().map(lambda data: model(data))))
-def test_any_bytes_are_weights_or_damage_and_nothing_else(
+def test_any_bytes_give_weights_or_engine_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.onnx"
@@ -90,7 +90,7 @@ def test_any_bytes_are_weights_or_damage_and_nothing_else(
     assert all(values.dtype == np.float32 for values in tensors.values())
 
 
-def test_real_weights_are_as_the_onnx_package_reads_them() -> None:
+def test_real_weights_equal_those_of_the_onnx_package() -> None:
     onnx = pytest.importorskip("onnx")
     try:
         weights = packaged_weights()

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vivavoce.audio.files import read
 from vivavoce.audio.resample import resample
 from vivavoce.engines import base
 from vivavoce.engines.silero.vad import SileroSettings, SileroVAD, packaged_weights
 from vivavoce.errors import EngineError, SettingsError
+from vivavoce.media.files import read
+from vivavoce.testing.conformance import check_vad
 
 Floats = NDArray[np.float32]
 
@@ -103,7 +104,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize(("streams", "length"), [(1, 300), (7, 60), (64, 12), (128, 5)])
-def test_it_agrees_with_onnxruntime(streams: int, length: int) -> None:
+def test_probabilities_equal_those_of_onnxruntime(streams: int, length: int) -> None:
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -127,7 +128,7 @@ def test_it_agrees_with_onnxruntime(streams: int, length: int) -> None:
     run(test)
 
 
-def test_real_speech_is_told_from_the_pauses_around_it() -> None:
+def test_speech_is_separated_from_pauses() -> None:
     path = SPEECH / "ten_of_clubs.wav"
     if not path.exists():
         pytest.skip("no recordings here")
@@ -164,7 +165,7 @@ def five_alone() -> Floats:
 
 @settings(max_examples=20, deadline=None)
 @given(st.data())
-def test_what_a_stream_hears_does_not_depend_on_who_else_is_in_the_batch(
+def test_stream_does_not_depend_on_its_batch(
     data: st.DataObject,
 ) -> None:
     async def together() -> Floats:
@@ -180,7 +181,7 @@ def test_what_a_stream_hears_does_not_depend_on_who_else_is_in_the_batch(
     assert np.allclose(asyncio.run(together()), five_alone(), atol=1e-5)
 
 
-def test_digital_silence_is_no_speech_and_leaves_the_network_as_it_was() -> None:
+def test_digital_silence_is_not_speech_and_keeps_the_state() -> None:
     sound = windows_of(hummed(2, 3))[:40]
     dither = np.full((2, 512), 2 / 32768, np.float32)
 
@@ -198,7 +199,7 @@ def test_digital_silence_is_no_speech_and_leaves_the_network_as_it_was() -> None
     run(test)
 
 
-def test_the_silence_before_a_sound_is_its_context() -> None:
+def test_silence_before_a_sound_is_its_context() -> None:
     sound, quiet = windows_of(hummed(1, 2))[:10], np.zeros((1, 512), np.float32)
 
     async def test() -> None:
@@ -210,7 +211,7 @@ def test_the_silence_before_a_sound_is_its_context() -> None:
     run(test)
 
 
-def test_a_number_given_back_begins_anew() -> None:
+def test_reused_stream_starts_clean() -> None:
     sound = windows_of(hummed(1, 1))
 
     async def test() -> None:
@@ -224,7 +225,7 @@ def test_a_number_given_back_begins_anew() -> None:
     run(test)
 
 
-def test_streams_that_come_later_disturb_no_one() -> None:
+def test_later_streams_do_not_change_earlier_ones() -> None:
     sound = windows_of(hummed(1, 1))
 
     async def told(newcomers: int) -> list[float]:
@@ -238,14 +239,16 @@ def test_streams_that_come_later_disturb_no_one() -> None:
     assert asyncio.run(told(200)) == asyncio.run(told(0))
 
 
-def test_missing_weights_are_the_operators_mistake(tmp_path: Path) -> None:
+def test_missing_weights_raise_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"pip install 'vivavoce\[local\]', or use .*'energy'"):
         packaged_weights("no_such_package")
-    with pytest.raises(SettingsError, match=r"\[vad\.silero\] there are no weights at .*v9\.onnx"):
+    with pytest.raises(
+        SettingsError, match=r"\[engines\.vad\.silero\] there are no weights at .*v9\.onnx"
+    ):
         SileroVAD(SileroSettings(weights=str(tmp_path / "v9.onnx")))
 
 
-def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(b"")
 
@@ -256,7 +259,7 @@ def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     run(test)
 
 
-def test_it_needs_neither_onnx_nor_the_package_whose_weights_it_takes() -> None:
+def test_silero_imports_neither_onnx_nor_faster_whisper() -> None:
     program = """
 import asyncio, sys
 from vivavoce.engines.silero.vad import SileroSettings, SileroVAD
@@ -265,3 +268,11 @@ print(*{"onnx", "onnxruntime", "faster_whisper", "ctranslate2", "av"} & set(sys.
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_silero_conforms_to_the_contract() -> None:
+    async def main() -> None:
+        async with SileroVAD(SileroSettings()) as vad:
+            await check_vad(vad)
+
+    asyncio.run(main())

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.engines.conformance import check_turn
 from vivavoce.engines.words.turn import WordsSettings, WordsTurn, likelihood
+from vivavoce.testing.conformance import check_turn
 
 UNFINISHED = """
 and | but | because | so | okay so | well | um | so um | hmm | yeah um | the | it's | like
@@ -83,7 +83,7 @@ def examples(table: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", examples(UNFINISHED))
-def test_words_that_trail_off_are_not_finished(text: str) -> None:
+def test_incomplete_words_are_not_finished(text: str) -> None:
     assert likelihood(text, "en") <= 0.35
 
 
@@ -93,24 +93,24 @@ def test_questions_commands_and_answers_are_finished(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", examples(UNDECIDED))
-def test_other_words_are_left_open(text: str) -> None:
+def test_other_words_are_undecided(text: str) -> None:
     assert 0.5 <= likelihood(text, "en") <= 0.6
 
 
 @pytest.mark.parametrize("text", examples(DICTATED))
-def test_a_number_told_digit_by_digit_goes_on(text: str) -> None:
+def test_number_digit_by_digit_is_not_finished(text: str) -> None:
     assert likelihood(text, "en") == 0.3
 
 
 @pytest.mark.parametrize(
     "text", ["five five five oh one double two three four six", "415 555 0199"]
 )
-def test_a_whole_telephone_number_may_be_all(text: str) -> None:
+def test_whole_telephone_number_may_be_finished(text: str) -> None:
     assert likelihood(text, "en") == 0.6
 
 
 @pytest.mark.parametrize(("language", "text", "done"), OTHERS)
-def test_other_languages_have_their_words(language: str, text: str, done: bool) -> None:
+def test_other_languages_have_their_lexicon(language: str, text: str, done: bool) -> None:
     assert (likelihood(text, language) >= 0.8, likelihood(text, language) <= 0.35) == (
         done,
         not done,
@@ -133,17 +133,17 @@ def test_other_languages_have_their_words(language: str, text: str, done: bool) 
         ("en", "*", 0.5),
     ],
 )
-def test_of_unknown_languages_only_the_punctuation_is_read(
+def test_unknown_language_is_decided_by_punctuation(
     language: str, text: str, expected: float
 ) -> None:
     assert likelihood(text, language) == expected
 
 
-def test_case_and_final_marks_do_not_hide_a_dangling_word() -> None:
+def test_case_and_punctuation_do_not_hide_a_dangling_word() -> None:
     assert likelihood("I would like to.", "en") == likelihood("i would like to", "en")
 
 
-def test_the_engine_conforms_and_takes_its_default_language() -> None:
+def test_words_conforms_to_the_contract_and_uses_its_default_language() -> None:
     async def main() -> list[float]:
         async with WordsTurn(WordsSettings(default_language="de")) as turn:
             await check_turn(turn)

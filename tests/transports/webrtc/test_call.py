@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.runtime.stage import MODELS, Troupe, make_runner, question, template
-from tests.virtual_time import run
 from vivavoce.protocol.codec import GA, encode
 from vivavoce.protocol.server import AnyServerEvent, InputAudioCleared
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.facts import AudioArrived, AudioPlayed, Disconnected, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.send_queue import MAX_BACKLOG_BYTES, WRITABLE_BYTES
 from vivavoce.transports.webrtc.call import MAX_QUEUED_SECONDS, Call
 from vivavoce.transports.webrtc.settings import WebRTCSettings

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.virtual_time import run
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.client import InputAudioClear
 from vivavoce.protocol.codec import GA, encode
@@ -15,6 +14,7 @@ from vivavoce.protocol.items import InputAudio, InputText, Message, OutputAudio
 from vivavoce.protocol.server import InputAudioCleared, ItemAdded, ItemRetrieved
 from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports.webrtc.channel import (
     MAX_WAITING_BYTES,
     MAX_WAITING_EVENTS,

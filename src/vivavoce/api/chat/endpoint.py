@@ -1,12 +1,22 @@
-"""Language models that are themselves a chat-completions endpoint, and are handed requests."""
+"""Language models that are themselves a chat-completions endpoint, and get requests as they are."""
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Protocol, runtime_checkable
 
+from aiohttp import web
 from multidict import CIMultiDict
 
-# RFC 9110, 7.6.1: what concerns one connection only
+from vivavoce.api.sse import error_body, write
+from vivavoce.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+_MAX_WHOLE_BYTES = 1 << 20
+"""An answer whose length is known and no greater is sent in one piece."""
+
+# RFC 9110, 7.6.1: fields of one connection only
 _HOP_BY_HOP = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade"
 _OF_THAT_SERVER = "alt-svc date server set-cookie strict-transport-security x-request-id"
 _NOT_PASSED = frozenset(
@@ -36,7 +46,7 @@ class EndpointAnswer(Protocol):
 
 @runtime_checkable
 class ChatEndpoint(Protocol):
-    """What such a model offers besides the contract of language models."""
+    """What such a model has besides the contract of language models."""
 
     async def model(self) -> str:
         """The model that the settings mean. Raises EngineError."""
@@ -45,12 +55,12 @@ class ChatEndpoint(Protocol):
     def forward(
         self, body: bytes, *, spoken: bool = False
     ) -> AbstractAsyncContextManager[EndpointAnswer]:
-        """Hand on a request. `spoken`: someone waits to hear the answer. Raises EngineError."""
+        """Forward a request. `spoken`: the answer is spoken as it comes. Raises EngineError."""
         ...
 
 
 def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The headers of an answer that concern whoever asked us."""
+    """The headers of an answer that are passed on to our client."""
     dropped = set(_NOT_PASSED)
     dropped.update(name.strip().lower() for name in headers.get("Connection", "").split(","))
     if headers.get("Content-Encoding", "identity") != "identity":
@@ -60,3 +70,26 @@ def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
         for name, value in headers.items()
         if name.lower() not in dropped and not name.lower().startswith("access-control-")
     )
+
+
+async def pass_on(request: web.Request, answer: EndpointAnswer) -> web.StreamResponse:
+    """The answer as it is: status, headers, and the body as it comes."""
+    headers = passed(answer.headers)
+    length = headers.get("Content-Length", "")
+    async with aclosing(answer.parts()) as parts:
+        if length.isdecimal() and int(length) <= _MAX_WHOLE_BYTES:
+            body = b"".join([part async for part in parts])
+            return web.Response(status=answer.status, headers=headers, body=body)
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(request)
+        try:
+            async for part in parts:
+                await write(request, response, part)
+        except EngineError as exc:
+            if response.content_type != "text/event-stream":
+                # Too late for an error message; at least the answer must not look complete.
+                log.warning("a chat completion broke off: %s", exc)
+                raise ConnectionResetError("the endpoint broke off") from exc
+            await write(request, response, b"\n\ndata: " + error_body(exc, request) + b"\n\n")
+        await response.write_eof()
+        return response

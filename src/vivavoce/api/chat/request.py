@@ -1,24 +1,29 @@
-"""A request for a chat completion: what of it concerns speech, and the request without that.
+"""A chat-completions request: the parts that concern speech, and the request without them.
 
-Everything else in it stays as the bytes that came.
+Everything else in it stays as the bytes that came. The structs at the end describe requests and
+answers for the API reference; requests are read more leniently than they say.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.json import replace_lone_surrogates
 
-MOST_CHOICES = 128
+MAX_CHOICES = 128
 INPUT_FORMATS = frozenset(
     ("aac", "flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "ogg", "opus", "pcm16", "wav", "webm")
 )
 OUTPUT_FORMATS = frozenset(("aac", "flac", "mp3", "opus", "pcm16", "wav"))
 OURS = ("audio", "modalities", "speech_model", "transcription_model")
 """What is meant for this server and not for the model behind it."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T")
 ErrorPlace: TypeAlias = tuple[int, int]
@@ -62,7 +67,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Fields(msgspec.Struct):
-    """Those that are looked at; the others pass."""
+    """The fields that are looked at; all others are passed on."""
 
     model: str | None = None
     stream: bool | None = None
@@ -72,23 +77,25 @@ class _Fields(msgspec.Struct):
     audio: _Speech | None = None
     transcription_model: str | None = None
     speech_model: str | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class InputRecording:
-    """What a user said, as it came."""
+    """A recording that a user sent, undecoded."""
 
     param: str
     """Where it stands, such as messages[2].content[0].input_audio."""
     data: str
     """Base64."""
     format: str
-    """One of INPUT_FORMATS; "": not told."""
+    """One of INPUT_FORMATS, or "" where the client does not say."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """What the assistant said aloud, by the id that it was given then."""
+class EarlierAnswer:
+    """An earlier answer with audio, by the id that it got then."""
 
     param: str
     id: str
@@ -98,7 +105,7 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class AudioOptions:
-    """Speech that is wanted along with the text."""
+    """The voice and the format of an answer with audio."""
 
     voice: str
     format: str
@@ -114,9 +121,9 @@ class ChatCall:
     include_usage: bool
     n: int
     recordings: Mapping[ErrorPlace, InputRecording]
-    earlier: Mapping[int, Earlier]
+    earlier: Mapping[int, EarlierAnswer]
     """By the number of the message."""
-    wish: AudioOptions | None
+    audio: AudioOptions | None
     transcription_model: str
     speech_model: str
     _top: Mapping[str, Raw]
@@ -124,66 +131,72 @@ class ChatCall:
 
     @property
     def concerns_speech(self) -> bool:
-        return bool(self.recordings or self.earlier or self.wish)
+        return bool(self.recordings or self.earlier or self.audio)
 
     def rewritten(
         self,
-        heard: Mapping[ErrorPlace, str],
-        said: Mapping[int, str],
+        transcripts: Mapping[ErrorPlace, str],
+        earlier: Mapping[int, str],
         *,
         model: str | None = None,
     ) -> bytes:
-        """The request in words: `heard` for the recordings, `said` for earlier answers.
+        """The request as text: `transcripts` of the recordings, `earlier` answers with audio.
 
-        `model` takes the place of the one that was asked for. Where nothing is to be changed these
-        are the bytes that came.
+        `model` replaces the one that was asked for. Where nothing changes, the result is the bytes
+        that came.
         """
         top: dict[str, Any] = {k: v for k, v in self._top.items() if k not in OURS}
         if model is not None and model != self.model:
             top["model"] = model
-        if heard or said:
-            top["messages"] = self.messages(heard, said)
+        if transcripts or earlier:
+            top["messages"] = self.messages(transcripts, earlier)
         elif top == self._top:
             return self.body
         return msgspec.json.encode(top)
 
-    def messages(self, heard: Mapping[ErrorPlace, str], said: Mapping[int, str]) -> list[Any]:
-        """All messages; those that are unchanged as the bytes that came."""
+    def messages(
+        self, transcripts: Mapping[ErrorPlace, str], earlier: Mapping[int, str]
+    ) -> list[Any]:
+        """All messages; unchanged ones as the bytes that came."""
         messages: list[Any] = list(self._messages)
-        for number, transcript in said.items():
+        for number, transcript in earlier.items():
             message = _object(self._messages[number])
             message.pop("audio", None)
             if not message.get("content"):
                 message["content"] = transcript
             messages[number] = message
-        for (number, place), text in heard.items():
+        for (number, place), text in transcripts.items():
             message = messages[number]
             if isinstance(message, Raw):
                 message = messages[number] = _object(message)
             message["content"][place] = {"type": "text", "text": text}
         return messages
 
-    def plain_messages(self, heard: Mapping[ErrorPlace, str], said: Mapping[int, str]) -> list[Any]:
-        """All messages, as Python has them."""
+    def plain_messages(
+        self, transcripts: Mapping[ErrorPlace, str], earlier: Mapping[int, str]
+    ) -> list[Any]:
+        """All messages as Python values."""
         return [
             msgspec.json.decode(message) if isinstance(message, Raw) else message
-            for message in self.messages(heard, said)
+            for message in self.messages(transcripts, earlier)
         ]
 
     def fields(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of its other fields that are there."""
+        """Those of its other fields that the request has."""
         return {name: msgspec.json.decode(self._top[name]) for name in names if name in self._top}
 
 
 def parse(body: bytes) -> ChatCall:
-    """Raises InvalidRequest."""
+    """Read a request. Lone surrogates are replaced by U+FFFD. Raises InvalidRequest."""
     try:
         if not body.isascii():
             body.decode()  # what is skipped below would not be checked
+        if _SURROGATE.search(body):
+            body = replace_lone_surrogates(body)
         top = msgspec.json.decode(body, type=dict[str, Raw])
     except ValueError as exc:
         raise InvalidRequest(
-            "The body of the request is no JSON object: send one with model and messages.",
+            "The body of the request is not a JSON object: send one with model and messages.",
             code="invalid_json",
         ) from exc
     try:
@@ -196,8 +209,12 @@ def parse(body: bytes) -> ChatCall:
             "The request has no messages.", code="missing_required_parameter", param="messages"
         )
     n = 1 if fields.n is None else fields.n
-    if not 1 <= n <= MOST_CHOICES:
-        raise InvalidRequest(f"n is {n}; it must be from 1 to {MOST_CHOICES}.", param="n")
+    if not 1 <= n <= MAX_CHOICES:
+        raise InvalidRequest(f"n is {n}; it must be from 1 to {MAX_CHOICES}.", param="n")
+    for name in ("max_tokens", "max_completion_tokens"):
+        if _is_unlimited(name, getattr(fields, name)):
+            del top[name]
+            body = msgspec.json.encode(top)
     messages = _read(top["messages"], list[Raw], "messages")
     recordings, earlier = _spoken(messages)
     options = fields.stream_options
@@ -209,7 +226,7 @@ def parse(body: bytes) -> ChatCall:
         n=n,
         recordings=recordings,
         earlier=earlier,
-        wish=_wish(fields),
+        audio=_audio_options(fields),
         transcription_model=fields.transcription_model or "",
         speech_model=fields.speech_model or "",
         _top=top,
@@ -217,11 +234,30 @@ def parse(body: bytes) -> ChatCall:
     )
 
 
-def _wish(fields: _Fields) -> AudioOptions | None:
+def _is_unlimited(name: str, tokens: Any) -> bool:
+    """Whether the client asks for no limit, by -1 as local servers have it.
+
+    Raises InvalidRequest for all other numbers that are no limit. What is no number is left to the
+    model behind this server.
+    """
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float):
+        return False
+    if tokens == -1:
+        return True
+    if tokens < 1:
+        raise InvalidRequest(
+            f"{name} is {tokens:g}; it must be at least 1, or -1 for no limit.",
+            code="integer_below_min_value",
+            param=name,
+        )
+    return False
+
+
+def _audio_options(fields: _Fields) -> AudioOptions | None:
     for place, modality in enumerate(fields.modalities or ()):
         if modality not in ("text", "audio"):
             raise InvalidRequest(
-                f"There is no modality {modality!r}; there are text and audio.",
+                f"Unknown modality {modality!r}; the modalities are text and audio.",
                 param=f"modalities[{place}]",
             )
     if "audio" not in (fields.modalities or ()):
@@ -239,21 +275,24 @@ def _wish(fields: _Fields) -> AudioOptions | None:
     )
     if format_ not in OUTPUT_FORMATS:
         raise InvalidRequest(
-            f"There is no audio format {format_!r}; there are {', '.join(sorted(OUTPUT_FORMATS))}.",
+            f"Unknown audio format {format_!r}; the formats are "
+            f"{', '.join(sorted(OUTPUT_FORMATS))}.",
             param="audio.format",
         )
     return AudioOptions(voice.id if isinstance(voice, _Voice) else voice, format_)
 
 
-def _spoken(messages: list[Raw]) -> tuple[dict[ErrorPlace, InputRecording], dict[int, Earlier]]:
+def _spoken(
+    messages: list[Raw],
+) -> tuple[dict[ErrorPlace, InputRecording], dict[int, EarlierAnswer]]:
     recordings: dict[ErrorPlace, InputRecording] = {}
-    earlier: dict[int, Earlier] = {}
+    earlier: dict[int, EarlierAnswer] = {}
     for number, raw in enumerate(messages):
         where = f"messages[{number}]"
         message = _read(raw, _Message, where)
         if message.audio is not UNSET and bytes(message.audio) != b"null":
             said = _read(message.audio, _Earlier, f"{where}.audio")
-            earlier[number] = Earlier(f"{where}.audio.id", said.id, said.transcript)
+            earlier[number] = EarlierAnswer(f"{where}.audio.id", said.id, said.transcript)
         if message.content is UNSET or memoryview(message.content)[0] != ord("["):
             continue
         for place, part in enumerate(_read(message.content, list[Raw], f"{where}.content")):
@@ -272,7 +311,7 @@ def _recording(raw: Raw, param: str) -> InputRecording:
     format_ = (audio.format or "").lower()
     if format_ and format_ not in INPUT_FORMATS:
         raise InvalidRequest(
-            f"There is no audio format {audio.format!r}; there are "
+            f"Unknown audio format {audio.format!r}; the formats are "
             f"{', '.join(sorted(INPUT_FORMATS))}.",
             param=f"{param}.format",
         )
@@ -296,3 +335,99 @@ def _wrong(exc: msgspec.ValidationError, where: str = "") -> InvalidRequest:
     what, _, place = str(exc).partition(" - at `$")
     param = (where + place.rstrip("`")).lstrip(".")
     return InvalidRequest(f"{what} at {param}." if param else f"{what}.", param=param or None)
+
+
+# For the API reference
+
+
+class ChatInputAudio(msgspec.Struct):
+    data: str
+    """Base64."""
+    format: str | None = None
+
+
+class ChatContentPart(msgspec.Struct):
+    type: str
+    text: str | None = None
+    input_audio: ChatInputAudio | None = None
+
+
+class ChatEarlierAudio(msgspec.Struct):
+    """What was said in an earlier answer, until it expires."""
+
+    id: str
+    transcript: str | None = None
+
+
+class ChatRequestMessage(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ChatContentPart] | None = None
+    audio: ChatEarlierAudio | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class ChatVoice(msgspec.Struct):
+    id: str
+
+
+class ChatAudioOptions(msgspec.Struct):
+    voice: str | ChatVoice
+    format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"] | None = None
+
+
+class ChatStreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(msgspec.Struct):
+    """Fields that are not listed here go to the model behind this server unharmed."""
+
+    messages: Annotated[list[ChatRequestMessage], Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: ChatStreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: ChatAudioOptions | None = None
+    transcription_model: str | None = None
+    """Ours: the model that transcribes recordings; that of `model` if it is not given."""
+    speech_model: str | None = None
+    """Ours: the model that speaks."""
+
+
+class ChatSpokenAnswer(msgspec.Struct):
+    id: str
+    expires_at: int
+    data: str
+    """Base64, in the format that was asked for."""
+    transcript: str
+
+
+class ChatAnswerMessage(msgspec.Struct):
+    content: str | None
+    role: str = "assistant"
+    refusal: str | None = None
+    audio: ChatSpokenAnswer | UnsetType | None = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType | None = UNSET
+
+
+class ChatChoice(msgspec.Struct):
+    index: int
+    message: ChatAnswerMessage
+    finish_reason: str | None
+    logprobs: dict[str, Any] | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    object: Literal["chat.completion"] = "chat.completion"
+    usage: dict[str, Any] | UnsetType | None = UNSET
+
+
+ChatProblem: TypeAlias = Annotated[
+    dict[str, Any], Meta(description="As the endpoint behind this server tells it.")
+]

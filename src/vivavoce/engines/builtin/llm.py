@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -55,7 +55,7 @@ class _Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-class BuiltinLLM:
+class BuiltinLLM(base.BaseEngine):
     """Answers by rule. An LLM as engines.base has it; one object serves any number of sessions.
 
     The same request at the same time gives the same answer, but for the ids of calls. `now` gives
@@ -63,6 +63,7 @@ class BuiltinLLM:
     """
 
     Settings = BuiltinSettings
+    capabilities = base.Capabilities(languages=("en",), licence="Apache-2.0")
     sees = False
 
     def __init__(
@@ -70,12 +71,6 @@ class BuiltinLLM:
     ) -> None:
         self._settings = settings
         self._now = now or _clock(settings.timezone)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        return None
 
     async def generate(self, request: base.ChatRequest) -> AsyncGenerator[base.ChatEvent]:
         """See engines.base.LLM. A call that does not fit into max_output_tokens is not begun."""

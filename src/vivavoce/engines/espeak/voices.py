@@ -1,11 +1,68 @@
-"""The voices that espeak is given: the names OpenAI uses, and espeak's own languages."""
+"""The voices of espeak: OpenAI's names and espeak's own languages. What goes to its process."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from vivavoce.engines.base import Voice
-from vivavoce.engines.espeak.library import Language, Manner
+from vivavoce.engines.speech_text import spoken_language
 from vivavoce.errors import EngineError
+
+SLOWEST_WPM = 80
+"""Words per minute; espeak's own limit."""
+
+
+class EspeakLanguage(msgspec.Struct, frozen=True, array_like=True):
+    """A language voice of espeak.
+
+    `identifier` is its file under `lang`, the only name that espeak never takes for another.
+    `tags` are (language tag in lower case, priority): the lower, the fitter for that tag.
+    """
+
+    identifier: str
+    name: str
+    tags: tuple[tuple[str, int], ...]
+
+    @property
+    def tag(self) -> str:
+        """The tag that comes first."""
+        return self.tags[0][0]
+
+
+class Manner(msgspec.Struct, frozen=True, array_like=True):
+    """How to speak. `voice` is an identifier, or one with "+variant"; pitch and range 0..100."""
+
+    voice: str
+    words_per_minute: int
+    pitch: int = 50
+    pitch_range: int = 50
+
+
+class EspeakHello(msgspec.Struct, frozen=True, array_like=True):
+    """What the process says when it has loaded the library."""
+
+    sample_rate: int
+    languages: tuple[EspeakLanguage, ...]
+
+
+class SpeakRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A text; it is left at the end of a clause when max_samples of audio are made."""
+
+    text: str
+    manner: Manner
+    max_samples: int
+
+
+class SpokenChunk(msgspec.Struct, frozen=True, array_like=True):
+    """16-bit mono PCM; words as (offset in the text, length, sample since the request).
+
+    `next_offset`: where in the text to go on, if it was left; the last message then.
+    """
+
+    audio: bytes = b""
+    words: tuple[tuple[int, int, int], ...] = ()
+    next_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +92,16 @@ TIMBRES = {
 }
 
 
-class Catalogue:
-    """Every voice, and what espeak needs to know to speak with it."""
+class EspeakVoices:
+    """Every voice, and how to have espeak speak with it."""
 
-    def __init__(self, languages: Iterable[Language], default: str) -> None:
+    def __init__(self, languages: Iterable[EspeakLanguage], default: str) -> None:
         """`default` is the language that the named voices speak when none is asked for.
 
         Raises EngineError if espeak does not know it.
         """
-        self._by_tag: dict[str, Language] = {}
-        self._own: dict[str, Language] = {}
+        self._by_tag: dict[str, EspeakLanguage] = {}
+        self._own: dict[str, EspeakLanguage] = {}
         fitness: dict[str, int] = {}
         for language in languages:
             file_name = language.identifier.rpartition("/")[2].lower()
@@ -54,11 +111,11 @@ class Catalogue:
                     fitness[tag] = priority
                     self._by_tag[tag] = language
         for language in tuple(self._own.values()):
-            self._own.setdefault(language.tags[0][0], language)
+            self._own.setdefault(language.tag, language)
         found = self._find(default)
         if found is None:
             raise EngineError(
-                f"[tts.espeak] espeak-ng has no language {default!r}; it has for example "
+                f"[engines.tts.espeak] espeak-ng has no language {default!r}; it has for example "
                 f"{', '.join(sorted(self._own)[:5])}, en-us"
             )
         self._default = found
@@ -73,35 +130,38 @@ class Catalogue:
         )
         return (*named, *own)
 
-    def manner(self, voice: str, language: str | None, words_per_minute: int) -> Manner:
-        """How to speak a text of that language with that voice.
+    def manner(
+        self, text: str, voice: str, language: str | None, words_per_minute: int
+    ) -> tuple[Manner, str]:
+        """How to speak the text with that voice, and the tag of the language that is spoken.
 
-        A voice of another language gives way to one of the text's; a language that espeak does
-        not know is read as the voice's own. Raises EngineError: no such voice.
+        A text in a script that neither the language nor the voice is written in is spoken in the
+        language of its script. A voice of another language gives way to one of the text's; a
+        language that espeak does not know is read as the voice's own. Raises EngineError: no such
+        voice.
         """
         timbre = TIMBRES.get(voice)
         native = self._default if timbre else self._own.get(voice)
         if native is None:
             raise EngineError(
-                f"tts espeak: no voice {voice!r}; there are {', '.join(TIMBRES)}, "
+                f"[engines.tts.espeak] no voice {voice!r}; there are {', '.join(TIMBRES)}, "
                 "and languages such as en-us, de, fr"
             )
+        wanted = spoken_language(text, language or native.tag)
+        if wanted != language:
+            wanted = spoken_language(text, native.tag)
         spoken = native
-        if language and not _speaks(native, language):
-            spoken = self._find(language) or native
+        if wanted and not _speaks(native, wanted):
+            spoken = self._find(wanted) or native
         if timbre is None:
-            return Manner(spoken.identifier, words_per_minute)
-        return Manner(
-            f"{spoken.identifier}+{timbre.variant}",
-            words_per_minute,
-            timbre.pitch,
-            timbre.pitch_range,
-        )
+            return Manner(spoken.identifier, words_per_minute), spoken.tag
+        voice = f"{spoken.identifier}+{timbre.variant}"
+        return Manner(voice, words_per_minute, timbre.pitch, timbre.pitch_range), spoken.tag
 
-    def _find(self, language: str) -> Language | None:
+    def _find(self, language: str) -> EspeakLanguage | None:
         tag = language.lower().replace("_", "-")
         return self._by_tag.get(tag) or self._by_tag.get(tag.partition("-")[0])
 
 
-def _speaks(voice: Language, language: str) -> bool:
+def _speaks(voice: EspeakLanguage, language: str) -> bool:
     return language.lower().replace("_", "-") in {tag for tag, _ in voice.tags}

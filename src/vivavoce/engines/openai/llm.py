@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines.base import ChatEvent, ChatRequest
+from vivavoce.engines.base import BaseEngine, Capabilities, ChatEvent, ChatRequest
 from vivavoce.engines.http import (
     HttpClient,
     HttpResponse,
@@ -73,10 +73,11 @@ class OpenAILLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             conceal(self, "base_url")  # it carries a password, or a key in its query
 
 
-class OpenAILLM:
+class OpenAILLM(BaseEngine):
     """Asks the server for one streamed completion an answer, on kept-alive connections."""
 
     Settings = OpenAILLMSettings
+    capabilities = Capabilities(models="those of the endpoint")
 
     def __init__(self, settings: OpenAILLMSettings) -> None:
         self.sees = settings.sees

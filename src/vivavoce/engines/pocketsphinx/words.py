@@ -1,61 +1,77 @@
-"""Which words of a growing transcript will not change any more. No clock, no decoder.
+"""The words of a growing transcript, and which of them will not change any more. Pure.
 
-A recogniser revises what it has heard: a later hypothesis may replace words of an earlier one,
-mostly the newest. A promise once given is kept by time: the words promised, and those of the
-newest hypothesis that are said after them.
+A recogniser revises its hypothesis: a later one may replace words of an earlier one, mostly the
+newest. Words that were reported as stable are kept by time: those words, and the words of the
+newest hypothesis that end after them.
 """
 
 from collections.abc import Sequence
 
-from vivavoce.engines.pocketsphinx.frames import HeardWord
+import msgspec
 
 
-class Wording:
+class HeardWord(msgspec.Struct, frozen=True, array_like=True):
+    """A word, and when it was said, in milliseconds from the start of the utterance."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
+    """All words of an utterance so far. The first `stable` words will not change any more."""
+
+    words: tuple[HeardWord, ...]
+    stable: int
+    final: bool
+
+
+class StableWords:
     """The words of one utterance, hypothesis after hypothesis."""
 
     def __init__(self, *, lag_ms: int, agreeing: int) -> None:
-        """Promise words that ended `lag_ms` ago and stood in `agreeing` hypotheses in a row."""
+        """Words are stable that ended `lag_ms` ago and were in `agreeing` hypotheses in a row."""
         self._lag_ms = lag_ms
         self._agreeing = agreeing
-        self._promised: tuple[HeardWord, ...] = ()
+        self._kept: tuple[HeardWord, ...] = ()
         self._recent: list[tuple[HeardWord, ...]] = []
 
     @property
     def stable(self) -> int:
-        """The number of words promised."""
-        return len(self._promised)
+        """The number of stable words."""
+        return len(self._kept)
 
-    def hear(self, words: Sequence[HeardWord], now_ms: int) -> tuple[HeardWord, ...]:
-        """Take the hypothesis for the audio up to now_ms; return it with all promises kept."""
-        kept = self._keep(words)
+    def update(self, words: Sequence[HeardWord], now_ms: int) -> tuple[HeardWord, ...]:
+        """Take the hypothesis for the audio up to now_ms; return it with the stable words."""
+        kept = self._with_kept(words)
         self._recent = [*self._recent, kept][-self._agreeing :]
         if len(self._recent) == self._agreeing:
-            self._promise(kept, now_ms - self._lag_ms)
+            self._settle_until(kept, now_ms - self._lag_ms)
         return kept
 
     def settle(self, words: Sequence[HeardWord]) -> tuple[HeardWord, ...]:
-        """Take the last hypothesis of this stretch of audio; promise all of it."""
-        self._promised = self._keep(words)
+        """Take the last hypothesis of this part of the audio; all of it is stable."""
+        self._kept = self._with_kept(words)
         self._recent = []
-        return self._promised
+        return self._kept
 
-    def _keep(self, words: Sequence[HeardWord]) -> tuple[HeardWord, ...]:
-        promised = self._promised
-        if [w.text for w in words[: len(promised)]] == [w.text for w in promised]:
-            return (*promised, *words[len(promised) :])
-        end = promised[-1].end_ms
+    def _with_kept(self, words: Sequence[HeardWord]) -> tuple[HeardWord, ...]:
+        kept_words = self._kept
+        if [w.text for w in words[: len(kept_words)]] == [w.text for w in kept_words]:
+            return (*kept_words, *words[len(kept_words) :])
+        end = kept_words[-1].end_ms
         # A border may move by some frames, so a word belongs where its middle is.
         later = (w for w in words if w.start_ms + w.end_ms > 2 * end)
         return (
-            *promised,
+            *kept_words,
             *(HeardWord(w.text, max(w.start_ms, end), w.end_ms) for w in later),
         )
 
-    def _promise(self, words: tuple[HeardWord, ...], until_ms: int) -> None:
-        count = len(self._promised)
+    def _settle_until(self, words: tuple[HeardWord, ...], until_ms: int) -> None:
+        count = len(self._kept)
         for i in range(count, len(words)):
             texts = {older[i].text if i < len(older) else None for older in self._recent}
             if len(texts) > 1 or words[i].end_ms > until_ms:
                 break
             count = i + 1
-        self._promised = words[:count]
+        self._kept = words[:count]

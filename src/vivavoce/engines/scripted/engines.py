@@ -1,21 +1,23 @@
-"""Engines that play a script, for tests, demos and measurements. Same script, same play.
+"""Engines that follow a script, for tests, demos and measurements. Deterministic.
 
 They wait by asyncio.sleep alone, and only where the script says so; otherwise they let other tasks
-run after every few steps. One engine serves many sessions, which then share the script's order.
+run after every few steps. One engine serves many sessions, which share the script's order.
 """
 
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.engines.base import (
+    BaseEngine,
     CallDelta,
     CallStarted,
+    Capabilities,
     ChatEnded,
     ChatEvent,
     ChatRequest,
@@ -30,10 +32,10 @@ from vivavoce.engines.scripted.scripts import (
     LLMScript,
     ScriptedAnswer,
     ScriptedCall,
+    ScriptedTranscript,
     STTScript,
     TTSScript,
     TurnScript,
-    Utterance,
     VADScript,
 )
 from vivavoce.errors import EngineError
@@ -48,7 +50,7 @@ _WORD = re.compile(r"\S+")
 _TOKEN = re.compile(r"\s*\S+\s*")
 
 
-class ScriptedVAD:
+class ScriptedVAD(BaseEngine):
     """Speech is a window that has a loud sample."""
 
     Settings = VADScript
@@ -60,12 +62,6 @@ class ScriptedVAD:
         self._level = settings.level
         self._free: list[int] = []
         self._opened = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
 
     def open(self) -> int:
         if self._free:
@@ -83,21 +79,15 @@ class ScriptedVAD:
         return speech
 
 
-class ScriptedTurn:
-    """Looks the words up in a table."""
+class ScriptedTurn(BaseEngine):
+    """Looks the transcript up in a table."""
 
     Settings = TurnScript
 
     def __init__(self, settings: TurnScript) -> None:
         self._script = settings
         self.asked: list[str] = []
-        """The last texts it was asked about."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
+        """The last texts it was given."""
 
     async def score(self, text: str, *, language: str | None) -> float:
         _remember(self.asked, text)
@@ -105,23 +95,18 @@ class ScriptedTurn:
         return self._script.table.get(text.strip(), self._script.default)
 
 
-class ScriptedSTT:
-    """Hears what the script says, in the order in which the audio begins."""
+class ScriptedSTT(BaseEngine):
+    """Gives the transcripts of the script, in the order in which the audio begins."""
 
     Settings = STTScript
+    capabilities = Capabilities(word_times="estimated")
 
     def __init__(self, settings: STTScript) -> None:
         self.sample_rate = settings.sample_rate
         self.heard: list[int] = []
-        """Samples of the last stretches of audio that came to their end."""
+        """Samples of the last utterances whose audio ended."""
         self._script = settings
         self._played = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
@@ -129,7 +114,7 @@ class ScriptedSTT:
         utterance = self._next() if self._script.hears_silence else None
         samples = told = step = 0
         async for piece in audio:
-            await _breathe(step)
+            await _yield_now_and_then(step)
             step += 1
             samples += len(piece) // 2
             if utterance is None and piece.strip(b"\0"):
@@ -142,7 +127,7 @@ class ScriptedSTT:
                     yield self._partial(utterance.text, told)
         _remember(self.heard, samples)
         ended = _now()
-        utterance = utterance or Utterance()
+        utterance = utterance or ScriptedTranscript()
         if utterance.stall:
             await _stall()
         await _until(ended + utterance.delay_seconds)
@@ -152,11 +137,11 @@ class ScriptedSTT:
         words = self._words(text, self._milliseconds(samples))
         yield Transcript(text, len(text), final=True, words=words)
 
-    def _next(self) -> Utterance:
+    def _next(self) -> ScriptedTranscript:
         script = self._script
-        scripted = _pick(script.transcripts, self._played, script.repeat, "stt.scripted")
+        scripted = _pick(script.transcripts, self._played, script.repeat, "engines.stt.scripted")
         self._played += 1
-        return Utterance(scripted) if isinstance(scripted, str) else scripted
+        return ScriptedTranscript(scripted) if isinstance(scripted, str) else scripted
 
     def _partial(self, text: str, words: int) -> Transcript:
         ends = [match.end() for match in _WORD.finditer(text)]
@@ -175,8 +160,8 @@ class ScriptedSTT:
         return samples * 1000 // self.sample_rate
 
 
-class ScriptedLLM:
-    """Answers what the script says, in the order of the requests."""
+class ScriptedLLM(BaseEngine):
+    """Gives the answers of the script, in the order of the requests."""
 
     Settings = LLMScript
 
@@ -187,12 +172,6 @@ class ScriptedLLM:
         self._script = settings
         self._played = 0
         self._calls = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         _remember(self.requests, request)
@@ -221,7 +200,7 @@ class ScriptedLLM:
 
     def _next(self) -> ScriptedAnswer:
         script = self._script
-        scripted = _pick(script.answers, self._played, script.repeat, "llm.scripted")
+        scripted = _pick(script.answers, self._played, script.repeat, "engines.llm.scripted")
         self._played += 1
         return ScriptedAnswer(scripted) if isinstance(scripted, str) else scripted
 
@@ -239,10 +218,11 @@ class ScriptedLLM:
         ]
 
 
-class ScriptedTTS:
+class ScriptedTTS(BaseEngine):
     """Hums for as long as the text would take."""
 
     Settings = TTSScript
+    capabilities = Capabilities(word_times="exact")
 
     def __init__(self, settings: TTSScript) -> None:
         self.sample_rate = settings.sample_rate
@@ -253,9 +233,6 @@ class ScriptedTTS:
         self._script = settings
         self._hums: dict[str, bytes] = {}
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(self, *exc: object) -> None:
         self._hums.clear()
 
@@ -265,10 +242,10 @@ class ScriptedTTS:
         script = self._script
         if voice not in script.voices:
             raise EngineError(
-                f"[tts.scripted] no voice {voice!r}; there are: {', '.join(script.voices)}"
+                f"[engines.tts.scripted] no voice {voice!r}; there are: {', '.join(script.voices)}"
             )
         if speed <= 0:
-            raise EngineError(f"[tts.scripted] the speed is {speed}; it must be above 0")
+            raise EngineError(f"[engines.tts.scripted] the speed is {speed}; it must be above 0")
         _remember(self.spoken, (text, voice, speed))
         per_character = script.ms_per_character * self.sample_rate / 1000 / speed
         whole = round(len(text) * per_character)
@@ -282,13 +259,13 @@ class ScriptedTTS:
         for step, at in enumerate(range(0, end, size)):
             seconds = at / self.sample_rate * script.realtime_factor
             await _until(start + seconds)
-            await _breathe(step)
+            await _yield_now_and_then(step)
             until = min(at + size, end)
             here = tuple(mark for mark in marks if at <= mark.at < until)
             yield Speech(self._audio(voice, at, until), here)
         if failing:
             await _fail(
-                f"[tts.scripted] the script fails on {script.fail_on!r}"
+                f"[engines.tts.scripted] the script fails on {script.fail_on!r}"
                 if _holds(text, script.fail_on)
                 else None
             )
@@ -354,7 +331,7 @@ async def _until(when: float) -> None:
         await asyncio.sleep(seconds)
 
 
-async def _breathe(step: int) -> None:
+async def _yield_now_and_then(step: int) -> None:
     if step % _STEPS == _STEPS - 1:
         await asyncio.sleep(0)
 
@@ -362,7 +339,7 @@ async def _breathe(step: int) -> None:
 async def _pace(start: float, step: int, per_second: float) -> None:
     if per_second:
         await _until(start + step / per_second)
-    await _breathe(step)
+    await _yield_now_and_then(step)
 
 
 async def _stall() -> None:

@@ -1,9 +1,9 @@
-"""What the scripted engines are told to play: their settings, as they stand in vivavoce.toml.
+"""The scripts of the scripted engines: their settings, as they stand in vivavoce.toml.
 
-[stt.scripted]
+[engines.stt.scripted]
 transcripts = ["hello there", {text = "what is the weather", delay_seconds = 0.2}]
 
-[llm.scripted]
+[engines.llm.scripted]
 answers = [{text = "One moment.", calls = [{name = "weather", arguments = {city = "Rome"}}]}]
 """
 
@@ -13,9 +13,9 @@ import msgspec
 
 from vivavoce.engines.base import ChatUsage
 
-Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+DelaySeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
-Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+PositiveMilliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Hertz: TypeAlias = Annotated[int, msgspec.Meta(ge=1000, le=192_000)]
 Likelihood: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -38,7 +38,7 @@ OPENAI_VOICES = (
 
 
 class VADScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Speech is whatever is loud."""
+    """A loud window is speech."""
 
     level: Likelihood = 0.05
     """A window with a sample beyond this, of a full scale of 1, is speech."""
@@ -47,23 +47,23 @@ class VADScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class TurnScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How likely which words are a finished turn."""
+    """Probabilities of finished turns."""
 
     table: dict[str, Likelihood] = {}
-    """Text, without white space around it, to likelihood."""
+    """Text, stripped, to probability."""
     default: Likelihood = 0.5
     """Of any other text."""
-    delay_seconds: Seconds = 0.0
+    delay_seconds: DelaySeconds = 0.0
 
 
-class Utterance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is heard in one stretch of audio, and how it is told."""
+class ScriptedTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The transcript of one utterance, and how it is given."""
 
     text: str = ""
-    delay_seconds: Seconds = 0.0
+    delay_seconds: DelaySeconds = 0.0
     """From the end of the audio to the final transcript, or to the error."""
     partials: bool = False
-    """One more word is told for each `word_ms` of audio; all but the newest are stable."""
+    """One more word for each `word_ms` of audio; all but the newest are stable."""
     error: str | None = None
     """Fail with this EngineError instead of a final."""
     stall: bool = False
@@ -71,17 +71,19 @@ class Utterance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class STTScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is heard, in the order in which the audio begins, whoever speaks."""
+    """Transcripts, in the order in which the audio begins, over all sessions."""
 
-    transcripts: Annotated[tuple[str | Utterance, ...], msgspec.Meta(min_length=1)] = ("hello",)
+    transcripts: Annotated[tuple[str | ScriptedTranscript, ...], msgspec.Meta(min_length=1)] = (
+        "hello",
+    )
     repeat: bool = True
     """Begin again after the last one. Else that is an EngineError."""
     hears_silence: bool = True
     """Audio of nothing but zeros takes the next transcript, too. Else it is "" and takes none."""
-    word_ms: Milliseconds = 300
+    word_ms: PositiveMilliseconds = 300
     """Audio for one word of a partial transcript."""
     word_times: bool = False
-    """Whether transcripts come with their words, each `word_ms` long or less."""
+    """Whether transcripts have word times, each word `word_ms` long or less."""
     sample_rate: Hertz = 16_000
 
 
@@ -90,18 +92,18 @@ class ScriptedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     arguments: dict[str, Any] | str = {}
-    """A text goes out as it is, JSON or not."""
+    """A string goes out as it is, JSON or not."""
     call_id: str = ""
     """"": call_7, if it is the seventh call in the engine's life."""
 
 
 class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One answer, and how it comes. A word counts as a token."""
+    """One answer, and its timing. A word counts as a token."""
 
     text: str = ""
     calls: tuple[ScriptedCall, ...] = ()
     """Made after the text."""
-    first_token_seconds: Seconds = 0.0
+    first_token_seconds: DelaySeconds = 0.0
     tokens_per_second: Rate = 0.0
     """0: all at once."""
     chunk: Literal["word", "all"] = "word"
@@ -109,16 +111,16 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str | None = None
     """Fail with this EngineError after `fail_after_words`."""
     stall: bool = False
-    """Go on no more after `fail_after_words`, and never end."""
+    """Stop after `fail_after_words`, and never end."""
     fail_after_words: Count = 0
     reason: Literal["stop", "length", "content_filter"] = "stop"
     usage: ChatUsage | None = None
     echo: bool = False
-    """Say what the user said last, after `text`."""
+    """Repeat the user's last message, after `text`."""
 
 
 class LLMScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is answered, in the order of the requests, whatever they are."""
+    """Answers, in the order of the requests, over all sessions."""
 
     answers: Annotated[tuple[str | ScriptedAnswer, ...], msgspec.Meta(min_length=1)] = (
         "Hello! This answer stands in a script.",
@@ -133,16 +135,16 @@ class TTSScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     ms_per_character: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     sample_rate: Hertz = 24_000
-    chunk_ms: Milliseconds = 40
-    first_audio_seconds: Seconds = 0.0
+    chunk_ms: PositiveMilliseconds = 40
+    first_audio_seconds: DelaySeconds = 0.0
     realtime_factor: Rate = 0.0
-    """Seconds it takes to make one second of audio. 0: all at once; 1: as fast as it is heard."""
+    """Seconds to make one second of audio. 0: all at once; 1: as fast as it is heard."""
     marks: bool = True
-    """Whether each word comes with its place in the audio."""
+    """Whether words have marks."""
     fail_on: str = ""
     """A text that holds this fails with an EngineError, after `fail_after_ms` of audio."""
     stall_on: str = ""
-    """A text that holds this goes on no more, and never ends, after `fail_after_ms` of audio."""
+    """A text that holds this stops after `fail_after_ms` of audio, and never ends."""
     fail_after_ms: Count = 0
     voices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = OPENAI_VOICES
     default_voice: str = ""

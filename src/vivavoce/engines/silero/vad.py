@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from vivavoce.engines.base import BaseEngine, Capabilities
 from vivavoce.engines.silero.onnx_weights import read
 from vivavoce.errors import EngineError, SettingsError
 
@@ -34,10 +35,13 @@ class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: str = ""
 
 
-class SileroVAD:
+class SileroVAD(BaseEngine):
     """Silero v6."""
 
     Settings = SileroSettings
+    capabilities = Capabilities(
+        licence="MIT", extra="local", models="Silero v6, 1.2 MB, carried by faster-whisper"
+    )
     sample_rate = 16_000
     window_samples = _WINDOW
     max_batch = 128
@@ -47,7 +51,7 @@ class SileroVAD:
         self._path = Path(settings.weights) if settings.weights else packaged_weights()
         if not self._path.is_file():
             raise SettingsError(
-                f"[vad.silero] there are no weights at {self._path}; "
+                f"[engines.vad.silero] there are no weights at {self._path}; "
                 f"leave the option `weights` out and try: pip install 'faster-whisper>=1.2.1', "
                 f"or use the vad engine 'energy'"
             )
@@ -78,8 +82,8 @@ class SileroVAD:
         self._free.append(stream)
 
     def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
-        """A window of digital silence is 0.0 at once, and the network never hears of it."""
-        assert self._network is not None, "judge() before the engine was entered"
+        """A window of digital silence is 0.0, without a run of the network."""
+        assert self._network is not None, "score() before the engine was entered"
         likely = np.zeros(len(windows), np.float32)
         (loud,) = np.nonzero(_peaks(windows) > _SILENCE)
         for start in range(0, len(loud), _ROWS):
@@ -109,8 +113,8 @@ def packaged_weights(package: str = "faster_whisper") -> Path:
     found = find_spec(package)
     if found is None or found.origin is None:
         raise SettingsError(
-            f"[vad.silero] needs the weights that the package {package.replace('_', '-')!r} "
-            f"carries, which is not installed; "
+            f"[engines.vad.silero] needs the weights that the package "
+            f"{package.replace('_', '-')!r} carries, which is not installed; "
             f"try: pip install 'vivavoce[local]', or use the vad engine 'energy'"
         )
     return Path(found.origin).parent / "assets" / "silero_vad_v6.onnx"
@@ -182,7 +186,7 @@ class _Network:
 
     def __init__(self, weights: _Weights) -> None:
         self._weights = weights
-        self._heard = np.empty((_ROWS, _CONTEXT + _WINDOW + _CONTEXT), np.float32)
+        self._samples = np.empty((_ROWS, _CONTEXT + _WINDOW + _CONTEXT), np.float32)
         self._frames = np.empty((_ROWS, _STEPS, _FFT), np.float32)
         self._spectrum: NDArray[Any] = np.empty((_ROWS, _STEPS, _BINS), np.complex64)
         # One step more at each end, which stays zero: the padding of the convolutions.
@@ -218,11 +222,11 @@ class _Network:
     def _transform(self, context: Floats, windows: Floats) -> None:
         """Sound into the magnitudes of its short-time spectrum, [n, 4, 129]."""
         n = len(windows)
-        heard = self._heard[:n]
-        heard[:, :_CONTEXT] = context
-        heard[:, _CONTEXT:-_CONTEXT] = windows
-        heard[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
-        overlapping = _overlapping(heard, _STEPS, _FFT, _HOP)
+        samples = self._samples[:n]
+        samples[:, :_CONTEXT] = context
+        samples[:, _CONTEXT:-_CONTEXT] = windows
+        samples[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
+        overlapping = _overlapping(samples, _STEPS, _FFT, _HOP)
         np.multiply(overlapping, self._weights.window, out=self._frames[:n])
         np.fft.rfft(self._frames[:n], out=self._spectrum[:n])
         np.abs(self._spectrum[:n], out=self._bins[:n, 1:-1])

@@ -1,15 +1,18 @@
-"""End of turn by the words alone: what was said sounds finished, or it asks to be gone on with.
+"""End of turn by the words alone: whether the transcript sounds complete.
 
 It reads transcripts as recognisers give them, often in lower case and without punctuation. It knows
 English well and some German, French, Spanish and Italian. No weights, and a few microseconds.
 """
 
 import re
-from typing import Self
+import tomllib
+from pathlib import Path
 
 import msgspec
 
-from vivavoce.engines.words.lexicons import LEXICONS, Lexicon
+from vivavoce.engines.base import BaseEngine, Capabilities
+
+LEXICONS_PATH = Path(__file__).with_name("lexicons.toml")
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*'?")
 _GOING_ON = re.compile(r"(\.\.+|…|[,;:\-\u2013\u2014])$")
@@ -37,26 +40,55 @@ _ASKED = frozenset({"what", "where", "who", "how", "which"})
 _PHONE_NUMBER = 10  # digits with an area code: fewer may still be going on
 
 
+class Lexicon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The words of one language; lexicons.toml says what each set is for."""
+
+    fillers: frozenset[str]
+    dangling: frozenset[str]
+    closings: frozenset[str]
+    answers: frozenset[str]
+    leads: frozenset[str]
+    questions: frozenset[str]
+    commands: frozenset[str]
+    conditions: frozenset[str]
+    digits: frozenset[str]
+    stranded: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()
+    particles: frozenset[str] = frozenset()
+
+
+def read_lexicons(path: Path = LEXICONS_PATH) -> dict[str, Lexicon]:
+    """The lexicons of the file, by ISO 639-1 code."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {
+        language: Lexicon(
+            **{
+                name: frozenset(entry.strip() for entry in entries.split(",") if entry.strip())
+                for name, entries in table.items()
+            }
+        )
+        for language, table in tables.items()
+    }
+
+
+_LEXICONS = read_lexicons()
+
+
 class WordsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to judge words by themselves."""
+    """`[engines.turn.words]`."""
 
     default_language: str = "en"
-    """Of words whose language is not known."""
+    """Of transcripts whose language is not known."""
 
 
-class WordsTurn:
-    """Judges the end of a turn by its last and first words."""
+class WordsTurn(BaseEngine):
+    """Decides by the last and the first words of a turn."""
 
     Settings = WordsSettings
+    capabilities = Capabilities(languages=("en", "de", "fr", "es", "it"), licence="Apache-2.0")
 
     def __init__(self, settings: WordsSettings) -> None:
         self._settings = settings
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
 
     async def score(self, text: str, *, language: str | None) -> float:
         return likelihood(text, language or self._settings.default_language)
@@ -73,7 +105,7 @@ def likelihood(text: str, language: str) -> float:
         return _NOTHING
     if _GOING_ON.search(text):
         return _DANGLING
-    lexicon = LEXICONS.get(re.split("[-_]", language.lower())[0])
+    lexicon = _LEXICONS.get(re.split("[-_]", language.lower())[0])
     words = _WORD.findall(text)
     if lexicon is not None and words:
         return _by_words(lexicon, words, text[-1])

@@ -1,0 +1,219 @@
+"""POST /v1/chat/completions: chat as everyone knows it, with speech in, speech out, or both."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from functools import partial
+
+from aiohttp import web
+
+from vivavoce.api.chat import completion as chat_completion
+from vivavoce.api.chat import request as chat_request
+from vivavoce.api.chat.audio import (
+    ENCODED_MS,
+    AnswerSpeech,
+    SpokenAnswers,
+    StreamedSpeech,
+    decoded,
+    speak,
+)
+from vivavoce.api.chat.completion import FIELDS, CompletionChunk, CompletionJob, SendChunk
+from vivavoce.api.chat.endpoint import ChatEndpoint, EndpointAnswer, pass_on
+from vivavoce.api.chat.request import (
+    AudioOptions,
+    ChatCall,
+    EarlierAnswer,
+    ErrorPlace,
+    InputRecording,
+)
+from vivavoce.api.http_errors import json_response
+from vivavoce.api.requests import read_body, unless_gone
+from vivavoce.api.sse import EventStream
+from vivavoce.api.uploads import sentence
+from vivavoce.engines.base import STT
+from vivavoce.errors import AudioError, EngineError, InvalidRequest
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.concurrency import in_thread, task_group
+from vivavoce.runtime.synthesis import Synthesis
+from vivavoce.runtime.transcript_cache import TranscriptCache
+from vivavoce.runtime.transcription import transcript_of
+
+MAX_BODY_BYTES = 25 << 20
+READ_TIMEOUT_S = 300.0
+"""For the whole body of a request."""
+MAX_RECORDING_SECONDS = 1500.0
+_LARGE = 1 << 18  # bytes: more are parsed in a thread
+# Names of OpenAI's models that hear and speak; the model behind this server gets text alone.
+_FOR_SPEECH = re.compile(r"(?<![a-z])(audio|realtime)(?![a-z])")
+
+
+class ChatRoutes:
+    """Answers chat completions by the models of a catalog."""
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        *,
+        max_bytes: int = MAX_BODY_BYTES,
+        cache: TranscriptCache | None = None,
+        answers: SpokenAnswers | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._max_bytes = max_bytes
+        self._cache = cache or TranscriptCache()
+        self._answers = answers or SpokenAnswers()
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/v1/chat/completions", self.complete)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Raises VoiceError or an HTTPException before the answer has begun."""
+        body = await read_body(request, self._max_bytes, READ_TIMEOUT_S)
+        if len(body) > _LARGE:
+            call = await asyncio.to_thread(chat_request.parse, body)
+        else:
+            call = chat_request.parse(body)
+        return await unless_gone(request, self._answer(request, call))
+
+    async def _answer(self, request: web.Request, call: ChatCall) -> web.StreamResponse:
+        transcripts = await self._transcripts(call)
+        earlier = {number: self._transcript(answer) for number, answer in call.earlier.items()}
+        llm = self._catalog.of(call.model).llm
+        if isinstance(llm, ChatEndpoint):
+            async with self._forwarded(llm, call, transcripts, earlier) as answer:
+                if answer.status != 200 or call.audio is None:
+                    return await pass_on(request, answer)
+                if call.stream:
+                    return await self._streamed(request, call, partial(_copy, answer))
+                return await self._whole(call, await answer.completion())
+        messages = call.plain_messages(transcripts, earlier)
+        job = CompletionJob(
+            llm,
+            chat_completion.chat_request(messages, call.fields(FIELDS)),
+            call.model or self._catalog.default,
+            call.n,
+            include_usage=call.include_usage,
+        )
+        if call.stream:
+            return await self._streamed(request, call, partial(chat_completion.chunks, job))
+        return await self._whole(call, await chat_completion.completion(job))
+
+    async def _whole(self, call: ChatCall, completion: CompletionChunk) -> web.Response:
+        if call.audio is not None:
+            completion = await speak(completion, self._speech(call, call.audio))
+        return json_response(completion)
+
+    async def _streamed(
+        self, request: web.Request, call: ChatCall, chunks: Callable[[SendChunk], Awaitable[None]]
+    ) -> web.StreamResponse:
+        async with EventStream(request, done=b"[DONE]") as stream:
+            if call.audio is None:
+                await chunks(stream.send)
+            else:
+                async with task_group() as tasks:
+                    speech = StreamedSpeech(self._speech(call, call.audio), tasks, stream.send)
+                    await chunks(speech.feed)
+                    await speech.end()
+        return stream.response
+
+    @asynccontextmanager
+    async def _forwarded(
+        self,
+        llm: ChatEndpoint,
+        call: ChatCall,
+        transcripts: Mapping[ErrorPlace, str],
+        earlier: Mapping[int, str],
+    ) -> AsyncGenerator[EndpointAnswer]:
+        """The answer of the endpoint behind this server.
+
+        It is asked for the model that the client names. Where that is one of our own names, or the
+        endpoint does not know it, it is asked for the model of the settings.
+        """
+        ours = not call.model or call.model in self._catalog.cascades
+        if ours or (call.concerns_speech and _FOR_SPEECH.search(call.model)):
+            model = await llm.model()
+        else:
+            model = call.model
+        spoken = call.audio is not None and call.stream
+        async with AsyncExitStack() as first:
+            body = call.rewritten(transcripts, earlier, model=model)
+            answer = await first.enter_async_context(llm.forward(body, spoken=spoken))
+            own = (await _own_model(llm) or model) if answer.status == 404 else model
+            if own == model:
+                yield answer
+                return
+        body = call.rewritten(transcripts, earlier, model=own)
+        async with llm.forward(body, spoken=spoken) as second:
+            yield second
+
+    async def _transcripts(self, call: ChatCall) -> dict[ErrorPlace, str]:
+        """What is said in each recording. Raises InvalidRequest, EngineError, LimitReached."""
+        if not call.recordings:
+            return {}
+        stt = self._catalog.of(call.transcription_model or call.model).stt
+        async with task_group() as tasks:
+            jobs = {
+                place: tasks.create_task(self._transcribe(stt, recording))
+                for place, recording in call.recordings.items()
+            }
+        return {place: task.result() for place, task in jobs.items()}
+
+    async def _transcribe(self, stt: STT, recording: InputRecording) -> str:
+        async def transcribe() -> str:
+            pcm = await in_thread(
+                decoded,
+                recording.data,
+                recording.format,
+                rate=stt.sample_rate,
+                max_seconds=MAX_RECORDING_SECONDS,
+            )
+            return await transcript_of(stt, pcm)
+
+        if len(recording.data) > _LARGE:
+            digest = await asyncio.to_thread(_digest, recording)
+        else:
+            digest = _digest(recording)
+        try:
+            return await self._cache.transcript((id(stt), digest), transcribe)
+        except AudioError as exc:
+            raise InvalidRequest(
+                sentence(exc), code="invalid_audio", param=f"{recording.param}.data"
+            ) from exc
+
+    def _transcript(self, earlier: EarlierAnswer) -> str:
+        transcript = self._answers.transcript(earlier.id)
+        if transcript is None:
+            transcript = earlier.transcript
+        if transcript is None:
+            raise InvalidRequest(
+                f"The audio {earlier.id!r} does not exist or has expired; send its transcript as "
+                "content instead.",
+                code="audio_not_found",
+                param=earlier.param,
+            )
+        return transcript
+
+    def _speech(self, call: ChatCall, audio: AudioOptions) -> AnswerSpeech:
+        cascade = self._catalog.of(call.speech_model or call.model)
+        synthesis = Synthesis(cascade.tts, cascade.voice(audio.voice), max_piece_ms=ENCODED_MS)
+        return AnswerSpeech(synthesis, audio.format, self._answers)
+
+
+async def _copy(answer: EndpointAnswer, send: SendChunk) -> None:
+    async with aclosing(answer.chunks()) as chunks:
+        async for chunk in chunks:
+            await send(chunk)
+
+
+async def _own_model(llm: ChatEndpoint) -> str | None:
+    with suppress(EngineError):  # the first refusal is passed on
+        return await llm.model()
+    return None
+
+
+def _digest(recording: InputRecording) -> bytes:
+    """A key for the recording. Raw samples do not contain their format."""
+    raw = b"pcm16:" if recording.format == "pcm16" else b""
+    return hashlib.sha256(raw + recording.data.encode()).digest()

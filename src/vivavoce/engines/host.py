@@ -1,0 +1,172 @@
+"""Worker processes of an engine: started, fed, watched, replaced and ended here.
+
+For engines whose library holds the interpreter lock, blocks, or may crash. The engine keeps one
+WorkerHost and opens a stream in it for each piece of work; engines/worker.py says how to write the
+other side.
+
+    host = WorkerHost("my_package.worker:MyWorker", options, name="stt.mine", message=MyMessage)
+    async with host:
+        async with host.open(request, audio) as stream:  # audio: an iterator of bytes, or nothing
+            async for message in stream:
+                ...
+
+* A process that ends by itself is replaced, after a pause that doubles up to MAX_PAUSE_S while that
+  goes on; its streams raise EngineLost. The same for a process that answers no ping within
+  `hang_seconds` while it has a stream, and then is killed.
+* A process that cannot be started, for whatever reason, is an EngineError to those who wait for it,
+  and is tried again.
+* `streams_per_worker` streams run in a process at once; further ones wait for at most
+  `wait_seconds`, and no more than `max_waiting` of them.
+* A stream has a window of bytes in each direction: whoever is faster waits.
+* Leaving the host ends every process, and gives back every descriptor.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Generic, Self, TypeVar
+
+import msgspec
+
+from vivavoce.engines.process import HostLimits, HostStream, WorkerProcess, WorkerSpec
+from vivavoce.errors import EngineError
+
+__all__ = ["HostLimits", "HostStream", "WorkerHost"]
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+class WorkerHost(Generic[M]):
+    """The worker processes of one engine. Enter it to start them; see the top of this file."""
+
+    def __init__(
+        self,
+        worker: str,
+        options: object = None,
+        *,
+        name: str,
+        message: type[M],
+        limits: HostLimits | None = None,
+    ) -> None:
+        """worker: "module:Class". name: "kind:name" of the engine, as in its table of settings.
+
+        message: the type of what the worker sends. options: what the worker is built from.
+        """
+        self.name = name
+        self.limits = limits or HostLimits()
+        self.processes: tuple[WorkerProcess, ...] = ()
+        self._spec = WorkerSpec(worker, options, name, self.limits)
+        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()  # for a place, in order
+        self._decode = msgspec.msgpack.Decoder(message).decode
+
+    async def __aenter__(self) -> Self:
+        """Start the processes; they load meanwhile."""
+        self.processes = tuple(WorkerProcess(self._spec, self) for _ in range(self.limits.workers))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        processes, self.processes = self.processes, ()
+        closed = EngineError(f"[engines.{self.name}] the engine was closed")
+        self._fail_waiting(closed)
+        async with asyncio.TaskGroup() as tasks:
+            for process in processes:
+                tasks.create_task(process.close())
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a stream waits for a place."""
+        return bool(self._waiting)
+
+    def health(self) -> str | None:
+        """None while a process works or is being started for the first time; else what is wrong."""
+        if not self.processes or any(process.failure is None for process in self.processes):
+            return None
+        return f"{self.processes[0].failure}; it is started again"
+
+    async def loaded(self, hello: type[T]) -> T:
+        """What a worker says of itself, when the first is loaded. Raises EngineError."""
+        process = await self._place()
+        process.give_place_back()
+        assert process.hello is not None
+        return msgspec.msgpack.decode(process.hello, type=hello)
+
+    @asynccontextmanager
+    async def open(
+        self, request: object, audio: AsyncIterator[bytes] | None = None
+    ) -> AsyncIterator[HostStream[M]]:
+        """A stream, fed with the audio beside. Leaving cancels it, if the worker is not done.
+
+        Raises EngineError: no place came free, or no process could be started.
+        """
+        stream: HostStream[M] = (await self._place()).open(request, self._decode)
+        feeding = asyncio.create_task(stream.feed_all(audio)) if audio is not None else None
+        try:
+            yield stream
+        finally:
+            stream.cancel()
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.wait({feeding})
+
+    async def _place(self) -> WorkerProcess:
+        """A process with a free place, which is taken thereby."""
+        limits = self.limits
+        if not self.processes:
+            raise EngineError(
+                f"[engines.{self.name}] it is closed; enter the engine before its use"
+            )
+        if len(self._waiting) >= limits.max_waiting:
+            raise EngineError(
+                f"[engines.{self.name}] {limits.max_waiting} wait for it already; {limits.remedy}"
+            )
+        place: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self.assign_places()
+        started = any(process.ready for process in self.processes)
+        for process in self.processes:
+            process.want()
+        taken: WorkerProcess | None = None
+        try:
+            async with asyncio.timeout(limits.wait_seconds if started else limits.start_seconds):
+                taken = await place
+        except TimeoutError:
+            if started:
+                what = f"all places were taken for {limits.wait_seconds:g} s; {limits.remedy}"
+            else:
+                what = f"its worker process was not ready within {limits.start_seconds:g} s"
+            raise EngineError(f"[engines.{self.name}] {what}") from None
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(place)
+            if taken is None and place.done() and not place.cancelled() and not place.exception():
+                place.result().give_place_back()
+        return taken
+
+    def assign_places(self) -> None:
+        """Give free places to those who wait."""
+        while self._waiting:
+            free = [
+                process
+                for process in self.processes
+                if process.ready and process.places_taken < self.limits.streams_per_worker
+            ]
+            if not free:
+                return
+            place = self._waiting.popleft()
+            if not place.done():
+                process = min(free, key=lambda one: one.places_taken)
+                process.places_taken += 1
+                place.set_result(process)
+
+    def start_failed(self) -> None:
+        """Where all processes are down, those who wait are told why."""
+        if self.processes and all(process.failure for process in self.processes):
+            self._fail_waiting(EngineError(self.processes[0].failure))
+
+    def _fail_waiting(self, error: EngineError) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(error)

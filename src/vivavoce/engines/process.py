@@ -1,0 +1,468 @@
+"""One worker process at a time, its successors, and the streams in it. Used by engines/host.py."""
+
+import asyncio
+import logging
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import msgspec
+
+from vivavoce.engines.worker import (
+    HEADER,
+    INPUT_WINDOW_BYTES,
+    CancelStream,
+    EndOfInput,
+    FromWorker,
+    InputTaken,
+    OpenStream,
+    OutputRead,
+    Ping,
+    Pong,
+    StartWorker,
+    StreamClosed,
+    StreamInput,
+    StreamOutput,
+    ToWorker,
+    WorkerReady,
+    decode_report,
+    packed,
+    raw,
+)
+from vivavoce.errors import EngineError, EngineLost
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M")
+
+LOAD_TIMEOUT_S = 300.0
+"""From the start of a process to its model being loaded."""
+CLOSE_TIMEOUT_S = 2.0
+"""For a process to end by itself."""
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+"""Between two starts of a process that ends soon."""
+SETTLED_S = 10.0
+"""A process that lived so long is replaced without a pause."""
+PINGS = 4
+"""In `hang_seconds`. A process that answers none of them hangs."""
+MAX_STARVATION = 4
+"""On a machine with too much to do, a process is given up after at most this often that time."""
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+MAX_FRAME_BYTES = 64 << 20
+MAX_COMPLAINT_BYTES = 4_000
+
+_COMMAND = "from vivavoce.engines.worker import main; main({!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """Numbers of one host."""
+
+    workers: int = 1
+    streams_per_worker: int = 1
+    max_waiting: int = 1_000
+    """Streams that wait for a place; one more is refused."""
+    start_seconds: float = 20.0
+    """How long a stream waits for a process that is being started."""
+    wait_seconds: float = 10.0
+    """How long a stream waits for a place when all are taken."""
+    hang_seconds: float = 5.0
+    """Longer than any turn of the worker takes."""
+    nice: int = 0
+    """Added to the niceness of the process; above 0, the server comes first."""
+    remedy: str = "raise its workers"
+    """What an operator can do when all places are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What the processes of a host run."""
+
+    worker: str
+    """"module:Class"."""
+    options: object
+    name: str
+    """"kind:name" of the engine, as in its table of settings."""
+    limits: HostLimits
+
+
+class ProcessOwner(Protocol):
+    """What a process needs of its host."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a stream waits for a process."""
+        ...
+
+    def assign_places(self) -> None:
+        """A place may have become free."""
+        ...
+
+    def start_failed(self) -> None:
+        """A process ended before it was ready."""
+        ...
+
+
+class HostStream(Generic[M]):
+    """One stream. Iterate it for its messages; the iteration ends when the worker is done.
+
+    Raises EngineError: the worker's own; EngineLost: the process ended or was killed. Messages that
+    came before are given first.
+    """
+
+    def __init__(self, process: "WorkerProcess", number: int, decode: Any) -> None:
+        self._process = process
+        self._number = number
+        self._decode = decode
+        self._window = INPUT_WINDOW_BYTES
+        self._writable = asyncio.Event()
+        self._news = asyncio.Event()
+        self._messages: deque[msgspec.Raw] = deque()
+        self._error: BaseException | None = None
+        self.closed = False
+        """Nothing is sent or received any more."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> M:
+        while not self._messages and not self.closed:
+            self._news.clear()
+            await self._news.wait()
+        if self._messages:
+            message = self._messages.popleft()
+            self._process.send(OutputRead(self._number, len(message)))
+            made: M = self._decode(message)
+            return made
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def feed(self, data: bytes) -> None:
+        """Send input, as fast as the worker takes it; nothing once the stream is closed."""
+        start = 0
+        while start < len(data) and not self.closed:
+            if not self._window:
+                self._writable.clear()
+                await self._writable.wait()
+                continue
+            piece = data[start : start + self._window]
+            self._window -= len(piece)
+            start += len(piece)
+            self._process.send(StreamInput(self._number, piece))
+
+    def end_input(self) -> None:
+        """All input was fed."""
+        if not self.closed:
+            self._process.send(EndOfInput(self._number))
+
+    async def feed_all(self, audio: AsyncIterator[bytes]) -> None:
+        """Send all of it, and the end. What it raises, the reader of the stream raises, too."""
+        try:
+            async for piece in audio:
+                await self.feed(piece)
+        except Exception as exc:  # noqa: BLE001  it is raised in the reader
+            self.cancel(exc)
+        else:
+            self.end_input()
+
+    def cancel(self, error: BaseException | None = None) -> None:
+        """Nobody reads it any more, or only the error. The place is free at once."""
+        if not self.closed:
+            self._process.send(CancelStream(self._number))
+            self.close(error)
+
+    def close(self, error: BaseException | None) -> None:
+        """No more will come. Called by the process."""
+        if not self.closed:
+            self.closed = True
+            self._error = error
+            self._process.release(self._number)
+        self._writable.set()
+        self._news.set()
+
+    def receive(self, report: InputTaken | StreamOutput) -> None:
+        """A frame of the process about this stream."""
+        match report:
+            case InputTaken(size=size):
+                self._window += size
+                self._writable.set()
+            case StreamOutput(message=message):
+                self._messages.append(message)
+                self._news.set()
+
+
+class WorkerProcess:
+    """A process and its successors, one at a time; the streams in it."""
+
+    def __init__(self, spec: WorkerSpec, owner: ProcessOwner) -> None:
+        self.ready = False
+        self.failure: str | None = None
+        """Why the last process ended, in a sentence; None while there is one that works."""
+        self.hello: msgspec.Raw | None = None
+        self.places_taken = 0
+        self._spec = spec
+        self._owner = owner
+        self._streams: dict[int, HostStream[Any]] = {}
+        self._opened = 0
+        self._process: Process | None = None
+        self._killed_for: str | None = None
+        self._alive = False
+        self._stopped = asyncio.Event()
+        self._owed = asyncio.Event()  # there are streams
+        self._wanted = asyncio.Event()  # somebody waits for it
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def _closing(self) -> bool:
+        return self._stopped.is_set()
+
+    def open(self, request: object, decode: Any) -> HostStream[Any]:
+        """A stream, in a place that was taken before."""
+        self._opened += 1
+        stream: HostStream[Any] = HostStream(self, self._opened, decode)
+        self._streams[self._opened] = stream
+        self._owed.set()
+        if self.ready:
+            self.send(OpenStream(self._opened, raw(request)))
+        else:  # it ended since the place was given
+            stream.close(EngineLost(self.failure or "its worker process ended"))
+        return stream
+
+    def release(self, number: int) -> None:
+        """That stream is closed: its place is free."""
+        if self._streams.pop(number, None) is not None:
+            self.give_place_back()
+        if not self._streams:
+            self._owed.clear()
+
+    def give_place_back(self) -> None:
+        self.places_taken -= 1
+        self._owner.assign_places()
+
+    def want(self) -> None:
+        """Start it soon, if it is down."""
+        self._wanted.set()
+
+    def send(self, order: ToWorker) -> None:
+        """Write without waiting: the windows of the streams bound what is under way."""
+        stdin = self._process.stdin if self._process else None
+        if stdin and not stdin.is_closing():  # uvloop raises RuntimeError for a dead process
+            stdin.write(packed(order))
+
+    def kill(self, reason: str = "") -> None:
+        """End the process at once; `reason` is told as why it ended."""
+        self._killed_for = self._killed_for or reason or None
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def close(self) -> None:
+        """End the process and start none again."""
+        self._stopped.set()
+        self._wanted.set()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.shield(self._task)
+        except TimeoutError:
+            pass
+        finally:
+            self.kill()
+            await self._task
+
+    async def _run(self) -> None:
+        soon, loop = 0, asyncio.get_running_loop()  # processes in a row that ended soon
+        while not self._closing:
+            began = loop.time()
+            try:
+                ended = await self._live()
+            except Exception as exc:
+                log.exception("[engines.%s] serving its worker process failed", self._spec.name)
+                ended = f"was given up: {type(exc).__name__}"
+            soon = 0 if self.ready and loop.time() - began >= SETTLED_S else soon + 1
+            self._lost(ended)
+            if self._closing:
+                return
+            log.warning("%s; starting another", self.failure)
+            if soon > 1:
+                await self._pause(min(MAX_PAUSE_S, MIN_PAUSE_S * 2 ** min(soon - 2, 10)))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long; only MIN_PAUSE_S where a stream waits for the process."""
+        self._wanted.clear()
+        await _set_within(self._stopped, MIN_PAUSE_S)
+        if not self._owner.is_awaited:
+            await _set_within(self._wanted, seconds - MIN_PAUSE_S)
+
+    def _lost(self, ended: str) -> None:
+        """The process is gone: its streams end."""
+        started, self.ready = self.ready, False
+        self.failure = f"[engines.{self._spec.name}] its worker process {ended}"
+        error: EngineError
+        if self._closing:
+            error = EngineError(f"[engines.{self._spec.name}] the engine was closed")
+        else:
+            error = EngineLost(self.failure)
+        for stream in tuple(self._streams.values()):
+            stream.close(error)
+        if not started:
+            self._owner.start_failed()
+
+    async def _live(self) -> str:
+        """One process, from its start to its end; how it ended."""
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # the working directory holds no modules of ours
+                "-c",
+                _COMMAND.format(self._spec.worker),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+            )
+        except OSError as exc:
+            return f"could not be started: {_reason(exc)}"
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._killed_for = None
+        complaint = asyncio.create_task(_last_line(process.stderr))
+        watch = asyncio.create_task(self._watch(process))
+        try:
+            if self._closing:
+                process.stdin.close()
+            self.send(StartWorker(raw(self._spec.options), self._spec.limits.nice))
+            await self._read(process.stdout)
+        except msgspec.MsgspecError:
+            self.kill("sent something that is no frame, and was killed")
+        finally:
+            watch.cancel()
+            code = await _ended(process)
+            await asyncio.wait({complaint}, timeout=CLOSE_TIMEOUT_S)
+            complaint.cancel()
+            self._process = None
+        if self._killed_for:
+            return self._killed_for
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        said = complaint.result() if complaint.done() and not complaint.cancelled() else ""
+        return f"{how} ({said})" if said else how
+
+    async def _read(self, source: asyncio.StreamReader) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = HEADER.unpack(await source.readexactly(HEADER.size))
+                if size > MAX_FRAME_BYTES:
+                    raise msgspec.DecodeError("a frame is too long")
+                self._take(decode_report(await source.readexactly(size)))
+
+    def _take(self, report: FromWorker) -> None:
+        self._alive = True
+        match report:
+            case WorkerReady(hello):
+                self.hello = hello
+                self.ready, self.failure = True, None
+                self._owner.assign_places()
+            case Pong():
+                pass
+            case StreamClosed(number, error):
+                if number in self._streams:
+                    name = self._spec.name
+                    self._streams[number].close(
+                        EngineError(error if error.startswith("[") else f"[engines.{name}] {error}")
+                        if error
+                        else None
+                    )
+            case InputTaken(stream=number) | StreamOutput(stream=number):
+                if number in self._streams:  # else it was cancelled while this was on its way
+                    self._streams[number].receive(report)
+
+    async def _watch(self, process: Process) -> None:
+        """Kill a process that does not load, or that answers nothing while it has a stream."""
+        seconds = self._spec.limits.hang_seconds
+        tick = seconds / PINGS
+        for _ in range(round(LOAD_TIMEOUT_S / tick)):
+            if self.ready:
+                break
+            await asyncio.sleep(tick)
+        else:
+            self.kill(f"did not load within {LOAD_TIMEOUT_S:g} s, and was killed")
+        silent = 0.0  # counted in ticks: a server that was busy itself blames no worker
+        while silent < seconds:
+            await self._owed.wait()
+            self._alive = False
+            before = _cpu_seconds(process.pid)
+            self.send(Ping())
+            await asyncio.sleep(tick)
+            if self._alive or not self._streams:
+                silent = 0.0
+            else:
+                silent += working_seconds(before, _cpu_seconds(process.pid), tick)
+        self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """CPU time of a process that runs or waits for a CPU; None where it waits for something else.
+
+    Also None where there is no /proc, or the process is gone.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if fields[0] != b"R":
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def working_seconds(before: float | None, after: float | None, elapsed: float) -> float:
+    """How much of the elapsed time counts for a process that did not answer.
+
+    All of it for one that is stopped or sleeps; for one that waits for a CPU what it got of it.
+    """
+    if after is None:
+        return elapsed
+    used = after - before if before is not None else elapsed
+    return min(elapsed, max(used, elapsed / MAX_STARVATION))
+
+
+def _reason(exc: OSError) -> str:
+    said = exc.strerror or str(exc)
+    # uvloop has no words for it when pipes cannot be made
+    unknown = said.startswith("Unknown error")
+    return "no descriptor, memory or process is free" if unknown else said
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, and no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def _ended(process: Process) -> int:
+    """Let the process end, by force if it does not; its code."""
+    assert process.stdin
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            return await process.wait()
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
+
+
+async def _last_line(source: asyncio.StreamReader) -> str:
+    """What the process complained of last, shortened."""
+    tail = b""
+    while piece := await source.read(MAX_COMPLAINT_BYTES):
+        tail = (tail + piece)[-MAX_COMPLAINT_BYTES:]
+    lines = tail.decode(errors="replace").split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,147 @@
+"""Text to speech for sessions, HTTP and chat: clauses in, PCM with the times of words out."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import Resampler
+from vivavoce.engines.base import TTS, Speech
+from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
+from vivavoce.errors import EngineError, EngineLost
+from vivavoce.runtime.clauses import Clauses
+from vivavoce.session.facts import SpokenWord
+from vivavoce.session.word_timing import WordTiming
+
+log = logging.getLogger(__name__)
+
+MAX_PIECE_MS = 400
+"""Longer audio from an engine is passed on in pieces of this length."""
+STALL_TIMEOUT_S = 30.0
+"""How long an engine may make nothing."""
+_FED_CHARACTERS = 1000  # cut into clauses at a time: 3 ms of work at the most
+_WORD = re.compile(r"\s*\S+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenPiece:
+    """Some of a clause's speech."""
+
+    audio: bytes
+    """PCM, 16 bit, mono, 24 kHz; may be empty."""
+    words: tuple[SpokenWord, ...] = ()
+    """The words that begin in it or before its end."""
+    last: bool = False
+    """Whether the clause ends with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """One voice of one engine, and the manner in which it speaks."""
+
+    tts: TTS
+    voice: str
+    speed: float = 1.0
+    language: str | None = None
+    """Used unless the text is written in a script of another language."""
+    instructions: str = ""
+    max_piece_ms: int = MAX_PIECE_MS
+    stall_timeout_s: float = STALL_TIMEOUT_S
+
+    async def text(self, text: str) -> AsyncGenerator[SpokenPiece]:
+        """The speech of a whole text, clause by clause. Raises EngineError."""
+        samples = 0
+        for clause in clauses_of(text):
+            async with aclosing(self.clause(clause, samples)) as pieces:
+                async for piece in pieces:
+                    samples += len(piece.audio) // 2
+                    yield piece
+
+    async def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
+        """The speech of one clause, which begins at sample `start` of the answer.
+
+        Markdown and emoji are not spoken; a clause in which nothing is left to say has all its
+        words and no audio. The words together are `text` to the letter. An engine that is lost in
+        the middle is asked for the clause once more, and what was already passed on is left out.
+        Lets other tasks run after each piece. Raises EngineError.
+        """
+        timing, spoken = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
+        if not says_something(spoken):
+            yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
+            await asyncio.sleep(0)
+            return
+        made = 0  # samples passed on
+        for may_retry in (True, False):
+            try:
+                async with aclosing(self._pieces(spoken, timing, made)) as pieces:
+                    async for piece in pieces:
+                        made += len(piece.audio) // 2
+                        if piece.last:
+                            piece = SpokenPiece(piece.audio, tuple(timing.rest(made)), last=True)
+                        yield piece
+                        await asyncio.sleep(0)
+                return
+            except EngineLost as exc:
+                if not may_retry:
+                    raise
+                log.warning("the synthesiser was lost; asking it for the clause again: %s", exc)
+
+    async def _pieces(
+        self, text: str, timing: WordTiming, skip: int
+    ) -> AsyncGenerator[SpokenPiece]:
+        """One attempt at a clause, without its first `skip` samples and the rest of its words."""
+        rate, made = self.tts.sample_rate, 0
+        resampler = Resampler(rate, RATE)
+        speech = self.tts.synthesize(
+            text,
+            voice=self.voice,
+            speed=self.speed,
+            language=spoken_language(text, self.language),
+            instructions=self.instructions,
+        )
+        async with aclosing(speech):
+            while (piece := await self._next(speech)) is not None:
+                words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
+                for part in _parts(piece.audio, rate, self.max_piece_ms):
+                    audio = resampler.feed(part)
+                    made += len(audio) // 2
+                    words += timing.estimated(made)
+                    audio = audio[2 * max(0, skip - made + len(audio) // 2) :]
+                    if audio or words:
+                        yield SpokenPiece(audio, tuple(words))
+                    words = []
+        yield SpokenPiece(resampler.flush()[2 * max(0, skip - made) :], last=True)
+
+    async def _next(self, speech: AsyncGenerator[Speech]) -> Speech | None:
+        try:
+            async with asyncio.timeout(self.stall_timeout_s):
+                return await anext(speech, None)
+        except TimeoutError as exc:
+            raise EngineError(
+                f"the synthesiser made no sound for {self.stall_timeout_s:g} s"
+            ) from exc
+
+
+def clauses_of(text: str) -> Iterator[str]:
+    """The clauses of a whole text. The first is as short as if the text came word by word, so that
+    it is heard soon; the others are as long as may be, for the sake of their melody."""
+    cutter, at = Clauses(), 0
+    for word in _WORD.finditer(text):
+        at = word.end()
+        if first := cutter.feed(word[0]):
+            yield from first
+            break
+    for begin in range(at, len(text), _FED_CHARACTERS):
+        yield from cutter.feed(text[begin : begin + _FED_CHARACTERS])
+    if rest := cutter.flush():
+        yield rest
+
+
+def _parts(audio: bytes, sample_rate: int, max_ms: int) -> Iterator[bytes]:
+    """At least one, so that the marks of a piece without audio are passed on, too."""
+    size = 2 * (max_ms * sample_rate // 1000)
+    for start in range(0, max(1, len(audio)), size):
+        yield audio[start : start + size]

@@ -1,0 +1,67 @@
+"""The words of a spoken clause, and the samples at which they begin.
+
+Every character of a clause belongs to exactly one word: punctuation and spaces behind a word go
+with it, so that all words together are the text to the letter.
+"""
+
+import re
+from collections.abc import Iterable
+
+from vivavoce.audio.formats import RATE
+from vivavoce.session.facts import SpokenWord
+
+_WORD = re.compile(r"\s*\S+\s*|\s+")  # a model may begin its answer with a space
+_GAP = re.compile(r"\W*")
+MS_PER_CHARACTER = 65  # where the synthesiser gives no marks: ordinary English at ordinary speed
+
+
+class WordTiming:
+    """One clause whose audio begins at sample `start` of the answer, at 24 kHz.
+
+    Words come from the synthesiser's marks; where it gives none, from the length of the text. Each
+    word comes once, in order, and none begins before the one before it.
+    """
+
+    def __init__(self, text: str, *, start: int = 0, speed: float = 1.0) -> None:
+        self._text = text
+        self._start = start
+        self._speed = speed
+        self._timed = 0  # characters
+        self._last = start
+        self._marked = False
+
+    def marked(self, marks: Iterable[tuple[int, int]]) -> list[SpokenWord]:
+        """Words that end at these characters and begin at these samples of the clause."""
+        words = []
+        for character, sample in marks:
+            self._marked = True
+            gap = _GAP.match(self._text, character)
+            end = gap.end() if gap else character
+            if end > self._timed:
+                words.append(self._word(end, self._start + sample))
+        return words
+
+    def estimated(self, samples: int) -> list[SpokenWord]:
+        """Words that should have begun when so many samples of the clause were made.
+
+        Empty once marks have come.
+        """
+        words: list[SpokenWord] = []
+        while not self._marked and (word := _WORD.match(self._text, self._timed)):
+            at = int(self._timed * MS_PER_CHARACTER * RATE / 1000 / self._speed)
+            if at >= samples:
+                break
+            words.append(self._word(word.end(), self._start + at))
+        return words
+
+    def rest(self, samples: int) -> list[SpokenWord]:
+        """All words that are left at the end of the clause's audio, `samples` long."""
+        words = []
+        while word := _WORD.match(self._text, self._timed):
+            words.append(self._word(word.end(), min(self._last, self._start + samples)))
+        return words
+
+    def _word(self, end: int, at: int) -> SpokenWord:
+        text, self._timed = self._text[self._timed : end], end
+        self._last = max(self._last, at)
+        return SpokenWord(text, self._last)

@@ -1,0 +1,396 @@
+"""An answer is generated and spoken at the same time; a failure is posted once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.runtime.stage import Troupe
+from vivavoce.engines.base import (
+    CallDelta,
+    CallStarted,
+    ChatEnded,
+    ChatEvent,
+    ChatRequest,
+    ChatUsage,
+    Mark,
+    Speech,
+    TextDelta,
+)
+from vivavoce.errors import EngineError
+from vivavoce.runtime.catalog import Cascade
+from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
+from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.facts import (
+    AudioGenerated,
+    GenerationFact,
+    GenerationFailed,
+    GenerationFinished,
+    GenerationProgress,
+    OutputFinished,
+    SpokenWord,
+    TextGenerated,
+    TokenCounts,
+    ToolCallArguments,
+    ToolCallStarted,
+)
+from vivavoce.testing.virtual_time import run
+
+PROMPT = Prompt(
+    model="house",
+    instructions="Be kind.",
+    items=(),
+    tools=(),
+    tool_choice="auto",
+    parallel_tool_calls=True,
+    max_output_tokens=None,
+    language=None,
+    spoken=True,
+    voice="alloy",
+    speed=1.0,
+)
+WRITTEN = replace(PROMPT, spoken=False)
+
+
+class ListLLM:
+    """An LLM that yields these things; an exception is raised."""
+
+    sees = False
+    Settings: Any = None
+
+    def __init__(self, *things: ChatEvent | Exception | float) -> None:
+        self._things = things
+        self.yielded = 0
+        self.open = 0
+
+    async def __aenter__(self) -> "ListLLM":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+        self.open += 1
+        try:
+            for thing in self._things:
+                if isinstance(thing, Exception):
+                    raise thing
+                if isinstance(thing, float):
+                    await asyncio.sleep(thing)
+                else:
+                    self.yielded += 1
+                    yield thing
+        finally:
+            self.open -= 1
+
+
+class ListTTS(ListLLM):
+    """A TTS that yields these things for every clause."""
+
+    sample_rate = 24_000
+    voices = ()
+    default_voice = ""
+
+    def __init__(self, *things: Speech | Exception | float) -> None:
+        self._speech = things
+        self.asked: list[str] = []
+        self.open = 0
+
+    async def synthesize(self, text: str, **how: Any) -> AsyncGenerator[Speech]:
+        self.asked.append(text)
+        self.open += 1
+        try:
+            for thing in self._speech:
+                if isinstance(thing, Exception):
+                    raise thing
+                if isinstance(thing, float):
+                    await asyncio.sleep(thing)
+                else:
+                    yield thing
+        finally:
+            self.open -= 1
+
+
+def cast(llm: Any = None, tts: Any = None, **scripts: Any) -> Cascade:
+    """A cascade: scripted, or with these engines in it."""
+    cascade = Troupe(**scripts).cascade
+    return replace(cascade, llm=llm or cascade.llm, tts=tts or cascade.tts)
+
+
+async def _no_wait() -> None: ...
+
+
+async def performed(
+    cascade: Cascade, prompt: Prompt = PROMPT
+) -> list[tuple[float, GenerationFact]]:
+    """What is posted, and when."""
+    posted: list[tuple[float, GenerationFact]] = []
+    clock = asyncio.get_running_loop().time
+    await answer(
+        Generate("r", prompt), cascade, lambda fact: posted.append((clock(), fact)), _no_wait
+    )
+    return posted
+
+
+def facts(cascade: Cascade, prompt: Prompt = PROMPT) -> list[GenerationFact]:
+    return [fact for _, fact in run(performed(cascade, prompt))]
+
+
+def said(posted: Sequence[GenerationFact]) -> str:
+    return "".join(
+        word.text for fact in posted if isinstance(fact, AudioGenerated) for word in fact.words
+    )
+
+
+def sound(posted: Sequence[GenerationFact]) -> bytes:
+    return b"".join(fact.audio for fact in posted if isinstance(fact, AudioGenerated))
+
+
+def llm(*answers: Any) -> dict[str, Any]:
+    return {"answers": list(answers)}
+
+
+def test_spoken_answer_posts_progress_finish_text_audio_and_end() -> None:
+    posted = facts(cast(tts=ListTTS(Speech(b"\1\0" * 240, (Mark(0, 0, 5),)))))
+    text = "Hello! This answer stands in a script."
+    assert [type(fact).__name__ for fact in posted if not isinstance(fact, AudioGenerated)] == [
+        "GenerationProgress",
+        "GenerationFinished",
+        "TextGenerated",
+        "TextGenerated",
+        "OutputFinished",
+    ]
+    assert "".join(fact.text for fact in posted if isinstance(fact, TextGenerated)) == text
+    assert said(posted) == text
+    assert len(sound(posted)) == 2 * 2 * 240
+    assert [f.reason for f in posted if isinstance(f, GenerationFinished)] == ["stop"]
+
+
+def test_written_answer_is_posted_as_it_comes_and_not_spoken() -> None:
+    tts = ListTTS()
+    posted = facts(cast(tts=tts, llm=ListLLM(*map(TextDelta, "a b"), ChatEnded())), WRITTEN)
+    assert [fact for fact in posted if not isinstance(fact, GenerationFinished)] == [
+        TextGenerated("r", "a"),
+        TextGenerated("r", " "),
+        TextGenerated("r", "b"),
+        OutputFinished("r"),
+    ]
+    assert tts.asked == []
+
+
+def test_tool_calls_are_posted_as_they_come_beside_text() -> None:
+    call = {"name": "weather", "arguments": {"city": "Rome"}}
+    posted = facts(scripted(text="One.", calls=[call]))
+    assert ToolCallStarted("r", 0, "call_1", "weather") in posted
+    assert (
+        "".join(f.arguments for f in posted if isinstance(f, ToolCallArguments))
+        == '{"city":"Rome"}'
+    )
+    assert said(posted) == "One."
+    assert posted[-1] == OutputFinished("r")
+
+
+def scripted(**answered: Any) -> Cascade:
+    return Troupe(llm=llm(answered)).cascade
+
+
+def test_tool_calls_alone_are_an_answer() -> None:
+    posted = facts(scripted(calls=[{"name": "hang_up"}]))
+    assert said(posted) == ""
+    assert posted[-1] == OutputFinished("r")
+
+
+def test_token_counts_are_posted() -> None:
+    counted = ChatEnded("stop", ChatUsage(5, 7, 3))
+    posted = facts(cast(llm=ListLLM(TextDelta("Yes."), counted)))
+    assert GenerationFinished("r", "stop", TokenCounts(5, 7, 3)) in posted
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_cut_answer_posts_its_reason_even_if_empty(reason: Any) -> None:
+    posted = facts(cast(llm=ListLLM(ChatEnded(reason))))
+    assert posted == [GenerationFinished("r", reason), OutputFinished("r")]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+def test_empty_answer_is_a_failure(text: str) -> None:
+    posted = facts(cast(llm=ListLLM(TextDelta(text), ChatEnded())))
+    assert posted[-1] == GenerationFailed("r", "llm", "the language model gave an empty answer")
+    assert OutputFinished("r") not in posted
+
+
+def test_model_failure_fails_the_answer() -> None:
+    assert facts(scripted(error="no such model")) == [GenerationFailed("r", "llm", "no such model")]
+
+
+def test_model_failure_in_the_middle_keeps_what_was_spoken() -> None:
+    posted = facts(scripted(text="One. Two three four", error="gone", fail_after_words=3))
+    assert said(posted) == "One. Two three "
+    assert posted[-1] == GenerationFailed("r", "llm", "gone")
+    assert not [fact for fact in posted if isinstance(fact, GenerationFinished | OutputFinished)]
+
+
+def test_model_stream_without_an_end_is_a_failure_and_loses_no_word() -> None:
+    posted = facts(cast(llm=ListLLM(TextDelta("One. Two"))))
+    assert said(posted) == "One. Two"
+    assert posted[-1] == GenerationFailed(
+        "r", "llm", "the language model's answer broke off without an end"
+    )
+
+
+@pytest.mark.parametrize("before", [0, 1, 30])
+def test_synthesiser_failure_ends_the_answer_and_the_model(before: int) -> None:
+    llm_ = ListLLM(*[TextDelta("Word. ")] * 500, 1000.0, ChatEnded())
+    tts = ListTTS(*[Speech(b"\1\0" * 24)] * before, EngineError("no voice"))
+    posted = run(performed(cast(llm=llm_, tts=tts)))
+    assert posted[-1] == (0.0, GenerationFailed("r", "tts", "no voice"))
+    assert len(sound([fact for _, fact in posted])) == before * 48
+    assert (llm_.open, tts.open, tts.asked) == (0, 0, ["Word. "])
+
+
+def test_words_of_a_clause_begin_after_the_clause_before() -> None:
+    tts = ListTTS(Speech(b"\1\0" * 1000, (Mark(500, 0, 3),)))
+    posted = facts(cast(llm=ListLLM(TextDelta("One. Two."), ChatEnded()), tts=tts))
+    words = [word for fact in posted if isinstance(fact, AudioGenerated) for word in fact.words]
+    assert words == [SpokenWord("One. ", 500), SpokenWord("Two.", 1500)]
+
+
+def test_blank_clause_is_posted_and_not_spoken() -> None:
+    tts = ListTTS(Speech(b"\1\0" * 10))
+    blank = " " * 300
+    posted = facts(cast(llm=ListLLM(TextDelta(f"One. {blank}Two."), ChatEnded()), tts=tts))
+    assert said(posted) == f"One. {blank}Two."
+    posted = facts(cast(llm=ListLLM(TextDelta(f"{blank}x"), ChatEnded()), tts=tts))
+    assert said(posted) == f"{blank}x"
+    assert all(clause.strip() for clause in tts.asked)
+
+
+def test_long_audio_from_the_engine_is_posted_in_pieces() -> None:
+    tts = ListTTS(Speech(b"\1\0" * 24_000, (Mark(0, 0, 4),)))
+    posted = facts(cast(llm=ListLLM(TextDelta("Word."), ChatEnded()), tts=tts))
+    parts = [fact for fact in posted if isinstance(fact, AudioGenerated)]
+    assert [len(part.audio) // 48 for part in parts] == [400, 400, 200, 0]
+    assert [bool(part.words) for part in parts] == [True, False, False, False]
+    assert [part.ends for part in parts] == [False, False, False, True]
+
+
+def test_engine_audio_is_resampled_to_24_khz() -> None:
+    class Low(ListTTS):
+        sample_rate = 16_000
+
+    tts = Low(*[Speech(b"\1\0" * 1600)] * 10)
+    posted = facts(cast(llm=ListLLM(TextDelta("Word."), ChatEnded()), tts=tts))
+    assert len(sound(posted)) == 2 * 24_000
+
+
+def test_model_runs_ahead_of_speech_by_a_bounded_number_of_clauses() -> None:
+    llm_ = ListLLM(*[TextDelta("Word. ")] * 500, ChatEnded())
+
+    async def main() -> None:
+        task = asyncio.create_task(performed(cast(llm=llm_, tts=ListTTS(60.0))))
+        await asyncio.sleep(1)
+        # one clause is being spoken, and one waits until there is room for it
+        assert llm_.yielded == CLAUSES_AHEAD + 2
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
+
+
+def test_progress_is_posted_at_the_first_word_and_each_second() -> None:
+    words: list[Any] = [TextDelta("\n"), 5.0, *[TextDelta("word "), 0.5] * 6, ChatEnded()]
+    posted = run(performed(cast(llm=ListLLM(*words))))
+    assert [at for at, fact in posted if isinstance(fact, GenerationProgress)] == [5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, WRITTEN])
+@pytest.mark.parametrize("blank", [[0], [2], [0, 1, 2]])
+def test_white_space_around_a_call_is_dropped(prompt: Prompt, blank: list[int]) -> None:
+    events: list[Any] = [CallStarted(0, "c", "wave"), CallDelta(0, "{}")]
+    for place in reversed(blank):
+        events.insert(place, TextDelta("\n"))
+    posted = facts(cast(llm=ListLLM(*events, ChatEnded())), prompt)
+    assert [type(fact).__name__ for fact in posted] == [
+        "ToolCallStarted",
+        "ToolCallArguments",
+        "GenerationFinished",
+        "OutputFinished",
+    ]
+
+
+def test_first_audio_does_not_wait_for_the_last_word() -> None:
+    slow = scripted(text="One. Two. Three.", tokens_per_second=1)
+    posted = run(performed(slow))
+    first = next(at for at, fact in posted if isinstance(fact, AudioGenerated))
+    assert (first, posted[-1]) == (0.0, (2.0, OutputFinished("r")))
+
+
+def test_backpressure_holds_synthesis() -> None:
+    async def main() -> None:
+        posted: list[GenerationFact] = []
+        open_ = asyncio.Event()
+
+        async def wait_writable() -> None:
+            await open_.wait()
+
+        cascade = Troupe(llm=llm("word " * 100)).cascade
+        task = asyncio.create_task(
+            answer(Generate("r", PROMPT), cascade, posted.append, wait_writable)
+        )
+        await asyncio.sleep(1000)
+        assert len([fact for fact in posted if isinstance(fact, AudioGenerated)]) == 1
+        open_.set()
+        await task
+        assert posted[-1] == OutputFinished("r")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "cascade",
+    [
+        cast(llm=ListLLM(TextDelta("One. "), 60.0), tts=ListTTS(Speech(b"\1\0" * 9))),
+        cast(llm=ListLLM(TextDelta("One. Two. ")), tts=ListTTS(Speech(b"\1\0" * 9), 60.0)),
+        cast(llm=ListLLM(*[TextDelta("One. ")] * 99), tts=ListTTS(60.0)),
+    ],
+    ids=["while the model waits", "while the engine waits", "while the model is ahead"],
+)
+def test_cancelling_closes_both_engines(cascade: Cascade) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(performed(cascade))
+        await asyncio.sleep(1)
+        assert cascade.llm.open + cascade.tts.open > 0  # type: ignore[attr-defined]
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.get_running_loop().time() == 1.0
+        assert (cascade.llm.open, cascade.tts.open) == (0, 0)  # type: ignore[attr-defined]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "cascade", [cast(llm=ListLLM(KeyError("bug"))), cast(tts=ListTTS(KeyError("bug")))]
+)
+def test_unexpected_engine_exception_is_raised(
+    cascade: Cascade,
+) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        facts(cascade)
+    assert raised.group_contains(KeyError)
+
+
+def test_unknown_voice_is_replaced_by_the_models_own() -> None:
+    troupe = Troupe(tts={"voices": ["bass", "tenor"], "default_voice": "tenor"})
+    run(performed(troupe.cascade))
+    assert {voice for _, voice, _ in troupe.tts.spoken} == {"tenor"}
+
+
+def test_chat_request_has_all_settings_of_the_prompt() -> None:
+    troupe = Troupe()
+    prompt = replace(PROMPT, language="it", max_output_tokens=9)
+    run(performed(troupe.cascade, prompt))
+    assert troupe.llm.requests == [
+        ChatRequest("Be kind.", (), max_output_tokens=9, language="it"),
+    ]
+    assert {(voice, speed) for _, voice, speed in troupe.tts.spoken} == {("alloy", 1.0)}
