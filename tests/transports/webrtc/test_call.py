@@ -160,7 +160,7 @@ def test_client_that_takes_no_events_is_disconnected(raw: bool) -> None:
             call.send_raw(encode(EVENT)) if raw else call.send(EVENT)
 
         channel.bufferedAmount = MAX_BACKLOG_BYTES
-        send()  # one that is large alone cuts nobody off
+        send()  # one event that is large alone is allowed
         assert posted.facts == []
         send()
         assert posted.facts == [Disconnected()]

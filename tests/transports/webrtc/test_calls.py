@@ -151,7 +151,7 @@ def test_call_with_five_percent_packet_loss_is_answered() -> None:
             await client.until("input_audio_buffer.speech_started")
             await client.until("input_audio_buffer.speech_stopped")
             await client.until("output_audio_buffer.stopped")
-            assert client.loud_ms > 0.7 * len(ANSWER) * 40
+            await until(lambda: client.loud_ms > 0.7 * len(ANSWER) * 40)
 
     asyncio.run(main())
 
@@ -300,8 +300,8 @@ def test_call_is_made_by_every_form_in_use() -> None:
                 assert answer.count("opus/48000") == 1
                 call_id = headers["Location"].rpartition("/")[2]
                 async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
-                    told = listener.events[0]["session"]["instructions"]
-                    assert (told == "Be brief.") is (
+                    instructions = listener.events[0]["session"]["instructions"]
+                    assert (instructions == "Be brief.") is (
                         "session" in str(request["data"])
                         or isinstance(request["data"], aiohttp.FormData)
                     )

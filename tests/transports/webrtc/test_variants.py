@@ -41,7 +41,7 @@ def other_codecs(offer: str) -> str:
     named = offer.replace("a=rtpmap:96 ", "a=rtpmap:120 ").replace("a=fmtp:96 ", "a=fmtp:120 ")
     extra = (
         "a=rtpmap:63 red/48000/2\r\na=fmtp:63 120/120\r\na=rtpmap:126 telephone-event/8000\r\n"
-        "a=fmtp:126 0-15\r\na=fmtp:77 nobody=knows\r\na=fmtp:120 stereo=1;usedtx=1\r\n"
+        "a=fmtp:126 0-15\r\na=fmtp:77 unknown=parameter\r\na=fmtp:120 stereo=1;usedtx=1\r\n"
     )
     named = re.sub(r"m=audio (\d+) (\S+) .*", r"m=audio \1 \2 0 8 63 126 120", named)
     return named.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\n" + extra, 1)
@@ -61,8 +61,8 @@ VARIANTS: dict[str, Callable[[str], str]] = {
     "other codecs": other_codecs,
     "bare": bare,
     "not bundled": lambda offer: re.sub(r"a=group:.*\r\n", "", offer),
-    "a bundle of more than there is": lambda o: o.replace("BUNDLE", "BUNDLE nobody cam"),
-    "a bundle that says it twice": lambda o: o.replace("BUNDLE 0 1", "BUNDLE 0 0 1 1"),
+    "a bundle with unknown sections": lambda o: o.replace("BUNDLE", "BUNDLE unknown cam"),
+    "a bundle with duplicates": lambda o: o.replace("BUNDLE 0 1", "BUNDLE 0 0 1 1"),
     "the client waits": lambda offer: offer.replace("a=setup:actpass", "a=setup:active"),
     "addresses elsewhere": lambda o: re.sub(r"(a=mid:\S+\r\n)", r"\1" + ELSEWHERE, o),
     "ice-lite": lambda offer: offer.replace("a=group", "a=ice-lite\r\na=group", 1),
@@ -110,7 +110,8 @@ async def call(server: Server, variant: str) -> None:
         client.speak(tone(0.3))
         await client.until("input_audio_buffer.committed")
         await client.until("output_audio_buffer.stopped")
-        assert client.loud_ms > 500
+        # audio has a socket of its own where it is not bundled, and may arrive after the event
+        await until(lambda: client.loud_ms > 500)
     except BaseException as exc:
         exc.add_note(variant)
         raise
@@ -164,7 +165,10 @@ async def one_way(server: Server, direction: str, *, speaks: bool, hears: bool) 
             await client.ask()
         await client.until("output_audio_buffer.started")
         await client.until("output_audio_buffer.stopped")
-        assert (client.loud_ms > 500) is hears
+        if hears:
+            await until(lambda: client.loud_ms > 500)
+        else:
+            assert client.loud_ms == 0
 
 
 def test_call_in_any_direction_is_answered() -> None:
