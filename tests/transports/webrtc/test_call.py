@@ -235,3 +235,18 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
         assert call.connection.queue.seconds == 0.0
     finally:
         gc.enable()
+
+
+def test_connection_that_fails_to_start_ends_the_session() -> None:
+    async def main() -> list[Fact]:
+        call: Any = Call("rtc_1", WebRTCSettings(), GA(), local=True)
+        call.runner = posted = Posted()
+        connection = call.connection._connection
+        transceivers = connection._RTCPeerConnection__transceivers
+        connection._RTCPeerConnection__transceivers = None  # any error will do
+        await connection._RTCPeerConnection__connect()
+        connection._RTCPeerConnection__transceivers = transceivers
+        await call.hang_up()
+        return posted.facts
+
+    assert asyncio.run(main()) == [Disconnected()]

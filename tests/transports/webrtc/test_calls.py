@@ -402,6 +402,28 @@ def test_call_at_the_beta_address_speaks_beta() -> None:
     asyncio.run(main())
 
 
+def test_beta_settings_that_a_session_refuses_are_named_by_their_beta_path() -> None:
+    session = json.dumps({"input_audio_transcription": {"language": "en"}})
+    place = "session.input_audio_transcription.model"
+
+    async def main() -> None:
+        client = Client()
+        offer = await client.offer()
+        async with call_server(udp_ports=PORTS) as server:
+            before = asyncio.all_tasks()
+            status, problem, _ = await post(
+                server, "/v1/realtime", data={"sdp": offer, "session": session}
+            )
+            assert (status, problem["error"]["param"]) == (400, place)
+            assert place in problem["error"]["message"]
+            assert len(server.hub) == 0
+            await until(lambda: asyncio.all_tasks() <= before)
+            await until(lambda: bound(range(42000, 42100)) == [])
+        await client.connection.close()
+
+    asyncio.run(main())
+
+
 def test_ended_call_frees_its_session_without_garbage_collection() -> None:
     async def main() -> weakref.ref[Session]:
         async with call_server() as server, in_call(server) as client:

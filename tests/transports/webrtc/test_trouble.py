@@ -11,9 +11,6 @@ from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import calling, until
 from tests.transports.webrtc.test_calls import SDP, post
-from vivavoce.protocol.codec import GA
-from vivavoce.session.facts import Disconnected, Fact
-from vivavoce.transports.webrtc.call import Call
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
@@ -125,31 +122,6 @@ def test_client_that_leaves_in_any_phase_leaves_no_task() -> None:
             await until(lambda: asyncio.all_tasks() <= before)
 
     asyncio.run(main())
-
-
-class Posted:
-    """A session that keeps the facts that are posted to it."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-
-    def post(self, fact: Fact) -> None:
-        self.facts.append(fact)
-
-
-def test_connection_that_fails_to_start_ends_the_session() -> None:
-    async def main() -> list[Fact]:
-        call: Any = Call("rtc_1", WebRTCSettings(), GA(), local=True)
-        call.runner = posted = Posted()
-        connection = call.connection._connection
-        transceivers = connection._RTCPeerConnection__transceivers
-        connection._RTCPeerConnection__transceivers = None  # any error will do
-        await connection._RTCPeerConnection__connect()
-        connection._RTCPeerConnection__transceivers = transceivers
-        await call.hang_up()
-        return posted.facts
-
-    assert asyncio.run(main()) == [Disconnected()]
 
 
 def is_over(client: Client) -> bool:

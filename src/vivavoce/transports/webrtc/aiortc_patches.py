@@ -1,6 +1,6 @@
 """Every use of what aiortc and aioice keep private, and nothing else.
 
-pyproject.toml pins the versions; the facts below are those of aiortc 1.16.0 and aioice 0.13.0. Each
+pyproject.toml pins aiortc; the facts below are those of aiortc 1.16.0 and aioice 0.13.0. Each
 patch is of one object, never of a class or a module. An attribute that has gone raises
 AttributeError when a call is made.
 """
