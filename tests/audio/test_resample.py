@@ -36,7 +36,7 @@ def level_db(samples: NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize(("source", "target"), RATIOS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.one_of(st.integers(0, 5), st.integers(0, 1500)), max_size=12),

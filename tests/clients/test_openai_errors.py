@@ -17,6 +17,9 @@ from tests.clients.sound import TURN, tone
 from tests.server import scripted, serving
 from vivavoce.protocol.bounds import MAX_FRAME_BYTES
 
+ERRORS = {"failure_errors": True}
+"""Session settings: an `error` event follows a failed response."""
+
 Mistake = Callable[[Any, str], Awaitable[None]]
 
 
@@ -153,7 +156,7 @@ async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
     engine: str, script: dict[str, Any], stage: str
 ) -> None:
     scripts: dict[str, Any] = {"llm": {"answers": ["This is unspeakable.", "So."]}}
-    settings = scripted(session={"stall_seconds": 0.3}, **scripts | {engine: script})
+    settings = scripted(session={"stall_seconds": 0.3, **ERRORS}, **scripts | {engine: script})
     async with serving(settings) as server, calling(server) as line:
         await line.say(TURN)
         failed = await line.answer()
@@ -176,7 +179,7 @@ async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
 async def test_an_engine_that_fails_is_named_and_the_next_turn_works(
     scripts: dict[str, Any], stage: str
 ) -> None:
-    async with serving(scripted(**scripts)) as server, calling(server) as line:
+    async with serving(scripted(session=ERRORS, **scripts)) as server, calling(server) as line:
         await line.say(TURN)
         failed = await line.answer()
         assert (failed.status, failed.status_details.error.code) == ("failed", f"{stage}_failed")
@@ -187,7 +190,7 @@ async def test_an_engine_that_fails_is_named_and_the_next_turn_works(
 
 @awaited
 async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_works() -> None:
-    script = scripted(stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
+    script = scripted(session=ERRORS, stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
     async with serving(script) as server, calling(server) as line:
         await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
         await line.say(TURN)

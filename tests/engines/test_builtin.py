@@ -277,7 +277,7 @@ OUTPUT = TEXT | JSON.map(json.dumps)
 ITEM = TEXT.map(user) | TEXT.map(assistant) | TEXT.map(called) | OUTPUT.map(returned)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     items=st.lists(ITEM, max_size=4),
     tools=st.lists(TOOL, max_size=3),

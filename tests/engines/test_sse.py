@@ -1,7 +1,7 @@
 """Server-sent events: bytes in, data strings out."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.engines.sse import MAX_EVENT_BYTES, SseReader
@@ -82,7 +82,6 @@ LINE = st.sampled_from(
 END = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(LINE, END)), st.data())
 def test_sse_stream_cut_anywhere_yields_the_same_events(
     lines: list[tuple[bytes, bytes]], data: st.DataObject

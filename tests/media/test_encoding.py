@@ -54,7 +54,7 @@ def test_lossless_formats_round_trip(kind: FileFormat) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(0, 2 * RATE), max_size=6))
 def test_file_is_the_same_however_the_sound_is_cut(kind: FileFormat, cuts: list[int]) -> None:
     encoder = FileEncoder(kind)

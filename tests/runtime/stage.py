@@ -49,7 +49,9 @@ LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
-MODELS = AvailableModels({"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house")
+MODELS = AvailableModels(
+    {"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house", failure_errors=True
+)
 
 
 class VAD(ScriptedVAD):

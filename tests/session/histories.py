@@ -4,6 +4,7 @@ A step is a few small numbers, so that a history shrinks and can be played to tw
 they mean is decided when it is played: an id is picked among those that were seen until then.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -207,7 +208,8 @@ class World:
         checkpoint: Checkpoint | None = None,
         limits: SessionLimits = LIMITS,
     ) -> None:
-        self.session = Session(opening, MODELS, limits, salt=salt, now=now, checkpoint=checkpoint)
+        models = dataclasses.replace(MODELS, failure_errors=True)
+        self.session = Session(opening, models, limits, salt=salt, now=now, checkpoint=checkpoint)
         self.salt = salt
         self.now = now
         self.history: list[Moment] = []
@@ -238,12 +240,16 @@ class World:
 
     def tell(self, fact: Fact) -> list[Effect]:
         effects = self.session.handle(fact, self.now)
+        self.record(fact, effects)
+        return effects
+
+    def record(self, fact: Fact, effects: list[Effect]) -> None:
+        """Remember what came of a fact."""
         tally = self.session.usage
         used = (tally.responses, tally.input_tokens, tally.output_tokens, tally.transcribed_seconds)
         self.history.append(Moment(self.now, fact, effects, self.session.deadline, used))
         for effect in effects:
             self._notice(effect)
-        return effects
 
     def _notice(self, effect: Effect) -> None:
         match effect:

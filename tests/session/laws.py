@@ -2,21 +2,25 @@
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 from hypothesis import given, settings
 
 from tests.session.histories import EVERYTHING, Step, World, openings
 from vivavoce.protocol import server as says
 from vivavoce.protocol.session import SessionObject
-from vivavoce.session.effects import Effect, Send
+from vivavoce.session.effects import Effect, Send, SendRaw
 from vivavoce.session.facts import Disconnected
 
 EXAMPLES = 50  # of each law
+SERVER_EVENTS: msgspec.json.Decoder[says.AnyServerEvent] = msgspec.json.Decoder(says.AnyServerEvent)
+CHECKS: dict[str, Callable[[World], None]] = {}
+"""All laws by name."""
 
 
 def law(check: Callable[[World], None]) -> Callable[[], None]:
     """The check is made of many histories, each of which ends with the client's leaving."""
 
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     @given(openings, EVERYTHING)
     def holds(opening: SessionObject, steps: list[Step]) -> None:
         world = World(opening)
@@ -25,6 +29,7 @@ def law(check: Callable[[World], None]) -> Callable[[], None]:
         check(world)
 
     holds.__name__ = check.__name__
+    CHECKS[check.__name__] = check
     return holds
 
 
@@ -33,7 +38,13 @@ def effects(world: World) -> Iterator[Effect]:
 
 
 def events(world: World) -> Iterator[says.AnyServerEvent]:
-    return (effect.event for effect in effects(world) if isinstance(effect, Send))
+    """All events that the client is sent, those of an upstream server among them."""
+    for effect in effects(world):
+        match effect:
+            case Send(event=event):
+                yield event
+            case SendRaw(data=data):
+                yield SERVER_EVENTS.decode(data)
 
 
 def of_response(event: says.AnyServerEvent) -> str | None:

@@ -289,12 +289,22 @@ def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
     )
 
 
-def test_a_failed_answer_is_told_by_its_end_alone_where_that_is_wanted() -> None:
-    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=False))
+def test_failed_response_without_failure_errors_sends_no_error_event() -> None:
+    session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
     assert types(effects) == ["response.done", "rate_limits.updated"]
     assert done(effects).status == "failed"
+
+
+def test_failed_response_with_failure_errors_is_followed_by_an_error_event() -> None:
+    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=True))
+    response_id = answered(write(session, "hello"))
+    effects = tell(session, GenerationFailed(response_id, "llm", "it is broken"))
+    assert types(effects) == ["response.done", "rate_limits.updated", "error"]
+    assert failure(effects) == ("llm_failed", "it is broken")
+    error = the(says.ErrorEvent, effects).error
+    assert (error.type, error.code, error.message) == ("server_error", "llm_failed", "it is broken")
 
 
 def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
@@ -305,7 +315,6 @@ def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
     effects = tell(session, ItemTranscriptionFailed(TranscriptionKey("u"), "it is broken"))
     assert [event.response.status for event in of(says.ResponseDone, effects)] == ["failed"] * 2
     assert of(says.ResponseDone, effects)[1].response.id == beside
-    assert len(of(says.ErrorEvent, effects)) == 2
     assert texts(the(Generate, write(session, "again")).prompt.items) == [None, "again"]
 
 

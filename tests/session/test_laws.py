@@ -268,7 +268,7 @@ def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: Wo
         assert errors == failed
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(openings, EVERYTHING)
 def test_the_official_library_reads_every_event(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)

@@ -1,4 +1,4 @@
-"""The transcription of each recording."""
+"""The transcriptions in progress, by recording."""
 
 from typing import Any
 
@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.session.stage import events, of, settings, shared, the, types
-from vivavoce.protocol.items import InputAudio, InputText, Message
+from tests.session.stage import a_session as open_session
+from tests.session.stage import ask, final, of, record, settings, shared, the, types
+from tests.session.stage import events as sent_events
+from vivavoce.protocol.client import ItemCreate, ResponseCreate
+from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
+    ResponseDone,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionError,
@@ -23,32 +27,35 @@ from vivavoce.session.effects import (
     Effect,
     EndAudio,
     FeedAudio,
+    Generate,
     RecordUsage,
     StartTranscription,
 )
-from vivavoce.session.facts import TranscriptionKey, TranscriptUpdated
+from vivavoce.session.facts import (
+    ItemTranscriptionFailed,
+    Received,
+    TranscriptionKey,
+    TranscriptUpdated,
+)
 
 INFINITY = float("inf")
-ASKED = Transcription("whisper-1", "it", "pasta, pizza")
-KEY = TranscriptionKey("a")
-SECOND = TranscriptionKey("a", 2)
-OTHER = TranscriptionKey(f"{KEY.item_id}#2")
+REQUESTED = Transcription("whisper-1", "it", "pasta, pizza")
+A, A2, B = TranscriptionKey("a"), TranscriptionKey("a", 2), TranscriptionKey("b")
 
 
 class Stage:
-    """Transcriptions, and what they have put out so far."""
+    """The transcriptions of a session with these settings."""
 
-    def __init__(self, transcription: Transcription | None = ASKED, **chosen: Any) -> None:
-        session = settings(transcription=transcription, **chosen)
-        self.shared = shared(session)
+    def __init__(self, transcription: Transcription | None = REQUESTED, **fields: Any) -> None:
+        self.shared = shared(settings(transcription=transcription, **fields))
         self.transcriptions = Transcriptions(self.shared)
 
-    def drain(self) -> list[Effect]:
+    def effects(self) -> list[Effect]:
         return self.shared.effects.drain()
 
-    def begin(self, item_id: str = "a", *, reported: bool = True) -> list[Effect]:
-        self.transcriptions.start(TranscriptionKey(item_id), reported=reported)
-        return self.drain()
+    def start(self, key: TranscriptionKey = A) -> list[Effect]:
+        self.transcriptions.start(key)
+        return self.effects()
 
     def take(
         self,
@@ -56,11 +63,12 @@ class Stage:
         stable: int = 0,
         *,
         final: bool = False,
-        key: TranscriptionKey = KEY,
+        key: TranscriptionKey = A,
         now: float = 0.0,
     ) -> list[Effect]:
-        self.transcriptions.take(TranscriptUpdated(key, text, stable, final), now)
-        return self.drain()
+        last = self.transcriptions.take(TranscriptUpdated(key, text, stable, final), now)
+        assert not last or final
+        return self.effects()
 
 
 @pytest.fixture
@@ -72,45 +80,45 @@ def deltas(effects: list[Effect]) -> list[str]:
     return [event.delta for event in of(TranscriptionDelta, effects)]
 
 
-def test_transcription_starts_with_the_settings_of_the_session() -> None:
-    stage = Stage()
-    assert stage.begin() == [
-        StartTranscription(KEY, "gpt-realtime", language="it", prompt="pasta, pizza")
+def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) -> None:
+    assert stage.start() == [
+        StartTranscription(A, "gpt-realtime", language="it", prompt="pasta, pizza")
     ]
     assert language_of(stage.shared.options) == "it"
-    stage = Stage(Transcription("m"), model="nobody-knows")
-    assert stage.begin() == [StartTranscription(KEY, "house", language=None, prompt="")]
+    other = Stage(Transcription("m"), model="nobody-knows")
+    assert other.start(B) == [StartTranscription(B, "house", language=None, prompt="")]
 
 
-def test_without_transcription_setting_no_events_but_stt_still_runs() -> None:
+def test_transcription_not_requested_by_the_client_sends_it_no_event() -> None:
     stage = Stage(None)
-    assert stage.begin() == [StartTranscription(KEY, "gpt-realtime", None, "")]
-    assert not stage.transcriptions.reported(KEY)
+    assert stage.start() == [StartTranscription(A, "gpt-realtime", None, "")]
+    assert not stage.transcriptions.reported(A)
     assert stage.take("hello", 5) == []
-    stage.transcriptions.finish(KEY, 0.0)
-    stage.drain()
-    final = stage.take("hello you", final=True)
-    assert final == [RecordUsage("gpt-realtime", DurationUsage(seconds=0))]
+    stage.transcriptions.finish(A, 0.0)
+    stage.effects()
+    assert stage.transcriptions.take(TranscriptUpdated(A, "hello you", 0, True), 0.0)
+    assert stage.effects() == [RecordUsage("gpt-realtime", DurationUsage(seconds=0))]
 
 
-def test_words_are_told_as_they_become_certain_and_once(stage: Stage) -> None:
-    stage.begin()
+def test_transcript_growing_sends_each_stable_character_once(stage: Stage) -> None:
+    stage.start()
     assert deltas(stage.take("hell", 0)) == []
     assert deltas(stage.take("hello wor", 6)) == ["hello "]
     assert deltas(stage.take("hello word", 6)) == []
-    assert stage.transcriptions.text(KEY) == "hello word"
-    final = stage.take("hello world", final=True)
-    assert deltas(final) == ["world"]
-    assert the(TranscriptionCompleted, final).transcript == "hello world"
-    assert types(final)[-1] == "conversation.item.input_audio_transcription.completed"
+    assert stage.transcriptions.text(A) == "hello word"
+    last = stage.take("hello world", final=True)
+    assert deltas(last) == ["world"]
+    assert the(TranscriptionCompleted, last).transcript == "hello world"
+    assert types(last)[-1] == "conversation.item.input_audio_transcription.completed"
 
 
-def test_what_was_heard_is_told_with_its_item_and_its_cost(stage: Stage) -> None:
-    stage.begin()
-    stage.transcriptions.feed(KEY, bytes(2 * 24_000))
-    stage.transcriptions.feed(KEY, bytes(2))
-    stage.drain()
-    assert events(stage.take("hi", final=True)) == [
+def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:
+    stage.start()
+    stage.transcriptions.feed(A, bytes(2 * 24_000))
+    stage.transcriptions.feed(A, bytes(2))
+    stage.effects()
+    effects = stage.take("hi", final=True)
+    assert sent_events(effects) == [
         TranscriptionDelta(event_id="event_t00001", item_id="a", content_index=0, delta="hi"),
         TranscriptionCompleted(
             event_id="event_t00002",
@@ -120,113 +128,106 @@ def test_what_was_heard_is_told_with_its_item_and_its_cost(stage: Stage) -> None
             usage=DurationUsage(seconds=2),
         ),
     ]
+    assert the(RecordUsage, effects) == RecordUsage("gpt-realtime", DurationUsage(seconds=2))
     assert stage.shared.usage.totals.transcribed_seconds == 2
 
 
-def test_silence_is_completed_without_a_delta(stage: Stage) -> None:
-    stage.begin()
-    final = stage.take("", final=True)
-    assert types(final) == ["conversation.item.input_audio_transcription.completed"]
-    assert the(TranscriptionCompleted, final).transcript == ""
+def test_final_transcript_without_words_sends_no_delta(stage: Stage) -> None:
+    stage.start()
+    last = stage.take("", final=True)
+    assert types(last) == ["conversation.item.input_audio_transcription.completed"]
+    assert the(TranscriptionCompleted, last).transcript == ""
 
 
-def test_words_that_come_after_the_last_ones_do_not_count(stage: Stage) -> None:
-    stage.begin()
+def test_words_after_the_final_transcript_are_ignored(stage: Stage) -> None:
+    stage.start()
     stage.take("hi", final=True)
-    assert not stage.transcriptions.pending(KEY)
-    assert stage.transcriptions.text(KEY) == ""
+    assert not stage.transcriptions.pending(A)
+    assert stage.transcriptions.text(A) == ""
     assert stage.take("hi there", final=True) == []
 
 
-def test_sound_is_passed_on_as_it_comes_and_its_end_is_said(stage: Stage) -> None:
-    stage.begin()
-    stage.transcriptions.feed(KEY, b"\x01\x02")
-    stage.transcriptions.feed(KEY, b"")
-    stage.transcriptions.finish(KEY, 3.0)
-    assert stage.drain() == [
-        FeedAudio(KEY, b"\x01\x02"),
-        EndAudio(KEY),
-    ]
+def test_audio_is_passed_on_as_it_comes_and_ended_once(stage: Stage) -> None:
+    stage.start()
+    stage.transcriptions.feed(A, b"\x01\x02")
+    stage.transcriptions.feed(A, b"")
+    stage.transcriptions.finish(A, 3.0)
+    assert stage.effects() == [FeedAudio(A, b"\x01\x02"), EndAudio(A)]
 
 
-def test_nothing_is_asked_for_an_item_that_is_not_written_down(stage: Stage) -> None:
-    stage.transcriptions.feed(KEY, b"\x01\x02")
-    stage.transcriptions.finish(KEY, 3.0)
-    stage.transcriptions.fail(KEY, "stt_failed", "no")
+def test_recording_that_is_not_transcribed_causes_no_effect(stage: Stage) -> None:
+    stage.transcriptions.feed(A, b"\x01\x02")
+    stage.transcriptions.finish(A, 3.0)
+    stage.transcriptions.fail(A, "stt_failed", "no")
     stage.transcriptions.cancel("a")
-    assert stage.drain() == []
+    assert stage.effects() == []
     assert stage.transcriptions.failures() == []
 
 
-def test_words_are_due_from_the_end_of_the_sound_on_and_each_word_gives_more_time(
-    stage: Stage,
-) -> None:
-    stage.begin()
+def test_deadline_begins_at_the_end_of_the_audio_and_moves_with_each_word(stage: Stage) -> None:
+    stage.start()
     stage.take("so", now=100.0)
     assert stage.transcriptions.deadline == INFINITY  # the user may speak for as long as they like
-    stage.transcriptions.finish(KEY, 200.0)
+    stage.transcriptions.finish(A, 200.0)
     assert stage.transcriptions.deadline == 210.0
     stage.take("so it", now=205.0)
     assert stage.transcriptions.deadline == 215.0
     stage.transcriptions.fail_overdue(214.9)
     assert stage.transcriptions.failures() == []
     stage.transcriptions.fail_overdue(215.0)
-    assert [failure.code for failure in stage.transcriptions.failures()] == ["stt_stalled"]
+    reason = "Nothing came from speech recognition for 10 seconds; it was given up."
+    assert stage.transcriptions.failures() == [Failure(A, "stt_stalled", reason)]
 
 
-def test_the_first_of_several_is_due_first(stage: Stage) -> None:
-    for item_id, now in [("a", 2.0), ("b", 1.0)]:
-        stage.begin(item_id)
-        stage.transcriptions.finish(TranscriptionKey(item_id), now)
-    stage.drain()
+def test_several_transcriptions_overdue_only_the_first_one_fails(stage: Stage) -> None:
+    for key, now in [(A, 2.0), (B, 1.0)]:
+        stage.start(key)
+        stage.transcriptions.finish(key, now)
     assert stage.transcriptions.deadline == 11.0
     stage.transcriptions.fail_overdue(11.5)
-    assert stage.drain() == [CancelTranscription(TranscriptionKey("b"))]
-    (failure,) = stage.transcriptions.failures()
-    assert (failure.key.item_id, failure.code) == ("b", "stt_stalled")
+    assert [failure.key for failure in stage.transcriptions.failures()] == [B]
+    assert [effect.key for effect in of(CancelTranscription, stage.effects())] == [B]
 
 
-def test_words_that_will_not_come_are_told_as_failed(stage: Stage) -> None:
-    stage.begin()
-    stage.transcriptions.finish(KEY, 0.0)
-    stage.drain()
-    stage.transcriptions.fail(KEY, "stt_failed", "It is broken.")
-    assert stage.transcriptions.failures() == [Failure(KEY, "stt_failed", "It is broken.")]
-    error = TranscriptionError(
-        type="transcription_error", code="stt_failed", message="It is broken."
-    )
-    assert events(stage.drain()) == [
+def test_failure_after_the_end_of_the_audio_is_sent_once(stage: Stage) -> None:
+    stage.start()
+    stage.transcriptions.finish(A, 0.0)
+    stage.effects()
+    stage.transcriptions.fail(A, "stt_failed", "It crashed.")
+    assert stage.transcriptions.failures() == [Failure(A, "stt_failed", "It crashed.")]
+    error = TranscriptionError(type="transcription_error", code="stt_failed", message="It crashed.")
+    assert sent_events(stage.effects()) == [
         TranscriptionFailed(event_id="event_t00001", item_id="a", content_index=0, error=error)
     ]
     assert stage.transcriptions.failures() == []
 
 
-def test_a_failure_is_told_when_its_item_is_there(stage: Stage) -> None:
-    stage.begin()
-    stage.transcriptions.fail(KEY, "stt_failed", "It is broken.")
-    stage.transcriptions.feed(KEY, b"\x01\x02")
+def test_failure_before_the_end_of_the_audio_is_sent_when_the_item_exists(stage: Stage) -> None:
+    stage.start()
+    stage.transcriptions.fail(A, "stt_failed", "It crashed.")
+    stage.transcriptions.feed(A, b"\x01\x02")
     assert stage.transcriptions.failures() == []
-    assert stage.transcriptions.pending(KEY)
-    stage.transcriptions.finish(KEY, 0.0)
-    assert stage.drain() == []  # nobody is there to be asked
-    assert stage.transcriptions.failures() == [Failure(KEY, "stt_failed", "It is broken.")]
-    assert types(stage.drain()) == ["conversation.item.input_audio_transcription.failed"]
+    assert stage.transcriptions.pending(A)
+    stage.transcriptions.finish(A, 0.0)
+    assert stage.effects() == []
+    assert stage.transcriptions.failures() == [Failure(A, "stt_failed", "It crashed.")]
+    assert types(stage.effects()) == ["conversation.item.input_audio_transcription.failed"]
 
 
-def test_a_failure_that_nobody_asked_to_be_told_is_only_returned() -> None:
+def test_failure_of_an_unreported_transcription_is_only_returned() -> None:
     stage = Stage(None)
-    stage.begin()
-    stage.transcriptions.finish(KEY, 0.0)
-    stage.drain()
-    stage.transcriptions.fail(KEY, "stt_stalled", "Asleep.")
-    assert stage.transcriptions.failures() == [Failure(KEY, "stt_stalled", "Asleep.")]
-    assert stage.drain() == []
+    stage.start()
+    stage.transcriptions.finish(A, 0.0)
+    stage.effects()
+    stage.transcriptions.fail(A, "stt_stalled", "Too slow.")
+    assert stage.transcriptions.failures() == [Failure(A, "stt_stalled", "Too slow.")]
+    assert stage.effects() == []
 
 
-def test_what_is_forgotten_is_not_told(stage: Stage) -> None:
-    stage.begin()
+def test_cancelled_transcription_ignores_later_words(stage: Stage) -> None:
+    stage.start()
     stage.transcriptions.cancel("a")
-    assert stage.drain() == [CancelTranscription(KEY)]
+    assert stage.effects() == [CancelTranscription(A)]
     assert stage.take("hi", final=True) == []
 
 
@@ -236,74 +237,103 @@ def two_recordings() -> Entry:
     return Entry(item, {0: b"\x01\x02", 2: b"\x03\x04", 3: b"\x05\x06"}, words={3: "known"})
 
 
-def test_every_recording_whose_words_are_unknown_is_transcribed(
-    stage: Stage,
-) -> None:
+def test_every_recording_of_an_item_without_words_is_transcribed(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
     language = {"language": "it", "prompt": "pasta, pizza"}
-    assert stage.drain() == [
-        StartTranscription(KEY, "gpt-realtime", **language),
-        FeedAudio(KEY, b"\x01\x02"),
-        EndAudio(KEY),
-        StartTranscription(SECOND, "gpt-realtime", **language),
-        FeedAudio(SECOND, b"\x03\x04"),
-        EndAudio(SECOND),
+    assert stage.effects() == [
+        StartTranscription(A, "gpt-realtime", **language),
+        FeedAudio(A, b"\x01\x02"),
+        EndAudio(A),
+        StartTranscription(A2, "gpt-realtime", **language),
+        FeedAudio(A2, b"\x03\x04"),
+        EndAudio(A2),
     ]
-    assert stage.transcriptions.keys_of({"a", "b"}) == {KEY, SECOND}
+    assert stage.transcriptions.keys_of({"a", "b"}) == {A, A2}
     assert stage.transcriptions.deadline == 15.0
-    told = the(TranscriptionCompleted, stage.take("two", final=True, key=SECOND))
-    assert (told.item_id, told.content_index) == ("a", 2)
+    sent = the(TranscriptionCompleted, stage.take("two", final=True, key=A2))
+    assert (sent.item_id, sent.content_index) == ("a", 2)
 
 
-def test_transcriptions_of_items_with_confusable_ids_are_kept_apart(stage: Stage) -> None:
-    """Item "a" with a second recording, and an item that the client calls "a#2"."""
+def test_item_cancelled_cancels_all_its_recordings_and_no_other(stage: Stage) -> None:
+    stage.start(B)
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    item = Message(id=OTHER.item_id, role="user", content=(InputAudio(),))
-    stage.transcriptions.transcribe(Entry(item, {0: b"\x07\x08"}), now=5.0)
-    keys = [effect.key for effect in of(StartTranscription, stage.drain())]
-    assert keys == [KEY, SECOND, OTHER]
-    first = the(TranscriptionCompleted, stage.take("x", final=True, key=keys[2]))
-    assert (first.item_id, first.content_index) == ("a#2", 0)
-    second = the(TranscriptionCompleted, stage.take("y", final=True, key=SECOND))
-    assert (second.item_id, second.content_index) == ("a", 2)
-
-
-def test_cancel_ends_all_transcriptions_of_an_item(stage: Stage) -> None:
-    stage.begin("b")
-    stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    stage.drain()
+    stage.effects()
     stage.transcriptions.cancel("a")
-    assert {effect.key for effect in of(CancelTranscription, stage.drain())} == {KEY, SECOND}
-    assert stage.transcriptions.pending(TranscriptionKey("b"))
+    assert {effect.key for effect in of(CancelTranscription, stage.effects())} == {A, A2}
+    assert stage.transcriptions.pending(B)
 
 
-def test_cancel_all_ends_each_transcription_once(stage: Stage) -> None:
-    stage.begin("b")
+def test_cancel_all_cancels_each_transcription_once(stage: Stage) -> None:
+    stage.start(B)
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    stage.drain()
+    stage.effects()
     stage.transcriptions.cancel_all()
-    cancelled = sorted(effect.key for effect in of(CancelTranscription, stage.drain()))
-    assert cancelled == [KEY, SECOND, TranscriptionKey("b")]
+    assert [effect.key for effect in of(CancelTranscription, stage.effects())] == [B, A, A2]
     assert stage.transcriptions.deadline == INFINITY
+    assert not stage.transcriptions.busy
 
 
-def test_the_client_hears_nothing_of_an_item_that_it_does_not_know(stage: Stage) -> None:
+def test_item_outside_the_conversation_is_transcribed_without_events(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0, reported=False)
-    stage.drain()
-    assert events(stage.take("one", final=True)) == []
-    stage.transcriptions.fail(SECOND, "stt_failed", "It is broken.")
-    assert stage.transcriptions.failures() == [Failure(SECOND, "stt_failed", "It is broken.")]
-    assert stage.drain() == []
+    stage.effects()
+    assert sent_events(stage.take("one", final=True)) == []
+    stage.transcriptions.fail(A2, "stt_failed", "It crashed.")
+    assert stage.transcriptions.failures() == [Failure(A2, "stt_failed", "It crashed.")]
+    assert stage.effects() == []
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 30), max_size=8), st.text(max_size=4))
-def test_all_that_is_told_of_an_item_makes_up_its_transcript(
+def test_all_deltas_of_an_item_make_up_its_transcript(
     words: str, stable: list[int], doubtful: str
 ) -> None:
-    stage, told = Stage(), []
-    stage.begin()
+    stage, sent = Stage(), list[str]()
+    stage.start()
     for upto in sorted(stable):
-        told += deltas(stage.take(words[:upto] + doubtful, min(upto, len(words))))
-    final = stage.take(words, final=True)
-    assert "".join(told + deltas(final)) == words
-    assert the(TranscriptionCompleted, final).transcript == words
+        sent += deltas(stage.take(words[:upto] + doubtful, min(upto, len(words))))
+    last = stage.take(words, final=True)
+    assert "".join(sent + deltas(last)) == words
+    assert the(TranscriptionCompleted, last).transcript == words
+
+
+PCM = bytes(range(20))
+
+
+def test_items_with_ids_like_old_keys_keep_their_own_transcripts() -> None:
+    session = open_session(turn_detection=None, transcription=REQUESTED)
+    both = (InputAudio(audio=PCM), InputAudio(audio=PCM))
+    session.handle(Received(ItemCreate(item=Message(id="a", role="user", content=both))), now=0.0)
+    record(session, "a#1", PCM)
+    keys = [TranscriptionKey("a", 0), TranscriptionKey("a", 1), TranscriptionKey("a#1", 0)]
+    for n, key in enumerate(keys):
+        sent = the(TranscriptionCompleted, session.handle(final(key, f"words {n}"), 0.0))
+        assert (sent.item_id, sent.content_index) == key
+    prompt = the(Generate, session.handle(Received(ResponseCreate()), 0.0)).prompt
+    assert [
+        [part.transcript for part in item.content if isinstance(part, InputAudio)]
+        for item in prompt.items
+        if isinstance(item, Message)
+    ] == [["words 0", "words 1"], ["words 2"]]
+
+
+@pytest.mark.parametrize("failed", [TranscriptionKey("a", 1), TranscriptionKey("a#1", 0)])
+def test_failure_of_one_item_leaves_the_response_to_the_other_alone(
+    failed: TranscriptionKey,
+) -> None:
+    session = open_session(turn_detection=None)
+    both = (InputAudio(audio=PCM), InputAudio(audio=PCM))
+    first = Message(id="a", role="user", content=both)
+    second = Message(id="a#1", role="user", content=(InputAudio(audio=PCM),))
+    for item in (first, second):
+        session.handle(Received(ItemCreate(item=item)), now=0.0)
+    # each response reads one of the two items
+    for item_id in ("a", "a#1"):
+        ask(session, conversation="none", input=(ItemReference(item_id),))
+    ended = session.handle(ItemTranscriptionFailed(failed, "it crashed"), 0.0)
+    assert the(ResponseDone, ended).response.status == "failed"
+    others = {TranscriptionKey("a", 0), TranscriptionKey("a", 1), TranscriptionKey("a#1", 0)}
+    effects = [
+        effect for key in others - {failed} for effect in session.handle(final(key, "fine"), 0.0)
+    ]
+    other = "a#1" if failed.item_id == "a" else "a"
+    prompt = the(Generate, effects).prompt
+    assert [item.id for item in prompt.items] == [other]

@@ -48,6 +48,7 @@ class UpstreamEvent(msgspec.Struct, frozen=True):
     item: UpstreamItem | None = None
     previous_item_id: str | None = None
     item_id: str = ""
+    part: UpstreamPart | None = None
     response: UpstreamResponse | None = None
     response_id: str = ""
     output_index: int = 0
@@ -73,8 +74,8 @@ def read_upstream(raw: bytes) -> UpstreamEvent:
     except msgspec.ValidationError:
         try:
             envelope = _envelope.decode(raw)
-        except msgspec.ValidationError:
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
             return UpstreamEvent()
         return UpstreamEvent(type=envelope.type, event_id=envelope.event_id)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return UpstreamEvent()

@@ -75,7 +75,7 @@ class AvailableModels:
     default_model: str
     lock_voice: bool = False
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
-    failure_errors: bool = True
+    failure_errors: bool = False
     """Follow a failed response with an `error` event."""
 
     def served_by(self, model: str, voice: str) -> ServedBy:

@@ -73,7 +73,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """Samples of microphone audio that came: positions on the wire go on from here."""
     quiet_for: float | None
-    """Seconds since the last answer ended, if nothing came after it."""
+    """Seconds since the last answer was played to its end, if nothing came after it."""
 
 
 class Session:
@@ -187,11 +187,13 @@ class Session:
     def checkpoint(self, now: float) -> Checkpoint:
         """All that another process needs to go on. Make it when `checkpoint_due`."""
         self._changed = False
-        quiet_since = self._brain.quiet_since
+        quiet_since, played = self._brain.quiet_since, self._shared.playback.until
+        if quiet_since is not None and played < INFINITY:
+            quiet_since = max(quiet_since, played)
         return Checkpoint(
             session=self._shared.options.session,
             entries=self._shared.conversation.save(),
-            usage=self.usage,
+            usage=msgspec.structs.replace(self.usage),
             expires_in=self._expires_at - now,
             position=self._brain.position,
             quiet_for=None if quiet_since is None else now - quiet_since,

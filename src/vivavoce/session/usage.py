@@ -84,7 +84,7 @@ class UsageMeter:
     """Adds up what a session uses, and reports each response and transcription to observers."""
 
     def __init__(self, effects: EffectBuffer, totals: UsageTotals | None = None) -> None:
-        self.totals = totals or UsageTotals()
+        self.totals = msgspec.structs.replace(totals) if totals else UsageTotals()
         self._effects = effects
 
     def add_response(self, model: str, usage: Usage) -> None:

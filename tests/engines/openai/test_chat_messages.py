@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.engines.openai.chat_messages import (
@@ -254,7 +254,6 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(TEXT, st.lists(ITEMS, max_size=12), st.booleans())
 def test_messages_of_any_history_are_valid(
     instructions: str, items: list[Item], sees: bool

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.engines.base import (
@@ -273,7 +273,6 @@ def test_stream_of_one_name_without_ids_begins_a_call_after_each_whole_object() 
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "}", "{", '"', "\\", [], {"b": [1]}])), st.data())
 def test_stream_of_calls_of_one_name_without_ids_cut_anywhere_yields_both(
     value: list[Any], data: st.DataObject
@@ -322,7 +321,6 @@ def test_stream_with_half_a_surrogate_pair_replaces_it() -> None:
 ESCAPES = ["\\ud83d", "\\ude00", "\\uD83D\\uDE00", "\\\\", '\\"', "\\n", "\\ud55c", "u", "d83d"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(ESCAPES)).map("".join), st.data())
 def test_stream_of_arguments_cut_anywhere_has_no_lone_surrogate(
     text: str, data: st.DataObject
@@ -411,7 +409,6 @@ def test_thought_filter_of_text_keeps_what_is_spoken(text: str, spoken: str) -> 
     assert thoughts.feed(text) + thoughts.close() == spoken
 
 
-@settings(deadline=None)
 @given(st.sampled_from(CASES), st.data())
 def test_thought_filter_of_text_cut_anywhere_keeps_the_same(
     case: tuple[str, str], data: st.DataObject

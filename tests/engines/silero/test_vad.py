@@ -163,7 +163,7 @@ def five_alone() -> Floats:
     return asyncio.run(told_alone(FIVE))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_stream_does_not_depend_on_its_batch(
     data: st.DataObject,

@@ -10,6 +10,7 @@ from vivavoce.protocol.client import (
     ResponseCancel,
     ResponseCreate,
 )
+from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import BrainEvent, Handover, Shared
@@ -17,7 +18,7 @@ from vivavoce.session.cascade.input_turns import InputTurns
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
-from vivavoce.session.conversation import Entry
+from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.facts import (
     AudioCleaned,
     AudioGenerated,
@@ -59,7 +60,9 @@ class CascadeBrain:
         )
         if handover.pending_audio or handover.turn_item_id is not None:
             self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
-        if handover.owes_response:
+        for entry in _unanswered(self._shared.conversation):
+            self._transcriptions.transcribe(entry, now=now)
+        if handover.owes_response and not self._shared.options.transcribes_only:
             self._responses.turn_ended(now)
 
     def detach(self, now: float) -> Handover:
@@ -246,3 +249,15 @@ class CascadeBrain:
         if quiet_at is None or engaged or not self._idle_timeout_ms:
             return INFINITY
         return quiet_at + self._idle_timeout_ms / 1000
+
+
+def _unanswered(conversation: Conversation) -> list[Entry]:
+    """The entries behind the last complete answer: another brain may not know their words."""
+    entries: list[Entry] = []
+    for entry in conversation:
+        match entry.item:
+            case Message(role="assistant", status="completed"):
+                entries.clear()
+            case _:
+                entries.append(entry)
+    return entries

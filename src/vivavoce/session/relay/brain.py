@@ -9,11 +9,11 @@ Rules:
 """
 
 import base64
-import binascii
+from typing import Literal
 
 import msgspec
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Encoder, Format, to_ms
 from vivavoce.protocol.client import (
     ClientEvent,
     InputAudioAppend,
@@ -24,14 +24,12 @@ from vivavoce.protocol.client import (
     OutputAudioClear,
     ResponseCreate,
 )
-from vivavoce.protocol.items import (
-    InputAudio,
-    Message,
-    Status,
-)
-from vivavoce.protocol.upstream import UpstreamEvent
+from vivavoce.protocol.items import InputAudio, Message, Status
+from vivavoce.protocol.responses import Usage
+from vivavoce.protocol.server import ItemTruncated
+from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.brain import BrainEvent, Handover, Shared
-from vivavoce.session.conversation import Entry, shown
+from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
@@ -46,6 +44,7 @@ from vivavoce.session.facts import (
     UpstreamEventReceived,
     UpstreamLost,
 )
+from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
@@ -53,7 +52,7 @@ from vivavoce.session.relay.response import UpstreamGeneration
 
 INFINITY = float("inf")
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # for the upstream server while it is being connected to
-_encoder = msgspec.json.Encoder()
+_json = msgspec.json.Encoder()
 
 
 class RelayBrain:
@@ -67,9 +66,11 @@ class RelayBrain:
         self._pending = bytearray()  # audio that is in no item yet, PCM
         self._position = 0
         self._turn_item: str | None = None  # announced by speech_started, not committed
-        self._open: UpstreamGeneration | None = None
+        self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
+        self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._requested = False  # a response.create went upstream; no response came of it yet
-        self._decoder = Decoder("audio/pcm")
+        self._format: Format = "audio/pcm"
+        self._decoder, self._encoder = Decoder(self._format), Encoder(self._format)
         self._quiet_since: float | None = None
 
     def attach(self, handover: Handover, now: float) -> None:
@@ -80,22 +81,21 @@ class RelayBrain:
         for item in shown(self._shared.conversation):
             self._queue(ItemCreate(item=as_history(item)))
         if handover.pending_audio:
+            self._pending += handover.pending_audio
             self._append(handover.pending_audio)
         if handover.owes_response:
             self._queue(ResponseCreate())
             self._requested = True
 
     def detach(self, now: float) -> Handover:
-        owes_response = self._requested or self._open is not None
         handover = Handover(
             position=self._position,
             pending_audio=bytes(self._pending),
             turn_item_id=self._turn_item,
-            owes_response=owes_response,
+            owes_response=self.busy,
             quiet_since=self._quiet_since,
         )
-        if self._open:
-            self._open.close("failed", now)
+        self._close_responses("failed", now)
         self._shared.effects.add(DisconnectUpstream())
         return handover
 
@@ -105,7 +105,7 @@ class RelayBrain:
 
     @property
     def busy(self) -> bool:
-        return self._open is not None or self._requested
+        return bool(self._open) or self._requested
 
     @property
     def pristine(self) -> bool:
@@ -162,7 +162,7 @@ class RelayBrain:
                 InputAudio(audio=entry.recordings[n]) if n in entry.recordings else part
                 for n, part in enumerate(item.content)
             )
-            item = msgspec.structs.replace(item, content=content)
+            item = in_format(msgspec.structs.replace(item, content=content), self._format)
         self._queue(ItemCreate(item=item, previous_item_id=previous_item_id))
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
@@ -194,8 +194,7 @@ class RelayBrain:
         """The upstream server finishes what is under way."""
 
     def stop(self, now: float) -> None:
-        if self._open:
-            self._open.close("cancelled", now)
+        self._close_responses("cancelled", now)
         self._shared.effects.add(DisconnectUpstream())
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
@@ -213,12 +212,20 @@ class RelayBrain:
             case "conversation.item.done":
                 return self._finish_item(event)
             case "input_audio_buffer.speech_started":
-                self._turn_item = event.item_id
+                self._turn_item = event.item_id or None
                 self._quiet_since = None
-                self._interrupt(now)
-            case "input_audio_buffer.committed" | "input_audio_buffer.cleared":
+                vad = self._shared.options.turn_detection
+                if vad and vad.interrupt_response is True:
+                    self._keep_heard(self._shared.playback.stop(now))
+            case "input_audio_buffer.committed":
+                self._committed = (event.item_id, bytes(self._pending))
                 self._turn_item = None
                 self._pending.clear()
+            case "input_audio_buffer.cleared":
+                self._turn_item = None
+                self._pending.clear()
+            case "error":
+                self._requested = False  # it may be the answer to response.create
             case "conversation.item.input_audio_transcription.completed":
                 self._set_words(event)
             case _:
@@ -226,37 +233,61 @@ class RelayBrain:
         return True
 
     def _take_response_event(self, event: UpstreamEvent, now: float) -> None:
+        response = event.response
         match event.type:
-            case "response.created" if event.response:
+            case "response.created" if response:
                 self._requested = False
-                response = event.response
-                self._open = UpstreamGeneration(self._shared, response.id, response.conversation_id)
+                self._open[response.id] = UpstreamGeneration(
+                    self._shared, response.id, response.conversation_id
+                )
+            case "response.done" if response:
+                self._open.pop(response.id, None)
+                self._requested = False
+                self._quiet_since = now
+                self._shared.playback.ended(response.id, now)
+                self._add_usage(_usage(response))
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
                 if entry and entry.ledger:
                     word = SpokenWord(event.delta, entry.ledger.samples)
                     entry.ledger.add(b"", (word,))
-            case "response.done" if event.response:
-                self._open = None
-                self._requested = False
-                self._quiet_since = now
-                self._shared.playback.ended(event.response.id, now)
-            case _ if self._open:
-                self._open.follow(event)
+        if generation := self._open.get(event.response_id):
+            generation.follow(event)
+
+    def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
+        for generation in self._open.values():
+            generation.close(status, now)
+            self._add_usage(Usage())
+        self._open.clear()
+
+    def _add_usage(self, usage: Usage) -> None:
+        self._shared.usage.add_response(self._shared.options.served_by.model, usage)
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
             return False  # one that the client or this conversation has added
+        if event.item.id in ("", ROOT):
+            return True  # no id that an item may have here
         item = read_item(event.item, "in_progress")
         if item is None:
             return True
         entry = Entry(item)
         if isinstance(item, Message) and item.role == "assistant":
             entry.ledger = Ledger()
+        if self._committed[0] == item.id and isinstance(item, Message):
+            self._keep_recording(entry, item)
         previous = event.previous_item_id
         known = previous is not None and previous in self._shared.conversation
         self._shared.conversation.add(entry, previous if known else None)
         return True
+
+    def _keep_recording(self, entry: Entry, item: Message) -> None:
+        """Keep the audio of a turn: its words may never come from the upstream server."""
+        _, pcm = self._committed
+        self._committed = ("", b"")
+        if any(isinstance(part, InputAudio) for part in item.content[:1]):
+            entry.recordings[0] = pcm
+            entry.samples = len(pcm) // BYTES_PER_SAMPLE
 
     def _finish_item(self, event: UpstreamEvent) -> bool:
         if event.item is None:
@@ -282,7 +313,7 @@ class RelayBrain:
     def _add_audio(self, event: UpstreamEvent, now: float) -> None:
         try:
             audio = base64.b64decode(event.delta)
-        except binascii.Error:
+        except ValueError:
             return
         format_ = format_name(self._shared.options.realtime.audio.output.format)
         pcm = Decoder(format_).feed(audio)
@@ -291,41 +322,65 @@ class RelayBrain:
         if entry and entry.ledger:
             entry.ledger.add(pcm, ())
 
-    def _interrupt(self, now: float) -> None:
-        for item_id, unplayed in self._shared.playback.stop(now).items():
-            entry = self._shared.conversation.find(item_id)
-            if entry and entry.ledger:
-                self._shared.conversation.cut(item_id, entry.ledger.samples - unplayed)
-
     def _clear_output(self, now: float) -> None:
-        for item_id, unplayed in self._shared.playback.clear(now).items():
+        self._keep_heard(self._shared.playback.clear(now))
+
+    def _keep_heard(self, unplayed: dict[str, int]) -> None:
+        """Of answers that are played no further only the words that were heard stay.
+
+        Where the server plays the answers itself, nobody else tells the client and the upstream
+        server.
+        """
+        effects = self._shared.effects
+        for item_id, samples in unplayed.items():
             entry = self._shared.conversation.find(item_id)
-            if entry and entry.ledger:
-                heard = entry.ledger.samples - unplayed
-                self._shared.conversation.cut(item_id, heard)
+            if entry is None or entry.ledger is None:
+                continue
+            heard = entry.ledger.samples - samples
+            self._shared.conversation.cut(item_id, heard)
+            if self._shared.playback.by_server:
+                effects.send(
+                    ItemTruncated(
+                        event_id=effects.event_id(),
+                        item_id=item_id,
+                        content_index=0,
+                        audio_end_ms=to_ms(heard),
+                    )
+                )
+                self._queue(
+                    ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=to_ms(heard))
+                )
 
     def _queue_settings(self) -> None:
         settings = self._shared.options.session
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "model"):
             kept.pop(ours, None)
-        self._decoder = Decoder(self._shared.options.input_format)
-        self._send(_encoder.encode({"type": "session.update", "session": without_nulls(kept)}))
+        if (format_ := self._shared.options.input_format) != self._format:
+            self._format = format_
+            self._decoder, self._encoder = Decoder(format_), Encoder(format_)
+        self._send(_json.encode({"type": "session.update", "session": without_nulls(kept)}))
 
     def _keep(self, pcm: bytes) -> None:
-        """Keep audio of the open turn, and a second before it, for another brain."""
+        """Keep audio of the open turn, and a second before it, for another brain.
+
+        Without turn detection the client says what is a turn: then all of it may be one.
+        """
         self._pending += pcm
         self._position += len(pcm) // BYTES_PER_SAMPLE
-        seconds = self._shared.limits.max_buffer_seconds if self._turn_item else 1.0
+        in_turn = self._turn_item is not None or self._shared.options.turn_detection is None
+        seconds = self._shared.limits.max_buffer_seconds if in_turn else 1.0
         excess = len(self._pending) - int(seconds * 24_000) * BYTES_PER_SAMPLE
         if excess > 0:
             del self._pending[:excess]
 
     def _append(self, pcm: bytes) -> None:
-        self._queue(InputAudioAppend(audio=pcm))
+        """Send PCM in the format that the settings name."""
+        if audio := self._encoder.feed(pcm):
+            self._queue(InputAudioAppend(audio=audio))
 
     def _queue(self, event: ClientEvent) -> None:
-        self._send(_encoder.encode(event))
+        self._send(_json.encode(without_nulls(msgspec.to_builtins(event))))
 
     def _send(self, data: bytes) -> None:
         """Send, or keep until the connection is open; what is beyond the bound is dropped."""
@@ -334,3 +389,11 @@ class RelayBrain:
         elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
             self._queued.append(data)
             self._queued_bytes += len(data)
+
+
+def _usage(response: UpstreamResponse) -> Usage:
+    """The usage as the upstream server counted it, if it is readable."""
+    try:
+        return msgspec.convert(response.usage, Usage)
+    except msgspec.ValidationError:
+        return Usage()

@@ -72,9 +72,16 @@ def as_history(item: Item) -> Item:
 
 
 def without_nulls(value: Any) -> Any:
-    """Settings that are null where null means "not set"; null turns something off elsewhere."""
+    """JSON without the fields that are null where that means "not set".
+
+    They stay where null turns something off.
+    """
+    if isinstance(value, list | tuple):
+        return [without_nulls(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
     return {
-        key: without_nulls(inner) if isinstance(inner, dict) else inner
+        key: without_nulls(inner)
         for key, inner in value.items()
         if inner is not None or key in ("turn_detection", "transcription", "noise_reduction")
     }

@@ -14,7 +14,7 @@ from tests.session.stage import (
     types,
     update,
 )
-from tests.session.test_listening import sound_of, wants
+from tests.session.test_input_turns import sound_of, wants
 from vivavoce.audio.formats import ms
 from vivavoce.protocol.client import InputAudioCommit
 from vivavoce.protocol.items import InputAudio, Message
