@@ -23,7 +23,7 @@ CASES = 10_000
 FRAMES = 25  # of one connection
 WARM_UP = 60  # connections, after which caches and pools are as large as they will be
 AT_ONCE = 8
-MOST_KEPT = 1_000_000
+MAX_KEPT_BYTES = 1_000_000
 """Bytes that may be left of 8,500 cases: less than 120 a case, so that their events are not among
 it. Caches take some: of patterns, of the tables of sound formats, of the last hundred requests."""
 
@@ -32,7 +32,7 @@ NOT_KEPT = (tracemalloc.Filter(False, "*/msgspec/_utils.py"),)
 
 
 @asynccontextmanager
-async def a_house(troupe: Troupe) -> AsyncIterator[Server]:
+async def engine_server(troupe: Troupe) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
     house = ServerContext(
         troupe.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
@@ -71,11 +71,11 @@ async def misbehave(server: Server, noise: Noise) -> int:
         match noise.random.randrange(8):
             case 0:  # half a frame
                 writer.write(masked(noise.frame() + b"x")[:-1])
-            case 1:  # no frame at all
+            case 1:  # bytes that are no frame
                 writer.write(noise.random.randbytes(40))
-            case 2:  # nothing any more
+            case 2:  # the connection is aborted
                 await asyncio.sleep(0)
-            case _:  # a polite end, which comes when all has been read
+            case _:  # a closing handshake, after everything was read
                 writer.write(b"\x88\x82" + bytes(4) + (1000).to_bytes(2, "big"))
                 return (await reading).count(b'"type":"error"')
     finally:
@@ -85,7 +85,7 @@ async def misbehave(server: Server, noise: Noise) -> int:
     return 0
 
 
-async def crowd(server: Server, noise: Noise, connections: int) -> int:
+async def run_connections(server: Server, noise: Noise, connections: int) -> int:
     """So many connections, a few at a time. Returns how many frames were refused."""
     left, refused = iter(range(connections)), list[int]()
 
@@ -99,8 +99,8 @@ async def crowd(server: Server, noise: Noise, connections: int) -> int:
     return sum(refused)
 
 
-async def all_is_quiet(server: Server, troupe: Troupe, tasks: int) -> None:
-    """Every session is gone, and everything that was lent to one is back."""
+async def wait_until_idle(server: Server, troupe: Troupe, tasks: int) -> None:
+    """Wait until every session has ended and given back what it used."""
     await until(lambda: len(server.hub) == 0)
     await until(lambda: not troupe.vad.held and not troupe.running.count)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
@@ -111,14 +111,14 @@ def test_noise_leaves_no_error_and_no_memory(
 ) -> None:
     async def main() -> tuple[int, int]:
         troupe, noise = Troupe(stt={"transcripts": ["hello"]}), Noise(20_260_101)
-        async with a_house(troupe) as server:
+        async with engine_server(troupe) as server:
             tasks = len(asyncio.all_tasks())
-            refused = await crowd(server, noise, WARM_UP)
-            await all_is_quiet(server, troupe, tasks)
+            refused = await run_connections(server, noise, WARM_UP)
+            await wait_until_idle(server, troupe, tasks)
             gc.collect()
             tracemalloc.start()
-            refused += await crowd(server, noise, CASES // FRAMES - WARM_UP)
-            await all_is_quiet(server, troupe, tasks)
+            refused += await run_connections(server, noise, CASES // FRAMES - WARM_UP)
+            await wait_until_idle(server, troupe, tasks)
             gc.collect()
             places = tracemalloc.take_snapshot().filter_traces(NOT_KEPT).statistics("lineno")
             tracemalloc.stop()
@@ -133,7 +133,7 @@ def test_noise_leaves_no_error_and_no_memory(
         return kept, refused
 
     kept, refused = asyncio.run(main())
-    assert kept < MOST_KEPT
+    assert kept < MAX_KEPT_BYTES
     assert refused > CASES / 4  # it was read, and understood as what it is
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
