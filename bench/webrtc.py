@@ -1,5 +1,5 @@
-"""Calls over WebRTC: how long one takes to be made, what the server adds between mouth and ear,
-and how many with live sound both ways one core carries.
+"""Calls over WebRTC: how long one takes to be made, what delay the server adds, and how many with
+live sound both ways one core carries.
 
 A call is carried when at most 1 % of its packets come too late for a player that holds 40 ms.
 """
@@ -19,7 +19,8 @@ from bench.search import most_carried
 from bench.served import LONG_ANSWER, ROOT, SCRIPTED, Served, free_port, served, take_server_core
 from bench.sound import conversation
 from bench.webrtc_client import Call, encoded, gaps
-from vivavoce.transports.webrtc.opus import FRAME_BYTES, OpusDecoder
+from vivavoce.audio.pacer import FRAME_BYTES
+from vivavoce.transports.webrtc.opus import OpusDecoder
 
 GAPS = 0.01
 BUFFER_SECONDS = 0.04
@@ -114,7 +115,7 @@ async def _set_up(http: aiohttp.ClientSession, port: int, packets: list[bytes]) 
 
 async def _point(calls: int, packets: list[bytes], seconds: float) -> Point:
     async with served(CONFIG) as server, aiohttp.ClientSession() as http:
-        await _set_up(http, server.port, packets)  # the machinery comes with the first call
+        await _set_up(http, server.port, packets)  # aiortc is imported with the first call
         before = server.rss
         made = [Call(packets[n * 37 % len(packets) :] + packets) for n in range(calls)]
         try:

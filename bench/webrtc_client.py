@@ -9,8 +9,10 @@ import aiohttp
 import msgspec
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from vivavoce.transports.webrtc.opus import FRAME_BYTES, OpusEncoder
-from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
+from vivavoce.audio.pacer import FRAME_BYTES
+from vivavoce.transports.webrtc.aiortc_patches import PayloadReceiver, RtpPayload
+from vivavoce.transports.webrtc.opus import OpusEncoder
+from vivavoce.transports.webrtc.tracks import PlayoutTrack
 
 WAIT_SECONDS = 20.0
 
@@ -21,8 +23,8 @@ def encoded(pcm: bytes) -> list[bytes]:
     return [encoder.encode(pcm[at : at + FRAME_BYTES]) for at in range(0, whole, FRAME_BYTES)]
 
 
-class Mouth(PlayoutTrack):
-    """Says the same packets over and over."""
+class LoopedTrack(PlayoutTrack):
+    """Sends the same packets over and over."""
 
     def __init__(self, packets: Sequence[bytes], said: Callable[[int], None]) -> None:
         super().__init__(lambda *_: None, lambda: None)
@@ -34,17 +36,6 @@ class Mouth(PlayoutTrack):
         self._count += 1
         self._said(self._count % len(self._packets))
         return self._packets[self._count % len(self._packets)]
-
-
-class Ear(Microphone):
-    """Notes when which packet came."""
-
-    def __init__(self, transceiver: Any, heard: Callable[[int, int, bytes], None]) -> None:
-        super().__init__(transceiver, lambda _: None)
-        self._heard = heard
-
-    async def _handle_rtp_packet(self, packet: Any, arrival_time_ms: int) -> None:
-        self._heard(packet.sequence_number, packet.timestamp, packet.payload)
 
 
 class Call:
@@ -61,10 +52,12 @@ class Call:
         self.channel = self.connection.createDataChannel("oai-events")
         self.arrivals: list[tuple[int, int, float]] = []
         self._heard = heard
-        transceiver = self.connection.addTransceiver(Mouth(packets, said), direction="sendrecv")
-        Ear(transceiver, self._came)
-        self._greeted = asyncio.Event()
-        self.channel.on("message", lambda _: self._greeted.set())
+        transceiver = self.connection.addTransceiver(
+            LoopedTrack(packets, said), direction="sendrecv"
+        )
+        PayloadReceiver(transceiver, self._arrived)
+        self._ready = asyncio.Event()
+        self.channel.on("message", lambda _: self._ready.set())
         self.channel.on("open", self._opened)
 
     async def dial(self, http: aiohttp.ClientSession, port: int) -> float:
@@ -81,20 +74,20 @@ class Call:
                 raise RuntimeError(answer)
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         async with asyncio.timeout(WAIT_SECONDS):
-            await self._greeted.wait()
+            await self._ready.wait()
         return time.perf_counter() - began
 
     def send(self, **event: Any) -> None:
         self.channel.send(msgspec.json.encode(event).decode())
 
     def _opened(self) -> None:
-        if self._heard:  # an echo greets nobody
-            self._greeted.set()
+        if self._heard:  # an echo sends no session.created
+            self._ready.set()
 
-    def _came(self, sequence: int, timestamp: int, payload: bytes) -> None:
-        self.arrivals.append((sequence, timestamp, time.perf_counter()))
+    def _arrived(self, payload: RtpPayload) -> None:
+        self.arrivals.append((payload.sequence, payload.timestamp, time.perf_counter()))
         if self._heard:
-            self._heard(payload)
+            self._heard(payload.data)
 
 
 def gaps(arrivals: Sequence[tuple[int, int, float]], buffer_seconds: float) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """A server whose calls hear themselves: `python -m bench.webrtc_echo PORT`.
 
-The door, the codecs and the packets are the real ones; in place of a session stands an echo.
+Routes, codecs and packets are the real ones; an echo takes the place of the session.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from vivavoce.transports.webrtc.signalling import CallRoutes
 
 
 class Echo:
-    """Says what it hears, as soon as it does."""
+    """Plays what arrives, at once."""
 
     behind = False
 
@@ -39,7 +39,7 @@ class Echo:
 
 
 class Echoes:
-    """In place of the sessions of a server."""
+    """Takes the place of Sessions."""
 
     accepts = True
 
@@ -52,8 +52,8 @@ class Echoes:
 
 async def main(port: int) -> None:
     app = web.Application()
-    door: Any = CallRoutes
-    door(Echoes(), lambda request: Opening(), bearer=lambda request: None).add_to(app)
+    routes: Any = CallRoutes
+    routes(Echoes(), lambda _: Opening(), short_lived_key=lambda _: None).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -23,7 +23,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings, parse
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 HOST = "127.0.0.1"
 EMBEDDED = """
@@ -117,7 +117,7 @@ def scripted(
 
 @asynccontextmanager
 async def serving(
-    settings: Settings | None = None, *, webrtc: Reach | None = None
+    settings: Settings | None = None, *, webrtc: WebRTCSettings | None = None
 ) -> AsyncIterator[Server]:
     """A server in this process and loop. Leaving it fails when it logged an error meanwhile."""
     complaints = Complaints()

@@ -20,7 +20,7 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
 ENGINES = sorted(entry_points(group=registry.GROUP), key=lambda entry: entry.name)
@@ -35,7 +35,7 @@ def page(name: str) -> str:
     [
         ("[server]", ServerSettings),
         ("[session]", SessionSettings),
-        ("[webrtc]", Reach),
+        ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
     ],

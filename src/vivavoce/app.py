@@ -36,7 +36,7 @@ from vivavoce.server import (
     tls_context,
 )
 from vivavoce.settings import Settings
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
 
@@ -99,7 +99,7 @@ def auth_of(settings: Settings) -> Auth:
 
 
 def application(
-    sessions: Sessions, auth: Auth | None = None, webrtc: Reach | None = None
+    sessions: Sessions, auth: Auth | None = None, webrtc: WebRTCSettings | None = None
 ) -> web.Application:
     """All routes."""
     configure_library_loggers()
@@ -121,7 +121,7 @@ def application(
     ):
         routes.add_to(app)
     calls = CallRoutes(
-        sessions, client_secrets.admit, webrtc, bearer=client_secrets.short_lived_key
+        sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
     )
     calls.add_to(app)
     endpoint = WebSocketEndpoint(sessions, client_secrets.admit, calls.find)

@@ -19,7 +19,7 @@ from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
 # engine options with these names are masked
@@ -136,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     session: SessionSettings = SessionSettings()
-    webrtc: Reach = Reach()
+    webrtc: WebRTCSettings = WebRTCSettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
@@ -230,7 +230,7 @@ Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
-    "webrtc": Reach,
+    "webrtc": WebRTCSettings,
 }
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.hypothesis_examples import examples
 from vivavoce.audio.resample import Resampler, resample
 from vivavoce.errors import AudioError
 
@@ -36,7 +37,7 @@ def level_db(samples: NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize(("source", "target"), RATIOS)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.one_of(st.integers(0, 5), st.integers(0, 1500)), max_size=12),

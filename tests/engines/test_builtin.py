@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hypothesis_examples import examples
 from vivavoce.engines import base
 from vivavoce.engines.base import ChatEnded, ChatEvent, ChatRequest, TextDelta
 from vivavoce.engines.builtin.llm import BuiltinLLM, BuiltinSettings
@@ -277,7 +278,7 @@ OUTPUT = TEXT | JSON.map(json.dumps)
 ITEM = TEXT.map(user) | TEXT.map(assistant) | TEXT.map(called) | OUTPUT.map(returned)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     items=st.lists(ITEM, max_size=4),
     tools=st.lists(TOOL, max_size=3),

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 import msgspec
 from hypothesis import given, settings
 
+from tests.hypothesis_examples import examples
 from tests.session.histories import EVERYTHING, Step, World, openings
 from vivavoce.protocol import server as says
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.effects import Effect, Send, SendRaw
 from vivavoce.session.facts import Disconnected
 
-EXAMPLES = 50  # of each law
+EXAMPLES = examples(50)  # of each law
 SERVER_EVENTS: msgspec.json.Decoder[says.AnyServerEvent] = msgspec.json.Decoder(says.AnyServerEvent)
 CHECKS: dict[str, Callable[[World], None]] = {}
 """All laws by name."""

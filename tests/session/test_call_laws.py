@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from hypothesis import given, settings
 
+from tests.hypothesis_examples import examples
 from tests.session.histories import (
     EVERYTHING,
     FROM_CLIENTS,
@@ -69,7 +70,7 @@ class Call(World):
 
 
 def law(check: Callable[[Call], None]) -> Callable[[], None]:
-    @settings(max_examples=60)
+    @settings(max_examples=examples(60))
     @given(openings, CALLS)
     def holds(opening: SessionObject, steps: list[Step]) -> None:
         world = Call(opening)
@@ -135,7 +136,7 @@ def test_an_answer_stops_only_when_all_of_it_has_left(world: Call) -> None:
         assert started == over
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(openings, CALLS)
 def test_the_server_truncates_to_what_has_left(opening: SessionObject, steps: list[Step]) -> None:
     world = Call(opening)
@@ -153,7 +154,7 @@ def test_the_server_truncates_to_what_has_left(opening: SessionObject, steps: li
                     pass
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(openings, histories(*FROM_CLIENTS, *FROM_ENGINES, *FROM_OUTSIDE, *RARELY, "play", "hush"))
 def test_the_same_facts_at_the_same_times_have_the_same_effects(
     opening: SessionObject, steps: list[Step]
@@ -166,7 +167,7 @@ def test_the_same_facts_at_the_same_times_have_the_same_effects(
         assert second.tell(moment.fact) == moment.effects
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(openings, EVERYTHING)
 def test_a_call_that_plays_nothing_ends_all_the_same(
     opening: SessionObject, steps: list[Step]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hypothesis_examples import examples
 from tests.session.stage import (
     TURN,
     a_session,
@@ -186,7 +187,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 6)), max_size=
 
 
 @WIRES
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(before=STEPS, after=STEPS)
 def test_session_restored_from_a_checkpoint_answers_as_the_original_does(
     wire: Any, before: list[tuple[str, int]], after: list[tuple[str, int]]

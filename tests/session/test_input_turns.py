@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.hypothesis_examples import examples
 from tests.session.stage import (
     TURN,
     a_session,
@@ -126,7 +127,7 @@ def test_the_next_item_follows_the_last_and_takes_none_of_its_sound() -> None:
 PATTERNS = st.text("#.", min_size=40, max_size=60).map(lambda drawing: drawing + 20 * ".")
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(PATTERNS, st.lists(st.integers(1, 40_000), max_size=40), st.integers(100, 600))
 def test_a_recording_sent_at_once_gives_the_same_items_as_one_spoken_live(
     pattern: str, sizes: list[int], silence_ms: int
@@ -184,7 +185,7 @@ def test_less_than_a_tenth_of_a_second_is_no_item(vad: ServerVad | None) -> None
     assert "only has 0.00ms" in error_of(receive(session, COMMIT)).message
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @example(0, [64, 64])
 @given(st.integers(0, 300), st.lists(st.integers(1, 90), min_size=1, max_size=30))
 def test_sound_enough_for_an_item_is_never_refused(prefix_ms: int, pieces: list[int]) -> None:

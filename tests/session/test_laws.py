@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
+from tests.hypothesis_examples import examples
 from tests.session.histories import EVERYTHING, Step, World, openings
 from tests.session.laws import effects, events, law, of_response
 from vivavoce.protocol import codec
@@ -268,7 +269,7 @@ def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: Wo
         assert errors == failed
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(openings, EVERYTHING)
 def test_the_official_library_reads_every_event(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.hypothesis_examples import examples
 from tests.session import test_laws
 from tests.session.histories import (
     FROM_CLIENTS,
@@ -236,7 +237,7 @@ class Relayed(World):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.sampled_from(OPENINGS), TALK, RELAYED, TALK)
 def test_law_holds_when_the_brain_is_swapped_twice(
     law: Any,

@@ -71,11 +71,11 @@ async def misbehave(server: Server, noise: Noise) -> int:
         match noise.random.randrange(8):
             case 0:  # half a frame
                 writer.write(masked(noise.frame() + b"x")[:-1])
-            case 1:  # no frame at all
+            case 1:  # bytes that are no frame
                 writer.write(noise.random.randbytes(40))
-            case 2:  # nothing any more
+            case 2:  # the connection is aborted
                 await asyncio.sleep(0)
-            case _:  # a polite end, which comes when all has been read
+            case _:  # a closing handshake, after everything was read
                 writer.write(b"\x88\x82" + bytes(4) + (1000).to_bytes(2, "big"))
                 return (await reading).count(b'"type":"error"')
     finally:
@@ -85,7 +85,7 @@ async def misbehave(server: Server, noise: Noise) -> int:
     return 0
 
 
-async def crowd(server: Server, noise: Noise, connections: int) -> int:
+async def run_connections(server: Server, noise: Noise, connections: int) -> int:
     """So many connections, a few at a time. Returns how many frames were refused."""
     left, refused = iter(range(connections)), list[int]()
 
@@ -100,7 +100,7 @@ async def crowd(server: Server, noise: Noise, connections: int) -> int:
 
 
 async def wait_until_idle(server: Server, scripted: ScriptedEngines, tasks: int) -> None:
-    """Every session is gone, and everything that was lent to one is back."""
+    """Wait until every session has ended and given back what it used."""
     await until(lambda: len(server.sessions) == 0)
     await until(lambda: not scripted.vad.held and not scripted.running.count)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
@@ -113,11 +113,11 @@ def test_noise_leaves_no_error_and_no_memory(
         scripted, noise = ScriptedEngines(stt={"transcripts": ["hello"]}), Noise(20_260_101)
         async with noise_server(scripted) as server:
             tasks = len(asyncio.all_tasks())
-            refused = await crowd(server, noise, WARM_UP)
+            refused = await run_connections(server, noise, WARM_UP)
             await wait_until_idle(server, scripted, tasks)
             gc.collect()
             tracemalloc.start()
-            refused += await crowd(server, noise, CASES // FRAMES - WARM_UP)
+            refused += await run_connections(server, noise, CASES // FRAMES - WARM_UP)
             await wait_until_idle(server, scripted, tasks)
             gc.collect()
             places = tracemalloc.take_snapshot().filter_traces(NOT_KEPT).statistics("lineno")

@@ -1,4 +1,4 @@
-"""A plain WebRTC client, as aiortc comes, but for ears that note what arrives."""
+"""A WebRTC client for tests: plain aiortc, except that it decodes audio as it arrives."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,14 +18,14 @@ from aiortc import (
 from tests.server import Server
 from tests.transports.webrtc.caller import ASK, WAIT_SECONDS
 from vivavoce.audio.formats import RATE
-from vivavoce.transports.webrtc.playout import FRAME_SECONDS
+from vivavoce.transports.webrtc.aiortc_patches import PayloadReceiver
 from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
 
-LOUD = 500  # amplitude above which something is heard
+LOUD = 500  # RMS amplitude above which a frame counts as sound
 
 
 class Client:
-    """One call. What it says is put(); what it hears is counted."""
+    """One call."""
 
     def __init__(self, label: str = "oai-events", direction: str = "sendrecv") -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -34,9 +34,9 @@ class Client:
         self.location = ""
         self.heard = bytearray()
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._mouth = PlayoutTrack(lambda *_: None, lambda: None)
-        transceiver = self.connection.addTransceiver(self._mouth, direction=direction)
-        Microphone(transceiver, self.heard.extend)  # decodes as it comes, without a thread
+        self._track = PlayoutTrack(lambda *_: None, lambda: None)
+        transceiver = self.connection.addTransceiver(self._track, direction=direction)
+        PayloadReceiver(transceiver, Microphone(self.heard.extend).add)
         self.channel.on("message", self._took)
 
     async def offer(self) -> str:
@@ -46,18 +46,13 @@ class Client:
     async def accept(self, answer: str) -> None:
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
-    def say(self, pcm: bytes) -> None:
-        """16-bit PCM at 24 kHz, from now on in real time."""
-        self._mouth.waiting.put("", pcm)
-
-    async def silence(self) -> None:
-        """Until all was said."""
-        while self._mouth.waiting.seconds:  # noqa: ASYNC110  a track tells nobody
-            await asyncio.sleep(FRAME_SECONDS)
+    def speak(self, pcm: bytes) -> None:
+        """Send 16-bit PCM at 24 kHz, in real time."""
+        self._track.queue.put("", pcm)
 
     @property
     def loud_ms(self) -> int:
-        """How long something was heard."""
+        """The duration of the received audio that is not silent."""
         return loud_ms(bytes(self.heard))
 
     async def send(self, **event: Any) -> None:
@@ -95,7 +90,7 @@ def tone(seconds: float, hertz: float = 440.0) -> bytes:
 
 
 @asynccontextmanager
-async def on_the_phone(
+async def in_call(
     server: Server,
     *,
     label: str = "oai-events",
@@ -103,7 +98,7 @@ async def on_the_phone(
     query: str = "?model=gpt-realtime",
     **headers: str,
 ) -> AsyncIterator[Client]:
-    """A client whose data channel is open and who has been greeted."""
+    """A client whose data channel is open and that has received session.created."""
     client = Client(label, direction)
     try:
         async with aiohttp.ClientSession() as http:

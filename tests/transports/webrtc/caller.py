@@ -102,7 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def raw(port: int, *headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection, upgraded by hand, of a client that reads nothing unless it is told to."""
+    """A connection, upgraded by hand, that reads nothing by itself."""
     plain = sockets.socket()
     plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 65536)
     plain.setblocking(False)

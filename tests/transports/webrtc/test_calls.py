@@ -1,9 +1,12 @@
-"""Calls over WebRTC, with a plain client: in real time, since sound is."""
+"""Calls over WebRTC with a plain client, in real time."""
 
 import asyncio
+import gc
+import json
 import random
 import socket
 import threading
+import weakref
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,20 +14,21 @@ import aiohttp
 import pytest
 
 from tests.server import HOST, Server, scripted, serving
-from tests.transports.webrtc.call_stage import Client, on_the_phone, tone
+from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import calling, until
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.session.shell import Session
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ANSWER = "one two three four five six seven eight nine ten eleven"
 SDP = {"Content-Type": "application/sdp"}
-PORTS = (42000, 42099)
+PORTS = "42000-42099"
 
 
-def a_server(**reach: Any) -> AbstractAsyncContextManager[Server]:
+def call_server(**reach: Any) -> AbstractAsyncContextManager[Server]:
     settings = scripted(
         llm={"answers": [ANSWER]}, tts={"ms_per_character": 40, "realtime_factor": 0.5}
     )
-    return serving(settings, webrtc=Reach(**reach))
+    return serving(settings, webrtc=WebRTCSettings(**reach))
 
 
 async def post(server: Server, path: str, **request: Any) -> tuple[int, Any, Any]:
@@ -34,21 +38,21 @@ async def post(server: Server, path: str, **request: Any) -> tuple[int, Any, Any
 
 
 def lossy(client: Client, share: float) -> None:
-    """A network between the two that loses and holds up packets of sound, both ways."""
+    """Lose that share of the audio packets, both ways."""
     assert client.connection.sctp is not None
     ice: Any = client.connection.sctp.transport.transport
     send, recv, chance = ice._send, ice._recv, random.Random(1)
 
-    def is_sound(packet: bytes) -> bool:
+    def is_audio(packet: bytes) -> bool:
         return 128 <= packet[0] < 192
 
     async def lossy_send(packet: bytes) -> None:
-        if not is_sound(packet) or chance.random() >= share:
+        if not is_audio(packet) or chance.random() >= share:
             await send(packet)
 
     async def lossy_recv() -> bytes:
         packet: bytes = await recv()
-        while is_sound(packet) and chance.random() < share:
+        while is_audio(packet) and chance.random() < share:
             packet = await recv()
         return packet
 
@@ -56,7 +60,7 @@ def lossy(client: Client, share: float) -> None:
 
 
 def bound(ports: range) -> list[int]:
-    """Which of these nobody else could bind now."""
+    """Those of the ports that are in use."""
     taken = []
     for port in ports:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -67,9 +71,9 @@ def bound(ports: range) -> list[int]:
     return taken
 
 
-def test_who_calls_is_greeted_hears_the_answer_and_is_told_when_it_was_played() -> None:
+def test_answer_is_heard_and_its_playback_reported() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server) as client:
+        async with call_server() as server, in_call(server) as client:
             await client.ask()
             await client.until("output_audio_buffer.started")
             response = (await client.until("response.done"))["response"]
@@ -95,15 +99,15 @@ def test_who_calls_is_greeted_hears_the_answer_and_is_told_when_it_was_played() 
     asyncio.run(main())
 
 
-def test_what_is_said_is_heard_and_who_speaks_up_truncates_the_answer_to_what_was_played() -> None:
+def test_interruption_truncates_the_answer_to_what_was_played() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server, label="anything") as client:
-            client.say(tone(0.3))
+        async with call_server() as server, in_call(server, label="anything") as client:
+            client.speak(tone(0.3))
             await client.until("input_audio_buffer.speech_started")
             await client.until("input_audio_buffer.committed")
             await client.until("output_audio_buffer.started")
             await until(lambda: client.loud_ms > 300)
-            client.say(tone(0.3))
+            client.speak(tone(0.3))
             await client.until("input_audio_buffer.speech_started")
             cleared = await client.until("output_audio_buffer.cleared")
             truncated = await client.until("conversation.item.truncated")
@@ -118,9 +122,9 @@ def test_what_is_said_is_heard_and_who_speaks_up_truncates_the_answer_to_what_wa
     asyncio.run(main())
 
 
-def test_a_client_clears_what_is_played() -> None:
+def test_output_audio_buffer_clear_stops_playback() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server) as client:
+        async with call_server() as server, in_call(server) as client:
             await client.ask()
             await client.until("response.done")
             await until(lambda: client.loud_ms > 200)
@@ -139,47 +143,47 @@ def test_a_client_clears_what_is_played() -> None:
     asyncio.run(main())
 
 
-def test_five_in_a_hundred_packets_may_be_lost() -> None:
+def test_call_with_five_percent_packet_loss_is_answered() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server) as client:
+        async with call_server() as server, in_call(server) as client:
             lossy(client, 0.05)
-            client.say(tone(1.0))
+            client.speak(tone(1.0))
             await client.until("input_audio_buffer.speech_started")
             await client.until("input_audio_buffer.speech_stopped")
             await client.until("output_audio_buffer.stopped")
-            assert client.loud_ms > 0.7 * len(ANSWER) * 40
+            await until(lambda: client.loud_ms > 0.7 * len(ANSWER) * 40)
 
     asyncio.run(main())
 
 
-def test_a_call_ends_from_either_side_and_leaves_nothing_behind() -> None:
+def test_ended_call_gives_back_tasks_and_ports() -> None:
     async def main() -> None:
-        async with a_server(udp_ports=f"{PORTS[0]}-{PORTS[1]}") as server:
-            alone = asyncio.all_tasks()
-            async with on_the_phone(server) as client:
+        async with call_server(udp_ports=PORTS) as server:
+            before = asyncio.all_tasks()
+            async with in_call(server) as client:
                 assert bound(range(42000, 42100)) != []
-                json = {"Content-Type": "application/json"}
-                status, body, _ = await post(server, client.location + "/hangup", headers=json)
+                headers = {"Content-Type": "application/json"}
+                status, body, _ = await post(server, client.location + "/hangup", headers=headers)
                 assert (status, body) == (200, "")
                 await until(lambda: client.connection.connectionState == "closed")
                 status, problem, _ = await post(server, client.location + "/hangup")
                 assert (status, problem["error"]["code"]) == (404, "not_found")
             await until(lambda: len(server.sessions) == 0)
-            async with on_the_phone(server) as client:
+            async with in_call(server) as client:
                 assert len(server.sessions) == 1
             await until(lambda: len(server.sessions) == 0)
-            await until(lambda: asyncio.all_tasks() <= alone)
+            await until(lambda: asyncio.all_tasks() <= before)
             await until(lambda: bound(range(42000, 42100)) == [])
 
     asyncio.run(main())
 
 
-def test_fifty_calls_come_and_go() -> None:
+def test_fifty_calls_give_back_tasks_ports_and_threads() -> None:
     async def main() -> None:
-        async with a_server(udp_ports=f"{PORTS[0]}-{PORTS[1]}") as server:
-            alone, threads = asyncio.all_tasks(), threading.active_count()
+        async with call_server(udp_ports=PORTS) as server:
+            before, threads = asyncio.all_tasks(), threading.active_count()
             for _ in range(5):
-                calls = [on_the_phone(server) for _ in range(10)]
+                calls = [in_call(server) for _ in range(10)]
                 async with asyncio.TaskGroup() as group:
                     for call in calls:
                         group.create_task(call.__aenter__())
@@ -188,16 +192,16 @@ def test_fifty_calls_come_and_go() -> None:
                     for call in calls:
                         group.create_task(call.__aexit__(None, None, None))
             await until(lambda: len(server.sessions) == 0)
-            await until(lambda: asyncio.all_tasks() <= alone)
+            await until(lambda: asyncio.all_tasks() <= before)
             await until(lambda: bound(range(42000, 42100)) == [])
             assert threading.active_count() <= threads + 8  # the loop's own pool, and no more
 
     asyncio.run(main())
 
 
-def test_who_is_gone_without_a_word_has_left() -> None:
+def test_client_that_goes_silent_ends_the_call() -> None:
     async def main() -> None:
-        async with a_server(gone_seconds=1.0) as server, on_the_phone(server) as client:
+        async with call_server(gone_seconds=1.0) as server, in_call(server) as client:
             assert len(server.sessions) == 1
             lossy(client, 1.0)
             ice: Any = client.connection.sctp
@@ -207,9 +211,9 @@ def test_who_is_gone_without_a_word_has_left() -> None:
     asyncio.run(main())
 
 
-def test_who_never_connects_has_left() -> None:
+def test_client_that_never_connects_ends_the_call() -> None:
     async def main() -> None:
-        async with a_server(gone_seconds=0.2) as server:
+        async with call_server(gone_seconds=0.2) as server:
             client = Client()
             status, _, _ = await post(
                 server, "/v1/realtime/calls", data=await client.offer(), headers=SDP
@@ -221,9 +225,9 @@ def test_who_never_connects_has_left() -> None:
     asyncio.run(main())
 
 
-def test_whoever_listens_in_sees_everything_and_may_say_anything() -> None:
+def test_sideband_receives_every_event_and_may_send() -> None:
     async def main() -> None:
-        async with a_server() as server, on_the_phone(server) as client:
+        async with call_server() as server, in_call(server) as client:
             call_id = client.location.rpartition("/")[2]
             async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
                 assert listener.events[0]["session"] == client.events[0]["session"]
@@ -242,19 +246,21 @@ def test_whoever_listens_in_sees_everything_and_may_say_anything() -> None:
     asyncio.run(main())
 
 
-def test_nobody_listens_in_on_a_call_that_there_is_not() -> None:
+def test_sideband_of_an_unknown_call_is_refused() -> None:
     async def main() -> None:
-        async with a_server() as server:
+        async with call_server() as server:
             with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
-                async with calling(server, "/v1/realtime?call_id=rtc_nobody"):
+                async with calling(server, "/v1/realtime?call_id=rtc_unknown"):
                     pass
 
     asyncio.run(main())
 
 
-def test_a_range_of_ports_that_is_taken_takes_no_more_calls() -> None:
+def test_call_without_a_free_port_is_refused() -> None:
     async def main() -> None:
-        async with a_server(udp_ports="42100-42100", announce_address=("203.0.113.7",)) as server:
+        async with call_server(
+            udp_ports="42100-42100", announce_address=("203.0.113.7",)
+        ) as server:
             first, second = Client(), Client()
             status, answer, _ = await post(
                 server, "/v1/realtime/calls", data=await first.offer(), headers=SDP
@@ -272,15 +278,16 @@ def test_a_range_of_ports_that_is_taken_takes_no_more_calls() -> None:
     asyncio.run(main())
 
 
-def test_a_call_is_made_by_every_form_in_use() -> None:
+def test_call_is_made_by_every_form_in_use() -> None:
     async def main() -> None:
         client = Client()
         offer = await client.offer()
         session = b'{"type": "realtime", "model": "gpt-realtime", "instructions": "Be brief."}'
-        async with a_server() as server:
+        async with call_server() as server:
             for path, request in (
                 ("/v1/realtime/calls?model=gpt-realtime", {"data": offer, "headers": SDP}),
                 ("/v1/realtime?model=gpt-realtime", {"data": offer, "headers": SDP}),
+                ("/v1/realtime", {"data": _form(offer, session, typed=False)}),
                 ("/v1/realtime/calls", {"data": _form(offer, session, typed=True)}),
                 ("/v1/realtime/calls", {"data": _form(offer, session, typed=False)}),
                 ("/v1/realtime/calls", {"data": {"sdp": offer, "session": session.decode()}}),
@@ -293,8 +300,8 @@ def test_a_call_is_made_by_every_form_in_use() -> None:
                 assert answer.count("opus/48000") == 1
                 call_id = headers["Location"].rpartition("/")[2]
                 async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
-                    told = listener.events[0]["session"]["instructions"]
-                    assert (told == "Be brief.") is (
+                    instructions = listener.events[0]["session"]["instructions"]
+                    assert (instructions == "Be brief.") is (
                         "session" in str(request["data"])
                         or isinstance(request["data"], aiohttp.FormData)
                     )
@@ -310,10 +317,10 @@ def _form(offer: str, session: bytes, *, typed: bool) -> aiohttp.FormData:
     return form
 
 
-def test_a_form_that_is_none_is_refused() -> None:
+def test_malformed_form_is_refused() -> None:
     async def main() -> tuple[int, str]:
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        async with a_server() as server:
+        async with call_server() as server:
             status, problem, _ = await post(
                 server, "/v1/realtime/calls", data=b"--b\r\nno header\r\n\r\nx", headers=headers
             )
@@ -334,10 +341,10 @@ def test_a_form_that_is_none_is_refused() -> None:
         ({"sdp": "v=0", "session": "{"}, "session.type"),
     ],
 )
-def test_what_is_no_call_is_refused(data: Any, param: str | None) -> None:
+def test_invalid_call_request_is_refused(data: Any, param: str | None) -> None:
     async def main() -> None:
         headers = SDP if isinstance(data, str) else {}
-        async with a_server() as server:
+        async with call_server() as server:
             status, problem, _ = await post(
                 server, "/v1/realtime/calls", data=data, headers=headers
             )
@@ -348,13 +355,13 @@ def test_what_is_no_call_is_refused(data: Any, param: str | None) -> None:
     asyncio.run(main())
 
 
-def test_a_short_lived_key_opens_a_call_and_its_settings_rule() -> None:
+def test_short_lived_key_opens_a_call_with_its_settings() -> None:
     async def main() -> None:
-        async with a_server() as server:
+        async with call_server() as server:
             wish = {"session": {"type": "realtime", "instructions": "Speak Latin."}}
             _, secret, _ = await post(server, "/v1/realtime/client_secrets", json=wish)
             bearer = f"Bearer {secret['value']}"
-            async with on_the_phone(server, Authorization=bearer) as client:
+            async with in_call(server, Authorization=bearer) as client:
                 assert client.events[0]["session"]["instructions"] == "Speak Latin."
             status, problem, _ = await post(
                 server,
@@ -367,16 +374,95 @@ def test_a_short_lived_key_opens_a_call_and_its_settings_rule() -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_ends_hangs_up() -> None:
+def test_call_at_the_beta_address_speaks_beta() -> None:
+    flat = {"model": "m", "voice": "sage", "modalities": ["text", "audio"], "instructions": "Sing."}
+    half_emoji = r'{"type": "session.update", "session": {"instructions": "Half: \ud83d"}}'
+
     async def main() -> None:
-        async with a_server() as server:
-            client = Client()
-            _, answer, _ = await post(
-                server, "/v1/realtime/calls", data=await client.offer(), headers=SDP
+        client = Client()
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("sdp", await client.offer())
+        form.add_field("session", json.dumps(flat))
+        try:
+            async with call_server() as server:
+                status, answer, _ = await post(server, "/v1/realtime", data=form)
+                assert status == 201, answer
+                await client.accept(answer)
+                created = (await client.until("session.created"))["session"]
+                assert {name: created[name] for name in flat} == flat
+                client.channel.send(half_emoji)
+                updated = (await client.until("session.updated"))["session"]
+                assert updated["instructions"] == "Half: \ufffd"
+                await client.ask()
+                await client.until("response.audio_transcript.delta")
+                await client.until("output_audio_buffer.stopped")
+        finally:
+            await client.connection.close()
+
+    asyncio.run(main())
+
+
+def test_beta_settings_that_a_session_refuses_are_named_by_their_beta_path() -> None:
+    session = json.dumps({"input_audio_transcription": {"language": "en"}})
+    place = "session.input_audio_transcription.model"
+
+    async def main() -> None:
+        client = Client()
+        offer = await client.offer()
+        async with call_server(udp_ports=PORTS) as server:
+            before = asyncio.all_tasks()
+            status, problem, _ = await post(
+                server, "/v1/realtime", data={"sdp": offer, "session": session}
             )
-            await client.accept(answer)
-            await client.until("session.created")
-        await until(lambda: client.connection.connectionState == "closed")
+            assert (status, problem["error"]["param"]) == (400, place)
+            assert place in problem["error"]["message"]
+            assert len(server.sessions) == 0
+            await until(lambda: asyncio.all_tasks() <= before)
+            await until(lambda: bound(range(42000, 42100)) == [])
         await client.connection.close()
+
+    asyncio.run(main())
+
+
+def test_ended_call_frees_its_session_without_garbage_collection() -> None:
+    async def main() -> weakref.ref[Session]:
+        async with call_server() as server, in_call(server) as client:
+            call_id = client.location.rpartition("/")[2]
+            (runner,) = server.sessions._runners
+            session = weakref.ref(runner._session)
+            del runner
+            async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
+                await client.ask()
+                await client.until("output_audio_buffer.started")
+                await post(server, client.location + "/hangup")
+                await listener.farewell()
+            await until(lambda: len(server.sessions) == 0)
+            await until(lambda: client.connection.connectionState == "closed")
+            return session
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(main())() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("path", "session", "status", "param"),
+    [
+        ("/v1/realtime", {"instructions": "x" * 10, "speed": 9}, 400, "session.speed"),
+        ("/v1/realtime", {"type": "realtime", "voice": "sage"}, 400, "session.voice"),
+        ("/v1/realtime/calls", {"voice": "sage"}, 400, "session.type"),
+    ],
+)
+def test_settings_of_the_other_protocol_are_refused_by_their_path(
+    path: str, session: dict[str, Any], status: int, param: str
+) -> None:
+    async def main() -> None:
+        async with call_server() as server:
+            answer = await post(server, path, data={"sdp": "v=0", "session": json.dumps(session)})
+            assert (answer[0], answer[1]["error"]["param"]) == (status, param)
+            assert len(server.sessions) == 0
 
     asyncio.run(main())

@@ -1,12 +1,12 @@
-"""Which addresses and ports a call is told to be at."""
+"""The addresses and ports that a call announces."""
 
 import asyncio
 
 import pytest
 from aioice import Candidate, Connection
 
-from vivavoce.transports.webrtc.ice import Line
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.ice import CandidateGatherer
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 
 def gathered(
@@ -14,7 +14,7 @@ def gathered(
     *,
     local: bool = False,
     asking: bool = False,
-    **reach: object,
+    **options: object,
 ) -> list[Candidate]:
     async def main() -> list[Candidate]:
         connection = Connection(
@@ -23,8 +23,8 @@ def gathered(
             turn_server=("127.0.0.1", 1) if asking else None,
             turn_transport="tcp",
         )
-        line = Line(connection, Reach(**reach), local)  # type: ignore[arg-type]
-        line.take_over()
+        settings = WebRTCSettings(**options)  # type: ignore[arg-type]
+        CandidateGatherer(connection, settings, local=local)
         try:
             return await connection.get_component_candidates(1, addresses)
         finally:
@@ -33,27 +33,27 @@ def gathered(
     return asyncio.run(main())
 
 
-def places(candidates: list[Candidate], host: str) -> list[int]:
+def ports_of(candidates: list[Candidate], host: str) -> list[int]:
     return [candidate.port for candidate in candidates if candidate.host == host]
 
 
-def test_an_address_outside_has_the_ports_of_every_address_inside() -> None:
+def test_announced_address_has_the_ports_of_all_sockets() -> None:
     announced = ("203.0.113.7", "2001:db8::7")
     found = gathered(["127.0.0.2", "127.0.0.3"], local=True, announce_address=announced)
-    inside = places(found, "127.0.0.2") + places(found, "127.0.0.3")
+    inside = ports_of(found, "127.0.0.2") + ports_of(found, "127.0.0.3")
     assert len(set(inside)) == 2
-    assert places(found, "203.0.113.7") == inside
-    assert places(found, "2001:db8::7") == inside
-    assert len(places(found, "127.0.0.1")) == 1
+    assert ports_of(found, "203.0.113.7") == inside
+    assert ports_of(found, "2001:db8::7") == inside
+    assert len(ports_of(found, "127.0.0.1")) == 1
 
 
-def test_without_any_other_loopback_is_announced() -> None:
+def test_announced_address_without_interfaces_has_the_port_of_loopback() -> None:
     found = gathered([], announce_address=("203.0.113.7",), udp_ports="42200-42299")
-    assert places(found, "203.0.113.7") == places(found, "127.0.0.1")
+    assert ports_of(found, "203.0.113.7") == ports_of(found, "127.0.0.1")
     assert 42200 <= found[0].port < 42300
 
 
-def test_servers_that_give_no_address_are_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_silent_ice_servers_are_logged_by_name(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING")
     assert len(gathered(["127.0.0.1"], asking=True)) == 1
     assert [message.split(";")[0] for message in caplog.messages] == [

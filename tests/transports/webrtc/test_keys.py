@@ -1,6 +1,7 @@
-"""Who may end a call, and who may listen in."""
+"""Which keys may hang a call up and open its sideband."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -8,9 +9,10 @@ import msgspec
 import pytest
 
 from tests.server import Server, scripted, serving
-from tests.transports.webrtc.call_stage import on_the_phone
+from tests.transports.webrtc.call_stage import in_call
 from tests.transports.webrtc.caller import calling, until
 from vivavoce.limits.keys import hash_of
+from vivavoce.protocol.session import SessionObject
 
 KEYS = {"ours": "vv-ours", "theirs": "vv-theirs"}
 
@@ -34,19 +36,19 @@ async def short_lived(server: Server) -> str:
 
 
 async def refused(server: Server, path: str, key: str) -> int:
-    """The status with which nobody listens in."""
+    """The status with which a sideband is refused."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         async with calling(server, path, **bearer(key)):
             pass
     return int(caught.value.status)
 
 
-def test_a_short_lived_key_ends_and_hears_the_calls_that_it_opened_and_no_other() -> None:
+def test_short_lived_key_reaches_only_the_calls_that_it_opened() -> None:
     async def main() -> None:
         keys = {name: hash_of(key) for name, key in KEYS.items()}
         async with serving(msgspec.structs.replace(scripted(), keys=keys)) as server:
             own, other = await short_lived(server), await short_lived(server)
-            async with on_the_phone(server, **bearer(own)) as client:
+            async with in_call(server, **bearer(own)) as client:
                 hang_up = client.location + "/hangup"
                 sideband = f"/v1/realtime?call_id={client.location.rpartition('/')[2]}"
                 assert await refused(server, sideband, other) == 404
@@ -61,9 +63,35 @@ def test_a_short_lived_key_ends_and_hears_the_calls_that_it_opened_and_no_other(
                 assert (await post(server, hang_up, own))[0] == 200
                 await until(lambda: len(server.sessions) == 0)
                 assert (await post(server, hang_up, own))[0] == 404
-            async with on_the_phone(server, **bearer("vv-ours")) as client:
+            async with in_call(server, **bearer("vv-ours")) as client:
                 hang_up = client.location + "/hangup"
                 assert (await post(server, hang_up, own))[0] == 404
                 assert (await post(server, hang_up, "vv-theirs"))[0] == 200
 
     asyncio.run(main())
+
+
+class Ignoring:
+    """An observer that does nothing."""
+
+    def on(self, fact: object, effects: object, now: float) -> None:
+        pass
+
+
+def test_call_carries_the_name_of_its_key_or_of_the_key_that_minted_it() -> None:
+    opened_by: list[str] = []
+
+    def observe(session: SessionObject, who: str) -> Ignoring:
+        opened_by.append(who)
+        return Ignoring()
+
+    async def main() -> None:
+        keys = {name: hash_of(key) for name, key in KEYS.items()}
+        async with serving(msgspec.structs.replace(scripted(), keys=keys)) as server:
+            server.sessions.context = replace(server.sessions.context, observers=(observe,))
+            for key in ("vv-theirs", await short_lived(server)):
+                async with in_call(server, **bearer(key)):
+                    pass
+
+    asyncio.run(main())
+    assert opened_by == ["theirs", "ours"]

@@ -1,4 +1,4 @@
-"""Which offers can become calls, what is taken of them, and how the rest is refused."""
+"""Which offers become calls, which of their sections are used, and how the rest is refused."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tests.server import scripted, serving
 from tests.transports.webrtc.call_stage import Client
 from tests.transports.webrtc.caller import until
 from vivavoce.errors import InvalidRequest
-from vivavoce.transports.webrtc.offer import MOST_BYTES, MOST_CANDIDATES, read
+from vivavoce.transports.webrtc.offer import MAX_BYTES, MAX_CANDIDATES, read
 
 OFFERS = {
     path.stem: path.read_bytes().decode()
@@ -33,31 +33,31 @@ def offer() -> str:
     return asyncio.run(main())
 
 
-def test_an_offer_with_sound_and_a_data_channel_will_do(offer: str) -> None:
-    assert read(offer).taken == (0, 1)
+def test_offer_of_audio_and_data_is_accepted_whole(offer: str) -> None:
+    assert read(offer).accepted == (0, 1)
 
 
-def test_one_without_a_data_channel_will_do(offer: str) -> None:
-    assert read(offer[: offer.index("m=application")]).taken == (0,)
+def test_offer_of_audio_alone_is_accepted(offer: str) -> None:
+    assert read(offer[: offer.index("m=application")]).accepted == (0,)
 
 
-def test_a_channel_as_it_was_offered_before_rfc_8841_will_do(offer: str) -> None:
+def test_data_section_in_old_syntax_is_accepted(offer: str) -> None:
     old = re.sub(r"m=application (\d+) .*\r\n", r"m=application \1 DTLS/SCTP 5000\r\n", offer)
-    assert read(old.replace("a=sctp-port", "a=sctpmap").replace(":5000", ":5000 x 1")).taken
+    assert read(old.replace("a=sctp-port", "a=sctpmap").replace(":5000", ":5000 x 1")).accepted
 
 
-def test_of_all_that_chromium_offers_what_a_call_needs_is_taken() -> None:
+def test_offer_of_chromium_is_reduced_to_audio_and_data() -> None:
     taken = read(OFFERS["chromium"])
     assert "m=audio 51040 UDP/TLS/RTP/SAVPF 111\r\n" in taken.sdp
     assert "telephone-event" not in taken.sdp
     assert "tcptype" not in taken.sdp
     assert taken.sdp.count("a=candidate:") == 4
     video = read(OFFERS["chromium_video"])
-    assert (video.taken, video.bundled) == ((1, 2), ("1", "2"))
+    assert (video.accepted, video.bundled) == ((1, 2), ("1", "2"))
     assert "video" not in video.sdp
 
 
-def test_the_rest_is_refused_in_its_place() -> None:
+def test_other_sections_are_refused_in_their_place() -> None:
     taken = read(OFFERS["chromium_video"])
     answer = "v=0\r\na=group:BUNDLE 1 2\r\nm=audio 1 X 111\r\nm=application 1 X\r\n"
     lines = taken.answered(answer + "a=max-message-size:1\r\n").splitlines()
@@ -67,10 +67,10 @@ def test_the_rest_is_refused_in_its_place() -> None:
     assert lines[6:] == ["m=audio 1 X 111", "m=application 1 X", "a=max-message-size:262144"]
 
 
-def test_packets_are_sent_to_so_many_addresses_and_no_more(offer: str) -> None:
+def test_candidates_above_the_limit_are_dropped(offer: str) -> None:
     line = "a=candidate:1 1 udp 1 192.0.2.1 5000 typ host\r\n"
     taken = read(offer.replace("a=mid:0\r\n", "a=mid:0\r\n" + line * 100))
-    assert taken.sdp.partition("m=application")[0].count("a=candidate:") == MOST_CANDIDATES
+    assert taken.sdp.partition("m=application")[0].count("a=candidate:") == MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_packets_are_sent_to_so_many_addresses_and_no_more(offer: str) -> None:
         ("a=mid:1", "a=mid:" + "1" * 33, "each its own"),
         ("a=setup:", "a=setup:x", "not valid SDP"),
         ("v=0", "hello", "not valid SDP"),
-        ("v=0", "v=0" + "\r\na=x" * MOST_BYTES, "more than"),
+        ("v=0", "v=0" + "\r\na=x" * MAX_BYTES, "more than"),
         ("a=mid:0", "a=mid:0" + "\r\na=rtcp-fb:* x" * 500, "lines, more than 500"),
         ("m=audio", "m=text 9 X\r\n" * 64 + "m=audio", "it has 66 sections, more than"),
     ],
 )
-def test_any_other_is_refused_with_the_reason(offer: str, old: str, new: str, why: str) -> None:
+def test_invalid_offer_is_refused_with_the_reason(offer: str, old: str, new: str, why: str) -> None:
     changed = re.sub(r"m=audio \d+", "m=audio 9", offer)
     assert old in changed
     with pytest.raises(InvalidRequest, match=why) as caught:
@@ -103,20 +103,20 @@ def test_any_other_is_refused_with_the_reason(offer: str, old: str, new: str, wh
     assert caught.value.param == "sdp"
 
 
-def test_one_that_is_missing_is_asked_for() -> None:
+def test_empty_offer_is_refused_as_missing() -> None:
     with pytest.raises(InvalidRequest, match="Missing required parameter") as caught:
         read("\r\n")
     assert caught.value.code == "missing_required_parameter"
 
 
-def test_whatever_is_wrong_with_an_offer_it_is_answered_or_refused(offer: str) -> None:
+def test_mutated_offers_are_answered_or_refused(offer: str) -> None:
     chance = random.Random(7)
     corpus = [*OFFERS.values(), offer]
 
     async def main() -> None:
         statuses = []
         async with serving(scripted()) as server:
-            alone = asyncio.all_tasks()
+            before = asyncio.all_tasks()
             async with aiohttp.ClientSession() as http:
                 for _ in range(MUTANTS):
                     sdp = mutant(chance.choice(corpus), chance)
@@ -127,14 +127,14 @@ def test_whatever_is_wrong_with_an_offer_it_is_answered_or_refused(offer: str) -
                     if reply.status == 201:
                         await http.post(server.http + reply.headers["Location"] + "/hangup")
             await until(lambda: len(server.sessions) == 0)
-            await until(lambda: asyncio.all_tasks() <= alone)
+            await until(lambda: asyncio.all_tasks() <= before)
         assert set(statuses) == {201, 400}
 
     asyncio.run(main())
 
 
 def mutant(sdp: str, chance: random.Random) -> str:
-    """The offer with one line or more spoiled."""
+    """The offer with one or more lines changed."""
     lines = sdp.split("\r\n")
     for _ in range(chance.choice((1, 1, 2, 5))):
         at, other = chance.randrange(len(lines)), chance.randrange(len(lines))

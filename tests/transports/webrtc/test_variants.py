@@ -1,4 +1,4 @@
-"""Calls of clients that offer other things than the usual: what comes of them, heard and said."""
+"""Calls of clients whose offers are unusual."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import aiohttp
 from aiortc.sdp import SessionDescription
 
 from tests.server import Server, scripted, serving
-from tests.transports.webrtc.call_stage import Client, on_the_phone, tone
+from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import until
 
 CALLS = "/v1/realtime/calls?model=gpt-realtime"
@@ -41,7 +41,7 @@ def other_codecs(offer: str) -> str:
     named = offer.replace("a=rtpmap:96 ", "a=rtpmap:120 ").replace("a=fmtp:96 ", "a=fmtp:120 ")
     extra = (
         "a=rtpmap:63 red/48000/2\r\na=fmtp:63 120/120\r\na=rtpmap:126 telephone-event/8000\r\n"
-        "a=fmtp:126 0-15\r\na=fmtp:77 nobody=knows\r\na=fmtp:120 stereo=1;usedtx=1\r\n"
+        "a=fmtp:126 0-15\r\na=fmtp:77 unknown=parameter\r\na=fmtp:120 stereo=1;usedtx=1\r\n"
     )
     named = re.sub(r"m=audio (\d+) (\S+) .*", r"m=audio \1 \2 0 8 63 126 120", named)
     return named.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\n" + extra, 1)
@@ -61,8 +61,8 @@ VARIANTS: dict[str, Callable[[str], str]] = {
     "other codecs": other_codecs,
     "bare": bare,
     "not bundled": lambda offer: re.sub(r"a=group:.*\r\n", "", offer),
-    "a bundle of more than there is": lambda o: o.replace("BUNDLE", "BUNDLE nobody cam"),
-    "a bundle that says it twice": lambda o: o.replace("BUNDLE 0 1", "BUNDLE 0 0 1 1"),
+    "a bundle with unknown sections": lambda o: o.replace("BUNDLE", "BUNDLE unknown cam"),
+    "a bundle with duplicates": lambda o: o.replace("BUNDLE 0 1", "BUNDLE 0 0 1 1"),
     "the client waits": lambda offer: offer.replace("a=setup:actpass", "a=setup:active"),
     "addresses elsewhere": lambda o: re.sub(r"(a=mid:\S+\r\n)", r"\1" + ELSEWHERE, o),
     "ice-lite": lambda offer: offer.replace("a=group", "a=ice-lite\r\na=group", 1),
@@ -70,7 +70,7 @@ VARIANTS: dict[str, Callable[[str], str]] = {
 
 
 @asynccontextmanager
-async def a_server() -> AsyncIterator[Server]:
+async def answering_server() -> AsyncIterator[Server]:
     async with serving(scripted(llm={"answers": ["Good evening to you."]})) as server:
         yield server
 
@@ -107,10 +107,11 @@ async def call(server: Server, variant: str) -> None:
         assert "cam" not in "".join(re.findall("a=group.*", answer))
         await client.accept(own_part(answer, offer))
         await client.until("session.created")
-        client.say(tone(0.3))
+        client.speak(tone(0.3))
         await client.until("input_audio_buffer.committed")
         await client.until("output_audio_buffer.stopped")
-        assert client.loud_ms > 500
+        # audio has a socket of its own where it is not bundled, and may arrive after the event
+        await until(lambda: client.loud_ms > 500)
     except BaseException as exc:
         exc.add_note(variant)
         raise
@@ -122,9 +123,9 @@ def sections(sdp: str) -> list[str]:
     return re.findall("^m=([a-z]+)", sdp, re.MULTILINE)
 
 
-def test_calls_come_of_all_of_them() -> None:
+def test_unusual_offers_become_calls() -> None:
     async def main() -> None:
-        async with a_server() as server, asyncio.TaskGroup() as calls:
+        async with answering_server() as server, asyncio.TaskGroup() as calls:
             for variant in VARIANTS:
                 calls.create_task(call(server, variant))
 
@@ -135,10 +136,10 @@ def without_events(offer: str) -> str:
     return offer[: offer.index("m=application")].replace("BUNDLE 0 1", "BUNDLE 0")
 
 
-def test_a_call_without_a_data_channel_is_heard_and_answered() -> None:
+def test_call_without_a_data_channel_is_answered() -> None:
     async def main() -> None:
         client = Client()
-        async with a_server() as server:
+        async with answering_server() as server:
             try:
                 offer = await client.offer()
                 status, answer = await post(server, without_events(offer))
@@ -147,7 +148,7 @@ def test_a_call_without_a_data_channel_is_heard_and_answered() -> None:
                 await client.accept(
                     answer.replace("BUNDLE 0", "BUNDLE 0 1") + channel.replace("actpass", "active")
                 )
-                client.say(tone(0.3))
+                client.speak(tone(0.3))
                 await until(lambda: client.loud_ms > 500)
             finally:
                 await client.connection.close()
@@ -156,20 +157,23 @@ def test_a_call_without_a_data_channel_is_heard_and_answered() -> None:
 
 
 async def one_way(server: Server, direction: str, *, speaks: bool, hears: bool) -> None:
-    async with on_the_phone(server, direction=direction) as client:
+    async with in_call(server, direction=direction) as client:
         if speaks:
-            client.say(tone(0.3))
+            client.speak(tone(0.3))
             await client.until("input_audio_buffer.committed")
         else:
             await client.ask()
         await client.until("output_audio_buffer.started")
         await client.until("output_audio_buffer.stopped")
-        assert (client.loud_ms > 500) is hears
+        if hears:
+            await until(lambda: client.loud_ms > 500)
+        else:
+            assert client.loud_ms == 0
 
 
-def test_a_call_may_be_one_way_or_none() -> None:
+def test_call_in_any_direction_is_answered() -> None:
     async def main() -> None:
-        async with a_server() as server, asyncio.TaskGroup() as calls:
+        async with answering_server() as server, asyncio.TaskGroup() as calls:
             calls.create_task(one_way(server, "sendonly", speaks=True, hears=False))
             calls.create_task(one_way(server, "recvonly", speaks=False, hears=True))
             calls.create_task(one_way(server, "inactive", speaks=False, hears=False))
@@ -177,7 +181,7 @@ def test_a_call_may_be_one_way_or_none() -> None:
     asyncio.run(main())
 
 
-def test_a_call_may_be_for_transcription_alone() -> None:
+def test_transcription_call_is_not_answered() -> None:
     async def main() -> None:
         client = Client(direction="sendonly")
         form = aiohttp.FormData(default_to_multipart=True)
@@ -191,7 +195,7 @@ def test_a_call_may_be_for_transcription_alone() -> None:
                     await client.accept(await reply.text())
                 created = await client.until("session.created")
                 assert created["session"]["type"] == "transcription"
-                client.say(tone(0.3))
+                client.speak(tone(0.3))
                 heard = await client.until("conversation.item.input_audio_transcription.completed")
                 assert heard["transcript"] == "good evening"
                 assert "response.created" not in client.types

@@ -1,137 +1,167 @@
-"""The events of a call: a data channel, opened by the client, under whatever name.
+"""The events of a call: a data channel of any label that the client opens.
 
-What the session says before it is open waits for it. Messages are kept below the size that the
-client can take.
+Events that the session sends before wait for it. Messages are kept below the size that the client
+accepts (RFC 8841, 6).
 """
 
 import asyncio
 import contextlib
-import logging
 import secrets
-import struct
 from collections import deque
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
-from aiortc import RTCDataChannel, RTCSctpTransport
-from aiortc.rtcsctptransport import WEBRTC_BINARY, WEBRTC_STRING
+from aiortc import RTCDataChannel
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.codec import decode, encode
+from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
-from vivavoce.session.facts import InvalidFrame, Received
+from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
+from vivavoce.session.facts import Disconnected, InvalidFrame, Received
 
-log = logging.getLogger(__name__)
-
-MOST_WAITING = 1000  # events before the channel is open; the oldest go first
-ROOM_BYTES = 1024 * 1024  # an answer waits while more than this is on its way
-MOST_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that lets more than this wait is cut off
-FAREWELL_SECONDS = 1.0
-_POLL_SECONDS = 0.02
+MAX_WAITING_EVENTS = 1000  # before the channel opens; the oldest are dropped
+MAX_WAITING_BYTES = 1024 * 1024  # the same, but for one event that is larger alone
+CLOSE_TIMEOUT_S = 1.0
 
 
-def take_all(transport: RTCSctpTransport) -> None:
-    """Have messages that are none reach the channel, too: aiortc would end the connection."""
-    theirs: Any = transport
-    receive = theirs._data_channel_receive
+class Waiting(NamedTuple):
+    """Frames of one event that wait for the channel. The event is None where it is unknown."""
 
-    async def receive_all(stream_id: int, protocol: int, data: bytes) -> None:
-        if protocol == WEBRTC_STRING and not _is_text(data):
-            protocol = WEBRTC_BINARY
-        try:
-            await receive(stream_id, protocol, data)
-        except (AssertionError, UnicodeError, struct.error) as exc:
-            log.info("a data channel was not opened: %r", exc)
+    event: AnyServerEvent | None
+    frames: tuple[Frame, ...]
 
-    theirs._data_channel_receive = receive_all
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    @property
+    def size(self) -> int:
+        return sum(len(frame.data) for frame in self.frames)
 
 
 class EventChannel:
-    """The client's data channel, once there is one."""
+    """The client's data channel, in the protocol that the client speaks."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: WireProtocol) -> None:
+        self._protocol = protocol
         self._channel: RTCDataChannel | None = None
-        self._waiting: deque[AnyServerEvent] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[Waiting] = deque()
+        self._waiting_bytes = 0
 
     @property
     def backlog(self) -> int:
-        """Bytes that the client has not taken."""
+        """Bytes that wait to be sent to the client, once its channel is open."""
         return self._channel.bufferedAmount if self._channel else 0
 
     def open(self, channel: RTCDataChannel) -> bool:
-        """Use that channel from now on; False: there is one in use."""
+        """Use that channel from now on; False where another one is in use."""
         if self._channel is not None and self._channel.readyState == "open":
             return False
         self._channel = channel
         while self._waiting:
-            self.send(self._waiting.popleft())
+            self._send(channel, self._waiting.popleft())
+        self._waiting_bytes = 0
         return True
 
     def send(self, event: AnyServerEvent) -> None:
-        if self._channel is None:
-            self._waiting.append(event)
-        elif self._channel.readyState == "open":
-            self._put(self._channel, event, encode(event))
+        """Send an event; without its audio, or an error in its place, where it is too large."""
+        self._take(Waiting(event, tuple(self._protocol.encode(event))))
 
     def send_raw(self, data: bytes) -> None:
-        """Send a GA server event as it came from an upstream server."""
-        if self._channel is not None and self._channel.readyState == "open":
-            self._channel.send(data.decode())
+        """Send a server event that is GA JSON already: byte for byte where GA is spoken.
 
-    def read(self, message: str | bytes) -> Received | InvalidFrame:
-        """What the client says."""
+        In another protocol it is translated; an event that is not known is left out.
+        """
+        if self._protocol.is_ga:
+            self._take(Waiting(None, (Frame("text", data),)))
+        elif (event := read_server_event(data)) is not None:
+            self.send(event)
+
+    def read(self, message: str | bytes) -> Iterator[Received | InvalidFrame | Disconnected]:
+        """The facts of a message, whose replies are sent at once."""
+        data = message.encode() if isinstance(message, str) else message
+        raw = data if self._protocol.is_ga else None
         try:
-            return Received(decode(message))
+            for one in self._protocol.decode(Frame("text", data)):
+                if isinstance(one, Reply):
+                    self._take(Waiting(None, one.frames))
+                elif isinstance(one, CloseRequest):
+                    yield Disconnected()
+                elif not isinstance(one, Opening):
+                    yield Received(one, raw)
         except InvalidRequest as problem:
-            return InvalidFrame(problem)
+            yield InvalidFrame(problem)
 
     async def close(self) -> None:
-        """Have the client take what was sent, and close; after a moment it has to do without.
+        """Close once the client has taken what was sent, or after CLOSE_TIMEOUT_S.
 
-        A connection that ends with its channel open is a failure to browsers, and no farewell.
+        Browsers report a connection that ends with an open channel as a failure.
         """
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                while self.backlog:  # noqa: ASYNC110  no event tells of it
-                    await asyncio.sleep(_POLL_SECONDS)
-        closed = asyncio.Event()
+        drained, closed = asyncio.Event(), asyncio.Event()
+        channel.on("bufferedamountlow", drained.set)  # its threshold is 0
         channel.on("close", closed.set)
+        if channel.bufferedAmount:
+            await _wait(drained)
         channel.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await closed.wait()
+        await _wait(closed)
 
-    def _put(self, channel: RTCDataChannel, event: AnyServerEvent, frame: bytes) -> None:
-        for smaller in (event, _without_sound(event), _too_large(event, len(frame))):
-            try:
-                channel.send((frame if smaller is event else encode(smaller)).decode())
-            except ValueError:  # the client takes no messages of that size
-                continue
+    def _take(self, waiting: Waiting) -> None:
+        channel = self._channel
+        if channel is not None:
+            if channel.readyState == "open":
+                self._send(channel, waiting)
             return
+        self._waiting.append(waiting)
+        self._waiting_bytes += waiting.size
+        while len(self._waiting) > 1 and (
+            len(self._waiting) > MAX_WAITING_EVENTS or self._waiting_bytes > MAX_WAITING_BYTES
+        ):
+            self._waiting_bytes -= self._waiting.popleft().size
+
+    def _send(self, channel: RTCDataChannel, waiting: Waiting) -> None:
+        if not _send_all(channel, waiting.frames):
+            self._send_smaller(channel, waiting)
+
+    def _send_smaller(self, channel: RTCDataChannel, waiting: Waiting) -> None:
+        """Send a refused event without its audio, or an error that names it."""
+        event = waiting.event or read_server_event(waiting.frames[0].data)
+        if isinstance(event, ItemRetrieved) and _send_all(
+            channel, self._protocol.encode(_without_audio(event))
+        ):
+            return
+        name = "server event" if event is None else str(event.__struct_config__.tag)
+        _send_all(channel, self._protocol.encode(_too_large(name, waiting.size)))
 
 
-def _without_sound(event: AnyServerEvent) -> AnyServerEvent:
-    """An item that was asked for, as it is shown otherwise."""
-    if not isinstance(event, ItemRetrieved) or not isinstance(event.item, Message):
+def _send_all(channel: RTCDataChannel, frames: Iterable[Frame]) -> bool:
+    """Send frames; False where the client accepts no message of that size."""
+    try:
+        for frame in frames:
+            channel.send(
+                frame.data.decode(errors="replace") if frame.kind == "text" else frame.data
+            )
+    except ValueError:
+        return False
+    return True
+
+
+async def _wait(event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await event.wait()
+
+
+def _without_audio(event: ItemRetrieved) -> ItemRetrieved:
+    """The item as other events show it."""
+    if not isinstance(event.item, Message):
         return event
-    content = tuple(_mute(part) for part in event.item.content)
+    content = tuple(_part_without_audio(part) for part in event.item.content)
     item = msgspec.structs.replace(event.item, content=content)
     return msgspec.structs.replace(event, item=item)
 
 
-def _mute(part: Part) -> Part:
+def _part_without_audio(part: Part) -> Part:
     match part:
         case InputAudio(transcript=transcript):
             return InputAudio(transcript=transcript)
@@ -141,8 +171,7 @@ def _mute(part: Part) -> Part:
             return part
 
 
-def _too_large(event: AnyServerEvent, size: int) -> AnyServerEvent:
-    kind = type(event).__struct_config__.tag
-    message = f"A '{kind}' of {size} bytes is more than your data channel takes; it was left out."
+def _too_large(name: str, size: int) -> ErrorEvent:
+    message = f"A '{name}' of {size} bytes is more than your data channel takes; it was left out."
     body = ErrorBody(code="event_too_large", message=message)
     return ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body)

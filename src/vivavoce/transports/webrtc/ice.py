@@ -1,15 +1,9 @@
-"""How a call is reached: addresses, ports, and whether anything still comes.
-
-aioice binds a free port of each address. Where a range of ports is given, or an address to
-announce, its search for candidates is replaced by one of ours, on the one connection.
-"""
+"""The ICE candidates of a call: sockets within a range of ports, and addresses to announce."""
 
 import asyncio
 import logging
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from aioice import Candidate, Connection
 from aioice.candidate import candidate_foundation, candidate_priority
@@ -18,95 +12,112 @@ from aiortc import RTCIceServer
 
 from vivavoce.errors import LimitReached
 from vivavoce.secret import Secret
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.aiortc_patches import add_sockets, replace_gathering
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-STUN_SECONDS = 3.0
+STUN_TIMEOUT_S = 3.0
 
 
-def servers(reach: Reach) -> list[RTCIceServer]:
-    """Never None: that would mean a public server of somebody else's."""
-    password = Secret(reach.turn_password).reveal()
+def ice_servers(settings: WebRTCSettings) -> list[RTCIceServer]:
+    """The configured servers. An empty list, unlike None, keeps aiortc from a public default."""
+    password = Secret(settings.turn_password).reveal()
     return [
-        RTCIceServer(url, username=reach.turn_username or None, credential=password)
+        RTCIceServer(url, username=settings.turn_username or None, credential=password)
         if url.startswith("turn")
         else RTCIceServer(url)
-        for url in reach.ice_servers
+        for url in settings.ice_servers
     ]
 
 
-@dataclass(slots=True)
-class Line:
-    """The connection of one call, under our rules."""
+class CandidateGatherer:
+    """Gathers the candidates of one ICE connection as the settings say."""
 
-    connection: Connection
-    reach: Reach
-    local: bool
-    """Whether the client is on this machine: then loopback is an address, too."""
-    heard_at: float = 0.0
-    """When the last packet came, of whatever kind."""
+    def __init__(self, connection: Connection, settings: WebRTCSettings, *, local: bool) -> None:
+        """local: whether the client is on this machine, so that loopback is a candidate, too."""
+        self._connection = connection
+        self._settings = settings
+        self._local = local
+        self._gather_all = replace_gathering(connection, self._gather)
 
-    def take_over(self) -> None:
-        """Gather as `reach` says, and note when packets come."""
-        self.heard_at = asyncio.get_running_loop().time()
-        theirs: Any = self.connection
-        received, requested = theirs.data_received, theirs.request_received
-
-        def data_received(*arguments: Any) -> None:
-            self.heard_at = asyncio.get_running_loop().time()
-            received(*arguments)
-
-        def request_received(*arguments: Any) -> None:
-            self.heard_at = asyncio.get_running_loop().time()
-            requested(*arguments)
-
-        relayed = theirs.get_component_candidates
-
-        async def get_component_candidates(
-            component: int, addresses: list[str], timeout: int = 5
-        ) -> list[Candidate]:
-            bound = await self._bind_all(component, addresses)
-            found = [protocol.local_candidate for protocol in bound]
-            found += self._announced(component, found)
-            asked = await asyncio.gather(
-                self._reflexive(bound),
-                relayed(component, [], timeout),  # with no address: TURN alone
-            )
-            found += asked[0] + asked[1]
-            self._warn({candidate.type for candidate in found})
-            return found
-
-        theirs.data_received = data_received
-        theirs.request_received = request_received
-        theirs.get_component_candidates = get_component_candidates
+    async def _gather(self, component: int, addresses: list[str]) -> list[Candidate]:
+        """Raises LimitReached where no port is free."""
+        bound = await self._bind_all(component, addresses)
+        found = [protocol.local_candidate for protocol in bound]
+        found += self._announced(component, found)
+        reflexive, relayed = await asyncio.gather(
+            self._reflexive(bound),
+            self._gather_all(component, []),  # without an address it asks the TURN server alone
+        )
+        found += reflexive + relayed
+        self._warn_of_silent_servers({candidate.type for candidate in found})
+        return found
 
     async def _bind_all(self, component: int, addresses: list[str]) -> list[StunProtocol]:
-        """Raises LimitReached where no port is free."""
-        if self.local or not addresses:
+        if self._local or not addresses:
             addresses = [*addresses, LOOPBACK]
         bound = [p for a in addresses if (p := await self._bind(a, component)) is not None]
-        self.connection._protocols += bound
+        add_sockets(self._connection, bound)
         if not bound:
             raise LimitReached("the server has no free UDP port for one more call")
         return bound
 
+    async def _bind(self, address: str, component: int) -> StunProtocol | None:
+        loop = asyncio.get_running_loop()
+        for port in self._ports():
+            try:
+                _, protocol = await loop.create_datagram_endpoint(
+                    lambda: StunProtocol(self._connection), local_addr=(address, port)
+                )
+            except OSError:
+                continue
+            name = protocol.transport.get_extra_info("sockname")
+            protocol.local_candidate = _host_candidate(component, name[0], name[1])
+            return protocol
+        return None
+
+    def _ports(self) -> Iterator[int]:
+        """Each port of the range once, beginning at a random one; 0 is any free port."""
+        if self._settings.port_range is None:
+            yield 0
+            return
+        first, last = self._settings.port_range
+        count = last - first + 1
+        start = random.randrange(count)
+        yield from (first + (start + n) % count for n in range(count))
+
     def _announced(self, component: int, hosts: list[Candidate]) -> list[Candidate]:
-        """Nobody knows to which address of ours the outside is led: the ports of all are told."""
+        """Announced addresses with the ports of all sockets: which one NAT leads to is unknown."""
         outer = [host for host in hosts if host.host != LOOPBACK] or hosts
         found = []
-        for address in self.reach.announce_address:
+        for address in self._settings.announce_address:
             alike = [host for host in outer if (":" in host.host) == (":" in address)] or outer
             ports = dict.fromkeys(host.port for host in alike)
-            found += [_host(component, address, port) for port in ports]
+            found += [_host_candidate(component, address, port) for port in ports]
         return found
 
-    def _warn(self, found: set[str | None]) -> None:
-        """Say it where a server that is set was asked in vain."""
+    async def _reflexive(self, bound: list[StunProtocol]) -> list[Candidate]:
+        """The addresses that a STUN server sees, without those that it does not answer in time."""
+        server = self._connection.stun_server
+        if server is None:
+            return []
+        asking = [
+            asyncio.create_task(server_reflexive_candidate(protocol, server))
+            for protocol in bound
+            if ":" not in protocol.local_candidate.host
+        ]
+        done, late = await asyncio.wait(asking, timeout=STUN_TIMEOUT_S) if asking else ((), ())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return [task.result()[0] for task in done if task.exception() is None]
+
+    def _warn_of_silent_servers(self, found: set[str | None]) -> None:
         for name, server, kind in (
-            ("STUN", self.connection.stun_server, "srflx"),
-            ("TURN", self.connection.turn_server, "relay"),
+            ("STUN", self._connection.stun_server, "srflx"),
+            ("TURN", self._connection.turn_server, "relay"),
         ):
             if server and kind not in found:
                 log.warning(
@@ -115,48 +126,8 @@ class Line:
                     *(name, *server),
                 )
 
-    async def _bind(self, address: str, component: int) -> StunProtocol | None:
-        loop = asyncio.get_running_loop()
-        for port in self._ports():
-            try:
-                _, protocol = await loop.create_datagram_endpoint(
-                    lambda: StunProtocol(self.connection), local_addr=(address, port)
-                )
-            except OSError:
-                continue
-            name = protocol.transport.get_extra_info("sockname")
-            protocol.local_candidate = _host(component, name[0], name[1])
-            return protocol
-        return None
 
-    def _ports(self) -> Iterator[int]:
-        """Each port of the range once, from a random one on; 0 is any free one."""
-        if self.reach.port_range is None:
-            yield 0
-            return
-        first, last = self.reach.port_range
-        count = last - first + 1
-        start = random.randrange(count)
-        yield from (first + (start + n) % count for n in range(count))
-
-    async def _reflexive(self, bound: list[StunProtocol]) -> list[Candidate]:
-        """What a STUN server sees of us; whatever it does not answer in time is left out."""
-        server = self.connection.stun_server
-        if server is None:
-            return []
-        asking = [
-            asyncio.create_task(server_reflexive_candidate(protocol, server))
-            for protocol in bound
-            if ":" not in protocol.local_candidate.host
-        ]
-        done, late = await asyncio.wait(asking, timeout=STUN_SECONDS) if asking else ((), ())
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        return [task.result()[0] for task in done if task.exception() is None]
-
-
-def _host(component: int, address: str, port: int) -> Candidate:
+def _host_candidate(component: int, address: str, port: int) -> Candidate:
     return Candidate(
         foundation=candidate_foundation("host", "udp", address),
         component=component,

@@ -1,4 +1,4 @@
-"""Opus and the sound inside: 20 ms packets, mono, 16-bit PCM at 24 kHz. Each object is one stream.
+"""Opus packets of 20 ms, and mono 16-bit PCM at 24 kHz. Each object serves one stream.
 
 The encoder takes 24 kHz as it is (RFC 6716, 2.1.1), so nothing is resampled on the way out. What
 its complexity costs and gains is in docs/decisions.md.
@@ -9,12 +9,13 @@ from functools import cache
 import av
 
 from vivavoce.audio.formats import RATE
+from vivavoce.audio.pacer import FRAME_BYTES
 from vivavoce.audio.resample import Resampler
 
 CLOCK = 48_000
-"""Hertz of RTP timestamps and of all that a decoder puts out, whatever was encoded (RFC 7587)."""
-FRAME_SAMPLES = RATE // 50
-FRAME_BYTES = 2 * FRAME_SAMPLES
+"""Hertz of RTP timestamps and of a decoder's output, whatever was encoded (RFC 7587, 4.1)."""
+MAX_REORDERED = 3  # packets that wait for a missing one: 60 ms
+FRAME_SAMPLES = FRAME_BYTES // 2
 _BITS_PER_SECOND = 32_000
 _OPTIONS = {
     "application": "voip",
@@ -23,7 +24,9 @@ _OPTIONS = {
     "frame_duration": "20",
     "packet_loss": "5",
 }
-_SETTLED = 10  # frames of silence after which an encoder says the same again and again
+_SETTLING_FRAMES = 10  # of silence, after which an encoder repeats the same packet
+_MAX_JUMP = 100  # packets: a sequence number further off begins a new stream
+_MAX_GAP = CLOCK  # ticks that are filled with silence; a longer gap is skipped
 
 
 class OpusEncoder:
@@ -38,7 +41,7 @@ class OpusEncoder:
         self._codec.options = dict(_OPTIONS)
 
     def encode(self, pcm: bytes) -> bytes:
-        """One frame of FRAME_BYTES."""
+        """Encode one frame of FRAME_BYTES."""
         frame = av.AudioFrame(format="s16", layout="mono", samples=FRAME_SAMPLES)
         frame.sample_rate = RATE
         frame.planes[0].update(pcm)
@@ -46,7 +49,7 @@ class OpusEncoder:
 
 
 class OpusDecoder:
-    """Packets to PCM, 1.9 ms late."""
+    """Packets to PCM, delayed by 1.9 ms."""
 
     def __init__(self) -> None:
         self._codec = av.CodecContext.create("libopus", "r")
@@ -56,21 +59,21 @@ class OpusDecoder:
         self._resampler = Resampler(CLOCK, RATE)
 
     def decode(self, packet: bytes) -> bytes:
-        """The sound of a packet; of one that is no Opus as much silence as it claims to last."""
+        """The PCM of a packet. An invalid packet gives silence of the duration that it states."""
         try:
             frames = self._codec.decode(av.Packet(packet))
         except av.FFmpegError:
             return self.silence(duration(packet))
-        sound = b"".join(bytes(frame.planes[0])[: 2 * frame.samples] for frame in frames)
-        return self._resampler.feed(sound)
+        pcm = b"".join(bytes(frame.planes[0])[: 2 * frame.samples] for frame in frames)
+        return self._resampler.feed(pcm)
 
     def silence(self, ticks: int) -> bytes:
-        """In place of sound that does not come; `ticks` of the RTP clock."""
+        """Silence of `ticks` of the RTP clock, in place of audio that did not arrive."""
         return self._resampler.feed(bytes(2 * ticks))
 
 
 def duration(packet: bytes) -> int:
-    """How long the sound of a packet is, in ticks of the RTP clock (RFC 6716, 3.1 and 3.2)."""
+    """The duration of a packet in ticks of the RTP clock (RFC 6716, 3.1 and 3.2)."""
     if not packet:
         return 0
     configuration, code = packet[0] >> 3, packet[0] & 3
@@ -87,9 +90,60 @@ def duration(packet: bytes) -> int:
 
 @cache
 def silent_packet() -> bytes:
-    """20 ms of nothing."""
+    """20 ms of silence."""
     encoder = OpusEncoder()
     packet = b""
-    for _ in range(_SETTLED):
+    for _ in range(_SETTLING_FRAMES):
         packet = encoder.encode(bytes(FRAME_BYTES))
     return packet
+
+
+class JitterBuffer:
+    """Puts the packets of one stream into order, with as little delay as that allows.
+
+    Rules:
+    1. A packet that is next in order is returned at once: without loss nothing is delayed.
+    2. One that is early waits until the gap before it is filled, or until MAX_REORDERED wait; then
+       the missing packets count as lost.
+    3. Where timestamps show audio that did not arrive, lost or not sent during silence, its
+       duration is returned in its place.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None  # the sequence number that is next in order
+        self._clock: int | None = None  # the timestamp at which its audio should begin
+        self._waiting: dict[int, tuple[int, bytes]] = {}
+
+    def add(self, sequence: int, timestamp: int, packet: bytes) -> list[bytes | int]:
+        """What is in order now: packets, and between them ticks of audio that did not arrive."""
+        out: list[bytes | int] = []
+        if self._next is None or abs(_difference(sequence, self._next, 16)) > _MAX_JUMP:
+            self._waiting.clear()
+            self._next, self._clock = sequence, None
+        if _difference(sequence, self._next, 16) >= 0:
+            self._waiting[sequence] = timestamp, packet
+        while self._waiting:
+            if self._next not in self._waiting:
+                if len(self._waiting) < MAX_REORDERED:
+                    break
+                first = self._next
+                self._next = min(self._waiting, key=lambda n: _difference(n, first, 16))
+            out += self._with_gap(*self._waiting.pop(self._next))
+            self._next = (self._next + 1) % 2**16
+        return out
+
+    def fill(self, ticks: int) -> None:
+        """Count silence that was inserted already because nothing arrived."""
+        if self._clock is not None:
+            self._clock = (self._clock + ticks) % 2**32
+
+    def _with_gap(self, timestamp: int, packet: bytes) -> list[bytes | int]:
+        missing = 0 if self._clock is None else _difference(timestamp, self._clock, 32)
+        self._clock = (timestamp + duration(packet)) % 2**32
+        return [missing, packet] if 0 < missing <= _MAX_GAP else [packet]
+
+
+def _difference(later: int, earlier: int, bits: int) -> int:
+    """later - earlier of two counters that wrap after `bits` bits."""
+    half: int = 1 << bits - 1
+    return (later - earlier + half) % (2 * half) - half

@@ -1,7 +1,7 @@
-"""Calls over WebRTC: how they are made, hung up, and given back.
+"""The HTTP side of WebRTC calls: made, hung up, found for a sideband, ended at shutdown.
 
-POST /v1/realtime/calls takes an SDP offer and answers it; a session begins. The machinery of a
-call is imported with the first one: a server that has none starts without it.
+POST /v1/realtime/calls answers an SDP offer, and a session begins; POST /v1/realtime is the same in
+the beta protocol. aiortc is imported with the first call: a server without calls starts without it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import importlib
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,11 +18,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, LimitReached
-from vivavoce.protocol.codec import Reader
-from vivavoce.protocol.session import SessionPatch
-from vivavoce.runtime.runner import Runner
+from vivavoce.protocol.beta import Beta, is_beta_session, place
+from vivavoce.protocol.codec import GA, Reader
+from vivavoce.protocol.session import RealtimePatch, SessionPatch
+from vivavoce.protocol.wire import Opening, WireProtocol
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.websocket import Admit
 
 if TYPE_CHECKING:
@@ -31,73 +32,75 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATH = "/v1/realtime/calls"
-MOST_PART_BYTES = 512 * 1024
-GOODBYE_SECONDS = 8.0  # for calls to hang up at shutdown
+BETA_PATH = "/v1/realtime"
+MAX_PART_BYTES = 512 * 1024
+SHUTDOWN_TIMEOUT_S = 8.0
 _LOCAL = ("127.0.0.1", "::1")
-_MACHINERY = "vivavoce.transports.webrtc.call"
+_CALL_MODULE = "vivavoce.transports.webrtc.call"
 
 
 class CallRequest(msgspec.Struct, frozen=True):
-    """What a call begins with, wrapped so that a refusal names its place: session.…"""
+    """The settings of a form, wrapped so that a refusal names the path session.…"""
 
     session: SessionPatch | UnsetType = UNSET
 
 
-Bearer = Callable[[web.Request], str | None]
-"""The id of a request's short-lived key; None with a real one. Raises Unauthorized."""
+ShortLivedKey = Callable[[web.Request], str | None]
+"""The id of a request's short-lived key; None with an API key. Raises Unauthorized."""
 
 _request: Reader[CallRequest] = Reader(CallRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveCall:
+    """A call that is served, and the id of the short-lived key that opened it, if one did."""
+
+    call: "Call"
+    opened_with: str | None
 
 
 class CallRoutes:
     """Makes calls, and owns them until they are over."""
 
     def __init__(
-        self, hub: Sessions, admit: Admit, reach: Reach | None = None, *, bearer: Bearer
+        self,
+        sessions: Sessions,
+        admit: Admit,
+        settings: WebRTCSettings | None = None,
+        *,
+        short_lived_key: ShortLivedKey,
     ) -> None:
-        self._hub = hub
+        self._sessions = sessions
         self._admit = admit
-        self._bearer = bearer
-        self._reach = reach or Reach()
-        self._calls: dict[str, Call] = {}
+        self._short_lived_key = short_lived_key
+        self._settings = settings or WebRTCSettings()
+        self._calls: dict[str, ActiveCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post(PATH, self.create)
-        app.router.add_post("/v1/realtime", self.create)  # the beta form
+        app.router.add_post(BETA_PATH, self.create_beta)
         app.router.add_post(f"{PATH}/{{call_id}}/hangup", self.hang_up)
         app.on_shutdown.append(self.close)
-
-    @property
-    def calls(self) -> int:
-        return len(self._calls)
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""
         admitted = self._admit(request)
-        offer, wished = await _read(request)
-        patch = admitted.patch or wished  # the settings of a short-lived key take precedence
-        model = request.query.get("model") or _model_of(patch)
-        if not self._hub.accepts:
-            raise LimitReached("the server takes no more sessions just now")
-        machinery = await asyncio.to_thread(importlib.import_module, _MACHINERY)
-        call_id = f"rtc_{secrets.token_hex(16)}"
-        call: Call = machinery.Call(call_id, self._reach, local=request.remote in _LOCAL)
-        call.opened_with = self._bearer(request)
+        sdp, session = await _read_form(request)
+        return await self._create(request, sdp, _opened(request, admitted, _ga_patch(session)))
+
+    async def create_beta(self, request: web.Request) -> web.Response:
+        """Answer an offer in the beta protocol, unless its settings have the `type` of GA."""
+        admitted = self._admit(request)
+        sdp, session = await _read_form(request)
+        if session and not is_beta_session(session):
+            return await self._create(request, sdp, _opened(request, admitted, _ga_patch(session)))
+        beta = Beta()
+        patch = beta.read_session(session) if session else None
         try:
-            answer = await call.answer(offer)
-            opening = replace(admitted, model=model, patch=patch)
-            call.runner = self._hub.open(call, opening, call)
-        except BaseException:
-            await call.hang_up()
-            raise
-        self._begin(call, call.runner)
-        return web.Response(
-            text=answer,
-            status=201,
-            content_type="application/sdp",
-            headers={"Location": f"{PATH}/{call_id}"},
-        )
+            return await self._create(request, sdp, _opened(request, admitted, patch), beta)
+        except InvalidRequest as exc:
+            raise _with_beta_path(exc) from exc
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call."""
@@ -111,26 +114,52 @@ class CallRoutes:
         return self._find(request.query["call_id"], request)
 
     async def close(self, app: web.Application) -> None:
-        """Hang up on everybody."""
-        for call in self._calls.values():
-            if call.runner:
-                call.runner.end(1012, "the server is shutting down")
+        """End every call."""
+        for active in self._calls.values():
+            if active.call.runner:
+                active.call.runner.end(1012, "the server is shutting down")
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=GOODBYE_SECONDS)
+            _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _begin(self, call: "Call", runner: Runner) -> None:
-        self._calls[call.id] = call
-        task = asyncio.create_task(self._serve(call, runner))
+    async def _create(
+        self, request: web.Request, sdp: str, opening: Opening, protocol: WireProtocol | None = None
+    ) -> web.Response:
+        if not self._sessions.accepts:
+            raise LimitReached("the server takes no more sessions just now")
+        key_id = self._short_lived_key(request)
+        module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
+        call: Call = module.Call(
+            f"rtc_{secrets.token_hex(16)}",
+            self._settings,
+            protocol or GA(),
+            local=request.remote in _LOCAL,
+        )
+        try:
+            answer = await call.answer(sdp)
+            call.runner = self._sessions.open(call, opening, call)
+        except BaseException:
+            await call.hang_up()
+            raise
+        self._calls[call.id] = ActiveCall(call, key_id)
+        task = asyncio.create_task(self._serve(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return web.Response(
+            text=answer,
+            status=201,
+            content_type="application/sdp",
+            headers={"Location": f"{PATH}/{call.id}"},
+        )
 
-    async def _serve(self, call: "Call", runner: Runner) -> None:
+    async def _serve(self, call: "Call") -> None:
+        """Serve a call to its end. No local variable holds the session while it hangs up."""
+        assert call.runner
         watch = asyncio.create_task(call.watch())
         try:
-            await self._hub.serve(runner)
+            await self._sessions.serve(call.runner)
         except Exception:
             log.exception("%s failed", call.id)
         finally:
@@ -139,49 +168,70 @@ class CallRoutes:
             await call.hang_up()
 
     def _find(self, call_id: str, request: web.Request) -> "Call":
-        """A short-lived key finds the calls that it opened; another's are not there for it."""
-        bearer = self._bearer(request)
-        call = self._calls.get(call_id)
-        if call is None or bearer not in (None, call.opened_with):
+        """A short-lived key finds the calls that it opened, an API key every call."""
+        key = self._short_lived_key(request)
+        active = self._calls.get(call_id)
+        if active is None or key not in (None, active.opened_with):
             raise web.HTTPNotFound
-        return call
+        return active.call
 
 
-async def _read(request: web.Request) -> tuple[str, SessionPatch | None]:
-    """The offer, and the settings that are wished for. Raises InvalidRequest."""
+def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None) -> Opening:
+    """The settings of a short-lived key take precedence over those of the form."""
+    patch = admitted.patch or patch
+    model = request.query.get("model") or _model_of(patch)
+    return replace(admitted, model=model, patch=patch)
+
+
+def _model_of(patch: SessionPatch | None) -> str:
+    model = patch.model if isinstance(patch, RealtimePatch) else UNSET
+    return model if isinstance(model, str) else ""
+
+
+def _ga_patch(session: bytes) -> SessionPatch | None:
+    """Settings of GA. Raises InvalidRequest."""
+    if not session:
+        return None
+    given = _request.read(b'{"session":' + session + b"}").session
+    return None if given is UNSET else given
+
+
+def _with_beta_path(exc: InvalidRequest) -> InvalidRequest:
+    """The same refusal, with the beta's path of the setting."""
+    if exc.param is None:
+        return exc
+    param = place(exc.param)
+    message = exc.message.replace(exc.param, param)
+    return InvalidRequest(message, code=exc.code, param=param, event_id=exc.event_id)
+
+
+async def _read_form(request: web.Request) -> tuple[str, bytes]:
+    """The offer, and the settings in JSON, empty where none are given. Raises InvalidRequest."""
     parts: dict[str, bytes] = {}
     kind = request.content_type
     if kind == "multipart/form-data":
         try:
             async for part in await request.multipart():
                 if isinstance(part, BodyPartReader) and part.name in ("sdp", "session"):
-                    parts[part.name] = await _whole(part)
+                    parts[part.name] = await _read_part(part)
         except (ValueError, RuntimeError, AssertionError, HttpProcessingError) as exc:
             raise InvalidRequest(f"The form cannot be read: {exc}.") from exc
     elif kind == "application/x-www-form-urlencoded":
         form = await request.post()
         parts = {name: text.encode() for name, text in form.items() if isinstance(text, str)}
-    else:  # application/sdp; whatever it is called, an offer can be told by its first line
+    else:  # application/sdp; clients send other types, too, and an SDP offer says what it is
         parts["sdp"] = await request.read()
-    patch = None
-    if wished := parts.get("session", b"").strip():
-        given = _request.read(b'{"session":' + wished + b"}").session
-        patch = None if given is UNSET else given
-    return parts.get("sdp", b"").decode(errors="replace"), patch
+    sdp = parts.get("sdp", b"").decode(errors="replace")
+    return sdp, parts.get("session", b"").strip()
 
 
-async def _whole(part: BodyPartReader) -> bytes:
+async def _read_part(part: BodyPartReader) -> bytes:
     body = bytearray()
     while chunk := await part.read_chunk():
         body += chunk
-        if len(body) > MOST_PART_BYTES:
+        if len(body) > MAX_PART_BYTES:
             raise InvalidRequest(
-                f"The form's part '{part.name}' is larger than {MOST_PART_BYTES} bytes.",
+                f"The form's part '{part.name}' is larger than {MAX_PART_BYTES} bytes.",
                 param=part.name,
             )
     return bytes(part.decode(body))
-
-
-def _model_of(patch: SessionPatch | None) -> str:
-    model = getattr(patch, "model", None)
-    return model if isinstance(model, str) else ""

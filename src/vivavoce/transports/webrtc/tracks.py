@@ -1,12 +1,7 @@
-"""The two ends of a call's sound, in aiortc's terms.
+"""The two directions of a call's audio, as aiortc wants them.
 
-Both go past what costs aiortc the most. Packets that go out are encoded here: a track that gives
-packets is spared the level that aiortc works out sample by sample, the threads in which it encodes
-and the stereo. Packets that come in are decoded here: aiortc would hold back four of them, wait
-for sixteen where one is lost, and keep a thread for each call.
-
-The receiver is aiortc's own with that part taken over. It knows private names of the version that
-pyproject.toml asks for; tests/transports/webrtc/test_calls.py fails when they change.
+Packets are encoded and decoded here. A track that returns packets spares aiortc's computation of
+the level sample by sample, its encoding in threads and its stereo.
 """
 
 import asyncio
@@ -15,52 +10,77 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpTransceiver
+from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
-from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import RtpPacket
 
-from vivavoce.transports.webrtc.jitter import JitterBuffer
+from vivavoce.audio.pacer import FRAME_BYTES, FRAME_SECONDS, PlayoutQueue
+from vivavoce.transports.webrtc.aiortc_patches import RtpPayload
 from vivavoce.transports.webrtc.opus import (
     CLOCK,
-    FRAME_BYTES,
+    JitterBuffer,
     OpusDecoder,
     OpusEncoder,
     silent_packet,
 )
-from vivavoce.transports.webrtc.playout import FRAME_SECONDS, PlayoutPace, Waiting
 
 FRAME_TICKS = int(CLOCK * FRAME_SECONDS)
+MAX_LATE_SECONDS = 0.1  # a stream that is later than this skips frames: no burst makes up for it
+SILENCE_AFTER_SECONDS = 0.2  # without a packet, the microphone counts as silent
 _TIME_BASE = Fraction(1, CLOCK)
-_TAIL = 5  # frames of silence that are encoded behind sound, so that it rings out
-SILENT_SECONDS = 0.2  # after so long without a packet the microphone counts as silent
+_TAIL_FRAMES = 5  # of silence that are encoded behind audio, so that the codec's tail is sent
 
-Left = Callable[[str, int], None]
-Sink = Callable[[bytes], None]
+OnPlayed = Callable[[str, int], None]
+"""Takes an item and how many samples of it were sent."""
+OnAudio = Callable[[bytes], None]
+"""Takes mono 16-bit PCM at 24 kHz."""
+
+
+class FrameClock:
+    """When the frames of a stream are due. They are counted, so that no error adds up.
+
+    RTP timestamps are the frame numbers, so the clock keeps one grid for the whole call, which
+    audio.pacer.Pacer does not: it begins anew after every delay. The time is an argument.
+    """
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._frame = -1
+
+    def next(self, now: float) -> tuple[int, float]:
+        """The number of the next frame and the seconds until it is due; 0 if it is now."""
+        if self._began is None:
+            self._began = now
+        self._frame += 1
+        late = now - self._began - self._frame * FRAME_SECONDS
+        if late > MAX_LATE_SECONDS:
+            skipped = int(late / FRAME_SECONDS)
+            self._frame += skipped
+            late -= skipped * FRAME_SECONDS
+        return self._frame, max(0.0, -late)
 
 
 class PlayoutTrack(MediaStreamTrack):
-    """What the client hears: a packet every 20 ms, of silence where nothing is to be played.
+    """The audio that the client hears: a packet every 20 ms, of silence where nothing is queued.
 
-    left: is told item and samples of what goes out. tick: is called with every packet.
+    on_played: called for what is sent. on_tick: called with every packet.
     """
 
     kind = "audio"
 
-    def __init__(self, left: Left, tick: Callable[[], None]) -> None:
+    def __init__(self, on_played: OnPlayed, on_tick: Callable[[], None]) -> None:
         super().__init__()
-        self.waiting = Waiting()
-        self._left = left
-        self._tick = tick
-        self._pace = PlayoutPace()
+        self.queue = PlayoutQueue()
+        self._on_played = on_played
+        self._on_tick = on_tick
+        self._clock = FrameClock()
         self._encoder = OpusEncoder()
-        self._quiet = _TAIL  # frames since there was sound
+        self._silent_frames = _TAIL_FRAMES  # since there was audio
 
     async def recv(self) -> Any:
+        """The next packet, when it is due. Raises MediaStreamError once the track is stopped."""
         if self.readyState != "live":
             raise MediaStreamError
-        frame, delay = self._pace.next(asyncio.get_running_loop().time())
+        frame, delay = self._clock.next(asyncio.get_running_loop().time())
         await asyncio.sleep(delay)
         packet = av.Packet(self._payload())
         packet.pts = frame * FRAME_TICKS
@@ -68,73 +88,41 @@ class PlayoutTrack(MediaStreamTrack):
         return packet
 
     def _payload(self) -> bytes:
-        sound, samples = self.waiting.take(FRAME_BYTES)
-        self._quiet = 0 if sound else self._quiet + 1
+        pcm, samples = self.queue.take(FRAME_BYTES)
+        self._silent_frames = 0 if pcm else self._silent_frames + 1
         for item_id, count in samples.items():
-            self._left(item_id, count)
-        self._tick()
-        if self._quiet > _TAIL:
+            self._on_played(item_id, count)
+        self._on_tick()
+        if self._silent_frames > _TAIL_FRAMES:
             return silent_packet()
-        return self._encoder.encode(sound.ljust(FRAME_BYTES, b"\0"))
+        return self._encoder.encode(pcm.ljust(FRAME_BYTES, b"\0"))
 
 
-class Microphone(RTCRtpReceiver):
-    """What the client says: the sound of each packet as it comes, put into order.
+class Microphone:
+    """What the client sends, put into order and decoded."""
 
-    sink: takes 16-bit mono PCM at 24 kHz.
-    """
-
-    def __init__(self, transceiver: RTCRtpTransceiver, sink: Sink) -> None:
-        """Take the place of the receiver that the transceiver has."""
-        super().__init__("audio", transceiver.receiver.transport)
-        self._set_rtcp_ssrc(transceiver.sender._ssrc)
-        _set(transceiver, "_RTCRtpTransceiver__receiver", self)
-        self._sink = sink
+    def __init__(self, on_audio: OnAudio) -> None:
+        self._on_audio = on_audio
         self._jitter = JitterBuffer()
         self._decoder = OpusDecoder()
-        self._types: set[int] = set()  # payload types that are Opus
-        self._statistics: dict[int, StreamStatistics] = {}
-        _set(self, "_RTCRtpReceiver__remote_streams", self._statistics)
-        self._heard_at: float | None = None
+        self._arrived_at: float | None = None
 
-    async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
-        """As aiortc does it, but for the thread that decodes."""
-        if self._types:
-            return
-        opus = [codec for codec in parameters.codecs if codec.mimeType.lower() == "audio/opus"]
-        self._types = {codec.payloadType for codec in opus if codec.payloadType is not None}
-        self.transport._register_rtp_receiver(self, parameters)
-        reports = asyncio.ensure_future(self._run_rtcp())
-        _set(self, "_RTCRtpReceiver__rtcp_task", reports)
-        _set(self, "_RTCRtpReceiver__started", True)
-
-    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
-        if packet.payload_type not in self._types or not packet.payload:
-            return
-        if packet.ssrc not in self._statistics:
-            self._statistics.clear()  # a client has one microphone; a new one follows the old
-            self._statistics[packet.ssrc] = StreamStatistics(CLOCK)
-        self._statistics[packet.ssrc].add(packet)
-        self._heard_at = asyncio.get_running_loop().time()
-        for piece in self._jitter.add(packet.sequence_number, packet.timestamp, packet.payload):
+    def add(self, payload: RtpPayload) -> None:
+        """Take a packet as it arrives."""
+        self._arrived_at = asyncio.get_running_loop().time()
+        for piece in self._jitter.add(*payload):
             if isinstance(piece, int):
-                self._sink(self._decoder.silence(piece))
+                self._on_audio(self._decoder.silence(piece))
             else:
-                self._sink(self._decoder.decode(piece))
+                self._on_audio(self._decoder.decode(piece))
 
-    def keep_time(self) -> None:
-        """Call it every 20 ms: where packets do not come any more, silence does.
+    def tick(self) -> None:
+        """Call it every 20 ms: it produces silence while no packets arrive.
 
-        Clients that suppress silence send nothing of it, and turns end in silence.
+        Clients that suppress silence send nothing meanwhile, and a turn ends by silence.
         """
-        if self._heard_at is None:
+        if self._arrived_at is None:
             return
-        if asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS:
+        if asyncio.get_running_loop().time() - self._arrived_at > SILENCE_AFTER_SECONDS:
             self._jitter.fill(FRAME_TICKS)
-            self._sink(self._decoder.silence(FRAME_TICKS))
-
-
-def _set(thing: object, name: str, value: Any) -> None:
-    """Set an attribute that must be there."""
-    getattr(thing, name)
-    setattr(thing, name, value)
+            self._on_audio(self._decoder.silence(FRAME_TICKS))

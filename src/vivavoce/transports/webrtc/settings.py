@@ -14,7 +14,7 @@ MAX_PORT = 65535
 IceServer: TypeAlias = Annotated[str, Meta(pattern="^(stun|turns?):[^@/]+$")]
 
 
-class Reach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WebRTCSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[webrtc]: the addresses, ports and ICE servers of calls."""
 
     ice_servers: tuple[IceServer, ...] = ()

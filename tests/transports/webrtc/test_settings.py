@@ -1,4 +1,4 @@
-"""How calls are reached, from the settings to the servers that are asked."""
+"""The settings of WebRTC calls, from the file to the ICE servers."""
 
 from pathlib import Path
 
@@ -6,28 +6,28 @@ import pytest
 
 from vivavoce.errors import SettingsError
 from vivavoce.settings import load
-from vivavoce.transports.webrtc.ice import servers
-from vivavoce.transports.webrtc.reach import Reach
+from vivavoce.transports.webrtc.ice import ice_servers
+from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 
-def test_nothing_is_set_and_nobody_is_asked() -> None:
+def test_default_settings_name_no_ice_server() -> None:
     settings, _ = load(None, {}, {})
-    assert settings.webrtc == Reach()
-    assert servers(settings.webrtc) == []
+    assert settings.webrtc == WebRTCSettings()
+    assert ice_servers(settings.webrtc) == []
 
 
-def test_what_the_operator_sets_is_used(tmp_path: Path) -> None:
+def test_settings_of_file_and_environment_are_used(tmp_path: Path) -> None:
     file = tmp_path / "vivavoce.toml"
     file.write_text(
         '[webrtc]\nice_servers = ["stun:a.example:3478", "turn:b.example"]\n'
         'turn_username = "me"\nturn_password = "hush"\nudp_ports = "40000-40099"\n'
     )
     variables = {"VIVAVOCE_WEBRTC_ANNOUNCE_ADDRESS": "203.0.113.7, 2001:db8::7"}
-    reach = load(file, variables, {})[0].webrtc
-    assert reach.port_range == (40000, 40099)
-    assert reach.announce_address == ("203.0.113.7", "2001:db8::7")
-    assert "hush" not in repr(reach)
-    stun, turn = servers(reach)
+    webrtc = load(file, variables, {})[0].webrtc
+    assert webrtc.port_range == (40000, 40099)
+    assert webrtc.announce_address == ("203.0.113.7", "2001:db8::7")
+    assert "hush" not in repr(webrtc)
+    stun, turn = ice_servers(webrtc)
     assert (stun.urls, stun.username) == ("stun:a.example:3478", None)
     assert (turn.urls, turn.username, turn.credential) == ("turn:b.example", "me", "hush")
 
@@ -42,7 +42,7 @@ def test_what_the_operator_sets_is_used(tmp_path: Path) -> None:
         ('ice_servers = ["https://a.example"]', "ice_servers"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, line: str, why: str) -> None:
+def test_invalid_setting_is_refused_by_name(tmp_path: Path, line: str, why: str) -> None:
     file = tmp_path / "vivavoce.toml"
     file.write_text(f"[webrtc]\n{line}\n")
     with pytest.raises(SettingsError, match=why) as caught:

@@ -1,0 +1,144 @@
+"""The connection of a call: its negotiation, its tracks, and whether packets still arrive."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+
+from vivavoce.audio.pacer import PlayoutQueue
+from vivavoce.errors import InvalidRequest
+from vivavoce.transports.webrtc import aiortc_patches, offer
+from vivavoce.transports.webrtc.ice import CandidateGatherer, ice_servers
+from vivavoce.transports.webrtc.settings import WebRTCSettings
+from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+class ConnectionHandler(Protocol):
+    """Receives what happens on a connection. None of the methods waits."""
+
+    def on_audio(self, pcm: bytes) -> None:
+        """The client's audio: mono 16-bit PCM at 24 kHz."""
+        ...
+
+    def on_played(self, item_id: str, samples: int) -> None:
+        """So many samples of an item were sent."""
+        ...
+
+    def on_tick(self) -> None:
+        """20 ms of audio were sent."""
+        ...
+
+    def on_channel(self, channel: RTCDataChannel) -> None:
+        """The client has opened a data channel."""
+        ...
+
+    def on_lost(self, reason: str) -> None:
+        """The client cannot be reached any more."""
+        ...
+
+
+class CallConnection:
+    """Make it, answer(), then watch() while the call lasts; close() gives back ports and tasks."""
+
+    def __init__(
+        self, settings: WebRTCSettings, handler: ConnectionHandler, *, local: bool
+    ) -> None:
+        """local: whether the client is on this machine."""
+        self._settings = settings
+        self._handler = handler
+        self._local = local
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=ice_servers(settings)))
+        aiortc_patches.report_connect_failure(self._connection, self._on_connect_failure)
+        self._microphone = Microphone(handler.on_audio)
+        self._track = PlayoutTrack(handler.on_played, self._on_tick)
+        self._packet_at = 0.0  # when the last packet arrived, on the loop's clock
+
+    @property
+    def queue(self) -> PlayoutQueue:
+        """Audio that waits to be played."""
+        return self._track.queue
+
+    async def answer(self, sdp: str) -> str:
+        """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
+        accepted = offer.read(sdp)
+        connection = self._connection
+        transceiver = connection.addTransceiver(self._track, direction="sendrecv")
+        codecs = RTCRtpSender.getCapabilities("audio").codecs
+        opus = [c for c in codecs if c.mimeType.lower() == aiortc_patches.OPUS_MIME_TYPE]
+        transceiver.setCodecPreferences(opus)
+        aiortc_patches.PayloadReceiver(transceiver, self._microphone.add)
+        connection.on("datachannel", self._handler.on_channel)
+        connection.on("connectionstatechange", self._on_state)
+        try:
+            await connection.setRemoteDescription(RTCSessionDescription(accepted.sdp, "offer"))
+        except Exception as exc:  # aiortc raises many types for what it cannot parse
+            why = exc or "no call can be made of it"
+            raise InvalidRequest(f"Invalid 'sdp': {why}.", param="sdp") from exc
+        transports = {transceiver.receiver.transport}
+        if connection.sctp:
+            aiortc_patches.accept_invalid_messages(connection.sctp)
+            transports.add(connection.sctp.transport)
+        self._on_packet()
+        for transport in transports:
+            ice = aiortc_patches.ice_connection(transport)
+            aiortc_patches.observe_packets(ice, self._on_packet)
+            CandidateGatherer(ice, self._settings, local=self._local)
+        await connection.setLocalDescription(await connection.createAnswer())
+        return accepted.answered(connection.localDescription.sdp)
+
+    async def watch(self) -> None:
+        """Report a client from which no packet arrives any more. Runs until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if "send" not in str(self._connection.getTransceivers()[0].currentDirection):
+                tasks.create_task(self._play_unheard())
+            await self._wait_for_silence()
+            self._handler.on_lost("no packet arrives from the client")
+
+    async def close(self) -> None:
+        """Close, and give back every port and task."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        except TimeoutError:
+            log.warning("a WebRTC connection does not close")
+        self._track.stop()
+        self.queue.clear()
+
+    async def _play_unheard(self) -> None:
+        """Take the audio of a client that receives none: an answer lasts as long as it is."""
+        while True:
+            await self._track.recv()
+
+    async def _wait_for_silence(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            left = self._packet_at + self._settings.gone_seconds - clock()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    def _on_packet(self) -> None:
+        self._packet_at = asyncio.get_running_loop().time()
+
+    def _on_tick(self) -> None:
+        self._microphone.tick()
+        self._handler.on_tick()
+
+    def _on_connect_failure(self, exc: Exception) -> None:
+        self._handler.on_lost(f"no connection can be made: {exc!r}")
+
+    def _on_state(self) -> None:
+        state = self._connection.connectionState
+        if state in ("closed", "failed"):
+            self._handler.on_lost(f"the connection is {state}")
