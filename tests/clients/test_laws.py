@@ -151,7 +151,7 @@ def test_laws_on_an_aborted_stream_pass() -> None:
         (with_("response.function_call_arguments.delta", call_id="x"), "another call"),
         (without("response.output_item.done"), "is not done"),
         (response_with("response.done", output=[]), "not what was put out"),
-        (response_with("response.done", usage=None), "what it cost"),
+        (response_with("response.done", usage=None), "usage is missing"),
         (response_with("response.done", status="failed"), "no reason"),
         (twice("response.done"), "done twice"),
     ],

@@ -304,7 +304,7 @@ def test_turn_detector_without_a_score_delays_no_answer(
     (stopped,) = [e for e in call.peer.events if isinstance(e, SpeechStopped)]
     assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
     reason = str(problem) if problem else "no score came within 1 s"
-    assert caplog.messages == [f"turns are ended by silence alone: {reason}"]
+    assert caplog.messages == [f"turn detection failed, turns end by silence only: {reason}"]
 
 
 class Broken:
@@ -644,7 +644,7 @@ def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixt
         return peer.endings
 
     assert run(main()) == [("completed", None)]
-    assert set(caplog.messages) == {"sess_1: not stored: the disk is full"}
+    assert set(caplog.messages) == {"sess_1: the checkpoint was not stored: the disk is full"}
 
 
 def test_ended_session_is_freed_without_garbage_collection() -> None:
