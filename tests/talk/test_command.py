@@ -118,8 +118,8 @@ def test_talk_with_wrong_options_returns_2_and_one_line(tmp_path: Path) -> None:
         (TalkOptions(files=(lacking,)), f"{lacking} cannot be read: No such file or directory"),
         (TalkOptions(url="ftp://h", texts=("a",)), "ftp:// is none of ws, wss, http, https"),
         (TalkOptions(texts=("a",), mic=True), "--file, --text and --mic exclude each other"),
-        (TalkOptions(texts=(" ",)), "there is nothing to say"),
-        (TalkOptions(), "there is nothing to say"),
+        (TalkOptions(texts=(" ",)), "no input; give"),
+        (TalkOptions(), "no input; give"),
         (TalkOptions(texts=("a",), events=tmp_path), "cannot be written: Is a directory"),
         (TalkOptions(url=nowhere, texts=("a",)), "connection refused; start one with `vivavoce"),
     ]:

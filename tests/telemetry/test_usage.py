@@ -36,7 +36,7 @@ def test_usage_recorded_with_the_close_is_in_the_log(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO, "vivavoce.telemetry.usage")
     UsageLog(settings(), "").on(None, [RecordUsage("a", Usage(3, 1, 2)), CLOSE], 0.0)
     assert lines(caplog) == [
-        "sess_1: used by anybody of a: 1 responses, 1 tokens in, 2 out, 0 s transcribed"
+        "sess_1: used by anonymous of a: 1 responses, 1 tokens in, 2 out, 0 s transcribed"
     ]
 
 
