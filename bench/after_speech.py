@@ -17,12 +17,12 @@ from bench.wire import appends, connect
 
 SILENCE_MS = 500  # the default of silence_duration_ms, which this leaves alone
 TARGET_MS = SILENCE_MS + 150.0
-LONGEST_SECONDS = 4.0  # of a recording: the longer ones pause for longer than a turn lasts
+MAX_RECORDING_S = 4.0  # of a recording: the longer ones pause for longer than a turn lasts
 REST_SECONDS = 2.0
 
 
 async def measure(quick: bool) -> list[Figure]:
-    short = [one for one in await recordings() if one.seconds <= LONGEST_SECONDS]
+    short = [one for one in await recordings() if one.seconds <= MAX_RECORDING_S]
     turns: dict[str, list[float]] = {}
     decided: dict[str, list[float]] = {}
     inside: list[float] = []

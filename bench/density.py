@@ -90,7 +90,9 @@ async def measure(quick: bool) -> list[Figure]:
         ),
         Figure(measure="… their echo, p99", value=best.echo_p99, unit="ms"),
         Figure(
-            measure="… append that ends a turn → told, p99", value=best.edges_late_p99, unit="ms"
+            measure="… append that ends a turn → speech_stopped, p99",
+            value=best.edges_late_p99,
+            unit="ms",
         ),
         Figure(measure="… CPU of the server", value=100 * best.server_cpu, unit="% of a core"),
         Figure(measure="… CPU of the load", value=100 * best.load_cpu, unit="% of a core"),

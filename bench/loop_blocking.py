@@ -96,8 +96,8 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
 
     async def serve() -> None:
         async with build(parse(SETTINGS), local_servers=()) as built:
-            hub = Sessions(built.context)
-            runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
+            sessions = Sessions(built.context)
+            runner = web.AppRunner(application(sessions), access_log=None, handle_signals=False)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             gc.collect()
@@ -106,7 +106,7 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
             ours.call_soon_threadsafe(started.set_result, runner.addresses[0][1])
             while not stop.is_set():  # noqa: ASYNC110  set by another thread
                 await asyncio.sleep(0.1)
-            await hub.drain(0)
+            await sessions.drain(0)
             await runner.cleanup()
 
     def main() -> None:

@@ -80,7 +80,7 @@ async def measure(quick: bool) -> list[Figure]:
         Figure(measure="… CPU of the load", value=100 * best.load_cpu, unit="% of a core"),
         Figure(measure="… memory of a call", value=best.rss_each_kib, unit="KiB"),
         Figure(
-            measure="WebRTC call, offer → greeting, p95",
+            measure="WebRTC call, offer → session.created, p95",
             value=percentile(setups, 95),
             unit="ms",
             detail=spread(setups),

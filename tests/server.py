@@ -21,7 +21,7 @@ from vivavoce.app import application, auth_of, build
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.server import listening
+from vivavoce.server import serve_app
 from vivavoce.settings import Settings, parse
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -53,7 +53,7 @@ class Server:
     """A server in this process. `http` and `ws` are the beginnings of its addresses."""
 
     port: int
-    hub: Sessions
+    sessions: Sessions
     cascades: Mapping[str, Cascade]
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Server:
 
     @property
     def llm(self) -> ScriptedLLM:
-        """What the default model thinks with, for a test that looks up what it was told."""
+        """The LLM engine of the default model, which records its requests."""
         llm = self.cascades[self.default].llm
         assert isinstance(llm, ScriptedLLM)
         return llm
@@ -128,7 +128,7 @@ async def serving(
         async with build(settings, local_servers=()) as built:
             sessions = Sessions(built.context)
             app = application(sessions, auth_of(settings), webrtc or settings.webrtc)
-            async with listening(app, local) as port:
+            async with serve_app(app, local) as port:
                 catalog = built.models.catalog
                 yield Server(port, sessions, catalog.cascades, catalog.default, complaints.messages)
                 await sessions.drain(0)

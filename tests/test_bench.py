@@ -11,18 +11,18 @@ ALONE = ("loop_blocking", "speech_first_byte", "transcription")  # too long for 
 
 
 @pytest.mark.parametrize("name", [*MODULES, *ALONE])
-def test_every_measurement_is_there(name: str) -> None:
+def test_bench_has_every_measurement(name: str) -> None:
     assert asyncio.iscoroutinefunction(importlib.import_module(f"bench.{name}").measure)
 
 
-def test_an_echo_comes_back_over_a_call() -> None:
+def test_call_returns_an_echo() -> None:
     delays = asyncio.run(webrtc.echo(3.0))
     assert delays
     assert min(delays) > 0
 
 
 @pytest.mark.parametrize("limit", [0, 4, 7, 35, 36, 61, 200, 1000])
-def test_the_most_that_is_carried_is_found_from_below_and_above(limit: int) -> None:
+def test_bisection_finds_the_maximum_from_both_sides(limit: int) -> None:
     asked = []
 
     async def carried(number: int) -> bool:

@@ -123,7 +123,7 @@ def test_serve_on_public_host_without_keys_is_refused(refused: Refused) -> None:
 
 def test_config_with_missing_file_is_refused(refused: Refused) -> None:
     said = refused("config", "--config", "nowhere.toml")
-    assert said == "vivavoce: there is no settings file nowhere.toml"
+    assert said == "vivavoce: the settings file does not exist: nowhere.toml"
 
 
 def test_config_prints_settings_and_sources_without_secrets(

@@ -40,21 +40,21 @@ def page(name: str) -> str:
         ('[models.NAME] type = "relay"', RelayModel),
     ],
 )
-def test_every_setting_stands_in_its_table(table: str, struct: type) -> None:
+def test_settings_are_all_documented(table: str, struct: type) -> None:
     _, _, rest = page("docs/settings.md").partition(f"## `{table}`")
     section = rest.partition("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert documented == set(inspect.signature(struct).parameters)
 
 
-def test_every_environment_variable_is_documented() -> None:
+def test_environment_variables_are_all_documented() -> None:
     text = page("docs/settings.md")
     for name in ("OPENAI_API_KEY", *_CHAT):
         assert f"`{name}`" in text
 
 
 @pytest.mark.parametrize("entry", ENGINES, ids=lambda entry: str(entry.name))
-def test_every_engine_and_each_of_its_options_is_documented(entry) -> None:  # type: ignore[no-untyped-def]
+def test_engines_and_their_options_are_all_documented(entry) -> None:  # type: ignore[no-untyped-def]
     text = page("docs/engines.md")
     name = entry.name.partition(":")[2]
     if name == "scripted":
@@ -65,7 +65,7 @@ def test_every_engine_and_each_of_its_options_is_documented(entry) -> None:  # t
     assert [o for o in options if f"`{o}`" not in row] == []
 
 
-def test_every_command_and_option_is_documented() -> None:
+def test_commands_and_options_are_all_documented() -> None:
     text = page("docs/cli.md")
     for command in ("serve", "talk", "demo", "config"):
         assert f"## `vivavoce {command}`" in text
@@ -83,13 +83,13 @@ def test_every_command_and_option_is_documented() -> None:
 @pytest.mark.parametrize(
     "path", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda path: path.name
 )
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_links_all_resolve(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert dead == []
 
 
-def test_the_program_of_the_readme_is_answered() -> None:
+def test_readme_program_is_answered() -> None:
     code = re.search(r"```python\n(.*?)```", page("README.md"), re.DOTALL)
     assert code
 
@@ -109,7 +109,7 @@ def test_the_program_of_the_readme_is_answered() -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_curl_commands_of_the_readme_are_answered(tmp_path: Path) -> None:
+def test_readme_curl_commands_are_answered(tmp_path: Path) -> None:
     block = next(
         b for b in re.findall(r"```sh\n(.*?)```", page("README.md"), re.DOTALL) if "curl" in b
     )
@@ -138,7 +138,7 @@ def test_the_curl_commands_of_the_readme_are_answered(tmp_path: Path) -> None:
     assert json.loads(secret)["value"].startswith("ek_")
 
 
-def test_every_make_target_that_is_named_is_one() -> None:
+def test_make_targets_in_docs_all_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", page("Makefile"), re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", page("README.md"), re.MULTILINE))
     assert {"serve", "test", "demo", "bench"} <= named <= targets
@@ -182,7 +182,7 @@ def test_worker_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asyncio.run(main()) == ({"sample_rate": 16_000}, ["HELLO", 3_200, 1_800])
 
 
-def test_every_name_of_the_testing_module_is_documented() -> None:
+def test_testing_module_names_are_all_documented() -> None:
     section = page("docs/engines.md").partition("## Your own")[2]
     names = {name for name in testing.__all__ if not name.endswith(("Script", "Answer", "Call"))}
     assert [name for name in sorted(names) if f"`{name}`" not in section] == ["ScriptedTranscript"]

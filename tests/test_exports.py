@@ -23,17 +23,17 @@ def listed(module: ModuleType) -> list[str]:
     return names
 
 
-def test_the_package_lists_what_is_promised() -> None:
+def test_package_all_is_the_promised_list() -> None:
     assert set(listed(vivavoce)) == PUBLIC
 
 
 @pytest.mark.parametrize("name", packages())
-def test_what_a_package_lists_is_there_and_once(name: str) -> None:
+def test_package_all_names_exist_once(name: str) -> None:
     module = importlib.import_module(name)
     names = listed(module)
     assert [each for each in names if not hasattr(module, each)] == []
     assert len(names) == len(set(names))
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_version_is_that_of_the_package() -> None:
     assert vivavoce.__version__ == version("vivavoce")

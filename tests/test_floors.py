@@ -1,4 +1,4 @@
-"""Imports point down only: the floors of the project, kept.
+"""Imports point down only: a test of the layers.
 
 Modules are found by walking the package, imports by reading the source: nothing is imported here.
 """
@@ -71,7 +71,7 @@ TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in SOURCES.
 
 
 def floor(module: str) -> float:
-    """One that has none is told by the first test, and counts as the highest in the others."""
+    """A module without a layer fails the first test and counts as the highest in the others."""
     return FLOORS.get(module, FLOORS.get(module.split(".")[0], COMPOSITION))
 
 
@@ -108,7 +108,7 @@ def vendors() -> dict[str, set[str]]:
 ENTRIES = {module for modules in vendors().values() for module in modules}
 
 
-def test_every_module_has_a_floor() -> None:
+def test_modules_all_have_a_layer() -> None:
     homes = {module.split(".")[0] for module in SOURCES}
     assert homes - FLOORS.keys() == set()
 
@@ -123,13 +123,13 @@ def test_imports_point_down(module: str) -> None:
     assert wrong == set()
 
 
-def test_imports_go_round_in_no_circle() -> None:
+def test_imports_have_no_cycle() -> None:
     graph = {module: own(module) - {module} for module in SOURCES}
     assert set(TopologicalSorter(graph).static_order()) >= SOURCES.keys()
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) <= PURE])
-def test_the_lower_floors_are_pure(module: str) -> None:
+def test_lower_layers_import_no_io(module: str) -> None:
     assert {name.split(".")[0] for name in imported(module)} & IMPURE == set()
     calls = (node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call))
     called = {function.id for function in calls if isinstance(function, ast.Name)}
@@ -137,7 +137,7 @@ def test_the_lower_floors_are_pure(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if floor(module) < COMPOSITION])
-def test_only_the_top_reads_the_environment(module: str) -> None:
+def test_environment_is_read_by_the_top_layer_only(module: str) -> None:
     read = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)} | {
         name.rpartition(".")[2] for name in imported(module)
     }
@@ -145,7 +145,7 @@ def test_only_the_top_reads_the_environment(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if not 2 < floor(module) <= 3])
-def test_only_the_contract_of_engines_is_known_outside_them(module: str) -> None:
+def test_engine_vendors_are_imported_by_no_other_package(module: str) -> None:
     known = {there for there in own(module) if there.split(".")[0] == "engines"}
     contract = {"engines", "engines.base", "engines.registry", "engines.speech_text"}
     if module == "testing":  # offers the scripted engines
@@ -157,7 +157,7 @@ def test_only_the_contract_of_engines_is_known_outside_them(module: str) -> None
 
 
 @pytest.mark.parametrize("module", sorted(ENTRIES & SOURCES.keys()))
-def test_an_engine_is_imported_by_its_entry_point_alone(module: str) -> None:
+def test_engines_are_imported_by_entry_point_only(module: str) -> None:
     vendor = {m for modules in vendors().values() if module in modules for m in modules}
     by = {by for by in SOURCES if module in own(by)}
     if module.startswith("engines.scripted."):
@@ -176,7 +176,7 @@ def family(entries: set[str]) -> set[str]:
     return found
 
 
-def test_two_vendors_share_no_file() -> None:
+def test_vendors_import_no_other_vendor() -> None:
     assert len(ENTRIES) > 1, "the package is not installed: it has no entry points"
     owners: dict[str, list[str]] = {}
     for vendor, entries in vendors().items():

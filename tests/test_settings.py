@@ -198,7 +198,7 @@ def test_engine_receives_its_secrets(home: Path) -> None:
             "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://x'\nfallback = 'far'",
             "[models.far] fallback 'far' is none of the cascade models: default",
         ),
-        ("[engines.lmm.openai]", "[engines.lmm] there is no such kind of engine; there are: vad, "),
+        ("[engines.lmm.openai]", "[engines.lmm] unknown kind of engine; there are: vad, "),
         ("[engines.llm]\nopenai = 'x'", "[engines.llm.openai] Expected `object`, got `str`"),
         ("[engines]\nllm = 'x'", "Expected `object`, got `str`"),
         ("default_model = 'fast'", "default_model 'fast' is none of the models: default"),
@@ -234,14 +234,15 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "[server], [session], [webrtc] have some, other settings belong into vivavoce.toml",
+            "only [server], [session], [webrtc] have variables, other settings belong in "
+            "vivavoce.toml",
         ),
     ],
 )
 def test_unknown_variable_is_refused(variable: str, remedy: str) -> None:
     with pytest.raises(SettingsError) as refused:
         settings({variable: SECRET})
-    assert str(refused.value) == f"{variable}: there is no such variable; {remedy}"
+    assert str(refused.value) == f"{variable}: unknown variable; {remedy}"
 
 
 @pytest.mark.usefixtures("home")
@@ -256,7 +257,7 @@ def test_every_setting_of_the_sections_has_a_variable() -> None:
 
 @pytest.mark.usefixtures("home")
 def test_kubernetes_service_variables_are_ignored() -> None:
-    told = {
+    got = {
         "VIVAVOCE_SERVICE_HOST": "10.0.0.1",
         "VIVAVOCE_SERVICE_PORT": "80",
         "VIVAVOCE_SERVICE_PORT_HTTP": "80",
@@ -267,7 +268,7 @@ def test_kubernetes_service_variables_are_ignored() -> None:
         "VIVAVOCE_REDIS_PORT": "tcp://10.0.0.2:6379",
         "VIVAVOCE_REDIS_PORT_6379_TCP_PROTO": "tcp",
     }
-    assert load(None, told, {}) == (Settings(), [])
+    assert load(None, got, {}) == (Settings(), [])
 
 
 @pytest.mark.usefixtures("home")
@@ -283,7 +284,7 @@ def test_variable_for_a_section_that_is_no_table_blames_the_file(home: Path) -> 
 
 
 def test_missing_or_malformed_file_is_refused(home: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^there is no settings file .*nowhere.toml$"):
+    with pytest.raises(SettingsError, match=r"^the settings file does not exist: .*nowhere.toml$"):
         load(home / "nowhere.toml", {}, {})
     with pytest.raises(SettingsError, match=r"cannot be read: .* line 1"):
         load(written(home, f"api_key = {SECRET}"), {}, {})

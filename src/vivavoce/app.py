@@ -31,8 +31,8 @@ from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
-    listening,
     raise_descriptor_limit,
+    serve_app,
     tls_context,
 )
 from vivavoce.settings import Settings
@@ -153,7 +153,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     async with build(settings) as built:
         sessions = Sessions(built.context)
         app = application(sessions, auth, settings.webrtc)
-        async with listening(app, settings.server, tls) as port:
+        async with serve_app(app, settings.server, tls) as port:
             gc.collect()
             gc.freeze()  # objects made at start live to the end: no full collection visits them
             with StopSignals() as stop:

@@ -114,7 +114,7 @@ def demo(options: DemoOptions = DemoOptions()) -> None:
 
 @cli.command(name="config")
 def show_config(*, config: ConfigFile = None) -> None:
-    """Print the settings in force, where they come from, and secrets masked.
+    """Print the effective settings with secrets masked, and their sources.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def _announce(built: "Built", address: str) -> None:
 
 def _run(main: Any) -> None:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ModuleNotFoundError):  # there is none for Windows
+    with contextlib.suppress(ModuleNotFoundError):  # not available on Windows
         import uvloop
 
         factory = uvloop.new_event_loop

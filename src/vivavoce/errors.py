@@ -3,8 +3,8 @@
 * VoiceError
     * InvalidRequest   the client broke the protocol; the session goes on
     * EngineError      an engine failed; the response is lost, the session goes on
-        * EngineLost       it went away in the middle of its work; asked again, it may do it
-    * Unauthorized     whoever asks has no key, or one that opens nothing; they are turned away
+        * EngineLost       its process or connection died; a retry may succeed
+    * Unauthorized     the key is missing or invalid; the client is refused
     * LimitReached     a quota is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
     * StoreError       a store cannot be reached; the session goes on
@@ -43,11 +43,11 @@ class EngineError(VoiceError):
 
 
 class EngineLost(EngineError):
-    """An engine went away in the middle of its work: a process died, a line broke."""
+    """The process of an engine or the connection to it died; a retry may succeed."""
 
 
 class Unauthorized(VoiceError):
-    """Whoever asks may not come in. The message does not repeat the key."""
+    """The key of a request is missing or invalid. The message does not repeat the key."""
 
 
 class LimitReached(VoiceError):

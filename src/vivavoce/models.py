@@ -22,7 +22,7 @@ OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
 NONE = "none"  # the name of no cleaner
 
 
-# --- which engine `auto` stands for
+# --- selection of engines for `auto`
 
 
 class Found(NamedTuple):
@@ -100,7 +100,7 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
         Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
     ),
 }
-"""The engines that `auto` may stand for, by kind, the best first."""
+"""The candidates for `auto`, by kind, the best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def relay_of(name: str, model: RelayModel) -> Relay:
 def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
     """The cascade that serves unknown names, and the default model's fallback if that is a relay.
 
-    Raises SettingsError where there is none.
+    Raises SettingsError without one.
     """
     name = settings.default_model
     default = settings.models[name]

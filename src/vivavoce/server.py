@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
-_ASSUMED_DESCRIPTORS = 1024  # where the limit of the process is not known
+_ASSUMED_DESCRIPTORS = 1024  # if the limit of the process is unknown
 _ASSUMED_IN_USE = 32
 
 
 class _DropMalformedRequests(logging.Filter):
-    """Drops aiohttp's log lines about malformed requests: anybody can cause them, and they quote
+    """Drops aiohttp's log lines about malformed requests: any client can cause them, and they quote
     headers, which hold keys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -96,7 +96,7 @@ def tls_context(server: ServerSettings) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def listening(
+async def serve_app(
     app: web.Application, settings: ServerSettings, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Serve an application on the configured host and port; yields the port.

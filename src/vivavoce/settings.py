@@ -80,7 +80,7 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
 class CascadeModel(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cascade", tag_field="type"
 ):
-    """[models.NAME]: a model made of engines."""
+    """[models.NAME]: a model that consists of engines."""
 
     vad: str = AUTO
     turn: str = AUTO
@@ -114,9 +114,9 @@ class RelayModel(
     api_key: str = ""
     """A Secret once the struct is made."""
     model: str = ""
-    """The model to ask for there. Empty: the name that the client gave."""
+    """The model requested there. Empty: the name that the client gave."""
     voice: str = ""
-    """The voice to ask for where the client names none. Empty: marin."""
+    """The voice requested if the client sets none. Empty: marin."""
     fallback: str = ""
     """A cascade model that continues the conversation when the other server fails."""
 
@@ -211,7 +211,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
-        raise SettingsError(f"there is no settings file {path}") from exc
+        raise SettingsError(f"the settings file does not exist: {path}") from exc
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise SettingsError(f"the settings file {path} cannot be read: {exc}") from exc
 
@@ -256,10 +256,10 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Pla
 def _stray(name: str, known: list[str]) -> str:
     """The error for an unknown variable."""
     if close := get_close_matches(name, known, 1, cutoff=0.75):
-        return f"{name}: there is no such variable; did you mean {close[0]}?"
+        return f"{name}: unknown variable; did you mean {close[0]}?"
     tables = ", ".join(f"[{section}]" for section in _SECTIONS)
     return (
-        f"{name}: there is no such variable; {tables} have some, other settings belong into {FILE}"
+        f"{name}: unknown variable; only {tables} have variables, other settings belong in {FILE}"
     )
 
 
@@ -293,8 +293,7 @@ def _check(tree: dict[str, Any], origins: Mapping[Place, str], file: str) -> Non
     for kind_, _ in _entries(tree, "engines"):
         if kind_ not in KINDS:
             raise SettingsError(
-                f"{file}: [engines.{kind_}] there is no such kind of engine; "
-                f"there are: {', '.join(KINDS)}"
+                f"{file}: [engines.{kind_}] unknown kind of engine; there are: {', '.join(KINDS)}"
             )
     for place, value, kind in _tables(tree):
         try:

@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 from openai import AsyncOpenAI
 
-from tests.api.door_stage import catalog_of, scripted_stt, scripted_tts, serving_routes
+from tests.api.routes_stage import catalog_of, scripted_stt, scripted_tts, serving_routes
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes

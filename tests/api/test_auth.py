@@ -208,7 +208,7 @@ def test_key_or_origin_of_raw_bytes_is_refused(
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices", "/v1//models/"])
-def test_list_without_a_key_says_that_it_needs_one_and_how(path: str) -> None:
+def test_list_without_a_key_is_401_with_the_remedy(path: str) -> None:
     async def main() -> tuple[int, str]:
         async with keyed() as server, aiohttp.ClientSession() as http:
             url = URL(server.http + path, encoded=True)
@@ -269,7 +269,7 @@ async def ask(method: str, path: str, **options: Any) -> tuple[int, Mapping[str,
         return response.status, response.headers.copy(), await response.read()
 
 
-def test_preflight_is_answered_with_what_it_asks_for() -> None:
+def test_preflight_allows_the_requested_method_and_headers() -> None:
     status, headers, _ = asyncio.run(
         ask(
             "OPTIONS",

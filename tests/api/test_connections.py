@@ -17,7 +17,7 @@ from vivavoce.limits.connections import (
     ConnectionLimits,
     connections_for,
 )
-from vivavoce.server import listening, tls_context
+from vivavoce.server import serve_app, tls_context
 from vivavoce.settings import ServerSettings
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
@@ -105,7 +105,7 @@ async def serving(
     handlers = Handlers()
     clients: list[Client] = []
 
-    async with listening(handlers.app, settings, tls_context(settings)) as port:
+    async with serve_app(handlers.app, settings, tls_context(settings)) as port:
 
         async def connect() -> Client:
             client = Client(*await asyncio.open_connection(HOST, port, ssl=trusting))
@@ -178,7 +178,7 @@ def test_body_that_arrives_too_slowly_is_dropped(secure: bool) -> None:
     assert asyncio.run(main()) == b""
 
 
-def test_body_that_arrives_at_the_least_rate_is_read_to_its_end() -> None:
+def test_body_at_the_minimum_rate_is_read_to_its_end() -> None:
     async def write_steadily(client: Client, sent: list[int]) -> None:
         while True:
             client.write(b"\0")
@@ -199,7 +199,7 @@ def test_body_that_arrives_at_the_least_rate_is_read_to_its_end() -> None:
     asyncio.run(main())
 
 
-def test_body_may_arrive_at_any_rate_where_there_is_no_least_one() -> None:
+def test_body_without_a_minimum_rate_may_arrive_slowly() -> None:
     async def main() -> None:
         async with serving(head_seconds=SHORT, min_body_bytes_per_second=0) as (_, connect, _port):
             client = await connect()

@@ -14,7 +14,7 @@ from vivavoce.limits.keys import hash_of
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.runner import Observer
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.server import listening
+from vivavoce.server import serve_app
 
 KEY = "vv-a-key"
 
@@ -43,7 +43,7 @@ def test_session_has_the_name_of_its_key(keys: dict[str, str], short_lived: bool
         async with build(settings, local_servers=()) as built:
             sessions = Sessions(replace(built.context, observers=(observe,)))
             async with (
-                listening(application(sessions, auth_of(settings)), local) as port,
+                serve_app(application(sessions, auth_of(settings)), local) as port,
                 openai.AsyncOpenAI(api_key=KEY, base_url=f"http://{HOST}:{port}/v1") as client,
             ):
                 key = KEY

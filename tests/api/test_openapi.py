@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.api.audio_stage import tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from tests.server import Server, scripted, serving
 from vivavoce.api.openapi import FOLDER, TYPES, openapi_document
 from vivavoce.app import application
@@ -62,7 +62,7 @@ def test_document_and_routes_have_the_same_operations() -> None:
     async def routes() -> set[tuple[str, str]]:
         async with serving(scripted()) as server:
             found = set()
-            for route in application(server.hub).router.routes():
+            for route in application(server.sessions).router.routes():
                 assert route.resource is not None
                 path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.resource.canonical)
                 found.add((route.method.lower(), path))

@@ -128,10 +128,12 @@ class Breakable:
 def test_ready_with_an_engine_down_is_503_and_names_the_engine_and_the_reason() -> None:
     async def main() -> None:
         async with serving() as server, aiohttp.ClientSession(server.http) as http:
-            house = server.hub.context
-            assert {"vad:scripted", "stt:scripted", "tts:scripted"} <= house.engines.keys()
+            context = server.sessions.context
+            assert {"vad:scripted", "stt:scripted", "tts:scripted"} <= context.engines.keys()
             engine = Breakable()
-            server.hub.context = replace(house, engines={**house.engines, "stt:breakable": engine})
+            server.sessions.context = replace(
+                context, engines={**context.engines, "stt:breakable": engine}
+            )
             assert (await status_and_body(http, "/ready"))[0] == 200
             engine.reason = "the worker process does not start"
             assert await status_and_body(http, "/ready") == (

@@ -165,13 +165,13 @@ def test_client_disconnect_stops_the_engine() -> None:
 
 
 def test_voice_speed_and_instructions_reach_the_engine() -> None:
-    told: list[tuple[str, float, str]] = []
+    got: list[tuple[str, float, str]] = []
 
     class Attentive(ScriptedTTS):
         async def synthesize(
             self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
         ) -> AsyncGenerator[Speech]:
-            told.append((voice, speed, instructions))
+            got.append((voice, speed, instructions))
             yield Speech(bytes(200))
 
     async def main() -> None:
@@ -186,7 +186,7 @@ def test_voice_speed_and_instructions_reach_the_engine() -> None:
             await here.client.audio.speech.create(input="Hi.", model="tts-1", voice="nobody")
 
     asyncio.run(main())
-    assert told == [
+    assert got == [
         ("alloy", 1.0, ""),
         ("cedar", 1.0, ""),
         ("cedar", 1.0, ""),

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from tests.media.sound import container
 from vivavoce.engines.base import BaseEngine, Transcript
 from vivavoce.errors import EngineError
@@ -30,8 +30,8 @@ class Listener(BaseEngine):
     Settings = None
     sample_rate = 16_000
 
-    def __init__(self, *told: str | Exception) -> None:
-        self._told = told
+    def __init__(self, *got: str | Exception) -> None:
+        self._script = got
         self.asked: list[tuple[str | None, str]] = []
         self.closed = asyncio.Event()
 
@@ -48,7 +48,7 @@ class Listener(BaseEngine):
         try:
             async for _ in audio:
                 pass
-            for one in self._told:
+            for one in self._script:
                 if isinstance(one, Exception):
                     raise one
                 yield Transcript(one, len(one))
@@ -110,9 +110,9 @@ def test_long_recording_is_cut_at_pauses_and_answered_in_order() -> None:
                 file=("a.wav", TWICE), model="whisper-1", response_format="verbose_json"
             )
 
-    told = asyncio.run(main())
-    assert told.text == "one two"
-    assert [(s.id, s.text, s.start, s.end, s.seek) for s in told.segments] == [
+    got = asyncio.run(main())
+    assert got.text == "one two"
+    assert [(s.id, s.text, s.start, s.end, s.seek) for s in got.segments] == [
         (0, "one", 0.0, 1.216, 0),
         (1, "two", 2.304, 3.5, 230),
     ]
@@ -244,9 +244,9 @@ def test_translation_names_english_as_its_language() -> None:
             )
 
     with pytest.warns(DeprecationWarning, match="deprecated"):  # the client's own
-        told = asyncio.run(main())
-    assert (told.language, told.text) == ("english", "one two three")
-    assert told.to_dict()["task"] == "translate"
+        got = asyncio.run(main())
+    assert (got.language, got.text) == ("english", "one two three")
+    assert got.to_dict()["task"] == "translate"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from tests.media.sound import container
 from vivavoce.api import uploads
 from vivavoce.api.uploads import Form, raw_audio
@@ -414,7 +414,7 @@ def test_upload_that_cannot_be_stored_is_507_or_503(
     assert (answered, body["error"]["type"]) == (status, "server_error")
 
 
-def test_body_that_is_not_encoded_as_it_says_is_refused() -> None:
+def test_body_with_wrong_content_encoding_is_refused() -> None:
     async def main() -> tuple[int, Any]:
         async with stage() as here:
             headers = {

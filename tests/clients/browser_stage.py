@@ -30,7 +30,7 @@ needs_packages = pytest.mark.skipif(
 
 
 def behind_a_key(settings: Settings | None = None) -> Settings:
-    """Settings of a server that lets nobody in without one."""
+    """Settings of a server that requires a key."""
     return msgspec.structs.replace(settings or scripted(), keys={"page": hash_of(KEY)})
 
 

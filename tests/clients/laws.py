@@ -59,7 +59,7 @@ class Greeting:
 
 @dataclass
 class Items:
-    """Whoever inserts each item behind its previous_item_id has the server's conversation."""
+    """Inserting each item after its previous_item_id reproduces the server's conversation."""
 
     order: list[str] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
@@ -141,7 +141,7 @@ class Output:
             assert frame["delta"], "an empty delta"
             self.deltas[stream] = self.deltas.get(stream, "") + frame["delta"]
             return
-        assert verb == "done", "nobody knows that event"
+        assert verb == "done", "unknown event"
         key = WHOLES[stream]
         if key is not None:
             assert frame[key] == self.deltas.get(stream, ""), "the deltas are not the whole"
@@ -190,7 +190,7 @@ class Responses:
 
     def _go_on(self, kind: str, frame: Frame) -> None:
         key = frame["response_id"]
-        assert key in self.outputs, "nobody has heard of that response"
+        assert key in self.outputs, "unknown response"
         assert key not in self.ended, "a response that is done goes on"
         outputs, index = self.outputs[key], frame["output_index"]
         if kind == "response.output_item.added":
@@ -212,14 +212,14 @@ class Responses:
 
     def _end(self, response: Frame) -> None:
         key, status = response["id"], response["status"]
-        assert key in self.outputs, "nobody has heard of that response"
+        assert key in self.outputs, "unknown response"
         assert key not in self.ended, "a response was done twice"
         assert status in ("completed", "cancelled", "incomplete", "failed"), "no way to end"
         assert all(output.done for output in self.outputs[key]), "an item is not done"
         assert response["output"] == [output.done for output in self.outputs[key]], (
             "the output is not what was put out"
         )
-        assert response["usage"] is not None, "nobody knows what it cost"
+        assert response["usage"] is not None, "usage is missing"
         details = response["status_details"]
         assert (details is None) == (status == "completed"), "no reason, or one too many"
         assert details is None or details["type"] == status, "a reason for another end"

@@ -21,7 +21,7 @@ from tests.server import HOST, Server
 from vivavoce.protocol.items import Message, Part
 
 WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
-KEY = "sk-a-key-that-nobody-checks"
+KEY = "sk-a-key-that-is-not-checked"
 
 official: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 official_beta: TypeAdapter[Any] = TypeAdapter(BetaServerEvent)
@@ -150,7 +150,7 @@ async def calling_in_beta(
 
 
 def context(server: Server) -> list[str]:
-    """The messages that the model was told at its last answer: who, and in which words."""
+    """The messages of the last request to the model: (role, text)."""
     return [
         f"{item.role}: {' '.join(map(_words, item.content))}"
         for item in server.llm.requests[-1].items

@@ -38,12 +38,12 @@ async def ends_well(page: Page, server: Server) -> None:
     assert len(cut) < len(LONG)
     assert await page.evaluate("seen.errors") == []
     await page.evaluate("session.close()")
-    await until(lambda: len(server.hub) == 0)
+    await until(lambda: len(server.sessions) == 0)
     assert await page.evaluate("seen.state") == "disconnected"
 
 
 @awaited
-async def test_a_call_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
+async def test_agents_webrtc_call_with_a_tool_is_interrupted_by_voice_and_button() -> None:
     async with (
         serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
         recorded_hum((0.8, 0), (0.6, 0.5), (1.6, 0), (0.6, 0.5), (10, 0)) as recording,
@@ -65,7 +65,7 @@ async def test_a_call_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
 
 
 @awaited
-async def test_a_websocket_with_a_tool_is_interrupted_by_voice_and_by_hand() -> None:
+async def test_agents_websocket_with_a_tool_is_interrupted_by_voice_and_button() -> None:
     async with (
         serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
         page_with("agents.js") as page,

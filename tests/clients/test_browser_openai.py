@@ -23,7 +23,7 @@ pytestmark = [needs_chromium, needs_packages]
 
 
 @awaited
-async def test_a_call_is_made_heard_and_hung_up() -> None:
+async def test_browser_webrtc_call_is_answered_and_closed() -> None:
     settings = scripted(stt={"transcripts": ["who is there"]}, llm={"answers": ["Nobody."]})
     async with (
         serving(behind_a_key(settings)) as server,
@@ -38,7 +38,7 @@ async def test_a_call_is_made_heard_and_hung_up() -> None:
         assert await page.evaluate("seen.problems") == []
         await page.evaluate("hangUp()")
         await holds(page, "seen.closed === 'remote'")
-        await until(lambda: len(server.hub) == 0)
+        await until(lambda: len(server.sessions) == 0)
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def over_tls(server: Server) -> AsyncIterator[str]:
 
 
 @awaited
-async def test_a_websocket_is_opened_asked_and_closed() -> None:
+async def test_browser_websocket_is_answered_and_closed() -> None:
     async with (
         serving(behind_a_key(scripted(llm={"answers": ["Nobody."]}))) as server,
         over_tls(server) as address,
@@ -71,4 +71,4 @@ async def test_a_websocket_is_opened_asked_and_closed() -> None:
         assert await page.evaluate("seen.problems") == []
         await page.evaluate("line.close()")
         await holds(page, "seen.closed === 1000")
-        await until(lambda: len(server.hub) == 0)
+        await until(lambda: len(server.sessions) == 0)

@@ -50,7 +50,7 @@ async def connected(
     ],
 )
 @awaited
-async def test_realtime_is_chosen_wherever_it_is_offered(offered: list[str]) -> None:
+async def test_subprotocol_realtime_is_chosen_at_any_position(offered: list[str]) -> None:
     async with serving() as server, connected(server, protocols=offered) as (socket, first):
         assert socket.protocol == "realtime"
         assert first["type"] == "session.created"
@@ -66,14 +66,14 @@ async def test_realtime_is_chosen_wherever_it_is_offered(offered: list[str]) -> 
     ],
 )
 @awaited
-async def test_who_asks_for_the_beta_is_spoken_to_in_it(offer: dict[str, Any]) -> None:
+async def test_beta_request_gets_beta_events(offer: dict[str, Any]) -> None:
     async with serving() as server, connected(server, **offer) as (socket, first):
         assert first["session"]["input_audio_format"] == "pcm16"
         assert (await socket.receive_json())["type"] == "conversation.created"
 
 
 @awaited
-async def test_who_offers_only_what_nobody_knows_is_let_in_without() -> None:
+async def test_unknown_subprotocols_are_accepted_without_one() -> None:
     offered = ["graphql-ws", KEY]
     async with serving() as server, connected(server, protocols=offered) as (socket, first):
         assert socket.protocol is None
@@ -81,27 +81,27 @@ async def test_who_offers_only_what_nobody_knows_is_let_in_without() -> None:
 
 
 @awaited
-async def test_the_headers_of_the_official_clients_do_no_harm() -> None:
+async def test_headers_of_official_clients_are_accepted() -> None:
     async with serving() as server, connected(server, headers=STAINLESS) as (socket, first):
         assert first["session"]["model"] == "gpt-realtime"
         assert socket.protocol is None
 
 
 @awaited
-async def test_compression_is_offered_in_vain() -> None:
+async def test_offered_compression_is_declined() -> None:
     async with serving() as server, connected(server, compress=15) as (socket, first):
         assert not socket.compress
         assert first["type"] == "session.created"
 
 
 @awaited
-async def test_no_model_and_no_key_are_needed() -> None:
+async def test_request_without_model_and_key_is_accepted() -> None:
     async with serving() as server, connected(server, "/v1/realtime") as (_, first):
         assert first["session"]["model"] == "default"
 
 
 @awaited
-async def test_an_update_may_be_sent_before_the_greeting_was_read() -> None:
+async def test_update_sent_before_session_created_is_read_is_applied() -> None:
     """As the agents' clients do: they write as soon as the socket is open."""
     update = {"type": "session.update", "session": {"type": "realtime", "tracing": "auto"}}
     async with (
@@ -117,14 +117,14 @@ async def test_an_update_may_be_sent_before_the_greeting_was_read() -> None:
 
 
 @awaited
-async def test_events_may_come_in_binary_frames() -> None:
+async def test_binary_frames_are_accepted() -> None:
     async with serving() as server, connected(server) as (socket, _):
         await socket.send_bytes(b'{"type":"session.update","session":{"type":"realtime"}}')
         assert (await socket.receive_json())["type"] == "session.updated"
 
 
 @awaited
-async def test_a_plain_request_is_told_to_upgrade() -> None:
+async def test_request_without_upgrade_is_426() -> None:
     async with (
         serving() as server,
         aiohttp.ClientSession() as http,
@@ -135,9 +135,9 @@ async def test_a_plain_request_is_told_to_upgrade() -> None:
 
 
 @awaited
-async def test_the_server_hangs_up_with_a_word_when_it_shuts_down() -> None:
+async def test_shutdown_closes_with_1012_and_a_reason() -> None:
     async with serving() as server, connected(server) as (socket, _):
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.hub.drain(5))
+            tasks.create_task(server.sessions.drain(5))
             assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
         assert socket.close_code == 1012

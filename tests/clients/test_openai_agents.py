@@ -76,7 +76,7 @@ async def talking(server: Server, **agent: Any) -> AsyncIterator[Talk]:
 
 
 @awaited
-async def test_an_agent_runs_its_function_and_tells_the_result() -> None:
+async def test_agent_runs_its_function_and_sends_the_result() -> None:
     places = []
 
     def get_weather(location: str) -> str:
@@ -96,7 +96,7 @@ async def test_an_agent_runs_its_function_and_tells_the_result() -> None:
 
 
 @awaited
-async def test_an_agent_hears_answers_and_is_interrupted() -> None:
+async def test_agent_receives_audio_and_is_interrupted() -> None:
     story = " ".join(f"word{n:02}" for n in range(100))
     script = scripted(
         stt={"transcripts": ["tell me a story", "stop that"]},

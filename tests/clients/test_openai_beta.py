@@ -22,7 +22,7 @@ async def write(line: Line, text: str) -> Any:
 
 
 @awaited
-async def test_it_is_greeted_in_its_own_words() -> None:
+async def test_beta_session_created_has_the_beta_shape() -> None:
     async with serving() as server, calling_in_beta(server) as line:
         await line.until("conversation.created")
         assert line.kinds == ["session.created", "conversation.created"]
@@ -35,7 +35,7 @@ async def test_it_is_greeted_in_its_own_words() -> None:
 
 
 @awaited
-async def test_a_written_turn() -> None:
+async def test_beta_text_turn_is_answered() -> None:
     async with serving(scripted(llm={"answers": ["In writing."]})) as server:
         async with calling_in_beta(server) as line:
             await write(line, "Hello")
@@ -50,7 +50,7 @@ async def test_a_written_turn() -> None:
 
 @pytest.mark.parametrize("model", ["whisper-1", "gpt-4o-transcribe"])
 @awaited
-async def test_a_spoken_turn(model: str) -> None:
+async def test_beta_spoken_turn_is_answered(model: str) -> None:
     script = scripted(stt={"transcripts": ["hello you"]}, llm={"answers": ["Hello back."]})
     async with serving(script) as server, calling_in_beta(server) as line:
         session = await update(
@@ -74,7 +74,7 @@ async def test_a_spoken_turn(model: str) -> None:
 
 
 @awaited
-async def test_an_interruption() -> None:
+async def test_beta_barge_in_cancels_the_answer() -> None:
     script = scripted(
         llm={"answers": [{"text": "word " * 200, "tokens_per_second": 100}]},
         tts={"realtime_factor": 0.05},
@@ -90,7 +90,7 @@ async def test_an_interruption() -> None:
 
 
 @awaited
-async def test_a_function_call() -> None:
+async def test_beta_function_call_is_answered() -> None:
     calls = [{"name": "roll", "arguments": {"sides": 6}, "call_id": "call_dice"}]
     script = scripted(llm={"answers": [{"calls": calls}, "A four."]})
     async with serving(script) as server, calling_in_beta(server) as line:
@@ -107,15 +107,15 @@ async def test_a_function_call() -> None:
 
 
 @awaited
-async def test_a_mistake_is_told_in_its_own_names() -> None:
+async def test_beta_error_names_the_beta_parameter() -> None:
     async with serving() as server, calling_in_beta(server) as line:
         await line.to.session.update(session={"turn_detection": {"type": "x"}}, event_id="bad")
-        told = (await line.until("error")).error
-        assert (told.event_id, told.param) == ("bad", "session.turn_detection.type")
+        got = (await line.until("error")).error
+        assert (got.event_id, got.param) == ("bad", "session.turn_detection.type")
 
 
 @awaited
-async def test_a_session_that_only_transcribes() -> None:
+async def test_beta_transcription_session_transcribes() -> None:
     spoken = {"text": "one two three", "partials": True}
     script = scripted(stt={"transcripts": [spoken], "word_ms": 100})
     query = {"intent": "transcription"}

@@ -30,7 +30,7 @@ async def turn_of(line: Line, pcm: bytes) -> str:
 
 
 @awaited
-async def test_synthetic_speech_is_heard_and_answered() -> None:
+async def test_embedded_engines_answer_synthetic_speech() -> None:
     pcm = await spoken("Hello there. How are you today?")
     async with serving(EMBEDDED) as server, calling(server) as line:
         assert await turn_of(line, pcm)
@@ -49,14 +49,14 @@ async def test_synthetic_speech_is_heard_and_answered() -> None:
     ],
 )
 @awaited
-async def test_a_person_is_heard_and_answered(name: str, words: str) -> None:
+async def test_embedded_engines_answer_recorded_speech(name: str, words: str) -> None:
     pcm = recorded(name)
     async with serving(EMBEDDED) as server, calling(server) as line:
         assert (await turn_of(line, pcm)).lower().strip(" .!?") == words
 
 
 @awaited
-async def test_real_speech_interrupts_an_answer() -> None:
+async def test_embedded_vad_interrupts_on_recorded_speech() -> None:
     """What listens is real, what answers is scripted: it must be at it when the user speaks."""
     pcm = await spoken("Stop it, please.")
     script = scripted(
@@ -76,7 +76,7 @@ async def test_real_speech_interrupts_an_answer() -> None:
 
 
 @awaited
-async def test_a_reading_is_written_down_bit_by_bit() -> None:
+async def test_embedded_transcription_sends_deltas_while_audio_arrives() -> None:
     pcm, query = recorded("austen_0880.wav"), {"intent": "transcription"}
     async with serving(EMBEDDED) as server, calling(server, model=None, query=query) as line:
         await line.to.session.update(session={"type": "transcription", "audio": WHISPER})
@@ -87,7 +87,7 @@ async def test_a_reading_is_written_down_bit_by_bit() -> None:
 
 
 @awaited
-async def test_a_server_that_was_started_as_people_start_it_holds_a_turn() -> None:
+async def test_served_process_answers_a_turn() -> None:
     pcm = await spoken("What can you do?")
     async with serving_beside() as port, calling(port) as line:
         await line.update(audio={"input": {"turn_detection": None}})

@@ -1,4 +1,4 @@
-"""The official client: whatever goes wrong is told once, by its event_id, and the session goes on.
+"""The official client: every error is sent once, with its event_id, and the session continues.
 
 Every test ends with a turn that works.
 """
@@ -96,20 +96,20 @@ async def hold_a_turn(line: Line) -> None:
     ],
 )
 @awaited
-async def test_a_mistake_is_told_once_by_its_id(
+async def test_invalid_event_gets_one_error_with_its_event_id(
     mistake: Mistake, code: str, param: str | None
 ) -> None:
     async with serving() as server, calling(server) as line:
         await mistake(line.to, "the-culprit")
-        told = (await line.until("error")).error
-        assert told.event_id == "the-culprit"
-        assert (told.type, told.code, told.param) == ("invalid_request_error", code, param)
+        got = (await line.until("error")).error
+        assert got.event_id == "the-culprit"
+        assert (got.type, got.code, got.param) == ("invalid_request_error", code, param)
         await hold_a_turn(line)
         assert len(line.of("error")) == 1
 
 
 @awaited
-async def test_what_is_no_json_is_told_too() -> None:
+async def test_invalid_json_gets_an_error() -> None:
     async with serving() as server, calling(server) as line:
         for text in ('{"type": ', "[]", "3", '"x"'):
             await line.to.send_raw(text)
@@ -119,21 +119,21 @@ async def test_what_is_no_json_is_told_too() -> None:
 
 
 @awaited
-async def test_half_a_sample_is_told_by_the_append_that_left_it() -> None:
+async def test_odd_byte_count_gets_an_error_with_the_id_of_its_append() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(audio={"input": {"turn_detection": None}})
         odd = base64.b64encode(tone(300) + b"\1").decode()
         await line.to.input_audio_buffer.append(audio=odd, event_id="odd")
         await line.to.input_audio_buffer.commit()
-        told = (await line.until("error")).error
-        assert (told.event_id, told.param) == ("odd", "audio")
+        got = (await line.until("error")).error
+        assert (got.event_id, got.param) == ("odd", "audio")
         await line.until("input_audio_buffer.committed")
         await line.to.response.create()
         assert (await line.answer()).status == "completed"
 
 
 @awaited
-async def test_a_sample_may_come_in_two_halves() -> None:
+async def test_sample_split_between_two_appends_is_accepted() -> None:
     async with serving() as server, calling(server) as line:
         await line.say(TURN, piece_bytes=3333)
         assert (await line.answer()).status == "completed"
@@ -152,7 +152,7 @@ async def test_a_sample_may_come_in_two_halves() -> None:
     ],
 )
 @awaited
-async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
+async def test_stalled_engine_fails_one_turn(
     engine: str, script: dict[str, Any], stage: str
 ) -> None:
     scripts: dict[str, Any] = {"llm": {"answers": ["This is unspeakable.", "So."]}}
@@ -163,8 +163,8 @@ async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
         assert failed.status == "failed"
         assert failed.status_details.error.code == f"{stage}_stalled"
         assert failed.usage.total_tokens == 0
-        told = (await line.until("error")).error
-        assert (told.type, told.code) == ("server_error", f"{stage}_stalled")
+        got = (await line.until("error")).error
+        assert (got.type, got.code) == ("server_error", f"{stage}_stalled")
         await hold_a_turn(line)
 
 
@@ -176,20 +176,20 @@ async def test_an_engine_that_stalls_is_given_up_and_the_next_turn_works(
     ],
 )
 @awaited
-async def test_an_engine_that_fails_is_named_and_the_next_turn_works(
+async def test_failing_engine_is_named_and_fails_one_turn(
     scripts: dict[str, Any], stage: str
 ) -> None:
     async with serving(scripted(session=ERRORS, **scripts)) as server, calling(server) as line:
         await line.say(TURN)
         failed = await line.answer()
         assert (failed.status, failed.status_details.error.code) == ("failed", f"{stage}_failed")
-        told = (await line.until("error")).error
-        assert told.message == failed.status_details.error.message
+        got = (await line.until("error")).error
+        assert got.message == failed.status_details.error.message
         await hold_a_turn(line)
 
 
 @awaited
-async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_works() -> None:
+async def test_failed_transcription_fails_one_answer() -> None:
     script = scripted(session=ERRORS, stt={"transcripts": [{"error": "[stt.x] is deaf"}, "hello"]})
     async with serving(script) as server, calling(server) as line:
         await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
@@ -197,18 +197,18 @@ async def test_words_that_cannot_be_made_out_fail_the_answer_and_the_next_turn_w
         failed = await line.answer()
         assert failed.status_details.error.code == "stt_failed"
         assert (await line.until("error")).error.message == "[stt.x] is deaf"
-        (told,) = line.of("conversation.item.input_audio_transcription.failed")
-        assert told["error"]["message"] == "[stt.x] is deaf"
+        (got,) = line.of("conversation.item.input_audio_transcription.failed")
+        assert got["error"]["message"] == "[stt.x] is deaf"
         await hold_a_turn(line)
 
 
 @awaited
-async def test_a_session_that_lasts_too_long_is_told_so_and_closed() -> None:
+async def test_session_after_max_seconds_gets_an_error_and_closes() -> None:
     script = scripted(session={"max_seconds": 0.3})
     async with serving(script) as server, calling(server) as line:
-        told = (await line.until("error")).error
-        assert told.code == "session_expired"
-        assert told.message == "Your session hit the maximum duration of 0.3 seconds."
+        got = (await line.until("error")).error
+        assert got.code == "session_expired"
+        assert got.message == "Your session hit the maximum duration of 0.3 seconds."
         with pytest.raises(ConnectionClosed) as closed:
             await line.next()
         assert closed.value.rcvd is not None
@@ -217,7 +217,7 @@ async def test_a_session_that_lasts_too_long_is_told_so_and_closed() -> None:
 
 
 @awaited
-async def test_a_session_under_way_is_ended_with_its_answer_told() -> None:
+async def test_session_after_max_seconds_cancels_its_answer() -> None:
     script = scripted(session={"max_seconds": 0.3}, llm={"answers": [{"stall": True}]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Hello?")
@@ -227,7 +227,7 @@ async def test_a_session_under_way_is_ended_with_its_answer_told() -> None:
 
 
 @awaited
-async def test_whoever_comes_when_the_house_is_full_is_sent_away_until_there_is_room() -> None:
+async def test_client_at_max_sessions_gets_503_until_one_ends() -> None:
     async with serving(scripted(server={"max_sessions": 1})) as server:
         async with calling(server) as line:
             with pytest.raises(Exception, match="503"):
@@ -235,4 +235,4 @@ async def test_whoever_comes_when_the_house_is_full_is_sent_away_until_there_is_
                     raise AssertionError("it was let in")
             await hold_a_turn(line)
         async with asyncio.timeout(5):
-            await server.hub.drain(5)
+            await server.sessions.drain(5)

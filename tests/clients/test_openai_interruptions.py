@@ -32,21 +32,21 @@ async def hear_the_beginning(line: Line, ms: int = 2000) -> Any:
 
 
 @awaited
-async def test_a_user_who_speaks_stops_the_answer() -> None:
+async def test_barge_in_cancels_the_answer() -> None:
     async with serving(storyteller()) as server, calling(server) as line:
         await line.say(TURN)
-        told = await hear_the_beginning(line)
+        got = await hear_the_beginning(line)
         await line.say(tone(320))
         started = await line.until("input_audio_buffer.speech_started")
         answer = await line.answer()
-        assert answer.id == told.response_id
+        assert answer.id == got.response_id
         assert answer.status == "cancelled"
         assert answer.status_details.reason == "turn_detected"
         assert answer.output[0].status == "incomplete"
         assert "response.output_audio.delta" not in line.after("input_audio_buffer.speech_started")
 
         await line.to.conversation.item.truncate(
-            item_id=told.item_id, content_index=0, audio_end_ms=3 * WORD_MS
+            item_id=got.item_id, content_index=0, audio_end_ms=3 * WORD_MS
         )
         truncated = await line.until("conversation.item.truncated")
         assert truncated.audio_end_ms == 3 * WORD_MS
@@ -61,7 +61,7 @@ async def test_a_user_who_speaks_stops_the_answer() -> None:
 
 
 @awaited
-async def test_an_answer_that_may_not_be_interrupted_goes_on_and_the_turn_waits_for_it() -> None:
+async def test_speech_without_interrupt_response_waits_for_the_answer() -> None:
     script = scripted(
         stt={"transcripts": ["first", "second"]},
         llm={"answers": [{"text": STORY[:70], "tokens_per_second": 50}, "And now this."]},
@@ -79,7 +79,7 @@ async def test_an_answer_that_may_not_be_interrupted_goes_on_and_the_turn_waits_
 
 
 @awaited
-async def test_a_cancelled_answer_stops_and_a_second_cancel_is_an_error() -> None:
+async def test_second_cancel_of_a_response_is_an_error() -> None:
     async with serving(storyteller()) as server, calling(server) as line:
         await line.write("Tell me a story")
         await line.to.response.create()
@@ -96,7 +96,7 @@ async def test_a_cancelled_answer_stops_and_a_second_cancel_is_an_error() -> Non
 
 
 @awaited
-async def test_an_answer_can_be_cancelled_by_its_id_before_a_word_of_it_is_there() -> None:
+async def test_cancel_by_id_before_the_first_delta_cancels() -> None:
     script = scripted(llm={"answers": [{"text": "Never", "stall": True}, "Here I am."]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Hello?")
@@ -110,7 +110,7 @@ async def test_an_answer_can_be_cancelled_by_its_id_before_a_word_of_it_is_there
 
 
 @awaited
-async def test_an_answer_that_was_complete_is_truncated_to_what_was_heard() -> None:
+async def test_complete_answer_is_truncated_at_the_heard_position() -> None:
     async with serving(scripted(llm={"answers": ["one two three four", "Well."]})) as server:
         async with calling(server) as line:
             await line.write("Count")
@@ -127,7 +127,7 @@ async def test_an_answer_that_was_complete_is_truncated_to_what_was_heard() -> N
 
 
 @awaited
-async def test_a_truncation_beyond_the_sound_or_of_a_user_is_refused() -> None:
+async def test_truncate_beyond_the_audio_or_of_a_user_item_is_refused() -> None:
     async with serving() as server, calling(server) as line:
         written = await line.write("Hello")
         await line.to.response.create()
@@ -143,13 +143,13 @@ async def test_a_truncation_beyond_the_sound_or_of_a_user_is_refused() -> None:
 
 
 @awaited
-async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() -> None:
+async def test_disconnect_during_an_answer_frees_the_session() -> None:
     script = scripted(llm={"answers": [{"text": STORY, "stall": True, "fail_after_words": 9}]})
     async with serving(script) as server:
         async with calling(server) as line:
             await line.write("Tell me a story")
             await line.to.response.create()
             await line.until("response.created")
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
         async with asyncio.timeout(5):
-            await server.hub.drain(60)  # would wait that long for an answer that is still made
+            await server.sessions.drain(60)  # would wait that long for an answer that is still made

@@ -20,7 +20,7 @@ SLOW = {"text": "A long answer, word by word, that takes its time.", "tokens_per
 
 
 @awaited
-async def test_items_go_where_the_client_puts_them() -> None:
+async def test_items_are_inserted_after_previous_item_id() -> None:
     async with serving() as server, calling(server) as line:
         await line.write("second", item={"id": "mine_2"})
         await line.write("fourth", item={"id": "mine_4"})
@@ -35,7 +35,7 @@ async def test_items_go_where_the_client_puts_them() -> None:
 
 
 @awaited
-async def test_an_item_behind_one_that_is_not_there_is_refused_and_not_kept() -> None:
+async def test_item_after_an_unknown_item_is_refused() -> None:
     async with serving() as server, calling(server) as line:
         part = {"type": "input_text", "text": "lost"}
         await line.to.conversation.item.create(
@@ -51,7 +51,7 @@ async def test_an_item_behind_one_that_is_not_there_is_refused_and_not_kept() ->
 
 
 @awaited
-async def test_retrieved_sound_is_what_was_sent() -> None:
+async def test_retrieved_audio_equals_the_sent_audio() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(audio={"input": {"turn_detection": None}})
         sent = tone(500)
@@ -69,7 +69,7 @@ def pcm(sound: bytes) -> NDArray[np.int32]:
 
 
 @awaited
-async def test_retrieved_sound_of_a_telephone_is_a_telephones() -> None:
+async def test_retrieved_g711_audio_is_g711() -> None:
     async with serving() as server, calling(server) as line:
         audio = {"turn_detection": None, "format": {"type": "audio/pcma"}}
         await line.update(audio={"input": audio})
@@ -86,7 +86,7 @@ async def test_retrieved_sound_of_a_telephone_is_a_telephones() -> None:
 
 
 @awaited
-async def test_a_retrieved_answer_has_its_sound() -> None:
+async def test_retrieved_answer_has_its_audio() -> None:
     async with serving() as server, calling(server) as line:
         await line.say(TURN)
         answer = await line.answer()
@@ -96,7 +96,7 @@ async def test_a_retrieved_answer_has_its_sound() -> None:
 
 
 @awaited
-async def test_a_retrieved_item_of_the_user_has_its_words() -> None:
+async def test_retrieved_user_item_has_its_transcript() -> None:
     script = scripted(stt={"transcripts": ["hello"]})
     async with serving(script) as server, calling(server) as line:
         await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
@@ -109,7 +109,7 @@ async def test_a_retrieved_item_of_the_user_has_its_words() -> None:
 
 
 @awaited
-async def test_a_deleted_item_is_gone() -> None:
+async def test_deleted_item_cannot_be_retrieved() -> None:
     async with serving() as server, calling(server) as line:
         await line.write("forget this", item={"id": "mine"})
         await line.write("keep this")
@@ -124,7 +124,7 @@ async def test_a_deleted_item_is_gone() -> None:
 
 
 @awaited
-async def test_a_response_beside_a_running_one_reads_and_leaves_what_it_is_told() -> None:
+async def test_out_of_band_response_reads_its_input_and_changes_no_conversation() -> None:
     script = scripted(llm={"answers": [SLOW, {"text": "Topic:", "echo": True}]})
     async with serving(script) as server, calling(server) as line:
         written = await line.write("Let us talk about ships")
@@ -160,7 +160,7 @@ async def test_a_response_beside_a_running_one_reads_and_leaves_what_it_is_told(
 
 
 @awaited
-async def test_a_second_answer_in_the_same_conversation_is_refused() -> None:
+async def test_second_concurrent_response_is_refused() -> None:
     async with serving(scripted(llm={"answers": [SLOW]})) as server, calling(server) as line:
         await line.write("Hello")
         await line.to.response.create()
@@ -172,7 +172,7 @@ async def test_a_second_answer_in_the_same_conversation_is_refused() -> None:
 
 
 @awaited
-async def test_sound_in_an_item_is_written_down_and_answered() -> None:
+async def test_audio_item_is_transcribed_and_answered() -> None:
     async with serving(scripted(stt={"transcripts": ["from a file"]})) as server:
         async with calling(server) as line:
             await line.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
@@ -196,7 +196,7 @@ async def test_sound_in_an_item_is_written_down_and_answered() -> None:
 
 
 @awaited
-async def test_a_picture_reaches_a_model_that_sees() -> None:
+async def test_image_item_reaches_the_llm() -> None:
     async with serving() as server, calling(server) as line:
         item = {
             "type": "message",
@@ -215,7 +215,7 @@ async def test_a_picture_reaches_a_model_that_sees() -> None:
 
 
 @awaited
-async def test_a_conversation_is_restored_from_its_items() -> None:
+async def test_conversation_is_restored_from_its_items() -> None:
     async with serving() as server, calling(server) as line:
         history = [
             ("system", {"type": "input_text", "text": "Be brief."}),

@@ -34,7 +34,7 @@ async def give_back(line: Line, call: Any, output: object) -> None:
 
 
 @awaited
-async def test_a_function_is_called_run_and_its_result_told() -> None:
+async def test_function_call_output_is_answered() -> None:
     """With the embedded model, which reads the declared tools."""
     async with serving(scripted(models={"llm": "builtin"})) as server, calling(server) as line:
         session = await line.update(tools=[WEATHER], output_modalities=["text"])
@@ -60,13 +60,13 @@ async def test_a_function_is_called_run_and_its_result_told() -> None:
 
         await give_back(line, call, {"temperature": 31, "conditions": "sunny"})
         await line.to.response.create()
-        told = (await line.answer()).output[0].content[0].text
-        assert "thirty-one" in told
-        assert "sunny" in told
+        got = (await line.answer()).output[0].content[0].text
+        assert "thirty-one" in got
+        assert "sunny" in got
 
 
 @awaited
-async def test_several_calls_stand_in_one_response_beside_the_words() -> None:
+async def test_response_may_hold_text_and_several_calls() -> None:
     asked = {
         "text": "One moment.",
         "calls": [
@@ -89,15 +89,15 @@ async def test_several_calls_stand_in_one_response_beside_the_words() -> None:
                 await give_back(line, call, "sunny")
             await line.to.response.create()
             assert (await line.answer()).output[0].content[0].transcript == "Sunny in both."
-        told = server.llm.requests[-1].items
-        assert [i.call_id for i in told if isinstance(i, FunctionCall)] == [
-            i.call_id for i in told if isinstance(i, FunctionCallOutput)
+        got = server.llm.requests[-1].items
+        assert [i.call_id for i in got if isinstance(i, FunctionCall)] == [
+            i.call_id for i in got if isinstance(i, FunctionCallOutput)
         ]
         assert [tool.name for tool in server.llm.requests[-1].tools] == ["get_weather"]
 
 
 @awaited
-async def test_a_result_of_a_call_that_nobody_made_is_refused() -> None:
+async def test_function_call_output_of_an_unknown_call_is_refused() -> None:
     async with serving() as server, calling(server) as line:
         await line.to.conversation.item.create(
             item={"type": "function_call_output", "call_id": "call_none", "output": "{}"},
@@ -108,7 +108,7 @@ async def test_a_result_of_a_call_that_nobody_made_is_refused() -> None:
 
 
 @awaited
-async def test_one_response_may_be_forbidden_to_call() -> None:
+async def test_tool_choice_none_applies_to_one_response() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(tools=[WEATHER], tool_choice="required")
         assert line.of("session.updated")[-1]["session"]["tool_choice"] == "required"

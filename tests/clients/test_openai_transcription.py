@@ -49,7 +49,7 @@ async def ask_for_transcription(line: Line) -> None:
 
 @pytest.mark.parametrize("model", [None, "gpt-4o-mini-transcribe"])
 @awaited
-async def test_words_come_while_they_are_spoken(model: str | None) -> None:
+async def test_transcription_deltas_are_sent_while_audio_arrives(model: str | None) -> None:
     async with serving(writer()) as server, calling(server, model=model, query=INTENT) as line:
         assert line.of("session.created")[0]["session"]["type"] == "transcription"
         await ask_for_transcription(line)
@@ -57,7 +57,7 @@ async def test_words_come_while_they_are_spoken(model: str | None) -> None:
 
 
 @awaited
-async def test_a_session_becomes_one_of_transcription() -> None:
+async def test_session_update_makes_a_realtime_session_a_transcription_session() -> None:
     async with serving(writer()) as server, calling(server) as line:
         assert line.of("session.created")[0]["session"]["type"] == "realtime"
         await ask_for_transcription(line)
@@ -65,7 +65,7 @@ async def test_a_session_becomes_one_of_transcription() -> None:
 
 
 @awaited
-async def test_a_commit_by_hand_is_written_down_too() -> None:
+async def test_manual_commit_is_transcribed() -> None:
     async with serving(writer()) as server, calling(server, model=None, query=INTENT) as line:
         await ask_for_transcription(line)
         session = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
@@ -80,7 +80,7 @@ async def test_a_commit_by_hand_is_written_down_too() -> None:
 
 
 @awaited
-async def test_it_has_no_responses() -> None:
+async def test_transcription_session_refuses_responses() -> None:
     async with serving(writer()) as server, calling(server, model=None, query=INTENT) as line:
         await line.to.response.create(event_id="no")
         assert (await line.until("error")).error.event_id == "no"
@@ -99,14 +99,14 @@ async def failing(server: Server) -> tuple[str, str]:
 
 
 @awaited
-async def test_words_that_fail_are_told_and_the_next_turn_is_written_down() -> None:
+async def test_failed_transcription_sends_failed_and_the_next_turn_works() -> None:
     broken = scripted(stt={"transcripts": [{"error": "[stt] out of order"}, "fine again"]})
     async with serving(broken) as server:
         assert await failing(server) == ("stt_failed", "fine again")
 
 
 @awaited
-async def test_words_that_never_come_are_given_up() -> None:
+async def test_stalled_transcription_fails() -> None:
     stalled = scripted(
         stt={"transcripts": [{"stall": True}, "fine again"]}, session={"stall_seconds": 0.3}
     )

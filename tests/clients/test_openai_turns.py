@@ -16,7 +16,7 @@ WHISPER = {"input": {"transcription": {"model": "whisper-1"}}}
 
 
 @awaited
-async def test_a_written_turn_is_answered_in_writing() -> None:
+async def test_text_turn_with_text_output_is_answered_as_text() -> None:
     async with serving(scripted(llm={"answers": ["Rome, of course."]})) as server:
         async with calling(server) as line:
             written = await line.write("What is the capital of Italy?")
@@ -33,7 +33,7 @@ async def test_a_written_turn_is_answered_in_writing() -> None:
 
 
 @awaited
-async def test_a_written_turn_in_a_session_of_sound_is_answered_in_sound() -> None:
+async def test_text_turn_with_audio_output_is_answered_as_audio() -> None:
     script = scripted(llm={"answers": ["Hi there."]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Hello")
@@ -44,7 +44,7 @@ async def test_a_written_turn_in_a_session_of_sound_is_answered_in_sound() -> No
 
 
 @awaited
-async def test_a_spoken_turn_is_heard_written_down_and_answered() -> None:
+async def test_spoken_turn_is_transcribed_and_answered() -> None:
     said, answered = "what is the time", "It is late."
     script = scripted(stt={"transcripts": [said]}, llm={"answers": [answered]})
     async with serving(script) as server, calling(server) as line:
@@ -68,7 +68,7 @@ async def test_a_spoken_turn_is_heard_written_down_and_answered() -> None:
 
 
 @awaited
-async def test_turns_follow_each_other_and_make_one_conversation() -> None:
+async def test_consecutive_turns_form_one_conversation() -> None:
     script = scripted(
         stt={"transcripts": ["first", "second"]},
         llm={"answers": ["One.", "Two."]},
@@ -85,7 +85,7 @@ async def test_turns_follow_each_other_and_make_one_conversation() -> None:
 
 @pytest.mark.parametrize("eagerness", ["low", "medium", "high", "auto"])
 @awaited
-async def test_a_turn_whose_words_sound_finished_ends_after_a_short_silence(
+async def test_semantic_vad_with_complete_words_ends_after_a_short_silence(
     eagerness: str,
 ) -> None:
     script = scripted(
@@ -103,7 +103,7 @@ async def test_a_turn_whose_words_sound_finished_ends_after_a_short_silence(
 
 
 @awaited
-async def test_a_turn_whose_words_sound_unfinished_outlives_a_pause() -> None:
+async def test_semantic_vad_with_incomplete_words_waits_through_a_pause() -> None:
     script = scripted(
         stt={"transcripts": [{"text": "and then", "partials": True}]}, turn={"default": 0.0}
     )
@@ -118,7 +118,7 @@ async def test_a_turn_whose_words_sound_unfinished_outlives_a_pause() -> None:
 
 
 @awaited
-async def test_without_turn_detection_the_client_says_what_is_a_turn() -> None:
+async def test_push_to_talk_turn_is_what_the_client_commits() -> None:
     async with serving(scripted(stt={"transcripts": ["by hand"]})) as server:
         async with calling(server) as line:
             session = await line.update(audio={"input": {"turn_detection": None}})
@@ -139,7 +139,7 @@ async def test_without_turn_detection_the_client_says_what_is_a_turn() -> None:
 
 
 @awaited
-async def test_a_cleared_buffer_is_no_turn() -> None:
+async def test_cleared_buffer_makes_no_turn() -> None:
     async with serving() as server, calling(server) as line:
         await line.update(audio={"input": {"turn_detection": None}})
         await line.say(tone(400))
@@ -153,7 +153,7 @@ async def test_a_cleared_buffer_is_no_turn() -> None:
 
 @pytest.mark.parametrize("name", ["audio/pcmu", "audio/pcma"])
 @awaited
-async def test_a_telephone_speaks_and_hears_g711(name: Format) -> None:
+async def test_g711_is_accepted_and_sent(name: Format) -> None:
     async with serving(scripted(llm={"answers": ["On the line."]})) as server:
         async with calling(server) as line:
             formats = {"format": {"type": name}}
@@ -171,7 +171,7 @@ async def test_a_telephone_speaks_and_hears_g711(name: Format) -> None:
 
 
 @awaited
-async def test_what_an_answer_cost_is_told() -> None:
+async def test_response_done_has_usage() -> None:
     script = scripted(llm={"answers": ["Two words."]})
     async with serving(script) as server, calling(server) as line:
         await line.say(TURN)
@@ -184,7 +184,7 @@ async def test_what_an_answer_cost_is_told() -> None:
 
 
 @awaited
-async def test_names_that_nobody_knows_are_served_and_it_is_said_by_what() -> None:
+async def test_unknown_names_are_served_by_the_defaults_and_reported() -> None:
     async with serving() as server:
         async with calling(server, model="gpt-realtime-2.1-mini") as line:
             (created,) = line.of("session.created")
@@ -202,7 +202,7 @@ async def test_names_that_nobody_knows_are_served_and_it_is_said_by_what() -> No
 
 
 @awaited
-async def test_an_answer_that_is_cut_at_its_limit_is_incomplete() -> None:
+async def test_answer_at_its_token_limit_is_incomplete() -> None:
     script = scripted(llm={"answers": ["one two three four five six"]})
     async with serving(script) as server, calling(server) as line:
         await line.write("Count")
@@ -237,7 +237,7 @@ def turn_of_the_sync_client(server: Server) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # how that client dials
 @awaited
-async def test_the_synchronous_client_holds_a_turn_too() -> None:
+async def test_synchronous_client_completes_a_turn() -> None:
     async with serving() as server:
         kinds = await asyncio.to_thread(turn_of_the_sync_client, server)
         assert kinds[0] == "session.created"

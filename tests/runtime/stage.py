@@ -50,7 +50,7 @@ SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
 MODELS = AvailableModels(
-    {"house": ModelInfo(frozenset({"alloy"}), "alloy")}, "house", failure_errors=True
+    {"default": ModelInfo(frozenset({"alloy"}), "alloy")}, "default", failure_errors=True
 )
 
 
@@ -117,7 +117,7 @@ class TTS(ScriptedTTS):
                 yield speech
 
 
-class Troupe:
+class ScriptedEngines:
     """One of each engine. Options are those of the scripts, as they stand in a settings file."""
 
     def __init__(
@@ -142,27 +142,27 @@ class Troupe:
 
     @property
     def catalog(self) -> ModelCatalog:
-        return ModelCatalog({"house": self.cascade}, "house")
+        return ModelCatalog({"default": self.cascade}, "default")
 
 
 def make_runner(session: Session, peer: Peer, catalog: ModelCatalog, **more: Any) -> Runner:
-    """A runner of a session of the model "house"."""
-    return Runner(session, peer, partial(CascadePerformer, catalog, "house"), **more)
+    """A runner of a session of the model "default"."""
+    return Runner(session, peer, partial(CascadePerformer, catalog, "default"), **more)
 
 
-class Audience:
-    """A peer that remembers what it was told, and when it was closed."""
+class RecordingPeer:
+    """A peer that records the events sent to it and its close."""
 
     def __init__(self) -> None:
         self.events: list[AnyServerEvent] = []
         self.raw: list[bytes] = []
         self.closed: tuple[int, str] | None = None
-        self.attention = asyncio.Event()
-        self.attention.set()
+        self.writable = asyncio.Event()
+        self.writable.set()
         self._news = asyncio.Event()
 
     def send(self, event: AnyServerEvent) -> None:
-        assert self.closed is None, "told after the close"
+        assert self.closed is None, "sent after the close"
         self.events.append(event)
         self._news.set()
 
@@ -172,7 +172,7 @@ class Audience:
         self._news.set()
 
     async def wait_writable(self) -> None:
-        await self.attention.wait()
+        await self.writable.wait()
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
@@ -180,7 +180,7 @@ class Audience:
             self._news.set()
 
     async def until(self, tag: str, count: int = 1) -> None:
-        """Wait until so many events of that type have come."""
+        """Wait for `count` events of that type."""
         while self.types.count(tag) < count:
             assert self.closed is None, f"closed {self.closed} before {tag}"
             self._news.clear()
@@ -207,19 +207,19 @@ class Audience:
 
 
 def template(turn_detection: TurnDetection | None = None, **fields: Any) -> RealtimeSession:
-    heard = AudioInput(turn_detection=turn_detection, transcription=Transcription(model="whisper"))
-    audio = Audio(heard, AudioOutput(voice="alloy"))
-    return RealtimeSession(id="sess_1", model="house", audio=audio, **fields)
+    input_ = AudioInput(turn_detection=turn_detection, transcription=Transcription(model="whisper"))
+    audio = Audio(input_, AudioOutput(voice="alloy"))
+    return RealtimeSession(id="sess_1", model="default", audio=audio, **fields)
 
 
-def house(
-    troupe: Troupe,
+def make_context(
+    scripted: ScriptedEngines,
     limits: SessionLimits | None = None,
     max_sessions: int = 100,
     turn_detection: TurnDetection | None = None,
 ) -> ServerContext:
     opening = template(turn_detection)
-    return ServerContext(troupe.catalog, MODELS, limits or SessionLimits(), opening, max_sessions)
+    return ServerContext(scripted.catalog, MODELS, limits or SessionLimits(), opening, max_sessions)
 
 
 def received(*events: AnyClientEvent) -> Sequence[Received]:
@@ -227,13 +227,13 @@ def received(*events: AnyClientEvent) -> Sequence[Received]:
 
 
 def question(text: str = "Who is there?") -> Sequence[Received]:
-    """The user writes, and wants an answer."""
+    """A text item and a response.create."""
     item = Message(role="user", content=(InputText(text=text),))
     return received(ItemCreate(item=item), ResponseCreate())
 
 
 def speech(sound: bytes = TURN) -> Sequence[Received]:
-    """The user is heard, one append a window."""
+    """Audio of the user, one append for each window."""
     size = 2 * WINDOW
     pieces = (sound[start : start + size] for start in range(0, len(sound), size))
     return received(*(InputAudioAppend(audio=piece) for piece in pieces))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.runtime.clauses import FIRST_SHORTEST, LONGEST, SHORTEST, Clauses
+from vivavoce.runtime.clauses import MAX_CHARS, MIN_CHARS, MIN_FIRST_CHARS, Clauses
 
 PROSE = st.text(alphabet="aé日。、，！？ .,;:!?…\n\"')3😀", max_size=400)  # noqa: RUF001
 
@@ -26,7 +26,7 @@ def test_clauses_are_the_text_to_the_letter(deltas: list[str]) -> None:
 def test_no_clause_is_empty_or_much_too_long(deltas: list[str]) -> None:
     for clause in cut(*deltas):
         assert clause
-        assert len(clause.rstrip()) <= LONGEST
+        assert len(clause.rstrip()) <= MAX_CHARS
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_sentences_end_clauses(text: str, clauses: list[str]) -> None:
 
 
 def test_first_clause_may_be_short() -> None:
-    first = "a" * (FIRST_SHORTEST - 1) + ", "
-    later = "b" * (SHORTEST - 1) + ", "
+    first = "a" * (MIN_FIRST_CHARS - 1) + ", "
+    later = "b" * (MIN_CHARS - 1) + ", "
     assert cut(first + "b" * 20 + ", " + later + "end") == [first, "b" * 20 + ", " + later, "end"]
 
 

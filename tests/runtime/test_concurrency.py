@@ -143,7 +143,7 @@ def test_work_slots_bound_what_runs_and_what_waits() -> None:
         await asyncio.sleep(0.5)
         with pytest.raises(LimitReached, match=r"^too many files are being worked on"):
             await work()
-        jobs[-1].cancel()  # one that waits makes room for another
+        jobs[-1].cancel()  # a cancelled waiting job frees its slot
         await asyncio.wait((jobs[-1],))
         await work()
         assert (peak, running) == (2, 0)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import msgspec
 import pytest
 
-from tests.runtime.stage import MODELS, SOFT, Audience, Troupe, make_runner, speech
+from tests.runtime.stage import MODELS, SOFT, RecordingPeer, ScriptedEngines, make_runner, speech
 from vivavoce.engines.base import BaseEngine
 from vivavoce.errors import EngineError
 from vivavoce.protocol.session import (
@@ -168,16 +168,16 @@ def test_session_scores_cleaned_audio_and_gives_the_stream_back(format_: Any) ->
     """Of G.711, too: it is cleaned after decoding."""
     cleaner = Mirrors()
 
-    async def main() -> Audience:
-        audience, troupe = Audience(), Troupe(vad={"level": 0.5})
-        cascade = replace(troupe.cascade, cleaner=cleaner)
+    async def main() -> RecordingPeer:
+        peer, scripted = RecordingPeer(), ScriptedEngines(vad={"level": 0.5})
+        cascade = replace(scripted.cascade, cleaner=cleaner)
         noise = NoiseReduction(type="near_field")
         heard = AudioInput(noise_reduction=noise, turn_detection=ServerVad())
         if format_:
             heard = msgspec.structs.replace(heard, format=format_)
-        begun = RealtimeSession(id="s", model="house", audio=Audio(input=heard))
+        begun = RealtimeSession(id="s", model="default", audio=Audio(input=heard))
         session = Session(begun, MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, audience, ModelCatalog({"house": cascade}, "house"))
+        runner = make_runner(session, peer, ModelCatalog({"default": cascade}, "default"))
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in speech(SOFT * 20):  # which the cleaner makes loud
@@ -186,7 +186,7 @@ def test_session_scores_cleaned_audio_and_gives_the_stream_back(format_: Any) ->
         await asyncio.sleep(1)
         runner.post(Disconnected())
         await running
-        return audience
+        return peer
 
     assert run(main()).types.count("input_audio_buffer.speech_started") == 1
     assert [stream.closed for stream in cleaner.streams] == [True]

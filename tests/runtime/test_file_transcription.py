@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.api.audio_stage import quiet, tone
-from tests.api.door_stage import wav_of
+from tests.api.routes_stage import wav_of
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.engines.scripted.engines import ScriptedSTT, ScriptedVAD
@@ -110,7 +110,7 @@ def test_deltas_come_as_text_becomes_stable() -> None:
 
 
 def test_first_words_come_while_the_file_is_still_decoded() -> None:
-    """The file gives no more after its first half until the first words were told."""
+    """The second half of the file is readable only after the first words were reported."""
     heard = threading.Event()
     data = wav_of((tone(2.0) + quiet(3.0)) * 20)
 
@@ -118,30 +118,30 @@ def test_first_words_come_while_the_file_is_still_decoded() -> None:
         def read(self, size: int | None = -1, /) -> bytes:
             scanning = size == 1 << 20  # for joined files, before anything is decoded
             if self.tell() > len(data) // 2 and not scanning:
-                assert heard.wait(5), "nothing was told of the first half"
+                assert heard.wait(5), "no words of the first half"
             return super().read(size)
 
     async def main() -> int:
-        told = 0
+        got = 0
         async for _, _ in passages(scripted(), SoundFile(Withheld(data))):
-            told += 1
+            got += 1
             heard.set()
-        return told
+        return got
 
     assert asyncio.run(main()) == 20
 
 
 def test_passages_before_an_error_are_recognised() -> None:
-    told: list[str] = []
+    got: list[str] = []
 
     async def main() -> None:
         file = SoundFile(BytesIO(wav_of(TALK)), bounds=Bounds(max_seconds=6.0))
         async for passage, _ in passages(scripted(transcripts=["one", "two"]), file):
-            told.append(passage.text)
+            got.append(passage.text)
 
     with pytest.raises(AudioError, match=r"lasts longer than 6 s"):
         asyncio.run(main())
-    assert told == ["one"]
+    assert got == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -173,17 +173,19 @@ def test_engine_without_a_final_transcript_is_an_error() -> None:
 
 
 def test_vad_failure_is_an_error() -> None:
-    class Deaf(ScriptedVAD):
+    class FailingVad(ScriptedVAD):
         def score(
             self, windows: NDArray[np.float32], streams: NDArray[np.intp]
         ) -> NDArray[np.float32]:
-            raise EngineError("no ears")
+            raise EngineError("no model")
 
     async def main() -> None:
-        async for _ in stretches(SoundFile(BytesIO(wav_of(TALK))), VadBatcher(Deaf(VADScript()))):
+        async for _ in stretches(
+            SoundFile(BytesIO(wav_of(TALK))), VadBatcher(FailingVad(VADScript()))
+        ):
             pass
 
-    with pytest.raises(EngineError, match="no ears"):
+    with pytest.raises(EngineError, match="no model"):
         asyncio.run(main())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.stage import Troupe
+from tests.runtime.stage import ScriptedEngines
 from vivavoce.engines.base import (
     CallDelta,
     CallStarted,
@@ -39,7 +39,7 @@ from vivavoce.session.facts import (
 from vivavoce.testing.virtual_time import run
 
 PROMPT = Prompt(
-    model="house",
+    model="default",
     instructions="Be kind.",
     items=(),
     tools=(),
@@ -114,7 +114,7 @@ class ListTTS(ListLLM):
 
 def cast(llm: Any = None, tts: Any = None, **scripts: Any) -> Cascade:
     """A cascade: scripted, or with these engines in it."""
-    cascade = Troupe(**scripts).cascade
+    cascade = ScriptedEngines(**scripts).cascade
     return replace(cascade, llm=llm or cascade.llm, tts=tts or cascade.tts)
 
 
@@ -192,7 +192,7 @@ def test_tool_calls_are_posted_as_they_come_beside_text() -> None:
 
 
 def scripted(**answered: Any) -> Cascade:
-    return Troupe(llm=llm(answered)).cascade
+    return ScriptedEngines(llm=llm(answered)).cascade
 
 
 def test_tool_calls_alone_are_an_answer() -> None:
@@ -290,7 +290,7 @@ def test_model_runs_ahead_of_speech_by_a_bounded_number_of_clauses() -> None:
     async def main() -> None:
         task = asyncio.create_task(performed(cast(llm=llm_, tts=ListTTS(60.0))))
         await asyncio.sleep(1)
-        # one clause is being spoken, and one waits until there is room for it
+        # one clause is being spoken, and one waits for the queue
         assert llm_.yielded == CLAUSES_AHEAD + 2
         task.cancel()
         await asyncio.wait([task])
@@ -334,7 +334,7 @@ def test_backpressure_holds_synthesis() -> None:
         async def wait_writable() -> None:
             await open_.wait()
 
-        cascade = Troupe(llm=llm("word " * 100)).cascade
+        cascade = ScriptedEngines(llm=llm("word " * 100)).cascade
         task = asyncio.create_task(
             answer(Generate("r", PROMPT), cascade, posted.append, wait_writable)
         )
@@ -381,16 +381,16 @@ def test_unexpected_engine_exception_is_raised(
 
 
 def test_unknown_voice_is_replaced_by_the_models_own() -> None:
-    troupe = Troupe(tts={"voices": ["bass", "tenor"], "default_voice": "tenor"})
-    run(performed(troupe.cascade))
-    assert {voice for _, voice, _ in troupe.tts.spoken} == {"tenor"}
+    scripted = ScriptedEngines(tts={"voices": ["bass", "tenor"], "default_voice": "tenor"})
+    run(performed(scripted.cascade))
+    assert {voice for _, voice, _ in scripted.tts.spoken} == {"tenor"}
 
 
 def test_chat_request_has_all_settings_of_the_prompt() -> None:
-    troupe = Troupe()
+    scripted = ScriptedEngines()
     prompt = replace(PROMPT, language="it", max_output_tokens=9)
-    run(performed(troupe.cascade, prompt))
-    assert troupe.llm.requests == [
+    run(performed(scripted.cascade, prompt))
+    assert scripted.llm.requests == [
         ChatRequest("Be kind.", (), max_output_tokens=9, language="it"),
     ]
-    assert {(voice, speed) for _, voice, speed in troupe.tts.spoken} == {("alloy", 1.0)}
+    assert {(voice, speed) for _, voice, speed in scripted.tts.spoken} == {("alloy", 1.0)}

@@ -2,7 +2,15 @@
 
 import asyncio
 
-from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, received, template
+from tests.runtime.stage import (
+    MODELS,
+    RecordingPeer,
+    ScriptedEngines,
+    make_runner,
+    question,
+    received,
+    template,
+)
 from vivavoce.protocol.client import OutputAudioClear
 from vivavoce.session.facts import AudioPlayed, Disconnected
 from vivavoce.session.limits import SessionLimits
@@ -25,26 +33,26 @@ class Loudspeaker:
         self.flushed += 1
 
 
-def test_an_answer_goes_to_the_player_and_is_dropped_at_the_clients_wish() -> None:
+def test_player_plays_the_answer_and_clears_it_on_request() -> None:
     async def main() -> None:
-        troupe, audience, player = Troupe(), Audience(), Loudspeaker()
+        scripted, peer, player = ScriptedEngines(), RecordingPeer(), Loudspeaker()
         now = asyncio.get_running_loop().time()
         session = Session(
             template(None), MODELS, SessionLimits(), salt="t", now=now, server_plays=True
         )
-        runner = make_runner(session, audience, troupe.catalog, player=player)
+        runner = make_runner(session, peer, scripted.catalog, player=player)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         assert not runner.behind
         for fact in question():
             runner.post(fact)
-        await audience.until("response.done")
+        await peer.until("response.done")
         ((item_id, samples),) = player.waiting.items()
-        assert "response.output_audio.delta" not in audience.types
+        assert "response.output_audio.delta" not in peer.types
         runner.post(AudioPlayed(item_id, samples // 2))
         runner.post(*received(OutputAudioClear()))
         assert (player.waiting, player.flushed) == ({}, 1)
-        assert audience.types[-2:] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
+        assert peer.types[-2:] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
         assert runner.settings == session.settings
         runner.post(Disconnected())
         await running

@@ -1,4 +1,4 @@
-"""A session at work: its effects are performed, its failures stay its own, all is given back."""
+"""The runner performs effects, isolates failures, and releases all engines."""
 
 import asyncio
 import gc
@@ -15,8 +15,8 @@ from tests.runtime.stage import (
     MODELS,
     SOFT,
     TURN,
-    Audience,
-    Troupe,
+    RecordingPeer,
+    ScriptedEngines,
     make_runner,
     question,
     speech,
@@ -39,27 +39,27 @@ CLOCK_TURN = ServerVad(create_response=True)
 
 
 @dataclass
-class Scene:
-    """A session at work, its client and its engines."""
+class SessionRun:
+    """A running session with its client and engines."""
 
-    troupe: Troupe
-    audience: Audience
+    scripted: ScriptedEngines
+    peer: RecordingPeer
     runner: Runner
     running: asyncio.Task[None]
 
-    def tell(self, *facts: Fact) -> None:
+    def post(self, *facts: Fact) -> None:
         for fact in facts:
             self.runner.post(fact)
 
     async def say(self, sound: bytes = TURN) -> None:
-        """Send sound as a door does: no faster than the session takes it."""
+        """Send audio like a transport: wait until the session has caught up."""
         for fact in speech(sound):
             self.runner.post(fact)
             await self.runner.wait_caught_up()
 
     def given_back(self) -> bool:
-        """Whether nothing of the session is left."""
-        return not (self.troupe.vad.held or self.troupe.running.count or others())
+        """Whether the session has released all engines and tasks."""
+        return not (self.scripted.vad.held or self.scripted.running.count or others())
 
 
 def others() -> set[asyncio.Task[Any]]:
@@ -68,7 +68,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 
 class Fragile(Session):
-    """A session that has a bug, which an event with the id "boom" brings to light."""
+    """A session that raises KeyError on an event with the id "boom"."""
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         if isinstance(fact, Received) and fact.event.event_id == "boom":
@@ -76,32 +76,34 @@ class Fragile(Session):
         return super().handle(fact, now)
 
 
-def a_scene(troupe: Troupe, limits: SessionLimits, turn_detection: TurnDetection | None) -> Scene:
-    audience = Audience()
+def start_session(
+    scripted: ScriptedEngines, limits: SessionLimits, turn_detection: TurnDetection | None
+) -> SessionRun:
+    peer = RecordingPeer()
     now = asyncio.get_running_loop().time()
     session = Fragile(template(turn_detection), MODELS, limits, salt="t", now=now)
-    runner = make_runner(session, audience, troupe.catalog)
-    return Scene(troupe, audience, runner, asyncio.create_task(runner.run()))
+    runner = make_runner(session, peer, scripted.catalog)
+    return SessionRun(scripted, peer, runner, asyncio.create_task(runner.run()))
 
 
 def play(
-    script: Callable[[Scene], Awaitable[None]],
+    script: Callable[[SessionRun], Awaitable[None]],
     *,
     limits: SessionLimits | None = None,
     turn_detection: TurnDetection | None = None,
     **engines: Any,
-) -> Scene:
-    """Play a scene to its end; then the client leaves, and all must be given back."""
+) -> SessionRun:
+    """Run a script, disconnect the client, and check that everything is released."""
 
-    async def main() -> Scene:
-        troupe = engines.pop("troupe", None) or Troupe(**engines)
-        scene = a_scene(troupe, limits or SessionLimits(), turn_detection)
+    async def main() -> SessionRun:
+        scripted = engines.pop("scripted", None) or ScriptedEngines(**engines)
+        call = start_session(scripted, limits or SessionLimits(), turn_detection)
         await asyncio.sleep(0)
-        await script(scene)
-        scene.tell(Disconnected())
-        await scene.running
-        assert scene.given_back()
-        return scene
+        await script(call)
+        call.post(Disconnected())
+        await call.running
+        assert call.given_back()
+        return call
 
     return run(main())
 
@@ -110,93 +112,93 @@ def answers(*texts: Any) -> dict[str, Any]:
     return {"answers": list(texts)}
 
 
-def test_a_question_in_writing_is_answered_aloud() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*question())
-        await scene.audience.until("response.done")
+def test_text_item_is_answered_with_audio() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.done")
 
-    scene = play(script, llm=answers("It is noon."))
-    assert scene.audience.types[0] == "session.created"
-    assert scene.audience.endings == [("completed", None)]
-    assert scene.audience.closed == (1000, "the client left")
-    sound = [e.delta for e in scene.audience.events if isinstance(e, OutputAudioDelta)]
+    call = play(script, llm=answers("It is noon."))
+    assert call.peer.types[0] == "session.created"
+    assert call.peer.endings == [("completed", None)]
+    assert call.peer.closed == (1000, "the client left")
+    sound = [e.delta for e in call.peer.events if isinstance(e, OutputAudioDelta)]
     assert len(b"".join(sound)) == len("It is noon.") * 60 * 48
 
 
-def test_a_spoken_question_is_heard_judged_written_down_and_answered() -> None:
-    async def script(scene: Scene) -> None:
-        await scene.say()
-        await scene.audience.until("response.done")
+def test_spoken_turn_is_transcribed_and_answered() -> None:
+    async def script(call: SessionRun) -> None:
+        await call.say()
+        await call.peer.until("response.done")
 
-    scene = play(script, turn_detection=CLOCK_TURN, stt={"transcripts": ["who is there"]})
-    assert [type_ for type_ in scene.audience.types if type_.startswith("input_audio")] == [
+    call = play(script, turn_detection=CLOCK_TURN, stt={"transcripts": ["who is there"]})
+    assert [type_ for type_ in call.peer.types if type_.startswith("input_audio")] == [
         "input_audio_buffer.speech_started",
         "input_audio_buffer.speech_stopped",
         "input_audio_buffer.committed",
     ]
-    assert "conversation.item.input_audio_transcription.completed" in scene.audience.types
-    assert scene.audience.endings == [("completed", None)]
+    assert "conversation.item.input_audio_transcription.completed" in call.peer.types
+    assert call.peer.endings == [("completed", None)]
 
 
-def test_the_judge_of_turns_is_asked_and_believed() -> None:
-    async def script(scene: Scene) -> None:
-        await scene.say(LOUD * 20 + SOFT * 40)
-        await scene.audience.until("input_audio_buffer.speech_stopped")
+def test_turn_detector_decides_the_end_of_a_turn() -> None:
+    async def script(call: SessionRun) -> None:
+        await call.say(LOUD * 20 + SOFT * 40)
+        await call.peer.until("input_audio_buffer.speech_stopped")
 
     words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
-    scene = play(
+    call = play(
         script, turn_detection=SemanticVad(), stt=words, turn={"table": {"yes please": 1.0}}
     )
-    assert scene.troupe.turn.asked == ["yes please"]
+    assert call.scripted.turn.asked == ["yes please"]
 
 
-def test_speaking_into_an_answer_stops_it_at_once() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*question())
-        await scene.audience.until("response.output_audio.delta")
-        await scene.say(LOUD * 4)
-        await scene.audience.until("response.done")
+def test_barge_in_cancels_the_answer_at_once() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.output_audio.delta")
+        await call.say(LOUD * 4)
+        await call.peer.until("response.done")
         await asyncio.sleep(0)
-        assert scene.troupe.running.count == 1  # he is listened to, and nobody thinks or speaks
+        assert call.scripted.running.count == 1  # only the transcription runs
 
     slow = {"realtime_factor": 1}
-    scene = play(script, turn_detection=ServerVad(), tts=slow, llm=answers("word " * 100))
-    assert scene.audience.endings == [("cancelled", None)]
+    call = play(script, turn_detection=ServerVad(), tts=slow, llm=answers("word " * 100))
+    assert call.peer.endings == [("cancelled", None)]
 
 
-def test_a_cancelled_answer_tells_nothing_more() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*question())
-        await scene.audience.until("response.output_audio.delta")
-        scene.tell(Received(ResponseCancel()))
-        count = len(scene.audience.events)
+def test_cancelled_response_sends_no_further_events() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.output_audio.delta")
+        call.post(Received(ResponseCancel()))
+        count = len(call.peer.events)
         await asyncio.sleep(5)
-        assert len(scene.audience.events) == count
-        assert scene.audience.types[-2:] == ["response.done", "rate_limits.updated"]
+        assert len(call.peer.events) == count
+        assert call.peer.types[-2:] == ["response.done", "rate_limits.updated"]
 
     play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
 
 
-def test_a_deleted_item_is_listened_to_no_more() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*(Received(InputAudioAppend(audio=LOUD)) for _ in range(10)))
-        scene.tell(Received(InputAudioCommit()))
+def test_deleted_item_cancels_its_transcription() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*(Received(InputAudioAppend(audio=LOUD)) for _ in range(10)))
+        call.post(Received(InputAudioCommit()))
         await asyncio.sleep(1)
-        assert scene.troupe.running.count == 1
-        item_id = next(e.item.id for e in scene.audience.events if hasattr(e, "item"))
-        scene.tell(Received(ItemDelete(item_id=item_id)))
+        assert call.scripted.running.count == 1
+        item_id = next(e.item.id for e in call.peer.events if hasattr(e, "item"))
+        call.post(Received(ItemDelete(item_id=item_id)))
         await asyncio.sleep(0)
-        assert scene.troupe.running.count == 0
+        assert call.scripted.running.count == 0
 
     play(script, stt={"transcripts": [{"stall": True}]})
 
 
-def test_a_garbled_event_is_refused_and_the_session_goes_on() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(InvalidFrame(InvalidRequest("no event")), *question())
-        await scene.audience.until("response.done")
+def test_invalid_frame_is_an_error_and_the_session_goes_on() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(InvalidFrame(InvalidRequest("no event")), *question())
+        await call.peer.until("response.done")
 
-    assert play(script).audience.types.count("error") == 1
+    assert play(script).peer.types.count("error") == 1
 
 
 STAGES = {
@@ -207,53 +209,53 @@ STAGES = {
 
 
 @pytest.mark.parametrize("when", STAGES)
-def test_a_model_that_fails_costs_one_response(when: str) -> None:
+def test_llm_failure_fails_one_response(when: str) -> None:
     broken = {"text": "One. Two. Three. ", "error": "the model is down", **STAGES[when][0]}
-    scene = play(two_questions, llm=answers(broken, "Fine."))
-    assert scene.audience.endings == [("failed", "llm_failed"), ("completed", None)]
-    one_error_after_the_first_response(scene.audience)
+    call = play(two_questions, llm=answers(broken, "Fine."))
+    assert call.peer.endings == [("failed", "llm_failed"), ("completed", None)]
+    one_error_after_the_first_response(call.peer)
 
 
 @pytest.mark.parametrize("when", STAGES)
-def test_a_model_that_stalls_costs_one_response(when: str) -> None:
+def test_llm_stall_fails_one_response(when: str) -> None:
     broken = {"text": "One. Two. Three. ", "stall": True, **STAGES[when][0]}
-    scene = play(two_questions, llm=answers(broken, "Fine."))
-    one_error_after_the_first_response(scene.audience)
-    assert scene.audience.endings == [("failed", "llm_stalled"), ("completed", None)]
+    call = play(two_questions, llm=answers(broken, "Fine."))
+    one_error_after_the_first_response(call.peer)
+    assert call.peer.endings == [("failed", "llm_stalled"), ("completed", None)]
 
 
 @pytest.mark.parametrize("when", STAGES)
 @pytest.mark.parametrize(("how", "code"), [("fail_on", "failed"), ("stall_on", "stalled")])
-def test_a_voice_that_breaks_down_costs_one_response(when: str, how: str, code: str) -> None:
+def test_tts_failure_fails_one_response(when: str, how: str, code: str) -> None:
     script = {how: "Bad", **STAGES[when][1]}
-    scene = play(two_questions, llm=answers("Bad luck to you.", "Fine."), tts=script)
-    assert scene.audience.endings == [("failed", f"tts_{code}"), ("completed", None)]
-    one_error_after_the_first_response(scene.audience)
+    call = play(two_questions, llm=answers("Bad luck to you.", "Fine."), tts=script)
+    assert call.peer.endings == [("failed", f"tts_{code}"), ("completed", None)]
+    one_error_after_the_first_response(call.peer)
 
 
-async def two_questions(scene: Scene) -> None:
+async def two_questions(call: SessionRun) -> None:
     for n in (1, 2):
-        scene.tell(*question())
-        await scene.audience.until("response.done", n)
+        call.post(*question())
+        await call.peer.until("response.done", n)
 
 
 @pytest.mark.parametrize(
     ("how", "code"), [({"error": "deaf"}, "failed"), ({"stall": True}, "stalled")]
 )
-def test_a_recogniser_that_breaks_down_costs_one_response(how: dict[str, Any], code: str) -> None:
-    async def script(scene: Scene) -> None:
+def test_stt_failure_fails_one_response(how: dict[str, Any], code: str) -> None:
+    async def script(call: SessionRun) -> None:
         for n in (1, 2):
-            await scene.say()
-            await scene.audience.until("response.done", n)
+            await call.say()
+            await call.peer.until("response.done", n)
 
     heard = {"transcripts": [{"text": "x", **how}, "who is there"]}
-    scene = play(script, turn_detection=CLOCK_TURN, stt=heard)
-    assert scene.audience.endings == [("failed", f"stt_{code}"), ("completed", None)]
-    one_error_after_the_first_response(scene.audience)
+    call = play(script, turn_detection=CLOCK_TURN, stt=heard)
+    assert call.peer.endings == [("failed", f"stt_{code}"), ("completed", None)]
+    one_error_after_the_first_response(call.peer)
 
 
-def one_error_after_the_first_response(audience: Audience) -> None:
-    types = audience.types
+def one_error_after_the_first_response(peer: RecordingPeer) -> None:
+    types = peer.types
     assert types.count("error") == 1
     assert types.index("error") > types.index("response.done")
     assert types.index("error") < len(types) - 1 - types[::-1].index("response.created")
@@ -273,36 +275,36 @@ class Doubter:
 
 
 @pytest.mark.parametrize("problem", [EngineError("no idea"), None], ids=["fails", "stalls"])
-def test_without_a_judge_of_turns_a_silence_ends_them(problem: Exception | None) -> None:
-    async def script(scene: Scene) -> None:
+def test_turn_detector_failure_falls_back_to_silence(problem: Exception | None) -> None:
+    async def script(call: SessionRun) -> None:
         for n in (1, 2):
-            await scene.say(LOUD * 20 + SOFT * 200)
-            await scene.audience.until("response.done", n)
+            await call.say(LOUD * 20 + SOFT * 200)
+            await call.peer.until("response.done", n)
 
     words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
-    troupe = Troupe(stt=words)
-    troupe.turn = Doubter(problem)  # type: ignore[assignment]
-    scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
-    assert scene.audience.endings == [("completed", None)] * 2
+    scripted = ScriptedEngines(stt=words)
+    scripted.turn = Doubter(problem)  # type: ignore[assignment]
+    call = play(script, turn_detection=SemanticVad(), scripted=scripted)
+    assert call.peer.endings == [("completed", None)] * 2
 
 
 @pytest.mark.parametrize("problem", [EngineError("no idea"), None], ids=["fails", "stalls"])
-def test_a_judge_of_turns_that_has_nothing_to_say_delays_no_answer(
+def test_turn_detector_without_a_score_delays_no_answer(
     problem: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def script(scene: Scene) -> None:
+    async def script(call: SessionRun) -> None:
         for fact in speech(LOUD * 20 + SOFT * 100):  # as fast as it is spoken
-            scene.tell(fact)
+            call.post(fact)
             await asyncio.sleep(0.032)
 
     words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
-    troupe = Troupe(stt=words)
-    troupe.turn = Doubter(problem)  # type: ignore[assignment]
-    scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
-    (stopped,) = [e for e in scene.audience.events if isinstance(e, SpeechStopped)]
+    scripted = ScriptedEngines(stt=words)
+    scripted.turn = Doubter(problem)  # type: ignore[assignment]
+    call = play(script, turn_detection=SemanticVad(), scripted=scripted)
+    (stopped,) = [e for e in call.peer.events if isinstance(e, SpeechStopped)]
     assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
     reason = str(problem) if problem else "no score came within 1 s"
-    assert caplog.messages == [f"turns are ended by silence alone: {reason}"]
+    assert caplog.messages == [f"turn detection failed, turns end by silence only: {reason}"]
 
 
 class Broken:
@@ -321,20 +323,22 @@ class Broken:
 
 
 @pytest.mark.parametrize("kind", ["vad", "turn", "stt", "llm", "tts"])
-def test_a_bug_in_an_engine_ends_the_session(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*speech(LOUD * 20 + SOFT * 200))
+def test_engine_exception_closes_the_session_with_1011(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*speech(LOUD * 20 + SOFT * 200))
         await asyncio.sleep(20)
-        assert scene.audience.closed == (1011, "the server had an error")
-        assert scene.given_back()
+        assert call.peer.closed == (1011, "the server had an error")
+        assert call.given_back()
 
     words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
-    troupe = Troupe(stt=words)
-    held = troupe.vad.held
-    setattr(troupe, kind, Broken(getattr(troupe, kind)))
-    scene = play(script, turn_detection=SemanticVad(), troupe=troupe)
+    scripted = ScriptedEngines(stt=words)
+    held = scripted.vad.held
+    setattr(scripted, kind, Broken(getattr(scripted, kind)))
+    call = play(script, turn_detection=SemanticVad(), scripted=scripted)
     assert not held
-    assert final_error(scene.audience) == (
+    assert final_error(call.peer) == (
         ("vad_failed", "Voice activity detection failed; the session ends.")
         if kind == "vad"
         else ("internal_error", "The server had an error; the session ends.")
@@ -343,49 +347,49 @@ def test_a_bug_in_an_engine_ends_the_session(kind: str, caplog: pytest.LogCaptur
     assert "a bug in an engine" in caplog.text
 
 
-def final_error(audience: Audience) -> tuple[str | None, str]:
+def final_error(peer: RecordingPeer) -> tuple[str | None, str]:
     """Code and message of the last event."""
-    last = audience.events[-1]
+    last = peer.events[-1]
     assert isinstance(last, ErrorEvent)
     assert (last.error.type, last.event_id[:6]) == ("server_error", "event_")
     return last.error.code, last.error.message
 
 
-def test_an_ear_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    class Deaf(Broken):
+def test_vad_failure_names_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    class FailingVad(Broken):
         def _bug(self, *args: Any, **kwargs: Any) -> Any:
             raise EngineError("the graphics card is gone")
 
-    async def script(scene: Scene) -> None:
-        await scene.say()
-        await scene.running
+    async def script(call: SessionRun) -> None:
+        await call.say()
+        await call.running
 
-    troupe = Troupe()
-    troupe.vad = Deaf(troupe.vad)  # type: ignore[assignment]
-    scene = play(script, turn_detection=CLOCK_TURN, troupe=troupe)
-    assert final_error(scene.audience) == (
+    scripted = ScriptedEngines()
+    scripted.vad = FailingVad(scripted.vad)  # type: ignore[assignment]
+    call = play(script, turn_detection=CLOCK_TURN, scripted=scripted)
+    assert final_error(call.peer) == (
         "vad_failed",
         "Voice activity detection failed: the graphics card is gone; the session ends.",
     )
     assert caplog.messages == ["session sess_1 failed"]
 
 
-def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_session_exception_ends_only_that_session(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        troupe = Troupe(tts={"realtime_factor": 1})
-        first = a_scene(troupe, SessionLimits(), None)
-        second = a_scene(troupe, SessionLimits(), None)
+        scripted = ScriptedEngines(tts={"realtime_factor": 1})
+        first = start_session(scripted, SessionLimits(), None)
+        second = start_session(scripted, SessionLimits(), None)
         await asyncio.sleep(0)
-        for scene in (first, second):
-            scene.tell(*question())
-            await scene.audience.until("response.output_audio.delta")
-        first.tell(Received(InputAudioCommit(event_id="boom")))
+        for call in (first, second):
+            call.post(*question())
+            await call.peer.until("response.output_audio.delta")
+        first.post(Received(InputAudioCommit(event_id="boom")))
         await first.running
-        assert first.audience.closed == (1011, "the server had an error")
-        assert final_error(first.audience)[0] == "internal_error"
-        await second.audience.until("response.done")
-        assert second.audience.endings == [("completed", None)]
-        second.tell(Disconnected())
+        assert first.peer.closed == (1011, "the server had an error")
+        assert final_error(first.peer)[0] == "internal_error"
+        await second.peer.until("response.done")
+        assert second.peer.endings == [("completed", None)]
+        second.post(Disconnected())
         await second.running
         assert second.given_back()
 
@@ -394,100 +398,102 @@ def test_a_bug_in_a_session_ends_that_one_and_no_other(caplog: pytest.LogCapture
     assert [record.message for record in caplog.records] == ["session sess_1 failed"]
 
 
-def test_a_bug_in_the_greeting_ends_the_session() -> None:
-    class Mute(Audience):
+def test_peer_exception_in_the_first_event_ends_the_session() -> None:
+    class Mute(RecordingPeer):
         def send(self, event: Any) -> None:
-            raise KeyError("a bug in the door")
+            raise KeyError("a bug in the transport")
 
-    async def main() -> Audience:
-        audience = Mute()
+    async def main() -> RecordingPeer:
+        peer = Mute()
         session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        await make_runner(session, audience, Troupe().catalog).run()
-        return audience
+        await make_runner(session, peer, ScriptedEngines().catalog).run()
+        return peer
 
     assert run(main()).closed == (1011, "the server had an error")
 
 
-def test_after_the_close_nothing_is_told_and_nothing_kept() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(Disconnected())
-        count = len(scene.audience.events)
-        scene.tell(*question(), *speech())
+def test_facts_after_the_close_have_no_effect() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(Disconnected())
+        count = len(call.peer.events)
+        call.post(*question(), *speech())
         await asyncio.sleep(10)
-        assert len(scene.audience.events) == count
+        assert len(call.peer.events) == count
 
     play(script)
 
 
-def test_a_session_that_is_let_go_hears_the_reason_of_the_house() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*question())
-        await scene.audience.until("response.output_audio.delta")
-        scene.runner.end(1012, "the server is shutting down")
+def test_ended_session_is_closed_with_the_given_reason() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.output_audio.delta")
+        call.runner.end(1012, "the server is shutting down")
 
-    scene = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
-    assert scene.audience.closed == (1012, "the server is shutting down")
-    assert scene.audience.endings == [("cancelled", None)]
-
-
-def test_draining_lets_the_answer_end() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*question())
-        await scene.audience.until("response.output_audio.delta")
-        scene.tell(DrainStarted())
-        await scene.running
-
-    scene = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 10))
-    assert scene.audience.endings == [("completed", None)]
-    assert scene.audience.closed == (1012, "the server is shutting down")
+    call = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
+    assert call.peer.closed == (1012, "the server is shutting down")
+    assert call.peer.endings == [("cancelled", None)]
 
 
-def test_whoever_cancels_the_run_gets_everything_back() -> None:
+def test_drain_lets_the_answer_end() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.output_audio.delta")
+        call.post(DrainStarted())
+        await call.running
+
+    call = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 10))
+    assert call.peer.endings == [("completed", None)]
+    assert call.peer.closed == (1012, "the server is shutting down")
+
+
+def test_cancelled_run_releases_all_engines() -> None:
     async def main() -> None:
-        scene = a_scene(Troupe(tts={"realtime_factor": 1}), SessionLimits(), ServerVad())
+        call = start_session(
+            ScriptedEngines(tts={"realtime_factor": 1}), SessionLimits(), ServerVad()
+        )
         await asyncio.sleep(0)
-        scene.tell(*question(), *speech(LOUD * 2))
-        await scene.audience.until("response.output_audio.delta")
-        scene.running.cancel()
-        await asyncio.wait([scene.running])
-        assert scene.given_back()
+        call.post(*question(), *speech(LOUD * 2))
+        await call.peer.until("response.output_audio.delta")
+        call.running.cancel()
+        await asyncio.wait([call.running])
+        assert call.given_back()
 
     run(main())
 
 
-def test_a_session_ends_at_its_time_though_its_deadline_moved() -> None:
-    async def script(scene: Scene) -> None:
+def test_max_seconds_ends_the_session_after_its_deadline_moved() -> None:
+    async def script(call: SessionRun) -> None:
         for _ in range(5):
             await asyncio.sleep(10)
-            scene.tell(*question())
-        await scene.running
+            call.post(*question())
+        await call.running
         assert asyncio.get_running_loop().time() == 62.0
 
-    scene = play(script, limits=SessionLimits(max_seconds=62.0, idle_seconds=20.0))
-    assert scene.audience.closed == (
+    call = play(script, limits=SessionLimits(max_seconds=62.0, idle_seconds=20.0))
+    assert call.peer.closed == (
         1001,
         "Your session hit the maximum duration of 62 seconds.",
     )
 
 
-def test_a_session_in_which_nothing_happens_ends_when_it_is_idle() -> None:
-    async def script(scene: Scene) -> None:
+def test_idle_session_ends_after_idle_seconds() -> None:
+    async def script(call: SessionRun) -> None:
         await asyncio.sleep(15)
-        scene.tell(InvalidFrame(InvalidRequest("a sign of life")))
-        await scene.running
+        call.post(InvalidFrame(InvalidRequest("a sign of life")))
+        await call.running
         assert asyncio.get_running_loop().time() == 35.0
 
-    scene = play(script, limits=SessionLimits(idle_seconds=20.0))
-    assert scene.audience.closed == (1000, "nothing came for 20 seconds")
+    call = play(script, limits=SessionLimits(idle_seconds=20.0))
+    assert call.peer.closed == (1000, "nothing came for 20 seconds")
 
 
-def test_a_client_that_sends_faster_than_it_is_heard_waits() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(*speech(SOFT * MAX_WAITING_WINDOWS))
-        await scene.runner.wait_caught_up()
+def test_wait_caught_up_waits_for_vad() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(*speech(SOFT * MAX_WAITING_WINDOWS))
+        await call.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 0.0
-        scene.tell(*speech(SOFT))
-        waiting = asyncio.create_task(scene.runner.wait_caught_up())
+        call.post(*speech(SOFT))
+        waiting = asyncio.create_task(call.runner.wait_caught_up())
         await asyncio.sleep(0)
         assert not waiting.done()
         await asyncio.sleep(1)
@@ -496,7 +502,7 @@ def test_a_client_that_sends_faster_than_it_is_heard_waits() -> None:
     play(script, turn_detection=ServerVad())
 
 
-class Deaf:
+class StalledStt:
     """A recogniser that takes no sound."""
 
     sample_rate = 24_000
@@ -506,59 +512,59 @@ class Deaf:
         yield Transcript("", final=True)
 
 
-def test_a_recogniser_that_takes_no_sound_does_not_silence_the_client() -> None:
-    async def script(scene: Scene) -> None:
+def test_stalled_recogniser_does_not_block_the_client() -> None:
+    async def script(call: SessionRun) -> None:
         sound = bytes(MAX_WAITING_BYTES + 2)
-        scene.tell(Received(InputAudioAppend(audio=sound)))
-        await scene.runner.wait_caught_up()
+        call.post(Received(InputAudioAppend(audio=sound)))
+        await call.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == TAKE_TIMEOUT_S
-        scene.tell(Received(InputAudioCommit()))
-        await scene.runner.wait_caught_up()
+        call.post(Received(InputAudioCommit()))
+        await call.runner.wait_caught_up()
         failed = "conversation.item.input_audio_transcription.failed"
-        assert failed in scene.audience.types
+        assert failed in call.peer.types
 
-    troupe = Troupe()
-    troupe.stt = Deaf()  # type: ignore[assignment]
-    play(script, troupe=troupe)
+    scripted = ScriptedEngines()
+    scripted.stt = StalledStt()  # type: ignore[assignment]
+    play(script, scripted=scripted)
 
 
-def test_sound_that_is_given_up_makes_room() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
-        scene.tell(Received(InputAudioCommit()))
-        await scene.runner.wait_caught_up()
+def test_wait_caught_up_ends_when_audio_is_dropped() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
+        call.post(Received(InputAudioCommit()))
+        await call.runner.wait_caught_up()
         assert asyncio.get_running_loop().time() == 3.0  # when the session gave it up
 
-    troupe = Troupe()
-    troupe.stt = Deaf()  # type: ignore[assignment]
-    play(script, limits=SessionLimits(stall_seconds=3.0), troupe=troupe)
+    scripted = ScriptedEngines()
+    scripted.stt = StalledStt()  # type: ignore[assignment]
+    play(script, limits=SessionLimits(stall_seconds=3.0), scripted=scripted)
 
 
-def test_who_waits_for_room_is_let_go_when_the_session_ends() -> None:
-    async def script(scene: Scene) -> None:
-        scene.tell(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
-        waiting = asyncio.create_task(scene.runner.wait_caught_up())
+def test_wait_caught_up_ends_with_the_session() -> None:
+    async def script(call: SessionRun) -> None:
+        call.post(Received(InputAudioAppend(audio=bytes(MAX_WAITING_BYTES + 2))))
+        waiting = asyncio.create_task(call.runner.wait_caught_up())
         await asyncio.sleep(1)
-        scene.tell(Disconnected())
+        call.post(Disconnected())
         await waiting
         assert asyncio.get_running_loop().time() == 1.0
 
-    troupe = Troupe()
-    troupe.stt = Deaf()  # type: ignore[assignment]
-    play(script, troupe=troupe)
+    scripted = ScriptedEngines()
+    scripted.stt = StalledStt()  # type: ignore[assignment]
+    play(script, scripted=scripted)
 
 
-def test_a_client_that_is_behind_holds_the_answer_up() -> None:
-    async def script(scene: Scene) -> None:
-        scene.audience.attention.clear()
-        scene.tell(*question())
+def test_slow_client_delays_the_answer() -> None:
+    async def script(call: SessionRun) -> None:
+        call.peer.writable.clear()
+        call.post(*question())
         await asyncio.sleep(5)
-        assert scene.audience.types.count("response.output_audio.delta") == 1
-        scene.audience.attention.set()
-        await scene.audience.until("response.done")
+        assert call.peer.types.count("response.output_audio.delta") == 1
+        call.peer.writable.set()
+        await call.peer.until("response.done")
 
-    scene = play(script, llm=answers("word " * 20))
-    assert isinstance(scene.audience.events[-2], ResponseDone)
+    call = play(script, llm=answers("word " * 20))
+    assert isinstance(call.peer.events[-2], ResponseDone)
 
 
 class Recorder:
@@ -573,14 +579,14 @@ class Recorder:
 
 def test_observer_sees_every_fact_with_its_effects() -> None:
     async def main() -> Recorder:
-        recorder, audience = Recorder(), Audience()
+        recorder, peer = Recorder(), RecordingPeer()
         session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, audience, Troupe().catalog, observers=[recorder])
+        runner = make_runner(session, peer, ScriptedEngines().catalog, observers=[recorder])
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
             runner.post(fact)
-        await audience.until("response.done")
+        await peer.until("response.done")
         runner.post(Disconnected())
         await running
         return recorder
@@ -600,14 +606,14 @@ def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
         async def save(checkpoint: Checkpoint) -> None:
             stored.append(checkpoint)
 
-        audience = Audience()
+        peer = RecordingPeer()
         session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        runner = make_runner(session, peer, ScriptedEngines().catalog, save=save)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
             runner.post(fact)
-        await audience.until("response.done")
+        await peer.until("response.done")
         await asyncio.sleep(1)
         runner.post(Disconnected())
         await running
@@ -624,37 +630,37 @@ def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixt
         raise StoreError("the disk is full")
 
     async def main() -> list[tuple[str, str | None]]:
-        audience = Audience()
+        peer = RecordingPeer()
         session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, audience, Troupe().catalog, save=save)
+        runner = make_runner(session, peer, ScriptedEngines().catalog, save=save)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
             runner.post(fact)
-        await audience.until("response.done")
+        await peer.until("response.done")
         await asyncio.sleep(1)
         runner.post(Disconnected())
         await running
-        return audience.endings
+        return peer.endings
 
     assert run(main()) == [("completed", None)]
-    assert set(caplog.messages) == {"sess_1: not stored: the disk is full"}
+    assert set(caplog.messages) == {"sess_1: the checkpoint was not stored: the disk is full"}
 
 
 def test_ended_session_is_freed_without_garbage_collection() -> None:
     """A session may hold minutes of audio: no reference cycle may keep it."""
 
     async def main() -> weakref.ref[Session]:
-        audience = Audience()
+        peer = RecordingPeer()
         session = Session(template(ServerVad()), MODELS, SessionLimits(), salt="t", now=0.0)
-        catalog = Troupe(llm=answers("word " * 50), tts={"realtime_factor": 1}).catalog
-        runner = make_runner(session, audience, catalog, observers=[Recorder()])
+        catalog = ScriptedEngines(llm=answers("word " * 50), tts={"realtime_factor": 1}).catalog
+        runner = make_runner(session, peer, catalog, observers=[Recorder()])
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in (*speech(), *question()):
             runner.post(fact)
             await runner.wait_caught_up()
-        await audience.until("response.output_audio.delta")
+        await peer.until("response.output_audio.delta")
         runner.post(Disconnected())
         await running
         return weakref.ref(session)

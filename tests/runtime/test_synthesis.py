@@ -114,7 +114,7 @@ def test_lost_engine_is_asked_once_more_and_no_sample_is_doubled(
     made = pieces(ListTTS(lost, parts, sample_rate=rate), "One two three.")
     assert audio(made) == audio(whole)
     assert "".join(word.text for word in words(made)) == "One two three."
-    assert caplog.messages == ["the synthesiser was lost; asking it for the clause again: it died"]
+    assert caplog.messages == ["TTS worker lost, retrying the clause: it died"]
 
 
 def test_engine_lost_twice_is_an_error() -> None:

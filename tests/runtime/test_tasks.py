@@ -69,12 +69,12 @@ class Log:
 
         return Tasks(group, lambda exc: self.lines.append(repr(exc)), over)
 
-    async def work(self, name: str, seconds: float = 100.0, goodbye: float = 0.0) -> None:
+    async def work(self, name: str, seconds: float = 100.0, cleanup: float = 0.0) -> None:
         try:
             await asyncio.sleep(seconds)
             self.lines.append(f"{name} done")
         except asyncio.CancelledError:
-            await asyncio.sleep(goodbye)
+            await asyncio.sleep(cleanup)
             self.lines.append(f"{name} cancelled")
             raise
 
@@ -84,7 +84,7 @@ def test_cancel_all_cancels_every_task_and_the_group_waits_for_them() -> None:
         log = Log()
         async with asyncio.TaskGroup() as group:
             tasks = log.tasks(group)
-            tasks.start("a", log.work("a", goodbye=3))
+            tasks.start("a", log.work("a", cleanup=3))
             tasks.start("b", log.work("b", seconds=1))
             await asyncio.sleep(2)
             assert (len(tasks), log.ended) == (1, 1)
@@ -115,7 +115,7 @@ def test_start_with_a_key_in_use_replaces_that_task() -> None:
         log = Log()
         async with asyncio.TaskGroup() as group:
             tasks = log.tasks(group)
-            tasks.start("a", log.work("first", goodbye=1))
+            tasks.start("a", log.work("first", cleanup=1))
             await asyncio.sleep(1)
             tasks.start("a", log.work("second", seconds=3))
             await asyncio.sleep(2)

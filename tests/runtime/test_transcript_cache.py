@@ -49,8 +49,8 @@ def test_failure_is_raised_to_all_and_not_kept() -> None:
     async def main() -> None:
         cache, job = TranscriptCache(), CountedJob(error="deaf")
         both = (cache.transcript("a", job) for _ in range(2))
-        told = await asyncio.gather(*both, return_exceptions=True)
-        assert list(map(str, told)) == ["deaf", "deaf"]
+        got = await asyncio.gather(*both, return_exceptions=True)
+        assert list(map(str, got)) == ["deaf", "deaf"]
         assert await cache.transcript("a", CountedJob("now")) == "now"
 
     run(main())

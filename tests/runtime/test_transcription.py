@@ -26,7 +26,7 @@ from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, Tr
 from vivavoce.testing.virtual_time import run
 
 KEY = TranscriptionKey("item_1")
-ORDER = StartTranscription(KEY, "house", "en", "names: Ada")
+ORDER = StartTranscription(KEY, "default", "en", "names: Ada")
 SECOND = bytes(48_000)
 
 
@@ -145,7 +145,7 @@ def test_lost_recogniser_gets_all_audio_again(
     stt = LosableSTT(losses=1, pieces=pieces)
     assert facts_of(stt, A, B, C) == [TranscriptUpdated(KEY, "good day", 8, True)]
     assert stt.attempts == [(A + B + C)[: pieces * 48_000], A + B + C]
-    assert caplog.messages == ["the recogniser was lost; it gets the audio again: it died"]
+    assert caplog.messages == ["STT worker lost, retrying with the same audio: it died"]
 
 
 def test_recogniser_lost_twice_is_a_failure() -> None:

@@ -72,7 +72,7 @@ class Beep:
             case {"do": "stop"}:
                 yield OutputAudioClear()
             case {"do": "leave"}:
-                yield CloseRequest(4001, "as you wish")
+                yield CloseRequest(4001, "requested")
             case other:
                 raise InvalidRequest(f"Unknown: {other}")
 
@@ -113,13 +113,13 @@ async def beeping(
     table = (WireRoute("/beep", Beep),)
     async with serving(settings) as server:
         app = web.Application()
-        WebSocketEndpoint(server.hub, admit, table=table).add_to(app)
+        WebSocketEndpoint(server.sessions, admit, table=table).add_to(app)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, HOST, 0).start()
         try:
             yield server, f"ws://{HOST}:{runner.addresses[0][1]}/beep"
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
         finally:
             await runner.cleanup()
 
@@ -177,7 +177,7 @@ def test_foreign_protocol_asks_for_an_answer_and_gets_paced_audio() -> None:
     asyncio.run(main())
 
 
-def test_foreign_protocol_is_heard_at_its_own_rate() -> None:
+def test_foreign_protocol_audio_is_resampled_from_its_rate() -> None:
     async def main() -> None:
         settings = scripted(stt={"transcripts": ["hello"]}, llm={"answers": ["Hi."]})
         async with beeping(settings) as (_, address), client(f"{address}?m=x") as caller:
@@ -210,17 +210,17 @@ def test_foreign_protocol_may_open_its_session_by_a_frame() -> None:
             await caller.socket.ping()
             await caller.do("ping")
             await caller.until("pong")
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
             await caller.do("start", model="default")
             await caller.until("started")
             await caller.do("say", text="Hello.")
             await caller.until("text")
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
 
     asyncio.run(main())
 
 
-def test_foreign_protocol_is_told_of_a_bad_frame_and_goes_on() -> None:
+def test_foreign_protocol_bad_frame_is_an_error_and_the_session_goes_on() -> None:
     async def main() -> None:
         async with beeping() as (_, address), client(f"{address}?m=x") as caller:
             await caller.do("dance")
@@ -242,12 +242,12 @@ def test_foreign_protocol_may_ask_for_the_close(query: str) -> None:
     asyncio.run(main())
 
 
-def test_foreign_protocol_refuses_in_its_own_words() -> None:
-    def nobody(request: web.Request) -> Opening:
+def test_foreign_protocol_refusal_has_its_own_shape() -> None:
+    def refuse_all(request: web.Request) -> Opening:
         raise Unauthorized("no key")
 
     async def main() -> None:
-        async with beeping(admit=nobody) as (_, address), client(address) as caller:
+        async with beeping(admit=refuse_all) as (_, address), client(address) as caller:
             await caller.until("refused")
             assert await caller.next() is None
             assert caller.socket.close_code == 4000
@@ -265,7 +265,7 @@ def test_opening_frame_that_cannot_be_read_is_refused() -> None:
     asyncio.run(main())
 
 
-def test_client_that_never_says_what_it_wants_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_without_an_opening_frame_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "OPENING_TIMEOUT_S", 0.0)
 
     async def main() -> None:
@@ -277,7 +277,7 @@ def test_client_that_never_says_what_it_wants_is_closed(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("leaves", ["closes", "breaks the rules"])
-def test_client_that_leaves_before_it_says_what_it_wants_is_no_session(leaves: str) -> None:
+def test_client_that_leaves_before_the_opening_frame_opens_no_session(leaves: str) -> None:
     async def main() -> None:
         async with beeping() as (server, address), client(address) as caller:
             if leaves == "closes":
@@ -286,7 +286,7 @@ def test_client_that_leaves_before_it_says_what_it_wants_is_no_session(leaves: s
                 caller.socket._writer.transport.write(b"\x81\x00")
                 assert await caller.next() is None
                 assert caller.socket.close_code == 1002
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
 
     asyncio.run(main())
 

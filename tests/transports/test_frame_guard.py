@@ -165,7 +165,7 @@ def test_guard_lets_others_run_between_many_small_frames() -> None:
 
 
 @pytest.mark.parametrize("how", ["aiohttp has paused", "the reader fails", "unmasked", "eof"])
-def test_guard_ends_what_it_had_put_off(how: str) -> None:
+def test_guard_with_postponed_frames_handles_the_end_of_data(how: str) -> None:
     async def main() -> None:
         guard, reader, queue, lines = guarded()
         many = frame(b"") * (MAX_FRAMES_AT_ONCE + 1)
@@ -261,7 +261,7 @@ def served(script: Any) -> None:
     async def main() -> None:
         async with serving() as server:
             await script(server)
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     asyncio.run(main())
 
@@ -324,7 +324,7 @@ def test_socket_that_is_closed_starts_no_heartbeat_for_late_data() -> None:
         writer.write(b"late")
         del sockets
         writer.close()
-        await until(lambda: len(server.hub) == 0)
+        await until(lambda: len(server.sessions) == 0)
         async with calling(server) as caller:  # what was late has been read meanwhile
             await caller.ask()
             await caller.answer()

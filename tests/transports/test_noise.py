@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from tests.runtime.stage import MODELS, Troupe, template
+from tests.runtime.stage import MODELS, ScriptedEngines, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
@@ -32,19 +32,19 @@ NOT_KEPT = (tracemalloc.Filter(False, "*/msgspec/_utils.py"),)
 
 
 @asynccontextmanager
-async def engine_server(troupe: Troupe) -> AsyncIterator[Server]:
+async def noise_server(scripted: ScriptedEngines) -> AsyncIterator[Server]:
     """A server whose engines can be looked into."""
-    house = ServerContext(
-        troupe.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
+    context = ServerContext(
+        scripted.catalog, MODELS, SessionLimits(stall_seconds=2), template(ServerVad())
     )
-    hub = Sessions(house)
-    runner = web.AppRunner(application(hub), access_log=None, shutdown_timeout=2.0)
+    sessions = Sessions(context)
+    runner = web.AppRunner(application(sessions), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     try:
-        yield Server(runner.addresses[0][1], hub, house.catalog.cascades, "house")
+        yield Server(runner.addresses[0][1], sessions, context.catalog.cascades, "default")
     finally:
-        await hub.drain(0)
+        await sessions.drain(0)
         await runner.cleanup()
 
 
@@ -99,10 +99,10 @@ async def run_connections(server: Server, noise: Noise, connections: int) -> int
     return sum(refused)
 
 
-async def wait_until_idle(server: Server, troupe: Troupe, tasks: int) -> None:
+async def wait_until_idle(server: Server, scripted: ScriptedEngines, tasks: int) -> None:
     """Wait until every session has ended and given back what it used."""
-    await until(lambda: len(server.hub) == 0)
-    await until(lambda: not troupe.vad.held and not troupe.running.count)
+    await until(lambda: len(server.sessions) == 0)
+    await until(lambda: not scripted.vad.held and not scripted.running.count)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
@@ -110,15 +110,15 @@ def test_noise_leaves_no_error_and_no_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> tuple[int, int]:
-        troupe, noise = Troupe(stt={"transcripts": ["hello"]}), Noise(20_260_101)
-        async with engine_server(troupe) as server:
+        scripted, noise = ScriptedEngines(stt={"transcripts": ["hello"]}), Noise(20_260_101)
+        async with noise_server(scripted) as server:
             tasks = len(asyncio.all_tasks())
             refused = await run_connections(server, noise, WARM_UP)
-            await wait_until_idle(server, troupe, tasks)
+            await wait_until_idle(server, scripted, tasks)
             gc.collect()
             tracemalloc.start()
             refused += await run_connections(server, noise, CASES // FRAMES - WARM_UP)
-            await wait_until_idle(server, troupe, tasks)
+            await wait_until_idle(server, scripted, tasks)
             gc.collect()
             places = tracemalloc.take_snapshot().filter_traces(NOT_KEPT).statistics("lineno")
             tracemalloc.stop()

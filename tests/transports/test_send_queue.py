@@ -71,7 +71,7 @@ def sound(size: int) -> OutputAudioDelta:
 
 
 async def served(client: Client, script: Any, protocol: WireProtocol | None = None) -> SendQueue:
-    """Run a script beside a writing queue, to the goodbye."""
+    """Run a script beside a writing queue, to the cleanup."""
     queue = SendQueue(client, client, protocol or GA())
 
     async def write() -> None:

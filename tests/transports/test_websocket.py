@@ -40,7 +40,7 @@ def played(script: Any, settings: Settings | None = None) -> None:
         async with serving(settings or scripted()) as server:
             before = len(asyncio.all_tasks())
             await script(server)
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: len(asyncio.all_tasks()) <= before + 1)
 
     asyncio.run(main())
@@ -51,7 +51,7 @@ def test_question_is_answered() -> None:
         async with calling(server) as caller:
             await caller.ask()
             assert await caller.answer() == ("completed", None)
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
 
     played(script)
 
@@ -302,8 +302,8 @@ def test_client_that_does_not_read_is_cut_off_with_the_reason() -> None:
 
 async def _after_a_while(reader: asyncio.StreamReader, server: Server) -> bytes:
     """Read nothing until the session is gone; then the rest, which ends with the close."""
-    await until(lambda: len(server.hub) == 1)
-    await until(lambda: len(server.hub) == 0)
+    await until(lambda: len(server.sessions) == 1)
+    await until(lambda: len(server.sessions) == 0)
     return await reader.read()
 
 
@@ -315,7 +315,7 @@ def test_connection_lost_in_an_answer_frees_the_session(settings: Settings) -> N
             await caller.until("response.output_audio.delta")
             transport = caller.socket._response.connection.transport  # type: ignore[union-attr]
             transport.abort()  # type: ignore[union-attr]
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     played(script, settings)
 
@@ -335,11 +335,11 @@ def test_connection_lost_while_pings_are_answered_is_a_disconnect() -> None:
         _, writer = await raw(server.port)  # it reads no more than 64 KiB ahead
         ping = b"\x89\xfd" + bytes(4) + bytes(125)
         writer.write(ping * 100_000)  # more than the sockets hold: an answer waits
-        await until(lambda: len(server.hub) == 1)
+        await until(lambda: len(server.sessions) == 1)
         transport = queues()[0]._transport
         await until(lambda: transport.get_write_buffer_size() > 65536)
         writer.transport.abort()
-        await until(lambda: len(server.hub) == 0)
+        await until(lambda: len(server.sessions) == 0)
 
     played(script)
 

@@ -55,7 +55,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who sent a request."""
+    """The authenticated sender of a request."""
 
     name: str
     """The name of the API key; "" where none is needed."""
@@ -100,7 +100,7 @@ class Auth:
         app.on_response_prepare.append(self.add_headers)
 
     def identify(self, request: web.Request) -> Identity:
-        """Who sent a request. Raises Unauthorized."""
+        """The authenticated sender of a request. Raises Unauthorized."""
         key = presented_key(request)
         if key.startswith(PREFIX):
             try:
@@ -241,7 +241,7 @@ def is_open(request: web.Request) -> bool:
 
 
 def presented_key(request: web.Request) -> str:
-    """The key of a request, wherever clients put it; "" if there is none."""
+    """The key of a request, from any place that clients use; "" without one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

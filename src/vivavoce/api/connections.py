@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         self._busy = False
 
     def drop(self) -> None:
-        """Close the connection at once; a request under way fails as for a client that has gone."""
+        """Close the connection at once; a request in progress fails as after a disconnect."""
         if self._transport is not None:
             self._transport.abort()
 

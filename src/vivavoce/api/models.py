@@ -1,4 +1,4 @@
-"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices: names to ask for."""
+"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices."""
 
 import time
 from collections.abc import Callable
@@ -52,10 +52,10 @@ class VoiceObject(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["audio.voice"] = "audio.voice"
     name: str
     languages: list[str]
-    """BCP 47 tags; empty: any language that the engine knows."""
+    """BCP 47 tags; empty: any language of the engine."""
     description: str
     models: list[str]
-    """The models that speak with this engine."""
+    """The models that use this engine."""
     default: bool
     """Whether it is used for unknown voice names."""
     sample: str

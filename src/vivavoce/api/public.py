@@ -62,7 +62,7 @@ class ConsoleRoutes:
     """GET /, /console/{name} and /client.js. All files are read when it is made."""
 
     def __init__(self, folder: Path = CONSOLE, *, has_keys: bool = False) -> None:
-        """has_keys: the server wants a key; the console asks for it before it connects."""
+        """has_keys: the server requires a key; the console asks for it before it connects."""
         bodies = {
             path.name: path.read_bytes()
             for path in folder.iterdir()

@@ -35,7 +35,7 @@ _reader: Reader[SpeechRequest] = Reader(SpeechRequest)
 
 @dataclass(slots=True)
 class SpeechJob:
-    """A text, the voice that speaks it, and the format of the file."""
+    """A text, its voice, and the format of the file."""
 
     synthesis: Synthesis
     text: str
@@ -74,7 +74,7 @@ class SpeechJob:
 
 
 class SpeechRoutes:
-    """Speaks with the models of a catalog."""
+    """Routes for speech synthesis with the models of a catalog."""
 
     def __init__(self, catalog: ModelCatalog, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
         self._catalog = catalog

@@ -53,7 +53,7 @@ class EventStream:
         return True
 
     async def send(self, event: msgspec.Struct | dict[str, Any]) -> None:
-        """Raises ConnectionResetError: the client has gone, or takes nothing."""
+        """Raises ConnectionResetError: the client disconnected or stopped reading."""
         await self._send(msgspec.json.encode(event))
 
     async def _send(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class EventStream:
 async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
     """Send more of an answer; the first call sends its head, too.
 
-    Raises ConnectionResetError: the client has gone, or takes nothing.
+    Raises ConnectionResetError: the client disconnected or stopped reading.
     """
     if not response.prepared:
         await response.prepare(request)
@@ -80,7 +80,7 @@ def error_body(exc: BaseException, request: web.Request) -> bytes:
     if isinstance(exc, VoiceError):
         body = response_of(exc, request).body
     else:
-        log.error("%s %s broke off", request.method, request.path, exc_info=exc)
+        log.error("%s %s: the stream failed", request.method, request.path, exc_info=exc)
         body = unexpected().body
     assert isinstance(body, bytes)
     return body

@@ -55,7 +55,7 @@ Task: TypeAlias = Literal["transcribe", "translate"]
 
 @dataclass(slots=True)
 class TranscriptionJob:
-    """One recording, what is said in it, and its answer in the format that was asked for."""
+    """One recording, its transcript, and the response in the requested format."""
 
     asked: TranscriptionRequest
     task: Task
@@ -64,7 +64,7 @@ class TranscriptionJob:
     done: list[Passage] = field(default_factory=list)
 
     async def deltas(self) -> AsyncGenerator[str]:
-        """The text as it comes, to be read once. Raises InvalidRequest, EngineError."""
+        """The text as a stream, read once. Raises InvalidRequest, EngineError."""
         try:
             async with aclosing(self.passages) as passages:
                 async for passage in passages:

@@ -57,7 +57,7 @@ class Decoder:
         return bool(self._half)
 
     def drop_half(self) -> None:
-        """Forget that half: what comes next begins with a whole sample."""
+        """Drop the half sample: the next data starts with a whole sample."""
         self._half = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -81,7 +81,7 @@ class Encoder:
         self._resampler = Resampler(RATE, RATE if self._law is None else G711_RATE)
 
     def feed(self, pcm24: bytes) -> bytes:
-        """Encode what can be. G.711 keeps back 1.9 ms until more comes, or flush()."""
+        """Encode as much as possible. G.711 holds back 1.9 ms until more data, or flush()."""
         return self._encoded(self._resampler.feed(pcm24))
 
     def flush(self) -> bytes:
@@ -113,7 +113,7 @@ def _expanded(law: NDArray[np.int16], data: bytes) -> bytes:
 
 @cache
 def _expansion(law: Literal["audio/pcmu", "audio/pcma"]) -> NDArray[np.int16]:
-    """[256], the sample that each code stands for. ITU-T G.711, tables 1 and 2, in 16 bits."""
+    """[256], the sample of each code. ITU-T G.711, tables 1 and 2, in 16 bits."""
     code = np.arange(256)
     if law == "audio/pcmu":
         code ^= 0xFF  # every bit is inverted on the wire

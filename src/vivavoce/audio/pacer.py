@@ -1,4 +1,4 @@
-"""Sends speech as fast as it is heard. No clock: the time is an argument."""
+"""Paces audio in real time. No clock: the time is an argument."""
 
 from collections import deque
 from typing import NamedTuple
@@ -59,7 +59,7 @@ class PacedFrame(NamedTuple):
 
 
 class Pacer:
-    """Releases queued audio in frames, at most `ahead_seconds` before each is heard.
+    """Releases queued audio in frames, at most `ahead_seconds` before each is played.
 
     The client is taken to play what it gets without a gap. Where it has run out of audio, the next
     frame begins anew at the time it is sent: lost time is not made up for by a burst.

@@ -22,7 +22,7 @@ class SegmentSettings:
     threshold: float = 0.5
     """A window from this probability on is speech."""
     max_seconds: float = 30.0
-    """No segment is longer. Recognisers differ; many hear 30 s at a time."""
+    """No segment is longer. Many recognisers take 30 s at a time."""
     pause_seconds: float = 1.0
     """A pause of this length ends a segment; shorter ones are part of it."""
     padding_seconds: float = 0.2
@@ -30,7 +30,7 @@ class SegmentSettings:
 
 
 class Segmenter:
-    """One sound, told in the probabilities that each of its windows in turn is speech.
+    """One recording, given as the speech probability of each of its windows.
 
     Segments come in order, do not overlap, and together hold every window of speech; long silence
     is in none of them. Where speech goes on for too long, it is cut in the longest pause of the

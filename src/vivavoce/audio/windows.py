@@ -34,16 +34,16 @@ class WindowResampler:
         matrix = fir.matrix[:width, : groups // self._rows * fir.up] / _FULL_SCALE
         self._matrix = np.ascontiguousarray(matrix, np.float32)
 
-    def __call__(self, heard: NDArray[np.int16]) -> NDArray[np.float32]:
-        """heard [n, history + window]: each window behind the sound before it, contiguous.
+    def __call__(self, samples_in: NDArray[np.int16]) -> NDArray[np.float32]:
+        """samples_in [n, history + window]: each window behind the sound before it, contiguous.
 
         Returns [n, window * target / source], in -1..1.
         """
-        samples = heard.astype(np.float32)
+        samples = samples_in.astype(np.float32)
         if self._matrix is None:
             samples /= _FULL_SCALE
             return samples
-        n, width = len(heard), len(self._matrix)
+        n, width = len(samples_in), len(self._matrix)
         line, sample = samples.strides
         strides = (line, self._step * sample, sample)
         seen = np.ndarray((n, self._rows, width), np.float32, samples.data, 0, strides)

@@ -47,7 +47,7 @@ _NO_SOUND = (
 # Containers with the length in the head; for the others FFmpeg guesses it from the size.
 _COMPRESSED = {"flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
 _UNCOMPRESSED = {"aiff", "au", "caf", "w64"}
-"""Writers into a pipe cannot know the length, and write one: it does not tell that sound lacks."""
+"""Writers into a pipe write one as a placeholder: it does not mean that audio is missing."""
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _SILENT = 3
 """Samples of 16 bits up to here are silence: a lossy codec makes no more of zeros."""
@@ -278,7 +278,7 @@ def _pcm(resampler: "AudioResampler | None", frame: "AudioFrame | None") -> byte
 
 
 def _promised_seconds(container: "InputContainer", stream: "AudioStream") -> float:
-    """How long the head says that the sound is; 0.0 where it does not say."""
+    """The duration in the header, in seconds; 0.0 without one."""
     if container.format.name not in _COMPRESSED | _UNCOMPRESSED:
         return 0.0
     if stream.duration is not None and stream.time_base is not None:

@@ -147,7 +147,7 @@ class SessionField(msgspec.Struct, frozen=True):
 
 
 class SessionType(msgspec.Struct, frozen=True):
-    """What tells the settings of GA from those of the beta."""
+    """The fields that distinguish GA settings from beta settings."""
 
     type: Any = None
 
@@ -447,7 +447,7 @@ def _modalities(ga: tuple[Modality, ...]) -> tuple[Modality, ...]:
 
 
 def _turn_detection(ga: TurnDetection | None) -> TurnDetection | None:
-    """The beta knows no idle timeout."""
+    """The beta has no idle timeout."""
     if not isinstance(ga, ServerVad):
         return ga
     return msgspec.structs.replace(ga, idle_timeout_ms=UNSET)

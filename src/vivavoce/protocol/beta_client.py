@@ -73,7 +73,7 @@ BetaToolChoice: TypeAlias = ToolName | str  # a mode, or the bare name of a func
 
 
 class NoTurnDetection(msgspec.Struct, frozen=True, tag_field="type", tag="none"):
-    """An early way to say null."""
+    """The early form of null."""
 
 
 BetaTurnDetection: TypeAlias = ServerVadPatch | SemanticVadPatch | NoTurnDetection

@@ -11,7 +11,7 @@ from vivavoce.protocol.session import SessionPatch
 
 
 class ClientEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Something the client asks for. `event_id` comes back only inside an error."""
+    """Base of all client events. `event_id` is returned only inside an error."""
 
     event_id: str | None = None
 
@@ -54,7 +54,7 @@ class ItemRetrieve(ClientEvent, frozen=True, tag="conversation.item.retrieve"):
 
 
 class ItemTruncate(ClientEvent, frozen=True, tag="conversation.item.truncate"):
-    """The user heard only so much of an assistant item."""
+    """Cut an assistant item at the position up to which the user heard it."""
 
     item_id: str
     content_index: Annotated[int, Meta(ge=0)]

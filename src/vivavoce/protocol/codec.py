@@ -122,7 +122,7 @@ def encode(event: AnyServerEvent) -> bytes:
 
 
 def read_server_event(raw: bytes) -> AnyServerEvent | None:
-    """A server event of another server; None where it is not one that this server knows."""
+    """An event of an upstream server; None if its type is unknown."""
     try:
         return json.decode(raw, _server_events)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -153,7 +153,7 @@ class GA:
 
 
 def realtime_opening(request: ConnectRequest) -> Opening:
-    """What the query of a Realtime address asks for."""
+    """The session that the query of a Realtime URL requests."""
     transcribes = request.query.get("intent") == "transcription"
     return Opening(
         kind="transcription" if transcribes else "realtime", model=request.query.get("model", "")
@@ -238,7 +238,7 @@ def explain(
 
 
 def _drop_nulls(node: Any, place: tuple[str, ...]) -> bool:
-    """Delete the null keys at a place; say whether there were any."""
+    """Delete the null keys at a path. True if any were deleted."""
     step, *rest = place
     if not rest:
         if not isinstance(node, dict) or node.get(step, ...) is not None:

@@ -63,7 +63,7 @@ class ItemCreated(ServerEvent, frozen=True, kw_only=True, tag="conversation.item
 
 
 class ItemAdded(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.added"):
-    """An item stands in the conversation; one of a response is still empty."""
+    """An item was added to the conversation; an item of a response is still empty."""
 
     previous_item_id: str | None
     item: Item
@@ -165,7 +165,7 @@ class InputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="input_audio
 class SpeechStarted(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"
 ):
-    """The user began to speak. Milliseconds of audio since the session began, padding included."""
+    """Speech started. Milliseconds of audio since the session began, padding included."""
 
     item_id: str
     audio_start_ms: int
@@ -183,7 +183,7 @@ class SpeechStopped(
 class TimeoutTriggered(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"
 ):
-    """Nobody spoke for idle_timeout_ms; the silence between the two times becomes an item."""
+    """No speech for idle_timeout_ms; the silence between the two times becomes an item."""
 
     item_id: str
     audio_start_ms: int
@@ -204,7 +204,7 @@ class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits
 
 
 class ResponseCreated(ServerEvent, frozen=True, kw_only=True, tag="response.created"):
-    """A response begins; sent before the model is asked."""
+    """A response was created; sent before the model request."""
 
     response: Response
 
@@ -321,7 +321,7 @@ class OutputAudioStarted(ServerEvent, frozen=True, kw_only=True, tag="output_aud
 
 
 class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.stopped"):
-    """All of it was played; comes after response.done."""
+    """Playback is complete; sent after response.done."""
 
     response_id: str
 
@@ -341,7 +341,7 @@ class McpListToolsEvent(ServerEvent, frozen=True, kw_only=True):
 
 
 class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools.in_progress"):
-    """An MCP server is being asked for its tools."""
+    """The tools of an MCP server are being listed."""
 
 
 class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):

@@ -32,7 +32,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequest:
-    """The client asks for the end of the session by a message of the protocol."""
+    """A message of the protocol requests the end of the session."""
 
     code: int = 1000
     reason: str = ""
@@ -52,7 +52,7 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known of a session when its client connects."""
+    """The requested session, known at connection time."""
 
     kind: Kind = "realtime"
     model: str = ""
@@ -96,18 +96,18 @@ class WireProtocol(Protocol):
         ...
 
     def opening(self, request: ConnectRequest) -> Opening | None:
-        """What the request asks for.
+        """The session that the request asks for.
 
         None: the first frames say it. Then decode() returns the Opening before any event.
         """
         ...
 
     def decode(self, frame: Frame) -> Iterable[Decoded]:
-        """What a frame says, in order. Raises InvalidRequest, after which the session goes on."""
+        """The events of a frame, in order. Raises InvalidRequest; the session continues."""
         ...
 
     def encode(self, event: AnyServerEvent) -> Iterable[Frame]:
-        """The frames that say it; none where the protocol has no message for it."""
+        """The frames of an event; none if the protocol has no message for it."""
         ...
 
     def encode_audio(self, audio: bytes) -> Iterable[Frame]:
@@ -118,5 +118,5 @@ class WireProtocol(Protocol):
         ...
 
     def refuse(self, error: VoiceError) -> Refusal:
-        """How to tell the client, which is connected, that no session is opened."""
+        """Frames and close code that tell a connected client why no session is opened."""
         ...

@@ -23,14 +23,14 @@ class Cascade:
     """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
 
     def voice(self, name: str) -> str:
-        """The voice that speaks when `name` is asked for: the only place that decides it."""
+        """The voice used for the requested `name`. All voice fallback is decided here."""
         known = {voice.id for voice in self.tts.voices}
         wanted = (name, self.default_voice)
         return next((voice for voice in wanted if voice in known), self.tts.default_voice)
 
     @property
     def info(self) -> ModelInfo:
-        """What a session has to know of this model."""
+        """The data of this model that a session needs."""
         return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
 
 
@@ -41,15 +41,15 @@ class Relay:
     url: str
     """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
     model: str
-    """The model to ask the upstream server for."""
+    """The model requested from the upstream server."""
     key: Secret = Secret("")
     default_voice: str = "marin"
     fallback: str = ""
-    """The cascade that goes on when the upstream server is lost; "": the default one."""
+    """The cascade that continues when the upstream server fails; "": the default one."""
 
     @property
     def info(self) -> ModelInfo:
-        """What a session has to know of this model."""
+        """The data of this model that a session needs."""
         return ModelInfo(voices=None, default_voice=self.default_voice)
 
 
@@ -67,7 +67,7 @@ class ModelCatalog:
         return self.cascades.get(model, self.cascades[self.default])
 
     def fallback(self, model: str) -> str:
-        """The name of the cascade that goes on when the upstream server of `model` is lost."""
+        """The name of the cascade that continues when the upstream server of `model` fails."""
         relay = self.relays.get(model)
         wanted = relay.fallback if relay else ""
         return wanted if wanted in self.cascades else self.default
@@ -75,7 +75,7 @@ class ModelCatalog:
     def available(
         self, *, default_model: str = "", lock_voice: bool = False, failure_errors: bool = False
     ) -> AvailableModels:
-        """The names that a session has to know."""
+        """The model and voice names that a session needs."""
         infos = {name: relay.info for name, relay in self.relays.items()}
         infos |= {name: cascade.info for name, cascade in self.cascades.items()}
         return AvailableModels(infos, default_model or self.default, lock_voice, failure_errors)

@@ -1,13 +1,13 @@
-"""Where a text that is still growing can be cut so that its beginning can be spoken already.
+"""Splits a growing text into clauses, so that synthesis can start before the text is complete.
 
-Concatenated, the clauses are the text, to the letter.
+The concatenated clauses equal the text exactly.
 """
 
 import re
 
-FIRST_SHORTEST = 12  # characters: the sooner something can be said, the better
-SHORTEST = 40  # later ones: the longer, the better the melody
-LONGEST = 240
+MIN_FIRST_CHARS = 12  # characters: the sooner something can be said, the better
+MIN_CHARS = 40  # later ones: the longer, the better the melody
+MAX_CHARS = 240
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
 _PAUSE = re.compile(r"[,;:–—]+(?=\s)|[，、：]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
@@ -18,7 +18,7 @@ _ABBREVIATION = re.compile(
 
 
 class Clauses:
-    """Feed text as it comes; what can be spoken comes out."""
+    """Splits a stream of text into clauses."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -35,14 +35,14 @@ class Clauses:
         return clauses
 
     def flush(self) -> str:
-        """What is left when no more text comes."""
+        """The remaining text at the end of the stream."""
         rest, self._text = self._text, ""
         return rest
 
     def _end(self, begin: int) -> int:
-        """Where the clause from there on ends, the space behind it included; 0: not yet."""
-        text, limit = self._text, begin + LONGEST
-        shortest = begin + (FIRST_SHORTEST if self._first else SHORTEST)
+        """End of the clause that starts at `begin`, with the space after it; 0: incomplete."""
+        text, limit = self._text, begin + MAX_CHARS
+        shortest = begin + (MIN_FIRST_CHARS if self._first else MIN_CHARS)
         for mark in _SENTENCE.finditer(text, begin, limit):
             if not _ABBREVIATION.search(text, begin, mark.end()) and self._says(begin, mark.end()):
                 return self._with_space(mark.end())

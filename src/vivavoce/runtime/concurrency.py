@@ -21,7 +21,7 @@ class _StreamEnd:
 
 @asynccontextmanager
 async def prefetched(stream: AsyncGenerator[T], most: int) -> AsyncGenerator[AsyncGenerator[T]]:
-    """The same stream, of which up to `most` pieces are made before they are asked for.
+    """The same stream, with up to `most` items produced ahead of the consumer.
 
     An error comes after the pieces before it. Leaving closes the stream.
     """

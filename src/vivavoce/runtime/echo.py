@@ -61,7 +61,7 @@ class EchoCanceller:
             self._stream.play(played.ljust(len(pcm), b"\0"))
             return self._stream.process(pcm)
         except EngineError as exc:
-            log.warning("the microphone of a session is not cleaned any more: %s", exc)
+            log.warning("echo cancellation failed and is off for this session: %s", exc)
             self.close()
             return pcm
 

@@ -29,7 +29,7 @@ _WINDOW_BYTES = 2 * WINDOW
 
 @dataclass(frozen=True, slots=True)
 class SpeechStretch:
-    """The sound of a recording from `start_ms` to `end_ms`, in which somebody speaks."""
+    """The sound of a recording from `start_ms` to `end_ms`, which contains speech."""
 
     start_ms: int
     end_ms: int
@@ -168,17 +168,17 @@ class Passage:
             else:
                 await self._changed.wait()
 
-    def update(self, heard: Transcript) -> None:
-        """Take what is known by now. White space at both ends is not part of the text."""
-        if heard.final:
-            self.text = heard.text.strip()
+    def update(self, transcript: Transcript) -> None:
+        """Take the transcript so far. White space at both ends is not part of the text."""
+        if transcript.final:
+            self.text = transcript.text.strip()
             self.words = tuple(
                 Word(word.text, word.start_ms + self.start_ms, word.end_ms + self.start_ms)
-                for word in heard.words
+                for word in transcript.words
             )
-            self.language = heard.language
+            self.language = transcript.language
         else:
-            self.text = heard.text[: heard.stable].strip()
+            self.text = transcript.text[: transcript.stable].strip()
         self._changed.set()
 
     def end(self, failure: Exception | None = None) -> None:

@@ -48,7 +48,7 @@ Clause: TypeAlias = str | GenerationFailed | None
 async def answer(
     order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
 ) -> None:
-    """Make an answer and post what comes of it; cancel to stop.
+    """Generate an answer and post its facts; cancel to stop.
 
     `wait_writable` is backpressure: it waits until the client has taken what it was sent.
     """
@@ -61,7 +61,7 @@ async def answer(
 
 
 async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queue[Clause]) -> None:
-    """Ask the model; put what is to be said into `clauses`, and the end of it."""
+    """Request the model; put its clauses and the end marker into `clauses`."""
     response_id, cutter, said, ended = order.response_id, Clauses(), False, False
     clock, post_at = asyncio.get_running_loop().time, float("-inf")
     try:
@@ -101,7 +101,7 @@ async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queu
 
 
 async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
-    """White space before the first word comes with it; alone, or beside a call, it is dropped."""
+    """White space before the first word is kept; alone, or next to a call, it is dropped."""
     blank: str | None = ""
     async for event in events:
         if isinstance(event, TextDelta) and blank is not None:
@@ -142,7 +142,7 @@ async def _perform(
 
 
 class SpeechWriter:
-    """Speaks the clauses of one answer, one after the other."""
+    """Synthesises the clauses of one answer in order."""
 
     def __init__(
         self, order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable

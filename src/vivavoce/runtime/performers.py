@@ -201,7 +201,7 @@ class CascadePerformer:
                 likelihood = await turn.score(effect.text, language=effect.language)
         except (EngineError, TimeoutError) as exc:
             reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
-            log.warning("turns are ended by silence alone: %s", reason)
+            log.warning("turn detection failed, turns end by silence only: %s", reason)
             likelihood = UNDECIDED
         self._port.post(TurnScored(effect.item_id, likelihood))
 

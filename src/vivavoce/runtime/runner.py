@@ -94,7 +94,7 @@ class Fallbacks(Protocol):
     """Finds another driver for a session whose brain cannot go on."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
-        """None: there is none."""
+        """None: no fallback."""
         ...
 
 
@@ -158,7 +158,7 @@ class Runner:
             self._performer = self._make_performer = self._group = self._tasks = None
 
     def post(self, fact: Fact) -> None:
-        """Give the session a fact and carry out what comes of it. Never waits."""
+        """Pass a fact to the session and perform the effects. Never waits."""
         if self._closed.is_set():
             return
         self._facts.append(fact)
@@ -172,11 +172,11 @@ class Runner:
 
     @property
     def behind(self) -> bool:
-        """Whether more input has come than could be scored and transcribed."""
+        """Whether VAD or STT is behind the input."""
         return self._performer is not None and self._performer.behind
 
     def swap(self, driver: Driver) -> None:
-        """Let another brain take over, with the same conversation. Never waits."""
+        """Replace the brain; the conversation continues. Never waits."""
         assert self._performer
         assert self._group
         now = self._clock()
@@ -258,7 +258,7 @@ class Runner:
         try:
             await saving
         except StoreError as exc:
-            log.warning("%s: not stored: %s", self._id, exc)
+            log.warning("%s: the checkpoint was not stored: %s", self._id, exc)
 
     def _observe(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for observer in self._observers:
@@ -306,5 +306,5 @@ class Runner:
             log.error("%s: %s; there is no fallback", self._id, reason)
             self.end(1011, reason)
         else:
-            log.warning("%s: %s; model %s goes on", self._id, reason, driver.model)
+            log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
             self.swap(driver)

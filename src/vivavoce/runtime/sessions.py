@@ -52,7 +52,7 @@ class ServerContext:
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
-    """The engines of all models by `kind:name`, to ask for their health."""
+    """The engines of all models by `kind:name`, for health checks."""
 
 
 class Sessions:
@@ -86,7 +86,7 @@ class Sessions:
         serve().
         """
         if not self.accepts:
-            why = "is shutting down" if self._draining else "has no room for one more session"
+            why = "is shutting down" if self._draining else "has reached max_sessions"
             raise LimitReached(f"the server {why}")
         salt = secrets.token_hex(6)
         settings = self.initial_settings(opening, salt)
@@ -125,7 +125,7 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let what is under way finish, for so long at the most; then end all sessions."""
+        """Give answers in progress this time to end; then end all sessions."""
         self._draining = True
         for runner in tuple(self._runners):
             runner.post(DrainStarted())
@@ -144,7 +144,7 @@ class Sessions:
         return begin(opening, context.template, context.models, salt=salt, expires_at=expires_at)
 
     def fallback(self, session: SessionObject) -> Driver | None:
-        """The cascade that goes on when the upstream server of a session's model is lost."""
+        """The cascade that continues when the upstream server of a session's model fails."""
         model = session.model if isinstance(session, RealtimeSession) else ""
         return self._cascade(self.context.catalog.fallback(model))
 

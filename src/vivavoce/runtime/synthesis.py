@@ -40,7 +40,7 @@ class SpokenPiece:
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """One voice of one engine, and the manner in which it speaks."""
+    """A voice of an engine, with speed, language and instructions."""
 
     tts: TTS
     voice: str
@@ -87,7 +87,7 @@ class Synthesis:
             except EngineLost as exc:
                 if not may_retry:
                     raise
-                log.warning("the synthesiser was lost; asking it for the clause again: %s", exc)
+                log.warning("TTS worker lost, retrying the clause: %s", exc)
 
     async def _pieces(
         self, text: str, timing: WordTiming, skip: int
@@ -127,7 +127,7 @@ class Synthesis:
 
 def clauses_of(text: str) -> Iterator[str]:
     """The clauses of a whole text. The first is as short as if the text came word by word, so that
-    it is heard soon; the others are as long as may be, for the sake of their melody."""
+    playback starts early; the others are as long as may be, for the sake of their melody."""
     cutter, at = Clauses(), 0
     for word in _WORD.finditer(text):
         at = word.end()

@@ -33,7 +33,7 @@ class ReplayableAudio(Protocol):
 
 
 class AudioFeed:
-    """Audio that comes in pieces, at the rate that an engine wants. Iterate it once.
+    """Streamed audio, resampled to the rate of an engine. Iterate it once.
 
     Bounded by the session, which lets no more audio wait than its input buffer holds. What was
     taken is kept for a second recogniser, a minute of it and no more.
@@ -64,7 +64,7 @@ class AudioFeed:
         self._more.set()
 
     def close(self) -> None:
-        """Drop the audio that is kept: nobody reads it any more."""
+        """Drop the kept audio: it is not read again."""
         self._pcm.clear()
         self._kept = None
 
@@ -111,7 +111,7 @@ class AudioFeed:
 
 
 class RecordedAudio:
-    """A whole recording, at the rate that an engine wants. It can be read twice."""
+    """A whole recording, resampled to the rate of an engine. It can be read twice."""
 
     def __init__(self, pcm: bytes, sample_rate: int, engine_rate: int) -> None:
         self._pcm = pcm
@@ -168,7 +168,7 @@ async def transcripts(
         except EngineLost as exc:
             if not audio.rewind():
                 raise
-            log.warning("the recogniser was lost; it gets the audio again: %s", exc)
+            log.warning("STT worker lost, retrying with the same audio: %s", exc)
             continue
         if not final:
             raise EngineError("speech recognition ended without a result")
@@ -209,7 +209,7 @@ async def transcribe_item(
 async def transcript_of(stt: STT, pcm: bytes) -> str:
     """What is said in a whole recording, 16-bit mono PCM at the rate of the engine.
 
-    Raises AudioError: nobody speaks in it; EngineError.
+    Raises AudioError: it contains no speech; EngineError.
     """
     text = ""
     async with aclosing(

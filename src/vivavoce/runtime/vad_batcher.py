@@ -1,7 +1,7 @@
-"""Voice activity of all sessions, judged in batches.
+"""Voice activity detection for all sessions, in batches.
 
-Windows that come within one tick are judged together: one matrix product for many users. With
-few users the tick costs nothing, since a window that comes after a quiet time is judged at once.
+Windows that arrive within one tick are scored together: one matrix product for many users. With
+few users the tick adds no delay: a window that arrives after an idle tick is scored at once.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from vivavoce.engines.base import VAD
 from vivavoce.session.cascade.turn_detection import WINDOW
 
 TICK_SECONDS = 0.004
-DEEP = 8  # windows: a stream that is so far behind does not wait for the tick
+MAX_BACKLOG_WINDOWS = 8  # of a stream; above that it is scored without waiting for the tick
 _WINDOW_BYTES = 2 * WINDOW
 
 Floats = NDArray[np.float32]
@@ -26,41 +26,41 @@ Fail = Callable[[Exception], None]
 
 
 class VadStream:
-    """One session's stream. Give it back with close()."""
+    """The stream of one session. close() releases it."""
 
-    def __init__(self, ears: "VadBatcher", stream: int, deliver: Deliver, fail: Fail) -> None:
+    def __init__(self, batcher: "VadBatcher", stream: int, deliver: Deliver, fail: Fail) -> None:
         self.stream = stream
         self.deliver = deliver
         self.fail = fail
         self.waiting = 0
-        """Windows whose verdicts have not been delivered."""
-        self._ears = ears
-        self._sounds: deque[tuple[int, bytes]] = deque()
+        """Windows whose scores have not been delivered."""
+        self._batcher = batcher
+        self._queue: deque[tuple[int, bytes]] = deque()
         self._taken = 0  # bytes of the first of them
-        self._before = bytes(2 * ears.history)  # what was heard before the next window
+        self._before = bytes(2 * batcher.history)  # the audio before the next window
 
     def score(self, at: int, audio: bytes) -> None:
-        """Have whole windows of PCM at 24 kHz judged; the verdicts are delivered in order."""
-        self._sounds.append((at, audio))
+        """Queue whole windows of PCM at 24 kHz; their scores are delivered in order."""
+        self._queue.append((at, audio))
         self.waiting += len(audio) // _WINDOW_BYTES
-        self._ears.wake(self)
+        self._batcher.wake(self)
 
     def take(self) -> tuple[int, bytes]:
-        """The place of the next window that waits, and its sound behind what came before it."""
-        at, audio = self._sounds[0]
+        """Position of the next waiting window, and its audio preceded by `history` samples."""
+        at, audio = self._queue[0]
         start, self._taken = self._taken, self._taken + _WINDOW_BYTES
-        heard = self._before + audio[start : self._taken]
-        self._before = heard[_WINDOW_BYTES:]
+        window = self._before + audio[start : self._taken]
+        self._before = window[_WINDOW_BYTES:]
         if self._taken == len(audio):
-            self._sounds.popleft()
+            self._queue.popleft()
             self._taken = 0
         self.waiting -= 1
-        return at + start // 2, heard
+        return at + start // 2, window
 
     def close(self) -> None:
-        self._sounds.clear()
+        self._queue.clear()
         self.waiting = 0
-        self._ears.give_back(self)
+        self._batcher.release(self)
 
 
 class VadBatcher:
@@ -76,60 +76,64 @@ class VadBatcher:
         self._last = float("-inf")
 
     def open(self, deliver: Deliver, fail: Fail) -> VadStream:
-        """A new stream. `fail` is told why the engine could not judge a window of it."""
+        """A new stream. `fail` gets the exception when the engine fails on a window."""
         return VadStream(self, self._vad.open(), deliver, fail)
 
     @property
     def history(self) -> int:
-        """Samples of the sound before a window that are needed with it."""
+        """Samples before a window that the resampler needs."""
         return self._convert.history
 
-    def wake(self, ear: VadStream) -> None:
-        """Windows of that ear wait."""
-        if ear.waiting:
-            self._ready[ear.stream] = ear
-            self._schedule(deep=ear.waiting > DEEP)
+    def wake(self, stream: VadStream) -> None:
+        """Schedule a batch if windows of the stream wait."""
+        if stream.waiting:
+            self._ready[stream.stream] = stream
+            self._schedule(behind=stream.waiting > MAX_BACKLOG_WINDOWS)
 
-    def give_back(self, ear: VadStream) -> None:
-        self._ready.pop(ear.stream, None)
-        self._vad.close(ear.stream)
+    def release(self, stream: VadStream) -> None:
+        self._ready.pop(stream.stream, None)
+        self._vad.close(stream.stream)
 
-    def _schedule(self, *, deep: bool) -> None:
+    def _schedule(self, *, behind: bool) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            due = loop.time() if deep else max(loop.time(), self._last + TICK_SECONDS)
-            self._timer = loop.call_at(due, self._judge)
+            due = loop.time() if behind else max(loop.time(), self._last + TICK_SECONDS)
+            self._timer = loop.call_at(due, self._score_batch)
 
-    def _judge(self) -> None:
-        """Judge one window of each waiting stream, as many as make a batch."""
+    def _score_batch(self) -> None:
+        """Score one window of each waiting stream, up to `max_batch`."""
         self._timer = None
         self._last = asyncio.get_running_loop().time()
         batch = list(self._ready.values())[: self._vad.max_batch]
-        taken = [ear.take() for ear in batch]
-        for ear in batch:
-            del self._ready[ear.stream]  # whoever has more goes to the end of the line
-            if ear.waiting:
-                self._ready[ear.stream] = ear
+        taken = [stream.take() for stream in batch]
+        for stream in batch:
+            del self._ready[stream.stream]  # a stream with more windows goes to the end
+            if stream.waiting:
+                self._ready[stream.stream] = stream
         if self._ready:
-            self._schedule(deep=any(ear.waiting > DEEP for ear in self._ready.values()))
-        verdicts = self._verdicts(batch, self._windows(taken)) if batch else ()
-        for ear, (at, _), speech in zip(batch, taken, verdicts, strict=True):
+            self._schedule(
+                behind=any(stream.waiting > MAX_BACKLOG_WINDOWS for stream in self._ready.values())
+            )
+        scores = self._scores(batch, self._windows(taken)) if batch else ()
+        for stream, (at, _), speech in zip(batch, taken, scores, strict=True):
             if speech is not None:
-                ear.deliver(at, (speech,))
+                stream.deliver(at, (speech,))
 
     def _windows(self, taken: list[tuple[int, bytes]]) -> Floats:
-        """As the engine wants them, [n, window_samples]."""
-        heard = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
-        return self._convert(heard.reshape(len(taken), -1))
+        """At the sample rate of the engine, [n, window_samples]."""
+        samples = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
+        return self._convert(samples.reshape(len(taken), -1))
 
-    def _verdicts(self, batch: list[VadStream], windows: Floats) -> Sequence[float | None]:
-        """Of each ear; None where the engine failed."""
-        streams = np.array([ear.stream for ear in batch])
+    def _scores(self, batch: list[VadStream], windows: Floats) -> Sequence[float | None]:
+        """One score per stream; None where the engine failed."""
+        streams = np.array([stream.stream for stream in batch])
         try:
-            verdicts: list[float | None] = self._vad.score(windows, streams).tolist()
-        except Exception as exc:  # noqa: BLE001  who shares a batch does not share its mishap
+            scores: list[float | None] = self._vad.score(windows, streams).tolist()
+        except Exception as exc:  # noqa: BLE001  it fails only the stream that caused it
             if len(batch) > 1:
-                return [self._verdicts([ear], windows[n : n + 1])[0] for n, ear in enumerate(batch)]
+                return [
+                    self._scores([stream], windows[n : n + 1])[0] for n, stream in enumerate(batch)
+                ]
             batch[0].fail(exc)
             return [None]
-        return verdicts
+        return scores

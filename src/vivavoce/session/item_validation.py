@@ -21,7 +21,7 @@ from vivavoce.protocol.items import (
 from vivavoce.session.conversation import ROOT, Entry
 from vivavoce.session.effects import Ids
 
-LONGEST_ID = 64  # OpenAI takes 32; some clients send more
+MAX_ID_CHARS = 64  # OpenAI takes 32; some clients send more
 _CALL_ID = re.compile(r"^[a-zA-Z0-9_-]+$")
 _PICTURES = ("data:image/", "https://", "http://")  # an engine must never be made to read a file
 _ALLOWED: dict[str, dict[str, type[Part]]] = {
@@ -33,10 +33,10 @@ _ALLOWED: dict[str, dict[str, type[Part]]] = {
 
 def entry_of(item: Item, format_: Format, ids: Ids, path: str) -> Entry:
     """The item with an id, its sound apart as PCM. Raises InvalidRequest with a param in `path`."""
-    if len(item.id) > LONGEST_ID:
+    if len(item.id) > MAX_ID_CHARS:
         raise InvalidRequest(
             f"Invalid '{path}.id': string too long. Expected a string with maximum length "
-            f"{LONGEST_ID}, but got a string with length {len(item.id)} instead.",
+            f"{MAX_ID_CHARS}, but got a string with length {len(item.id)} instead.",
             code="string_above_max_length",
             param=f"{path}.id",
         )

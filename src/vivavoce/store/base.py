@@ -17,7 +17,7 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str) -> bytes | None:
-        """The value; None where there is none, or its time is over."""
+        """The value; None if it is absent or expired."""
         ...
 
     async def delete(self, key: str) -> None:

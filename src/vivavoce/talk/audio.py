@@ -69,7 +69,7 @@ class PlaybackQueue:
             last.waiting += pcm24
 
     def end(self, item_id: str, content_index: int) -> None:
-        """No more audio of this part will come."""
+        """The audio of this part is complete."""
         with self._lock:
             for part in self._parts:
                 if (part.item_id, part.content_index) == (item_id, content_index):

@@ -80,7 +80,7 @@ class Event:
         self.fields = fields
 
     def get(self, *path: str) -> Any:
-        """The value at a path of keys; None where there is none."""
+        """The value at a path of keys; None if absent."""
         found: Any = self.fields
         for key in path:
             if not isinstance(found, Mapping):
@@ -89,7 +89,7 @@ class Event:
         return found
 
     def text(self, *path: str) -> str:
-        """The text at a path; "" where there is none."""
+        """The text at a path; "" if absent."""
         found = self.get(*path)
         return found if isinstance(found, str) else ""
 
@@ -128,7 +128,7 @@ def encode(event: Event) -> bytes:
 def session_update(
     *, voice: str, instructions: str, spoken: bool, transcription: bool
 ) -> Event | None:
-    """The settings of the conversation; None when there is nothing to set.
+    """The settings of the conversation; None without any option.
 
     spoken: audio will be sent, and the server has to detect the turns. transcription: ask for
     transcripts of the user, which the server does not make already.

@@ -125,7 +125,7 @@ def read_questions(options: TalkOptions, stdin: TextIO) -> Questions:
             return Questions(terminal=stdin.fileno())
         texts = (stdin.read(),)
     if not all(text.strip() for text in texts):
-        raise SettingsError("there is nothing to say; give --file, --text or --mic")
+        raise SettingsError("no input; give --file, --text or --mic")
     return Questions(texts=texts)
 
 

@@ -32,7 +32,7 @@ HOST: Final = "127.0.0.1"
 KEY_SECONDS: Final = 600
 """Of the short-lived key that the demo makes: a server with [keys] needs one."""
 LEAD_MS: Final = 300
-"""Of silence before the question: a microphone is on before one speaks."""
+"""Silence before the question, as with a real microphone."""
 MIN_SPEECH_DB: Final = -50.0
 """Of an answer that counts as audible."""
 QUESTION_VOICE, QUESTION_SPEED = "alloy", 0.9
@@ -226,7 +226,7 @@ async def start_server(
 
 def free_port() -> int:
     """A TCP port that is free now."""
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        port: int = listening.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
         return port

@@ -50,7 +50,7 @@ class UsageLog:
             log.info(
                 "%s: used by %s of %s: %d responses, %d tokens in, %d out, %d s transcribed",
                 self.session_id,
-                self.who or "anybody",
+                self.who or "anonymous",
                 model,
                 used.responses,
                 used.input_tokens,

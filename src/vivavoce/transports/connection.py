@@ -1,4 +1,4 @@
-"""One WebSocket connection, whatever protocol it speaks: frames in, facts out, and the way back."""
+"""One WebSocket connection of any wire protocol: frames to facts, events to frames."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
-OPENING_TIMEOUT_S = 30.0  # for the frames that say what session is asked for, where they do
+OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
 YIELD_EVERY_FRAMES = 16  # many may have come at once
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
 
@@ -59,7 +59,7 @@ class Connection:
             await writing
 
     async def opening(self, request: ConnectRequest) -> Opening | None:
-        """What session the client asks for. None: it did not say so in time, or left.
+        """The requested session. None: no request within the timeout, or a disconnect.
 
         Raises InvalidRequest where its frames cannot be read.
         """
@@ -105,7 +105,7 @@ class Connection:
             pass
 
     def refuse(self, error: VoiceError) -> None:
-        """Say that no session is opened, and close."""
+        """Send the refusal and close."""
         frames, code, reason = self.protocol.refuse(error)
         self.queue.send_frames(frames)
         self.queue.close(code, reason)

@@ -19,7 +19,7 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
 MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
 MAX_FRAMES_AT_ONCE = 1000  # 1 ms; then others may run
-POLL_S = 0.005  # until aiohttp's queue has room again
+POLL_S = 0.005  # until aiohttp's queue accepts more
 UNCOUNTED_BYTES = 64 * 1024  # of each connection: what one read of a socket may bring
 
 PROTOCOL_ERROR = 1002
@@ -39,8 +39,8 @@ class FrameScanner:
         """Payload bytes of the message that is not whole yet."""
         self.finished = 0
         """Messages that are whole."""
-        self._header = b""  # of the next frame, as far as it has come
-        self._left = 0  # payload bytes of this frame that have not come
+        self._header = b""  # of the next frame, as far as received
+        self._left = 0  # payload bytes of this frame that are missing
         self._final = True
         self._control = True
 
@@ -225,7 +225,7 @@ class GuardedSocket(web.WebSocketResponse):
             self._guard.feed_data(tail)
 
     def _reset_heartbeat(self) -> None:
-        """Data that comes after the close would start the timers anew, and keep the connection."""
+        """Data after the close would restart the timers and keep the connection open."""
         if not (self._closed or self._closing):
             super()._reset_heartbeat()
 

@@ -1,4 +1,4 @@
-"""Which protocol is spoken at which address: the table of the WebSocket endpoint."""
+"""The table of the WebSocket endpoint: which wire protocol serves which path."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ def always(request: ConnectRequest) -> bool:
 
 
 def wants_beta(request: ConnectRequest) -> bool:
-    """The beta is asked for by a header, by a subprotocol, or by a preview version of Azure's."""
+    """The beta is requested by a header, a subprotocol, or an Azure preview version."""
     return (
         "realtime=v1" in request.headers.get("openai-beta", "")
         or BETA_SUBPROTOCOL in request.subprotocols

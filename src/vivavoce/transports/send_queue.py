@@ -3,7 +3,7 @@
 Rules:
 1. Sending never waits, and the queue is bounded: a client that reads too slowly is cut off (1008).
 2. So is a client that reads nothing for some seconds while frames wait.
-3. One frame may be larger than the bound, an item with all its audio: it alone cuts nobody off.
+3. One frame may exceed the bound, an item with all its audio: it does not disconnect the client.
 """
 
 import asyncio

@@ -118,7 +118,7 @@ class WebSocketEndpoint:
 async def _upgrade(
     request: web.Request, socket: GuardedSocket, protocol: WireProtocol
 ) -> Connection | None:
-    """None: the client has gone meanwhile."""
+    """None: the client has disconnected."""
     transport = request.transport
     if transport is None:
         return None

@@ -1,4 +1,4 @@
-"""The chat door on a real socket, with engines that can be looked into, and sound to send."""
+"""The chat routes on a real socket, engines that record their requests, and audio to send."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from openai import AsyncOpenAI
 
-from tests.api.door_stage import catalog_of, scripted_stt, scripted_tts, serving_routes, wav_of
+from tests.api.routes_stage import catalog_of, scripted_stt, scripted_tts, serving_routes, wav_of
 from tests.engines.openai.chat_server import ChatServer, Reply, engine
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.audio.formats import RATE
@@ -22,7 +22,7 @@ from vivavoce.engines.scripted.scripts import LLMScript
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A running door, and the engines behind it."""
+    """The served chat routes and their engines."""
 
     client: AsyncOpenAI
     http: aiohttp.ClientSession
@@ -51,7 +51,7 @@ async def stage(
     tts: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
-    """A door before that language model."""
+    """Chat routes with the given language model."""
     heard, spoken = scripted_stt(stt), scripted_tts(tts)
     voice = options.pop("default_voice", "")
     routes = ChatRoutes(catalog_of(heard, spoken, llm, voice), **options)
@@ -63,7 +63,7 @@ async def stage(
 async def stage_before(
     *replies: Reply, model: str = "llama", **options: Any
 ) -> AsyncIterator[tuple[Stage, ChatServer]]:
-    """A door before an endpoint that replies so."""
+    """Chat routes with an endpoint that sends the given reply."""
     async with (
         ChatServer(list(replies)) as server,
         engine(server, model=model) as llm,

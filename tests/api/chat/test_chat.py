@@ -435,7 +435,7 @@ def test_every_format_whole_and_streamed(format_: str) -> None:
             list(file.pieces())
             assert file.seconds == pytest.approx(seconds, abs=0.15)
         if format_ == "wav":
-            with wave.open(BytesIO(b64decode(sounds[0]))) as told:
-                assert told.getnframes() == round(RATE * seconds)
+            with wave.open(BytesIO(b64decode(sounds[0]))) as got:
+                assert got.getnframes() == round(RATE * seconds)
 
     asyncio.run(main())

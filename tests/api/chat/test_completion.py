@@ -67,11 +67,11 @@ def test_usage_chunk_is_sent_only_where_it_is_requested() -> None:
             asked: Any = {"model": "x", "messages": HELLO, "stream": True}
             plain = [chunk async for chunk in await create(**asked)]
             asked["stream_options"] = {"include_usage": True}
-            told = [chunk async for chunk in await create(**asked)]
+            got = [chunk async for chunk in await create(**asked)]
             assert [len(chunk.choices) for chunk in plain] == [1, 1]
-            assert [len(chunk.choices) for chunk in told] == [1, 1, 0]
-            assert [chunk.usage is None for chunk in told] == [True, True, False]
-            assert len({chunk.id for chunk in told}) == 1
+            assert [len(chunk.choices) for chunk in got] == [1, 1, 0]
+            assert [chunk.usage is None for chunk in got] == [True, True, False]
+            assert len({chunk.id for chunk in got}) == 1
 
     asyncio.run(main())
 

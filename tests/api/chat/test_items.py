@@ -1,4 +1,4 @@
-"""Chat messages as the items that an engine is told."""
+"""Chat messages as the items that an engine receives."""
 
 from typing import Any
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.stage import MODELS, Troupe, make_runner, question, template
+from tests.runtime.stage import MODELS, ScriptedEngines, make_runner, question, template
 from vivavoce.protocol.codec import GA, encode
 from vivavoce.protocol.server import AnyServerEvent, InputAudioCleared
 from vivavoce.protocol.session import ServerVad
@@ -214,7 +214,7 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
         session = Session(
             template(ServerVad()), MODELS, SessionLimits(), salt="t", now=0.0, server_plays=True
         )
-        catalog = Troupe(llm={"answers": ["word " * 50]}).catalog
+        catalog = ScriptedEngines(llm={"answers": ["word " * 50]}).catalog
         call.runner = make_runner(session, call, catalog, player=call)
         running = asyncio.create_task(call.runner.run())
         await asyncio.sleep(0)

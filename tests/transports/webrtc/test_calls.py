@@ -168,10 +168,10 @@ def test_ended_call_gives_back_tasks_and_ports() -> None:
                 await until(lambda: client.connection.connectionState == "closed")
                 status, problem, _ = await post(server, client.location + "/hangup")
                 assert (status, problem["error"]["code"]) == (404, "not_found")
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             async with in_call(server) as client:
-                assert len(server.hub) == 1
-            await until(lambda: len(server.hub) == 0)
+                assert len(server.sessions) == 1
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
             await until(lambda: bound(range(42000, 42100)) == [])
 
@@ -187,11 +187,11 @@ def test_fifty_calls_give_back_tasks_ports_and_threads() -> None:
                 async with asyncio.TaskGroup() as group:
                     for call in calls:
                         group.create_task(call.__aenter__())
-                assert len(server.hub) == 10
+                assert len(server.sessions) == 10
                 async with asyncio.TaskGroup() as group:
                     for call in calls:
                         group.create_task(call.__aexit__(None, None, None))
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
             await until(lambda: bound(range(42000, 42100)) == [])
             assert threading.active_count() <= threads + 8  # the loop's own pool, and no more
@@ -202,11 +202,11 @@ def test_fifty_calls_give_back_tasks_ports_and_threads() -> None:
 def test_client_that_goes_silent_ends_the_call() -> None:
     async def main() -> None:
         async with call_server(gone_seconds=1.0) as server, in_call(server) as client:
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
             lossy(client, 1.0)
             ice: Any = client.connection.sctp
             ice.transport.transport._connection._nominated.clear()
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     asyncio.run(main())
 
@@ -218,8 +218,8 @@ def test_client_that_never_connects_ends_the_call() -> None:
             status, _, _ = await post(
                 server, "/v1/realtime/calls", data=await client.offer(), headers=SDP
             )
-            assert (status, len(server.hub)) == (201, 1)
-            await until(lambda: len(server.hub) == 0)
+            assert (status, len(server.sessions)) == (201, 1)
+            await until(lambda: len(server.sessions) == 0)
             await client.connection.close()
 
     asyncio.run(main())
@@ -271,7 +271,7 @@ def test_call_without_a_free_port_is_refused() -> None:
                 server, "/v1/realtime/calls", data=await second.offer(), headers=SDP
             )
             assert (status, problem["error"]["code"]) == (503, "server_is_overloaded")
-            assert len(server.hub) == 1
+            assert len(server.sessions) == 1
             await first.connection.close()
             await second.connection.close()
 
@@ -350,7 +350,7 @@ def test_invalid_call_request_is_refused(data: Any, param: str | None) -> None:
             )
             assert (status, problem["error"]["param"]) == (400, param)
             assert problem["error"]["type"] == "invalid_request_error"
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
 
     asyncio.run(main())
 
@@ -416,7 +416,7 @@ def test_beta_settings_that_a_session_refuses_are_named_by_their_beta_path() -> 
             )
             assert (status, problem["error"]["param"]) == (400, place)
             assert place in problem["error"]["message"]
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
             await until(lambda: asyncio.all_tasks() <= before)
             await until(lambda: bound(range(42000, 42100)) == [])
         await client.connection.close()
@@ -428,7 +428,7 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
     async def main() -> weakref.ref[Session]:
         async with call_server() as server, in_call(server) as client:
             call_id = client.location.rpartition("/")[2]
-            (runner,) = server.hub._runners
+            (runner,) = server.sessions._runners
             session = weakref.ref(runner._session)
             del runner
             async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
@@ -436,7 +436,7 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
                 await client.until("output_audio_buffer.started")
                 await post(server, client.location + "/hangup")
                 await listener.farewell()
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: client.connection.connectionState == "closed")
             return session
 
@@ -463,6 +463,6 @@ def test_settings_of_the_other_protocol_are_refused_by_their_path(
         async with call_server() as server:
             answer = await post(server, path, data={"sdp": "v=0", "session": json.dumps(session)})
             assert (answer[0], answer[1]["error"]["param"]) == (status, param)
-            assert len(server.hub) == 0
+            assert len(server.sessions) == 0
 
     asyncio.run(main())

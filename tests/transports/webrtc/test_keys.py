@@ -59,9 +59,9 @@ def test_short_lived_key_reaches_only_the_calls_that_it_opened() -> None:
                     pass
                 for key, status in ((other, 404), ("", 401), ("ek_wrong", 401), ("vv-no", 401)):
                     assert (await post(server, hang_up, key))[0] == status
-                assert len(server.hub) == 1
+                assert len(server.sessions) == 1
                 assert (await post(server, hang_up, own))[0] == 200
-                await until(lambda: len(server.hub) == 0)
+                await until(lambda: len(server.sessions) == 0)
                 assert (await post(server, hang_up, own))[0] == 404
             async with in_call(server, **bearer("vv-ours")) as client:
                 hang_up = client.location + "/hangup"
@@ -88,7 +88,7 @@ def test_call_carries_the_name_of_its_key_or_of_the_key_that_minted_it() -> None
     async def main() -> None:
         keys = {name: hash_of(key) for name, key in KEYS.items()}
         async with serving(msgspec.structs.replace(scripted(), keys=keys)) as server:
-            server.hub.context = replace(server.hub.context, observers=(observe,))
+            server.sessions.context = replace(server.sessions.context, observers=(observe,))
             for key in ("vv-theirs", await short_lived(server)):
                 async with in_call(server, **bearer(key)):
                     pass

@@ -126,7 +126,7 @@ def test_mutated_offers_are_answered_or_refused(offer: str) -> None:
                     statuses.append(reply.status)
                     if reply.status == 201:
                         await http.post(server.http + reply.headers["Location"] + "/hangup")
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
         assert set(statuses) == {201, 400}
 

@@ -118,7 +118,7 @@ def test_client_that_leaves_in_any_phase_leaves_no_task() -> None:
             async with asyncio.TaskGroup() as clients:
                 for phase in PHASES * 2:
                     clients.create_task(leave_in(server, phase))
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
 
     asyncio.run(main())
@@ -141,7 +141,7 @@ def test_server_shutdown_ends_calls_in_every_phase() -> None:
             if phase not in (before_ice, before_dtls):
                 await until(partial(is_over, client))
             await client.connection.close()
-        assert len(server.hub) == 0
+        assert len(server.sessions) == 0
 
     asyncio.run(main())
 
@@ -160,9 +160,9 @@ def test_full_server_refuses_until_a_call_ends() -> None:
                 assert (status, problem["error"]["code"]) == (503, "server_is_overloaded")
                 assert headers["Retry-After"]
             await first.connection.close()
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
             async with in_call(server):
-                assert len(server.hub) == 1
+                assert len(server.sessions) == 1
             await second.connection.close()
 
     asyncio.run(main())
@@ -188,7 +188,7 @@ def test_several_sidebands_change_the_session_and_receive_its_events() -> None:
                         await listener.until("output_audio_buffer.cleared")
                 await client.send(type="input_audio_buffer.clear")
                 await client.until("input_audio_buffer.cleared")
-            await until(lambda: len(server.hub) == 0)
+            await until(lambda: len(server.sessions) == 0)
 
     asyncio.run(main())
 

@@ -88,8 +88,8 @@ async def pass_on(request: web.Request, answer: EndpointAnswer) -> web.StreamRes
         except EngineError as exc:
             if response.content_type != "text/event-stream":
                 # Too late for an error message; at least the answer must not look complete.
-                log.warning("a chat completion broke off: %s", exc)
-                raise ConnectionResetError("the endpoint broke off") from exc
+                log.warning("a chat completion failed: %s", exc)
+                raise ConnectionResetError("the endpoint closed the stream early") from exc
             await write(request, response, b"\n\ndata: " + error_body(exc, request) + b"\n\n")
         await response.write_eof()
         return response

@@ -331,7 +331,7 @@ def _read(raw: Raw, kind: type[T], where: str) -> T:
 
 
 def _wrong(exc: msgspec.ValidationError, where: str = "") -> InvalidRequest:
-    """msgspec tells the place as `... - at `$.a[0]``."""
+    """msgspec gives the place as `... - at `$.a[0]``."""
     what, _, place = str(exc).partition(" - at `$")
     param = (where + place.rstrip("`")).lstrip(".")
     return InvalidRequest(f"{what} at {param}." if param else f"{what}.", param=param or None)
@@ -429,5 +429,5 @@ class ChatCompletion(msgspec.Struct):
 
 
 ChatProblem: TypeAlias = Annotated[
-    dict[str, Any], Meta(description="As the endpoint behind this server tells it.")
+    dict[str, Any], Meta(description="As the endpoint behind this server sends it.")
 ]

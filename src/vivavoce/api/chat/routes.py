@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: chat as everyone knows it, with speech in, speech out, or both."""
+"""POST /v1/chat/completions: chat with text or speech as input and output."""
 
 import asyncio
 import hashlib
@@ -46,7 +46,7 @@ READ_TIMEOUT_S = 300.0
 """For the whole body of a request."""
 MAX_RECORDING_SECONDS = 1500.0
 _LARGE = 1 << 18  # bytes: more are parsed in a thread
-# Names of OpenAI's models that hear and speak; the model behind this server gets text alone.
+# OpenAI's models with audio input and output; the model behind this server gets text alone.
 _FOR_SPEECH = re.compile(r"(?<![a-z])(audio|realtime)(?![a-z])")
 
 

@@ -1,4 +1,4 @@
-"""Routes of a test's choice on a real socket, with engines of its choice, and sound to send."""
+"""Given routes on a real socket, scripted engines, and audio to send."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -45,9 +45,9 @@ class Routes(Protocol):
 async def serving_routes(
     *all_routes: Routes,
 ) -> AsyncIterator[tuple[AsyncOpenAI, aiohttp.ClientSession, str]]:
-    """The official client, a plain one, and where that asks, as http://127.0.0.1:1234/v1.
+    """The official client, a plain HTTP client, and the base URL, such as http://127.0.0.1:1234/v1.
 
-    Nobody needs a key. Leaving it fails when an error was logged meanwhile.
+    No key is needed. The exit fails if an error was logged.
     """
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)

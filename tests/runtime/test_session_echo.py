@@ -1,4 +1,4 @@
-"""A session that hears its own answer: with its room cleaned it does not answer itself.
+"""Echo of an answer in the microphone: with echo cancellation it starts no turn.
 
 The client plays what it was sent from the moment it came; its microphone hears that 60 ms later.
 """
@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from tests.engines.test_clean_webrtc import ANSWER, QUESTION, at, pcm, spoken
-from tests.runtime.stage import MODELS, Audience, Troupe, make_runner, question, template
+from tests.runtime.stage import (
+    MODELS,
+    RecordingPeer,
+    ScriptedEngines,
+    make_runner,
+    question,
+    template,
+)
 from vivavoce.audio.formats import RATE
 from vivavoce.engines import registry
 from vivavoce.engines.base import Speech
@@ -42,32 +49,34 @@ class Espeak(ScriptedTTS):
         yield Speech(pcm(spoken(ANSWER)))
 
 
-async def converse(noise: NoiseReduction | None, echo_db: float, asked_at: int | None) -> Audience:
+async def converse(
+    noise: NoiseReduction | None, echo_db: float, asked_at: int | None
+) -> RecordingPeer:
     """A session whose answer comes back into its microphone, ten times a second."""
-    audience = Audience()
+    peer = RecordingPeer()
     heard = AudioInput(turn_detection=ServerVad(), noise_reduction=noise)
     begun = msgspec.structs.replace(template(), audio=Audio(heard, AudioOutput(voice="alloy")))
-    troupe = Troupe(llm={"answers": ["Yes."], "repeat": True})
+    scripted = ScriptedEngines(llm={"answers": ["Yes."], "repeat": True})
     async with AsyncExitStack() as stack:
         vad = await stack.enter_async_context(registry.create("vad", "silero", {}))
         cleaner = await stack.enter_async_context(registry.create("clean", "webrtc", {}))
         tts = Espeak(msgspec.convert({"sample_rate": RATE}, TTSScript))
-        cascade = replace(troupe.cascade, vad=VadBatcher(vad), tts=tts, cleaner=cleaner)
+        cascade = replace(scripted.cascade, vad=VadBatcher(vad), tts=tts, cleaner=cleaner)
         session = Session(begun, MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, audience, ModelCatalog({"house": cascade}, "house"))
+        runner = make_runner(session, peer, ModelCatalog({"default": cascade}, "default"))
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
             runner.post(fact)
-        await audience.until("response.done")
-        sent = b"".join(e.delta for e in audience.events if isinstance(e, OutputAudioDelta))
+        await peer.until("response.done")
+        sent = b"".join(e.delta for e in peer.events if isinstance(e, OutputAudioDelta))
         for sound in microphone(sent, echo_db, asked_at):
             await asyncio.sleep(0.1)
             runner.post(Received(InputAudioAppend(audio=sound)))
         await asyncio.sleep(1)
         runner.post(Disconnected())
         await running
-    return audience
+    return peer
 
 
 def microphone(sent: bytes, echo_db: float, asked_at: int | None) -> list[bytes]:
@@ -84,21 +93,21 @@ def microphone(sent: bytes, echo_db: float, asked_at: int | None) -> list[bytes]
 def turns(noise: NoiseReduction | None, echo_db: float, asked_at: int | None = None) -> list[int]:
     """When each turn began, in milliseconds of the microphone."""
     spoken(ANSWER), spoken(QUESTION)  # in real time, before the clock is a virtual one
-    audience = run(converse(noise, echo_db, asked_at))
-    return [e.audio_start_ms for e in audience.events if isinstance(e, SpeechStarted)]
+    peer = run(converse(noise, echo_db, asked_at))
+    return [e.audio_start_ms for e in peer.events if isinstance(e, SpeechStarted)]
 
 
 @pytest.mark.parametrize("echo_db", [-20, -6])
 @pytest.mark.parametrize("field", ["near_field", "far_field"])
-def test_an_answer_that_comes_back_starts_no_turn(field: Any, echo_db: float) -> None:
+def test_echo_with_noise_reduction_starts_no_turn(field: Any, echo_db: float) -> None:
     assert turns(NoiseReduction(type=field), echo_db) == []
 
 
-def test_where_the_client_did_not_ask_for_it_the_server_answers_itself() -> None:
+def test_echo_without_noise_reduction_starts_a_turn() -> None:
     assert turns(None, -20)
 
 
-def test_the_user_who_talks_over_the_answer_starts_one() -> None:
+def test_double_talk_starts_a_turn() -> None:
     began = turns(NEAR, -20, asked_at=4 * RATE)
     assert began
     assert 3500 <= began[0] <= 5000

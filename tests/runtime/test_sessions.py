@@ -1,0 +1,194 @@
+"""Sessions are opened up to max_sessions, counted, and drained together."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.runtime.stage import RecordingPeer, ScriptedEngines, make_context, question
+from vivavoce.errors import InvalidRequest, LimitReached
+from vivavoce.protocol.server import SessionCreated
+from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
+from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
+from vivavoce.session.facts import Disconnected
+from vivavoce.session.limits import SessionLimits
+from vivavoce.testing.virtual_time import run
+
+
+class ServedSession:
+    """A client of the sessions."""
+
+    def __init__(self, sessions: Sessions, opening: Opening | None = None) -> None:
+        self.peer = RecordingPeer()
+        self.runner: Runner = sessions.open(self.peer, opening or Opening())
+        self.serving = asyncio.create_task(sessions.serve(self.runner))
+
+    async def ask(self) -> None:
+        """Have an answer under way."""
+        await asyncio.sleep(0)
+        for fact in question():
+            self.runner.post(fact)
+        await self.peer.until("response.output_audio.delta")
+
+
+def make_sessions(*, max_sessions: int = 100, **engines: Any) -> Sessions:
+    return Sessions(
+        make_context(ScriptedEngines(**engines), max_sessions=max_sessions),
+        wall_clock=lambda: 1000.5,
+    )
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_sessions_while_one_runs_counts_it() -> None:
+    async def main() -> None:
+        sessions = make_sessions()
+        first, second = ServedSession(sessions), ServedSession(sessions)
+        await asyncio.sleep(0)
+        assert len(sessions) == 2
+        first.runner.post(Disconnected())
+        await first.serving
+        assert len(sessions) == 1
+        second.serving.cancel()
+        await asyncio.wait([second.serving])
+        assert len(sessions) == 0
+
+    run(main())
+
+
+def test_session_settings_are_those_of_server_and_client() -> None:
+    async def main() -> None:
+        sessions = make_sessions()
+        served = ServedSession(sessions, Opening(model="gpt-realtime"))
+        await asyncio.sleep(0)
+        created = served.peer.events[0]
+        assert isinstance(created, SessionCreated)
+        session = created.session
+        assert session.expires_at == 1000 + int(SessionLimits().max_seconds)
+        assert session.id.startswith("sess_")
+        assert session.model == "gpt-realtime"  # type: ignore[union-attr]
+        served.serving.cancel()
+
+    run(main())
+
+
+def test_session_ids_are_unique() -> None:
+    sessions = make_sessions()
+    ids = {sessions.initial_settings(Opening()).id for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_initial_settings_of_transcription_are_a_transcription_session() -> None:
+    begun = make_sessions().initial_settings(Opening(kind="transcription"))
+    assert isinstance(begun, TranscriptionSession)
+
+
+def test_open_with_refused_settings_opens_no_session() -> None:
+    async def main() -> None:
+        sessions = make_sessions()
+        patch = RealtimePatch(output_modalities=("text", "audio"))
+        with pytest.raises(InvalidRequest):
+            sessions.open(RecordingPeer(), Opening(patch=patch))
+        assert len(sessions) == 0
+        await sessions.drain(10)
+        assert now() == 0.0
+
+    run(main())
+
+
+def test_open_at_max_sessions_raises_until_one_ends() -> None:
+    async def main() -> None:
+        sessions = make_sessions(max_sessions=1)
+        served = ServedSession(sessions)
+        assert not sessions.accepts
+        with pytest.raises(LimitReached, match="has reached max_sessions"):
+            sessions.open(RecordingPeer(), Opening())
+        await asyncio.sleep(0)
+        served.runner.post(Disconnected())
+        await served.serving
+        assert sessions.accepts
+        await ServedSession(sessions).ask()
+        await sessions.drain(0)
+
+    run(main())
+
+
+def test_drain_closes_idle_sessions_and_refuses_new_ones() -> None:
+    async def main() -> None:
+        sessions = make_sessions()
+        all_served = [ServedSession(sessions) for _ in range(3)]
+        await asyncio.sleep(0)
+        await sessions.drain(10)
+        assert now() == 0.0
+        assert len(sessions) == 0
+        for served in all_served:
+            assert served.peer.closed == (1012, "the server is shutting down")
+        assert not sessions.accepts
+        with pytest.raises(LimitReached, match="is shutting down"):
+            sessions.open(RecordingPeer(), Opening())
+
+    run(main())
+
+
+def test_drain_waits_for_answers_to_end() -> None:
+    async def main() -> None:
+        sessions = make_sessions(tts={"realtime_factor": 1}, llm={"answers": ["x" * 50]})
+        served = ServedSession(sessions)
+        await served.ask()
+        await sessions.drain(10)
+        assert 2.5 <= now() <= 3.1  # 50 characters of 60 ms each
+        assert served.peer.endings == [("completed", None)]
+        assert served.peer.closed == (1012, "the server is shutting down")
+
+    run(main())
+
+
+def test_drain_cancels_an_answer_after_its_timeout() -> None:
+    async def main() -> None:
+        sessions = make_sessions(tts={"realtime_factor": 1}, llm={"answers": ["word " * 500]})
+        served = ServedSession(sessions)
+        await served.ask()
+        await sessions.drain(10)
+        assert now() == 10.0
+        assert len(sessions) == 0
+        assert served.peer.endings == [("cancelled", None)]
+        assert served.peer.closed == (1012, "the server is shutting down")
+
+    run(main())
+
+
+def test_drain_with_a_hanging_engine_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        scripted = ScriptedEngines()
+
+        class Clinging:
+            sees = False
+
+            async def generate(self, request: Any) -> Any:
+                while now() < 1000:
+                    try:
+                        await asyncio.sleep(1000)
+                    except asyncio.CancelledError:
+                        continue
+                    yield None
+
+        scripted.llm = Clinging()  # type: ignore[assignment]
+        sessions = Sessions(make_context(scripted))
+        served = ServedSession(sessions)
+        await asyncio.sleep(0)
+        for fact in question():
+            served.runner.post(fact)
+        await asyncio.sleep(1)
+        await sessions.drain(2)
+        assert now() == 3.0 + CLOSE_TIMEOUT_S
+        assert served.peer.closed == (1012, "the server is shutting down")
+        await asyncio.wait([served.serving])
+
+    run(main())
+    assert caplog.messages == ["1 sessions did not end: an engine does not stop"]
