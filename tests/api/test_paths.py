@@ -134,3 +134,14 @@ def test_404_names_the_path_that_exists(path: str, hint: str) -> None:
             return str((await response.json())["error"]["message"])
 
     assert asyncio.run(main()).startswith(f"There is nothing at {path}{hint}")
+
+
+def test_deployment_is_the_model_of_a_chat_whose_body_names_none() -> None:
+    async def main() -> str:
+        async with serving(scripted()) as server, aiohttp.ClientSession() as http:
+            url = f"{server.http}/openai/deployments/gpt-4o/chat/completions?{VERSION}"
+            body = {"messages": [{"role": "user", "content": "Hello."}]}
+            async with http.post(url, json=body) as answer:
+                return str((await answer.json())["model"])
+
+    assert asyncio.run(main()) == "gpt-4o"

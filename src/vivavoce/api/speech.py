@@ -90,7 +90,8 @@ class SpeechRoutes:
         asked = _reader.read(json.replace_lone_surrogates(body))
         if not asked.input.strip():
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
-        synthesis = self._synthesis(asked.model, asked.voice_id, asked.speed, asked.instructions)
+        model = asked.model or request.query.get("model", "")  # of an Azure deployment
+        synthesis = self._synthesis(model, asked.voice_id, asked.speed, asked.instructions)
         job = SpeechJob(synthesis, asked.input, asked.response_format)
         answer = _as_events if asked.stream_format == "sse" else _as_file
         return await unless_gone(request, answer(request, job))

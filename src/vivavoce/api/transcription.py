@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import msgspec
 from aiohttp import web
 from msgspec import UNSET
 
@@ -179,7 +180,8 @@ class TranscriptionRoutes:
     async def _answer(self, request: web.Request, task: Task) -> web.StreamResponse:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = transcription_request(form.fields)
-            job = self._job(form, asked, task)
+            model = asked.model or request.query.get("model", "")  # of an Azure deployment
+            job = self._job(form, msgspec.structs.replace(asked, model=model), task)
             async with self._files.one():
                 if asked.stream:
                     return await _as_events(request, job)

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -75,6 +76,8 @@ class ChatRoutes:
             call = await asyncio.to_thread(chat_request.parse, body)
         else:
             call = chat_request.parse(body)
+        if not call.model:  # of an Azure deployment
+            call = replace(call, model=request.query.get("model", ""))
         return await unless_gone(request, self._answer(request, call))
 
     async def _answer(self, request: web.Request, call: ChatCall) -> web.StreamResponse:
