@@ -138,7 +138,7 @@ def test_server_without_webrtc_is_reported_and_websocket_still_works() -> None:
 
 def test_page_without_secure_context_says_which_addresses_allow_audio() -> None:
     async def main() -> None:
-        async with serving() as server:
+        async with serving(scripted(server={"hosts": ["voice.test"]})) as server:
             home = f"http://voice.test:{server.port}"
             flags = (f"--host-resolver-rules=MAP voice.test {HOST}",)
             async with open_console(home, flags=flags) as console:
