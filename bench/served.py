@@ -75,6 +75,15 @@ class Served:
         return _rss(self._pid)
 
     @property
+    def descriptors(self) -> int:
+        """Open file descriptors."""
+        return len(os.listdir(f"/proc/{self._pid}/fd"))
+
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self._pid}/task"))
+
+    @property
     def cpu_seconds(self) -> float:
         """What the scheduler gave it, all threads."""
         return self._scheduled(0)
@@ -142,7 +151,7 @@ async def _is_ready(port: int) -> bool:
     except ConnectionError:
         return False
     try:
-        writer.write(b"GET /ready HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         return b" 200 " in await reader.readline()
     finally:
         writer.close()

@@ -74,6 +74,11 @@ class Line(asyncio.Protocol):
             self.write(_frame(_CLOSE, b"\x03\xe8"))
             self._transport.close()
 
+    def abort(self) -> None:
+        """Drop the connection without a close frame, as a lost network does."""
+        if self._transport:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.write = self._transport.write
