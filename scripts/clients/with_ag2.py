@@ -8,15 +8,15 @@ PACKAGES = ("ag2[openai]==1.2.1", "openai[realtime]==3.57.0")
 
 
 async def drive(trial: Trial) -> None:
-    from ag2.events import (  # noqa: PLC0415
+    from ag2.events import (
         ModelResponse,
         RecordedAudioEvent,
         SynthesizedAudioEvent,
         TranscriptionCompletedEvent,
     )
-    from ag2.live import LiveAgent, OpenAIRealTimeConfig  # noqa: PLC0415
-    from ag2.live.openai import InputConfig  # noqa: PLC0415
-    from openai import AsyncOpenAI  # noqa: PLC0415
+    from ag2.live import LiveAgent, OpenAIRealTimeConfig
+    from ag2.live.openai import InputConfig
+    from openai import AsyncOpenAI
 
     asked: list[str] = []
     transcripts: list[str] = []

@@ -12,10 +12,10 @@ FRAME_MS = 20
 
 
 async def drive(trial: Trial) -> None:
-    import av  # noqa: PLC0415
-    from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: PLC0415
-    from aiortc.mediastreams import MediaStreamError, MediaStreamTrack  # noqa: PLC0415
-    from openai import AsyncOpenAI  # noqa: PLC0415
+    import av
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+    from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+    from openai import AsyncOpenAI
 
     class Microphone(MediaStreamTrack):  # type: ignore[misc]
         kind = "audio"

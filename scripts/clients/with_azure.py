@@ -20,7 +20,7 @@ WEATHER = {
 
 
 async def drive(trial: Trial) -> None:
-    from openai import AsyncAzureOpenAI  # noqa: PLC0415
+    from openai import AsyncAzureOpenAI
 
     client = AsyncAzureOpenAI(
         azure_endpoint=trial.http,

@@ -6,9 +6,9 @@ PACKAGES = ("langchain-openai==1.7.4",)
 
 
 async def drive(trial: Trial) -> None:
-    from langchain_core.messages import HumanMessage, ToolMessage  # noqa: PLC0415
-    from langchain_core.tools import tool  # noqa: PLC0415
-    from langchain_openai import ChatOpenAI  # noqa: PLC0415
+    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
 
     @tool
     def get_weather(city: str) -> str:

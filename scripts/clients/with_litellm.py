@@ -43,7 +43,7 @@ general_settings:
 
 
 async def drive(trial: Trial) -> None:
-    from openai import AsyncOpenAI  # noqa: PLC0415
+    from openai import AsyncOpenAI
 
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         config = Path(folder, "config.yaml")

@@ -10,10 +10,10 @@ RATE = 24_000
 
 
 async def drive(trial: Trial) -> None:
-    from livekit import rtc  # noqa: PLC0415
-    from livekit.agents import function_tool, llm  # noqa: PLC0415
-    from livekit.agents.utils import http_context  # noqa: PLC0415
-    from livekit.plugins import openai  # noqa: PLC0415
+    from livekit import rtc
+    from livekit.agents import function_tool, llm
+    from livekit.agents.utils import http_context
+    from livekit.plugins import openai
 
     @function_tool
     async def get_weather(city: str) -> str:

@@ -9,24 +9,24 @@ RATE = 24_000
 
 
 async def drive(trial: Trial) -> None:
-    from pipecat.adapters.schemas.function_schema import FunctionSchema  # noqa: PLC0415
-    from pipecat.adapters.schemas.tools_schema import ToolsSchema  # noqa: PLC0415
-    from pipecat.frames.frames import (  # noqa: PLC0415
+    from pipecat.adapters.schemas.function_schema import FunctionSchema
+    from pipecat.adapters.schemas.tools_schema import ToolsSchema
+    from pipecat.frames.frames import (
         ErrorFrame,
         InputAudioRawFrame,
         LLMRunFrame,
         TTSAudioRawFrame,
         TTSTextFrame,
     )
-    from pipecat.pipeline.pipeline import Pipeline  # noqa: PLC0415
-    from pipecat.pipeline.runner import PipelineRunner  # noqa: PLC0415
-    from pipecat.pipeline.task import PipelineParams, PipelineTask  # noqa: PLC0415
-    from pipecat.processors.aggregators.llm_context import LLMContext  # noqa: PLC0415
-    from pipecat.processors.aggregators.llm_response_universal import (  # noqa: PLC0415
+    from pipecat.pipeline.pipeline import Pipeline
+    from pipecat.pipeline.runner import PipelineRunner
+    from pipecat.pipeline.task import PipelineParams, PipelineTask
+    from pipecat.processors.aggregators.llm_context import LLMContext
+    from pipecat.processors.aggregators.llm_response_universal import (
         LLMContextAggregatorPair,
     )
-    from pipecat.processors.frame_processor import FrameProcessor  # noqa: PLC0415
-    from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService  # noqa: PLC0415
+    from pipecat.processors.frame_processor import FrameProcessor
+    from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 
     asked: list[str] = []
     errors: list[str] = []

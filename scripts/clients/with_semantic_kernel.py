@@ -16,9 +16,9 @@ async def drive(trial: Trial) -> None:
 
 
 async def _websocket(trial: Trial) -> None:
-    from semantic_kernel.connectors.ai.open_ai import OpenAIRealtimeWebsocket  # noqa: PLC0415
-    from semantic_kernel.contents import AudioContent  # noqa: PLC0415
-    from semantic_kernel.contents.realtime_events import RealtimeAudioEvent  # noqa: PLC0415
+    from semantic_kernel.connectors.ai.open_ai import OpenAIRealtimeWebsocket
+    from semantic_kernel.contents import AudioContent
+    from semantic_kernel.contents.realtime_events import RealtimeAudioEvent
 
     weather = Weather()
     client = OpenAIRealtimeWebsocket(
@@ -37,7 +37,7 @@ async def _websocket(trial: Trial) -> None:
 
 
 async def _webrtc(trial: Trial) -> None:
-    from semantic_kernel.connectors.ai.open_ai import OpenAIRealtimeWebRTC  # noqa: PLC0415
+    from semantic_kernel.connectors.ai.open_ai import OpenAIRealtimeWebRTC
 
     weather = Weather()
     client = OpenAIRealtimeWebRTC(
@@ -58,7 +58,7 @@ class Weather:
     """A plugin."""
 
     def __init__(self) -> None:
-        from semantic_kernel.functions import kernel_function  # noqa: PLC0415
+        from semantic_kernel.functions import kernel_function
 
         self.asked: list[str] = []
 
@@ -71,14 +71,14 @@ class Weather:
 
 
 def _openai(trial: Trial):  # type: ignore[no-untyped-def]
-    from openai import AsyncOpenAI  # noqa: PLC0415
+    from openai import AsyncOpenAI
 
     return AsyncOpenAI(base_url=f"{trial.http}/v1", api_key=KEY)
 
 
 def _settings():  # type: ignore[no-untyped-def]
-    from semantic_kernel.connectors.ai import FunctionChoiceBehavior  # noqa: PLC0415
-    from semantic_kernel.connectors.ai.open_ai import (  # noqa: PLC0415
+    from semantic_kernel.connectors.ai import FunctionChoiceBehavior
+    from semantic_kernel.connectors.ai.open_ai import (
         OpenAIRealtimeExecutionSettings,
     )
 
@@ -93,8 +93,8 @@ def _settings():  # type: ignore[no-untyped-def]
 
 def _microphone():  # type: ignore[no-untyped-def]
     """A track that speaks once after a second, then is silent."""
-    import av  # noqa: PLC0415
-    from aiortc.mediastreams import MediaStreamTrack  # noqa: PLC0415
+    import av
+    from aiortc.mediastreams import MediaStreamTrack
 
     class Microphone(MediaStreamTrack):  # type: ignore[misc]
         kind = "audio"
@@ -125,7 +125,7 @@ def _microphone():  # type: ignore[no-untyped-def]
 
 async def _answers(client) -> tuple[str, list[str], int]:  # type: ignore[no-untyped-def]
     """Transcript of the answers, transcripts of the user, and audio, up to a spoken answer."""
-    from semantic_kernel.contents.realtime_events import (  # noqa: PLC0415
+    from semantic_kernel.contents.realtime_events import (
         RealtimeAudioEvent,
         RealtimeTextEvent,
     )

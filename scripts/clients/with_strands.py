@@ -12,10 +12,10 @@ PACKAGES = ("strands-agents[bidi-openai]==1.62.0",)
 
 
 async def drive(trial: Trial) -> None:
-    from strands import tool  # noqa: PLC0415
-    from strands.bidi import BidiAgent  # noqa: PLC0415
-    from strands.bidi.models.openai import realtime  # noqa: PLC0415
-    from strands.bidi.types.media import AudioDelta  # noqa: PLC0415
+    from strands import tool
+    from strands.bidi import BidiAgent
+    from strands.bidi.models.openai import realtime
+    from strands.bidi.types.media import AudioDelta
 
     realtime.OPENAI_REALTIME_URL = f"{trial.ws}/v1/realtime"
     asked: list[str] = []

@@ -20,9 +20,9 @@ STREAM = "MZ0123456789"
 
 
 async def drive(trial: Trial) -> None:
-    from openai import AsyncOpenAI  # noqa: PLC0415
-    from websockets.asyncio.client import connect  # noqa: PLC0415
-    from websockets.asyncio.server import serve  # noqa: PLC0415
+    from openai import AsyncOpenAI
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import serve
 
     client = AsyncOpenAI(base_url=f"{trial.http}/v1", api_key=KEY)
     done: list[str] = []
