@@ -52,8 +52,10 @@ async def drive(trial: Trial) -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         proxy = subprocess.Popen(
-            (Path(sys.executable).with_name("litellm"), "--config", config)
-            + ("--host", "127.0.0.1", "--port", str(port)),
+            (
+                *(Path(sys.executable).with_name("litellm"), "--config", config),
+                *("--host", "127.0.0.1", "--port", str(port)),
+            ),
             env=without_settings(os.environ),
             cwd=folder,
             stdout=log,
