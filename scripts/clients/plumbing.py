@@ -162,7 +162,7 @@ async def served(config: str = CONFIG) -> AsyncIterator[tuple[str, str]]:
     Raises FailedError where it does not start, or does not end well when it is terminated.
     """
     with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder, tempfile.TemporaryFile() as log:
-        Path(folder, "vivavoce.toml").write_text(config, encoding="utf-8")  # noqa: ASYNC240  small
+        Path(folder, "vivavoce.toml").write_text(config, encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             *(os.environ.get(COMMAND) or str(Path(sys.executable).with_name("vivavoce")), "serve"),
             *("--port", "0"),
