@@ -50,7 +50,7 @@ transcripts = ["{QUESTION}"]
 [engines.tts.scripted]
 realtime_factor = 0.5
 """
-"""Every utterance is QUESTION; the built-in rules answer it, with tools where there are any."""
+"""Every utterance is QUESTION; built-in rules answer it, with tools where the client has any."""
 _ADDRESS = re.compile(r"wss?://([\d.]+:\d+)/")
 _SETTINGS = ("VIVAVOCE_", "OPENAI_", "AZURE_", "CHAT_COMPLETION_")
 

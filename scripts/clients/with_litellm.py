@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from plumbing import (
@@ -45,30 +47,35 @@ general_settings:
 async def drive(trial: Trial) -> None:
     from openai import AsyncOpenAI
 
+    with proxy_of(trial.http) as (proxy, port, log):
+        await _until_ready(proxy, port, log)
+        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY) as client:
+            await _realtime(trial, client)
+            answer = await client.chat.completions.create(
+                model="chat", messages=[{"role": "user", "content": "Hello"}]
+            )
+            trial.expect(answer.choices[0].message.content, "chat completion")
+
+
+@contextmanager
+def proxy_of(http: str) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """A proxy in front of that server: its process, port and log file."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         config = Path(folder, "config.yaml")
-        config.write_text(CONFIG.format(http=trial.http, key=KEY), encoding="utf-8")
+        config.write_text(CONFIG.format(http=http, key=KEY), encoding="utf-8")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        command = str(Path(sys.executable).with_name("litellm"))
         proxy = subprocess.Popen(
-            (
-                *(Path(sys.executable).with_name("litellm"), "--config", config),
-                *("--host", "127.0.0.1", "--port", str(port)),
-            ),
+            (command, "--config", config, "--host", "127.0.0.1", "--port", str(port)),
             env=without_settings(os.environ),
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            await _until_ready(proxy, port, Path(folder, "log"))
-            async with AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY) as client:
-                await _realtime(trial, client)
-                answer = await client.chat.completions.create(
-                    model="chat", messages=[{"role": "user", "content": "Hello"}]
-                )
-                trial.expect(answer.choices[0].message.content, "chat completion")
+            yield proxy, port, Path(folder, "log")
         finally:
             proxy.terminate()
             try:
@@ -113,7 +120,8 @@ async def _until_ready(proxy: subprocess.Popen[bytes], port: int, log: Path) -> 
             await asyncio.sleep(0.2)
         else:
             return
-    raise SkippedError(f"the proxy did not start: {log.read_text(errors='replace')[-300:]}")
+    text = await asyncio.to_thread(log.read_text, errors="replace")
+    raise SkippedError(f"the proxy did not start: {text[-300:]}")
 
 
 if __name__ == "__main__":
