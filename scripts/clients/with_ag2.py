@@ -61,7 +61,7 @@ async def drive(trial: Trial) -> None:
             answer = await answers.get()
     trial.expect(transcripts == [QUESTION], "spoken turn is transcribed")
     trial.expect(asked == ["Rome"], "tool is called")
-    trial.expect("20" in answer and len(audio) > 48_000, "tool's output is answered by voice")
+    trial.expect("20" in answer and len(audio) > 24_000, "tool's output is answered by voice")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ async def drive(trial: Trial) -> None:
         audio = b"".join(
             base64.b64decode(e.delta) for e in events if e.type == "response.audio.delta"
         )
-        trial.expect(len(audio) > 48_000, "tool's output is answered by voice")
+        trial.expect(len(audio) > 24_000, "tool's output is answered by voice")
         answer = await client.chat.completions.create(
             model="my-deployment", messages=[{"role": "user", "content": "Hello"}]
         )

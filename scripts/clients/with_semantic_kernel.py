@@ -33,7 +33,7 @@ async def _websocket(trial: Trial) -> None:
         said, transcripts, audio_bytes = await _answers(client)
     trial.expect(transcripts == [QUESTION], "WebSocket: spoken turn is transcribed")
     trial.expect(weather.asked == ["Rome"], "tool is called")
-    trial.expect("20" in said and audio_bytes > 48_000, "tool's output is answered by voice")
+    trial.expect("20" in said and audio_bytes > 24_000, "tool's output is answered by voice")
 
 
 async def _webrtc(trial: Trial) -> None:

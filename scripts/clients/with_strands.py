@@ -37,15 +37,24 @@ async def drive(trial: Trial) -> None:
         trial.expect("assistant" in said and audio, "written turn is answered by voice")
         for piece in pieces(utterance()):
             source = {"bytes": piece}
-            await agent.send(
-                AudioDelta(format="pcm", sample_rate=24_000, channels=1, source=source)
-            )
+            await agent.send(AudioDelta(format="pcm", source=source))
         said, audio = await _answer(events)
         trial.expect("Rome" in said.get("user", ""), "spoken turn is transcribed")
         if not audio:
             said, audio = await _answer(events)
         trial.expect(asked == ["Rome"], "tool is called")
         trial.expect("20" in said["assistant"] and audio, "tool's output is answered by voice")
+        await agent.send("Tell me a story")
+        await _until(events, "bidi_audio_delta")
+        for piece in pieces(utterance()):
+            await agent.send(AudioDelta(format="pcm", source={"bytes": piece}))
+        await _until(events, "bidi_barge_in")
+        trial.expect(True, "speech interrupts the answer")
+
+
+async def _until(events, kind: str) -> None:  # type: ignore[no-untyped-def]
+    while (await asyncio.wait_for(anext(events), 20)).get("type") != kind:
+        pass
 
 
 async def _answer(events) -> tuple[dict[str, str], bytes]:  # type: ignore[no-untyped-def]
@@ -54,7 +63,7 @@ async def _answer(events) -> tuple[dict[str, str], bytes]:  # type: ignore[no-un
     audio = b""
     while True:
         event = await asyncio.wait_for(anext(events), 20)
-        kind = event["type"]
+        kind = event.get("type")
         if kind == "bidi_transcript_delta":
             said[event["role"]] = said.get(event["role"], "") + event["delta"]
         elif kind == "bidi_audio_delta":
