@@ -355,14 +355,24 @@ async def soak(seconds: float, sessions: int = SESSIONS) -> list[Figure]:
     all_, samples = Totals(), list[Sample]()
     async with served(CONFIG) as server:
         until = time.perf_counter() + seconds
+        cpu, waiting = server.cpu_seconds, server.kept_waiting_seconds
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watch(server, until, all_, samples))
             tasks.create_task(measure_lag(server.port, until, all_.lags))
             for seed in range(sessions):
                 tasks.create_task(converse(server.port, seed, until, utterances, all_))
+        used, waited = server.cpu_seconds - cpu, server.kept_waiting_seconds - waiting
         await asyncio.sleep(SETTLE_SECONDS if seconds > QUICK_SECONDS else 1.0)
         end = _sample(server, seconds + SETTLE_SECONDS)
-    return _figures(seconds, sessions, all_, samples, end)
+    shares = [
+        Figure(measure="… CPU of the server", value=100 * used / seconds, unit="% of a core"),
+        Figure(
+            measure="… time in which others were on its core",
+            value=100 * waited / seconds,
+            unit="%",
+        ),
+    ]
+    return _figures(seconds, sessions, all_, samples, end) + shares
 
 
 async def measure(quick: bool) -> list[Figure]:
@@ -388,6 +398,7 @@ def _figures(
 ) -> list[Figure]:
     warm = [sample for sample in samples if sample.seconds >= min(WARM_SECONDS, seconds / 4)]
     rise, error = slope(warm)
+    late, late_error = slope([sample for sample in samples if sample.seconds >= seconds / 2])
     detail = {
         "standard_error_kib_per_minute": round(error, 2),
         "samples": [asdict(sample) for sample in samples],
@@ -410,6 +421,12 @@ def _figures(
             detail=detail,
         ),
         Figure(measure="… its standard error", value=error, unit="KiB/min"),
+        Figure(
+            measure="… in the second half of the run",
+            value=late,
+            unit="KiB/min",
+            detail={"standard_error_kib_per_minute": round(late_error, 2)},
+        ),
         Figure(measure="… RSS at the start of the slope", value=warm[0].rss_kib / KIB, unit="MiB"),
         Figure(measure="… RSS at the end of it", value=warm[-1].rss_kib / KIB, unit="MiB"),
         Figure(measure="… RSS without sessions", value=end.rss_kib / KIB, unit="MiB"),

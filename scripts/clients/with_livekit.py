@@ -53,7 +53,7 @@ async def drive(trial: Trial) -> None:
         context.items.append(output)
         await session.update_chat_ctx(context)
         said, audio = await _read(await session.generate_reply())
-        trial.expect("20" in said and audio > RATE, "tool's output is answered by voice")
+        trial.expect("20" in said and audio > RATE // 2, "tool's output is answered by voice")
         said, audio = await _read(await session.generate_reply(instructions="Say hello."))
         trial.expect(said and audio, "generate_reply is answered")
         trial.expect(not errors, "no error event")

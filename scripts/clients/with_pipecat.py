@@ -42,7 +42,7 @@ async def drive(trial: Trial) -> None:
                 greeted.set()
             elif isinstance(frame, TTSTextFrame):
                 said.append(frame.text)
-                if asked and "20" in "".join(said):
+                if asked and "twenty" in "".join(said):
                     answered.set()
             elif isinstance(frame, ErrorFrame):
                 errors.append(str(frame.error))

@@ -1,6 +1,7 @@
 """Semantic Kernel's realtime clients, over WebSocket and over WebRTC, each with a tool."""
 
 import asyncio
+import base64
 import fractions
 
 from plumbing import KEY, QUESTION, Trial, main, pieces, silence, utterance
@@ -26,7 +27,7 @@ async def _websocket(trial: Trial) -> None:
     )
     async with client(settings=_settings(), create_response=False):
         for piece in pieces(utterance()):
-            audio = AudioContent(data=piece, data_format="pcm")
+            audio = AudioContent(data=base64.b64encode(piece), data_format="base64")
             await client.send(
                 RealtimeAudioEvent(audio=audio, service_type="input_audio_buffer.append")
             )
@@ -48,9 +49,8 @@ async def _webrtc(trial: Trial) -> None:
         plugins=[weather],
     )
     async with client(settings=_settings(), create_response=False):
-        said, transcripts, audio_bytes = await _answers(client)
-    trial.expect(transcripts and transcripts[0] == QUESTION, "WebRTC: spoken turn is transcribed")
-    trial.expect(weather.asked == ["Rome"], "tool is called")
+        said, _, audio_bytes = await _answers(client)  # the client asks for no transcription here
+    trial.expect(weather.asked == ["Rome"], "WebRTC: tool is called after a spoken turn")
     trial.expect("20" in said and audio_bytes > 0, "tool's output is answered by voice")
 
 
