@@ -6,7 +6,7 @@ import json
 
 from plumbing import KEY, QUESTION, Trial, main, pieces, silence, utterance
 
-PACKAGES = ("aiortc==1.16.0", "openai==3.57.0", "numpy")
+PACKAGES = ("aiortc==1.16.0", "openai==3.57.0", "numpy==2.4.6")
 RATE = 48_000
 FRAME_MS = 20
 
