@@ -107,10 +107,7 @@ def test_usage_meter_adds_up_and_reports_each_use() -> None:
         DurationUsage(seconds=2),
     ]
     for usage in used:
-        if isinstance(usage, Usage):
-            meter.add_response("house", usage)
-        else:
-            meter.add_transcription("house", usage)
+        meter.add("house", usage)
     assert effects.drain() == [RecordUsage("house", usage) for usage in used]
     tally = meter.totals
     assert (

@@ -17,7 +17,7 @@ other side.
   and is tried again.
 * `streams_per_worker` streams run in a process at once; further ones wait for at most
   `wait_seconds`, and no more than `max_waiting` of them.
-* A stream has a window of bytes in each direction: whoever is faster waits.
+* A stream has a window of bytes in each direction: the faster side waits.
 * Leaving the host ends every process, and gives back every descriptor.
 """
 
@@ -161,7 +161,7 @@ class WorkerHost(Generic[M]):
                 place.set_result(process)
 
     def start_failed(self) -> None:
-        """Where all processes are down, those who wait are told why."""
+        """Where all processes are down, fail the waiting streams with the reason."""
         if self.processes and all(process.failure for process in self.processes):
             self._fail_waiting(EngineError(self.processes[0].failure))
 

@@ -257,7 +257,7 @@ class WorkerProcess:
             stdin.write(packed(order))
 
     def kill(self, reason: str = "") -> None:
-        """End the process at once; `reason` is told as why it ended."""
+        """Kill the process; `reason` becomes the reason of its end."""
         self._killed_for = self._killed_for or reason or None
         if self._process is not None:
             with suppress(ProcessLookupError):

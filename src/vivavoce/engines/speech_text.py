@@ -277,8 +277,8 @@ _TELLING = (
 def script_language(text: str) -> str | None:
     """The likeliest language of a text by its script; None where most letters are Latin or none.
 
-    An ISO 639 code such as "ar", "zh", "ja", "ru". Languages that share a script are told apart
-    only by letters that no other has.
+    An ISO 639 code such as "ar", "zh", "ja", "ru". Of languages that share a script, one is
+    recognised only by letters that the others do not have.
     """
     script = _script(text)
     if script is None:

@@ -79,6 +79,15 @@ class UsageTotals(msgspec.Struct):
     output_tokens: int = 0
     transcribed_seconds: int = 0
 
+    def add(self, usage: Usage | DurationUsage) -> None:
+        """Add the usage of one response or transcription."""
+        if isinstance(usage, Usage):
+            self.responses += 1
+            self.input_tokens += usage.input_tokens
+            self.output_tokens += usage.output_tokens
+        else:
+            self.transcribed_seconds += usage.seconds
+
 
 class UsageMeter:
     """Adds up what a session uses, and reports each response and transcription to observers."""
@@ -87,12 +96,7 @@ class UsageMeter:
         self.totals = msgspec.structs.replace(totals) if totals else UsageTotals()
         self._effects = effects
 
-    def add_response(self, model: str, usage: Usage) -> None:
-        self.totals.responses += 1
-        self.totals.input_tokens += usage.input_tokens
-        self.totals.output_tokens += usage.output_tokens
-        self._effects.add(RecordUsage(model, usage))
-
-    def add_transcription(self, model: str, usage: DurationUsage) -> None:
-        self.totals.transcribed_seconds += usage.seconds
+    def add(self, model: str, usage: Usage | DurationUsage) -> None:
+        """Count the usage of one response or transcription."""
+        self.totals.add(usage)
         self._effects.add(RecordUsage(model, usage))

@@ -1,24 +1,13 @@
 """Usage of a session by its owner: an observer that logs the sum when the session ends."""
 
 import logging
-from dataclasses import dataclass
 
-from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.effects import Close, Effect, RecordUsage
 from vivavoce.session.facts import Fact
+from vivavoce.session.usage import UsageTotals
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class ModelUsage:
-    """What was used of one model."""
-
-    responses: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    transcribed_seconds: int = 0
 
 
 class UsageLog:
@@ -30,18 +19,13 @@ class UsageLog:
     def __init__(self, session: SessionObject, who: str) -> None:
         self.session_id = session.id
         self.who = who
-        self.models: dict[str, ModelUsage] = {}
+        self.models: dict[str, UsageTotals] = {}
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for effect in effects:
             match effect:
-                case RecordUsage(model=model, usage=Usage() as usage):
-                    used = self.models.setdefault(model, ModelUsage())
-                    used.responses += 1
-                    used.input_tokens += usage.input_tokens
-                    used.output_tokens += usage.output_tokens
-                case RecordUsage(model=model, usage=DurationUsage(seconds=seconds)):
-                    self.models.setdefault(model, ModelUsage()).transcribed_seconds += seconds
+                case RecordUsage(model=model, usage=usage):
+                    self.models.setdefault(model, UsageTotals()).add(usage)
                 case Close():
                     self._log()
 

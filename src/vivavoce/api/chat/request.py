@@ -237,8 +237,8 @@ def parse(body: bytes) -> ChatCall:
 def _is_unlimited(name: str, tokens: Any) -> bool:
     """Whether the client asks for no limit, by -1 as local servers have it.
 
-    Raises InvalidRequest for all other numbers that are no limit. What is no number is left to the
-    model behind this server.
+    Raises InvalidRequest for any other number below 1. A value that is not a number is passed on to
+    the model's endpoint, which validates it.
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int | float):
         return False

@@ -359,7 +359,7 @@ class Responses:
         for entry in response.plan.inline:
             self._transcriptions.cancel(entry.item.id)
         usage = response.end(ending, details)
-        self._shared.usage.add_response(response.plan.prompt.model, usage)
+        self._shared.usage.add(response.plan.prompt.model, usage)
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)

@@ -184,7 +184,7 @@ class Transcriptions:
 
     def _complete(self, fact: TranscriptUpdated, active: ItemTranscription) -> None:
         effects, usage = self._shared.effects, transcription_usage(active.samples)
-        self._shared.usage.add_transcription(active.model, usage)
+        self._shared.usage.add(active.model, usage)
         if active.reported:
             effects.send(
                 TranscriptionCompleted(

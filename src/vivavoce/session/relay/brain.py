@@ -261,7 +261,7 @@ class RelayBrain:
         self._open.clear()
 
     def _add_usage(self, usage: Usage) -> None:
-        self._shared.usage.add_response(self._shared.options.served_by.model, usage)
+        self._shared.usage.add(self._shared.options.served_by.model, usage)
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
