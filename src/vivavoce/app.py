@@ -36,6 +36,7 @@ from vivavoce.server import (
     tls_context,
 )
 from vivavoce.settings import Settings
+from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
@@ -80,6 +81,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        observers=(UsageLog,),
     )
 
 
