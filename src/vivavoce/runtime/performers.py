@@ -12,6 +12,7 @@ from typing import Protocol, assert_never
 
 import aiohttp
 
+from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
@@ -183,11 +184,10 @@ class CascadePerformer:
         stt = self._catalog.of(effect.model).stt
         feed = AudioFeed(stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
-        self._tasks.start(effect.key, self._transcribe(effect, feed))
+        self._tasks.start(effect.key, self._transcribe(stt, effect, feed))
 
-    async def _transcribe(self, effect: StartTranscription, feed: AudioFeed) -> None:
+    async def _transcribe(self, stt: STT, effect: StartTranscription, feed: AudioFeed) -> None:
         try:
-            stt = self._catalog.of(effect.model).stt
             await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()

@@ -69,8 +69,10 @@ class RelayBrain:
         self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._requested = False  # a response.create went upstream; no response came of it yet
-        self._format: Format = "audio/pcm"
+        self._format: Format = "audio/pcm"  # of the client's audio
         self._decoder, self._encoder = Decoder(self._format), Encoder(self._format)
+        self._output_format: Format = "audio/pcm"  # of the answers
+        self._output_decoder = Decoder(self._output_format)
         self._quiet_since: float | None = None
 
     def attach(self, handover: Handover, now: float) -> None:
@@ -316,7 +318,9 @@ class RelayBrain:
         except ValueError:
             return
         format_ = format_name(self._shared.options.realtime.audio.output.format)
-        pcm = Decoder(format_).feed(audio)
+        if format_ != self._output_format:
+            self._output_format, self._output_decoder = format_, Decoder(format_)
+        pcm = self._output_decoder.feed(audio)
         self._shared.playback.add(event.response_id, event.item_id, pcm, now)
         entry = self._shared.conversation.find(event.item_id)
         if entry and entry.ledger:
