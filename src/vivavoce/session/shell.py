@@ -157,7 +157,8 @@ class Session:
         if self._state != "closed":
             self._settle(now)
         effects = self._shared.effects.drain()
-        self._changed = self._changed or not all(isinstance(e, _NO_CHANGE) for e in effects)
+        if effects and not self._changed:
+            self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
         return effects
 
     def swap(
