@@ -23,6 +23,7 @@ from vivavoce.session.conversation import (
     SavedEntry,
     shown,
 )
+from vivavoce.session.effects import Ids
 from vivavoce.session.facts import SpokenWord
 from vivavoce.session.ledger import Ledger, SavedLedger
 
@@ -389,3 +390,8 @@ def test_a_conversation_is_written_down_with_its_sound_its_words_and_what_was_he
     restored.load(saved)
     assert restored.save() == saved
     assert shown(restored) == shown(conversation)
+
+
+def test_new_id_skips_ids_that_a_client_has_used() -> None:
+    conversation = a_conversation(typed("item_t00001"), typed("item_t00002"))
+    assert conversation.new_id(Ids("t")) == "item_t00003"

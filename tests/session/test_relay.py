@@ -1,5 +1,6 @@
 """The relay brain: what it passes on, and what it keeps of the conversation."""
 
+import base64
 from typing import Any
 
 import msgspec
@@ -339,6 +340,18 @@ def test_relay_audio_that_is_not_base64_is_passed_on_and_not_kept(delta: str) ->
     relay.open_item("a")
     effects = relay.say("response.output_audio.delta", response_id="r", item_id="a", delta=delta)
     assert raw_types(effects) == ["response.output_audio.delta"]
+
+
+def test_relay_g711_answer_is_kept_as_pcm_across_its_deltas() -> None:
+    relay = Relay(output_format=PCMU())
+    relay.open_response()
+    relay.open_item("a")
+    for _ in range(2):
+        delta = base64.b64encode(bytes(160)).decode()  # 20 ms
+        relay.say("response.output_audio.delta", response_id="r", item_id="a", delta=delta)
+    entry = relay.session.checkpoint(0.0).entries[0]
+    assert entry.ledger
+    assert entry.ledger.samples == 2 * 480
 
 
 def test_relay_written_answer_is_kept_as_text() -> None:

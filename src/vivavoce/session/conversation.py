@@ -19,6 +19,7 @@ from vivavoce.protocol.items import (
     OutputAudio,
     Part,
 )
+from vivavoce.session.effects import Ids
 from vivavoce.session.ledger import Ledger, SavedLedger
 
 ROOT = "root"
@@ -98,6 +99,12 @@ class Conversation:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def new_id(self, ids: Ids) -> str:
+        """A new item id that no item has: a client may have used the next of ours for its own."""
+        while (item_id := ids.next("item")) in self._entries:
+            pass
+        return item_id
 
     @property
     def has_answer_audio(self) -> bool:

@@ -233,10 +233,7 @@ class InputTurns:
         return self._intake.pace.at + max(seconds, detector.lacking / RATE)
 
     def _new_id(self) -> str:
-        """An item id that no item has: a client may have used the next of ours for its own."""
-        while (item_id := self._shared.effects.ids.next("item")) in self._shared.conversation:
-            pass
-        return item_id
+        return self._shared.conversation.new_id(self._shared.effects.ids)
 
     def _configure_cleaning(self) -> None:
         wanted = self._shared.options.noise_reduction

@@ -343,9 +343,8 @@ class ResponseState:
         return usage
 
     def _place(self) -> OutputPlace:
-        item_id = self._effects.ids.next("item")
-        while self._conversation is not None and item_id in self._conversation:
-            item_id = self._effects.ids.next("item")
+        ids, conversation = self._effects.ids, self._conversation
+        item_id = conversation.new_id(ids) if conversation is not None else ids.next("item")
         return OutputPlace(self.id, item_id, len(self._outputs))
 
     def _announce(self, output: Output, entry: Entry) -> None:
