@@ -577,38 +577,13 @@ class Recorder:
         self.seen.append((type(fact).__name__, [type(effect).__name__ for effect in effects]))
 
 
-def test_observer_sees_every_fact_with_its_effects() -> None:
-    async def main() -> Recorder:
-        recorder, peer = Recorder(), RecordingPeer()
-        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, peer, ScriptedEngines().catalog, observers=[recorder])
-        running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0)
-        for fact in question():
-            runner.post(fact)
-        await peer.until("response.done")
-        runner.post(Disconnected())
-        await running
-        return recorder
+def answer_one_question(**more: Any) -> RecordingPeer:
+    """A session in which one question is answered. `more` goes to the runner."""
 
-    seen = run(main()).seen
-    assert seen[0] == ("NoneType", ["Send"])
-    assert seen[1] == ("Received", ["Send", "Send"])
-    assert seen[2] == ("Received", ["Send", "Generate"])
-    assert seen[-1] == ("Disconnected", ["Close"])
-    assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
-
-
-def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
-    async def main() -> list[Checkpoint]:
-        stored: list[Checkpoint] = []
-
-        async def save(checkpoint: Checkpoint) -> None:
-            stored.append(checkpoint)
-
+    async def main() -> RecordingPeer:
         peer = RecordingPeer()
         session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, peer, ScriptedEngines().catalog, save=save)
+        runner = make_runner(session, peer, ScriptedEngines().catalog, **more)
         running = asyncio.create_task(runner.run())
         await asyncio.sleep(0)
         for fact in question():
@@ -617,9 +592,30 @@ def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
         await asyncio.sleep(1)
         runner.post(Disconnected())
         await running
-        return stored
+        return peer
 
-    *_, last = run(main())
+    return run(main())
+
+
+def test_observer_sees_every_fact_with_its_effects() -> None:
+    recorder = Recorder()
+    answer_one_question(observers=[recorder])
+    seen = recorder.seen
+    assert seen[0] == ("NoneType", ["Send"])
+    assert seen[1] == ("Received", ["Send", "Send"])
+    assert seen[2] == ("Received", ["Send", "Generate"])
+    assert seen[-1] == ("Disconnected", ["Close"])
+    assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
+
+
+def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
+    stored: list[Checkpoint] = []
+
+    async def save(checkpoint: Checkpoint) -> None:
+        stored.append(checkpoint)
+
+    answer_one_question(save=save)
+    last = stored[-1]
     assert [type(entry.item).__name__ for entry in last.entries] == ["Message", "Message"]
     assert last.usage.responses == 1
     assert 3598 < last.expires_in <= 3600
@@ -629,21 +625,7 @@ def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixt
     async def save(checkpoint: Checkpoint) -> None:
         raise StoreError("the disk is full")
 
-    async def main() -> list[tuple[str, str | None]]:
-        peer = RecordingPeer()
-        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
-        runner = make_runner(session, peer, ScriptedEngines().catalog, save=save)
-        running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0)
-        for fact in question():
-            runner.post(fact)
-        await peer.until("response.done")
-        await asyncio.sleep(1)
-        runner.post(Disconnected())
-        await running
-        return peer.endings
-
-    assert run(main()) == [("completed", None)]
+    assert answer_one_question(save=save).endings == [("completed", None)]
     assert set(caplog.messages) == {"sess_1: the checkpoint was not stored: the disk is full"}
 
 
