@@ -50,6 +50,10 @@ class FrameScanner:
         Raises UnmaskedFrame.
         """
         at, size = 0, len(data)
+        if size == _whole_frame(data) and not (self._left or self._header):
+            self.unfinished = 0
+            self.finished += 1
+            return size
         for _ in range(MAX_FRAMES_AT_ONCE):
             if at == size:
                 break
@@ -86,6 +90,16 @@ class FrameScanner:
         short = head[1] & 0x7F
         self._left = short if short < 126 else int.from_bytes(head[2 : needed - 4], "big")
         return at
+
+
+def _whole_frame(data: bytes) -> int:
+    """The length of the final, masked data frame below 64 KiB that begins `data`; 0: another."""
+    if len(data) < 4 or data[0] & 0x88 != 0x80 or not data[1] & 0x80:
+        return 0
+    short = data[1] & 0x7F
+    if short < 126:
+        return short + 6
+    return int.from_bytes(data[2:4], "big") + 8 if short == 126 else 0
 
 
 class MemoryBudget:
