@@ -1,7 +1,12 @@
-"""Effects: what a session asks the runtime to do. Names are orders, in the imperative."""
+"""Effects: what a session asks the runtime to do. Names are orders, in the imperative.
+
+Effects and facts are msgspec structs: they are built in C, several for each piece of audio.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 from vivavoce.protocol.responses import DurationUsage, Usage
@@ -9,30 +14,26 @@ from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.session.facts import TranscriptionKey
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send an event to the client."""
 
     event: AnyServerEvent
 
 
-@dataclass(frozen=True, slots=True)
-class SendRaw:
+class SendRaw(Struct, frozen=True):
     """Send a GA server event, JSON, as it came from an upstream server."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RunVad:
+class RunVad(Struct, frozen=True):
     """Score whole windows of PCM from position `at` on. Report VadScores, in order."""
 
     at: int
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StartTranscription:
+class StartTranscription(Struct, frozen=True):
     """Begin to transcribe a recording.
 
     Report TranscriptUpdated as words come, the last one final, or ItemTranscriptionFailed once.
@@ -44,30 +45,26 @@ class StartTranscription:
     prompt: str
 
 
-@dataclass(frozen=True, slots=True)
-class FeedAudio:
+class FeedAudio(Struct, frozen=True):
     """More audio of that recording: 16-bit mono PCM at 24 kHz."""
 
     key: TranscriptionKey
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EndAudio:
+class EndAudio(Struct, frozen=True):
     """All audio of that recording was fed: report the final TranscriptUpdated."""
 
     key: TranscriptionKey
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTranscription:
+class CancelTranscription(Struct, frozen=True):
     """Stop that transcription. Report nothing more of it."""
 
     key: TranscriptionKey
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreTurn:
+class ScoreTurn(Struct, frozen=True):
     """Score how likely it is that these words are a finished turn. Report TurnScored once."""
 
     item_id: str
@@ -95,8 +92,7 @@ class Prompt:
     """The model as the client named it: an engine uses it where its service has one so named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generate:
+class Generate(Struct, frozen=True):
     """Generate an answer.
 
     Report GenerationProgress, TextGenerated, ToolCallStarted, ToolCallArguments and
@@ -108,28 +104,24 @@ class Generate:
     prompt: Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class CancelGeneration:
+class CancelGeneration(Struct, frozen=True):
     """Stop generating that answer. Report nothing more of it."""
 
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlayAudio:
+class PlayAudio(Struct, frozen=True):
     """Play 16-bit mono PCM at 24 kHz behind what waits. Report AudioPlayed as it is played."""
 
     item_id: str
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ClearPlayback:
+class ClearPlayback(Struct, frozen=True):
     """Drop at once what was not played yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureCleaning:
+class ConfigureCleaning(Struct, frozen=True):
     """Clean the microphone from now on: echo, noise and gain; None: no longer.
 
     Sent before the first CleanAudio, and again where the client changes the setting.
@@ -138,27 +130,23 @@ class ConfigureCleaning:
     field: Literal["near_field", "far_field"] | None
 
 
-@dataclass(frozen=True, slots=True)
-class CleanAudio:
+class CleanAudio(Struct, frozen=True):
     """Clean microphone audio, PCM at 24 kHz. Report AudioCleaned at once, in order."""
 
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AddEchoReference:
+class AddEchoReference(Struct, frozen=True):
     """PCM at 24 kHz that the client plays behind what it plays already: the source of its echo."""
 
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ClearEchoReference:
+class ClearEchoReference(Struct, frozen=True):
     """The client has stopped playing."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectUpstream:
+class ConnectUpstream(Struct, frozen=True):
     """Connect to the upstream server of this model.
 
     Report UpstreamConnected once, UpstreamEvent for each frame, and UpstreamLost once when the
@@ -168,35 +156,30 @@ class ConnectUpstream:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendUpstream:
+class SendUpstream(Struct, frozen=True):
     """Send a GA client event, JSON, to the upstream server."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DisconnectUpstream:
+class DisconnectUpstream(Struct, frozen=True):
     """Close the connection to the upstream server. Report nothing more of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFallback:
+class RequestFallback(Struct, frozen=True):
     """This brain cannot go on: attach the fallback of its model, or close the session."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordUsage:
+class RecordUsage(Struct, frozen=True):
     """What a response or a transcription has used. For observers: nothing is to be done."""
 
     model: str
     usage: Usage | DurationUsage
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """End the connection. Give the session no further facts."""
 
     code: int

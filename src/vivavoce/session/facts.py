@@ -1,7 +1,8 @@
 """Facts: what has happened, as a session is given it. Names are in the past tense."""
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import AnyClientEvent
@@ -17,8 +18,7 @@ class TranscriptionKey(NamedTuple):
     content_index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """The client sent an event."""
 
     event: AnyClientEvent
@@ -26,38 +26,33 @@ class Received:
     """The frame it came in, where it is a GA event as it stands: a relay passes it on unchanged."""
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidFrame:
+class InvalidFrame(Struct, frozen=True):
     """The client sent a frame that is not a valid event."""
 
     problem: InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
-class AudioArrived:
+class AudioArrived(Struct, frozen=True):
     """Microphone audio from a media track: 16-bit mono PCM at 24 kHz."""
 
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class VadScores:
+class VadScores(Struct, frozen=True):
     """The answer to RunVad: a probability of speech for each window from position `at` on."""
 
     at: int
     speech: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TurnScored:
+class TurnScored(Struct, frozen=True):
     """The answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
 
     item_id: str
     likelihood: float
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptUpdated:
+class TranscriptUpdated(Struct, frozen=True):
     """All words of a recording so far; the first `stable` characters will not change any more."""
 
     key: TranscriptionKey
@@ -66,31 +61,27 @@ class TranscriptUpdated:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ItemTranscriptionFailed:
+class ItemTranscriptionFailed(Struct, frozen=True):
     """The transcription of a recording failed."""
 
     key: TranscriptionKey
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationProgress:
+class GenerationProgress(Struct, frozen=True):
     """The model generates text of a spoken answer; no clause is complete yet."""
 
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class TextGenerated:
+class TextGenerated(Struct, frozen=True):
     """The answer's text grew. Of a spoken answer: this clause goes to the synthesiser."""
 
     response_id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallStarted:
+class ToolCallStarted(Struct, frozen=True):
     """The model began to call a function; `index` tells the calls of an answer apart."""
 
     response_id: str
@@ -99,8 +90,7 @@ class ToolCallStarted:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallArguments:
+class ToolCallArguments(Struct, frozen=True):
     """The arguments of a call, JSON text, grew."""
 
     response_id: str
@@ -108,8 +98,7 @@ class ToolCallArguments:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
+class TokenCounts(Struct, frozen=True):
     """Tokens as the model counted them."""
 
     input: int
@@ -117,8 +106,7 @@ class TokenCounts:
     cached: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationFinished:
+class GenerationFinished(Struct, frozen=True):
     """The model has ended; audio may still come."""
 
     response_id: str
@@ -126,16 +114,14 @@ class GenerationFinished:
     tokens: TokenCounts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SpokenWord:
+class SpokenWord(Struct, frozen=True):
     """Text with the space that follows it; its audio begins at sample `at` of the answer."""
 
     text: str
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class AudioGenerated:
+class AudioGenerated(Struct, frozen=True):
     """The answer grew by 16-bit mono PCM at 24 kHz, and by the words that begin in it."""
 
     response_id: str
@@ -145,15 +131,13 @@ class AudioGenerated:
     """Whether the synthesiser has spoken all text it was given so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFinished:
+class OutputFinished(Struct, frozen=True):
     """The answer is complete."""
 
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationFailed:
+class GenerationFailed(Struct, frozen=True):
     """Generating the answer failed, and at which stage."""
 
     response_id: str
@@ -161,53 +145,45 @@ class GenerationFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AudioPlayed:
+class AudioPlayed(Struct, frozen=True):
     """So many further samples of an item were played; only where the server owns the playout."""
 
     item_id: str
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class AudioCleaned:
+class AudioCleaned(Struct, frozen=True):
     """The answer to CleanAudio: the same amount of microphone audio, cleaned."""
 
     audio: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamConnected:
+class UpstreamConnected(Struct, frozen=True):
     """The connection to the upstream server is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamEventReceived:
+class UpstreamEventReceived(Struct, frozen=True):
     """The upstream server sent an event; `raw` is its frame."""
 
     event: UpstreamEvent
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamLost:
+class UpstreamLost(Struct, frozen=True):
     """The connection to the upstream server could not be made, or ended."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True):
     """The session's deadline has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainStarted:
+class DrainStarted(Struct, frozen=True):
     """The server shuts down: finish what is under way, begin nothing new."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """The client is gone."""
 
 

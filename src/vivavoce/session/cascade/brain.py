@@ -159,6 +159,17 @@ class CascadeBrain:
                 for n in range(len(speech)):
                     self._on_edge(self._turns.score(fact, n), now)
                 self._turns.catch_up()
+            case (
+                AudioGenerated()  # first: it comes as often as the scores
+                | GenerationProgress()
+                | TextGenerated()
+                | ToolCallStarted()
+                | ToolCallArguments()
+                | GenerationFinished()
+                | OutputFinished()
+                | GenerationFailed()
+            ):
+                self._responses.take(fact, now)
             case TurnScored(item_id=item_id, likelihood=likelihood):
                 self._on_edge(self._turns.turn_scored(item_id, likelihood), now)
             case AudioCleaned(audio=audio):
@@ -167,17 +178,6 @@ class CascadeBrain:
                 self._on_words(fact, now)
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
-            case (
-                GenerationProgress()
-                | TextGenerated()
-                | ToolCallStarted()
-                | ToolCallArguments()
-                | GenerationFinished()
-                | AudioGenerated()
-                | OutputFinished()
-                | GenerationFailed()
-            ):
-                self._responses.take(fact, now)
             case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost():
                 pass  # late, of the relay before this brain
             case _:

@@ -167,21 +167,20 @@ class Responses:
             return  # it is the synthesiser that makes no progress
         response.stalls_at = now + self._shared.limits.stall_seconds
         match fact:
+            case AudioGenerated():
+                self._add_audio(response, fact, now)
             case GenerationProgress():
                 response.open_message()
             case TextGenerated(text=text):
                 response.add_text(text)
-                self._bound(response, now)
+                self._bound_text(response, now)
             case ToolCallStarted():
                 self._start_call(response, fact, now)
             case ToolCallArguments(index=index, arguments=arguments):
                 response.add_arguments(index, arguments)
-                self._bound(response, now)
+                self._bound_text(response, now)
             case GenerationFinished():
                 response.finish_generation(fact)
-            case AudioGenerated():
-                self._add_audio(response, fact, now)
-                self._bound(response, now)
             case OutputFinished():
                 self._complete(response, now)
             case GenerationFailed(stage=stage, reason=reason):
@@ -288,18 +287,19 @@ class Responses:
             self._shared.effects.add(AddEchoReference(fact.audio))
         if fact.ends:  # the next progress is the model's
             response.stage = "llm"
+        if spoken.ledger.samples > self._shared.limits.max_response_seconds * RATE:
+            self._end_too_long(response, now)
 
-    def _bound(self, response: ResponseState, now: float) -> None:
-        """End a response that has become too long."""
-        limits = self._shared.limits
-        too_many = (
-            response.plan.max_output_tokens == "inf"
-            and response.text_tokens > limits.max_response_tokens
-        )
-        if too_many or response.audio_samples > limits.max_response_seconds * RATE:
-            self._shared.effects.add(CancelGeneration(response.id))
-            details = StatusDetails(type="incomplete", reason="max_output_tokens")
-            self._end(response, "incomplete", details, now)
+    def _bound_text(self, response: ResponseState, now: float) -> None:
+        """End a response whose text has become too long, where the client sets no bound."""
+        max_tokens = self._shared.limits.max_response_tokens
+        if response.plan.max_output_tokens == "inf" and response.text_tokens > max_tokens:
+            self._end_too_long(response, now)
+
+    def _end_too_long(self, response: ResponseState, now: float) -> None:
+        self._shared.effects.add(CancelGeneration(response.id))
+        details = StatusDetails(type="incomplete", reason="max_output_tokens")
+        self._end(response, "incomplete", details, now)
 
     def _failed_words(self, response: ResponseState) -> Failure | None:
         """The failure of the user's last words in its context, if no response has reported it."""
