@@ -125,7 +125,10 @@ class CascadePerformer:
     def behind(self) -> bool:
         if self._vad and self._vad.waiting > MAX_WAITING_WINDOWS:
             return True
-        return sum(feed.waiting_bytes for feed in self._feeds.values()) > MAX_WAITING_BYTES
+        waiting = 0
+        for feed in self._feeds.values():  # asked for after every frame: no generator
+            waiting += feed.waiting_bytes
+        return waiting > MAX_WAITING_BYTES
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:

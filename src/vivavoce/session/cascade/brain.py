@@ -244,9 +244,10 @@ class CascadeBrain:
     @property
     def _quiet_until(self) -> float:
         """When the user has been silent for idle_timeout_ms after the last answer was played."""
-        quiet_at = self._responses.quiet_at
+        if (quiet_at := self._responses.quiet_at) is None:
+            return INFINITY
         engaged = self._turns.speaking or self._responses.busy or self._draining
-        if quiet_at is None or engaged or not self._idle_timeout_ms:
+        if engaged or not self._idle_timeout_ms:
             return INFINITY
         return quiet_at + self._idle_timeout_ms / 1000
 

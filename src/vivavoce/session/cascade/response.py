@@ -88,7 +88,7 @@ class SpokenMessage:
         send: False where the server plays the audio itself.
         """
         self.ledger.add(audio, words)
-        if text := "".join(word.text for word in words):
+        if words and (text := "".join(word.text for word in words)):
             self._part.send(server.OutputTranscriptDelta, delta=text)
         if send:
             self._send_audio(self._encoder.feed(audio))

@@ -78,9 +78,10 @@ class Responses:
     @property
     def deadline(self) -> float:
         """When the first response stalls."""
-        if not self._responses:
-            return INFINITY
-        return min(r.stalls_at for r in self._responses.values())
+        first = INFINITY
+        for response in self._responses.values():  # asked for after every fact: no generator
+            first = min(first, response.stalls_at)
+        return first
 
     @property
     def quiet_at(self) -> float | None:

@@ -60,9 +60,10 @@ class Transcriptions:
     @property
     def deadline(self) -> float:
         """When the first of them is overdue."""
-        if not self._active:  # as most of the time, and it is asked after every fact
-            return INFINITY
-        return min(active.deadline for active in self._active.values())
+        first = INFINITY
+        for active in self._active.values():  # asked for after every fact: no generator
+            first = min(first, active.deadline)
+        return first
 
     @property
     def busy(self) -> bool:
