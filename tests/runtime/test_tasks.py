@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from vivavoce.runtime.tasks import Tasks, Timer
+from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.testing.virtual_time import run
 
 
@@ -150,3 +150,32 @@ def test_exception_in_a_task_is_reported_and_others_go_on() -> None:
         return log.lines
 
     assert run(main()) == ["KeyError('a bug')", "b done"]
+
+
+def test_signal_wakes_all_that_wait_until_it_is_cleared() -> None:
+    async def scenario() -> list[str]:
+        signal, woken = Signal(), list[str]()
+
+        async def wait(name: str) -> None:
+            await signal.wait()
+            woken.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(wait("first")), group.create_task(wait("second"))
+            cancelled = group.create_task(wait("cancelled"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            signal.set()
+            signal.set()
+            await asyncio.gather(first, second)
+            assert signal.is_set()
+            await wait("third")
+            signal.clear()
+            late = group.create_task(wait("late"))
+            await asyncio.sleep(0)
+            assert woken == ["first", "second", "third"]
+            signal.set()
+            await late
+        return woken
+
+    assert run(scenario()) == ["first", "second", "third", "late"]

@@ -13,7 +13,7 @@ from vivavoce.errors import StoreError
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.performers import MakePerformer, Performer
-from vivavoce.runtime.tasks import Tasks, Timer
+from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
     ClearPlayback,
@@ -129,8 +129,8 @@ class Runner:
         self._facts: deque[Fact] = deque()
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
-        self._progress = asyncio.Event()  # something that waited was taken
-        self._closed = asyncio.Event()
+        self._progress = Signal()  # something that waited was taken
+        self._closed = Signal()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
 

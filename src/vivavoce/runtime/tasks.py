@@ -39,6 +39,43 @@ class Timer:
             self.set(self._deadline)
 
 
+class Signal:
+    """A flag that tasks wait for. As asyncio.Event, but in 100 bytes instead of 800: a session has
+    several."""
+
+    __slots__ = ("_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        """Wake all that wait, and let nobody wait until clear()."""
+        if self._is_set:
+            return
+        self._is_set = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Wait until it is set."""
+        if self._is_set:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting += (future,)
+        try:
+            await future
+        finally:
+            self._waiting = tuple(other for other in self._waiting if other is not future)
+
+
 class Tasks:
     """Tasks of one owner, each under a key by which it can be cancelled."""
 

@@ -10,6 +10,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT, Transcript
 from vivavoce.errors import AudioError, EngineError, EngineLost
+from vivavoce.runtime.tasks import Signal
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
@@ -46,7 +47,7 @@ class AudioFeed:
         self._taken = taken
         self._pcm = bytearray()
         self._kept: bytearray | None = bytearray()
-        self._more = asyncio.Event()
+        self._more = Signal()
         self._complete = False
         self._ended = False
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -18,6 +18,7 @@ from vivavoce.protocol.wire import (
     WireProtocol,
 )
 from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
@@ -40,23 +41,28 @@ class Connection:
         """`socket` is prepared."""
         self.protocol = protocol
         self.queue = SendQueue(socket, transport, protocol)
-        self.gone = asyncio.Event()
+        self.gone = Signal()
         """Nothing is sent any more: the queue was closed, or the client is lost or cut off."""
+        self.on_gone: Callable[[], None] | None = None
+        """Called once, when `gone` is set."""
         self._socket = socket
+        self._tasks: asyncio.TaskGroup | None = None
         self._pending: list[Decoded] = []  # what came in one frame with an Opening
 
     async def run(self, serve: Coroutine[Any, Any, None]) -> None:
         """Send while `serve` runs. An error of `serve` closes the connection with 1011."""
-        async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write())
+        async with asyncio.TaskGroup() as self._tasks:
+            writing = self._tasks.create_task(self._write())
             try:
-                await serve
-            except Exception:
-                log.exception("a WebSocket connection failed")
-                self.queue.close(1011, "the server had an error")
+                await self._guarded(serve)
             finally:
                 self.queue.close(1000, "")
             await writing
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task beside `serve`, which cancels it. An error of it ends the connection."""
+        assert self._tasks is not None, "run() is not running"
+        return self._tasks.create_task(self._guarded(work))
 
     async def opening(self, request: ConnectRequest) -> Opening | None:
         """The requested session. None: no request within the timeout, or a disconnect.
@@ -110,9 +116,18 @@ class Connection:
         self.queue.send_frames(frames)
         self.queue.close(code, reason)
 
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("a WebSocket connection failed")
+            self.queue.close(1011, "the server had an error")
+
     async def _write(self) -> None:
         await self.queue.write()
         self.gone.set()
+        if self.on_gone:
+            self.on_gone()
         await self.queue.finish_close()
 
     async def _is_control(self, message: WSMessage) -> bool:

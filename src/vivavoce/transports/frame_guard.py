@@ -34,6 +34,8 @@ class UnmaskedFrame(Exception):
 class FrameScanner:
     """Follows the frames of a client by their headers (RFC 6455, 5.2)."""
 
+    __slots__ = ("_control", "_final", "_header", "_left", "finished", "unfinished")
+
     def __init__(self) -> None:
         self.unfinished = 0
         """Payload bytes of the message that is not whole yet."""
@@ -117,6 +119,21 @@ class MemoryBudget:
 
 class GuardedReader:
     """Takes the place of aiohttp's WebSocketReader in a connection, and hands everything on."""
+
+    __slots__ = (
+        "_budget",
+        "_charged",
+        "_continuing",
+        "_protocol",
+        "_queue",
+        "_reader",
+        "_rest",
+        "_scanner",
+        "_timed",
+        "_timer",
+        "_transport",
+        "failure",
+    )
 
     def __init__(self, reader: Any, queue: Any, protocol: Any, budget: MemoryBudget) -> None:
         self.failure: WebSocketError | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from vivavoce.audio.pacer import AHEAD_SECONDS, Pacer
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import WireProtocol
+from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import AudioPlayed, Fact
 from vivavoce.transports.send_queue import SendQueue
 
@@ -27,8 +28,8 @@ class PacedPeer:
         self._queue = queue
         self._protocol = protocol
         self._pacer = Pacer(ahead_seconds=ahead_seconds)
-        self._more = asyncio.Event()
-        self._eased = asyncio.Event()
+        self._more = Signal()
+        self._eased = Signal()
 
     # the peer
 

@@ -16,6 +16,7 @@ from aiohttp import ClientConnectionError, WSMsgType
 from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import Frame, WireProtocol
+from vivavoce.runtime.tasks import Signal
 
 WRITABLE_BYTES = 1024 * 1024  # generation pauses while more than this is queued
 MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that is further behind is cut off
@@ -55,8 +56,8 @@ class SendQueue:
         self._frames: deque[Frame] = deque()
         self._bytes = 0  # in _frames
         self._sent = 0  # frames
-        self._more = asyncio.Event()
-        self._written = asyncio.Event()
+        self._more = Signal()
+        self._written = Signal()
         self._closing: tuple[int, str] | None = None
         self._writing: asyncio.Timeout | None = None
         self._watch: asyncio.TimerHandle | None = None

@@ -3,7 +3,6 @@
 It connects and disconnects without effect on the call, and is closed when the call ends.
 """
 
-import asyncio
 import secrets
 from typing import Protocol
 
@@ -33,10 +32,9 @@ async def serve(connection: Connection, call: ObservedCall) -> None:
     connection.queue.send(SessionCreated(event_id=event_id, session=runner.settings))
     call.join(connection.queue)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(connection, runner))
-            await connection.gone.wait()
-            reading.cancel()
+        reading = connection.start(_read(connection, runner))
+        await connection.gone.wait()
+        reading.cancel()
     finally:
         call.part(connection.queue)
 

@@ -1,8 +1,8 @@
 """The WebSocket endpoint: one session for each connection, in the protocol of its address."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
@@ -101,16 +101,16 @@ class WebSocketEndpoint:
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
             connection.refuse(exc)
             return
-        async with asyncio.TaskGroup() as tasks:
-            beside = [
-                tasks.create_task(_read(connection, runner)),
-                tasks.create_task(_leave_when_gone(connection, runner)),
-            ]
-            if paced:
-                paced.post = runner.post
-                beside.append(tasks.create_task(paced.run()))
+        beside = [connection.start(_read(connection, runner))]
+        if paced:
+            paced.post = runner.post
+            beside.append(connection.start(paced.run()))
+        # a client that is cut off has left, however long the close takes
+        connection.on_gone = partial(runner.post, Disconnected())
+        try:
             await self._sessions.serve(runner)
             await connection.gone.wait()
+        finally:
             for task in beside:
                 task.cancel()
 
@@ -131,12 +131,6 @@ async def _read(connection: Connection, runner: Runner) -> None:
         await connection.read(runner)
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
-    runner.post(Disconnected())
-
-
-async def _leave_when_gone(connection: Connection, runner: Runner) -> None:
-    """A client that is cut off has left, however long the close takes."""
-    await connection.gone.wait()
     runner.post(Disconnected())
 
 
