@@ -168,7 +168,7 @@ def test_signal_wakes_all_that_wait_until_it_is_cleared() -> None:
             signal.set()
             signal.set()
             await asyncio.gather(first, second)
-            assert signal.is_set()
+            assert signal.is_set
             await wait("third")
             signal.clear()
             late = group.create_task(wait("late"))

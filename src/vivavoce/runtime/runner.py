@@ -159,7 +159,7 @@ class Runner:
 
     def post(self, fact: Fact) -> None:
         """Pass a fact to the session and perform the effects. Never waits."""
-        if self._closed.is_set():
+        if self._closed.is_set:
             return
         self._facts.append(fact)
         if not self._busy:
@@ -196,7 +196,7 @@ class Runner:
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
-        if not self._closed.is_set():
+        if not self._closed.is_set:
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
@@ -214,7 +214,7 @@ class Runner:
 
     async def wait_caught_up(self) -> None:
         """Backpressure: wait until VAD, recognition or the upstream server have caught up."""
-        while not self._closed.is_set() and self.behind:
+        while not self._closed.is_set and self.behind:
             self._progress.clear()
             try:
                 async with asyncio.timeout(TAKE_TIMEOUT_S):
@@ -236,23 +236,26 @@ class Runner:
     def _take_all(self) -> None:
         self._busy = True
         try:
-            while self._facts and not self._closed.is_set():
+            while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
                 effects = self._session.handle(fact, now)
-                self._observe(fact, effects, now)
-                self._perform_all(effects, now)
-            if not self._closed.is_set():
+                for observer in self._observers:
+                    observer.on(fact, effects, now)
+                for effect in effects:
+                    self._perform(effect, now)
+            if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
-                self._save_if_due()
+                if self._save:
+                    self._save_if_due(self._save)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         finally:
             self._busy = False
 
-    def _save_if_due(self) -> None:
-        if self._save and self._tasks is not None and self._session.checkpoint_due:
+    def _save_if_due(self, save: SaveCheckpoint) -> None:
+        if self._tasks is not None and self._session.checkpoint_due:
             checkpoint = self._session.checkpoint(self._clock())
-            self._tasks.start("checkpoint", self._store(self._save(checkpoint)))
+            self._tasks.start("checkpoint", self._store(save(checkpoint)))
 
     async def _store(self, saving: Coroutine[Any, Any, None]) -> None:
         try:

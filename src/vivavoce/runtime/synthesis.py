@@ -69,7 +69,7 @@ class Synthesis:
         Markdown and emoji are not spoken; a clause in which nothing is left to say has all its
         words and no audio. The words together are `text` to the letter. An engine that is lost in
         the middle is asked for the clause once more, and what was already passed on is left out.
-        Lets other tasks run after each piece. Raises EngineError.
+        Lets other tasks run after `max_piece_ms` of audio at the latest. Raises EngineError.
         """
         timing, spoken = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
         if not says_something(spoken):
@@ -77,6 +77,8 @@ class Synthesis:
             await asyncio.sleep(0)
             return
         made = 0  # samples passed on
+        busy = 0  # bytes since other tasks were let run
+        max_busy = self.max_piece_ms * 2 * RATE // 1000
         for may_retry in (True, False):
             try:
                 async with aclosing(self._pieces(spoken, timing, made)) as pieces:
@@ -85,7 +87,10 @@ class Synthesis:
                         if piece.last:
                             piece = SpokenPiece(piece.audio, tuple(timing.rest(made)), last=True)
                         yield piece
-                        await asyncio.sleep(0)
+                        busy += len(piece.audio)
+                        if busy >= max_busy or piece.last:
+                            busy = 0
+                            await asyncio.sleep(0)
                 return
             except EngineLost as exc:
                 if not may_retry:

@@ -194,7 +194,8 @@ class CascadeBrain:
             self._responses.turn_ended(now)
 
     def settle(self, now: float) -> None:
-        self._pass_on_failures(now)
+        if self._transcriptions.busy:
+            self._pass_on_failures(now)
         if not self._draining and not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)

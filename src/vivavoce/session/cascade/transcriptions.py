@@ -171,8 +171,6 @@ class Transcriptions:
 
     def failures(self) -> list[Failure]:
         """Send and return the failures of those whose audio is complete."""
-        if not self._active:
-            return []
         failed = []
         for key, active in tuple(self._active.items()):
             if active.failure and active.deadline != INFINITY:
