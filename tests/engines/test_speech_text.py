@@ -184,3 +184,8 @@ def test_language_gives_way_only_to_another_script(
 @given(st.text())
 def test_any_text_has_a_script_or_none(text: str) -> None:
     assert spoken_language(text, None) == script_language(text)
+
+
+@given(st.text(alphabet="AZaz09 ,.;:?!'\"()"))
+def test_text_without_marks_is_spoken_as_it_is(text: str) -> None:
+    assert spoken_text(text) == text

@@ -73,6 +73,7 @@ _SIGNS = (
 _Rules = tuple[tuple[re.Pattern[str], str], ...]
 _MARKDOWN_RULES: _Rules = tuple((re.compile(p, re.MULTILINE), kept) for p, kept in _MARKDOWN)
 _SIGN_RULES: _Rules = tuple((re.compile(p, re.MULTILINE), kept) for p, kept in _SIGNS)
+_PLAIN = re.compile(r"[A-Za-z0-9 ,.;:?!'\"()]*")  # no rule matches any of these alone
 _ADDRESS = re.compile(r"(?<![\w.+-])(?:[\w.+-]+@|\w+://|www\.)\S*\w/?")
 
 
@@ -81,6 +82,8 @@ def spoken_text(text: str) -> str:
 
     Any part of a text may be given; a pair of marks that was cut in two is left out all the same.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     prose = _applied(_MARKDOWN_RULES, text)
     spoken = _applied(_SIGN_RULES, prose)
     for found in _ADDRESS.finditer(prose):  # signs within addresses are part of them

@@ -179,6 +179,8 @@ async def transcripts(
 async def _next(
     transcripts: AsyncIterator[Transcript], stall_timeout_s: float | None
 ) -> Transcript | None:
+    if stall_timeout_s is None:  # the session watches its own
+        return await anext(transcripts, None)
     try:
         async with asyncio.timeout(stall_timeout_s):
             return await anext(transcripts, None)
