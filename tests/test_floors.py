@@ -37,6 +37,8 @@ FLOORS: dict[str, float] = {
     "relay": 4,
     "transports": 5,
     "api": 5,
+    "account_commands": 6,
+    "accounting": 6,
     "app": 6,
     "cli": 6,
     "settings": 6,
