@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vivavoce.audio.samples import (
     RATES,
@@ -15,15 +16,15 @@ from vivavoce.audio.samples import (
 )
 
 
-def tone(rate: int, seconds: float = 0.5, level: float = 0.3) -> np.ndarray:
+def tone(rate: int, seconds: float = 0.5, level: float = 0.3) -> NDArray[np.float64]:
     """440 Hz between -level and level."""
     return level * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
 
 
-def written(values: np.ndarray, encoding: Encoding) -> bytes:
+def written(values: NDArray[np.float64], encoding: Encoding) -> bytes:
     if encoding == "f32":
-        return values.astype("<f4").tobytes()
-    return np.rint(values * 32767).astype("<i2").tobytes()
+        return bytes(values.astype("<f4"))
+    return bytes(np.rint(values * 32767).astype("<i2"))
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -12,7 +12,7 @@ from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCallOutput, Message, ToolName
-from vivavoce.protocol.raw import Raw
+from vivavoce.protocol.raw import RawProtocol
 from vivavoce.protocol.raw_input import MAX_AUDIO_BYTES, RawInput
 from vivavoce.protocol.raw_messages import INTERRUPT_ID
 from vivavoce.protocol.responses import (
@@ -38,20 +38,20 @@ class Clock:
         return self.now
 
 
-def opened(waits: bool = False, clock: Clock | None = None, **query: str) -> Raw:
-    raw = Raw(clock or Clock(), waits=waits)
+def opened(waits: bool = False, clock: Clock | None = None, **query: str) -> RawProtocol:
+    raw = RawProtocol(clock or Clock(), waits=waits)
     raw.opening(ConnectRequest("/ws", query))
     return raw
 
 
-def decoded(raw: Raw, message: object) -> list[Any]:
+def decoded(raw: RawProtocol, message: object) -> list[Any]:
     if isinstance(message, bytes):
         return list(raw.decode(Frame("binary", message)))
     text = message if isinstance(message, str) else json.dumps(message)
     return list(raw.decode(Frame("text", text.encode())))
 
 
-def shown(raw: Raw, event: says.AnyServerEvent) -> list[Any]:
+def shown(raw: RawProtocol, event: says.AnyServerEvent) -> list[Any]:
     """Text frames as objects, binary frames as bytes."""
     return [
         frame.data if frame.kind == "binary" else json.loads(frame.data)
@@ -80,7 +80,7 @@ def response(status: Any = "completed", **more: Any) -> Response:
 
 
 def test_query_without_options_opens_the_default_session() -> None:
-    opening = Raw(Clock()).opening(ConnectRequest("/ws"))
+    opening = RawProtocol(Clock()).opening(ConnectRequest("/ws"))
     assert opening is not None
     assert opening.model == ""
     patch = msgspec.to_builtins(opening.patch)
@@ -92,7 +92,7 @@ def test_query_options_reach_the_session() -> None:
         **{"model": "m", "voice": "nova", "language": "de", "stt_model": "s"},
         **{"allow_interruptions": "off", "output_format": "f32", "output_rate": "48000"},
     }
-    raw = Raw(Clock())
+    raw = RawProtocol(Clock())
     opening = raw.opening(ConnectRequest("/ws", query))
     assert opening is not None
     assert opening.model == "m"
@@ -120,7 +120,7 @@ def test_query_with_a_bad_value_is_refused_with_the_values_there_are(
     query: dict[str, str], named: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=named):
-        Raw(Clock()).opening(ConnectRequest("/ws", query))
+        RawProtocol(Clock()).opening(ConnectRequest("/ws", query))
 
 
 @pytest.mark.parametrize(("pace", "plays"), [("off", False), ("on", True), ("1", True)])
@@ -144,7 +144,9 @@ def test_sound_that_is_too_large_is_refused() -> None:
         decoded(opened(), bytes(MAX_AUDIO_BYTES + 2))
 
 
-def send_in_real_time(raw: Raw, clock: Clock, data: bytes, bytes_per_second: int) -> list[Any]:
+def send_in_real_time(
+    raw: RawProtocol, clock: Clock, data: bytes, bytes_per_second: int
+) -> list[Any]:
     """All events of sound that is sent in pieces of 100 ms."""
     events = []
     step = bytes_per_second // 10
@@ -266,7 +268,7 @@ def test_appended_messages_become_items(run: bool) -> None:
     ]
     message = {"type": "LLMMessagesAppendFrame", "data": {"messages": chat, "run_llm": run}}
     events = decoded(opened(), message)
-    items = [event.item for event in events if isinstance(event, asks.ItemCreate)]
+    items: list[Any] = [event.item for event in events if isinstance(event, asks.ItemCreate)]
     assert [(item.role, item.content[0].text) for item in items] == [
         ("system", "Be brief."),
         ("user", "One\ntwo"),

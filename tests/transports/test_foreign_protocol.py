@@ -333,7 +333,7 @@ def test_table_finds_the_protocol_of_a_realtime_request(
 
 @pytest.mark.parametrize("path", ["/ws", "/v1/voice/stream"])
 def test_table_finds_the_raw_protocol(path: str) -> None:
-    assert type(protocol_for(ConnectRequest(path))).__name__ == "Raw"
+    assert type(protocol_for(ConnectRequest(path))).__name__ == "RawProtocol"
 
 
 def test_table_without_the_path_of_a_request_raises() -> None:

@@ -41,7 +41,7 @@ from vivavoce.protocol.wire import (
 _FATAL = {"internal_error", "vad_failed", "session_expired", "session_idle", "server_shutdown"}
 
 
-class Raw:
+class RawProtocol:
     """One connection. `clock` gives seconds; with it the rate at which sound comes is measured.
 
     `waits`: the first message requests the session, and a format that it does not name is

@@ -1,7 +1,7 @@
 """What a client of the raw protocol may configure: in the query of its address, or as JSON."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -195,8 +195,8 @@ def tools_of(tools: list[dict[str, Any]]) -> tuple[FunctionTool, ...]:
 def choice_of(choice: Any) -> ToolChoice:
     """A tool choice; chat completions write the function's name one level deeper."""
     match choice:
-        case "none" | "auto" | "required":
-            return choice
+        case "none" | "auto" | "required" as mode:
+            return cast(ToolChoice, mode)
         case {"function": {"name": str(name)}} | {"name": str(name)}:
             return ToolName(name)
     raise InvalidRequest(

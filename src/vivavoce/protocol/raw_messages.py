@@ -101,7 +101,7 @@ def read_message(raw: bytes) -> tuple[str, dict[str, Any]]:
     """The type in lower case, "" where there is none, and the fields. Raises InvalidRequest."""
     bounds.check_size(raw, "message")
     try:
-        tree = json.decode(raw)
+        tree: Any = json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
         raise InvalidRequest(
             f"The text message is not JSON ({exc}): send sound as binary messages, and text as "

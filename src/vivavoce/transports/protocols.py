@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
-from vivavoce.protocol.raw import Raw
+from vivavoce.protocol.raw import RawProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
 
 
@@ -24,13 +24,13 @@ def wants_beta(request: ConnectRequest) -> bool:
     )
 
 
-def raw() -> Raw:
-    return Raw(time.monotonic)
+def raw() -> RawProtocol:
+    return RawProtocol(time.monotonic)
 
 
-def raw_stream() -> Raw:
+def raw_stream() -> RawProtocol:
     """The first message requests the session."""
-    return Raw(time.monotonic, waits=True)
+    return RawProtocol(time.monotonic, waits=True)
 
 
 @dataclass(frozen=True, slots=True)
