@@ -44,6 +44,7 @@ FLOORS: dict[str, float] = {
     "app": 6,
     "cli": 6,
     "settings": 6,
+    "voxray_config": 6,
     "standard_streams": 6,
     "testing": 6,
     "models": 6,
