@@ -47,6 +47,7 @@ WireTable: TypeAlias = tuple[WireRoute, ...]
 WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", Beta, wants_beta),
     WireRoute("/v1/realtime", GA),
+    WireRoute("/api/realtime", Beta),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
 )
