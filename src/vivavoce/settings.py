@@ -17,6 +17,7 @@ from msgspec import Meta
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
+from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -28,6 +29,7 @@ _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
+Usd: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -73,6 +75,12 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     )
     voice: str = ""
     """A voice of the default model. Empty: marin, or the engine's default where it has no marin."""
+    silence_duration_ms: Milliseconds = 500
+    """The silence that ends a turn, where the client sets none; so the following three."""
+    prefix_padding_ms: Milliseconds = 300
+    vad_threshold: Threshold = 0.5
+    allow_interruptions: bool = True
+    """Whether speech interrupts an answer."""
     lock_voice: bool = False
     failure_errors: bool = False
 
@@ -124,6 +132,32 @@ class RelayModel(
         conceal(self, "api_key")
 
 
+class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
+
+    Tokens and characters are priced by the million, audio and sessions by the hour.
+    """
+
+    text_input: Usd | None = None
+    text_cached: Usd | None = None
+    text_output: Usd | None = None
+    audio_input: Usd | None = None
+    audio_cached: Usd | None = None
+    audio_output: Usd | None = None
+    image_input: Usd | None = None
+    image_cached: Usd | None = None
+    characters: Usd | None = None
+    """That a synthesiser speaks."""
+    audio_hour: Usd | None = None
+    """Of recognised audio."""
+    session_hour: Usd | None = None
+    """Of the clock while a session lasts."""
+    message: Usd | None = None
+    """A text message of a client."""
+    effective_from: str = ""
+    """A date, 2026-12-01, or a time; before it the built-in price counts."""
+
+
 ModelSettings: TypeAlias = CascadeModel | RelayModel
 
 
@@ -141,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
     engines: dict[Kind, dict[str, dict[str, Any]]] = {}
@@ -194,16 +229,21 @@ def load(
     path: a file that must exist; None: ./vivavoce.toml if there is one. flags: values by
     "section.key", None where a flag was not given. Raises SettingsError.
     """
-    tree: dict[str, Any] = {}
     if path is None and Path(FILE).is_file():
         path = Path(FILE)
-    if path is not None:
-        tree = _read(path)
+    tree = {} if path is None else _read(path)
+    return load_tree(tree, str(path or ""), environment, flags)
+
+
+def load_tree(
+    tree: dict[str, Any], file: str, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[Settings, list[str]]:
+    """As load(), of the tree of a file that was read already; `file` is its name."""
     given = [*_from_environment(environment), *_from_flags(flags)]
     for _, place, value in given:
         _put(tree, place, value)
-    _check(tree, {place: name for name, place, _ in given}, str(path or "settings"))
-    sources = [str(path)] if path else []
+    _check(tree, {place: name for name, place, _ in given}, file or "settings")
+    sources = [file] if file else []
     return parse(tree), sources + [name for name, _, _ in given]
 
 
@@ -323,6 +363,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         type_ = model.get("type", "cascade") if isinstance(model, dict) else "cascade"
         known = {"cascade": CascadeModel, "relay": RelayModel}
         yield ("models", name), model, known.get(str(type_), ModelSettings)
+    for name, price in _entries(tree, "prices"):
+        yield ("prices", name), price, ModelPrice
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

@@ -18,6 +18,7 @@ from vivavoce.api.client_secrets import (
     ClientSecret,
     ClientSecretRequest,
     ClientSecretResponse,
+    TokenResponse,
 )
 from vivavoce.api.http_errors import Problem
 from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
@@ -77,6 +78,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ChatCompletionRequest,
     ClientSecretRequest,
     ClientSecretResponse,
+    TokenResponse,
     HealthStatus,
     AudioModelList,
     ModelList,
