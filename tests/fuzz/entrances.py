@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import WSMsgType
+from yarl import URL
 
 from tests.fuzz.mutations import mutated, strings_of
 from tests.protocol.client_samples import BETA_CLIENT_EVENTS, GA_CLIENT_EVENTS, TOOLS, USER_ITEM
@@ -294,7 +295,7 @@ class CallEntrance(BodyEntrance):
     async def _answered(self, response: aiohttp.ClientResponse) -> None:
         if response.status == 201:
             path = response.headers["Location"] + "/hangup"
-            async with self._http.post(response.url.join(aiohttp.client.URL(path))) as ended:
+            async with self._http.post(response.url.join(URL(path))) as ended:
                 if ended.status != 200:
                     raise Wrong(f"the call could not be hung up: {ended.status}")
 
