@@ -27,6 +27,7 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
+    StoreSettings,
 )
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -46,6 +47,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],
 )
