@@ -195,7 +195,7 @@ class LiveKitTTS(_Plugin):
 
     def __init__(self, settings: LiveKitSettings) -> None:
         super().__init__(settings)
-        self.voices = (Voice(settings.voice, ()),)
+        self.voices: tuple[Voice, ...] = (Voice(settings.voice, ()),)
         self.default_voice = settings.voice
         self.sample_rate = 24_000
 
