@@ -4,7 +4,8 @@ Rules:
 1. Client events that only a brain can carry out go upstream; audio appends byte for byte.
 2. Settings and items belong to the shell, which has answered the client already: they are sent
    upstream, and what the upstream server says of them is not passed on.
-3. All other events of the upstream server go to the client as they came. What they say of items,
+3. All other events of the upstream server go to the client as they came, errors without what names
+   the account of this server there. What they say of items,
    transcripts and heard audio is kept, so that another brain can go on at any moment.
 """
 
@@ -34,6 +35,7 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    HoldUpstream,
     RecordUsage,
     RequestFallback,
     SendRaw,
@@ -49,11 +51,13 @@ from vivavoce.session.facts import (
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
+from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
 from vivavoce.session.relay.response import UpstreamGeneration
 
 INFINITY = float("inf")
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # for the upstream server while it is being connected to
+RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
 _json = msgspec.json.Encoder()
 
 
@@ -76,11 +80,21 @@ class RelayBrain:
         self._output_format: Format = "audio/pcm"  # of the answers
         self._output_decoder = Decoder(self._output_format)
         self._quiet_since: float | None = None
+        self._prefix = self._shared.effects.ids.next("relay")  # of the ids of our own events
+        self._sent = 0
+        self._request: bytes | None = None  # the response.create that is not answered yet
+        self._retried = False
+        self._retry_at = INFINITY
+        self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
+        self._heard_at = 0.0  # when the upstream server said something, or was asked something
+        self._lost = False
 
     def attach(self, handover: Handover, now: float) -> None:
         self._position = handover.position
         self._quiet_since = handover.quiet_since
-        self._shared.effects.add(ConnectUpstream(self._shared.options.served_by.model))
+        self._heard_at = now
+        options = self._shared.options
+        self._shared.effects.add(ConnectUpstream(options.served_by.model, options.transcribes_only))
         self._queue_settings()
         for item in shown(self._shared.conversation):
             self._queue(ItemCreate(item=as_history(item)))
@@ -105,7 +119,17 @@ class RelayBrain:
 
     @property
     def deadline(self) -> float:
-        return INFINITY
+        if self._lost:
+            return INFINITY
+        if self.busy:
+            return min(self._retry_at, self._silent_at)
+        return self._renew_at if self.at_rest else INFINITY
+
+    @property
+    def _silent_at(self) -> float:
+        """When the upstream server has not answered for too long."""
+        waits = self._retry_at < INFINITY
+        return INFINITY if waits else self._heard_at + self._shared.limits.stall_seconds
 
     @property
     def busy(self) -> bool:
@@ -145,12 +169,13 @@ class RelayBrain:
                 self._clear_output(now)
                 return
             case ResponseCreate():
+                if not self.busy:
+                    self._heard_at = now
                 self._requested = True
                 self._quiet_since = None
-        if raw is not None:
-            self._send(raw)
-        else:
-            self._queue(event)
+                self._retried = False
+                self._request = raw
+        self._send(raw if raw is not None else _json.encode(_fields(event)))
 
     def on_audio(self, audio: bytes, now: float) -> None:
         self._keep(audio)
@@ -177,22 +202,58 @@ class RelayBrain:
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
-            case UpstreamConnected():
+            case UpstreamConnected(expires_in=expires_in):
                 self._connected = True
+                self._renew_at = now + max(expires_in - RENEW_BEFORE_S, expires_in / 2)
+                self._heard_at = now
                 for data in self._queued:
                     self._shared.effects.add(SendUpstream(data))
                 self._queued.clear()
+                self._queued_bytes = 0
+            case UpstreamEventReceived() if self._lost:
+                return
             case UpstreamEventReceived(event=event, raw=raw):
+                self._heard_at = now
                 if self._take(event, now):
-                    self._shared.effects.add(SendRaw(raw))
+                    self._shared.effects.add(SendRaw(masked(raw) if _is_failure(event) else raw))
             case UpstreamLost(reason=reason):
-                self._shared.effects.add(RequestFallback(reason))
+                self._lose(Fault(reason))
 
     def on_timer(self, now: float) -> None:
-        """Nothing is due by the clock: the upstream server has its own time limits."""
+        if self._lost or not self.busy:
+            return
+        if self._retry_at <= now:
+            self._retry_at, self._heard_at = INFINITY, now
+            self._send(self._request or _json.encode(ResponseCreate()))
+        elif self._silent_at <= now:
+            span_ = f"{self._shared.limits.stall_seconds:g} s"
+            self._lose(Fault(f"the upstream server was silent for {span_}"))
 
     def settle(self, now: float) -> None:
-        """Nothing is due after a fact."""
+        if self._renew_at <= now and self.at_rest and not self._lost:
+            self._renew(now)
+
+    def _lose(self, fault: Fault) -> None:
+        """This upstream server cannot go on with the conversation."""
+        if self._lost:
+            return
+        self._lost = True
+        if fault.hold_s:
+            self._shared.effects.add(HoldUpstream(fault.hold_s))
+        self._shared.effects.add(RequestFallback(fault.reason))
+
+    def _renew(self, now: float) -> None:
+        """Go on with the same conversation in a new session of the upstream server."""
+        self._shared.effects.add(DisconnectUpstream())
+        handover = Handover(
+            position=self._position,
+            pending_audio=bytes(self._pending),
+            quiet_since=self._quiet_since,
+        )
+        self._connected = False
+        self._renew_at = INFINITY
+        self._pending.clear()
+        self.attach(handover, now)
 
     def drain(self) -> None:
         """The upstream server finishes what is under way."""
@@ -229,15 +290,42 @@ class RelayBrain:
                 self._turn_item = None
                 self._pending.clear()
             case "error":
-                self._requested = False  # it may be the answer to response.create
+                return self._take_error(event)
             case "conversation.item.input_audio_transcription.completed":
                 self._set_words(event)
                 self._add_transcription_usage(event)
             case _:
-                self._take_response_event(event, now)
+                return self._take_response_event(event, now)
         return True
 
-    def _take_response_event(self, event: UpstreamEvent, now: float) -> None:
+    def _take_error(self, event: UpstreamEvent) -> bool:
+        """An error of this server's own events is not the client's business."""
+        if fault := fault_of(event.error):
+            self._lose(fault)
+            return False
+        cause = event.error.get("event_id") if isinstance(event.error, dict) else None
+        if isinstance(cause, str) and cause.startswith(f"{self._prefix}."):
+            return False
+        self._requested = False  # it may be the answer to response.create
+        return True
+
+    def _fails(self, response: UpstreamResponse, now: float) -> bool:
+        """Whether a response failed for a fault of the upstream server: it is owed still."""
+        details = response.status_details
+        if response.status != "failed" or not isinstance(details, dict):
+            return False
+        if (fault := fault_of(details.get("error"))) is None:
+            return False
+        self._close_responses("failed", now)
+        self._requested = True
+        if fault.retry_s is None or fault.retry_s > MAX_RETRY_WAIT_S or self._retried:
+            self._lose(fault)
+        else:
+            self._retried = True
+            self._retry_at = now + fault.retry_s
+        return True
+
+    def _take_response_event(self, event: UpstreamEvent, now: float) -> bool:
         response = event.response
         match event.type:
             case "response.created" if response:
@@ -245,9 +333,12 @@ class RelayBrain:
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id
                 )
+            case "response.done" if response and self._fails(response, now):
+                return False
             case "response.done" if response:
                 self._open.pop(response.id, None)
                 self._requested = False
+                self._request, self._retried = None, False
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
                 usage = _usage(response)
@@ -259,6 +350,7 @@ class RelayBrain:
                     entry.ledger.add(b"", (word,))
         if generation := self._open.get(event.response_id):
             generation.follow(event)
+        return True
 
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
         for response_id, generation in self._open.items():
@@ -377,7 +469,10 @@ class RelayBrain:
         if (format_ := self._shared.options.input_format) != self._format:
             self._format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
-        self._send(_json.encode({"type": "session.update", "session": without_nulls(kept)}))
+        self._sent += 1
+        event_id = f"{self._prefix}.{self._sent}"
+        update = {"type": "session.update", "event_id": event_id, "session": without_nulls(kept)}
+        self._send(_json.encode(update))
 
     def _keep(self, pcm: bytes) -> None:
         """Keep audio of the open turn, and a second before it, for another brain.
@@ -398,7 +493,9 @@ class RelayBrain:
             self._queue(InputAudioAppend(audio=audio))
 
     def _queue(self, event: ClientEvent) -> None:
-        self._send(_json.encode(without_nulls(msgspec.to_builtins(event))))
+        """Send an event of our own: errors of it are told apart from those of the client's."""
+        self._sent += 1
+        self._send(_json.encode({**_fields(event), "event_id": f"{self._prefix}.{self._sent}"}))
 
     def _send(self, data: bytes) -> None:
         """Send, or keep until the connection is open; what is beyond the bound is dropped."""
@@ -407,6 +504,17 @@ class RelayBrain:
         elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
             self._queued.append(data)
             self._queued_bytes += len(data)
+
+
+def _fields(event: ClientEvent) -> dict[str, Any]:
+    fields: dict[str, Any] = without_nulls(msgspec.to_builtins(event))
+    return fields
+
+
+def _is_failure(event: UpstreamEvent) -> bool:
+    """Whether an event says why something failed."""
+    failed = event.response is not None and event.response.status == "failed"
+    return failed or event.type == "error" or event.type.endswith(".failed")
 
 
 def _usage(response: UpstreamResponse) -> Usage | None:
