@@ -26,6 +26,7 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
+    StoreSettings,
 )
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -45,6 +46,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],
 )
@@ -69,6 +71,8 @@ def test_engines_and_their_options_are_all_documented(entry) -> None:  # type: i
         row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` |"))
     else:
         row = text.partition(f"## `{entry.name}`")[2].partition("\n## ")[0]
+    if name == "openai":  # options that these engines have in common
+        row += text.partition("## Endpoints that speak OpenAI's API")[2].partition("\n### ")[0]
     options = inspect.signature(entry.load().Settings).parameters
     assert [o for o in options if f"`{o}`" not in row] == []
 

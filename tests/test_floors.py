@@ -35,6 +35,7 @@ FLOORS: dict[str, float] = {
     "engines.host": 2.5,
     "media": 2.5,
     "engines.http": 2.5,
+    "engines.remote": 2.5,
     "engines.sse": 2.5,
     "engines": 3,
     "runtime": 4,
