@@ -150,10 +150,23 @@ class FakeUpstream:
         self.lifetime_s: float = 3600.0
         self.sessions: list[FakeSession] = []
         self.attempts = 0
+        self._changed = asyncio.Event()
 
     @property
     def open_sessions(self) -> int:
         return sum(not session.over for session in self.sessions)
+
+    async def wait_for_sessions(self, count: int) -> None:
+        """Until so many were begun."""
+        while len(self.sessions) < count:
+            await self._changed.wait()
+            self._changed.clear()
+
+    async def wait_closed(self) -> None:
+        """Until no session is open."""
+        while self.open_sessions:
+            await self._changed.wait()
+            self._changed.clear()
 
     def next_behaviour(self) -> Behaviour:
         return self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
@@ -180,6 +193,7 @@ class FakeUpstream:
         await socket.prepare(request)
         session = FakeSession(request.headers, request.query, socket, len(self.sessions))
         self.sessions.append(session)
+        self._changed.set()
         try:
             if self.first_error:
                 await session.send("error", error=self.first_error)
@@ -194,4 +208,5 @@ class FakeUpstream:
             pass
         finally:
             session.over = True
+            self._changed.set()
         return socket

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fake_upstream import FakeUpstream
+from tests.fake_upstream import Behaviour, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
 
 ORG = "org-Abcdefgh12345678"
@@ -32,8 +32,7 @@ async def answered(client: Client) -> dict[str, Any]:
 
 async def closed(fake: FakeUpstream) -> None:
     async with asyncio.timeout(TIMEOUT_S):
-        while fake.open_sessions:
-            await asyncio.sleep(0.005)
+        await fake.wait_closed()
 
 
 def test_upstream_server_gets_its_key_alone_and_frames_pass_byte_for_byte() -> None:
@@ -215,8 +214,7 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn(
             await client.write("How is the weather?")
             await answered(client)
             async with asyncio.timeout(TIMEOUT_S):
-                while len(fake.sessions) < 3:  # the lost one, the probe, the new one
-                    await asyncio.sleep(0.005)
+                await fake.wait_for_sessions(3)  # the lost one, the probe, the new one
             await client.write("And tomorrow?")
             done = await answered(client)
             assert done["output"][0]["content"][0]["transcript"] == "It is warm."
@@ -231,7 +229,15 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn(
 def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() -> None:
     """Each call gets an answer that completes, all its items stay, and no socket is left."""
     chance = random.Random(7)
-    faults = ["answer", "answer", "cut", "expire", QUOTA, LIMITED, {"type": "server_error"}]
+    faults: list[Behaviour] = [
+        "answer",
+        "answer",
+        "cut",
+        "expire",
+        QUOTA,
+        LIMITED,
+        {"type": "server_error"},
+    ]
 
     async def call(fake: FakeUpstream, address: str, relay: Any) -> None:
         async with connected(address, "far") as client:
@@ -239,7 +245,7 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
                 await client.write(f"Question {turn}?")
                 await answered(client)
             wrote = [e["item"]["id"] for e in client.events if e["type"].endswith("item.added")]
-            relay.hold.__init__()
+            relay.hold.__init__()  # the next call asks the upstream server again
             for item_id in dict.fromkeys(i for i in wrote if i):
                 await client.send("conversation.item.retrieve", item_id=item_id)
                 await client.until("conversation.item.retrieved")

@@ -16,8 +16,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import aiohttp
 import msgspec
+from yarl import URL
 
-from vivavoce.engines.http import HttpClient, RemoteServer, ServerKind
+from vivavoce.engines.http import HttpClient
+from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.secret import Secret
@@ -54,7 +56,7 @@ _KIND = ServerKind("upstream server", "a Realtime session")
 
 def provider_of(url: str) -> Provider:
     """Whose server an address is, by its host."""
-    host = "." + (aiohttp.client.URL(url).host or "")
+    host = "." + (URL(url).host or "")
     return next((known for end, known in _HOSTS.items() if host.endswith(end)), "other")
 
 

@@ -10,14 +10,12 @@ Rules:
 """
 
 import base64
-import math
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Encoder, Format, to_ms
 from vivavoce.protocol.client import (
-    ClientEvent,
     InputAudioAppend,
     InputAudioCommit,
     ItemCreate,
@@ -27,7 +25,7 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.protocol.items import InputAudio, Message, Status
-from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
+from vivavoce.protocol.responses import Usage
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.brain import BrainEvent, Handover, Shared
@@ -39,7 +37,6 @@ from vivavoce.session.effects import (
     RecordUsage,
     RequestFallback,
     SendRaw,
-    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
@@ -53,12 +50,12 @@ from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
+from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
+from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
-MAX_QUEUED_BYTES = 4 * 1024 * 1024  # for the upstream server while it is being connected to
 RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
-_json = msgspec.json.Encoder()
 
 
 class RelayBrain:
@@ -66,9 +63,7 @@ class RelayBrain:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._connected = False
-        self._queued: list[bytes] = []
-        self._queued_bytes = 0
+        self._outbox = Outbox(shared.effects)
         self._pending = bytearray()  # audio that is in no item yet, PCM
         self._position = 0
         self._turn_item: str | None = None  # announced by speech_started, not committed
@@ -80,8 +75,6 @@ class RelayBrain:
         self._output_format: Format = "audio/pcm"  # of the answers
         self._output_decoder = Decoder(self._output_format)
         self._quiet_since: float | None = None
-        self._prefix = self._shared.effects.ids.next("relay")  # of the ids of our own events
-        self._sent = 0
         self._request: bytes | None = None  # the response.create that is not answered yet
         self._retried = False
         self._retry_at = INFINITY
@@ -97,12 +90,12 @@ class RelayBrain:
         self._shared.effects.add(ConnectUpstream(options.served_by.model, options.transcribes_only))
         self._queue_settings()
         for item in shown(self._shared.conversation):
-            self._queue(ItemCreate(item=as_history(item)))
+            self._outbox.queue(ItemCreate(item=as_history(item)))
         if handover.pending_audio:
             self._pending += handover.pending_audio
             self._append(handover.pending_audio)
         if handover.owes_response:
-            self._queue(ResponseCreate())
+            self._outbox.queue(ResponseCreate())
             self._requested = True
 
     def detach(self, now: float) -> Handover:
@@ -175,7 +168,7 @@ class RelayBrain:
                 self._quiet_since = None
                 self._retried = False
                 self._request = raw
-        self._send(raw if raw is not None else _json.encode(_fields(event)))
+        self._outbox.send(raw if raw is not None else encoded(event))
 
     def on_audio(self, audio: bytes, now: float) -> None:
         self._keep(audio)
@@ -192,24 +185,22 @@ class RelayBrain:
                 for n, part in enumerate(item.content)
             )
             item = in_format(msgspec.structs.replace(item, content=content), self._format)
-        self._queue(ItemCreate(item=item, previous_item_id=previous_item_id))
+        self._outbox.queue(ItemCreate(item=item, previous_item_id=previous_item_id))
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
-        self._queue(ItemDelete(item_id=item_id))
+        self._outbox.queue(ItemDelete(item_id=item_id))
 
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
-        self._queue(ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms))
+        self._outbox.queue(
+            ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
+        )
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
             case UpstreamConnected(expires_in=expires_in):
-                self._connected = True
                 self._renew_at = now + max(expires_in - RENEW_BEFORE_S, expires_in / 2)
                 self._heard_at = now
-                for data in self._queued:
-                    self._shared.effects.add(SendUpstream(data))
-                self._queued.clear()
-                self._queued_bytes = 0
+                self._outbox.open()
             case UpstreamEventReceived() if self._lost:
                 return
             case UpstreamEventReceived(event=event, raw=raw):
@@ -224,7 +215,7 @@ class RelayBrain:
             return
         if self._retry_at <= now:
             self._retry_at, self._heard_at = INFINITY, now
-            self._send(self._request or _json.encode(ResponseCreate()))
+            self._outbox.send(self._request or encoded(ResponseCreate()))
         elif self._silent_at <= now:
             span_ = f"{self._shared.limits.stall_seconds:g} s"
             self._lose(Fault(f"the upstream server was silent for {span_}"))
@@ -250,7 +241,7 @@ class RelayBrain:
             pending_audio=bytes(self._pending),
             quiet_since=self._quiet_since,
         )
-        self._connected = False
+        self._outbox.shut()
         self._renew_at = INFINITY
         self._pending.clear()
         self.attach(handover, now)
@@ -304,7 +295,7 @@ class RelayBrain:
             self._lose(fault)
             return False
         cause = event.error.get("event_id") if isinstance(event.error, dict) else None
-        if isinstance(cause, str) and cause.startswith(f"{self._prefix}."):
+        if self._outbox.is_own(cause):
             return False
         self._requested = False  # it may be the answer to response.create
         return True
@@ -341,7 +332,7 @@ class RelayBrain:
                 self._request, self._retried = None, False
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
-                usage = _usage(response)
+                usage = usage_of(response)
                 self._add_usage(response.id, usage or Usage(), confirmed=usage is not None)
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
@@ -364,7 +355,7 @@ class RelayBrain:
 
     def _add_transcription_usage(self, event: UpstreamEvent) -> None:
         """Transcription is billed on top of the response, on the recogniser's own price."""
-        usage = _transcription_usage(event.usage)
+        usage = transcription_usage_of(event.usage)
         if usage is not None:
             asked = self._shared.options.transcription
             model = asked.model if asked else self._shared.options.served_by.model
@@ -457,7 +448,7 @@ class RelayBrain:
                         audio_end_ms=to_ms(heard),
                     )
                 )
-                self._queue(
+                self._outbox.queue(
                     ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=to_ms(heard))
                 )
 
@@ -469,10 +460,7 @@ class RelayBrain:
         if (format_ := self._shared.options.input_format) != self._format:
             self._format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
-        self._sent += 1
-        event_id = f"{self._prefix}.{self._sent}"
-        update = {"type": "session.update", "event_id": event_id, "session": without_nulls(kept)}
-        self._send(_json.encode(update))
+        self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
 
     def _keep(self, pcm: bytes) -> None:
         """Keep audio of the open turn, and a second before it, for another brain.
@@ -490,67 +478,10 @@ class RelayBrain:
     def _append(self, pcm: bytes) -> None:
         """Send PCM in the format that the settings name."""
         if audio := self._encoder.feed(pcm):
-            self._queue(InputAudioAppend(audio=audio))
-
-    def _queue(self, event: ClientEvent) -> None:
-        """Send an event of our own: errors of it are told apart from those of the client's."""
-        self._sent += 1
-        self._send(_json.encode({**_fields(event), "event_id": f"{self._prefix}.{self._sent}"}))
-
-    def _send(self, data: bytes) -> None:
-        """Send, or keep until the connection is open; what is beyond the bound is dropped."""
-        if self._connected:
-            self._shared.effects.add(SendUpstream(data))
-        elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
-            self._queued.append(data)
-            self._queued_bytes += len(data)
-
-
-def _fields(event: ClientEvent) -> dict[str, Any]:
-    fields: dict[str, Any] = without_nulls(msgspec.to_builtins(event))
-    return fields
+            self._outbox.queue(InputAudioAppend(audio=audio))
 
 
 def _is_failure(event: UpstreamEvent) -> bool:
     """Whether an event says why something failed."""
     failed = event.response is not None and event.response.status == "failed"
     return failed or event.type == "error" or event.type.endswith(".failed")
-
-
-def _usage(response: UpstreamResponse) -> Usage | None:
-    """The usage as the upstream server counted it; None where it is not readable."""
-    try:
-        return msgspec.convert(response.usage, Usage)
-    except msgspec.ValidationError:
-        return None
-
-
-class _TranscriptionTokens(msgspec.Struct):
-    """The usage of a transcription that is billed by tokens."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
-    input_token_details: InputTokens = InputTokens()
-
-
-class _TranscriptionDuration(msgspec.Struct):
-    seconds: float
-
-
-def _transcription_usage(usage: Any) -> Usage | DurationUsage | None:
-    """The usage of a transcription; None where it is not readable."""
-    try:
-        if isinstance(usage, dict) and "seconds" in usage:
-            seconds = msgspec.convert(usage, _TranscriptionDuration).seconds
-            return DurationUsage(max(0, math.ceil(seconds)))
-        tokens = msgspec.convert(usage, _TranscriptionTokens)
-    except (msgspec.ValidationError, ValueError, OverflowError):
-        return None
-    return Usage(
-        tokens.total_tokens,
-        tokens.input_tokens,
-        tokens.output_tokens,
-        tokens.input_token_details,
-        OutputTokens(text_tokens=tokens.output_tokens),
-    )
