@@ -24,7 +24,7 @@ from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
-from vivavoce.protocol.session import Audio, AudioOutput, RealtimeSession
+from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.secret import Secret
 from vivavoce.server import (
@@ -70,8 +70,15 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         failure_errors=session.failure_errors,
     )
     voice = available.models[settings.default_model].default_voice
+    turns = ServerVad(
+        threshold=session.vad_threshold,
+        prefix_padding_ms=session.prefix_padding_ms,
+        silence_duration_ms=session.silence_duration_ms,
+        interrupt_response=session.allow_interruptions,
+    )
     template = RealtimeSession(
-        instructions=session.instructions, audio=Audio(output=AudioOutput(voice=voice))
+        instructions=session.instructions,
+        audio=Audio(input=AudioInput(turn_detection=turns), output=AudioOutput(voice=voice)),
     )
     return ServerContext(
         models.catalog,

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -20,9 +21,10 @@ from rich.markup import escape
 
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
-from vivavoce.settings import LogLevel, Settings, load
+from vivavoce.settings import FILE, LogLevel, Settings, load, load_tree
 from vivavoce.standard_streams import StandardOutput, keep_standard_descriptors
 from vivavoce.talk.options import DemoOptions, TalkOptions
+from vivavoce.voxray_config import VoxrayConfig, find, read
 
 if TYPE_CHECKING:
     from vivavoce.app import Built
@@ -38,7 +40,7 @@ cli = App(
     error_console=err,
 )
 
-ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"])]
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"])]
 
 
 @cli.command
@@ -57,7 +59,7 @@ def serve(
     Parameters
     ----------
     config
-        The settings file; ./vivavoce.toml if there is one.
+        The settings file; ./vivavoce.toml or ./config.json if there is one.
     host
         The address to listen on.
     port
@@ -79,7 +81,7 @@ def serve(
         "server.tls_key": tls_key,
         "server.no_auth": no_auth,
     }
-    settings, _ = _settings(config, flags)
+    settings, _, voxray = _settings(config, flags)
     logging.basicConfig(
         level=settings.server.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -87,7 +89,7 @@ def serve(
     from vivavoce import app  # heavy imports, needed by this command alone
 
     try:
-        _run(app.serve(settings, _announce))
+        _run(app.serve(settings, partial(_announce, voxray)))
     except SettingsError as exc:
         _give_up(exc)
 
@@ -119,11 +121,11 @@ def show_config(*, config: ConfigFile = None) -> None:
     Parameters
     ----------
     config
-        The settings file; ./vivavoce.toml if there is one.
+        The settings file; ./vivavoce.toml or ./config.json if there is one.
     """
     from vivavoce.app import described
 
-    settings, sources = _settings(config, {})
+    settings, sources, _ = _settings(config, {})
     out.print_json(described(settings).decode())
     err.print(f"from: {', '.join(sources) or 'the defaults alone'}", highlight=False)
 
@@ -147,14 +149,29 @@ def new_key(name: str) -> None:
     err.print(f'\\[keys]\n{name} = "{hash_of(key)}"', highlight=False, soft_wrap=True)
 
 
-def _settings(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, list[str]]:
+def _settings(
+    config: Path | None, flags: dict[str, Any]
+) -> tuple[Settings, list[str], VoxrayConfig | None]:
+    """The settings, their sources, and the config.json that they come from, if they do."""
     try:
-        return load(config, os.environ, flags)
+        path = find(config, os.environ, Path(FILE))
+        if path is None:
+            return *load(config, os.environ, flags), None
+        voxray = read(path, os.environ)
+        return *load_tree(voxray.tree, str(path), os.environ, flags), voxray
     except SettingsError as exc:
         _give_up(exc)
 
 
-def _announce(built: "Built", address: str) -> None:
+def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None:
+    if voxray:
+        port = int(address.rpartition(":")[2].partition("/")[0])
+        out.print(voxray.banner(port), highlight=False, soft_wrap=True)
+        if voxray.notes:
+            notes = "; ".join(voxray.notes)
+            err.print(
+                f"{voxray.path}, to be noted: {escape(notes)}", highlight=False, soft_wrap=True
+            )
     out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
     default = built.context.models.default_model
     for model in (*built.models.selected, *built.models.catalog.relays):

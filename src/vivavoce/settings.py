@@ -17,6 +17,7 @@ from msgspec import Meta
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
+from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -73,6 +74,12 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     )
     voice: str = ""
     """A voice of the default model. Empty: marin, or the engine's default where it has no marin."""
+    silence_duration_ms: Milliseconds = 500
+    """The silence that ends a turn, where the client sets none; so the following three."""
+    prefix_padding_ms: Milliseconds = 300
+    vad_threshold: Threshold = 0.5
+    allow_interruptions: bool = True
+    """Whether speech interrupts an answer."""
     lock_voice: bool = False
     failure_errors: bool = False
 
@@ -194,16 +201,21 @@ def load(
     path: a file that must exist; None: ./vivavoce.toml if there is one. flags: values by
     "section.key", None where a flag was not given. Raises SettingsError.
     """
-    tree: dict[str, Any] = {}
     if path is None and Path(FILE).is_file():
         path = Path(FILE)
-    if path is not None:
-        tree = _read(path)
+    tree = {} if path is None else _read(path)
+    return load_tree(tree, str(path or ""), environment, flags)
+
+
+def load_tree(
+    tree: dict[str, Any], file: str, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[Settings, list[str]]:
+    """As load(), of the tree of a file that was read already; `file` is its name."""
     given = [*_from_environment(environment), *_from_flags(flags)]
     for _, place, value in given:
         _put(tree, place, value)
-    _check(tree, {place: name for name, place, _ in given}, str(path or "settings"))
-    sources = [str(path)] if path else []
+    _check(tree, {place: name for name, place, _ in given}, file or "settings")
+    sources = [file] if file else []
     return parse(tree), sources + [name for name, _, _ in given]
 
 

@@ -331,8 +331,13 @@ def test_table_finds_the_protocol_of_a_realtime_request(
     assert type(protocol_for(request)).__name__ == name
 
 
+@pytest.mark.parametrize("path", ["/ws", "/v1/voice/stream"])
+def test_table_finds_the_raw_protocol(path: str) -> None:
+    assert type(protocol_for(ConnectRequest(path))).__name__ == "RawProtocol"
+
+
 def test_table_without_the_path_of_a_request_raises() -> None:
-    assert paths(WIRE_TABLE) == {"/v1/realtime"}
+    assert paths(WIRE_TABLE) == {"/v1/realtime", "/v1/voice/stream", "/ws"}
     with pytest.raises(LookupError):
         protocol_for(ConnectRequest("/beep"))
 

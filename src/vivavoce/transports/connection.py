@@ -8,10 +8,12 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType, web
 
 from vivavoce.errors import InvalidRequest, VoiceError
+from vivavoce.protocol.client import AnyClientEvent
 from vivavoce.protocol.wire import (
     CloseRequest,
     ConnectRequest,
     Decoded,
+    ExpectsSound,
     Frame,
     Opening,
     Reply,
@@ -43,7 +45,7 @@ class Connection:
         self.gone = asyncio.Event()
         """Nothing is sent any more: the queue was closed, or the client is lost or cut off."""
         self._socket = socket
-        self._pending: list[Decoded] = []  # what came in one frame with an Opening
+        self._pending: list[Decoded] = []  # what is taken before further frames
 
     async def run(self, serve: Coroutine[Any, Any, None]) -> None:
         """Send while `serve` runs. An error of `serve` closes the connection with 1011."""
@@ -83,6 +85,10 @@ class Connection:
             self.queue.close(1008, f"no session was asked for in {OPENING_TIMEOUT_S:.0f} s")
         return None
 
+    def put_first(self, event: AnyClientEvent) -> None:
+        """read() gives the session this event before those of the client."""
+        self._pending.insert(0, event)
+
     async def read(self, runner: Runner) -> None:
         """Give the session what the client sends, until the client leaves or breaks the rules."""
         taken = 0
@@ -103,6 +109,11 @@ class Connection:
                     await asyncio.sleep(0)
         except ConnectionError:  # the client was lost while a ping was answered
             pass
+
+    def note_silence(self) -> None:
+        """Tell a client that has sent no sound, where its protocol has a message for that."""
+        if isinstance(self.protocol, ExpectsSound) and (note := self.protocol.silence_note()):
+            self._answer(note)
 
     def refuse(self, error: VoiceError) -> None:
         """Send the refusal and close."""
@@ -149,6 +160,8 @@ class Connection:
         """Do what needs no session; a second opening and events before the first are ignored."""
         if isinstance(one, Reply):
             self.queue.send_frames(one.frames)
+            if one.log:
+                log.info("a client of the %s protocol: %s", type(self.protocol).__name__, one.log)
         elif isinstance(one, CloseRequest):
             self.queue.close(one.code, one.reason)
 
