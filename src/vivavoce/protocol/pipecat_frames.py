@@ -122,7 +122,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
             raise FrameError(f"there is no wire type {wire_type}")
         if size > len(data) - at:
             raise FrameError(f"field {number} is longer than the message")
-        yield number, data[at : at + size]
+        if wire_type == _BYTES:
+            yield number, data[at : at + size]
         at += size
 
 

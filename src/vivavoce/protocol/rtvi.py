@@ -32,7 +32,6 @@ from vivavoce.protocol.pipecat_frames import (
     FrameError,
     InterruptionFrame,
     MessageFrame,
-    TextFrame,
     TranscriptionFrame,
     read_frame,
     write_audio,
@@ -103,7 +102,7 @@ class PcmInput:
         return self._resampler.feed(audio)
 
 
-class Rtvi:
+class RtviProtocol:
     """One connection. `clock` gives unix seconds; `channel`: it is a WebRTC data channel."""
 
     subprotocols = ()
@@ -174,8 +173,8 @@ class Rtvi:
                 yield from self._typed(text, secrets.token_hex(4))
             case InterruptionFrame():
                 yield from _interrupt()
-            case TextFrame():
-                pass
+            case _:
+                pass  # a TextFrame of a client has no meaning in RTVI
 
     def _message(self, data: bytes) -> Iterator[Decoded]:
         if data.startswith(b"ping"):  # each second, on a data channel

@@ -65,7 +65,8 @@ class RtviOutput:
         self._clock = clock
         self._model = ""
         self._transcribes = False
-        self._stop_held = False  # user-stopped-speaking follows the transcript
+        self._stop_held = False  # user-stopped-speaking follows the transcript ...
+        self._start_held = False  # ... and bot-llm-started follows that
         self._words: dict[str, str] = {}  # transcripts in progress, by item
         self._announced: list[says.FunctionArgumentsDone] = []
         self._turn: Turn | None = None
@@ -125,10 +126,8 @@ class RtviOutput:
         self._transcribes = session.audio.input.transcription is not None
         self._model = getattr(session, "model", "")
         if self.updates:
-            yield write("server-response", {"t": "session.update", "d": session}, self._next_id())
-
-    def _next_id(self) -> str:
-        return self.updates.popleft()
+            answer = {"t": "session.update", "d": session}
+            yield write("server-response", answer, self.updates.popleft())
 
     def _error(self, error: says.ErrorBody) -> Iterator[bytes]:
         if error.code == "response_cancel_not_active":
@@ -157,6 +156,9 @@ class RtviOutput:
         if self._stop_held:
             self._stop_held = False
             yield write("user-stopped-speaking")
+        if self._start_held:
+            self._start_held = False
+            yield write("bot-llm-started")
 
     def _transcript(
         self, event: says.TranscriptionDelta | says.TranscriptionCompleted
@@ -187,11 +189,12 @@ class RtviOutput:
     def _response(self, event: AnyServerEvent) -> Iterator[bytes | None]:
         match event:
             case says.ResponseCreated(response=response):
-                yield from self._stopped()
                 self.active = response.id
                 self._turn = Turn(response.id, self._clock())
                 self._text, self._characters = "", 0
-                yield write("bot-llm-started")
+                self._start_held = True
+                if not self._stop_held:
+                    yield from self._stopped()
             case says.OutputTranscriptDelta(delta=delta, response_id=response_id):
                 yield from self._words_of(response_id, delta, spoken=True)
             case says.OutputTextDelta(delta=delta, response_id=response_id):
@@ -203,6 +206,7 @@ class RtviOutput:
             case says.OutputAudioDone():
                 yield write("bot-tts-stopped")
             case says.OutputItemAdded(item=FunctionCall(name=name)):
+                yield from self._stopped()
                 yield write("llm-function-call-started", {"function_name": name})
             case says.FunctionArgumentsDone():
                 self._announced.append(event)
@@ -212,6 +216,7 @@ class RtviOutput:
     def _words_of(self, response_id: str, delta: str, *, spoken: bool) -> Iterator[bytes]:
         if self._turn and self._turn.first_text is None:
             self._turn.first_text = self._clock()
+        yield from self._stopped()
         yield write("bot-llm-text", {"text": delta})
         self._text += delta
         yield from self._sentences(response_id, spoken=spoken)
@@ -236,6 +241,7 @@ class RtviOutput:
 
     def _done(self, response: Response) -> Iterator[bytes]:
         self.active = ""
+        yield from self._stopped()
         yield write("bot-llm-stopped")
         yield from self._metrics(response)
         for call in self._announced:
