@@ -236,3 +236,23 @@ def test_closed_standard_stream_number_is_given_to_no_socket() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(done.stderr) > 2
+
+
+def test_prices_are_printed_with_the_operators_own(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "vivavoce.toml").write_text('[prices."my-model"]\ntext_input = 0.25\n')
+    cli(["prices", "gpt-realtime-2.1-mini", "--form", "json"], result_action="return_value")
+    found = msgspec.json.decode(capsys.readouterr().out)
+    assert {(one["provider"], one["audio_cached"]) for one in found} >= {("openai", "0.30")}
+    cli(["prices", "my-model", "--form", "csv"], result_action="return_value")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("provider,model,text_input,")
+    assert row.startswith(",my-model,0.25,")
+    cli(["prices", "nobody-knows-it"], result_action="return_value")
+    assert capsys.readouterr().out == "Nothing was found.\n"
+
+
+def test_price_that_is_no_date_is_refused(refused: Refused) -> None:
+    said = refused("prices", settings='[prices.m]\neffective_from = "soon"\n')
+    assert said == "vivavoce: [prices] m: effective_from 'soon' is not an ISO date"

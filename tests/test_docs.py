@@ -19,7 +19,14 @@ from vivavoce import testing
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
-from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
+from vivavoce.settings import (
+    _CHAT,
+    CascadeModel,
+    ModelPrice,
+    RelayModel,
+    ServerSettings,
+    SessionSettings,
+)
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +45,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[prices.NAME]", ModelPrice),
     ],
 )
 def test_settings_are_all_documented(table: str, struct: type) -> None:
@@ -61,6 +69,8 @@ def test_engines_and_their_options_are_all_documented(entry) -> None:  # type: i
         row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` |"))
     else:
         row = text.partition(f"## `{entry.name}`")[2].partition("\n## ")[0]
+    if name == "openai":  # options that these engines have in common
+        row += text.partition("## Endpoints that speak OpenAI's API")[2].partition("\n### ")[0]
     options = inspect.signature(entry.load().Settings).parameters
     assert [o for o in options if f"`{o}`" not in row] == []
 

@@ -19,6 +19,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
+from vivavoce.api.voxray import VoxrayRoutes
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KeyRing
@@ -122,6 +123,7 @@ def application(
     for routes in (
         ConsoleRoutes(has_keys=bool(auth.keys)),
         HealthRoutes(sessions, __version__),
+        VoxrayRoutes(sessions),
         ChatRoutes(catalog, max_bytes=max_bytes),
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),

@@ -19,6 +19,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from vivavoce.account_commands import Form, print_prices
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
 from vivavoce.settings import FILE, LogLevel, Settings, load, load_tree
@@ -147,6 +148,31 @@ def new_key(name: str) -> None:
     out.print(key.reveal(), highlight=False)
     err.print("Keep it: it is shown this once. In the settings:", highlight=False)
     err.print(f'\\[keys]\n{name} = "{hash_of(key)}"', highlight=False, soft_wrap=True)
+
+
+@cli.command(name="prices")
+def show_prices(model: str = "", *, form: Form = "table", config: ConfigFile = None) -> None:
+    """Print the prices by which usage is charged, in USD.
+
+    Tokens and characters are priced by the million, audio and sessions by the hour. [prices] of
+    the settings is included.
+
+    Parameters
+    ----------
+    model
+        Only models whose name contains this.
+    form
+        table, csv or json.
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    """
+    from vivavoce.accounting import price_table
+
+    settings, *_ = _settings(config, {})
+    try:
+        print_prices(price_table(settings), model, form, out)
+    except SettingsError as exc:
+        _give_up(exc)
 
 
 def _settings(

@@ -41,6 +41,11 @@ class InvalidRequest(VoiceError):
 class EngineError(VoiceError):
     """An engine could not do its work. The message is shown to the client: no secrets in it."""
 
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds after which the same request may succeed; None: it is not known to."""
+
 
 class EngineLost(EngineError):
     """The process of an engine or the connection to it died; a retry may succeed."""

@@ -29,6 +29,7 @@ _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
+Usd: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -131,6 +132,32 @@ class RelayModel(
         conceal(self, "api_key")
 
 
+class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
+
+    Tokens and characters are priced by the million, audio and sessions by the hour.
+    """
+
+    text_input: Usd | None = None
+    text_cached: Usd | None = None
+    text_output: Usd | None = None
+    audio_input: Usd | None = None
+    audio_cached: Usd | None = None
+    audio_output: Usd | None = None
+    image_input: Usd | None = None
+    image_cached: Usd | None = None
+    characters: Usd | None = None
+    """That a synthesiser speaks."""
+    audio_hour: Usd | None = None
+    """Of recognised audio."""
+    session_hour: Usd | None = None
+    """Of the clock while a session lasts."""
+    message: Usd | None = None
+    """A text message of a client."""
+    effective_from: str = ""
+    """A date, 2026-12-01, or a time; before it the built-in price counts."""
+
+
 ModelSettings: TypeAlias = CascadeModel | RelayModel
 
 
@@ -148,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
     engines: dict[Kind, dict[str, dict[str, Any]]] = {}
@@ -335,6 +363,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         type_ = model.get("type", "cascade") if isinstance(model, dict) else "cascade"
         known = {"cascade": CascadeModel, "relay": RelayModel}
         yield ("models", name), model, known.get(str(type_), ModelSettings)
+    for name, price in _entries(tree, "prices"):
+        yield ("prices", name), price, ModelPrice
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

@@ -36,6 +36,7 @@ EXPECTED_STATUS = {
     "connectRealtime": 426,
     "connectRaw": 426,
     "connectVoiceStream": 426,
+    "connectRelay": 426,
     "createBetaCall": 400,
     "createCall": 400,
 }

@@ -326,6 +326,39 @@ def test_first_audio_does_not_wait_for_the_last_word() -> None:
     assert (first, posted[-1]) == (0.0, (2.0, OutputFinished("r")))
 
 
+LONG = "I can help you with that whenever you like because today my calendar is empty all day."
+
+
+def spoken_clauses(posted: list[tuple[float, GenerationFact]]) -> list[str]:
+    return [fact.text for _, fact in posted if isinstance(fact, TextGenerated)]
+
+
+@pytest.mark.parametrize("tokens_per_second", [12, 40, 200])
+def test_first_words_are_spoken_before_their_clause_is_complete(tokens_per_second: int) -> None:
+    engines = ScriptedEngines(
+        llm=llm({"text": LONG, "first_token_seconds": 0.5, "tokens_per_second": tokens_per_second}),
+        tts={"first_audio_seconds": 0.3, "ms_per_character": 65},
+    )
+    posted = run(performed(engines.cascade))
+    heard = [(at, len(f.audio) / 48_000) for at, f in posted if isinstance(f, AudioGenerated)]
+    until = heard[0][0]
+    assert until <= 0.85 + 1e-6 or tokens_per_second == 12
+    for at, seconds in heard:
+        assert at <= until + 1e-6, "a pause is heard where the next words come too late"
+        until += seconds
+    assert said([fact for _, fact in posted]) == LONG
+    assert 2 <= len(spoken_clauses(posted)) <= 5
+
+
+def test_model_slower_than_speech_is_spoken_in_whole_clauses() -> None:
+    slow = scripted(text="One two three four, five. Six.", tokens_per_second=2)
+    assert spoken_clauses(run(performed(slow))) == ["One two three four, ", "five. ", "Six."]
+
+
+def test_text_that_is_there_already_is_cut_as_a_whole() -> None:
+    assert spoken_clauses(run(performed(scripted(text=LONG)))) == [LONG]
+
+
 def test_backpressure_holds_synthesis() -> None:
     async def main() -> None:
         posted: list[GenerationFact] = []

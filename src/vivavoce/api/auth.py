@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 OPEN_ROUTES = frozenset(
     {
         ("GET", "/"),
+        ("GET", "/api/v1/health"),
+        ("GET", "/api/v1/ready"),
         ("GET", "/client.js"),
         ("GET", "/console/{name}"),
         ("GET", "/docs"),

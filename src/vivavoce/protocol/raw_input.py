@@ -19,7 +19,8 @@ RECOGNITION_S = 0.8  # the same, where no rate was named
 MAX_RATE = 48_000
 _MIN_RATIO = 1.2  # of rates, above which sound comes too fast
 _TOLERANCE = 0.08  # of a measured rate
-_BURST = 1.5  # times MAX_RATE: not a microphone but a file
+_BURST = 1.25  # times MAX_RATE: not a microphone but a file
+_BURST_S = 0.25  # of sound that a microphone may give at once
 
 
 class SoundNote(NamedTuple):
@@ -106,7 +107,7 @@ class RawInput:
             if full:
                 self._held.clear()
             return
-        burst = _BURST * MAX_RATE * (elapsed + RECOGNITION_S / 2)
+        burst = _BURST * MAX_RATE * (elapsed + _BURST_S)
         measured = self._counted / _size(encoding)
         if self._knows_rate or elapsed >= RECOGNITION_S or full or measured > burst:
             self._recognise_as(encoding, measured / elapsed if elapsed >= RECOGNITION_S else 0.0)

@@ -56,6 +56,8 @@ class UpstreamEvent(msgspec.Struct, frozen=True):
     delta: str = ""
     """Text, or base64 audio."""
     transcript: str | None = None
+    usage: Any = None
+    """Of a transcription."""
 
 
 class _Envelope(msgspec.Struct):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel
+from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.session.options import AvailableModels, ModelInfo
@@ -27,6 +27,11 @@ class Cascade:
         known = {voice.id for voice in self.tts.voices}
         wanted = (name, self.default_voice)
         return next((voice for voice in wanted if voice in known), self.tts.default_voice)
+
+    def warm(self) -> None:
+        """Work will follow: engines that speak to a server open their connections."""
+        for engine in (self.stt, self.llm, self.tts):
+            warm(engine)
 
     @property
     def info(self) -> ModelInfo:

@@ -120,6 +120,7 @@ class CascadePerformer:
         self._vad: VadStream | None = None
         cleaner = self._cascade.cleaner
         self._echo = EchoCanceller(cleaner) if cleaner else None
+        self._cascade.warm()
 
     @property
     def behind(self) -> bool:
@@ -181,7 +182,9 @@ class CascadePerformer:
         self._vad.score(at, audio)
 
     def _start_transcription(self, effect: StartTranscription) -> None:
-        stt = self._catalog.of(effect.model).stt
+        cascade = self._catalog.of(effect.model)
+        cascade.warm()
+        stt = cascade.stt
         feed = AudioFeed(stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
         self._tasks.start(effect.key, self._transcribe(stt, effect, feed))

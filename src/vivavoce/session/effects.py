@@ -191,8 +191,16 @@ class RequestFallback:
 class RecordUsage:
     """What a response or a transcription has used. For observers: nothing is to be done."""
 
+    id: str
+    """Unique in the session: that of the response, or of the item and its content part."""
     model: str
+    """That of the response, or the recogniser that an upstream server used."""
     usage: Usage | DurationUsage
+    kind: Literal["response", "transcription"] = "response"
+    characters: int = 0
+    """That were given to a synthesiser."""
+    confirmed: bool = True
+    """False: the upstream server has not reported the usage, and more may have been billed."""
 
 
 @dataclass(frozen=True, slots=True)

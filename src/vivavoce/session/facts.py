@@ -207,6 +207,16 @@ class DrainStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessEnded:
+    """Whoever pays for the session may use nothing more: a budget is spent, or a key revoked."""
+
+    code: str
+    """Of the `error` event: insufficient_quota, invalid_api_key."""
+    message: str
+    close_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Disconnected:
     """The client is gone."""
 
@@ -240,5 +250,6 @@ Fact: TypeAlias = (
     | AudioPlayed
     | TimerFired
     | DrainStarted
+    | AccessEnded
     | Disconnected
 )

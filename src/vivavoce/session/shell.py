@@ -36,6 +36,7 @@ from vivavoce.session.effects import (
     SendUpstream,
 )
 from vivavoce.session.facts import (
+    AccessEnded,
     AudioArrived,
     AudioPlayed,
     Disconnected,
@@ -221,6 +222,9 @@ class Session:
             case DrainStarted():
                 self._state = "draining"
                 self._brain.drain()
+            case AccessEnded(code=code, message=message, close_code=close_code):
+                self._shared.effects.error(message, code=code)
+                self._close(close_code, code, now)
             case Disconnected():
                 self._close(1000, "the client left", now)
             case _:

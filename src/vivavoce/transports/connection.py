@@ -25,6 +25,7 @@ from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
 YIELD_EVERY_FRAMES = 16  # many may have come at once
+LARGE_BYTES = 64 * 1024  # of a frame: others may run between its decoding and its effects
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
@@ -102,7 +103,10 @@ class Connection:
                 if message.type is _TEXT or not await self._is_control(message):
                     if (frame := self._frame(message)) is None:
                         break
-                    self._take(frame, runner)
+                    decoded = self._decoded(frame)
+                    if len(frame.data) > LARGE_BYTES:
+                        await asyncio.sleep(0)
+                    self._take(decoded, frame, runner)
                     await runner.wait_caught_up()
                 taken += 1
                 if taken % YIELD_EVERY_FRAMES == 0:
@@ -145,16 +149,24 @@ class Connection:
             return None
         return Frame("binary", data) if kind is _BINARY else None
 
-    def _take(self, frame: Frame, runner: Runner) -> None:
-        raw = frame.data if self.protocol.is_ga else None
+    def _decoded(self, frame: Frame) -> list[Decoded | InvalidFrame]:
+        """What a frame says, up to what is invalid in it."""
+        decoded: list[Decoded | InvalidFrame] = []
         try:
-            for one in self.protocol.decode(frame):
-                if isinstance(one, _OWN):
-                    self._answer(one)
-                else:
-                    runner.post(Received(one, raw))
+            decoded.extend(self.protocol.decode(frame))
         except InvalidRequest as problem:
-            runner.post(InvalidFrame(problem))
+            decoded.append(InvalidFrame(problem))
+        return decoded
+
+    def _take(self, decoded: list[Decoded | InvalidFrame], frame: Frame, runner: Runner) -> None:
+        raw = frame.data if self.protocol.is_ga else None
+        for one in decoded:
+            if isinstance(one, _OWN):
+                self._answer(one)
+            elif isinstance(one, InvalidFrame):
+                runner.post(one)
+            else:
+                runner.post(Received(one, raw))
 
     def _answer(self, one: Decoded) -> None:
         """Do what needs no session; a second opening and events before the first are ignored."""

@@ -57,6 +57,7 @@ WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", Beta, wants_beta),
     WireRoute("/v1/realtime", GA),
     WireRoute("/ws", rtvi, wants_rtvi),
+    WireRoute("/api/realtime", Beta),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
 )

@@ -9,7 +9,8 @@ Rules:
 """
 
 import base64
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +26,7 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.protocol.items import InputAudio, Message, Status
-from vivavoce.protocol.responses import Usage
+from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.brain import BrainEvent, Handover, Shared
@@ -33,6 +34,7 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    RecordUsage,
     RequestFallback,
     SendRaw,
     SendUpstream,
@@ -230,6 +232,7 @@ class RelayBrain:
                 self._requested = False  # it may be the answer to response.create
             case "conversation.item.input_audio_transcription.completed":
                 self._set_words(event)
+                self._add_transcription_usage(event)
             case _:
                 self._take_response_event(event, now)
         return True
@@ -247,7 +250,8 @@ class RelayBrain:
                 self._requested = False
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
-                self._add_usage(_usage(response))
+                usage = _usage(response)
+                self._add_usage(response.id, usage or Usage(), confirmed=usage is not None)
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
                 if entry and entry.ledger:
@@ -257,13 +261,23 @@ class RelayBrain:
             generation.follow(event)
 
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
-        for generation in self._open.values():
+        for response_id, generation in self._open.items():
             generation.close(status, now)
-            self._add_usage(Usage())
+            self._add_usage(response_id, Usage(), confirmed=False)
         self._open.clear()
 
-    def _add_usage(self, usage: Usage) -> None:
-        self._shared.usage.add(self._shared.options.served_by.model, usage)
+    def _add_usage(self, response_id: str, usage: Usage, *, confirmed: bool) -> None:
+        model = self._shared.options.served_by.model
+        self._shared.usage.add(RecordUsage(response_id, model, usage, confirmed=confirmed))
+
+    def _add_transcription_usage(self, event: UpstreamEvent) -> None:
+        """Transcription is billed on top of the response, on the recogniser's own price."""
+        usage = _transcription_usage(event.usage)
+        if usage is not None:
+            asked = self._shared.options.transcription
+            model = asked.model if asked else self._shared.options.served_by.model
+            record_id = f"{event.item_id}:{event.content_index}"
+            self._shared.usage.add(RecordUsage(record_id, model, usage, "transcription"))
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
@@ -395,9 +409,40 @@ class RelayBrain:
             self._queued_bytes += len(data)
 
 
-def _usage(response: UpstreamResponse) -> Usage:
-    """The usage as the upstream server counted it, if it is readable."""
+def _usage(response: UpstreamResponse) -> Usage | None:
+    """The usage as the upstream server counted it; None where it is not readable."""
     try:
         return msgspec.convert(response.usage, Usage)
     except msgspec.ValidationError:
-        return Usage()
+        return None
+
+
+class _TranscriptionTokens(msgspec.Struct):
+    """The usage of a transcription that is billed by tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_token_details: InputTokens = InputTokens()
+
+
+class _TranscriptionDuration(msgspec.Struct):
+    seconds: float
+
+
+def _transcription_usage(usage: Any) -> Usage | DurationUsage | None:
+    """The usage of a transcription; None where it is not readable."""
+    try:
+        if isinstance(usage, dict) and "seconds" in usage:
+            seconds = msgspec.convert(usage, _TranscriptionDuration).seconds
+            return DurationUsage(max(0, math.ceil(seconds)))
+        tokens = msgspec.convert(usage, _TranscriptionTokens)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return None
+    return Usage(
+        tokens.total_tokens,
+        tokens.input_tokens,
+        tokens.output_tokens,
+        tokens.input_token_details,
+        OutputTokens(text_tokens=tokens.output_tokens),
+    )
