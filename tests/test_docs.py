@@ -26,6 +26,7 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
+    StoreSettings,
 )
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -45,6 +46,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],
 )

@@ -234,7 +234,7 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "only [server], [session], [webrtc] have variables, other settings belong in "
+            "only [server], [session], [webrtc], [store] have variables, other settings belong in "
             "vivavoce.toml",
         ),
     ],

@@ -132,6 +132,18 @@ class RelayModel(
         conceal(self, "api_key")
 
 
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[store]: where keys, budgets and usage are kept."""
+
+    url: str = ""
+    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
+    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    """Usage older than that is deleted."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "url")  # it may hold a password
+
+
 class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
 
@@ -175,6 +187,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    store: StoreSettings = StoreSettings()
     prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
@@ -271,6 +284,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
+    "store": StoreSettings,
 }
 
 
