@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from vivavoce import __version__
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized, VoiceError
@@ -206,7 +205,7 @@ class RtviProtocol:
             yield self._reply("error-response", {"error": chosen.problem}, message.id)
         data = {
             "version": chosen.version,
-            "about": {"library": "vivavoce", "library_version": __version__},
+            "about": {"library": "vivavoce"},
             "capabilities": {
                 "audio_in": True,
                 "audio_out": True,
@@ -295,7 +294,7 @@ class RtviProtocol:
         yield from self._typed(f"DTMF: {''.join(buttons)}", message.id)
 
     def _raw_audio(self, message: ClientMessage) -> Iterator[Decoded]:
-        raw = messages.data_of(message, messages.RawAudio)
+        raw = messages.data_of(message, messages.RtviAudio)
         audio = b"".join((raw.base64_audio, *raw.base64_audio_batch))
         yield from self._audio(audio, raw.sample_rate, raw.num_channels)
 

@@ -81,7 +81,7 @@ class Dtmf(msgspec.Struct, frozen=True):
     button: Button | None = None
 
 
-class RawAudio(msgspec.Struct, frozen=True, rename="camel"):
+class RtviAudio(msgspec.Struct, frozen=True, rename="camel"):
     base64_audio: bytes = msgspec.field(name="base64Audio", default=b"")
     base64_audio_batch: tuple[bytes, ...] = msgspec.field(name="base64AudioBatch", default=())
     sample_rate: int = 16_000

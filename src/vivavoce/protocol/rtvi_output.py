@@ -25,7 +25,7 @@ _FATAL = {"internal_error", "vad_failed", "session_expired", "session_idle", "se
 
 
 @dataclass(slots=True)
-class Segment:
+class SpokenSentence:
     """A sentence of an answer."""
 
     id: int
@@ -37,7 +37,7 @@ class Segment:
 
 
 @dataclass(slots=True)
-class Turn:
+class ResponseTimes:
     """What is measured of a response, in seconds of the clock."""
 
     response_id: str
@@ -69,14 +69,14 @@ class RtviOutput:
         self._start_held = False  # ... and bot-llm-started follows that
         self._words: dict[str, str] = {}  # transcripts in progress, by item
         self._announced: list[says.FunctionArgumentsDone] = []
-        self._turn: Turn | None = None
+        self._turn: ResponseTimes | None = None
         self._speaking = ""  # the response that is being played
         self._cleared = ""  # the last response that was cleared
         self._played = 0  # samples of it
         self._rate = SPEECH_RATE
         self._text = ""  # the beginning of a sentence
         self._characters = 0  # of the answer, before that
-        self._segments: deque[Segment] = deque()
+        self._segments: deque[SpokenSentence] = deque()
         self._count = 0
 
     def typed(self, item_id: str, message_id: str, text: str) -> None:
@@ -190,7 +190,7 @@ class RtviOutput:
         match event:
             case says.ResponseCreated(response=response):
                 self.active = response.id
-                self._turn = Turn(response.id, self._clock())
+                self._turn = ResponseTimes(response.id, self._clock())
                 self._text, self._characters = "", 0
                 self._start_held = True
                 if not self._stop_held:
@@ -231,7 +231,7 @@ class RtviOutput:
             if not text:
                 continue
             self._count += 1
-            segment = Segment(self._count, response_id, text, self._characters)
+            segment = SpokenSentence(self._count, response_id, text, self._characters)
             self._characters += len(text) + 1
             yield write("bot-transcription", {"text": text})
             if not spoken:
@@ -308,13 +308,13 @@ class RtviOutput:
         self._speaking = ""
         yield write("bot-stopped-speaking")
 
-    def _complete(self, segment: Segment) -> Iterator[bytes]:
+    def _complete(self, segment: SpokenSentence) -> Iterator[bytes]:
         self._segments.remove(segment)
         yield _bot_output(segment, "completed", spoken=True)
         yield write("bot-tts-text", {"text": segment.text})
 
 
-def _bot_output(segment: Segment, status: str, *, spoken: bool) -> bytes:
+def _bot_output(segment: SpokenSentence, status: str, *, spoken: bool) -> bytes:
     """`spoken`: whether the text is spoken at all."""
     completed = status == "completed"
     data: dict[str, Any] = {
