@@ -126,6 +126,12 @@ def test_every_key_has_an_effect_or_a_note(tmp_path: Path) -> None:
     assert set(contract.split()) == KNOWN
 
 
+def test_redis_is_the_store_where_it_is_asked_for(tmp_path: Path) -> None:
+    keys = {"session_store": "redis", "redis_url": "redis://127.0.0.1:6379"}
+    assert translated(tmp_path, LOCAL | keys).tree["store"] == {"url": "redis://127.0.0.1:6379"}
+    assert "store" not in translated(tmp_path, LOCAL | {"redis_url": "redis://x"}).tree
+
+
 def test_variables_stand_above_the_file(tmp_path: Path) -> None:
     environment = {
         **{"HOST": "10.0.0.1", "VOXRAY_HOST": "localhost", "PORT": "81", "VOXRAY_LOG_LEVEL": ""},
@@ -163,6 +169,8 @@ def test_compatible_provider_is_served_at_its_own_address(
     [
         ({"stt_provider": "soniox"}, "stt_provider 'soniox'.*stt:soniox"),
         ({"llm_provider": "aws"}, "llm_provider 'aws'.*OPENAI_BASE_URL"),
+        ({"session_store": "redis"}, "redis_url: session_store redis needs it"),
+        ({"session_store": "disk"}, "session_store: it is one of memory, redis"),
         ({"transport": "pigeon"}, "transport: it is one of websocket"),
         ({"port": "8080"}, "port: expected an integer"),
         ({"port": True}, "port: expected an integer"),

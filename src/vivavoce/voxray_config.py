@@ -104,9 +104,7 @@ REPLACED = {
     "proxy_host": "clients are given no addresses",
     "dialin": "there are no telephone calls through Daily",
     "daily_dialin_webhook_secret": "see dialin",
-    "session_store": "sessions are kept in the process",
-    "redis_url": "see session_store",
-    "session_ttl_secs": "see session_store",
+    "session_ttl_secs": "a session ends with its connection",
     "pipeline_input_queue_cap": "queues are bounded in bytes",
     "ws_write_coalesce_ms": "frames are sent at once",
     "ws_write_coalesce_max_frames": "frames are sent at once",
@@ -128,7 +126,7 @@ _TRANSLATED = {
     *("webrtc_ice_servers", "rtc_max_duration_secs", "turn_stop_secs", "turn_pre_speech_ms"),
     *("vad_type", "vad_confidence", "allow_interruptions", "log_level", "server_api_key"),
     *("tls_enable", "tls_cert_file", "tls_key_file", "cors_allowed_origins"),
-    *("max_request_body_bytes", "max_concurrent_sessions"),
+    *("max_request_body_bytes", "max_concurrent_sessions", "session_store", "redis_url"),
 }
 KNOWN = _TRANSLATED | REPLACED.keys()
 _MARKS = {"transport", "provider", "stt_provider", "llm_provider", "tts_provider", "api_keys"}
@@ -250,6 +248,17 @@ class _Translation:
             self._put("server", "max_upload_mb", max(1, -(-size // MB)))
         if key := self._get("server_api_key", str, ""):
             self._put("keys", "server_api_key", hash_of(key))
+        self._store()
+
+    def _store(self) -> None:
+        """Redis, where it is asked for: it holds keys, budgets and usage."""
+        store, url = self._get("session_store", str, "memory"), self._get("redis_url", str, "")
+        if store not in ("memory", "redis"):
+            raise self._wrong("session_store", "it is one of memory, redis")
+        if store == "redis":
+            if not url:
+                raise self._wrong("redis_url", "session_store redis needs it: redis://HOST:6379")
+            self._put("store", "url", url)
 
     def _session(self) -> None:
         self._copy("system_prompt", str, "session", "instructions", skip="")

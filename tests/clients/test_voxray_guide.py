@@ -105,7 +105,7 @@ class Stub:
 async def voxray(folder: Path, base_url: str) -> AsyncIterator[tuple[int, list[str]]]:
     """The server, its port, and the lines of its banner. Only the port differs from the guide's."""
     (folder / "config.json").write_text(json.dumps(GUIDE | {"port": 0}), encoding="utf-8")
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vivavoce", "serve", "-config", "config.json"),
         cwd=folder,
