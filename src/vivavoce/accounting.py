@@ -113,7 +113,9 @@ def tariffs(settings: Settings, models: BuiltModels) -> dict[str, Tariff]:
         provider = _provider(relay.url)
         found[name] = Tariff("relay", PriceRef(relay.model, provider), provider=provider)
     for name, selected in models.selected.items():
-        refs = {engine.kind: _price_ref(settings, engine) for engine in selected}
+        refs: dict[str, PriceRef | None] = {}
+        for engine in selected:  # the first of a kind, and then those that stand in for it
+            refs.setdefault(engine.kind, _price_ref(settings, engine))
         found[name] = Tariff("local", refs.get("llm"), refs.get("stt"), refs.get("tts"))
     found[""] = found[settings.default_model]
     return found

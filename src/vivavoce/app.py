@@ -18,12 +18,13 @@ from vivavoce.accounting import metering, open_store
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
-from vivavoce.api.usage import UsageRoutes
+from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
@@ -44,6 +45,7 @@ from vivavoce.server import (
 )
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -121,9 +123,9 @@ def application(
     auth: Auth | None = None,
     webrtc: WebRTCSettings | None = None,
     *,
-    metering: Metering | None = None,
+    accounts: tuple[Metering, Metrics] | None = None,
 ) -> web.Application:
-    """All routes. metering: of sessions whose usage is booked."""
+    """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
@@ -143,8 +145,10 @@ def application(
         ReferenceRoutes(__version__),
     ):
         routes.add_to(app)
-    if metering is not None:
-        UsageRoutes(auth, metering).add_to(app)
+    if accounts is not None:
+        app[METERING] = accounts[0]
+        UsageRoutes(auth, accounts[0]).add_to(app)
+        MetricsRoutes(accounts[1]).add_to(app)
     calls = CallRoutes(
         sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
     )
@@ -182,29 +186,36 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
             require_keys(settings, stored=len(await store.records("key")))
             async with build(settings) as built, metering(settings, built.models, store) as meter:
                 follow_keys(auth, meter)
-                context = replace(built.context, meter=partial(SessionMeter, meter))
-                await _listen(settings, auth, tls, Built(context, built.models), meter, announce)
+                async with Metrics() as metrics:
+                    meter.on_row.append(metrics.on_row)
+                    meter.on_refusal.append(metrics.on_refusal)
+                    context = replace(
+                        built.context,
+                        meter=partial(SessionMeter, meter),
+                        observers=(*built.context.observers, metrics.session),
+                    )
+                    sessions = Sessions(context)
+                    metrics.count_sessions(sessions.__len__)
+                    app = application(sessions, auth, settings.webrtc, accounts=(meter, metrics))
+                    await _listen(settings, tls, app, sessions, partial(announce, built))
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
 
 
 async def _listen(
     settings: Settings,
-    auth: Auth,
     tls: SSLContext | None,
-    built: Built,
-    meter: Metering,
-    announce: Callable[[Built, str], None],
+    app: web.Application,
+    sessions: Sessions,
+    announce: Callable[[str], None],
 ) -> None:
-    sessions = Sessions(built.context)
-    app = application(sessions, auth, settings.webrtc, metering=meter)
     async with serve_app(app, settings.server, tls) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
         with StopSignals() as stop:
             host = settings.server.host
             bracketed = f"[{host}]" if ":" in host else host
-            announce(built, f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
+            announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
             await stop.first.wait()
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)

@@ -89,11 +89,44 @@ def test_server_books_usage_by_key_and_refuses_whom_no_budget_pays_for(tmp_path:
             assert msgspec.json.decode(own)["data"] == []
             _, text = await _usage(client, port, "bob", "by=key,model&form=csv&key=ada")
             assert text.splitlines()[1].startswith("ada,default,1,1,")
+            await _http(client, port)
             status, body = await _usage(client, port, "bob", "by=mood")
             assert (status, msgspec.json.decode(body)["error"]["param"]) == (400, "by")
             assert (await _usage(client, port, "unknown", ""))[0] == 401
 
     asyncio.run(main())
+
+
+async def _http(client: aiohttp.ClientSession, port: int) -> None:
+    """Requests without a session are booked, too, and held to the same budgets."""
+    http = f"http://127.0.0.1:{port}"
+    speech = {"input": "one two", "voice": "marin", "model": "default"}
+    url = f"{http}/v1/audio/speech"
+    async with client.post(url, json=speech, headers=header("bob")) as response:
+        assert response.status == 200
+        await response.read()
+    chat = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
+    url = f"{http}/v1/chat/completions"
+    for key in ("bob", "first"):
+        async with client.post(url, json=chat, headers=header(key)) as response:
+            assert response.status == 200
+            await response.read()
+    async with asyncio.timeout(10.0):
+        kinds: set[str] = set()
+        while not kinds >= {"speech", "completion"}:
+            _, body = await _usage(client, port, "bob", "by=kind&key=bob")
+            kinds = {line["group"]["kind"] for line in msgspec.json.decode(body)["data"]}
+        code = ""
+        while code != "insufficient_quota":  # as soon as the completion is booked
+            async with client.post(url, json=chat, headers=header("first")) as response:
+                code = (await response.json()).get("error", {}).get("code", "")
+    async with client.get(f"{http}/metrics", headers=header("bob")) as response:
+        text = await response.text()
+    assert 'vivavoce_characters_total{model="default"} ' in text
+    assert 'vivavoce_budget_refusals_total{scope="key",unit="tokens"} 2.0' in text
+    assert "ada" not in text
+    async with client.get(f"{http}/metrics") as response:
+        assert response.status == 401
 
 
 async def _booked(path: Path) -> None:

@@ -38,6 +38,8 @@ OPEN_ROUTES = frozenset(
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
     }
 )
+WHO = web.RequestKey("who", str)
+"""The name of the key of a request that was let in by it."""
 REQUEST_ID = web.RequestKey("request_id", str)
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
 """Paths of an application at which a key is checked after the upgrade."""
@@ -201,8 +203,11 @@ class Auth:
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if not is_open(request) and self.identify(request).grant is not None:
-            raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+        if not is_open(request):
+            identity = self.identify(request)
+            if identity.grant is not None:
+                raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+            request[WHO] = identity.name
         return await handler(request)
 
     def _refusal(self, request: web.Request, exc: Exception) -> web.Response:

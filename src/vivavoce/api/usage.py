@@ -10,8 +10,10 @@ from vivavoce.api.auth import Auth
 from vivavoce.api.http_errors import json_response
 from vivavoce.errors import InvalidRequest
 from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.reports import GroupBy, ReportLine, group_by, report, span_of
 
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _FILTERS: tuple[GroupBy, ...] = ("key", "user", "team", "model", "session")
 
 
@@ -61,6 +63,19 @@ class UsageRoutes:
         if not name or (key is not None and key.admin):
             return {}
         return {"key": name}
+
+
+class MetricsRoutes:
+    """GET /metrics, for Prometheus. It needs a key like every other route."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/metrics", self.metrics)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": _PROMETHEUS})
 
 
 def flat(line: ReportLine) -> dict[str, str | int | float]:

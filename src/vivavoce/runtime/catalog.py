@@ -73,6 +73,10 @@ class ModelCatalog:
         """The cascade of that name, or the default one."""
         return self.cascades.get(model, self.cascades[self.default])
 
+    def name_of(self, model: str) -> str:
+        """The name of the cascade that serves a name."""
+        return model if model in self.cascades else self.default
+
     def fallback(self, model: str) -> str:
         """The name of the cascade that continues when the upstream server of `model` fails."""
         relay = self.relays.get(model)

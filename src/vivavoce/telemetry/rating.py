@@ -135,10 +135,14 @@ class Rater:
         rated = self._rated(used, tariff.tts, at, tariff.percent)
         return rated._replace(used=Quantities(characters=characters))
 
-    def completed(self, model: str, used: Quantities, at: float) -> Rated:
-        """The cost of a chat completion."""
+    def completed(self, model: str, used: Quantities, at: float, asked: str = "") -> Rated:
+        """The cost of a chat completion. asked: another model of the same endpoint."""
         tariff = self.tariff(model)
-        return self._rated(used, tariff.brain, at, tariff.percent)
+        ref = tariff.brain
+        if ref is not None and asked:
+            other = PriceRef(asked, ref.provider)
+            ref = ref if self._rates(other, at) is None else other
+        return self._rated(used, ref, at, tariff.percent)
 
     def lasted(self, model: str, ms: int, at: float) -> Rated:
         """The cost of a session by the clock."""
