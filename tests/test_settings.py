@@ -186,17 +186,17 @@ def test_engine_receives_its_secrets(home: Path) -> None:
         ("models.fast = 5", "[models.fast] Expected `object`, got `int`"),
         ("[models.far]\ntype = 'relai'", "[models.far] type: Invalid value 'relai'"),
         ("[models.far]\ntype = 5", "[models.far] type: Expected `str`"),
-        ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `url`"),
+        ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `upstream`"),
         (
-            "[models.far]\ntype = 'relay'\nurl = 'wss://x'\nstt = 'y'",
-            "[models.far] there is no setting 'stt' here; there are: url, api_key, model, voice, ",
+            "[models.far]\ntype = 'relay'\nupstream = 'wss://x'\nstt = 'y'",
+            "[models.far] there is no setting 'stt' here; there are: upstream, api_key, ",
         ),
         (
-            "[models.far]\ntype = 'relay'\nurl = 'wss://me:word@x'",
-            "[models.far] url: Expected `str` matching regex",
+            "[models.far]\ntype = 'relay'\nupstream = 'wss://me:word@x'",
+            "[models.far] upstream: Expected `str` matching regex",
         ),
         (
-            "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://x'\nfallback = 'far'",
+            "[models.default]\n[models.far]\ntype='relay'\nupstream='wss://x'\nfallback = 'far'",
             "[models.far] fallback 'far' is none of the cascade models: default",
         ),
         ("[engines.lmm.openai]", "[engines.lmm] unknown kind of engine; there are: vad, "),
@@ -329,7 +329,7 @@ def test_model_without_a_type_is_a_cascade(home: Path) -> None:
 def test_relay_model_is_read_and_its_key_is_masked(home: Path) -> None:
     written(
         home,
-        "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://far.example/v1/realtime'\n"
+        "[models.default]\n[models.far]\ntype = 'relay'\nupstream = 'wss://far.example/v1/realtime'\n"
         f"api_key = '{SECRET}'\nmodel = 'gpt-realtime'\nfallback = 'default'",
     )
     found = settings()

@@ -12,9 +12,10 @@ from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import AudioError, EngineError, SettingsError
-from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
 from vivavoce.runtime.fallback import Member
+from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
@@ -164,12 +165,25 @@ async def built_models(
 def relay_of(name: str, model: RelayModel) -> Relay:
     """A relay model; `name` is the one that clients give."""
     return Relay(
-        model.url,
+        _upstream_url(model),
         model.model or name,
         Secret(model.api_key),
         model.voice or DEFAULT_VOICE,
         model.fallback,
+        model.token_command,
     )
+
+
+def _upstream_url(model: RelayModel) -> str:
+    match model.upstream:
+        case "openai":
+            return OPENAI_URL
+        case "xai":
+            return XAI_URL
+        case "azure":
+            return f"wss://{model.resource}.openai.azure.com{AZURE_PATH}"
+        case url:
+            return url
 
 
 def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
@@ -186,7 +200,7 @@ def default_cascade(settings: Settings, cascades: Mapping[str, Cascade]) -> str:
             f"[models.{name}] a relay needs a cascade model, which continues its conversations "
             f"when the other server fails: add one, such as an empty table [models.local]"
         )
-    return default.fallback or next(iter(cascades))
+    return default.fallback if default.fallback in cascades else next(iter(cascades))
 
 
 @dataclass(slots=True)

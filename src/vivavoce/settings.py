@@ -21,6 +21,7 @@ from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.fallback import FallbackSettings
+from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -137,18 +138,29 @@ class RelayModel(
 ):
     """[models.NAME] with type = "relay": another Realtime server."""
 
-    url: Annotated[str, Meta(pattern=r"^wss?://[^@]+$")]
-    """Its address, such as wss://api.openai.com/v1/realtime."""
+    upstream: Annotated[str, Meta(pattern=r"^(openai|xai|azure|wss?://[^@?]+)$")]
+    """Whose server: openai, azure, xai, or an address, wss://voice.example/v1/realtime."""
     api_key: str = ""
     """A Secret once the struct is made."""
+    token_command: tuple[str, ...] = ()
+    """A command that prints a bearer token, run for each connection; in place of the key."""
+    resource: str = ""
+    """With `azure`: the name of the resource, the first part of its host name."""
     model: str = ""
     """The model requested there. Empty: the name that the client gave."""
     voice: str = ""
     """The voice requested if the client sets none. Empty: marin."""
     fallback: str = ""
-    """A cascade model that continues the conversation when the other server fails."""
+    """A cascade model that continues the conversation when the other server fails; none: the
+    session ends."""
 
     def __post_init__(self) -> None:
+        if bool(self.resource) != (self.upstream == "azure"):
+            raise ValueError('resource names the Azure resource: set it with upstream = "azure"')
+        if not re.fullmatch(r"[A-Za-z0-9-]*", self.resource):
+            raise ValueError("resource is a name such as my-voices, without dots")
+        if self.api_key and self.token_command:
+            raise ValueError("api_key and token_command exclude each other: set one of them")
         conceal(self, "api_key")
 
 
@@ -222,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         cascades = [name for name, m in self.models.items() if isinstance(m, CascadeModel)]
         for name, model in self.models.items():
-            if isinstance(model, RelayModel) and model.fallback not in ("", *cascades):
+            if isinstance(model, RelayModel) and model.fallback not in ("", NO_FALLBACK, *cascades):
                 raise ValueError(
                     f"[models.{name}] fallback {model.fallback!r} is none of the cascade models: "
                     f"{', '.join(cascades) or 'none is configured'}"

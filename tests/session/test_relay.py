@@ -51,7 +51,7 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamConnected,
 )
-from vivavoce.session.relay.brain import MAX_QUEUED_BYTES
+from vivavoce.session.relay.outbox import MAX_QUEUED_BYTES
 
 # connecting
 

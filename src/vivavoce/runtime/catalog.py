@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
+from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
-from vivavoce.secret import Secret
 from vivavoce.session.options import AvailableModels, ModelInfo
 
 
@@ -39,25 +39,6 @@ class Cascade:
     def info(self) -> ModelInfo:
         """The data of this model that a session needs."""
         return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A model behind an upstream Realtime server."""
-
-    url: str
-    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
-    model: str
-    """The model requested from the upstream server."""
-    key: Secret = Secret("")
-    default_voice: str = "marin"
-    fallback: str = ""
-    """The cascade that continues when the upstream server fails; "": the default one."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """The data of this model that a session needs."""
-        return ModelInfo(voices=None, default_voice=self.default_voice)
 
 
 @dataclass(frozen=True, slots=True)

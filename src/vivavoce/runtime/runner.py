@@ -97,6 +97,10 @@ class Fallbacks(Protocol):
         """None: no fallback."""
         ...
 
+    async def recovered(self, session: SessionObject) -> Driver | None:
+        """Wait until what had failed works again; the driver of it. None: it never will."""
+        ...
+
 
 class Runner:
     """One session at work. Post facts to it while run() runs.
@@ -131,6 +135,7 @@ class Runner:
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
         self._progress = asyncio.Event()  # something that waited was taken
+        self._next: Driver | None = None  # takes over as soon as the session is at rest
         self._closed = asyncio.Event()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
@@ -264,6 +269,7 @@ class Runner:
                 effects = self._session.handle(fact, now)
                 self._observe(fact, effects, now)
                 self._perform_all(effects, now)
+            self._swap_at_rest()
             if not self._closed.is_set():
                 self._timer.set(self._session.deadline)
                 self._save_if_due()
@@ -327,7 +333,26 @@ class Runner:
         driver = self._fallbacks.fallback(settings) if self._fallbacks else None
         if driver is None:
             log.error("%s: %s; there is no fallback", self._id, reason)
+            message = "The server that answers for this model is not available."
+            body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
+            self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
             self.end(1011, reason)
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
+            self.swap(driver)
+            if self._tasks is not None:
+                self._tasks.start("recovery", self._recover())
+
+    async def _recover(self) -> None:
+        assert self._fallbacks
+        self._next = await self._fallbacks.recovered(self.settings)
+        if not self._busy and not self._closed.is_set():
+            self._swap_at_rest()
+            self._timer.set(self._session.deadline)
+
+    def _swap_at_rest(self) -> None:
+        driver = self._next
+        if driver and not self._closed.is_set() and self._session.at_rest:
+            self._next = None
+            log.info("%s: model %s answers again", self._id, driver.model)
             self.swap(driver)

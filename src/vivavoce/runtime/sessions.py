@@ -20,6 +20,7 @@ from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
@@ -113,7 +114,7 @@ class Sessions:
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, opening.model)
         context = self.context
-        driver = self._driver(opening.model)
+        driver = self._driver(opening.model, opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
         observers = [make(settings, opening.who) for make in context.observers]
         session = Session(
@@ -130,7 +131,7 @@ class Sessions:
             peer,
             driver.performer,
             player=player,
-            fallbacks=self,
+            fallbacks=Replacements(self, opening.who),
             observers=[*observers, meter] if meter else observers,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
@@ -175,18 +176,21 @@ class Sessions:
         salt = salt or secrets.token_hex(6)
         return begin(opening, context.template, context.models, salt=salt, expires_at=expires_at)
 
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """The cascade that continues when the upstream server of a session's model fails."""
+    def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
         model = session.model if isinstance(session, RealtimeSession) else ""
-        return self._cascade(self.context.catalog.fallback(model))
+        name = model or self.context.models.default_model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
 
-    def _driver(self, model: str) -> Driver:
+    def _driver(self, model: str, who: str) -> Driver:
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay))
-        return self._cascade(model)
+            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
+        return self.cascade(model)
 
-    def _cascade(self, model: str) -> Driver:
+    def cascade(self, model: str) -> Driver:
+        """Drives a cascade model."""
         performer = partial(CascadePerformer, self.context.catalog, model)
         return Driver(CascadeBrain, performer, model)
 
@@ -194,6 +198,31 @@ class Sessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """Finds other drivers for the session of one client."""
+
+    sessions: Sessions
+    who: str
+
+    def fallback(self, session: SessionObject) -> Driver | None:
+        """The cascade that continues when the upstream server of a session's model fails."""
+        found = self.sessions.relay_of(session)
+        if found and found[1].fallback == NO_FALLBACK:
+            return None
+        catalog = self.sessions.context.catalog
+        return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+
+    async def recovered(self, session: SessionObject) -> Driver | None:
+        """The relay again, as soon as its upstream server answers; None: there is no relay."""
+        found = self.sessions.relay_of(session)
+        if found is None:
+            return None
+        name, relay = found
+        await relay.hold.wait_answering(relay)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:

@@ -166,6 +166,8 @@ class ConnectUpstream:
     """
 
     model: str
+    transcription: bool = False
+    """Whether the session transcribes only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,13 @@ class SendUpstream:
     """Send a GA client event, JSON, to the upstream server."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUpstream:
+    """For so many seconds no session asks the upstream server."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +235,7 @@ CascadeEffect: TypeAlias = (
     | ClearEchoReference
 )
 """What the performer of a cascade carries out."""
-RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | DisconnectUpstream
+RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
 """What the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
     Send | SendRaw | PlayAudio | ClearPlayback | RequestFallback | RecordUsage | Close

@@ -178,7 +178,10 @@ class AudioCleaned:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamConnected:
-    """The connection to the upstream server is open."""
+    """The upstream server has begun a session."""
+
+    expires_in: float = float("inf")
+    """Seconds; infinite: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,9 +182,14 @@ class Session:
         return last, self._shared.effects.drain()
 
     @property
+    def at_rest(self) -> bool:
+        """Whether another brain can take over without being noticed."""
+        return self._state == "open" and self._brain.at_rest
+
+    @property
     def checkpoint_due(self) -> bool:
         """Whether the session is at rest and has changed since the last checkpoint."""
-        return self._changed and self._state == "open" and self._brain.at_rest
+        return self._changed and self.at_rest
 
     def checkpoint(self, now: float) -> Checkpoint:
         """All that another process needs to go on. Make it when `checkpoint_due`."""
