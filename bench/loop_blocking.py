@@ -25,6 +25,8 @@ from bench.report import run
 from bench.sound import FRAME_MS, recordings, silence
 from bench.wire import Line, appends, connect, event
 from vivavoce.app import application, build
+from vivavoce.protocol.bounds import MAX_TEXT_BYTES
+from vivavoce.protocol.items import MAX_INPUT_ITEMS, MAX_TOOLS
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.settings import parse
 
@@ -122,10 +124,13 @@ async def watched(watch: Watch) -> AsyncIterator[int]:
         await asyncio.to_thread(thread.join)
 
 
-def _question(text: str = "hello") -> bytes:
+def _message(text: str) -> dict[str, Any]:
     content = [{"type": "input_text", "text": text}]
-    item = {"type": "message", "role": "user", "content": content}
-    return event("conversation.item.create", item=item)
+    return {"type": "message", "role": "user", "content": content}
+
+
+def _question(text: str = "hello") -> bytes:
+    return event("conversation.item.create", item=_message(text))
 
 
 async def _within(future: asyncio.Future[Any]) -> bytes:
@@ -224,6 +229,24 @@ async def _long_history(port: int, speech: bytes) -> None:
     line.close()
 
 
+async def _largest_events(port: int, speech: bytes) -> None:
+    """Events at the bounds of what is not audio: bytes of text, tools, values, items."""
+    line = await connect(port)
+    properties = {f"key{n}": {"type": "string"} for n in range(30)}
+    tool = {"type": "function", "name": "dial", "parameters": {"properties": properties}}
+    items = [_message("x" * (MAX_TEXT_BYTES // MAX_INPUT_ITEMS - 200))] * MAX_INPUT_ITEMS
+    done = line.coming("response.done")
+    for one in (
+        _question("\n" * (MAX_TEXT_BYTES // 2 - 200)),
+        event("session.update", session={"type": "realtime", "tools": [tool] * MAX_TOOLS}),
+        event("session.update", session={"type": "realtime", "tracing": {"a": [{"a": 1}] * 3300}}),
+        event("response.create", response={"conversation": "none", "input": items}),
+    ):
+        line.write(one)
+    await _within(done)
+    line.close()
+
+
 SCENES: dict[str, Scene] = {
     f"{SESSIONS} clients talk": _many,
     f"{SESSIONS} clients talk, answered in G.711": _telephone,
@@ -231,6 +254,7 @@ SCENES: dict[str, Scene] = {
     "an answer of the embedded engines": lambda port, speech: _ask(port, speech, "embedded"),
     "an answer to 400 items": _long_history,
     "5,000 bad events at once": _flood,
+    "the largest events without audio": _largest_events,
     "15 MiB of sound at once, judged": _recording_judged,
     "15 MiB of sound at once, committed": _recording_committed,
     "15 MiB of sound in an item, retrieved": _recording_retrieved,

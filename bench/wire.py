@@ -10,7 +10,9 @@ import msgspec
 
 _MASK = 0x5A  # four times: a mask that bytes.translate can put on
 _MASKED = bytes(byte ^ _MASK for byte in range(256))
-_TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
+REALTIME, RAW = ("/v1/realtime?model=default", "session.created"), ("/ws", "StartFrame")
+"""Addresses, and the first event of each."""
 _TYPE = len(b'{"type":"')
 OPEN_SECONDS = 20.0
 
@@ -42,17 +44,23 @@ def appends(pcm: bytes, ms: int) -> list[bytes]:
     return [event("input_audio_buffer.append", audio=base64.b64encode(p).decode()) for p in pieces]
 
 
+def pieces_of_sound(pcm: bytes, size: int) -> list[bytes]:
+    """Raw sound as binary frames of so many bytes; what is left over is not sent."""
+    return [_frame(_BINARY, pcm[at : at + size]) for at in range(0, len(pcm) - size + 1, size)]
+
+
 class Line(asyncio.Protocol):
     """One connection to the server. `heard` is called for every event."""
 
-    def __init__(self, heard: Heard | None = None) -> None:
+    def __init__(self, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> None:
         self.heard = heard
+        self._path = at[0]
         self.deltas = 0
         """Pieces of sound that came."""
         self._rest = b""
         self._open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited: dict[bytes, asyncio.Future[tuple[bytes, float]]] = {}
-        self._created = self.coming("session.created")
+        self._created = self.coming(at[1])
         self._transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], None]
         """Send a frame."""
@@ -83,7 +91,8 @@ class Line(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.write = self._transport.write
         self.write(
-            b"GET /v1/realtime?model=default HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            b"GET " + self._path.encode() + b" HTTP/1.1\r\n"
+            b"Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
@@ -130,6 +139,8 @@ class Line(asyncio.Protocol):
         if opcode == _PING:
             self.write(_frame(_PONG, payload))
             return
+        if opcode == _BINARY:
+            self.deltas += 1
         if opcode != _TEXT:
             return
         kind = payload[_TYPE : payload.index(b'"', _TYPE)]
@@ -141,19 +152,21 @@ class Line(asyncio.Protocol):
             future.set_result((payload, at))
 
 
-async def connect(port: int, heard: Heard | None = None) -> Line:
+async def connect(port: int, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> Line:
     """A session that has been greeted."""
     _, line = await asyncio.get_running_loop().create_connection(
-        lambda: Line(heard), "127.0.0.1", port
+        lambda: Line(heard, at), "127.0.0.1", port
     )
     await line.opened()
     return line
 
 
-async def connect_many(port: int, count: int, *, at_once: int = 20) -> list[Line]:
+async def connect_many(
+    port: int, count: int, *, at_once: int = 20, at: tuple[str, str] = REALTIME
+) -> list[Line]:
     """So many sessions, a few at a time."""
     lines: list[Line] = []
     while len(lines) < count:
         some = min(at_once, count - len(lines))
-        lines += await asyncio.gather(*(connect(port) for _ in range(some)))
+        lines += await asyncio.gather(*(connect(port, at=at) for _ in range(some)))
     return lines

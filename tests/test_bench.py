@@ -7,7 +7,13 @@ import pytest
 from bench import search, webrtc
 from bench.__main__ import MODULES
 
-ALONE = ("loop_blocking", "soak", "speech_first_byte", "transcription")  # too long for `make bench`
+ALONE = (
+    "loop_blocking",
+    "soak",
+    "speech_first_byte",
+    "transcription",
+    "ws",
+)  # too long for `make bench`
 
 
 @pytest.mark.parametrize("name", [*MODULES, *ALONE])

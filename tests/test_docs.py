@@ -19,7 +19,16 @@ from vivavoce import testing
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
-from vivavoce.settings import _CHAT, CascadeModel, RelayModel, ServerSettings, SessionSettings
+from vivavoce.providers import PROVIDERS
+from vivavoce.settings import (
+    _CHAT,
+    CascadeModel,
+    ModelPrice,
+    RelayModel,
+    ServerSettings,
+    SessionSettings,
+    StoreSettings,
+)
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +47,8 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[store]", StoreSettings),
+        ("[prices.NAME]", ModelPrice),
     ],
 )
 def test_settings_are_all_documented(table: str, struct: type) -> None:
@@ -61,6 +72,8 @@ def test_engines_and_their_options_are_all_documented(entry) -> None:  # type: i
         row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` |"))
     else:
         row = text.partition(f"## `{entry.name}`")[2].partition("\n## ")[0]
+    if name == "openai":  # options that these engines have in common
+        row += text.partition("## Endpoints that speak OpenAI's API")[2].partition("\n### ")[0]
     options = inspect.signature(entry.load().Settings).parameters
     assert [o for o in options if f"`{o}`" not in row] == []
 
@@ -186,3 +199,12 @@ def test_testing_module_names_are_all_documented() -> None:
     section = page("docs/engines.md").partition("## Your own")[2]
     names = {name for name in testing.__all__ if not name.endswith(("Script", "Answer", "Call"))}
     assert [name for name in sorted(names) if f"`{name}`" not in section] == ["ScriptedTranscript"]
+
+
+def test_named_services_are_all_documented() -> None:
+    text = page("docs/engines.md")
+    for kind, services in PROVIDERS.items():
+        for name, service in services.items():
+            row = next(line for line in text.splitlines() if f'`{kind} = "{name}"`' in line)
+            assert service.base_url in row
+            assert f"`{service.variable}`" in row or not service.variable

@@ -14,7 +14,7 @@ from vivavoce.engines import registry
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import CANDIDATES, OPENAI_MODEL, Selected, Surroundings, built_models, select
-from vivavoce.runtime.catalog import Relay
+from vivavoce.runtime.upstream import Relay
 from vivavoce.settings import KINDS, CascadeModel, Kind, ServerSettings, Settings, parse
 
 NOWHERE = Surroundings(Settings(), ())
@@ -154,7 +154,7 @@ def test_relay_model_asks_for_its_own_name_and_marin_by_default() -> None:
             "default": engines.engines,
             "far": {
                 "type": "relay",
-                "url": "wss://far.example/v1/realtime",
+                "upstream": "wss://far.example/v1/realtime",
                 "fallback": "default",
             },
         }
@@ -191,7 +191,7 @@ def default_of(tree: dict[str, Any]) -> str:
 
 
 def test_default_relay_falls_back_to_its_cascade_or_the_first() -> None:
-    far: dict[str, Any] = {"type": "relay", "url": "wss://far.example"}
+    far: dict[str, Any] = {"type": "relay", "upstream": "wss://far.example"}
     two: dict[str, Any] = {"a": {}, "b": {}}
     assert default_of({"models": {"default": far, **two}}) == "a"
     assert default_of({"models": {"default": {**far, "fallback": "b"}, **two}}) == "b"
@@ -199,4 +199,4 @@ def test_default_relay_falls_back_to_its_cascade_or_the_first() -> None:
 
 def test_relay_without_a_cascade_is_refused_with_the_remedy() -> None:
     with pytest.raises(SettingsError, match=r"^\[models.default\] a relay needs a cascade model"):
-        default_of({"models": {"default": {"type": "relay", "url": "wss://far.example"}}})
+        default_of({"models": {"default": {"type": "relay", "upstream": "wss://far.example"}}})

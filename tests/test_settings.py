@@ -10,6 +10,7 @@ import pytest
 from vivavoce.app import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
+from vivavoce.providers import PROVIDERS
 from vivavoce.session.limits import SessionLimits
 from vivavoce.settings import CascadeModel, RelayModel, Settings, load, parse
 
@@ -181,21 +182,21 @@ def test_engine_receives_its_secrets(home: Path) -> None:
         ("[session]\nmax_seconds = inf", "[session] max_seconds: Expected `float` <= 1000000"),
         ("[session]\nkept_audio_seconds = inf", "[session] kept_audio_seconds: Expected `float`"),
         ("[models.a]\nsst = 'x'", "[models.a] there is no setting 'sst' here; did you mean 'stt'?"),
-        ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str`, got `int`"),
+        ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str | array`, got `int`"),
         ("models.fast = 5", "[models.fast] Expected `object`, got `int`"),
         ("[models.far]\ntype = 'relai'", "[models.far] type: Invalid value 'relai'"),
         ("[models.far]\ntype = 5", "[models.far] type: Expected `str`"),
-        ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `url`"),
+        ("[models.far]\ntype = 'relay'", "[models.far] Object missing required field `upstream`"),
         (
-            "[models.far]\ntype = 'relay'\nurl = 'wss://x'\nstt = 'y'",
-            "[models.far] there is no setting 'stt' here; there are: url, api_key, model, voice, ",
+            "[models.far]\ntype = 'relay'\nupstream = 'wss://x'\nstt = 'y'",
+            "[models.far] there is no setting 'stt' here; there are: upstream, api_key, ",
         ),
         (
-            "[models.far]\ntype = 'relay'\nurl = 'wss://me:word@x'",
-            "[models.far] url: Expected `str` matching regex",
+            "[models.far]\ntype = 'relay'\nupstream = 'wss://me:word@x'",
+            "[models.far] upstream: Expected `str` matching regex",
         ),
         (
-            "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://x'\nfallback = 'far'",
+            "[models.default]\n[models.far]\ntype='relay'\nupstream='wss://x'\nfallback = 'far'",
             "[models.far] fallback 'far' is none of the cascade models: default",
         ),
         ("[engines.lmm.openai]", "[engines.lmm] unknown kind of engine; there are: vad, "),
@@ -234,8 +235,8 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "only [server], [session], [webrtc] have variables, other settings belong in "
-            "vivavoce.toml",
+            "only [server], [session], [webrtc], [fallback], [store] have variables, other "
+            "settings belong in vivavoce.toml",
         ),
     ],
 )
@@ -328,7 +329,7 @@ def test_model_without_a_type_is_a_cascade(home: Path) -> None:
 def test_relay_model_is_read_and_its_key_is_masked(home: Path) -> None:
     written(
         home,
-        "[models.default]\n[models.far]\ntype = 'relay'\nurl = 'wss://far.example/v1/realtime'\n"
+        "[models.default]\n[models.far]\ntype = 'relay'\nupstream = 'wss://far.example/v1/realtime'\n"
         f"api_key = '{SECRET}'\nmodel = 'gpt-realtime'\nfallback = 'default'",
     )
     found = settings()
@@ -343,3 +344,48 @@ def test_relay_model_is_read_and_its_key_is_masked(home: Path) -> None:
 def test_session_settings_are_the_limits_of_sessions() -> None:
     assert isinstance(Settings().session, SessionLimits)
     assert not Settings().session.failure_errors
+
+
+SERVICES = """
+[models.default]
+stt = ["groq", "pocketsphinx"]
+llm = "mistral"
+
+[engines.llm.mistral]
+model = "mistral-small-latest"
+
+[engines.llm.groq]
+engine = "builtin"
+"""
+
+
+def test_named_service_gets_its_address_model_and_key(home: Path) -> None:
+    written(home, SERVICES)
+    found, sources = load(None, {"GROQ_API_KEY": SECRET, "MISTRAL_API_KEY": ""}, {})
+    assert sources == ["vivavoce.toml", "GROQ_API_KEY"]
+    assert found.engines["stt"]["groq"] == {
+        "engine": "openai",
+        "base_url": "https://api.groq.com/openai/v1",
+        "model": "whisper-large-v3",
+        "api_key": SECRET,
+    }
+    assert found.engines["llm"] == {
+        "mistral": {
+            "engine": "openai",
+            "base_url": "https://api.mistral.ai/v1",
+            "model": "mistral-small-latest",
+        },
+        "groq": {"engine": "builtin"},
+    }
+    model = found.models["default"]
+    assert isinstance(model, CascadeModel)
+    assert model.engines["stt"] == "groq"
+    assert model.fallbacks["stt"] == ("pocketsphinx",)
+    assert SECRET not in str(described(found))
+
+
+def test_every_named_service_is_an_endpoint_that_can_be_built() -> None:
+    for kind, services in PROVIDERS.items():
+        for name, service in services.items():
+            options = {"base_url": service.base_url, "model": "m", **service.options}
+            assert registry.create(kind, "openai", options), name

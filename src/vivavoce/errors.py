@@ -5,7 +5,8 @@
     * EngineError      an engine failed; the response is lost, the session goes on
         * EngineLost       its process or connection died; a retry may succeed
     * Unauthorized     the key is missing or invalid; the client is refused
-    * LimitReached     a quota is spent; the session closes
+    * LimitReached     the server is full; the session closes
+    * QuotaExceeded    a budget of whoever pays is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
     * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on
@@ -41,6 +42,11 @@ class InvalidRequest(VoiceError):
 class EngineError(VoiceError):
     """An engine could not do its work. The message is shown to the client: no secrets in it."""
 
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds after which the same request may succeed; None: it is not known to."""
+
 
 class EngineLost(EngineError):
     """The process of an engine or the connection to it died; a retry may succeed."""
@@ -51,7 +57,11 @@ class Unauthorized(VoiceError):
 
 
 class LimitReached(VoiceError):
-    """A quota is spent."""
+    """The server, or a part of it, has as much work as it takes."""
+
+
+class QuotaExceeded(VoiceError):
+    """A budget, or the number of sessions or requests of a key, is used up."""
 
 
 class SettingsError(VoiceError):

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ with contextlib.suppress(ModuleNotFoundError):  # Windows has none
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+ACCEPT_RETRY_S = 0.1
 HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
 _ASSUMED_DESCRIPTORS = 1024  # if the limit of the process is unknown
 _ASSUMED_IN_USE = 32
@@ -114,30 +116,45 @@ async def serve_app(
     try:
         assert runner.server is not None
         table = ConnectionTable(runner.server, settings, max_connections(settings))
-        server = await _listen(table, settings, tls)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
+        sockets = await _listening_sockets(settings)
+        port: int = sockets[0].getsockname()[1]
+        if tls:
+            listener = TlsListener(table, tls, settings.head_seconds)
+            async with listener.accepting(sockets):
+                yield port
+        else:
+            loop = asyncio.get_running_loop()
+            servers = [
+                await loop.create_server(table, sock=each, backlog=BACKLOG) for each in sockets
+            ]
+            try:
+                yield port
+            finally:
+                for server in servers:
+                    server.close()
     finally:
         await runner.cleanup()
 
 
-async def _listen(
-    table: ConnectionTable, settings: ServerSettings, tls: ssl.SSLContext | None
-) -> asyncio.Server:
+async def _listening_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """One for each address of the host. Raises SettingsError."""
     host, port = settings.host, settings.port
-    handshake_seconds = settings.head_seconds if tls else None
+    sockets: list[socket.socket] = []
     try:
-        return await asyncio.get_running_loop().create_server(
-            table,
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=handshake_seconds,
-            backlog=BACKLOG,
-        )
+        for family, kind, protocol, _, address in await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sockets.append(listening := socket.socket(family, kind, protocol))
+            listening.setblocking(False)
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
     except OSError as exc:
+        for each in sockets:
+            each.close()
         if exc.errno == errno.EADDRINUSE:
             raise SettingsError(
                 f"[server] port {port} on {host} is in use; stop what uses it, or choose another "
@@ -146,6 +163,64 @@ async def _listen(
         raise SettingsError(
             f"[server] cannot listen on {host} port {port}: {exc.strerror or exc}"
         ) from exc
+    return sockets
+
+
+class TlsListener:
+    """Accepts connections, and hands them to the table once their TLS handshake is complete.
+
+    A server of asyncio shows a connection only then, so nothing bounds those before it. Here the
+    oldest handshake is ended for a new one where the table has no room for both.
+    """
+
+    def __init__(
+        self, table: ConnectionTable, context: ssl.SSLContext, handshake_seconds: float
+    ) -> None:
+        self._table = table
+        self._context = context
+        self._seconds = handshake_seconds
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
+
+    @asynccontextmanager
+    async def accepting(self, sockets: list[socket.socket]) -> AsyncIterator[None]:
+        """Accept from these sockets, and close them at the end."""
+        accepting = [asyncio.create_task(self._accept(each)) for each in sockets]
+        try:
+            yield
+        finally:
+            tasks = (*accepting, *self._handshakes)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for each in sockets:
+                each.close()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as exc:  # the client is gone, or no descriptor is free
+                log.debug("a connection could not be accepted: %s", exc)
+                await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
+            task = asyncio.create_task(self._handshake(accepted))
+            self._handshakes[task] = None
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+            await asyncio.sleep(0)  # it begins
+            while len(self._handshakes) > max(1, self._table.room):
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
+
+    async def _handshake(self, accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # refused, given up or timed out
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._table,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=self._seconds,
+            )
 
 
 class StopSignals:

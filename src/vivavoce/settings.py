@@ -14,9 +14,14 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from vivavoce.engines import registry
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
+from vivavoce.protocol.session import Milliseconds, Threshold
+from vivavoce.providers import PROVIDER_KINDS, add_providers
+from vivavoce.runtime.fallback import FallbackSettings
+from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -28,6 +33,8 @@ _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
+OneOrMore: TypeAlias = str | Annotated[tuple[str, ...], Meta(min_length=1)]
+Usd: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -38,6 +45,8 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the banner shows which."""
     log_level: LogLevel = "info"
+    log_format: Literal["text", "json"] = "text"
+    """json: one object a line, with the ids of the session, response and item that it names."""
     tls_certificate: str = ""
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""
@@ -73,6 +82,12 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     )
     voice: str = ""
     """A voice of the default model. Empty: marin, or the engine's default where it has no marin."""
+    silence_duration_ms: Milliseconds = 500
+    """The silence that ends a turn, where the client sets none; so the following three."""
+    prefix_padding_ms: Milliseconds = 300
+    vad_threshold: Threshold = 0.5
+    allow_interruptions: bool = True
+    """Whether speech interrupts an answer."""
     lock_voice: bool = False
     failure_errors: bool = False
 
@@ -84,24 +99,38 @@ class CascadeModel(
 
     vad: str = AUTO
     turn: str = AUTO
-    stt: str = AUTO
-    llm: str = AUTO
-    tts: str = AUTO
+    stt: OneOrMore = AUTO
+    """Of several the first that works is used, as of `llm` and `tts`."""
+    llm: OneOrMore = AUTO
+    tts: OneOrMore = AUTO
     clean: str = AUTO
     voice: str = ""
     """A voice of `tts`. Empty: that of [session], or the engine's default."""
 
     @property
     def engines(self) -> dict[Kind, str]:
-        """The name of the engine of each kind."""
+        """The name of the engine of each kind, of several the first."""
         return {
             "vad": self.vad,
             "turn": self.turn,
-            "stt": self.stt,
-            "llm": self.llm,
-            "tts": self.tts,
+            "stt": _names(self.stt)[0],
+            "llm": _names(self.llm)[0],
+            "tts": _names(self.tts)[0],
             "clean": self.clean,
         }
+
+    @property
+    def fallbacks(self) -> dict[Kind, tuple[str, ...]]:
+        """The names of the engines that take over where the first fails."""
+        return {
+            "stt": _names(self.stt)[1:],
+            "llm": _names(self.llm)[1:],
+            "tts": _names(self.tts)[1:],
+        }
+
+
+def _names(engines: OneOrMore) -> tuple[str, ...]:
+    return (engines,) if isinstance(engines, str) else engines
 
 
 class RelayModel(
@@ -109,19 +138,68 @@ class RelayModel(
 ):
     """[models.NAME] with type = "relay": another Realtime server."""
 
-    url: Annotated[str, Meta(pattern=r"^wss?://[^@]+$")]
-    """Its address, such as wss://api.openai.com/v1/realtime."""
+    upstream: Annotated[str, Meta(pattern=r"^(openai|xai|azure|wss?://[^@?]+)$")]
+    """Whose server: openai, azure, xai, or an address, wss://voice.example/v1/realtime."""
     api_key: str = ""
     """A Secret once the struct is made."""
+    token_command: tuple[str, ...] = ()
+    """A command that prints a bearer token, run for each connection; in place of the key."""
+    resource: str = ""
+    """With `azure`: the name of the resource, the first part of its host name."""
     model: str = ""
     """The model requested there. Empty: the name that the client gave."""
     voice: str = ""
     """The voice requested if the client sets none. Empty: marin."""
     fallback: str = ""
-    """A cascade model that continues the conversation when the other server fails."""
+    """A cascade model that continues the conversation when the other server fails; none: the
+    session ends."""
 
     def __post_init__(self) -> None:
+        if bool(self.resource) != (self.upstream == "azure"):
+            raise ValueError('resource names the Azure resource: set it with upstream = "azure"')
+        if not re.fullmatch(r"[A-Za-z0-9-]*", self.resource):
+            raise ValueError("resource is a name such as my-voices, without dots")
+        if self.api_key and self.token_command:
+            raise ValueError("api_key and token_command exclude each other: set one of them")
         conceal(self, "api_key")
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[store]: where keys, budgets and usage are kept."""
+
+    url: str = ""
+    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
+    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    """Usage older than that is deleted."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "url")  # it may hold a password
+
+
+class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
+
+    Tokens and characters are priced by the million, audio and sessions by the hour.
+    """
+
+    text_input: Usd | None = None
+    text_cached: Usd | None = None
+    text_output: Usd | None = None
+    audio_input: Usd | None = None
+    audio_cached: Usd | None = None
+    audio_output: Usd | None = None
+    image_input: Usd | None = None
+    image_cached: Usd | None = None
+    characters: Usd | None = None
+    """That a synthesiser speaks."""
+    audio_hour: Usd | None = None
+    """Of recognised audio."""
+    session_hour: Usd | None = None
+    """Of the clock while a session lasts."""
+    message: Usd | None = None
+    """A text message of a client."""
+    effective_from: str = ""
+    """A date, 2026-12-01, or a time; before it the built-in price counts."""
 
 
 ModelSettings: TypeAlias = CascadeModel | RelayModel
@@ -141,6 +219,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    fallback: FallbackSettings = FallbackSettings()
+    store: StoreSettings = StoreSettings()
+    prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
     engines: dict[Kind, dict[str, dict[str, Any]]] = {}
@@ -153,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         cascades = [name for name, m in self.models.items() if isinstance(m, CascadeModel)]
         for name, model in self.models.items():
-            if isinstance(model, RelayModel) and model.fallback not in ("", *cascades):
+            if isinstance(model, RelayModel) and model.fallback not in ("", NO_FALLBACK, *cascades):
                 raise ValueError(
                     f"[models.{name}] fallback {model.fallback!r} is none of the cascade models: "
                     f"{', '.join(cascades) or 'none is configured'}"
@@ -194,17 +275,24 @@ def load(
     path: a file that must exist; None: ./vivavoce.toml if there is one. flags: values by
     "section.key", None where a flag was not given. Raises SettingsError.
     """
-    tree: dict[str, Any] = {}
     if path is None and Path(FILE).is_file():
         path = Path(FILE)
-    if path is not None:
-        tree = _read(path)
+    tree = {} if path is None else _read(path)
+    return load_tree(tree, str(path or ""), environment, flags)
+
+
+def load_tree(
+    tree: dict[str, Any], file: str, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[Settings, list[str]]:
+    """As load(), of the tree of a file that was read already; `file` is its name."""
     given = [*_from_environment(environment), *_from_flags(flags)]
     for _, place, value in given:
         _put(tree, place, value)
-    _check(tree, {place: name for name, place, _ in given}, str(path or "settings"))
-    sources = [str(path)] if path else []
-    return parse(tree), sources + [name for name, _, _ in given]
+    installed = {kind: registry.names(kind) for kind in PROVIDER_KINDS}
+    _check(tree, {place: name for name, place, _ in given}, file or "settings")
+    variables = add_providers(tree, environment, installed)
+    sources = [file] if file else []
+    return parse(tree), sources + [name for name, _, _ in given] + variables
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -231,6 +319,8 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
+    "fallback": FallbackSettings,
+    "store": StoreSettings,
 }
 
 
@@ -323,6 +413,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         type_ = model.get("type", "cascade") if isinstance(model, dict) else "cascade"
         known = {"cascade": CascadeModel, "relay": RelayModel}
         yield ("models", name), model, known.get(str(type_), ModelSettings)
+    for name, price in _entries(tree, "prices"):
+        yield ("prices", name), price, ModelPrice
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

@@ -106,6 +106,21 @@ def test_short_lived_key_opens_a_transcription_session() -> None:
     asyncio.run(main())
 
 
+def test_token_of_a_page_needs_a_key_and_opens_a_session() -> None:
+    async def main() -> None:
+        async with locked() as server, aiohttp.ClientSession() as http:
+            url = f"{server.http}/api/realtime/token"
+            assert (await http.get(url)).status == 401
+            reply = await http.get(url, headers={"Authorization": f"Bearer {KEY}"})
+            body = await reply.json()
+            assert reply.headers["Cache-Control"] == "no-store"
+            assert body["token"] == body["client_secret"]["value"]
+            assert body["token"].startswith("ek_")
+            assert (await first_session(server, body["token"])).type == "realtime"
+
+    asyncio.run(main())
+
+
 def test_beta_paths_return_the_session_with_its_key() -> None:
     async def main() -> None:
         async with locked() as server, client(server) as ada:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from tests.server import HOST
@@ -92,6 +94,7 @@ class Client:
 
 
 Connect = Callable[[], Awaitable[Client]]
+Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @asynccontextmanager
@@ -154,6 +157,25 @@ def test_tls_handshake_that_is_not_completed_is_dropped() -> None:
             return rest
 
     assert asyncio.run(main()) == b""
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_oldest_tls_handshake_is_ended_where_the_table_is_full(run: Run) -> None:
+    async def main() -> None:
+        async with serving(secure=True, max_connections=3) as (_, connect, port):
+            half = [Client(*await asyncio.open_connection(HOST, port)) for _ in range(5)]
+            for client in half:
+                client.write(b"\x16\x03\x01")
+            assert [await client.rest() for client in half[:2]] == [b"", b""]
+            whole = await connect()
+            whole.write(HEAD + b"\r\n")
+            assert await whole.answer() == (b"HTTP/1.1 200 OK", b"hello")
+            assert await half[2].rest() == b""
+            assert not half[4].reader.at_eof()
+            for client in half:
+                client.writer.close()
+
+    run(main())
 
 
 def test_idle_connection_is_closed_after_the_keep_alive_time() -> None:

@@ -32,7 +32,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "createTranslation": {"data": {"response_format": "verbose_json"}},
 }
 """Requests that need a body."""
-EXPECTED_STATUS = {"connectRealtime": 426, "createBetaCall": 400, "createCall": 400}
+EXPECTED_STATUS = {
+    "connectRealtime": 426,
+    "connectRaw": 426,
+    "connectVoiceStream": 426,
+    "connectRelay": 426,
+    "createBetaCall": 400,
+    "createCall": 400,
+}
 """What needs more than one simple request."""
 
 

@@ -24,14 +24,8 @@ from tests.engines.openai.chat_server import (
     gives,
     hangs,
 )
-from vivavoce.engines.http import (
-    HttpClient,
-    RemoteServer,
-    ResponseTimeouts,
-    ServerKind,
-    message_of,
-    refusal_text,
-)
+from vivavoce.engines.http import HttpClient, ResponseTimeouts
+from vivavoce.engines.remote import RemoteServer, ServerKind, message_of, refusal_text
 from vivavoce.errors import EngineError
 
 T = TypeVar("T")

@@ -44,6 +44,8 @@ def test_no_clause_is_empty_or_much_too_long(deltas: list[str]) -> None:
         ("A star. Not an abbr.", ["A star. ", "Not an abbr."]),
         ("今日は。元気？はい！", ["今日は。", "元気？", "はい！"]),  # noqa: RUF001  Japanese
         ("「はい。」と言う。", ["「はい。」", "と言う。"]),
+        ("**Hello.** World", ["**Hello.** ", "World"]),
+        ("_Stop!_ (Really?) Yes.", ["_Stop!_ ", "(Really?) ", "Yes."]),
         ("... Well.", ["... Well."]),  # what says nothing is not spoken alone
         ("", []),
     ],
@@ -83,6 +85,40 @@ def test_long_text_is_cut_in_linear_time() -> None:
     """Quadratic work would take minutes here: the suite's own timeout would end it."""
     book = "no end of it " * 300_000
     assert "".join(cut(book)) == book
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("I", ""),
+        ("I can", ""),
+        ("I can ", "I can "),  # at least two whole words
+        ("I can help ", "I can help "),
+        ("The weather in ", "The weather "),  # not between "in" and its noun
+        ("The weather in Paris is a", "The weather in Paris "),
+        ("Well, it is ", "Well, it is "),
+        ("It is so, a ", "It is so, "),
+        ("See [the page](http://a b", ""),  # not within a link
+        ("Say **very loud now ", ""),
+        ("My name is Dr. ", "My name "),
+        ("今日はいい天気", "今日はいい天"),
+        ("今日", ""),
+        ("... ", ""),
+    ],
+)
+def test_cut_early_ends_behind_words_where_a_voice_can_pause(text: str, early: str) -> None:
+    clauses = Clauses()
+    assert clauses.feed(text) == []
+    assert clauses.cut_early() == early
+    assert clauses.flush() == text[len(early) :]
+
+
+@given(st.lists(st.tuples(PROSE, st.booleans()), max_size=8))
+def test_early_cuts_lose_nothing(steps: list[tuple[str, bool]]) -> None:
+    clauses, found = Clauses(), ""
+    for text, hurry in steps:
+        found += "".join(clauses.feed(text)) + (clauses.cut_early() if hurry else "")
+    assert found + clauses.flush() == "".join(text for text, _ in steps)
 
 
 def test_flush_leaves_nothing() -> None:

@@ -224,6 +224,16 @@ def test_model_failure_fails_the_answer() -> None:
     assert facts(scripted(error="no such model")) == [GenerationFailed("r", "llm", "no such model")]
 
 
+def test_apology_is_spoken_before_the_failure_of_a_model_that_said_nothing() -> None:
+    failing = replace(scripted(error="no such model"), apology="Sorry, not now.")
+    posted = facts(failing)
+    assert said(posted) == "Sorry, not now."
+    assert posted[-1] == GenerationFailed("r", "llm", "no such model")
+    assert facts(failing, WRITTEN) == [GenerationFailed("r", "llm", "no such model")]
+    begun = replace(scripted(text="One two", error="gone", fail_after_words=1), apology="Sorry.")
+    assert said(facts(begun)) == "One "
+
+
 def test_model_failure_in_the_middle_keeps_what_was_spoken() -> None:
     posted = facts(scripted(text="One. Two three four", error="gone", fail_after_words=3))
     assert said(posted) == "One. Two three "
@@ -324,6 +334,39 @@ def test_first_audio_does_not_wait_for_the_last_word() -> None:
     posted = run(performed(slow))
     first = next(at for at, fact in posted if isinstance(fact, AudioGenerated))
     assert (first, posted[-1]) == (0.0, (2.0, OutputFinished("r")))
+
+
+LONG = "I can help you with that whenever you like because today my calendar is empty all day."
+
+
+def spoken_clauses(posted: list[tuple[float, GenerationFact]]) -> list[str]:
+    return [fact.text for _, fact in posted if isinstance(fact, TextGenerated)]
+
+
+@pytest.mark.parametrize("tokens_per_second", [12, 40, 200])
+def test_first_words_are_spoken_before_their_clause_is_complete(tokens_per_second: int) -> None:
+    engines = ScriptedEngines(
+        llm=llm({"text": LONG, "first_token_seconds": 0.5, "tokens_per_second": tokens_per_second}),
+        tts={"first_audio_seconds": 0.3, "ms_per_character": 65},
+    )
+    posted = run(performed(engines.cascade))
+    heard = [(at, len(f.audio) / 48_000) for at, f in posted if isinstance(f, AudioGenerated)]
+    until = heard[0][0]
+    assert until <= 0.85 + 1e-6 or tokens_per_second == 12
+    for at, seconds in heard:
+        assert at <= until + 1e-6, "a pause is heard where the next words come too late"
+        until += seconds
+    assert said([fact for _, fact in posted]) == LONG
+    assert 2 <= len(spoken_clauses(posted)) <= 5
+
+
+def test_model_slower_than_speech_is_spoken_in_whole_clauses() -> None:
+    slow = scripted(text="One two three four, five. Six.", tokens_per_second=2)
+    assert spoken_clauses(run(performed(slow))) == ["One two three four, ", "five. ", "Six."]
+
+
+def test_text_that_is_there_already_is_cut_as_a_whole() -> None:
+    assert spoken_clauses(run(performed(scripted(text=LONG)))) == [LONG]
 
 
 def test_backpressure_holds_synthesis() -> None:

@@ -140,6 +140,28 @@ def test_spoken_turn_is_transcribed_and_answered() -> None:
     assert call.peer.endings == [("completed", None)]
 
 
+def test_first_audio_comes_1150_ms_after_the_turn_decision() -> None:
+    """STT 300 ms, LLM 500 ms and then 40 tokens a second, TTS 300 ms."""
+    text = "I can help you with that whenever you like because today my calendar is empty."
+
+    async def script(call: SessionRun) -> None:
+        await call.say()
+        await call.peer.until("input_audio_buffer.committed")
+        decided = asyncio.get_running_loop().time()
+        await call.peer.until("response.output_audio.delta")
+        assert asyncio.get_running_loop().time() - decided <= 1.15 + 1e-6
+        await call.peer.until("response.done")
+
+    call = play(
+        script,
+        turn_detection=CLOCK_TURN,
+        stt={"transcripts": [{"text": "what can you do", "delay_seconds": 0.3}]},
+        llm=answers({"text": text, "first_token_seconds": 0.5, "tokens_per_second": 40}),
+        tts={"first_audio_seconds": 0.3},
+    )
+    assert call.peer.endings == [("completed", None)]
+
+
 def test_turn_detector_decides_the_end_of_a_turn() -> None:
     async def script(call: SessionRun) -> None:
         await call.say(LOUD * 20 + SOFT * 40)

@@ -129,8 +129,12 @@ def raw_types(effects: list[Effect]) -> list[str]:
 
 
 def sent_upstream(effects: list[Effect]) -> list[dict[str, Any]]:
-    """The client events that were sent to the upstream server."""
-    return [msgspec.json.decode(e.data) for e in effects if isinstance(e, SendUpstream)]
+    """The client events that were sent to the upstream server, without the ids of our own."""
+    sent = [msgspec.json.decode(e.data) for e in effects if isinstance(e, SendUpstream)]
+    for event in sent:
+        if str(event.get("event_id", "")).startswith("relay_"):
+            del event["event_id"]
+    return sent
 
 
 HELLO = Message(id="hi", role="user", content=(InputText(text="hello"),))

@@ -315,6 +315,24 @@ def test_the_sound_of_a_new_item_stays_until_its_words_can_have_been_made_out() 
     assert [_sound(conversation.retrieve(one)) for one in "ab"] == [None, bytes(400)]
 
 
+def test_audio_of_an_answer_that_grows_after_the_next_item_is_counted() -> None:
+    growing = Entry(spoken_item("a", "", "in_progress"), ledger=Ledger())
+    deleted = Entry(spoken_item("b", "", "in_progress"), ledger=Ledger())
+    conversation = a_conversation(growing, deleted, voiced("c", bytes(400)), kept_bytes=6000)
+    for entry in (growing, deleted):
+        assert entry.ledger
+        entry.ledger.add(bytes(2 * WORD), (SpokenWord("one ", 0),))
+    conversation.delete("b")
+    conversation.add(typed("d"))
+    assert [_sound(conversation.retrieve(one)) for one in "ac"] == [bytes(2 * WORD), bytes(400)]
+    assert growing.ledger
+    growing.ledger.add(bytes(2 * WORD), (SpokenWord("two ", WORD),))
+    conversation.replace(spoken_item("a", "one two "))
+    conversation.add(typed("e"))
+    assert [_sound(conversation.retrieve(one)) for one in "ac"] == [None, bytes(400)]
+    assert growing.ledger.samples == 2 * WORD
+
+
 @given(st.lists(st.integers(0, 300), max_size=20), st.integers(0, 1000))
 def test_kept_sound_is_bounded_whatever_comes(lengths: list[int], kept_bytes: int) -> None:
     conversation = a_conversation(kept_bytes=kept_bytes)

@@ -25,8 +25,15 @@ from vivavoce.protocol.items import (
     Message,
     OutputText,
 )
-from vivavoce.protocol.responses import Usage
-from vivavoce.protocol.session import PCMU, RealtimePatch, ServerVad
+from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
+from vivavoce.protocol.session import (
+    PCMU,
+    AudioInputPatch,
+    AudioPatch,
+    RealtimePatch,
+    ServerVad,
+    TranscriptionPatch,
+)
 from vivavoce.session.effects import (
     ClearPlayback,
     Close,
@@ -44,7 +51,7 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamConnected,
 )
-from vivavoce.session.relay.brain import MAX_QUEUED_BYTES
+from vivavoce.session.relay.outbox import MAX_QUEUED_BYTES
 
 # connecting
 
@@ -377,9 +384,47 @@ def test_relay_response_done_counts_its_usage() -> None:
     relay.open_response()
     usage = {"total_tokens": 12, "input_tokens": 5, "output_tokens": 7}
     effects = relay.say("response.done", response={"id": "r", "usage": usage})
-    assert the(RecordUsage, effects) == RecordUsage("far", Usage(12, 5, 7))
+    assert the(RecordUsage, effects) == RecordUsage("r", "far", Usage(12, 5, 7))
     totals = relay.session.usage
     assert (totals.responses, totals.input_tokens, totals.output_tokens) == (1, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("usage", "recorded"),
+    [
+        ({"type": "duration", "seconds": 2.2}, DurationUsage(3)),
+        (
+            {
+                "type": "tokens",
+                "input_tokens": 14,
+                "output_tokens": 5,
+                "total_tokens": 19,
+                "input_token_details": {"audio_tokens": 14, "text_tokens": 0},
+            },
+            Usage(19, 14, 5, InputTokens(audio_tokens=14), OutputTokens(text_tokens=5)),
+        ),
+    ],
+)
+def test_relay_transcription_counts_its_usage_on_the_recogniser(
+    usage: dict[str, Any], recorded: Usage | DurationUsage
+) -> None:
+    relay = Relay()
+    recogniser = TranscriptionPatch(model="gpt-4o-transcribe")
+    audio = AudioPatch(input=AudioInputPatch(transcription=recogniser))
+    relay.send(asks.SessionUpdate(session=RealtimePatch(audio=audio)))
+    completed = "conversation.item.input_audio_transcription.completed"
+    effects = relay.say(completed, item_id="i", content_index=0, transcript="hi", usage=usage)
+    expected = RecordUsage("i:0", "gpt-4o-transcribe", recorded, "transcription")
+    assert the(RecordUsage, effects) == expected
+    assert relay.session.usage.responses == 0
+
+
+@pytest.mark.parametrize("usage", [None, 7, {"seconds": "long"}, {"input_tokens": "many"}])
+def test_relay_transcription_without_readable_usage_records_none(usage: Any) -> None:
+    relay = Relay()
+    completed = "conversation.item.input_audio_transcription.completed"
+    effects = relay.say(completed, item_id="i", content_index=0, transcript="hi", usage=usage)
+    assert not [effect for effect in effects if isinstance(effect, RecordUsage)]
 
 
 @pytest.mark.parametrize("usage", [None, 7, {"input_tokens": "many"}])
@@ -388,6 +433,7 @@ def test_relay_usage_that_is_not_readable_counts_as_a_response_without_tokens(us
     effects = relay.say("response.done", response={"id": "r", "usage": usage})
     assert raw_types(effects) == ["response.done"]
     assert (relay.session.usage.responses, relay.session.usage.input_tokens) == (1, 0)
+    assert not the(RecordUsage, effects).confirmed
 
 
 def test_relay_interrupted_keeps_only_the_words_that_were_heard() -> None:

@@ -67,6 +67,7 @@ from vivavoce.session.effects import (
     StartTranscription,
 )
 from vivavoce.session.facts import (
+    AccessEnded,
     Disconnected,
     DrainStarted,
     InvalidFrame,
@@ -317,6 +318,16 @@ def test_a_session_ends_when_its_time_is_over(seconds: float, said: str) -> None
     assert problem(effects) == ("session_expired", reason)
     assert done(effects).status == "cancelled"
     assert effects[-1] == Close(1001, reason)
+
+
+def test_access_that_ends_closes_the_session_with_its_own_code() -> None:
+    session = a_session()
+    answered(write(session, "hello"))
+    message = "The budget key:ada:usd:day is spent."
+    effects = tell(session, AccessEnded("insufficient_quota", message, 4002))
+    assert problem(effects) == ("insufficient_quota", message)
+    assert done(effects).status == "cancelled"
+    assert effects[-1] == Close(4002, "insufficient_quota")
 
 
 def test_after_the_close_there_is_nothing() -> None:

@@ -89,6 +89,11 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     assert other.start(B) == [StartTranscription(B, "house", language=None, prompt="")]
 
 
+def recorded(seconds: int) -> RecordUsage:
+    """The usage of the recording A."""
+    return RecordUsage("a:0", "gpt-realtime", DurationUsage(seconds=seconds), "transcription")
+
+
 def test_transcription_not_requested_by_the_client_sends_it_no_event() -> None:
     stage = Stage(None)
     assert stage.start() == [StartTranscription(A, "gpt-realtime", None, "")]
@@ -97,7 +102,7 @@ def test_transcription_not_requested_by_the_client_sends_it_no_event() -> None:
     stage.transcriptions.finish(A, 0.0)
     stage.effects()
     assert stage.transcriptions.take(TranscriptUpdated(A, "hello you", 0, True), 0.0)
-    assert stage.effects() == [RecordUsage("gpt-realtime", DurationUsage(seconds=0))]
+    assert stage.effects() == [recorded(0)]
 
 
 def test_transcript_growing_sends_each_stable_character_once(stage: Stage) -> None:
@@ -128,7 +133,7 @@ def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:
             usage=DurationUsage(seconds=2),
         ),
     ]
-    assert the(RecordUsage, effects) == RecordUsage("gpt-realtime", DurationUsage(seconds=2))
+    assert the(RecordUsage, effects) == recorded(2)
     assert stage.shared.usage.totals.transcribed_seconds == 2
 
 

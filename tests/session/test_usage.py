@@ -100,15 +100,16 @@ def test_a_transcription_costs_started_seconds(samples: int, seconds: int) -> No
 def test_usage_meter_adds_up_and_reports_each_use() -> None:
     effects = EffectBuffer(Ids("t"))
     meter = UsageMeter(effects)
-    used: list[Usage | DurationUsage] = [
-        Usage(input_tokens=3, output_tokens=4, total_tokens=7),
-        Usage(input_tokens=10, output_tokens=20, total_tokens=30),
-        DurationUsage(seconds=5),
-        DurationUsage(seconds=2),
+    used = [
+        RecordUsage("r1", "house", Usage(input_tokens=3, output_tokens=4, total_tokens=7)),
+        RecordUsage("r2", "house", Usage(input_tokens=10, output_tokens=19, total_tokens=29)),
+        RecordUsage("i1:0", "house", DurationUsage(seconds=5), "transcription"),
+        RecordUsage("i2:0", "house", DurationUsage(seconds=2), "transcription"),
+        RecordUsage("i3:0", "asr", Usage(output_tokens=1), "transcription"),
     ]
-    for usage in used:
-        meter.add("house", usage)
-    assert effects.drain() == [RecordUsage("house", usage) for usage in used]
+    for record in used:
+        meter.add(record)
+    assert effects.drain() == used
     tally = meter.totals
     assert (
         tally.responses,

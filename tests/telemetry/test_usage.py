@@ -20,10 +20,19 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_usage_is_logged_by_model_at_the_close(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vivavoce.telemetry.usage")
     usage = UsageLog(settings(), "alice")
-    usage.on(None, [RecordUsage("a", Usage(30, 10, 20)), RecordUsage("b", Usage(3, 1, 2))], 0.0)
-    usage.on(None, [RecordUsage("a", Usage(7, 3, 4)), RecordUsage("a", DurationUsage(5))], 1.0)
+    usage.on(
+        None, [RecordUsage("0", "a", Usage(30, 10, 20)), RecordUsage("1", "b", Usage(3, 1, 2))], 0.0
+    )
+    usage.on(
+        None,
+        [
+            RecordUsage("2", "a", Usage(7, 3, 4)),
+            RecordUsage("3", "a", DurationUsage(5), "transcription"),
+        ],
+        1.0,
+    )
     other = Send(ErrorEvent(event_id="e", error=ErrorBody(type="x", message="no")))
-    usage.on(None, [RecordUsage("a", DurationUsage(2)), other], 2.0)
+    usage.on(None, [RecordUsage("4", "a", DurationUsage(2), "transcription"), other], 2.0)
     assert lines(caplog) == []
     usage.on(None, [CLOSE], 3.0)
     assert lines(caplog) == [
@@ -34,7 +43,7 @@ def test_usage_is_logged_by_model_at_the_close(caplog: pytest.LogCaptureFixture)
 
 def test_usage_recorded_with_the_close_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vivavoce.telemetry.usage")
-    UsageLog(settings(), "").on(None, [RecordUsage("a", Usage(3, 1, 2)), CLOSE], 0.0)
+    UsageLog(settings(), "").on(None, [RecordUsage("0", "a", Usage(3, 1, 2)), CLOSE], 0.0)
     assert lines(caplog) == [
         "sess_1: used by anonymous of a: 1 responses, 1 tokens in, 2 out, 0 s transcribed"
     ]

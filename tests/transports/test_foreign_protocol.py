@@ -331,8 +331,22 @@ def test_table_finds_the_protocol_of_a_realtime_request(
     assert type(protocol_for(request)).__name__ == name
 
 
+def test_table_finds_the_beta_at_the_address_of_a_relay() -> None:
+    assert type(protocol_for(ConnectRequest("/api/realtime"))).__name__ == "Beta"
+
+
+@pytest.mark.parametrize("path", ["/ws", "/v1/voice/stream"])
+def test_table_finds_the_raw_protocol(path: str) -> None:
+    assert type(protocol_for(ConnectRequest(path))).__name__ == "RawProtocol"
+
+
+@pytest.mark.parametrize(("rtvi", "name"), [("1", "RtviProtocol"), ("0", "RawProtocol")])
+def test_table_finds_rtvi_by_its_option(rtvi: str, name: str) -> None:
+    assert type(protocol_for(ConnectRequest("/ws", {"rtvi": rtvi}))).__name__ == name
+
+
 def test_table_without_the_path_of_a_request_raises() -> None:
-    assert paths(WIRE_TABLE) == {"/v1/realtime"}
+    assert paths(WIRE_TABLE) == {"/api/realtime", "/v1/realtime", "/v1/voice/stream", "/ws"}
     with pytest.raises(LookupError):
         protocol_for(ConnectRequest("/beep"))
 

@@ -12,8 +12,9 @@ from aiohttp import web
 from tests.server import HOST, Server, scripted, serving
 from vivavoce.app import application, build
 from vivavoce.protocol.items import Message
-from vivavoce.runtime.catalog import ModelCatalog, Relay
+from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.sessions import Sessions
+from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 
 ANSWER = "one two three four five six seven eight nine ten"
@@ -51,11 +52,13 @@ class Client:
 
 
 @asynccontextmanager
-async def relaying(upstream: str, **engines: Any) -> AsyncIterator[tuple[Server, str]]:
+async def relaying(
+    upstream: str, *, fallback: str = "", **engines: Any
+) -> AsyncIterator[tuple[Server, str]]:
     """A server with scripted engines, and a model "far" behind an upstream server."""
     async with build(scripted(**engines), local_servers=()) as built:
         cascades = built.context.catalog.cascades
-        relay = Relay(upstream, "default", key=Secret("sk-upstream"))
+        relay = Relay(upstream, "default", key=Secret("sk-upstream"), fallback=fallback)
         catalog = ModelCatalog(cascades, "default", {"far": relay})
         context = replace(built.context, catalog=catalog, models=catalog.available())
         sessions = Sessions(context)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 OPEN_ROUTES = frozenset(
     {
         ("GET", "/"),
+        ("GET", "/api/v1/health"),
+        ("GET", "/api/v1/ready"),
         ("GET", "/client.js"),
         ("GET", "/console/{name}"),
         ("GET", "/docs"),
@@ -36,6 +38,8 @@ OPEN_ROUTES = frozenset(
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
     }
 )
+WHO = web.RequestKey("who", str)
+"""The name of the key of a request that was let in by it."""
 REQUEST_ID = web.RequestKey("request_id", str)
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
 """Paths of an application at which a key is checked after the upgrade."""
@@ -84,6 +88,8 @@ class Auth:
         self.keys = keys
         self.mint = mint
         self.wall_clock = wall_clock
+        self.key_problem: Callable[[str], str | None] = lambda _: None
+        """Why the API key of that name may not be used any more; None: it may."""
         self._texts = frozenset(origins)
         self._origins = {origin_of(text) for text in origins} - {None}
         self._loopback_pages = loopback_pages
@@ -107,6 +113,8 @@ class Auth:
                 grant = self.mint.check(key, self.wall_clock())
             except TokenError as exc:
                 raise Unauthorized(f"Incorrect API key provided: {exc}.") from exc
+            if (problem := self.key_problem(grant.key)) is not None:
+                raise Unauthorized(f"Incorrect API key provided: {problem}.")
             return Identity(grant.key, grant)
         if not self.keys:
             return Identity("")
@@ -118,6 +126,8 @@ class Auth:
         name = self.keys.name_of(key)
         if name is None:
             raise Unauthorized("Incorrect API key provided: this server knows no such key.")
+        if (problem := self.key_problem(name)) is not None:
+            raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return Identity(name)
 
     def allows_host(self, request: web.Request) -> bool:
@@ -193,8 +203,11 @@ class Auth:
             )
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204)
-        if not is_open(request) and self.identify(request).grant is not None:
-            raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+        if not is_open(request):
+            identity = self.identify(request)
+            if identity.grant is not None:
+                raise Unauthorized("A short-lived key opens Realtime sessions and nothing else.")
+            request[WHO] = identity.name
         return await handler(request)
 
     def _refusal(self, request: web.Request, exc: Exception) -> web.Response:
@@ -251,7 +264,8 @@ def presented_key(request: web.Request) -> str:
     for offered in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if offered.strip().startswith(KEY_SUBPROTOCOL):
             return offered.strip().removeprefix(KEY_SUBPROTOCOL)
-    return request.query.get("api_key", "") or request.query.get("api-key", "")
+    given = (request.query.get(name, "") for name in ("api_key", "api-key", "token"))
+    return next(filter(None, given), "")
 
 
 def origin_of(text: str) -> Origin | None:

@@ -1,4 +1,7 @@
-"""Short-lived keys for browsers: POST /v1/realtime/client_secrets and its two beta forms."""
+"""Short-lived keys for browsers: POST /v1/realtime/client_secrets and its two beta forms.
+
+GET /api/realtime/token is what pages expect of their own server, in front of OpenAI.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -55,6 +58,13 @@ class ClientSecretResponse(msgspec.Struct, frozen=True):
     session: SessionObject
 
 
+class TokenResponse(msgspec.Struct, frozen=True):
+    """The key under both names that pages read."""
+
+    token: str
+    client_secret: ClientSecret
+
+
 class BetaSecretLifetime(msgspec.Struct, frozen=True):
     """The lifetime of a beta key, under either of two names that clients use."""
 
@@ -87,6 +97,7 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/client_secrets", self.create)
         app.router.add_post("/v1/realtime/sessions", self.create_beta)
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
+        app.router.add_get("/api/realtime/token", self.token)
 
     def admit(self, request: web.Request) -> Opening:
         """What the key of a request decides of its session. Raises Unauthorized."""
@@ -123,6 +134,12 @@ class ClientSecrets:
         session, secret = self._grant(request, patch, _beta_seconds(raw))
         assert isinstance(session, TranscriptionSession)
         return json_response(_shown(beta.transcription_session(session), secret))
+
+    async def token(self, request: web.Request) -> web.Response:
+        _, secret = self._grant(request, None, DEFAULT_SECONDS)
+        response = json_response(TokenResponse(secret.value, secret))
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
     def _grant(
         self, request: web.Request, patch: SessionPatch | None, seconds: int

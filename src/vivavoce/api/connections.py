@@ -55,6 +55,11 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._connections)
 
+    @property
+    def room(self) -> int:
+        """How many more connections there may be."""
+        return self._max - len(self._connections)
+
     def __call__(self) -> "HttpConnection":
         """The protocol of a new connection, for loop.create_server()."""
         return HttpConnection(self)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from vivavoce.api.metered import metered
 from vivavoce.api.requests import read_body, unless_gone
 from vivavoce.api.sse import EventStream, write
 from vivavoce.audio.formats import RATE
@@ -94,7 +95,13 @@ class SpeechRoutes:
         synthesis = self._synthesis(model, asked.voice_id, asked.speed, asked.instructions)
         job = SpeechJob(synthesis, asked.input, asked.response_format)
         answer = _as_events if asked.stream_format == "sse" else _as_file
-        return await unless_gone(request, answer(request, job))
+        name = self._catalog.name_of(model)
+        async with metered(request, name) as meter:
+            try:
+                return await unless_gone(request, answer(request, job))
+            finally:
+                if job.samples:
+                    meter.speech(name, len(asked.input), job.samples * 1000 // RATE)
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
         model, voice = request.query.get("model", ""), request.match_info["voice"]

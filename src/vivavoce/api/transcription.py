@@ -15,6 +15,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from vivavoce.api.http_errors import json_response
+from vivavoce.api.metered import metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
@@ -182,13 +183,13 @@ class TranscriptionRoutes:
             asked = transcription_request(form.fields)
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
             job = self._job(form, msgspec.structs.replace(asked, model=model), task)
-            async with self._files.one():
-                if asked.stream:
-                    return await _as_events(request, job)
-                async with aclosing(job.deltas()) as deltas:
-                    async for _ in deltas:
-                        pass
-                return await in_thread(job.response)  # an hour of speech is ten thousand words
+            name = self._catalog.name_of(model)
+            async with metered(request, name) as meter, self._files.one():
+                try:
+                    return await _respond(request, job)
+                finally:
+                    if job.samples:
+                        meter.transcription(name, job.samples * 1000 // RATE)
 
     def _job(self, form: Form, asked: TranscriptionRequest, task: Task) -> TranscriptionJob:
         cascade = self._catalog.of(asked.model)
@@ -201,6 +202,15 @@ class TranscriptionRoutes:
             stall_timeout_s=self._stall_timeout_s,
         )
         return TranscriptionJob(asked, task, file, transcriber.passages(file, cascade.vad))
+
+
+async def _respond(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:
+    if job.asked.stream:
+        return await _as_events(request, job)
+    async with aclosing(job.deltas()) as deltas:
+        async for _ in deltas:
+            pass
+    return await in_thread(job.response)  # an hour of speech is ten thousand words
 
 
 async def _as_events(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:

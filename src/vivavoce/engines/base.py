@@ -45,6 +45,7 @@ __all__ = [
     "Voice",
     "Word",
     "health_of",
+    "warm",
 ]
 
 CONTRACT_VERSION = 2
@@ -98,6 +99,25 @@ class BaseEngine:
 
     def health(self) -> str | None:
         return None
+
+    def warm(self) -> None:
+        """Called when a session begins and when its user begins to speak: work will follow.
+
+        An engine that speaks to a server opens a connection in the background. Never raises.
+        """
+
+    def for_model(self, name: str) -> Self | None:
+        """STT, TTS: this engine with another of its models; None: it does not offer that one.
+
+        What is returned shares everything with this engine, is ready for use, and is not entered.
+        """
+        return None
+
+
+def warm(engine: object) -> None:
+    """Its warm(), where it has one: an engine that does not derive from BaseEngine may not."""
+    if (work := getattr(engine, "warm", None)) is not None:
+        work()
 
 
 def health_of(engine: object) -> str | None:

@@ -163,7 +163,7 @@ class WorkerHost(Generic[M]):
     def start_failed(self) -> None:
         """Where all processes are down, fail the waiting streams with the reason."""
         if self.processes and all(process.failure for process in self.processes):
-            self._fail_waiting(EngineError(self.processes[0].failure))
+            self._fail_waiting(EngineError(self.processes[0].failure or ""))
 
     def _fail_waiting(self, error: EngineError) -> None:
         while self._waiting:

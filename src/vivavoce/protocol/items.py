@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 MAX_PARTS = 128  # content parts of an item
 MAX_TOOLS = 128
-MAX_INPUT_ITEMS = 500  # of `response.input`
+MAX_INPUT_ITEMS = 256  # of `response.input`
 
 Status: TypeAlias = Literal["completed", "incomplete", "in_progress"]
 

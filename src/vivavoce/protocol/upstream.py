@@ -37,6 +37,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True):
     id: str = ""
     status: str = ""
     conversation_id: str | None = None
+    status_details: Any = None
     usage: Any = None
 
 
@@ -45,6 +46,7 @@ class UpstreamEvent(msgspec.Struct, frozen=True):
 
     type: str = ""
     event_id: str = ""
+    error: Any = None
     item: UpstreamItem | None = None
     previous_item_id: str | None = None
     item_id: str = ""
@@ -56,6 +58,8 @@ class UpstreamEvent(msgspec.Struct, frozen=True):
     delta: str = ""
     """Text, or base64 audio."""
     transcript: str | None = None
+    usage: Any = None
+    """Of a transcription."""
 
 
 class _Envelope(msgspec.Struct):

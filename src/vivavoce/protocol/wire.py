@@ -6,7 +6,7 @@ A new protocol implements WireProtocol and is entered in a table of the server
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from vivavoce.errors import VoiceError
 from vivavoce.protocol.client import AnyClientEvent
@@ -28,6 +28,8 @@ class Reply:
     """Frames that answer a client's frame at once, without the session."""
 
     frames: tuple[Frame, ...]
+    log: str = ""
+    """What the server's log says about the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +121,13 @@ class WireProtocol(Protocol):
 
     def refuse(self, error: VoiceError) -> Refusal:
         """Frames and close code that tell a connected client why no session is opened."""
+        ...
+
+
+@runtime_checkable
+class ExpectsSound(Protocol):
+    """A wire protocol whose clients usually send sound: one that sends none gets a note."""
+
+    def silence_note(self) -> Reply | None:
+        """The note, some seconds after the connection was made; None: sound has come."""
         ...

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel
+from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
+from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
-from vivavoce.secret import Secret
 from vivavoce.session.options import AvailableModels, ModelInfo
 
 
@@ -21,6 +21,8 @@ class Cascade:
     cleaner: Cleaner | None = None
     default_voice: str = ""
     """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
+    apology: str = ""
+    """Spoken where no language model answers; "": nothing is."""
 
     def voice(self, name: str) -> str:
         """The voice used for the requested `name`. All voice fallback is decided here."""
@@ -28,29 +30,15 @@ class Cascade:
         wanted = (name, self.default_voice)
         return next((voice for voice in wanted if voice in known), self.tts.default_voice)
 
+    def warm(self) -> None:
+        """Work will follow: engines that speak to a server open their connections."""
+        for engine in (self.stt, self.llm, self.tts):
+            warm(engine)
+
     @property
     def info(self) -> ModelInfo:
         """The data of this model that a session needs."""
         return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A model behind an upstream Realtime server."""
-
-    url: str
-    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
-    model: str
-    """The model requested from the upstream server."""
-    key: Secret = Secret("")
-    default_voice: str = "marin"
-    fallback: str = ""
-    """The cascade that continues when the upstream server fails; "": the default one."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """The data of this model that a session needs."""
-        return ModelInfo(voices=None, default_voice=self.default_voice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +53,10 @@ class ModelCatalog:
     def of(self, model: str) -> Cascade:
         """The cascade of that name, or the default one."""
         return self.cascades.get(model, self.cascades[self.default])
+
+    def name_of(self, model: str) -> str:
+        """The name of the cascade that serves a name."""
+        return model if model in self.cascades else self.default
 
     def fallback(self, model: str) -> str:
         """The name of the cascade that continues when the upstream server of `model` fails."""

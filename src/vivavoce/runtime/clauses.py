@@ -8,10 +8,19 @@ import re
 MIN_FIRST_CHARS = 12  # characters: the sooner something can be said, the better
 MIN_CHARS = 40  # later ones: the longer, the better the melody
 MAX_CHARS = 240
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
+MIN_EARLY_WORDS = 2
+MIN_EARLY_CJK = 4  # characters of a script without spaces
+# closing quotes, brackets and marks of emphasis belong to the sentence before them
+_SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]*_~]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
 _PAUSE = re.compile(r"[,;:–—]+(?=\s)|[，、：]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
 # a full stop after one of these, or after one letter, ends no sentence
+_EARLY = re.compile(r"(?<=\S)\s+|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[\u3040-\u30ff\u3400-\u9fff])")
+_LETTERS = re.compile(r"\w[\w'’-]*")  # noqa: RUF001
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+# articles, pronouns and prepositions are said in one breath with the word after them; in European
+# languages hardly any of them is longer
+MAX_BOUND_LETTERS = 3
 _ABBREVIATION = re.compile(
     r"(?<!\w)(?:(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|No)|(?<!\S)[A-Za-z])\.\Z"
 )
@@ -33,6 +42,25 @@ class Clauses:
             self._first = False
         self._text = self._text[begin:]
         return clauses
+
+    def cut_early(self) -> str:
+        """What may be spoken of an incomplete clause because nothing else is; "": too little.
+
+        The cut is behind a whole word, where a voice can pause if there is such a place, and never
+        within a link, code or emphasis.
+        """
+        last = ""
+        for space in _EARLY.finditer(self._text):
+            part = self._text[: space.end()]
+            words = _LETTERS.findall(part)
+            enough = len(words) >= MIN_EARLY_WORDS or len(_CJK.findall(part)) >= MIN_EARLY_CJK
+            if not enough or _is_open(part) or _ABBREVIATION.search(part.rstrip()):
+                continue
+            if not last or _is_bound(last) or not _is_bound(part):
+                last = part
+        self._text = self._text[len(last) :]
+        self._first = self._first and not last
+        return last
 
     def flush(self) -> str:
         """The remaining text at the end of the stream."""
@@ -60,3 +88,19 @@ class Clauses:
     def _with_space(self, end: int) -> int:
         space = _SPACE.match(self._text, end)
         return space.end() if space else end
+
+
+def _is_bound(part: str) -> bool:
+    """Whether its last word is said in one breath with the next one."""
+    word = part.rstrip()
+    letters = _LETTERS.findall(word)[-1]
+    return word[-1].isalnum() and len(letters) <= MAX_BOUND_LETTERS and not _CJK.search(letters)
+
+
+def _is_open(text: str) -> bool:
+    """Whether a link, code or emphasis begins in the text and does not end."""
+    return (
+        any(text.count(mark) % 2 for mark in ("**", "__", "`", '"'))
+        or text.count("[") > text.count("]")
+        or text.count("(") > text.count(")")
+    )

@@ -1,15 +1,20 @@
 """One answer: the model's text, cut into clauses, each spoken while the next ones are generated.
 
-language model → _generate() → queue of clauses → _perform() → SpeechWriter → facts
+language model → _generate() → ClauseFeed → _perform() → SpeechWriter → facts
+
+What is spoken first is cut early: a few words are enough to begin with, and while they are heard
+the next ones are generated. After that a clause is cut early only where the voice would run out of
+speech otherwise.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeAlias
 
+from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import (
-    LLM,
     CallDelta,
     CallStarted,
     ChatEnded,
@@ -39,6 +44,14 @@ from vivavoce.session.facts import (
 CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
 PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
 
+INFINITY = float("inf")
+FIRST_PIECE_S = 0.05
+"""From the first word of the model to the first that are spoken, if no clause is complete."""
+SPEECH_MARGIN_S = 0.1
+"""The next clause goes to the synthesiser so long before it must begin to give sound."""
+MIN_WORDS_PER_S = 3.0
+"""A model that is slower than speech is spoken in whole clauses: it would halt after every word."""
+
 Post: TypeAlias = Callable[[GenerationFact], None]
 WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
 # the clauses of an answer, then its end: None, or why it broke off
@@ -52,21 +65,89 @@ async def answer(
 
     `wait_writable` is backpressure: it waits until the client has taken what it was sent.
     """
-    clauses: asyncio.Queue[Clause] = asyncio.Queue(CLAUSES_AHEAD)
+    clauses = ClauseFeed(spoken=order.prompt.spoken)
     async with asyncio.TaskGroup() as tasks:
-        generating = tasks.create_task(_generate(order, cascade.llm, post, clauses))
+        generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()  # where speech failed, no more text is wanted
 
 
-async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queue[Clause]) -> None:
-    """Request the model; put its clauses and the end marker into `clauses`."""
-    response_id, cutter, said, ended = order.response_id, Clauses(), False, False
+class ClauseFeed:
+    """The text of an answer between the model and the voice, cut into clauses."""
+
+    def __init__(self, *, spoken: bool) -> None:
+        """spoken: False: text is passed on as it comes."""
+        self._spoken = spoken
+        self._cutter = Clauses()
+        self._ready: deque[str] = deque()
+        self._end: list[GenerationFailed | None] = []
+        self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._begun = INFINITY  # when the first word came
+        self._words = 0
+
+    async def put(self, text: str) -> None:
+        """More text; waits while CLAUSES_AHEAD clauses wait to be spoken."""
+        self._begun = min(self._begun, asyncio.get_running_loop().time())
+        self._words += len(text.split())
+        for clause in self._cutter.feed(text) if self._spoken else [text]:
+            await self._append(clause)
+        self._changed.set()
+
+    async def flush(self) -> None:
+        """No more text comes."""
+        if rest := self._cutter.flush():
+            await self._append(rest)
+
+    def end(self, failed: GenerationFailed | None) -> None:
+        """After the clauses so far the answer ends, or has failed."""
+        self._end.append(failed)
+        self._changed.set()
+
+    async def next(self, hurry_at: float) -> Clause:
+        """The next clause, then the end.
+
+        hurry_at: from then on, in the loop's time, some words of a clause will do.
+        """
+        clock = asyncio.get_running_loop().time
+        while not self._ready and not self._end:
+            at = max(hurry_at, self._begun + FIRST_PIECE_S)
+            if clock() >= at and (early := self._early(clock())):
+                return early
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(at if clock() < at < INFINITY else None):
+                    await self._changed.wait()
+        if not self._ready:
+            return self._end[0]
+        self._taken.set()
+        return self._ready.popleft()
+
+    def _early(self, now: float) -> str:
+        seconds = now - self._begun
+        if not self._spoken or self._words - 1 < MIN_WORDS_PER_S * seconds:
+            return ""
+        return self._cutter.cut_early()
+
+    async def _append(self, clause: str) -> None:
+        while len(self._ready) >= CLAUSES_AHEAD:
+            self._taken.clear()
+            await self._taken.wait()
+        self._ready.append(clause)
+        self._changed.set()
+
+
+async def _generate(order: Generate, cascade: Cascade, post: Post, clauses: ClauseFeed) -> None:
+    """Request the model; put its text and the end into `clauses`.
+
+    Where it fails before its first word, the apology of the cascade is spoken before the failure.
+    """
+    response_id, said, ended = order.response_id, False, False
     clock, post_at = asyncio.get_running_loop().time, float("-inf")
     try:
         async with (
-            aclosing(llm.generate(_request(order.prompt))) as given,
+            aclosing(cascade.llm.generate(_request(order.prompt))) as given,
             aclosing(_from_the_first_word(given)) as events,
         ):
             async for event in events:
@@ -76,8 +157,7 @@ async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queu
                         if order.prompt.spoken and clock() >= post_at:
                             post(GenerationProgress(response_id))
                             post_at = clock() + PROGRESS_INTERVAL_S
-                        for clause in cutter.feed(text) if order.prompt.spoken else [text]:
-                            await clauses.put(clause)
+                        await clauses.put(text)
                     case CallStarted(index=index, call_id=call_id, name=name):
                         said = True
                         post(ToolCallStarted(response_id, index, call_id, name))
@@ -87,17 +167,17 @@ async def _generate(order: Generate, llm: LLM, post: Post, clauses: asyncio.Queu
                         ended = True
                         if not said and reason == "stop":
                             raise EngineError("the language model gave an empty answer")
-                        if rest := cutter.flush():
-                            await clauses.put(rest)
+                        await clauses.flush()
                         post(GenerationFinished(response_id, reason, _tokens(usage)))
         if not ended:
             raise EngineError("the language model's answer broke off without an end")
     except EngineError as exc:
-        if rest := cutter.flush():
-            await clauses.put(rest)
-        await clauses.put(GenerationFailed(response_id, "llm", str(exc)))
+        if not said and order.prompt.spoken and cascade.apology:
+            await clauses.put(cascade.apology)
+        await clauses.flush()
+        clauses.end(GenerationFailed(response_id, "llm", str(exc)))
     else:
-        await clauses.put(None)
+        clauses.end(None)
 
 
 async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
@@ -119,12 +199,12 @@ async def _perform(
     cascade: Cascade,
     post: Post,
     wait_writable: WaitWritable,
-    clauses: asyncio.Queue[Clause],
+    clauses: ClauseFeed,
 ) -> bool:
     """Post clause after clause, spoken or written; False: it failed, and that was posted."""
     writer = SpeechWriter(order, cascade, post, wait_writable)
     while True:
-        match await clauses.get():
+        match await clauses.next(writer.hurry_at):
             case None:
                 return True
             case GenerationFailed() as failed:
@@ -159,13 +239,27 @@ class SpeechWriter:
         self._post = post
         self._wait_writable = wait_writable
         self._samples = 0  # of the answer so far
+        self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
+        self._latency = 0.0  # the longest from a clause to its first sound
+
+    @property
+    def hurry_at(self) -> float:
+        """When the next clause is needed, so that no pause is heard before it."""
+        return self._heard_until - self._latency - SPEECH_MARGIN_S
 
     async def speak(self, clause: str) -> None:
         """Raises EngineError."""
         self._post(TextGenerated(self._response_id, clause))
+        clock = asyncio.get_running_loop().time
+        asked, begun = clock(), False
         async with aclosing(self._synthesis.clause(clause, self._samples)) as pieces:
             async for piece in pieces:
                 self._samples += len(piece.audio) // 2
+                if piece.audio:
+                    now = clock()
+                    if not begun:
+                        begun, self._latency = True, max(self._latency, now - asked)
+                    self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
                 self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
                 await self._wait_writable()
 

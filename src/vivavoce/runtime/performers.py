@@ -15,11 +15,12 @@ import aiohttp
 from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
-from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
+from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
     AddEchoReference,
@@ -34,6 +35,7 @@ from vivavoce.session.effects import (
     EndAudio,
     FeedAudio,
     Generate,
+    HoldUpstream,
     RelayEffect,
     RunVad,
     ScoreTurn,
@@ -51,6 +53,7 @@ from vivavoce.session.facts import (
     UpstreamLost,
     VadScores,
 )
+from vivavoce.session.relay.faults import masked
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,6 @@ MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
 MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
 UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
 SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
-CONNECT_TIMEOUT_S = 10.0
 
 
 class SessionPort(Protocol):
@@ -120,6 +122,7 @@ class CascadePerformer:
         self._vad: VadStream | None = None
         cleaner = self._cascade.cleaner
         self._echo = EchoCanceller(cleaner) if cleaner else None
+        self._cascade.warm()
 
     @property
     def behind(self) -> bool:
@@ -158,7 +161,7 @@ class CascadePerformer:
                 self._port.post(AudioCleaned(cleaned))
             case ConfigureCleaning() | AddEchoReference() | ClearEchoReference():
                 self._configure_echo(effect, now)
-            case ConnectUpstream() | SendUpstream() | DisconnectUpstream():
+            case ConnectUpstream() | SendUpstream() | HoldUpstream() | DisconnectUpstream():
                 raise AssertionError("a cascade has no upstream server")
             case _:
                 assert_never(effect)
@@ -184,7 +187,9 @@ class CascadePerformer:
         self._vad.score(at, audio)
 
     def _start_transcription(self, effect: StartTranscription) -> None:
-        stt = self._catalog.of(effect.model).stt
+        cascade = self._catalog.of(effect.model)
+        cascade.warm()
+        stt = cascade.stt
         feed = AudioFeed(stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
         self._tasks.start(effect.key, self._transcribe(stt, effect, feed))
@@ -236,8 +241,12 @@ class CascadePerformer:
 class RelayPerformer:
     """Holds the WebSocket to an upstream Realtime server."""
 
-    def __init__(self, relay: Relay, port: SessionPort, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, relay: Relay, user: str, port: SessionPort, group: asyncio.TaskGroup
+    ) -> None:
+        """user: whoever opened the session, for the pseudonym that providers ask for."""
         self._relay = relay
+        self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
@@ -249,11 +258,14 @@ class RelayPerformer:
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:
-            case ConnectUpstream():
-                self._tasks.start("connection", self._connect())
+            case ConnectUpstream(transcription=transcription):
+                self._waiting, self._waiting_bytes = asyncio.Queue(), 0
+                self._tasks.start("connection", self._connect(transcription))
             case SendUpstream(data=data):
                 self._waiting.put_nowait(data)
                 self._waiting_bytes += len(data)
+            case HoldUpstream(seconds=seconds):
+                self._relay.hold.set(seconds)
             case DisconnectUpstream():
                 self._tasks.cancel_all()
             case _:
@@ -266,48 +278,41 @@ class RelayPerformer:
     def close(self) -> None:
         self._tasks.cancel_all()
 
-    async def _connect(self) -> None:
+    async def _connect(self, transcription: bool) -> None:
         relay = self._relay
-        headers = {"Authorization": f"Bearer {relay.key.reveal()}"} if relay.key else {}
+        if relay.hold.seconds:
+            self._port.post(UpstreamLost("the upstream server has failed a moment ago"))
+            return
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
-                async with (
-                    aiohttp.ClientSession() as http,
-                    http.ws_connect(
-                        relay.url,
-                        params={"model": relay.model},
-                        headers=headers,
-                        max_msg_size=0,
-                        autoping=True,
-                        heartbeat=20.0,
-                    ) as socket,
-                ):
-                    limit.reschedule(None)
-                    self._port.post(UpstreamConnected())
-                    reason = await self._carry(socket)
-        except TimeoutError:
-            reason = "the upstream server accepted no connection in time"
-        except (aiohttp.ClientError, OSError) as exc:
-            reason = f"the upstream server cannot be reached: {type(exc).__name__}"
+            async with relay.connected(user=self._user, transcription=transcription) as opened:
+                self._port.post(UpstreamConnected(opened.expires_in))
+                reason = await self._carry(opened.socket)
+        except UpstreamRefused as exc:
+            relay.hold.set(exc.fault.hold_s)
+            reason = exc.fault.reason
         self._port.post(UpstreamLost(reason))
 
-    async def _carry(self, socket: aiohttp.ClientWebSocketResponse) -> str:
+    async def _carry(self, socket: UpstreamSocket) -> str:
         """Carry frames both ways until the connection ends; return why it did."""
         sending = asyncio.create_task(self._send(socket))
         try:
-            async for message in socket:
+            while True:
+                message = await socket.receive()
                 if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                     break
                 data = message.data
                 raw = data.encode() if isinstance(data, str) else data
-                self._port.post(UpstreamEventReceived(read_upstream(raw), raw))
+                event = read_upstream(raw)
+                if event.type == "error":
+                    log.warning("an upstream server: %s", masked(raw[:500]).decode())
+                self._port.post(UpstreamEventReceived(event, raw))
                 await self._port.writable()
         finally:
             sending.cancel()
             await asyncio.wait([sending])
         return f"the upstream server closed the connection ({socket.close_code})"
 
-    async def _send(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _send(self, socket: UpstreamSocket) -> None:
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
             while True:
                 data = await self._waiting.get()

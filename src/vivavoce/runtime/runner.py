@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vivavoce.errors import StoreError
+from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.performers import MakePerformer, Performer
@@ -97,6 +97,10 @@ class Fallbacks(Protocol):
         """None: no fallback."""
         ...
 
+    async def recovered(self, session: SessionObject) -> Driver | None:
+        """Wait until what had failed works again; the driver of it. None: it never will."""
+        ...
+
 
 class Runner:
     """One session at work. Post facts to it while run() runs.
@@ -127,9 +131,11 @@ class Runner:
         self._observers = tuple(observers)
         self._save = save
         self._facts: deque[Fact] = deque()
+        self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
         self._progress = Signal()  # something that waited was taken
+        self._next: Driver | None = None  # takes over as soon as the session is at rest
         self._closed = Signal()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
@@ -158,11 +164,14 @@ class Runner:
             self._performer = self._make_performer = self._group = self._tasks = None
 
     def post(self, fact: Fact) -> None:
-        """Pass a fact to the session and perform the effects. Never waits."""
+        """Pass a fact to the session and perform the effects. Never waits.
+
+        What is posted before the session has begun is kept until then.
+        """
         if self._closed.is_set:
             return
         self._facts.append(fact)
-        if not self._busy:
+        if self._begun and not self._busy:
             self._take_all()
 
     @property
@@ -172,8 +181,8 @@ class Runner:
 
     @property
     def behind(self) -> bool:
-        """Whether VAD or STT is behind the input."""
-        return self._performer is not None and self._performer.behind
+        """Whether VAD or STT is behind the input, or the session has not begun."""
+        return not self._begun or (self._performer is not None and self._performer.behind)
 
     def swap(self, driver: Driver) -> None:
         """Replace the brain; the conversation continues. Never waits."""
@@ -204,6 +213,23 @@ class Runner:
             self._peer.close(1011, "the server had an error")
             self._end()
 
+    def refuse(self, exc: QuotaExceeded | Unauthorized | StoreError) -> None:
+        """Tell the client why the session does not begin."""
+        kind = "invalid_request_error"
+        match exc:
+            case QuotaExceeded():
+                kind, code, close_code = "insufficient_quota", "insufficient_quota", 4002
+            case Unauthorized():
+                code, close_code = "invalid_api_key", 3000
+            case _:
+                log.error("%s was refused: %s", self._id, exc)
+                kind, code, close_code = "server_error", "store_unavailable", 1013
+        message = "The budget store cannot be reached." if close_code == 1013 else str(exc)
+        body = ErrorBody(type=kind, code=code, message=message)
+        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        self._peer.close(close_code, code)
+        self._end()
+
     def progressed(self) -> None:
         """Something that waited was taken."""
         self._progress.set()
@@ -229,6 +255,8 @@ class Runner:
             effects = self._session.begin()
             self._observe(None, effects, now)
             self._perform_all(effects, now)
+            self._begun = True
+            self.progressed()
             self._take_all()
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
@@ -243,6 +271,7 @@ class Runner:
                     observer.on(fact, effects, now)
                 for effect in effects:
                     self._perform(effect, now)
+            self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
                 if self._save:
@@ -307,7 +336,26 @@ class Runner:
         driver = self._fallbacks.fallback(settings) if self._fallbacks else None
         if driver is None:
             log.error("%s: %s; there is no fallback", self._id, reason)
+            message = "The server that answers for this model is not available."
+            body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
+            self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
             self.end(1011, reason)
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
+            self.swap(driver)
+            if self._tasks is not None:
+                self._tasks.start("recovery", self._recover())
+
+    async def _recover(self) -> None:
+        assert self._fallbacks
+        self._next = await self._fallbacks.recovered(self.settings)
+        if not self._busy and not self._closed.is_set:
+            self._swap_at_rest()
+            self._timer.set(self._session.deadline)
+
+    def _swap_at_rest(self) -> None:
+        driver = self._next
+        if driver and not self._closed.is_set and self._session.at_rest:
+            self._next = None
+            log.info("%s: model %s answers again", self._id, driver.model)
             self.swap(driver)

@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import msgspec
 from msgspec import UNSET
 
-from vivavoce.errors import LimitReached
+from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.facts import DrainStarted
+from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.relay.brain import RelayBrain
@@ -36,6 +38,25 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
 
+class Meter(Observer, Protocol):
+    """Counts what a session uses, and ends it when whoever pays may use nothing more."""
+
+    post: Callable[[Fact], None]
+    """Gives the session a fact. Set before enter()."""
+
+    async def enter(self) -> None:
+        """Before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
+        ...
+
+    def leave(self) -> None:
+        """The session has ended, or was refused. Never waits."""
+        ...
+
+
+MakeMeter = Callable[[SessionObject, str], Meter]
+"""Makes the meter of a session and the name of the key that opened it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What all sessions of a server share."""
@@ -49,6 +70,7 @@ class ServerContext:
     max_upload_bytes: int = 25 * 1024 * 1024
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
+    meter: MakeMeter | None = None
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -63,7 +85,7 @@ class Sessions:
     ) -> None:
         self.context = context
         self._wall_clock = wall_clock
-        self._runners: set[Runner] = set()
+        self._runners: dict[Runner, Meter | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -92,7 +114,9 @@ class Sessions:
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, opening.model)
         context = self.context
-        driver = self._driver(opening.model)
+        driver = self._driver(opening.model, opening.who)
+        meter = context.meter(settings, opening.who) if context.meter else None
+        observers = [make(settings, opening.who) for make in context.observers]
         session = Session(
             settings,
             context.models,
@@ -107,20 +131,29 @@ class Sessions:
             peer,
             driver.performer,
             player=player,
-            fallbacks=self,
-            observers=[make(settings, opening.who) for make in context.observers],
+            fallbacks=Replacements(self, opening.who),
+            observers=[*observers, meter] if meter else observers,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
-        self._runners.add(runner)
+        if meter:
+            meter.post = runner.post
+        self._runners[runner] = meter
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
-        """Run a session to its end."""
+        """Run a session to its end. Where whoever pays may not begin one, it is refused."""
+        meter = self._runners[runner]
         try:
+            if meter:
+                await meter.enter()
             await runner.run()
+        except (QuotaExceeded, Unauthorized, StoreError) as exc:
+            runner.refuse(exc)
         finally:
-            self._runners.discard(runner)
+            if meter:
+                meter.leave()
+            self._runners.pop(runner, None)
             if not self._runners:
                 self._empty.set()
 
@@ -143,18 +176,21 @@ class Sessions:
         salt = salt or secrets.token_hex(6)
         return begin(opening, context.template, context.models, salt=salt, expires_at=expires_at)
 
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """The cascade that continues when the upstream server of a session's model fails."""
+    def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
         model = session.model if isinstance(session, RealtimeSession) else ""
-        return self._cascade(self.context.catalog.fallback(model))
+        name = model or self.context.models.default_model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
 
-    def _driver(self, model: str) -> Driver:
+    def _driver(self, model: str, who: str) -> Driver:
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay))
-        return self._cascade(model)
+            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
+        return self.cascade(model)
 
-    def _cascade(self, model: str) -> Driver:
+    def cascade(self, model: str) -> Driver:
+        """Drives a cascade model."""
         performer = partial(CascadePerformer, self.context.catalog, model)
         return Driver(CascadeBrain, performer, model)
 
@@ -162,6 +198,31 @@ class Sessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """Finds other drivers for the session of one client."""
+
+    sessions: Sessions
+    who: str
+
+    def fallback(self, session: SessionObject) -> Driver | None:
+        """The cascade that continues when the upstream server of a session's model fails."""
+        found = self.sessions.relay_of(session)
+        if found and found[1].fallback == NO_FALLBACK:
+            return None
+        catalog = self.sessions.context.catalog
+        return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+
+    async def recovered(self, session: SessionObject) -> Driver | None:
+        """The relay again, as soon as its upstream server answers; None: there is no relay."""
+        found = self.sessions.relay_of(session)
+        if found is None:
+            return None
+        name, relay = found
+        await relay.hold.wait_answering(relay)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:

@@ -90,6 +90,7 @@ class Conversation:
         self._max_items = max_items
         self._kept = 0  # bytes of audio, the sum of:
         self._counted: OrderedDict[str, int] = OrderedDict()  # by item, oldest first
+        self._growing: list[Entry] = []  # answers whose audio has not all come
 
     def __iter__(self) -> Iterator[Entry]:
         item_id = self._next[ROOT]
@@ -167,6 +168,7 @@ class Conversation:
         if isinstance(entry.item, FunctionCall):
             self._calls[entry.item.call_id] -= 1
         self._kept -= self._counted.pop(item_id, 0)
+        self._growing = [each for each in self._growing if each is not entry]
 
     def retrieve(self, item_id: str) -> Item:
         """The item with its sound, PCM at 24 kHz, unless there is too much of it."""
@@ -247,11 +249,13 @@ class Conversation:
 
         That of the newest item stays until the next is added: it is still to be transcribed.
         """
-        if self._counted:  # the answer before this item has grown since it was added
-            last = next(reversed(self._counted))
-            self._count(self._entries[last])
+        for entry in self._growing:
+            self._count(entry)
+        self._growing = [entry for entry in self._growing if _grows(entry)]
         if newest.audio_bytes or newest.ledger:
             self._count(newest)
+            if _grows(newest):
+                self._growing.append(newest)
         while self._kept > self._kept_bytes and next(iter(self._counted)) != newest.item.id:
             item_id, counted = self._counted.popitem(last=False)
             self._kept -= counted
@@ -260,6 +264,11 @@ class Conversation:
     def _count(self, entry: Entry) -> None:
         self._kept += entry.audio_bytes - self._counted.get(entry.item.id, 0)
         self._counted[entry.item.id] = entry.audio_bytes
+
+
+def _grows(entry: Entry) -> bool:
+    """Whether more audio of an answer may come."""
+    return entry.ledger is not None and entry.item.status == "in_progress"
 
 
 def _unknown(verb: str, doing: str, item_id: str) -> InvalidRequest:

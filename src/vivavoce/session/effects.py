@@ -154,12 +154,20 @@ class ConnectUpstream(Struct, frozen=True):
     """
 
     model: str
+    transcription: bool = False
+    """Whether the session transcribes only."""
 
 
 class SendUpstream(Struct, frozen=True):
     """Send a GA client event, JSON, to the upstream server."""
 
     data: bytes
+
+
+class HoldUpstream(Struct, frozen=True):
+    """For so many seconds no session asks the upstream server."""
+
+    seconds: float
 
 
 class DisconnectUpstream(Struct, frozen=True):
@@ -175,8 +183,16 @@ class RequestFallback(Struct, frozen=True):
 class RecordUsage(Struct, frozen=True):
     """What a response or a transcription has used. For observers: nothing is to be done."""
 
+    id: str
+    """Unique in the session: that of the response, or of the item and its content part."""
     model: str
+    """That of the response, or the recogniser that an upstream server used."""
     usage: Usage | DurationUsage
+    kind: Literal["response", "transcription"] = "response"
+    characters: int = 0
+    """That were given to a synthesiser."""
+    confirmed: bool = True
+    """False: the upstream server has not reported the usage, and more may have been billed."""
 
 
 class Close(Struct, frozen=True):
@@ -201,7 +217,7 @@ CascadeEffect: TypeAlias = (
     | ClearEchoReference
 )
 """What the performer of a cascade carries out."""
-RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | DisconnectUpstream
+RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
 """What the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
     Send | SendRaw | PlayAudio | ClearPlayback | RequestFallback | RecordUsage | Close

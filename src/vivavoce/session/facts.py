@@ -159,7 +159,10 @@ class AudioCleaned(Struct, frozen=True):
 
 
 class UpstreamConnected(Struct, frozen=True):
-    """The connection to the upstream server is open."""
+    """The upstream server has begun a session."""
+
+    expires_in: float = float("inf")
+    """Seconds; infinite: it does not say."""
 
 
 class UpstreamEventReceived(Struct, frozen=True):
@@ -181,6 +184,15 @@ class TimerFired(Struct, frozen=True):
 
 class DrainStarted(Struct, frozen=True):
     """The server shuts down: finish what is under way, begin nothing new."""
+
+
+class AccessEnded(Struct, frozen=True):
+    """Whoever pays for the session may use nothing more: a budget is spent, or a key revoked."""
+
+    code: str
+    """Of the `error` event: insufficient_quota, invalid_api_key."""
+    message: str
+    close_code: int
 
 
 class Disconnected(Struct, frozen=True):
@@ -216,5 +228,6 @@ Fact: TypeAlias = (
     | AudioPlayed
     | TimerFired
     | DrainStarted
+    | AccessEnded
     | Disconnected
 )

@@ -36,6 +36,7 @@ from vivavoce.session.effects import (
     SendUpstream,
 )
 from vivavoce.session.facts import (
+    AccessEnded,
     AudioArrived,
     AudioPlayed,
     Disconnected,
@@ -181,9 +182,14 @@ class Session:
         return last, self._shared.effects.drain()
 
     @property
+    def at_rest(self) -> bool:
+        """Whether another brain can take over without being noticed."""
+        return self._state == "open" and self._brain.at_rest
+
+    @property
     def checkpoint_due(self) -> bool:
         """Whether the session is at rest and has changed since the last checkpoint."""
-        return self._changed and self._state == "open" and self._brain.at_rest
+        return self._changed and self.at_rest
 
     def checkpoint(self, now: float) -> Checkpoint:
         """All that another process needs to go on. Make it when `checkpoint_due`."""
@@ -221,6 +227,9 @@ class Session:
             case DrainStarted():
                 self._state = "draining"
                 self._brain.drain()
+            case AccessEnded(code=code, message=message, close_code=close_code):
+                self._shared.effects.error(message, code=code)
+                self._close(close_code, code, now)
             case Disconnected():
                 self._close(1000, "the client left", now)
             case _:

@@ -79,14 +79,14 @@ class UsageTotals(msgspec.Struct):
     output_tokens: int = 0
     transcribed_seconds: int = 0
 
-    def add(self, usage: Usage | DurationUsage) -> None:
+    def add(self, record: RecordUsage) -> None:
         """Add the usage of one response or transcription."""
-        if isinstance(usage, Usage):
-            self.responses += 1
-            self.input_tokens += usage.input_tokens
-            self.output_tokens += usage.output_tokens
+        self.responses += record.kind == "response"
+        if isinstance(record.usage, Usage):
+            self.input_tokens += record.usage.input_tokens
+            self.output_tokens += record.usage.output_tokens
         else:
-            self.transcribed_seconds += usage.seconds
+            self.transcribed_seconds += record.usage.seconds
 
 
 class UsageMeter:
@@ -96,7 +96,7 @@ class UsageMeter:
         self.totals = msgspec.structs.replace(totals) if totals else UsageTotals()
         self._effects = effects
 
-    def add(self, model: str, usage: Usage | DurationUsage) -> None:
+    def add(self, record: RecordUsage) -> None:
         """Count the usage of one response or transcription."""
-        self.totals.add(usage)
-        self._effects.add(RecordUsage(model, usage))
+        self.totals.add(record)
+        self._effects.add(record)

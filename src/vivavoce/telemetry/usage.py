@@ -24,8 +24,8 @@ class UsageLog:
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for effect in effects:
             match effect:
-                case RecordUsage(model=model, usage=usage):
-                    self.models.setdefault(model, UsageTotals()).add(usage)
+                case RecordUsage(model=model):
+                    self.models.setdefault(model, UsageTotals()).add(effect)
                 case Close():
                     self._log()
 

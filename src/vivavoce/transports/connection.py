@@ -8,10 +8,12 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType, web
 
 from vivavoce.errors import InvalidRequest, VoiceError
+from vivavoce.protocol.client import AnyClientEvent
 from vivavoce.protocol.wire import (
     CloseRequest,
     ConnectRequest,
     Decoded,
+    ExpectsSound,
     Frame,
     Opening,
     Reply,
@@ -24,6 +26,7 @@ from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
 YIELD_EVERY_FRAMES = 16  # many may have come at once
+LARGE_BYTES = 64 * 1024  # of a frame: others may run between its decoding and its effects
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
@@ -47,7 +50,7 @@ class Connection:
         """Called once, when `gone` is set."""
         self._socket = socket
         self._tasks: asyncio.TaskGroup | None = None
-        self._pending: list[Decoded] = []  # what came in one frame with an Opening
+        self._pending: list[Decoded] = []  # what is taken before further frames
 
     async def run(self, serve: Coroutine[Any, Any, None]) -> None:
         """Send while `serve` runs. An error of `serve` closes the connection with 1011."""
@@ -89,6 +92,10 @@ class Connection:
             self.queue.close(1008, f"no session was asked for in {OPENING_TIMEOUT_S:.0f} s")
         return None
 
+    def put_first(self, event: AnyClientEvent) -> None:
+        """read() gives the session this event before those of the client."""
+        self._pending.insert(0, event)
+
     async def read(self, runner: Runner) -> None:
         """Give the session what the client sends, until the client leaves or breaks the rules."""
         taken = 0
@@ -102,13 +109,21 @@ class Connection:
                 if message.type is _TEXT or not await self._is_control(message):
                     if (frame := self._frame(message)) is None:
                         break
-                    self._take(frame, runner)
+                    decoded = self._decoded(frame)
+                    if len(frame.data) > LARGE_BYTES:
+                        await asyncio.sleep(0)
+                    self._take(decoded, frame, runner)
                     await runner.wait_caught_up()
                 taken += 1
                 if taken % YIELD_EVERY_FRAMES == 0:
                     await asyncio.sleep(0)
         except ConnectionError:  # the client was lost while a ping was answered
             pass
+
+    def note_silence(self) -> None:
+        """Tell a client that has sent no sound, where its protocol has a message for that."""
+        if isinstance(self.protocol, ExpectsSound) and (note := self.protocol.silence_note()):
+            self._answer(note)
 
     def refuse(self, error: VoiceError) -> None:
         """Send the refusal and close."""
@@ -149,21 +164,31 @@ class Connection:
             return None
         return Frame("binary", data) if kind is _BINARY else None
 
-    def _take(self, frame: Frame, runner: Runner) -> None:
-        raw = frame.data if self.protocol.is_ga else None
+    def _decoded(self, frame: Frame) -> list[Decoded | InvalidFrame]:
+        """What a frame says, up to what is invalid in it."""
+        decoded: list[Decoded | InvalidFrame] = []
         try:
-            for one in self.protocol.decode(frame):
-                if isinstance(one, _OWN):
-                    self._answer(one)
-                else:
-                    runner.post(Received(one, raw))
+            decoded.extend(self.protocol.decode(frame))
         except InvalidRequest as problem:
-            runner.post(InvalidFrame(problem))
+            decoded.append(InvalidFrame(problem))
+        return decoded
+
+    def _take(self, decoded: list[Decoded | InvalidFrame], frame: Frame, runner: Runner) -> None:
+        raw = frame.data if self.protocol.is_ga else None
+        for one in decoded:
+            if isinstance(one, _OWN):
+                self._answer(one)
+            elif isinstance(one, InvalidFrame):
+                runner.post(one)
+            else:
+                runner.post(Received(one, raw))
 
     def _answer(self, one: Decoded) -> None:
         """Do what needs no session; a second opening and events before the first are ignored."""
         if isinstance(one, Reply):
             self.queue.send_frames(one.frames)
+            if one.log:
+                log.info("a client (%s): %s", type(self.protocol).__name__, one.log)
         elif isinstance(one, CloseRequest):
             self.queue.close(one.code, one.reason)
 

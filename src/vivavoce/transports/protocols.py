@@ -1,11 +1,14 @@
 """The table of the WebSocket endpoint: which wire protocol serves which path."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
+from vivavoce.protocol.raw import RawProtocol
+from vivavoce.protocol.rtvi import RtviProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
 
 
@@ -22,6 +25,23 @@ def wants_beta(request: ConnectRequest) -> bool:
     )
 
 
+def wants_rtvi(request: ConnectRequest) -> bool:
+    return request.query.get("rtvi", "") not in ("", "0", "false")
+
+
+def rtvi() -> RtviProtocol:
+    return RtviProtocol(time.time)
+
+
+def raw() -> RawProtocol:
+    return RawProtocol(time.monotonic)
+
+
+def raw_stream() -> RawProtocol:
+    """The first message requests the session."""
+    return RawProtocol(time.monotonic, waits=True)
+
+
 @dataclass(frozen=True, slots=True)
 class WireRoute:
     """A protocol at a path, for the requests that match. `make` builds one object a connection."""
@@ -36,6 +56,10 @@ WireTable: TypeAlias = tuple[WireRoute, ...]
 WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", Beta, wants_beta),
     WireRoute("/v1/realtime", GA),
+    WireRoute("/ws", rtvi, wants_rtvi),
+    WireRoute("/api/realtime", Beta),
+    WireRoute("/ws", raw),
+    WireRoute("/v1/voice/stream", raw_stream),
 )
 
 

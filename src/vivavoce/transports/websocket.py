@@ -1,5 +1,6 @@
 """The WebSocket endpoint: one session for each connection, in the protocol of its address."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
+from vivavoce.protocol.client import SessionUpdate
 from vivavoce.protocol.wire import ConnectRequest, Opening, WireProtocol
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
@@ -19,6 +21,7 @@ from vivavoce.transports.protocols import WIRE_TABLE, WireTable, paths, protocol
 
 HEARTBEAT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
+NO_SOUND_S = 5.0  # after connecting, for protocols whose clients usually send sound
 
 Admit = Callable[[web.Request], Opening]
 """Authenticates: the name of the key, and the settings that it carries. Raises Unauthorized."""
@@ -90,17 +93,22 @@ class WebSocketEndpoint:
     ) -> None:
         """Open a session and serve it, or refuse."""
         queue, protocol = connection.queue, connection.protocol
-        paced = PacedPeer(queue, protocol) if protocol.server_plays else None
         try:
             admitted = self._admit(request)
             opening = await connection.opening(wanted)
             if opening is None:
                 return
-            opening = replace(opening, who=admitted.who, patch=admitted.patch or opening.patch)
-            runner = self._sessions.open(paced or queue, opening, paced)
+            patch = opening.patch or admitted.patch
+            paced = PacedPeer(queue, protocol) if protocol.server_plays else None
+            runner = self._sessions.open(
+                paced or queue, replace(opening, who=admitted.who, patch=patch), paced
+            )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
             connection.refuse(exc)
             return
+        if opening.patch and admitted.patch:  # the key's settings overrule the protocol's
+            connection.put_first(SessionUpdate(session=admitted.patch))
+        silence = asyncio.get_running_loop().call_later(NO_SOUND_S, connection.note_silence)
         beside = [connection.start(_read(connection, runner))]
         if paced:
             paced.post = runner.post
@@ -111,6 +119,7 @@ class WebSocketEndpoint:
             await self._sessions.serve(runner)
             await connection.gone.wait()
         finally:
+            silence.cancel()
             for task in beside:
                 task.cancel()
 

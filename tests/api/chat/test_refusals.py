@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.api.chat.stage import recording, scripted, stage, user, wav
+from vivavoce.protocol.bounds import MAX_DEPTH
 
 
 def _zip() -> bytes:
@@ -79,5 +80,21 @@ def test_recogniser_failure_is_503() -> None:
         async with stage(scripted(), stt={"transcripts": [failing]}) as here:
             status, _, message = await here.refusal(messages=[user(recording())])
             assert (status, message) == (503, "the recogniser is gone")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 2, 5_000, 200_000], ids=str)
+def test_request_nested_too_deeply_is_refused(levels: int) -> None:
+    nested = b"[" * levels + b"]" * levels
+
+    async def main() -> None:
+        async with stage(scripted()) as here:
+            status, body = await here.post(b'{"model": "default", "messages": ' + nested + b"}")
+            assert status == 400
+            assert body["error"]["message"] == (
+                f"The body of the request is nested too deeply. At most {MAX_DEPTH} levels are "
+                "accepted."
+            )
 
     asyncio.run(main())

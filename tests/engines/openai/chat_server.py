@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import Message as EmailMessage
 from typing import Any, Self
 
 import msgspec
@@ -25,6 +27,20 @@ class Asked:
     body: Any
     connection: int
     """Connections are numbered as they come."""
+    raw: bytes = b""
+
+    @property
+    def form(self) -> dict[str, bytes]:
+        """The fields of a multipart form."""
+        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        parts = message_from_bytes(head + self.raw).get_payload()
+        assert isinstance(parts, list)
+        found = {}
+        for part in parts:
+            assert isinstance(part, EmailMessage)
+            name = part.get_param("name", header="content-disposition")
+            found[str(name)] = bytes(part.get_payload(decode=True) or b"")
+        return found
 
 
 def text(content: str, finish: str | None = None) -> str:
@@ -146,6 +162,7 @@ class ChatServer:
                 dict(request.headers),
                 msgspec.json.decode(body) if request.content_type == "application/json" else None,
                 self._connections.index(request.transport),
+                body,
             )
         )
         self.arrived.set()

@@ -62,9 +62,12 @@ class Client:
         await self.send(**ASK)
         await self.send(type="response.create")
 
+    async def next(self) -> dict[str, Any]:
+        return await self._events.get()
+
     async def until(self, kind: str) -> dict[str, Any]:
         async with asyncio.timeout(WAIT_SECONDS):
-            while (event := await self._events.get())["type"] != kind:
+            while (event := await self.next())["type"] != kind:
                 pass
         return event
 

@@ -1,7 +1,7 @@
 """Language models that are themselves a chat-completions endpoint, and get requests as they are."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,18 +72,22 @@ def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
     )
 
 
-async def pass_on(request: web.Request, answer: EndpointAnswer) -> web.StreamResponse:
-    """The answer as it is: status, headers, and the body as it comes."""
+async def pass_on(
+    request: web.Request, answer: EndpointAnswer, seen: Callable[[bytes], None]
+) -> web.StreamResponse:
+    """The answer as it is: status, headers, and the body as it comes. seen: gets each part."""
     headers = passed(answer.headers)
     length = headers.get("Content-Length", "")
     async with aclosing(answer.parts()) as parts:
         if length.isdecimal() and int(length) <= _MAX_WHOLE_BYTES:
             body = b"".join([part async for part in parts])
+            seen(body)
             return web.Response(status=answer.status, headers=headers, body=body)
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
         try:
             async for part in parts:
+                seen(part)
                 await write(request, response, part)
         except EngineError as exc:
             if response.content_type != "text/event-stream":

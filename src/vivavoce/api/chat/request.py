@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.bounds import MAX_DEPTH, is_too_deep
 from vivavoce.protocol.json import replace_lone_surrogates
 
 MAX_CHOICES = 128
@@ -194,11 +195,15 @@ def parse(body: bytes) -> ChatCall:
         if _SURROGATE.search(body):
             body = replace_lone_surrogates(body)
         top = msgspec.json.decode(body, type=dict[str, Raw])
+    except RecursionError as exc:
+        raise _too_deep() from exc
     except ValueError as exc:
         raise InvalidRequest(
             "The body of the request is not a JSON object: send one with model and messages.",
             code="invalid_json",
         ) from exc
+    if is_too_deep(body):
+        raise _too_deep()
     try:
         looked_at = {name: top[name] for name in _Fields.__struct_fields__ if name in top}
         fields = msgspec.json.decode(msgspec.json.encode(looked_at), type=_Fields)
@@ -231,6 +236,12 @@ def parse(body: bytes) -> ChatCall:
         speech_model=fields.speech_model or "",
         _top=top,
         _messages=tuple(messages),
+    )
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(
+        f"The body of the request is nested too deeply. At most {MAX_DEPTH} levels are accepted."
     )
 
 

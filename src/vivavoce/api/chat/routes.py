@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+import msgspec
 from aiohttp import web
 
 from vivavoce.api.chat import completion as chat_completion
@@ -30,6 +31,7 @@ from vivavoce.api.chat.request import (
     InputRecording,
 )
 from vivavoce.api.http_errors import json_response
+from vivavoce.api.metered import CompletionTap, RequestMeter, chat_quantities, metered
 from vivavoce.api.requests import read_body, unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import sentence
@@ -78,19 +80,24 @@ class ChatRoutes:
             call = chat_request.parse(body)
         if not call.model:  # of an Azure deployment
             call = replace(call, model=request.query.get("model", ""))
-        return await unless_gone(request, self._answer(request, call))
+        async with metered(request, self._catalog.name_of(call.model)) as meter:
+            return await unless_gone(request, self._answer(request, call, meter, body))
 
-    async def _answer(self, request: web.Request, call: ChatCall) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, call: ChatCall, meter: RequestMeter, body: bytes
+    ) -> web.StreamResponse:
         transcripts = await self._transcripts(call)
         earlier = {number: self._transcript(answer) for number, answer in call.earlier.items()}
-        llm = self._catalog.of(call.model).llm
+        llm, name = self._catalog.of(call.model).llm, self._catalog.name_of(call.model)
         if isinstance(llm, ChatEndpoint):
+            tap = CompletionTap()
             async with self._forwarded(llm, call, transcripts, earlier) as answer:
-                if answer.status != 200 or call.audio is None:
-                    return await pass_on(request, answer)
-                if call.stream:
-                    return await self._streamed(request, call, partial(_copy, answer))
-                return await self._whole(call, await answer.completion())
+                try:
+                    return await self._passed_on(request, call, answer, tap)
+                finally:
+                    if answer.status == 200:
+                        used, estimated = tap.used(body)
+                        meter.completion(name, used, asked=call.model, estimated=estimated)
         messages = call.plain_messages(transcripts, earlier)
         job = CompletionJob(
             llm,
@@ -99,9 +106,26 @@ class ChatRoutes:
             call.n,
             include_usage=call.include_usage,
         )
+        try:
+            if call.stream:
+                return await self._streamed(request, call, partial(chat_completion.chunks, job))
+            return await self._whole(call, await chat_completion.completion(job))
+        finally:
+            counts = [(u.input_tokens, u.cached_tokens, u.output_tokens) for u in job.usages]
+            read, cached, written = (sum(n) for n in zip((0, 0, 0), *counts, strict=True))
+            meter.completion(name, chat_quantities(read, cached, written), estimated=not counts)
+
+    async def _passed_on(
+        self, request: web.Request, call: ChatCall, answer: EndpointAnswer, tap: CompletionTap
+    ) -> web.StreamResponse:
+        """The answer of an endpoint, spoken where that is requested."""
+        if answer.status != 200 or call.audio is None:
+            return await pass_on(request, answer, tap.feed)
         if call.stream:
-            return await self._streamed(request, call, partial(chat_completion.chunks, job))
-        return await self._whole(call, await chat_completion.completion(job))
+            return await self._streamed(request, call, partial(_copy, answer, tap))
+        completion = await answer.completion()
+        tap.feed(msgspec.json.encode(completion))
+        return await self._whole(call, completion)
 
     async def _whole(self, call: ChatCall, completion: CompletionChunk) -> web.Response:
         if call.audio is not None:
@@ -204,9 +228,10 @@ class ChatRoutes:
         return AnswerSpeech(synthesis, audio.format, self._answers)
 
 
-async def _copy(answer: EndpointAnswer, send: SendChunk) -> None:
+async def _copy(answer: EndpointAnswer, tap: CompletionTap, send: SendChunk) -> None:
     async with aclosing(answer.chunks()) as chunks:
         async for chunk in chunks:
+            tap.feed(b"data:" + msgspec.json.encode(chunk))
             await send(chunk)
 
 

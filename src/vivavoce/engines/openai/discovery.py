@@ -46,18 +46,27 @@ def chat_models(body: bytes) -> list[str]:
     Names that look like those of embedding, speech or image models are left out. Raises
     ValueError: it is not such a list.
     """
-    try:
-        page = json.decode(body, _decoder)
-    except RecursionError as exc:
-        raise ValueError("nested too deeply") from exc
-    models: list[_Model] = (page.data or []) if isinstance(page, _Page) else page
+    models = _models(body)
     if any(model.owned_by == OWN_SERVER for model in models):
         return []
     return [model.id for model in models if model.id and not _OTHER_PURPOSE.search(model.id)]
 
 
+def model_names(body: bytes) -> list[str]:
+    """All models in an answer to GET /models. Raises ValueError: it is not such a list."""
+    return [model.id for model in _models(body) if model.id]
+
+
+def _models(body: bytes) -> list[_Model]:
+    try:
+        page = json.decode(body, _decoder)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
+    return (page.data or []) if isinstance(page, _Page) else page
+
+
 class ListedModels:
-    """The chat models of one server, looked up in the background and kept for some minutes.
+    """The models of one server, looked up in the background and kept for some minutes.
 
     Only the first question waits for the list, at most FIRST_LIST_TIMEOUT_S. Where a look-up
     fails, the list stays as it was, at first empty, until the next.
@@ -72,13 +81,27 @@ class ListedModels:
 
     async def has(self, name: str) -> bool:
         """Whether the list, as last seen, has the name."""
-        loop = asyncio.get_running_loop()
-        if self._lookup is None and loop.time() >= self._expires:
-            self._lookup = loop.create_task(self._refresh())
+        self._look_up_if_old()
         if self._names is None and self._lookup is not None:
             await asyncio.wait((self._lookup,), timeout=FIRST_LIST_TIMEOUT_S)
             self._names = self._names or frozenset()
         return name in (self._names or ())
+
+    def known(self, name: str) -> bool:
+        """Whether the list, as last seen, has the name; it never waits for a look-up."""
+        self._look_up_if_old()
+        return name in (self._names or ())
+
+    async def refresh(self) -> None:
+        """Look the list up now, or wait for the look-up that is under way. Never raises."""
+        if self._lookup is None:
+            self._lookup = asyncio.get_running_loop().create_task(self._refresh())
+        await asyncio.wait((self._lookup,))
+
+    def _look_up_if_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._lookup is None and loop.time() >= self._expires:
+            self._lookup = loop.create_task(self._refresh())
 
     def remove(self, name: str) -> None:
         """The server does not know that model any more: look the list up again."""

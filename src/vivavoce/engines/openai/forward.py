@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from vivavoce.engines.http import HttpResponse, RemoteServer, ResponseTimeouts
+from vivavoce.engines.http import HttpResponse, ResponseTimeouts
 from vivavoce.engines.openai.chat_stream import ThoughtFilter
+from vivavoce.engines.remote import RemoteServer
 from vivavoce.engines.sse import SseReader
 from vivavoce.errors import EngineError
 from vivavoce.protocol import json

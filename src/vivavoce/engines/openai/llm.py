@@ -9,22 +9,15 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.engines.base import BaseEngine, Capabilities, ChatEvent, ChatRequest
-from vivavoce.engines.http import (
-    HttpClient,
-    HttpResponse,
-    PositiveSeconds,
-    RemoteServer,
-    ResponseTimeouts,
-    ServerKind,
-    parse_base_url,
-)
+from vivavoce.engines.http import HttpResponse, PositiveSeconds, ResponseTimeouts
 from vivavoce.engines.openai import chat_messages, chat_stream
 from vivavoce.engines.openai.chat_stream import ChatChunk, ChatStream
-from vivavoce.engines.openai.discovery import MAX_LIST_BYTES, ListedModels, chat_models
+from vivavoce.engines.openai.discovery import chat_models
+from vivavoce.engines.openai.endpoint import AZURE_HOSTS, Endpoint, EndpointSettings
 from vivavoce.engines.openai.forward import CLIENT_TIMEOUT_S, ForwardedAnswer, is_operators_fault
+from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.sse import SseReader
 from vivavoce.errors import EngineError
-from vivavoce.secret import Secret, conceal
 
 TAIL_TIMEOUT_S = 1.0
 """Usage and [DONE] follow the last word at once, or never: the turn does not wait for them."""
@@ -36,41 +29,21 @@ _KIND = ServerKind("LLM", "a chat completion")
 _SSE_REMEDY = "is base_url that of a chat-completions server?"
 
 
-class OpenAILLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which server and model, and how long to wait for them."""
+class OpenAILLMSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which server and model, and how long to wait for them.
 
-    base_url: str = "https://api.openai.com/v1"
-    model: str = ""
-    """Used unless the server lists the one that the client names. Empty: the first it lists."""
-    api_key: str = ""
+    `model` is used unless the server lists the one that the client names. Empty: the first that it
+    lists.
+    """
+
     temperature: Annotated[float, Meta(ge=0)] | None = None
     """None: the server's own."""
-    connect_seconds: PositiveSeconds = 5.0
     first_token_seconds: PositiveSeconds = 30.0
     """From the question to the first token, be it of a thought."""
-    gap_seconds: PositiveSeconds = 15.0
-    """Longest silence between two chunks of an answer."""
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
-    """auto: max_completion_tokens for api.openai.com, which wants it; max_tokens for others."""
-    headers: dict[str, str] = {}
-    """Sent along with every request."""
+    """auto: max_completion_tokens for OpenAI and Azure, which want it; max_tokens for others."""
     sees: bool = True
     """Whether the model takes images."""
-    extra: dict[str, Any] = {}
-    """Merged into the body of the request. A null takes a field out."""
-
-    def __post_init__(self) -> None:
-        url = parse_base_url(self.base_url)
-        key = self.api_key.strip()  # a key that was read from a file ends its line
-        msgspec.structs.force_setattr(self, "api_key", key)
-        if url.user is not None and (key or "authorization" in map(str.lower, self.headers)):
-            raise ValueError("an API key cannot be sent along with a user name in base_url")
-        for text in (key, *self.headers, *self.headers.values()):
-            if not (text.isascii() and text.isprintable()):
-                raise ValueError("api_key and headers must be printable ASCII")
-        conceal(self, "api_key", "headers")
-        if url.user is not None or url.query_string:
-            conceal(self, "base_url")  # it carries a password, or a key in its query
 
 
 class OpenAILLM(BaseEngine):
@@ -82,29 +55,28 @@ class OpenAILLM(BaseEngine):
     def __init__(self, settings: OpenAILLMSettings) -> None:
         self.sees = settings.sees
         self._settings = settings
-        self._server = RemoteServer(
-            _revealed(settings.base_url),
-            _KIND,
-            api_key=_revealed(settings.api_key),
-            headers={name: _revealed(value) for name, value in settings.headers.items()},
-        )
-        self._client = HttpClient(self._server, connect_timeout_s=settings.connect_seconds)
         self._timeouts = ResponseTimeouts(settings.first_token_seconds, settings.gap_seconds)
+        self._endpoint = Endpoint(settings, _KIND, self._timeouts, chat_models)
+        self._server = self._endpoint.server
+        self._client = self._endpoint.client
+        self._listed = self._endpoint.listed
         self._default = settings.model
         self._default_lookup = asyncio.Lock()
-        self._listed = ListedModels(self._list_models)
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        await self._endpoint.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._listed.close()
-        await self._client.__aexit__(*exc)
+        await self._endpoint.__aexit__(*exc)
+
+    def warm(self) -> None:
+        self._endpoint.warm()
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """As base.LLM has it. Closing it before its end closes the connection at once."""
         deadline = asyncio.get_running_loop().time() + self._timeouts.first_s
+        self._endpoint.used()
         model = await self._model_for(request.model, deadline)
         stream = ChatStream(self._server.name)
         async with self._client.request(
@@ -157,7 +129,7 @@ class OpenAILLM(BaseEngine):
         try:
             async with asyncio.timeout_at(deadline), self._default_lookup:
                 if not self._default:
-                    names = await self._list_models()
+                    names = await self._endpoint.list_models()
                     if not names:
                         raise EngineError(
                             f"{self._server.name} lists no chat model; load one, or set model"
@@ -166,19 +138,6 @@ class OpenAILLM(BaseEngine):
                 return self._default
         except TimeoutError as exc:
             raise self._server.late(self._timeouts.first_s) from exc
-
-    async def _list_models(self) -> list[str]:
-        async with self._client.request("GET", "models", timeouts=self._timeouts) as response:
-            if response.status != 200:
-                raise await response.refusal(self._settings.connect_seconds, "")
-            deadline = asyncio.get_running_loop().time() + self._timeouts.first_s
-            body = await response.read(MAX_LIST_BYTES, deadline)
-        try:
-            return chat_models(body)
-        except ValueError as exc:
-            raise EngineError(
-                f"{self._server.name} sent something else instead of a list of models; set model"
-            ) from exc
 
     async def _check(self, response: HttpResponse, model: str) -> None:
         """Raises EngineError: the response is no completion."""
@@ -249,7 +208,8 @@ class OpenAILLM(BaseEngine):
     def _body(self, request: ChatRequest, model: str) -> bytes:
         field: str = self._settings.max_tokens_field
         if field == "auto":
-            is_openai = self._server.host == OPENAI_HOST
+            host = self._server.host or ""
+            is_openai = host == OPENAI_HOST or host.endswith(AZURE_HOSTS)
             field = "max_completion_tokens" if is_openai else "max_tokens"
         body: dict[str, Any] = {
             "model": model,
@@ -269,7 +229,3 @@ class OpenAILLM(BaseEngine):
         return msgspec.json.encode(
             {name: value for name, value in body.items() if value is not None}
         )
-
-
-def _revealed(text: str) -> str:
-    return text.reveal() if isinstance(text, Secret) else text

@@ -332,6 +332,12 @@ class ResponseState:
                 return call.problem
         return None
 
+    @property
+    def spoken_characters(self) -> int:
+        """Of the text that a synthesiser has spoken."""
+        spoken = [output for output in self._outputs if isinstance(output, SpokenMessage)]
+        return sum(len(words_of(output.item("completed"))) for output in spoken)
+
     def end(self, ending: Ending, details: StatusDetails | None) -> Usage:
         """End all that is open and send response.done, once."""
         for output in tuple(self._open):

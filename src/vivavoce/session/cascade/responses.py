@@ -19,7 +19,12 @@ from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.cascade.response import Ending, ResponseState
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import AddEchoReference, CancelGeneration, ClearEchoReference
+from vivavoce.session.effects import (
+    AddEchoReference,
+    CancelGeneration,
+    ClearEchoReference,
+    RecordUsage,
+)
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -360,7 +365,8 @@ class Responses:
         for entry in response.plan.inline:
             self._transcriptions.cancel(entry.item.id)
         usage = response.end(ending, details)
-        self._shared.usage.add(response.plan.prompt.model, usage)
+        model, spoken = response.plan.prompt.model, response.spoken_characters
+        self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)

@@ -11,7 +11,13 @@ from vivavoce.protocol.server import (
 )
 from vivavoce.session.brain import Shared
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import CancelTranscription, EndAudio, FeedAudio, StartTranscription
+from vivavoce.session.effects import (
+    CancelTranscription,
+    EndAudio,
+    FeedAudio,
+    RecordUsage,
+    StartTranscription,
+)
 from vivavoce.session.facts import TranscriptionKey, TranscriptUpdated
 from vivavoce.session.options import Options
 from vivavoce.session.usage import transcription_usage
@@ -183,7 +189,8 @@ class Transcriptions:
 
     def _complete(self, fact: TranscriptUpdated, active: ItemTranscription) -> None:
         effects, usage = self._shared.effects, transcription_usage(active.samples)
-        self._shared.usage.add(active.model, usage)
+        record_id = f"{fact.key.item_id}:{fact.key.content_index}"
+        self._shared.usage.add(RecordUsage(record_id, active.model, usage, "transcription"))
         if active.reported:
             effects.send(
                 TranscriptionCompleted(

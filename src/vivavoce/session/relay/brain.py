@@ -4,7 +4,8 @@ Rules:
 1. Client events that only a brain can carry out go upstream; audio appends byte for byte.
 2. Settings and items belong to the shell, which has answered the client already: they are sent
    upstream, and what the upstream server says of them is not passed on.
-3. All other events of the upstream server go to the client as they came. What they say of items,
+3. All other events of the upstream server go to the client as they came, errors without what names
+   the account of this server there. What they say of items,
    transcripts and heard audio is kept, so that another brain can go on at any moment.
 """
 
@@ -15,7 +16,6 @@ import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Encoder, Format, to_ms
 from vivavoce.protocol.client import (
-    ClientEvent,
     InputAudioAppend,
     InputAudioCommit,
     ItemCreate,
@@ -33,9 +33,10 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    HoldUpstream,
+    RecordUsage,
     RequestFallback,
     SendRaw,
-    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
@@ -47,12 +48,14 @@ from vivavoce.session.facts import (
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
+from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
+from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
+from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
-MAX_QUEUED_BYTES = 4 * 1024 * 1024  # for the upstream server while it is being connected to
-_json = msgspec.json.Encoder()
+RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
 
 
 class RelayBrain:
@@ -60,9 +63,7 @@ class RelayBrain:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._connected = False
-        self._queued: list[bytes] = []
-        self._queued_bytes = 0
+        self._outbox = Outbox(shared.effects)
         self._pending = bytearray()  # audio that is in no item yet, PCM
         self._position = 0
         self._turn_item: str | None = None  # announced by speech_started, not committed
@@ -74,19 +75,27 @@ class RelayBrain:
         self._output_format: Format = "audio/pcm"  # of the answers
         self._output_decoder = Decoder(self._output_format)
         self._quiet_since: float | None = None
+        self._request: bytes | None = None  # the response.create that is not answered yet
+        self._retried = False
+        self._retry_at = INFINITY
+        self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
+        self._heard_at = 0.0  # when the upstream server said something, or was asked something
+        self._lost = False
 
     def attach(self, handover: Handover, now: float) -> None:
         self._position = handover.position
         self._quiet_since = handover.quiet_since
-        self._shared.effects.add(ConnectUpstream(self._shared.options.served_by.model))
+        self._heard_at = now
+        options = self._shared.options
+        self._shared.effects.add(ConnectUpstream(options.served_by.model, options.transcribes_only))
         self._queue_settings()
         for item in shown(self._shared.conversation):
-            self._queue(ItemCreate(item=as_history(item)))
+            self._outbox.queue(ItemCreate(item=as_history(item)))
         if handover.pending_audio:
             self._pending += handover.pending_audio
             self._append(handover.pending_audio)
         if handover.owes_response:
-            self._queue(ResponseCreate())
+            self._outbox.queue(ResponseCreate())
             self._requested = True
 
     def detach(self, now: float) -> Handover:
@@ -103,7 +112,17 @@ class RelayBrain:
 
     @property
     def deadline(self) -> float:
-        return INFINITY
+        if self._lost:
+            return INFINITY
+        if self.busy:
+            return min(self._retry_at, self._silent_at)
+        return self._renew_at if self.at_rest else INFINITY
+
+    @property
+    def _silent_at(self) -> float:
+        """When the upstream server has not answered for too long."""
+        waits = self._retry_at < INFINITY
+        return INFINITY if waits else self._heard_at + self._shared.limits.stall_seconds
 
     @property
     def busy(self) -> bool:
@@ -143,12 +162,13 @@ class RelayBrain:
                 self._clear_output(now)
                 return
             case ResponseCreate():
+                if not self.busy:
+                    self._heard_at = now
                 self._requested = True
                 self._quiet_since = None
-        if raw is not None:
-            self._send(raw)
-        else:
-            self._queue(event)
+                self._retried = False
+                self._request = raw
+        self._outbox.send(raw if raw is not None else encoded(event))
 
     def on_audio(self, audio: bytes, now: float) -> None:
         self._keep(audio)
@@ -165,32 +185,66 @@ class RelayBrain:
                 for n, part in enumerate(item.content)
             )
             item = in_format(msgspec.structs.replace(item, content=content), self._format)
-        self._queue(ItemCreate(item=item, previous_item_id=previous_item_id))
+        self._outbox.queue(ItemCreate(item=item, previous_item_id=previous_item_id))
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
-        self._queue(ItemDelete(item_id=item_id))
+        self._outbox.queue(ItemDelete(item_id=item_id))
 
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
-        self._queue(ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms))
+        self._outbox.queue(
+            ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
+        )
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
-            case UpstreamConnected():
-                self._connected = True
-                for data in self._queued:
-                    self._shared.effects.add(SendUpstream(data))
-                self._queued.clear()
+            case UpstreamConnected(expires_in=expires_in):
+                self._renew_at = now + max(expires_in - RENEW_BEFORE_S, expires_in / 2)
+                self._heard_at = now
+                self._outbox.open()
+            case UpstreamEventReceived() if self._lost:
+                return
             case UpstreamEventReceived(event=event, raw=raw):
+                self._heard_at = now
                 if self._take(event, now):
-                    self._shared.effects.add(SendRaw(raw))
+                    self._shared.effects.add(SendRaw(masked(raw) if _is_failure(event) else raw))
             case UpstreamLost(reason=reason):
-                self._shared.effects.add(RequestFallback(reason))
+                self._lose(Fault(reason))
 
     def on_timer(self, now: float) -> None:
-        """Nothing is due by the clock: the upstream server has its own time limits."""
+        if self._lost or not self.busy:
+            return
+        if self._retry_at <= now:
+            self._retry_at, self._heard_at = INFINITY, now
+            self._outbox.send(self._request or encoded(ResponseCreate()))
+        elif self._silent_at <= now:
+            span_ = f"{self._shared.limits.stall_seconds:g} s"
+            self._lose(Fault(f"the upstream server was silent for {span_}"))
 
     def settle(self, now: float) -> None:
-        """Nothing is due after a fact."""
+        if self._renew_at <= now and self.at_rest and not self._lost:
+            self._renew(now)
+
+    def _lose(self, fault: Fault) -> None:
+        """This upstream server cannot go on with the conversation."""
+        if self._lost:
+            return
+        self._lost = True
+        if fault.hold_s:
+            self._shared.effects.add(HoldUpstream(fault.hold_s))
+        self._shared.effects.add(RequestFallback(fault.reason))
+
+    def _renew(self, now: float) -> None:
+        """Go on with the same conversation in a new session of the upstream server."""
+        self._shared.effects.add(DisconnectUpstream())
+        handover = Handover(
+            position=self._position,
+            pending_audio=bytes(self._pending),
+            quiet_since=self._quiet_since,
+        )
+        self._outbox.shut()
+        self._renew_at = INFINITY
+        self._pending.clear()
+        self.attach(handover, now)
 
     def drain(self) -> None:
         """The upstream server finishes what is under way."""
@@ -227,14 +281,42 @@ class RelayBrain:
                 self._turn_item = None
                 self._pending.clear()
             case "error":
-                self._requested = False  # it may be the answer to response.create
+                return self._take_error(event)
             case "conversation.item.input_audio_transcription.completed":
                 self._set_words(event)
+                self._add_transcription_usage(event)
             case _:
-                self._take_response_event(event, now)
+                return self._take_response_event(event, now)
         return True
 
-    def _take_response_event(self, event: UpstreamEvent, now: float) -> None:
+    def _take_error(self, event: UpstreamEvent) -> bool:
+        """An error of this server's own events is not the client's business."""
+        if fault := fault_of(event.error):
+            self._lose(fault)
+            return False
+        cause = event.error.get("event_id") if isinstance(event.error, dict) else None
+        if self._outbox.is_own(cause):
+            return False
+        self._requested = False  # it may be the answer to response.create
+        return True
+
+    def _fails(self, response: UpstreamResponse, now: float) -> bool:
+        """Whether a response failed for a fault of the upstream server: it is owed still."""
+        details = response.status_details
+        if response.status != "failed" or not isinstance(details, dict):
+            return False
+        if (fault := fault_of(details.get("error"))) is None:
+            return False
+        self._close_responses("failed", now)
+        self._requested = True
+        if fault.retry_s is None or fault.retry_s > MAX_RETRY_WAIT_S or self._retried:
+            self._lose(fault)
+        else:
+            self._retried = True
+            self._retry_at = now + fault.retry_s
+        return True
+
+    def _take_response_event(self, event: UpstreamEvent, now: float) -> bool:
         response = event.response
         match event.type:
             case "response.created" if response:
@@ -242,12 +324,16 @@ class RelayBrain:
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id
                 )
+            case "response.done" if response and self._fails(response, now):
+                return False
             case "response.done" if response:
                 self._open.pop(response.id, None)
                 self._requested = False
+                self._request, self._retried = None, False
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
-                self._add_usage(_usage(response))
+                usage = usage_of(response)
+                self._add_usage(response.id, usage or Usage(), confirmed=usage is not None)
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
                 if entry and entry.ledger:
@@ -255,15 +341,26 @@ class RelayBrain:
                     entry.ledger.add(b"", (word,))
         if generation := self._open.get(event.response_id):
             generation.follow(event)
+        return True
 
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
-        for generation in self._open.values():
+        for response_id, generation in self._open.items():
             generation.close(status, now)
-            self._add_usage(Usage())
+            self._add_usage(response_id, Usage(), confirmed=False)
         self._open.clear()
 
-    def _add_usage(self, usage: Usage) -> None:
-        self._shared.usage.add(self._shared.options.served_by.model, usage)
+    def _add_usage(self, response_id: str, usage: Usage, *, confirmed: bool) -> None:
+        model = self._shared.options.served_by.model
+        self._shared.usage.add(RecordUsage(response_id, model, usage, confirmed=confirmed))
+
+    def _add_transcription_usage(self, event: UpstreamEvent) -> None:
+        """Transcription is billed on top of the response, on the recogniser's own price."""
+        usage = transcription_usage_of(event.usage)
+        if usage is not None:
+            asked = self._shared.options.transcription
+            model = asked.model if asked else self._shared.options.served_by.model
+            record_id = f"{event.item_id}:{event.content_index}"
+            self._shared.usage.add(RecordUsage(record_id, model, usage, "transcription"))
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
@@ -351,7 +448,7 @@ class RelayBrain:
                         audio_end_ms=to_ms(heard),
                     )
                 )
-                self._queue(
+                self._outbox.queue(
                     ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=to_ms(heard))
                 )
 
@@ -363,7 +460,7 @@ class RelayBrain:
         if (format_ := self._shared.options.input_format) != self._format:
             self._format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
-        self._send(_json.encode({"type": "session.update", "session": without_nulls(kept)}))
+        self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
 
     def _keep(self, pcm: bytes) -> None:
         """Keep audio of the open turn, and a second before it, for another brain.
@@ -381,23 +478,10 @@ class RelayBrain:
     def _append(self, pcm: bytes) -> None:
         """Send PCM in the format that the settings name."""
         if audio := self._encoder.feed(pcm):
-            self._queue(InputAudioAppend(audio=audio))
-
-    def _queue(self, event: ClientEvent) -> None:
-        self._send(_json.encode(without_nulls(msgspec.to_builtins(event))))
-
-    def _send(self, data: bytes) -> None:
-        """Send, or keep until the connection is open; what is beyond the bound is dropped."""
-        if self._connected:
-            self._shared.effects.add(SendUpstream(data))
-        elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
-            self._queued.append(data)
-            self._queued_bytes += len(data)
+            self._outbox.queue(InputAudioAppend(audio=audio))
 
 
-def _usage(response: UpstreamResponse) -> Usage:
-    """The usage as the upstream server counted it, if it is readable."""
-    try:
-        return msgspec.convert(response.usage, Usage)
-    except msgspec.ValidationError:
-        return Usage()
+def _is_failure(event: UpstreamEvent) -> bool:
+    """Whether an event says why something failed."""
+    failed = event.response is not None and event.response.status == "failed"
+    return failed or event.type == "error" or event.type.endswith(".failed")

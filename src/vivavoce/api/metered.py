@@ -1,0 +1,160 @@
+"""Meters one HTTP request: whose budgets pay for it, and what it has used."""
+
+import re
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.api.auth import WHO
+from vivavoce.limits.accounts import Budget, Owner, Unit
+from vivavoce.limits.prices import Quantities
+from vivavoce.session.usage import estimate
+from vivavoce.store.base import Charge, UsageKind, UsageRow
+from vivavoce.telemetry.metering import Metering, charges_on
+from vivavoce.telemetry.rating import DEFAULT_CONTEXT, Rated
+
+METERING = web.AppKey("metering", Metering)
+EXPECTED_OUTPUT = 1_000
+"""Tokens for which a request must have room; what it uses beyond them is booked, too."""
+_KEPT_BYTES = 16 * 1024
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+
+
+class RequestMeter:
+    """Collects what a request has used. Without a service nothing is booked."""
+
+    def __init__(self, service: Metering | None) -> None:
+        self._service = service
+        self._used: list[tuple[UsageKind, str, Rated]] = []
+
+    def speech(self, model: str, characters: int, ms: int) -> None:
+        """A text was spoken by a configured model."""
+        if (service := self._service) is not None:
+            rater, at = service.rater, service.wall_clock()
+            rated = rater.spoken(rater.tariff(model), characters, ms, at)
+            self._used.append(("speech", model, rated))
+
+    def transcription(self, model: str, ms: int) -> None:
+        """Audio was recognised by a configured model."""
+        if (service := self._service) is not None:
+            tariff, at = service.rater.tariff(model), service.wall_clock()
+            rated = service.rater.recognised(tariff.stt, ms, at, tariff.percent)
+            self._used.append(("transcription", model, rated))
+
+    def completion(
+        self, model: str, used: Quantities, *, asked: str = "", estimated: bool = False
+    ) -> None:
+        """A chat completion of a configured model. asked: another model of its endpoint."""
+        if (service := self._service) is not None:
+            rated = service.rater.completed(model, used, service.wall_clock(), asked)
+            rated = rated._replace(estimated=rated.estimated or estimated)
+            self._used.append(("completion", model, rated))
+
+    def rows(self, owner: Owner, at: float) -> list[UsageRow]:
+        """The rows of a request that ends."""
+        id_, service = f"req_{secrets.token_hex(12)}", self._service
+        assert service is not None
+        return [
+            UsageRow(
+                id=f"{id_}:{number}",
+                at=at,
+                kind=kind,
+                model=model,
+                key=owner.key,
+                user=owner.user,
+                team=owner.team,
+                used=rated.counts,
+                nano_usd=rated.nano_usd,
+                price_version=rated.price_version,
+                estimated=rated.estimated,
+            )
+            for number, (kind, model, rated) in enumerate(self._used)
+        ]
+
+
+@asynccontextmanager
+async def metered(request: web.Request, model: str) -> AsyncGenerator[RequestMeter]:
+    """The meter of a request, which books when the block ends, however it ends.
+
+    Raises QuotaExceeded, Unauthorized and StoreError before the block. model: a configured one.
+    """
+    service = request.app.get(METERING)
+    meter = RequestMeter(service)
+    if service is None:
+        yield meter
+        return
+    now = service.wall_clock()
+    owner = service.admit(request.get(WHO, ""))
+    budgets = service.directory.budgets_of(owner)
+    charges = _expected(service, owner, budgets, model, now)
+    held = await service.reserve(charges) if charges else ""
+    try:
+        yield meter
+    finally:
+        jobs, rows = service.jobs(), meter.rows(owner, service.wall_clock())
+
+        async def book() -> None:
+            for row in rows:
+                used = msgspec.convert(row.used, Quantities)
+                amounts: dict[Unit, int] = {"usd": row.nano_usd, "tokens": used.tokens}
+                await service.settle(row, charges_on(budgets, amounts, now))
+            if held:
+                await service.release(held)
+
+        jobs.add(book)
+
+
+def _expected(
+    service: Metering, owner: Owner, budgets: tuple[Budget, ...], model: str, now: float
+) -> tuple[Charge, ...]:
+    """What must be free for a request to begin: a place among those of its key, and some money."""
+    nano = service.rater.bound(model, DEFAULT_CONTEXT, EXPECTED_OUTPUT, now)
+    charges = charges_on(budgets, {"usd": max(1, nano), "tokens": 1}, now)
+    record = service.directory.keys.get(owner.key)
+    if record is not None and record.max_requests:
+        seat = Charge(f"requests:{record.name}", "now", 1, record.max_requests)
+        charges = (*charges, seat)
+    return charges
+
+
+class CompletionTap:
+    """Finds the usage in an answer of a chat endpoint that is passed on as it comes."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._chunks = 0
+
+    def feed(self, part: bytes) -> None:
+        self._tail = (self._tail + part)[-_KEPT_BYTES:]
+        self._chunks += part.count(b"data:")
+
+    def used(self, request: bytes) -> tuple[Quantities, bool]:
+        """What was used, and whether that is an estimate: the endpoint has not said it.
+
+        request: the body that it was sent. A streamed answer has about one token a chunk.
+        """
+        for found in reversed(_USAGE.findall(self._tail)):
+            try:
+                usage = msgspec.json.decode(found, type=_Usage)
+            except msgspec.MsgspecError:
+                continue
+            cached = (usage.prompt_tokens_details or {}).get("cached_tokens") or 0
+            return chat_quantities(usage.prompt_tokens, cached, usage.completion_tokens), False
+        written = self._chunks or estimate(self._tail.decode(errors="replace"))
+        return chat_quantities(len(request) // 4, 0, written), True
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: dict[str, Any] | None = None
+
+
+def chat_quantities(read: int, cached: int, written: int) -> Quantities:
+    """Tokens of a chat completion."""
+    read, written = max(0, read), max(0, written)
+    return Quantities(text_input=read, text_cached=max(0, min(cached, read)), text_output=written)

@@ -1,0 +1,267 @@
+"""Connections to upstream Realtime servers: addresses, credentials, refusals, holds.
+
+What an upstream server says never becomes part of a reason here: reasons may reach a client.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from vivavoce.engines.http import HttpClient
+from vivavoce.engines.remote import RemoteServer, ServerKind
+from vivavoce.errors import EngineError
+from vivavoce.protocol.upstream import read_upstream
+from vivavoce.secret import Secret
+from vivavoce.session.options import ModelInfo
+from vivavoce.session.relay.faults import Fault, fault_of, fault_of_status
+
+Provider: TypeAlias = Literal["openai", "azure", "xai", "other"]
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 0.5
+TOKEN_TIMEOUT_S = 10.0
+HEARTBEAT_S = 20.0
+"""Between pings; a pong that is missing for half of that ends the connection."""
+MAX_FRAME_BYTES = 24 << 20
+"""A server may echo an append, of which 20 MiB are legal."""
+MIN_PROBE_PAUSE_S = 5.0
+MAX_PROBE_PAUSE_S = 60.0
+IDENTIFIER_CHARACTERS = 43
+
+NO_FALLBACK = "none"
+OPENAI_URL = "wss://api.openai.com/v1/realtime"
+XAI_URL = "wss://api.x.ai/v1/realtime"
+AZURE_PATH = "/openai/v1/realtime"
+_HOSTS: Mapping[str, Provider] = {
+    ".openai.com": "openai",
+    ".openai.azure.com": "azure",
+    ".cognitiveservices.azure.com": "azure",
+    ".x.ai": "xai",
+}
+_KIND = ServerKind("upstream server", "a Realtime session")
+
+
+def provider_of(url: str) -> Provider:
+    """Whose server an address is, by its host."""
+    host = "." + (URL(url).host or "")
+    return next((known for end, known in _HOSTS.items() if host.endswith(end)), "other")
+
+
+class UpstreamSocket(Protocol):
+    """A WebSocket as aiohttp's client has it."""
+
+    @property
+    def close_code(self) -> int | None: ...
+
+    async def receive(self) -> aiohttp.WSMessage: ...
+
+    async def send_frame(self, message: bytes, opcode: aiohttp.WSMsgType) -> None: ...
+
+    async def close(self) -> bool: ...
+
+
+class UpstreamRefused(EngineError):
+    """The upstream server opened no session."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+class _Server(RemoteServer):
+    """Keeps the status of a refused handshake: it decides when to ask again."""
+
+    def refused(
+        self, status: int, headers: Mapping[str, str], body: bytes, model: str | None = None
+    ) -> EngineError:
+        request = headers.get("apim-request-id") or headers.get("x-request-id") or "none"
+        log.error("%s (request id %s)", super().refused(status, headers, body, model), request)
+        return UpstreamRefused(fault_of_status(status, headers.get("Retry-After", "")))
+
+
+class Hold:
+    """Until when an upstream server is not asked, as any session has found it."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+        self._answered_at = float("-inf")
+        self._probing = asyncio.Lock()
+
+    def set(self, seconds: float) -> None:
+        self._until = max(self._until, asyncio.get_running_loop().time() + seconds)
+
+    @property
+    def seconds(self) -> float:
+        """That it lasts from now on; 0: the server may be asked."""
+        return max(0.0, self._until - asyncio.get_running_loop().time())
+
+    async def wait_answering(self, relay: "Relay") -> None:
+        """Wait until the server opens sessions again; one caller at a time asks it."""
+        pause, clock = MIN_PROBE_PAUSE_S, asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(max(self.seconds, pause))
+            async with self._probing:
+                if clock() - self._answered_at < MIN_PROBE_PAUSE_S:
+                    return
+                with suppress(UpstreamRefused):
+                    async with relay.connected():
+                        self._answered_at = clock()
+                        return
+            pause = min(2 * pause, MAX_PROBE_PAUSE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that an upstream server has begun."""
+
+    socket: UpstreamSocket
+    expires_in: float
+    """Seconds; infinite where the server does not say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A model behind an upstream Realtime server."""
+
+    url: str
+    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
+    model: str
+    """The model requested from the upstream server; on Azure the name of a deployment."""
+    key: Secret = Secret("")
+    default_voice: str = "marin"
+    fallback: str = ""
+    """The cascade that continues when the upstream server fails; "": the default one;
+    "none": the session ends."""
+    token_command: tuple[str, ...] = ()
+    """Prints the bearer token of one connection; in place of the key."""
+    hold: Hold = field(default_factory=Hold, compare=False)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The data of this model that a session needs."""
+        return ModelInfo(voices=None, default_voice=self.default_voice)
+
+    @property
+    def provider(self) -> Provider:
+        return provider_of(self.url)
+
+    def query(self, *, transcription: bool) -> dict[str, str]:
+        """OpenAI and Azure take a transcription session with a `model` for a conversation."""
+        if not transcription:
+            return {"model": self.model}
+        intent = {"intent": "transcription"}
+        return intent if self.provider in ("openai", "azure") else {"model": self.model, **intent}
+
+    def headers(self, user: str) -> dict[str, str]:
+        """Credentials, and a pseudonym of the user where the provider asks for one.
+
+        The pseudonym is the same in every session, and says nothing of the user's name.
+        """
+        key, headers = self.key.reveal(), {}
+        if key and not self.token_command:
+            azure = self.provider == "azure"
+            headers = {"api-key": key} if azure else {"Authorization": f"Bearer {key}"}
+        if user and self.provider in ("openai", "azure"):
+            digest = hmac.new(key.encode(), user.encode(), hashlib.sha256).digest()
+            pseudonym = base64.urlsafe_b64encode(digest).decode()[:IDENTIFIER_CHARACTERS]
+            headers["OpenAI-Safety-Identifier"] = pseudonym
+        return headers
+
+    @asynccontextmanager
+    async def connected(
+        self, *, user: str = "", transcription: bool = False
+    ) -> AsyncGenerator[Opened]:
+        """A session of the upstream server, closed at the end. Raises UpstreamRefused.
+
+        A token is fetched for each connection: it expires within the hour.
+        """
+        headers = self.headers(user)
+        if self.token_command:
+            headers["Authorization"] = f"Bearer {await _printed(self.token_command)}"
+        server = _Server("http" + self.url.removeprefix("ws"), _KIND, headers=headers)
+        async with HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S) as http:
+            try:
+                socket = await http.connect_websocket(
+                    "",
+                    query=self.query(transcription=transcription),
+                    max_message_bytes=MAX_FRAME_BYTES,
+                    heartbeat_s=HEARTBEAT_S,
+                    timeout_s=CONNECT_TIMEOUT_S,
+                )
+            except UpstreamRefused:
+                raise
+            except EngineError as exc:
+                log.error("%s", exc)
+                reason = "the upstream server cannot be reached"
+                raise UpstreamRefused(Fault(reason, hold_s=MIN_PROBE_PAUSE_S)) from exc
+            try:
+                yield await _opened(socket)
+            finally:
+                with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await socket.close()
+
+
+async def _opened(socket: UpstreamSocket) -> Opened:
+    """The session that the first frame announces: an error may come in its place."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            message = await socket.receive()
+    except TimeoutError as exc:
+        raise UpstreamRefused(Fault("the upstream server opened no session in time")) from exc
+    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+        raise UpstreamRefused(Fault("the upstream server closed the connection at once"))
+    raw = message.data.encode() if isinstance(message.data, str) else message.data
+    event = read_upstream(raw)
+    if event.type == "error":
+        log.error("an upstream server opened no session: %s", raw[:300].decode(errors="replace"))
+        fault = fault_of(event.error)
+        raise UpstreamRefused(fault or Fault("the upstream server refused the session"))
+    return Opened(socket, _expires_in(raw))
+
+
+def _expires_in(raw: bytes) -> float:
+    try:
+        session: Any = msgspec.json.decode(raw).get("session") or {}
+        expires_at = float(session.get("expires_at") or "inf")
+    except (AttributeError, TypeError, ValueError, msgspec.DecodeError):
+        return float("inf")
+    return max(0.0, expires_at - time.time())
+
+
+async def _printed(command: tuple[str, ...]) -> str:
+    """The one line that a command prints. Raises UpstreamRefused."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
+    except OSError as exc:
+        log.error("token_command %r cannot be run: %s", command[0], exc)
+        raise UpstreamRefused(Fault("no token for the upstream server", hold_s=60.0)) from exc
+    try:
+        async with asyncio.timeout(TOKEN_TIMEOUT_S):
+            printed, _ = await process.communicate()
+    except TimeoutError:
+        printed = b""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    token = printed.decode(errors="replace").strip()
+    if process.returncode or not token or not token.isascii() or not token.isprintable():
+        log.error("token_command %r printed no token (%s)", command[0], process.returncode)
+        raise UpstreamRefused(Fault("no token for the upstream server", hold_s=60.0))
+    return token

@@ -1,0 +1,96 @@
+"""What an upstream server says when it cannot go on, and how long it is left alone then.
+
+Reasons are our own words: what a server says names its account, its host and its limits.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_RETRY_WAIT_S = 2.0
+"""A longer wait is noticed: another brain answers meanwhile."""
+MAX_HOLD_S = 3600.0
+_CONFIG_HOLD_S = 60.0
+_QUOTA_HOLD_S = 600.0
+_RATE_HOLD_S = 5.0
+_OVERLOAD_HOLD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an upstream server cannot go on."""
+
+    reason: str
+    hold_s: float = 0.0
+    """For so long no session asks it."""
+    retry_s: float | None = None
+    """After so long the same request may succeed; None: it will not."""
+
+
+_WAIT = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:(\d+)ms)?", re.I)
+
+
+def wait_in(text: str) -> float | None:
+    """The seconds in "Please try again in 1m2.5s."; None: it names none."""
+    if (found := _WAIT.search(text)) is None or not any(found.groups()):
+        return None
+    try:
+        hours, minutes, seconds, ms = (float(part or 0) for part in found.groups())
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds + ms / 1000
+
+
+def fault_of(error: Any) -> Fault | None:
+    """The fault in the `error` of an event or of a failed response.
+
+    None: it answers an event of the client, and the server can go on.
+    """
+    if not isinstance(error, dict):
+        return None
+    kind, code = str(error.get("type") or ""), str(error.get("code") or "")
+    if "insufficient_quota" in (kind, code):
+        return Fault("the upstream server's quota is used up", hold_s=_QUOTA_HOLD_S)
+    match code:
+        case "rate_limit_exceeded":
+            wait = wait_in(str(error.get("message") or ""))
+            hold = _RATE_HOLD_S if wait is None else min(wait, MAX_HOLD_S)
+            return Fault("the upstream server limits the rate of requests", hold, wait)
+        case "session_expired":
+            return Fault("the upstream server's session has expired")
+        case "server_is_overloaded" | "slow_down":
+            return Fault("the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
+        case "invalid_api_key" | "inference_not_authorized_error":
+            return Fault("the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
+        case "beta_api_shape_disabled" | "invalid_model" | "model_not_found":
+            return Fault("the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
+    if kind == "server_error" or code == "server_error":
+        return Fault("the upstream server had an error", retry_s=0.0)
+    return None
+
+
+def fault_of_status(status: int, retry_after: str) -> Fault:
+    """The fault in the answer to a WebSocket handshake; `retry_after`: its header, or ""."""
+    match status:
+        case 401 | 403:
+            return Fault("the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
+        case 429:
+            hold = float(retry_after) if retry_after.isdecimal() else _RATE_HOLD_S
+            reason = "the upstream server limits the rate of requests"
+            return Fault(reason, hold_s=min(hold, MAX_HOLD_S))
+        case _ if status >= 500:
+            return Fault("the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
+    return Fault("the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
+
+
+# an account, a project, a key, an address of a private network, a deployment's host
+_PRIVATE = re.compile(
+    rb"\b(?:org|proj|sk|ek|req)[-_][A-Za-z0-9_-]{6,}"
+    rb"|\b(?:10|127|192\.168|172\.(?:1[6-9]|2\d|3[01])|169\.254)(?:\.\d{1,3}){2,3}\b(?::\d+)?"
+    rb"|\b[A-Za-z0-9.-]+\.(?:openai\.com|azure\.com|x\.ai|internal|local)\b"
+)
+
+
+def masked(raw: bytes) -> bytes:
+    """A frame, JSON, without what names the account, the key or the host of its sender."""
+    return _PRIVATE.sub(b"***", raw)

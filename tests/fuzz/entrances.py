@@ -1,0 +1,421 @@
+"""The places where the server takes JSON from clients, and a run of generated cases over them."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import aiohttp
+from aiohttp import WSMsgType
+from yarl import URL
+
+from tests.fuzz.mutations import mutated, strings_of
+from tests.protocol.client_samples import BETA_CLIENT_EVENTS, GA_CLIENT_EVENTS, TOOLS, USER_ITEM
+from tests.server import Server, scripted, serving
+from tests.transports.webrtc.call_stage import Client, in_call
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.beta import Beta
+from vivavoce.protocol.codec import GA
+from vivavoce.protocol.wire import Frame, WireProtocol
+
+WAIT_SECONDS = 60.0  # for one answer: a bound, never a pace
+CASES_A_CONNECTION = 40
+MAX_WRONG = 20  # then a run ends
+MAX_CHANNEL_BYTES = 60_000  # of a message on the data channel
+OFFER = Path(__file__).parents[1] / "data" / "sdp" / "chromium.sdp"
+BETA = {"OpenAI-Beta": "realtime=v1"}
+TURN_OFF = {"input": {"turn_detection": None}}
+
+GA_SESSIONS: list[Any] = [e["session"] for e in GA_CLIENT_EVENTS if e["type"] == "session.update"]
+BETA_SESSIONS: list[Any] = [
+    e["session"] for e in BETA_CLIENT_EVENTS if e["type"].endswith("session.update")
+]
+SECRETS: list[Any] = [
+    {"expires_after": {"anchor": "created_at", "seconds": 60}, "session": session}
+    for session in GA_SESSIONS
+]
+CHATS: list[Any] = [
+    {"model": "default", "messages": [{"role": "user", "content": "Hi"}]},
+    {
+        "model": "default",
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Hi"},
+                    {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+                ],
+            },
+            {"role": "assistant", "audio": {"id": "audio_1", "transcript": "Hello"}},
+            {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "alloy", "format": "pcm16"},
+        "max_completion_tokens": 50,
+        "n": 1,
+    },
+    {
+        "model": "default",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "modalities": ["text", "audio"],
+        "audio": {"voice": {"id": "alloy"}, "format": "mp3"},
+        "max_tokens": 10,
+        "tools": [{"type": "function", "function": TOOLS[0]}],
+        "tool_choice": "auto",
+    },
+]
+SPEECHES: list[Any] = [
+    {"model": "tts-1", "input": "Hello there.", "voice": "alloy"},
+    {
+        "model": "default",
+        "input": "Hello.",
+        "voice": {"id": "ash"},
+        "response_format": "wav",
+        "speed": 1.5,
+        "instructions": "Slowly.",
+        "stream_format": "sse",
+    },
+]
+QUESTION: list[dict[str, Any]] = [
+    {"type": "conversation.item.create", "item": USER_ITEM},
+    {"type": "response.create"},
+]
+
+
+class Wrong(AssertionError):
+    """The server did not answer as it should."""
+
+
+class Entrance(Protocol):
+    """Takes one text after another. `samples` are valid ones."""
+
+    samples: list[Any]
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        """Send a text and wait for its answer, in short. Raises Wrong."""
+
+    async def close(self) -> None: ...
+
+
+# --- events
+
+
+class EventEntrance:
+    """A place that takes client events. Behind each text comes a request whose answer is known."""
+
+    def __init__(self, samples: list[Any], protocol: Callable[[], WireProtocol]) -> None:
+        self.samples = samples
+        self._protocol = protocol
+        self._sent = 0
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        self._sent += 1
+        marker = f"marker_{self._sent}"
+        await self._send(raw, rng)
+        kind = "conversation.item.retrieve"
+        await self._send_event({"type": kind, "item_id": "item_absent", "event_id": marker})
+        refused = self._refusal(raw)
+        errors = 0
+        while (event := await self._next()) is not None:
+            if event["type"] != "error":
+                continue
+            error = event["error"]
+            if error["event_id"] == marker:
+                if refused and not errors:
+                    raise Wrong(f"no error event, although: {refused}")
+                return "error" if errors else "accepted"
+            if error["type"] == "server_error":
+                raise Wrong(f"server_error: {error}")
+            errors += 1
+        return self._closed(raw)
+
+    async def close(self) -> None:
+        """Nothing by default."""
+
+    def _refusal(self, raw: bytes) -> InvalidRequest | None:
+        try:
+            list(self._protocol().decode(Frame("text", raw)))
+        except InvalidRequest as exc:
+            return exc
+        return None
+
+    async def _send(self, raw: bytes, rng: Random) -> None:
+        raise NotImplementedError
+
+    async def _send_event(self, event: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    async def _next(self) -> dict[str, Any] | None:
+        """The next event; None: closed."""
+        raise NotImplementedError
+
+    def _closed(self, raw: bytes) -> str:
+        raise Wrong("the connection was closed")
+
+
+class SocketEntrance(EventEntrance):
+    """A WebSocket; a new one after CASES_A_CONNECTION texts."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        samples: list[Any],
+        protocol: Callable[[], WireProtocol] = GA,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(samples, protocol)
+        self._http = http
+        self._url = url
+        self._headers = headers or {}
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def close(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+            self._socket = None
+
+    async def _send(self, raw: bytes, rng: Random) -> None:
+        if self._sent % CASES_A_CONNECTION == 0:
+            await self.close()
+        if self._socket is None:
+            self._socket = await self._http.ws_connect(
+                self._url, headers=self._headers, max_msg_size=0
+            )
+        kind = WSMsgType.TEXT if rng.random() < 0.8 else WSMsgType.BINARY
+        await self._socket.send_frame(raw, kind)
+
+    async def _send_event(self, event: dict[str, Any]) -> None:
+        assert self._socket is not None
+        with suppress(ConnectionError):  # it was closed for the text before
+            await self._socket.send_json(event)
+
+    async def _next(self) -> dict[str, Any] | None:
+        assert self._socket is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            message = await self._socket.receive()
+        if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            return None
+        event: dict[str, Any] = json.loads(message.data)
+        return event
+
+    def _closed(self, raw: bytes) -> str:
+        assert self._socket is not None
+        code, self._socket = self._socket.close_code, None
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            if code == 1007:
+                return "closed 1007"
+        raise Wrong(f"the connection was closed with {code}")
+
+
+class ChannelEntrance(EventEntrance):
+    """The data channel of a call."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(GA_CLIENT_EVENTS, GA)
+        self._client = client
+
+    async def _send(self, raw: bytes, rng: Random) -> None:
+        try:
+            self._client.channel.send(raw.decode())
+        except UnicodeDecodeError:
+            self._client.channel.send(raw)
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        return await super().send(raw[:MAX_CHANNEL_BYTES], rng)
+
+    async def _send_event(self, event: dict[str, Any]) -> None:
+        self._client.channel.send(json.dumps(event))
+
+    async def _next(self) -> dict[str, Any] | None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await self._client.next()
+
+
+# --- requests
+
+
+class BodyEntrance:
+    """An HTTP endpoint with a JSON body."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, samples: list[Any]) -> None:
+        self.samples = samples
+        self._http = http
+        self._url = url
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        kind = rng.choice(("application/json", "application/json", "text/plain", "a/b; charset=x"))
+        return await self._post(data=BytesIO(raw), headers={"Content-Type": kind})
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _post(self, **request: Any) -> str:
+        async with (
+            asyncio.timeout(WAIT_SECONDS),
+            self._http.post(self._url, **request) as response,
+        ):
+            body = await response.read()
+            await self._answered(response)
+        if response.status >= 500:
+            raise Wrong(f"{response.status} {body[:300]!r}")
+        if response.status >= 400 and not json.loads(body)["error"]["message"]:
+            raise Wrong(f"{response.status} without a message")
+        return str(response.status)
+
+    async def _answered(self, response: aiohttp.ClientResponse) -> None:
+        """Undo what the request began."""
+
+
+class CallEntrance(BodyEntrance):
+    """The settings in the form that makes a call."""
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("sdp", OFFER.read_text(encoding="utf-8"), content_type="application/sdp")
+        field: str | BytesIO
+        try:
+            field = raw.decode()
+        except UnicodeDecodeError:
+            field = BytesIO(raw)
+        form.add_field("session", field, content_type="application/json")
+        return await self._post(data=form)
+
+    async def _answered(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == 201:
+            path = response.headers["Location"] + "/hangup"
+            async with self._http.post(response.url.join(URL(path))) as ended:
+                if ended.status != 200:
+                    raise Wrong(f"the call could not be hung up: {ended.status}")
+
+
+# --- a run
+
+
+class Complaints(logging.Handler):
+    """Errors, and tracebacks of whatever level, in the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info or record.levelno >= logging.ERROR:
+            self.found.append(logging.Formatter().format(record))
+
+
+@asynccontextmanager
+async def entrances(server: Server) -> AsyncIterator[dict[str, Entrance]]:
+    """All of them, by name. Each is chosen equally often."""
+    ga, beta = GA_CLIENT_EVENTS, BETA_CLIENT_EVENTS
+    realtime, transcription = f"{server.ws}/v1/realtime?model=m", "?intent=transcription"
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        client = await stack.enter_async_context(in_call(server))
+        observed = await stack.enter_async_context(in_call(server))
+        call = f"?call_id={observed.location.rpartition('/')[2]}"
+        url = f"{server.ws}/v1/realtime"
+        found: dict[str, Entrance] = {
+            "GA events": SocketEntrance(http, realtime, ga),
+            "beta events": SocketEntrance(http, realtime, beta, Beta, BETA),
+            "GA transcription events": SocketEntrance(http, url + transcription, ga),
+            "beta transcription events": SocketEntrance(
+                http, url + transcription, beta, Beta, BETA
+            ),
+            "sideband events": SocketEntrance(http, url + call, ga),
+            "data channel events": ChannelEntrance(client),
+            "chat": BodyEntrance(http, f"{server.http}/v1/chat/completions", CHATS),
+            "speech": BodyEntrance(http, f"{server.http}/v1/audio/speech", SPEECHES),
+            "client secret": BodyEntrance(
+                http, f"{server.http}/v1/realtime/client_secrets", SECRETS
+            ),
+            "beta session": BodyEntrance(
+                http, f"{server.http}/v1/realtime/sessions", BETA_SESSIONS[:1]
+            ),
+            "beta transcription session": BodyEntrance(
+                http, f"{server.http}/v1/realtime/transcription_sessions", BETA_SESSIONS[1:]
+            ),
+            "GA call": CallEntrance(http, f"{server.http}/v1/realtime/calls", GA_SESSIONS),
+            "beta call": CallEntrance(http, f"{server.http}/v1/realtime", BETA_SESSIONS),
+        }
+        try:
+            yield found
+        finally:
+            for entrance in found.values():
+                await entrance.close()
+
+
+async def fuzz(
+    cases: int, seed: int = 1, first: int = 0, names: Sequence[str] = ()
+) -> Counter[tuple[str, str]]:
+    """Send so many generated texts; how often each entrance gave each answer.
+
+    The case of a number depends on the seed and the number only. Raises Wrong with the
+    cases that were not answered as they should be, or left an error or a traceback in the log.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    wrong: list[str] = []
+    complaints = Complaints()
+    logging.getLogger().addHandler(complaints)
+    settings = scripted(
+        stt={"transcripts": ["hello"]},
+        llm={"answers": ["Yes."]},
+        session={"voice": "marin", "max_items": 300},
+    )
+    try:
+        async with serving(settings) as server, entrances(server) as found:
+            chosen = [name for name in found if not names or name in names]
+            strings = {name: strings_of(found[name].samples) for name in chosen}
+            for number in range(first, first + cases):
+                rng = Random(f"{seed}:{number}")
+                name = rng.choice(chosen)
+                raw = mutated(rng.choice(found[name].samples), strings[name], rng)
+                try:
+                    answer = await found[name].send(raw, rng)
+                    if complaints.found:
+                        raise Wrong(complaints.found.pop())
+                except Exception as exc:  # noqa: BLE001  all are reported, with their cases
+                    wrong.append(f"{name}, seed {seed}, case {number}: {exc!r}\n{_excerpt(raw)!r}")
+                    if len(wrong) == MAX_WRONG:
+                        break
+                    answer = "wrong"
+                    await found[name].close()
+                counts[name, answer] += 1
+            await _converse(server)
+            server.complaints.clear()  # they are among those found here
+    finally:
+        logging.getLogger().removeHandler(complaints)
+    wrong += complaints.found
+    if wrong:
+        raise Wrong("\n\n".join(wrong))
+    return counts
+
+
+def _excerpt(raw: bytes) -> bytes:
+    return raw if len(raw) < 2_000 else raw[:1_000] + b" ... " + raw[-1_000:]
+
+
+async def _converse(server: Server) -> None:
+    """A valid turn, which must be answered."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"{server.ws}/v1/realtime?model=m") as socket,
+        asyncio.timeout(WAIT_SECONDS),
+    ):
+        for event in QUESTION:
+            await socket.send_json(event)
+        while (event := await socket.receive_json())["type"] != "response.done":
+            pass
+        if event["response"]["status"] != "completed":
+            raise Wrong(f"a turn after all cases was not answered: {event}")

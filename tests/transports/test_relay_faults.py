@@ -1,0 +1,262 @@
+"""A relay and an upstream server that fails: the client's call goes on."""
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fake_upstream import Behaviour, FakeUpstream
+from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
+
+ORG = "org-Abcdefgh12345678"
+LIMITED = {
+    "type": "tokens",
+    "code": "rate_limit_exceeded",
+    "message": f"Rate limit reached in organization {ORG} on tokens per min. "
+    "Please try again in 20ms.",
+}
+QUOTA = {"type": "insufficient_quota", "code": "insufficient_quota", "message": f"{ORG} paid not"}
+
+
+async def answered(client: Client) -> dict[str, Any]:
+    """The next response that does not fail."""
+    while True:
+        done = (await client.until("response.done"))["response"]
+        if done["status"] != "failed":
+            assert isinstance(done, dict)
+            return done
+
+
+async def closed(fake: FakeUpstream) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        await fake.wait_closed()
+
+
+def test_upstream_server_gets_its_key_alone_and_frames_pass_byte_for_byte() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with (
+            fake.serve() as url,
+            relaying(url) as (_, address),
+            aiohttp.ClientSession(headers={"Authorization": "Bearer sk-of-client"}) as http,
+            http.ws_connect(
+                address, params={"model": "far"}, protocols=("realtime",), headers={"X-A": "b"}
+            ) as socket,
+        ):
+            append = '{ "type":"input_audio_buffer.append",  "audio":"AAAA" }'
+            await socket.send_str(append)
+            await socket.send_str('{"type" : "response.create"}')
+            frames: list[bytes] = []
+            async with asyncio.timeout(TIMEOUT_S):
+                while not frames or b'"response.done"' not in frames[-1]:
+                    frames.append((await socket.receive_str()).encode())
+            (session,) = fake.sessions
+            assert append.encode() in session.received
+            assert b'{"type" : "response.create"}' in session.received
+            assert [f for f in session.sent if b'"response.' in f] == [
+                f for f in frames if b'"response.' in f
+            ]
+            assert session.headers.getall("Authorization") == ["Bearer sk-upstream"]  # type: ignore[attr-defined]
+            assert "OpenAI-Beta" not in session.headers
+            assert "Sec-WebSocket-Protocol" not in session.headers
+            assert "sk-of-client" not in str(session.headers)
+            await socket.close()
+            await closed(fake)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["header", "subprotocol"])
+def test_beta_client_completes_a_turn_over_an_upstream_server_of_the_ga_protocol(how: str) -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        headers = {"OpenAI-Beta": "realtime=v1"} if how == "header" else {}
+        protocols = () if how == "header" else ("realtime", "openai-beta.realtime-v1")
+        async with (
+            fake.serve() as url,
+            relaying(url) as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(
+                address, params={"model": "far"}, headers=headers, protocols=protocols
+            ) as socket,
+        ):
+            patch = {"modalities": ["text", "audio"], "temperature": 0.8}
+            await socket.send_json({"type": "session.update", "session": patch})
+            await socket.send_json({"type": "response.create"})
+            kinds: list[str] = []
+            async with asyncio.timeout(TIMEOUT_S):
+                while "response.done" not in kinds:
+                    kinds.append((await socket.receive_json())["type"])
+            assert "response.audio.delta" in kinds
+            (session,) = fake.sessions
+            assert b"temperature" not in b"".join(session.received)
+            assert b'modalities":["text","audio' not in b"".join(session.received)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
+def test_handshake_refused_is_answered_here_and_held(status: int) -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        fake.refusal = (status, {"Retry-After": "2"}, f'{{"error":{{"message":"{ORG}"}}}}')
+        async with (
+            fake.serve() as url,
+            relaying(url, llm={"answers": ["Here."]}) as (server, address),
+        ):
+            for _ in range(2):
+                async with connected(address, "far") as client:
+                    await client.write("Is anybody there?")
+                    await answered(client)
+                    assert ORG not in json.dumps(client.events)
+            assert fake.attempts == 1  # the second session found it on hold
+            hold = server.sessions.context.catalog.relays["far"].hold
+            if status == 429:
+                assert 0 < hold.seconds <= 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("code", ["invalid_api_key", "beta_api_shape_disabled", "odd"])
+def test_error_in_place_of_the_session_is_answered_here(code: str) -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        fake.first_error = {"type": "invalid_request_error", "code": code, "message": ORG}
+        async with (
+            fake.serve() as url,
+            relaying(url, llm={"answers": ["Here."]}) as (_, address),
+            connected(address, "far") as client,
+        ):
+            await client.write("Is anybody there?")
+            await answered(client)
+            assert ORG not in json.dumps(client.events)
+            await closed(fake)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", ["cut", "expire", QUOTA])
+def test_fault_in_a_response_is_taken_up_by_the_cascade_with_the_history(fault: Any) -> None:
+    async def main() -> None:
+        fake = FakeUpstream("answer", fault)
+        async with (
+            fake.serve() as url,
+            relaying(url, llm={"answers": ["Here."]}) as (here, address),
+            connected(address, "far") as client,
+        ):
+            await client.write("How is the weather?")
+            await answered(client)
+            await client.write("And tomorrow?")
+            await answered(client)
+            (asked,) = here.llm.requests
+            assert "How is the weather?" in str(asked.items)
+            assert "It is warm." in str(asked.items)
+            assert client.types().count("session.created") == 1
+            assert ORG not in json.dumps(client.events)
+            await closed(fake)
+
+    asyncio.run(main())
+
+
+def test_rate_limited_response_is_asked_for_again_after_the_wait_in_the_text() -> None:
+    async def main() -> None:
+        fake = FakeUpstream(LIMITED, "answer")
+        async with (
+            fake.serve() as url,
+            relaying(url) as (here, address),
+            connected(address, "far") as client,
+        ):
+            await client.write("How is the weather?")
+            await answered(client)
+            assert here.llm.requests == []
+            assert len(fake.sessions[0].events("response.create")) == 2
+            assert ORG not in json.dumps(client.events)
+
+    asyncio.run(main())
+
+
+def test_session_without_fallback_ends_with_our_error() -> None:
+    async def main() -> None:
+        fake = FakeUpstream("cut")
+        async with (
+            fake.serve() as url,
+            relaying(url, fallback="none") as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, params={"model": "far"}) as socket,
+        ):
+            await socket.send_json({"type": "response.create"})
+            codes = []
+            async with asyncio.timeout(TIMEOUT_S):
+                async for message in socket:
+                    event = json.loads(message.data)
+                    codes += [event["error"]["code"]] if event["type"] == "error" else []
+            assert codes == ["upstream_unavailable"]
+            assert socket.close_code == 1011
+
+    asyncio.run(main())
+
+
+def test_upstream_server_that_recovers_answers_again_after_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vivavoce.runtime.upstream.MIN_PROBE_PAUSE_S", 0.01)
+
+    async def main() -> None:
+        fake = FakeUpstream("cut", "answer")
+        async with (
+            fake.serve() as url,
+            relaying(url, llm={"answers": ["Here."]}) as (here, address),
+            connected(address, "far") as client,
+        ):
+            await client.write("How is the weather?")
+            await answered(client)
+            async with asyncio.timeout(TIMEOUT_S):
+                await fake.wait_for_sessions(3)  # the lost one, the probe, the new one
+            await client.write("And tomorrow?")
+            done = await answered(client)
+            assert done["output"][0]["content"][0]["transcript"] == "It is warm."
+            assert len(here.llm.requests) == 1
+            first = fake.sessions[2].events("conversation.item.create")
+            assert "How is the weather?" in str(first)
+            assert client.types().count("session.created") == 1
+
+    asyncio.run(main())
+
+
+def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() -> None:
+    """Each call gets an answer that completes, all its items stay, and no socket is left."""
+    chance = random.Random(7)
+    faults: list[Behaviour] = [
+        "answer",
+        "answer",
+        "cut",
+        "expire",
+        QUOTA,
+        LIMITED,
+        {"type": "server_error"},
+    ]
+
+    async def call(fake: FakeUpstream, address: str, relay: Any) -> None:
+        async with connected(address, "far") as client:
+            for turn in range(2):
+                await client.write(f"Question {turn}?")
+                await answered(client)
+            wrote = [e["item"]["id"] for e in client.events if e["type"].endswith("item.added")]
+            relay.hold.__init__()  # the next call asks the upstream server again
+            for item_id in dict.fromkeys(i for i in wrote if i):
+                await client.send("conversation.item.retrieve", item_id=item_id)
+                await client.until("conversation.item.retrieved")
+
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with fake.serve() as url, relaying(url) as (here, address):
+            relay = here.sessions.context.catalog.relays["far"]
+            for _ in range(40):
+                fake.behaviours = [*chance.choices(faults, k=10), "answer"]
+                await asyncio.gather(*(call(fake, address, relay) for _ in range(2)))
+            await closed(fake)
+
+    asyncio.run(main())
