@@ -42,6 +42,8 @@ class StartTranscription:
     model: str
     language: str | None
     prompt: str
+    asked_model: str = ""
+    """The model of recognition as the client named it: used where the engine offers it."""
 
 
 @dataclass(frozen=True, slots=True)
