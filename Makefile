@@ -41,5 +41,5 @@ $(VENV)/ready-to-test: $(VENV)/ready-to-serve
 	touch $@
 
 $(BROWSER)/node_modules/.package-lock.json: $(BROWSER)/package-lock.json  ## npm writes it last
-	cd $(BROWSER) && npm ci --ignore-scripts --omit=optional --no-audit --no-fund --silent
+	cd $(BROWSER) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	touch $@

@@ -22,6 +22,8 @@ FLOORS: dict[str, float] = {
     "protocol.raw_config": 1.5,
     "protocol.raw_input": 1.5,
     "protocol.raw_messages": 1.5,
+    "protocol.rtvi": 1.5,
+    "protocol.rtvi_output": 1.5,
     "session": 2,
     "limits": 2,
     "store.base": 2,

@@ -38,6 +38,7 @@ from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
 from vivavoce.settings import FILE, LogLevel, Settings, load, load_tree
 from vivavoce.standard_streams import StandardOutput, keep_standard_descriptors
 from vivavoce.talk.options import DemoOptions, TalkOptions
+from vivavoce.telemetry.logs import JsonFormatter
 from vivavoce.voxray_config import VoxrayConfig, find, read
 
 if TYPE_CHECKING:
@@ -98,10 +99,13 @@ def serve(
         "server.no_auth": no_auth,
     }
     settings, _, voxray = _settings(config, flags)
-    logging.basicConfig(
-        level=settings.server.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    if settings.server.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        handler.setFormatter(logging.Formatter(text))
+    logging.basicConfig(level=settings.server.log_level.upper(), handlers=[handler])
     from vivavoce import app  # heavy imports, needed by this command alone
 
     try:

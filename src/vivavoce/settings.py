@@ -44,6 +44,8 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the banner shows which."""
     log_level: LogLevel = "info"
+    log_format: Literal["text", "json"] = "text"
+    """json: one object a line, with the ids of the session, response and item that it names."""
     tls_certificate: str = ""
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""

@@ -1,56 +1,22 @@
 """What every store does: values that expire, records, reservations and usage."""
 
 import asyncio
-import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import StoreError
-from vivavoce.secret import Secret
 from vivavoce.store.base import AccountStore, Balance, Charge, Reservation, Store, UsageRow
 from vivavoce.store.memory import MemoryStore
 from vivavoce.store.sqlite import SQLiteStore
 
+__all__ = ["redis_url"]  # a fixture
 Use = Callable[[AccountStore], Awaitable[None]]
 RunStore = Callable[[Use], None]
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server of our own on a Unix socket."""
-    pytest.importorskip("redis", reason="the extra redis is not installed")
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("no redis-server is installed")
-    socket = tmp_path_factory.mktemp("redis") / "s"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--daemonize", "no"]
-    with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout
-            for line in server.stdout:
-                if "ready to accept connections" in line.lower():
-                    break
-            yield f"unix://{socket}"
-        finally:
-            server.terminate()
-
-
-@asynccontextmanager
-async def _redis(url: str) -> AsyncIterator[AccountStore]:
-    from redis.asyncio import Redis
-
-    from vivavoce.store.redis import RedisStore
-
-    async with RedisStore(Secret(url)) as store:
-        yield store
-    client = Redis.from_url(url)
-    await client.flushall()
-    await client.aclose()
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -62,7 +28,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
     def run_with(use: Use) -> None:
         async def main() -> None:
             if kind == "redis":
-                async with _redis(url) as store:
+                async with redis_store(url) as store:
                     await use(store)
             else:
                 path = ":memory:" if kind == "memory" else tmp_path / "s.db"

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.session.stage import settings
+from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import ApiKey, Budget, Team, User
 from vivavoce.limits.keys import hash_of
@@ -19,7 +20,7 @@ from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.effects import RecordUsage
 from vivavoce.session.facts import AccessEnded, UpstreamEventReceived
-from vivavoce.store.base import Balance, UsageRow
+from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import LEASE_S, Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
@@ -44,6 +45,11 @@ TARIFFS = {
 }
 
 
+UseStage = Callable[["Stage"], Awaitable[None]]
+RunStage = Callable[[UseStage], None]
+__all__ = ["redis_url"]  # a fixture
+
+
 class Clock:
     now = 1_796_000_000.0
 
@@ -54,15 +60,14 @@ class Clock:
 class Stage:
     """A store with a key `k` of user `u` in team `t`, and a service."""
 
-    def __init__(self, path: Path | str = ":memory:") -> None:
+    def __init__(self, store: AccountStore) -> None:
         self.clock = Clock()
-        self.store = SQLiteStore(path)
+        self.store = store
         self.service: Metering
         self.posted: list[Any] = []
         self.sessions = 0
 
     async def __aenter__(self) -> "Stage":
-        await self.store.__aenter__()
         await self.save("key", ApiKey(name="k", hash=hash_of("k"), user="u", max_sessions=0))
         await self.save("user", User(name="u", team="t"))
         await self.save("team", Team(name="t"))
@@ -75,7 +80,6 @@ class Stage:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.service.__aexit__()
-        await self.store.__aexit__()
 
     async def save(self, kind: Any, record: Any) -> None:
         name = getattr(record, "name", None) or record.id
@@ -112,12 +116,28 @@ class Stage:
         return await self.store.balance(budget.id, budget.period_at(self.clock.now))
 
 
-def run(main: Callable[[Stage], Awaitable[None]], path: Path | str = ":memory:") -> None:
-    async def inside() -> None:
-        async with Stage(path) as stage:
-            await main(stage)
+@pytest.fixture(params=["sqlite", "redis"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunStage:
+    """Run a test with an empty store of each kind."""
+    kind: str = request.param
+    url = request.getfixturevalue("redis_url") if kind == "redis" else ""
 
-    asyncio.run(inside())
+    def run_with(main: UseStage) -> None:
+        async def inside() -> None:
+            store = redis_store(url) if url else SQLiteStore(tmp_path / "s.db")
+            async with store as entered, Stage(entered) as stage:
+                await main(stage)
+
+        asyncio.run(inside())
+
+    return run_with
+
+
+class Unreachable(SQLiteStore):
+    """A store that cannot be reached: it was never entered."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
 
 
 def begun(response_id: str) -> UpstreamEventReceived:
@@ -144,7 +164,7 @@ def answer(meter: SessionMeter, response_id: str, record: RecordUsage | None = N
     meter.on(None, [record or used(response_id)], 0.0)
 
 
-def test_session_books_who_used_what_and_what_it_cost() -> None:
+def test_session_books_who_used_what_and_what_it_cost(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         meter = stage.meter()
         await meter.enter()
@@ -163,7 +183,7 @@ def test_session_books_who_used_what_and_what_it_cost() -> None:
     run(main)
 
 
-def test_usage_reported_twice_is_booked_once() -> None:
+def test_usage_reported_twice_is_booked_once(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("key", "usd", NANO, period="day")
         meter = stage.meter()
@@ -178,7 +198,7 @@ def test_usage_reported_twice_is_booked_once() -> None:
     run(main)
 
 
-def test_cascade_without_paid_engines_costs_nothing() -> None:
+def test_cascade_without_paid_engines_costs_nothing(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         meter = stage.meter("")
         await meter.enter()
@@ -192,7 +212,7 @@ def test_cascade_without_paid_engines_costs_nothing() -> None:
     run(main)
 
 
-def test_usage_that_never_came_is_booked_at_its_bound() -> None:
+def test_usage_that_never_came_is_booked_at_its_bound(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("user", "usd", NANO, period="month")
         meter = stage.meter()
@@ -210,7 +230,7 @@ def test_usage_that_never_came_is_booked_at_its_bound() -> None:
     run(main)
 
 
-def test_usage_that_does_not_add_up_is_an_estimate() -> None:
+def test_usage_that_does_not_add_up_is_an_estimate(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         meter = stage.meter()
         await meter.enter()
@@ -227,7 +247,7 @@ def test_usage_that_does_not_add_up_is_an_estimate() -> None:
 # budgets
 
 
-def test_budget_without_room_refuses_the_session_and_reserves_nothing() -> None:
+def test_budget_without_room_refuses_the_session_and_reserves_nothing(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         wide = await stage.budget("key", "usd", NANO, period="day")
         await stage.budget("team", "usd", NANO, period="total")
@@ -244,7 +264,7 @@ def test_budget_without_room_refuses_the_session_and_reserves_nothing() -> None:
 
 @pytest.mark.parametrize(("unit", "limit"), [("usd", 100_000_000), ("tokens", 3_200)])
 def test_budget_spent_in_mid_session_ends_it_before_the_next_response(
-    unit: str, limit: int
+    run: RunStage, unit: str, limit: int
 ) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("all", unit, limit, period="day")
@@ -267,7 +287,7 @@ def test_budget_spent_in_mid_session_ends_it_before_the_next_response(
     run(main)
 
 
-def test_model_without_a_price_is_refused_where_the_budget_is_in_money() -> None:
+def test_model_without_a_price_is_refused_where_the_budget_is_in_money(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         await stage.meter("unknown").enter()
         await stage.budget("key", "usd", NANO, period="day")
@@ -277,7 +297,7 @@ def test_model_without_a_price_is_refused_where_the_budget_is_in_money() -> None
     run(main)
 
 
-def test_key_has_only_so_many_sessions_at_the_same_time() -> None:
+def test_key_has_only_so_many_sessions_at_the_same_time(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         await stage.save("key", ApiKey(name="k", hash=hash_of("k"), max_sessions=2))
         await stage.service.refresh()
@@ -293,7 +313,7 @@ def test_key_has_only_so_many_sessions_at_the_same_time() -> None:
     run(main)
 
 
-def test_minutes_are_paid_in_advance_and_end_the_session() -> None:
+def test_minutes_are_paid_in_advance_and_end_the_session(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("key", "minutes", 60_000, period="total")
         meter = stage.meter()
@@ -313,7 +333,7 @@ def test_minutes_are_paid_in_advance_and_end_the_session() -> None:
     run(main)
 
 
-def test_session_paid_by_the_clock_costs_its_time() -> None:
+def test_session_paid_by_the_clock_costs_its_time(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("key", "usd", NANO, period="total")
         meter = stage.meter("clock")
@@ -326,7 +346,7 @@ def test_session_paid_by_the_clock_costs_its_time() -> None:
     run(main)
 
 
-def test_key_revoked_ends_its_sessions_and_opens_no_more() -> None:
+def test_key_revoked_ends_its_sessions_and_opens_no_more(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         await stage.meter().enter()
         await stage.save("key", ApiKey(name="k", hash=hash_of("k"), revoked=True))
@@ -338,11 +358,13 @@ def test_key_revoked_ends_its_sessions_and_opens_no_more() -> None:
     run(main)
 
 
-def test_store_that_cannot_be_reached_refuses_and_ends_sessions_after_their_lease() -> None:
+def test_store_that_cannot_be_reached_refuses_and_ends_sessions_after_their_lease(
+    run: RunStage,
+) -> None:
     async def main(stage: Stage) -> None:
         await stage.budget("key", "usd", NANO, period="day")
         await stage.meter().enter()
-        reserve, stage.store._thread = stage.store._thread, None
+        stage.service.store = Unreachable()
         with pytest.raises(StoreError):
             await stage.meter().enter()
         stage.service._end_expired()
@@ -350,12 +372,12 @@ def test_store_that_cannot_be_reached_refuses_and_ends_sessions_after_their_leas
         stage.clock.now += LEASE_S
         stage.service._end_expired()
         assert [(one.code, one.close_code) for one in stage.posted] == [("store_unavailable", 1011)]
-        stage.store._thread = reserve
+        stage.service.store = stage.store
 
     run(main)
 
 
-def test_process_that_dies_leaves_the_bound_of_its_response_booked(tmp_path: Path) -> None:
+def test_process_that_dies_leaves_the_bound_of_its_response_booked(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("key", "usd", NANO, period="total")
         generating, idle = stage.meter(), stage.meter()
@@ -371,11 +393,11 @@ def test_process_that_dies_leaves_the_bound_of_its_response_booked(tmp_path: Pat
         (row,) = await stage.rows()
         assert (row.nano_usd, row.confirmed) == (bound, False)
 
-    run(main, tmp_path / "s.db")
+    run(main)
 
 
 def test_hundred_sessions_on_one_dollar_restarted_at_random_never_spend_more(
-    tmp_path: Path,
+    run: RunStage,
 ) -> None:
     async def main(stage: Stage) -> None:
         chance = random.Random(7)
@@ -431,4 +453,4 @@ def test_hundred_sessions_on_one_dollar_restarted_at_random_never_spend_more(
         (line,) = await report(stage.store, 0, 1e12, ("key",), {})
         assert line.nano_usd == spent
 
-    run(main, tmp_path / "s.db")
+    run(main)

@@ -340,6 +340,11 @@ def test_table_finds_the_raw_protocol(path: str) -> None:
     assert type(protocol_for(ConnectRequest(path))).__name__ == "RawProtocol"
 
 
+@pytest.mark.parametrize(("rtvi", "name"), [("1", "RtviProtocol"), ("0", "RawProtocol")])
+def test_table_finds_rtvi_by_its_option(rtvi: str, name: str) -> None:
+    assert type(protocol_for(ConnectRequest("/ws", {"rtvi": rtvi}))).__name__ == name
+
+
 def test_table_without_the_path_of_a_request_raises() -> None:
     assert paths(WIRE_TABLE) == {"/api/realtime", "/v1/realtime", "/v1/voice/stream", "/ws"}
     with pytest.raises(LookupError):

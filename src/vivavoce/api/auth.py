@@ -264,7 +264,8 @@ def presented_key(request: web.Request) -> str:
     for offered in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if offered.strip().startswith(KEY_SUBPROTOCOL):
             return offered.strip().removeprefix(KEY_SUBPROTOCOL)
-    return request.query.get("api_key", "") or request.query.get("api-key", "")
+    given = (request.query.get(name, "") for name in ("api_key", "api-key", "token"))
+    return next(filter(None, given), "")
 
 
 def origin_of(text: str) -> Origin | None:

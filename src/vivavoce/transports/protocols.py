@@ -8,6 +8,7 @@ from typing import TypeAlias
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
 from vivavoce.protocol.raw import RawProtocol
+from vivavoce.protocol.rtvi import RtviProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
 
 
@@ -22,6 +23,14 @@ def wants_beta(request: ConnectRequest) -> bool:
         or BETA_SUBPROTOCOL in request.subprotocols
         or request.query.get("api-version", "").endswith("-preview")
     )
+
+
+def wants_rtvi(request: ConnectRequest) -> bool:
+    return request.query.get("rtvi", "") not in ("", "0", "false")
+
+
+def rtvi() -> RtviProtocol:
+    return RtviProtocol(time.time)
 
 
 def raw() -> RawProtocol:
@@ -47,6 +56,7 @@ WireTable: TypeAlias = tuple[WireRoute, ...]
 WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", Beta, wants_beta),
     WireRoute("/v1/realtime", GA),
+    WireRoute("/ws", rtvi, wants_rtvi),
     WireRoute("/api/realtime", Beta),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
