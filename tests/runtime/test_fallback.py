@@ -64,6 +64,7 @@ def now() -> float:
 class Engine(BaseEngine):
     """One of every kind: gives these things; an exception is raised, a number is a delay."""
 
+    Settings = FallbackSettings
     sees = False
     sample_rate = 24_000
     default_voice = "own"
