@@ -82,11 +82,11 @@ def deltas(effects: list[Effect]) -> list[str]:
 
 def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) -> None:
     assert stage.start() == [
-        StartTranscription(A, "gpt-realtime", language="it", prompt="pasta, pizza")
+        StartTranscription(A, "gpt-realtime", "it", "pasta, pizza", asked_model="whisper-1")
     ]
     assert language_of(stage.shared.options) == "it"
     other = Stage(Transcription("m"), model="nobody-knows")
-    assert other.start(B) == [StartTranscription(B, "house", language=None, prompt="")]
+    assert other.start(B) == [StartTranscription(B, "house", None, "", asked_model="m")]
 
 
 def recorded(seconds: int) -> RecordUsage:
@@ -244,7 +244,7 @@ def two_recordings() -> Entry:
 
 def test_every_recording_of_an_item_without_words_is_transcribed(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    language = {"language": "it", "prompt": "pasta, pizza"}
+    language = {"language": "it", "prompt": "pasta, pizza", "asked_model": "whisper-1"}
     assert stage.effects() == [
         StartTranscription(A, "gpt-realtime", **language),
         FeedAudio(A, b"\x01\x02"),

@@ -115,7 +115,7 @@ class SpeechRoutes:
     ) -> Synthesis:
         cascade = self._catalog.of(model)
         return Synthesis(
-            cascade.tts,
+            cascade.tts_for(model),
             cascade.voice(voice),
             speed=speed,
             instructions=instructions,

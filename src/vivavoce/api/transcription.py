@@ -195,7 +195,7 @@ class TranscriptionRoutes:
         cascade = self._catalog.of(asked.model)
         file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
         transcriber = FileTranscriber(
-            cascade.stt,
+            cascade.stt_for(asked.model),
             self._slots.setdefault(id(cascade.stt), asyncio.Semaphore(self._max_passages)),
             language=asked.language,
             prompt=asked.prompt,

@@ -13,7 +13,7 @@ derive from BaseEngine stay valid within a version. `vivavoce.testing.conformanc
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ __all__ = [
     "TurnModel",
     "Voice",
     "Word",
+    "engine_for",
     "health_of",
     "warm",
 ]
@@ -112,6 +113,16 @@ class BaseEngine:
         What is returned shares everything with this engine, is ready for use, and is not entered.
         """
         return None
+
+
+E = TypeVar("E")
+
+
+def engine_for(engine: E, name: str) -> E:
+    """The engine with the model that a client names, where it offers that one; else as it is."""
+    choose = getattr(engine, "for_model", None)
+    found: E | None = choose(name) if choose is not None and name else None
+    return engine if found is None else found
 
 
 def warm(engine: object) -> None:

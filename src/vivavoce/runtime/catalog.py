@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
+from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, engine_for, warm
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.options import AvailableModels, ModelInfo
@@ -29,6 +29,14 @@ class Cascade:
         known = {voice.id for voice in self.tts.voices}
         wanted = (name, self.default_voice)
         return next((voice for voice in wanted if voice in known), self.tts.default_voice)
+
+    def stt_for(self, model: str) -> STT:
+        """The recogniser, with the model of its service that a client names if there is one."""
+        return engine_for(self.stt, model)
+
+    def tts_for(self, model: str) -> TTS:
+        """The synthesiser, likewise."""
+        return engine_for(self.tts, model)
 
     def warm(self) -> None:
         """Work will follow: engines that speak to a server open their connections."""

@@ -189,7 +189,7 @@ class CascadePerformer:
     def _start_transcription(self, effect: StartTranscription) -> None:
         cascade = self._catalog.of(effect.model)
         cascade.warm()
-        stt = cascade.stt
+        stt = cascade.stt_for(effect.asked_model)
         feed = AudioFeed(stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
         self._tasks.start(effect.key, self._transcribe(stt, effect, feed))

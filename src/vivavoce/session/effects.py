@@ -43,6 +43,8 @@ class StartTranscription(Struct, frozen=True):
     model: str
     language: str | None
     prompt: str
+    asked_model: str = ""
+    """The model of recognition as the client named it: used where the engine offers it."""
 
 
 class FeedAudio(Struct, frozen=True):

@@ -107,6 +107,7 @@ class Transcriptions:
                 model=model,
                 language=language_of(options),
                 prompt=(transcription.prompt if transcription else None) or "",
+                asked_model=transcription.model if transcription else "",
             )
         )
 
