@@ -1,6 +1,9 @@
 """Settings of the whole test suite."""
 
+import atexit
 import os
+import shutil
+from tempfile import mkdtemp
 
 from hypothesis import settings
 
@@ -9,3 +12,7 @@ from hypothesis import settings
 settings.register_profile("full", deadline=None, print_blob=True, max_examples=100)
 settings.register_profile("quick", deadline=None, print_blob=True, max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
+
+# servers that tests start keep their accounts here, not with those of this machine's user
+os.environ["XDG_STATE_HOME"] = mkdtemp(prefix="vivavoce-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)

@@ -256,3 +256,70 @@ def test_prices_are_printed_with_the_operators_own(
 def test_price_that_is_no_date_is_refused(refused: Refused) -> None:
     said = refused("prices", settings='[prices.m]\neffective_from = "soon"\n')
     assert said == "vivavoce: [prices] m: effective_from 'soon' is not an ISO date"
+
+
+STORE = '[store]\nurl = "sqlite:accounts.db"\n'
+
+
+def test_key_added_is_shown_once_and_listed_without_its_text(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "vivavoce.toml").write_text(STORE)
+    cli(["users", "set", "ada", "--team", "math"], result_action="return_value")
+    added = ["keys", "add", "laptop", "--user", "ada", "--max-sessions", "2", "--days", "30"]
+    cli(added, result_action="return_value")
+    said = capsys.readouterr()
+    assert said.out.startswith("vv-")
+    assert said.err == "Keep it: it is shown this once.\n"
+    assert said.out.strip().encode() not in (home / "accounts.db").read_bytes()
+    cli(["keys", "list", "--form", "json"], result_action="return_value")
+    (key,) = msgspec.json.decode(capsys.readouterr().out)
+    assert (key["name"], key["user"], key["state"], key["max_sessions"]) == (
+        *("laptop", "ada", "valid"),
+        2,
+    )
+    cli(["keys", "revoke", "laptop"], result_action="return_value")
+    cli(["keys", "list", "--form", "csv"], result_action="return_value")
+    assert ",revoked," in capsys.readouterr().out
+    cli(["users", "list", "--form", "csv"], result_action="return_value")
+    assert capsys.readouterr().out == "kind,name,team,state\nuser,ada,math,active\n"
+
+
+def test_budget_set_is_listed_with_what_is_left(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "vivavoce.toml").write_text(STORE)
+    budget = ["budgets", "set", "user", "2.50", "usd", "month", "--name", "ada"]
+    cli(budget, result_action="return_value")
+    cli(["budgets", "list", "--form", "json"], result_action="return_value")
+    (found,) = msgspec.json.decode(capsys.readouterr().out)
+    assert (found["name"], found["limit"], found["left"]) == ("user:ada:usd:month", "2.50", "2.50")
+    cli(["budgets", "remove", "user:ada:usd:month"], result_action="return_value")
+    cli(["budgets", "list"], result_action="return_value")
+    cli(["usage"], result_action="return_value")
+    assert capsys.readouterr().out == "Nothing was found.\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("keys", "revoke", "x"), "the store has no key 'x'; list them with: vivavoce keys list"),
+        (("budgets", "remove", "x"), "there is no budget 'x'"),
+        (("budgets", "set", "user", "1", "usd", "day"), "a budget of user has a --name"),
+        (("budgets", "set", "all", "1", "usd", "day", "--name", "x"), "a budget of all has no"),
+        (("budgets", "set", "all", "much", "usd", "day"), "'much' is not an amount; write it as"),
+        (("usage", "--since", "soon"), "since 'soon' is not a date; write it as 2026-11-28."),
+        (("usage", "--by", "mood"), "Usage cannot be grouped by 'mood'; only by day, key, user"),
+        (("users", "set", "a:b"), "Expected `str` matching regex"),
+    ],
+)
+def test_mistake_about_accounts_is_named(
+    refused: Refused, command: tuple[str, ...], said: str
+) -> None:
+    assert refused(*command, settings=STORE).startswith(f"vivavoce: {said}")
+
+
+def test_store_that_does_not_exist_is_named(refused: Refused) -> None:
+    said = refused("usage", settings='[store]\nurl = "mysql://x"\n')
+    assert said.startswith("vivavoce: [store] url is none of sqlite:PATH, redis://HOST:PORT")
+    assert "nowhere" in refused("usage", settings='[store]\nurl = "sqlite:nowhere/s.db"\n')

@@ -19,6 +19,7 @@ from vivavoce import testing
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
+from vivavoce.providers import PROVIDERS
 from vivavoce.settings import (
     _CHAT,
     CascadeModel,
@@ -26,6 +27,7 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
+    StoreSettings,
 )
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -45,6 +47,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],
 )
@@ -196,3 +199,12 @@ def test_testing_module_names_are_all_documented() -> None:
     section = page("docs/engines.md").partition("## Your own")[2]
     names = {name for name in testing.__all__ if not name.endswith(("Script", "Answer", "Call"))}
     assert [name for name in sorted(names) if f"`{name}`" not in section] == ["ScriptedTranscript"]
+
+
+def test_named_services_are_all_documented() -> None:
+    text = page("docs/engines.md")
+    for kind, services in PROVIDERS.items():
+        for name, service in services.items():
+            row = next(line for line in text.splitlines() if f'`{kind} = "{name}"`' in line)
+            assert service.base_url in row
+            assert f"`{service.variable}`" in row or not service.variable

@@ -53,6 +53,7 @@ FLOORS: dict[str, float] = {
     "standard_streams": 6,
     "testing": 6,
     "models": 6,
+    "providers": 6,
     "server": 6,
     "talk": 6,
     "__main__": 6,

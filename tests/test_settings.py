@@ -10,6 +10,7 @@ import pytest
 from vivavoce.app import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
+from vivavoce.providers import PROVIDERS
 from vivavoce.session.limits import SessionLimits
 from vivavoce.settings import CascadeModel, RelayModel, Settings, load, parse
 
@@ -181,7 +182,7 @@ def test_engine_receives_its_secrets(home: Path) -> None:
         ("[session]\nmax_seconds = inf", "[session] max_seconds: Expected `float` <= 1000000"),
         ("[session]\nkept_audio_seconds = inf", "[session] kept_audio_seconds: Expected `float`"),
         ("[models.a]\nsst = 'x'", "[models.a] there is no setting 'sst' here; did you mean 'stt'?"),
-        ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str`, got `int`"),
+        ("[models.fast]\nstt = 5", "[models.fast] stt: Expected `str | array`, got `int`"),
         ("models.fast = 5", "[models.fast] Expected `object`, got `int`"),
         ("[models.far]\ntype = 'relai'", "[models.far] type: Invalid value 'relai'"),
         ("[models.far]\ntype = 5", "[models.far] type: Expected `str`"),
@@ -234,8 +235,8 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "only [server], [session], [webrtc] have variables, other settings belong in "
-            "vivavoce.toml",
+            "only [server], [session], [webrtc], [fallback], [store] have variables, other "
+            "settings belong in vivavoce.toml",
         ),
     ],
 )
@@ -343,3 +344,48 @@ def test_relay_model_is_read_and_its_key_is_masked(home: Path) -> None:
 def test_session_settings_are_the_limits_of_sessions() -> None:
     assert isinstance(Settings().session, SessionLimits)
     assert not Settings().session.failure_errors
+
+
+SERVICES = """
+[models.default]
+stt = ["groq", "pocketsphinx"]
+llm = "mistral"
+
+[engines.llm.mistral]
+model = "mistral-small-latest"
+
+[engines.llm.groq]
+engine = "builtin"
+"""
+
+
+def test_named_service_gets_its_address_model_and_key(home: Path) -> None:
+    written(home, SERVICES)
+    found, sources = load(None, {"GROQ_API_KEY": SECRET, "MISTRAL_API_KEY": ""}, {})
+    assert sources == ["vivavoce.toml", "GROQ_API_KEY"]
+    assert found.engines["stt"]["groq"] == {
+        "engine": "openai",
+        "base_url": "https://api.groq.com/openai/v1",
+        "model": "whisper-large-v3",
+        "api_key": SECRET,
+    }
+    assert found.engines["llm"] == {
+        "mistral": {
+            "engine": "openai",
+            "base_url": "https://api.mistral.ai/v1",
+            "model": "mistral-small-latest",
+        },
+        "groq": {"engine": "builtin"},
+    }
+    model = found.models["default"]
+    assert isinstance(model, CascadeModel)
+    assert model.engines["stt"] == "groq"
+    assert model.fallbacks["stt"] == ("pocketsphinx",)
+    assert SECRET not in str(described(found))
+
+
+def test_every_named_service_is_an_endpoint_that_can_be_built() -> None:
+    for kind, services in PROVIDERS.items():
+        for name, service in services.items():
+            options = {"base_url": service.base_url, "model": "m", **service.options}
+            assert registry.create(kind, "openai", options), name

@@ -1,13 +1,30 @@
 """Composes prices and the store of accounts from the settings."""
 
 import hashlib
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib import resources
+from pathlib import Path
 
 import msgspec
+from yarl import URL
 
 from vivavoce.errors import SettingsError
+from vivavoce.limits.accounts import ApiKey
+from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.prices import Price, PriceEntry, PriceTable, price_of, read_prices
+from vivavoce.models import BuiltModels, Selected
+from vivavoce.secret import Secret
 from vivavoce.settings import ModelPrice, Settings
+from vivavoce.store.base import AccountStore
+from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.rating import PriceRef, Tariff
+
+log = logging.getLogger(__name__)
 
 
 def price_table(settings: Settings) -> PriceTable:
@@ -29,3 +46,110 @@ def _own_price(name: str, given: ModelPrice) -> Price:
         return price_of(entry, f"settings-{digest}")
     except ValueError as exc:
         raise SettingsError(f"[prices] {exc}") from exc
+
+
+def open_store(settings: Settings, environment: Mapping[str, str]) -> AccountStore:
+    """The store of [store], not entered yet. Raises SettingsError."""
+    url = settings.store.url
+    text = url.reveal() if isinstance(url, Secret) else url
+    scheme, _, path = text.partition(":")
+    if not text:
+        home = environment.get("XDG_STATE_HOME") or "~/.local/state"
+        file = Path(home).expanduser() / "vivavoce" / "vivavoce.db"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SettingsError(
+                f"[store] url: {file.parent} cannot be made: {exc.strerror}; name another place, "
+                f"such as sqlite:/var/lib/vivavoce.db, or memory"
+            ) from exc
+        return SQLiteStore(file)
+    if text == "memory":
+        return SQLiteStore(":memory:")
+    if scheme == "sqlite" and path.strip("/"):
+        return SQLiteStore(Path(path.removeprefix("//")).expanduser())
+    if scheme in ("redis", "rediss", "unix"):
+        try:
+            from vivavoce.store.redis import RedisStore
+        except ModuleNotFoundError as exc:
+            raise SettingsError(
+                "[store] url: Redis needs its client; install it with: pip install "
+                "'vivavoce[redis]'"
+            ) from exc
+        try:
+            return RedisStore(Secret(text))
+        except ValueError as exc:
+            raise SettingsError("[store] url is not a URL of Redis") from exc
+    raise SettingsError(
+        "[store] url is none of sqlite:PATH, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH "
+        "and memory"
+    )
+
+
+@asynccontextmanager
+async def metering(
+    settings: Settings, models: BuiltModels, store: AccountStore
+) -> AsyncIterator[Metering]:
+    """The accounts of a server on a store that is entered. Raises SettingsError, StoreError."""
+    before = time.time() - settings.store.usage_days * 86_400
+    if forgotten := await store.forget_usage(before):
+        log.info("%d rows of usage older than usage_days were deleted", forgotten)
+    keys = settings_keys(settings)
+    async with Metering(
+        store, price_table(settings), tariffs(settings, models), keys=keys
+    ) as service:
+        yield service
+
+
+def settings_keys(settings: Settings) -> list[ApiKey]:
+    """The keys of [keys]."""
+    return [ApiKey(name=name, hash=hash_) for name, hash_ in settings.keys.items()]
+
+
+def tariffs(settings: Settings, models: BuiltModels) -> dict[str, Tariff]:
+    """The prices of each configured model; "" is the default one."""
+    found: dict[str, Tariff] = {}
+    for name, relay in models.catalog.relays.items():
+        provider = _provider(relay.url)
+        found[name] = Tariff("relay", PriceRef(relay.model, provider), provider=provider)
+    for name, selected in models.selected.items():
+        refs = {engine.kind: _price_ref(settings, engine) for engine in selected}
+        found[name] = Tariff("local", refs.get("llm"), refs.get("stt"), refs.get("tts"))
+    found[""] = found[settings.default_model]
+    return found
+
+
+def _price_ref(settings: Settings, engine: Selected) -> PriceRef | None:
+    """The model that an engine pays for; None: it runs on this machine or network."""
+    options = {**settings.engines.get(engine.kind, {}).get(engine.name, {}), **engine.options}
+    model, url = options.get("model"), str(options.get("base_url") or options.get("url") or "")
+    if not isinstance(model, str) or not model:
+        return None
+    host = URL(url).host if url else ""
+    if host and (is_loopback(host) or _is_private(host)):
+        return None
+    return PriceRef(model, _provider(url) if url else str(options.get("engine", engine.name)))
+
+
+_PROVIDERS = {
+    "openai.com": "openai",
+    "azure.com": "azure",
+    "x.ai": "xai",
+    "groq.com": "groq",
+    "cerebras.ai": "cerebras",
+    "deepgram.com": "deepgram",
+    "elevenlabs.io": "elevenlabs",
+}
+
+
+def _provider(url: str) -> str:
+    """The provider in the price table of a service at an address; "" for an unknown one."""
+    host = URL(url).host or ""
+    return next((name for end, name in _PROVIDERS.items() if f".{host}".endswith(f".{end}")), "")
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host

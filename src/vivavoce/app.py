@@ -2,15 +2,19 @@
 
 import gc
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from ssl import SSLContext
 
 import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
+from vivavoce.accounting import metering, open_store
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
@@ -19,8 +23,11 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
+from vivavoce.api.usage import UsageRoutes
+from vivavoce.api.voxray import VoxrayRoutes
 from vivavoce.engines.openai import discovery
-from vivavoce.errors import SettingsError
+from vivavoce.errors import SettingsError, StoreError
+from vivavoce.limits.accounts import Directory
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
@@ -36,6 +43,8 @@ from vivavoce.server import (
     tls_context,
 )
 from vivavoce.settings import Settings
+from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
@@ -108,9 +117,13 @@ def auth_of(settings: Settings) -> Auth:
 
 
 def application(
-    sessions: Sessions, auth: Auth | None = None, webrtc: WebRTCSettings | None = None
+    sessions: Sessions,
+    auth: Auth | None = None,
+    webrtc: WebRTCSettings | None = None,
+    *,
+    metering: Metering | None = None,
 ) -> web.Application:
-    """All routes."""
+    """All routes. metering: of sessions whose usage is booked."""
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
@@ -122,6 +135,7 @@ def application(
     for routes in (
         ConsoleRoutes(has_keys=bool(auth.keys)),
         HealthRoutes(sessions, __version__),
+        VoxrayRoutes(sessions),
         ChatRoutes(catalog, max_bytes=max_bytes),
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
@@ -129,6 +143,8 @@ def application(
         ReferenceRoutes(__version__),
     ):
         routes.add_to(app)
+    if metering is not None:
+        UsageRoutes(auth, metering).add_to(app)
     calls = CallRoutes(
         sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
     )
@@ -139,10 +155,13 @@ def application(
     return app
 
 
-def require_keys(settings: Settings) -> None:
-    """Raise SettingsError where other machines can connect and nothing keeps strangers out."""
+def require_keys(settings: Settings, *, stored: int = 0) -> None:
+    """Raise SettingsError where other machines can connect and nothing keeps strangers out.
+
+    stored: how many keys the store has.
+    """
     server = settings.server
-    if not server.on_loopback and not settings.keys and not server.no_auth:
+    if not server.on_loopback and not (settings.keys or stored or server.no_auth):
         raise SettingsError(
             f"[server] host {server.host} can be reached from other machines and there is no API "
             f"key to keep strangers out; make one with: vivavoce keys new NAME, or bind to "
@@ -155,23 +174,56 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
     """
-    require_keys(settings)
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     raise_descriptor_limit(settings.server.max_open_files)
-    async with build(settings) as built:
-        sessions = Sessions(built.context)
-        app = application(sessions, auth, settings.webrtc)
-        async with serve_app(app, settings.server, tls) as port:
-            gc.collect()
-            gc.freeze()  # objects made at start live to the end: no full collection visits them
-            with StopSignals() as stop:
-                host = settings.server.host
-                bracketed = f"[{host}]" if ":" in host else host
-                announce(built, f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-                await stop.first.wait()
-                log.info("shutting down: %d sessions", len(sessions))
-                await drain(sessions, settings.server.drain_seconds, stop)
+    try:
+        async with open_store(settings, os.environ) as store:
+            require_keys(settings, stored=len(await store.records("key")))
+            async with build(settings) as built, metering(settings, built.models, store) as meter:
+                follow_keys(auth, meter)
+                context = replace(built.context, meter=partial(SessionMeter, meter))
+                await _listen(settings, auth, tls, Built(context, built.models), meter, announce)
+    except StoreError as exc:
+        raise SettingsError(f"[store] {exc}") from exc
+
+
+async def _listen(
+    settings: Settings,
+    auth: Auth,
+    tls: SSLContext | None,
+    built: Built,
+    meter: Metering,
+    announce: Callable[[Built, str], None],
+) -> None:
+    sessions = Sessions(built.context)
+    app = application(sessions, auth, settings.webrtc, metering=meter)
+    async with serve_app(app, settings.server, tls) as port:
+        gc.collect()
+        gc.freeze()  # objects made at start live to the end: no full collection visits them
+        with StopSignals() as stop:
+            host = settings.server.host
+            bracketed = f"[{host}]" if ":" in host else host
+            announce(built, f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
+            await stop.first.wait()
+            log.info("shutting down: %d sessions", len(sessions))
+            await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def follow_keys(auth: Auth, meter: Metering) -> None:
+    """Accept the keys of the store, too, as they are added, revoked and removed."""
+
+    def update(directory: Directory) -> None:
+        if directory.keys:  # a server that has had keys never becomes an open one
+            auth.keys.replace({key.name: key.hash for key in directory.keys.values()})
+
+    def problem(name: str) -> str | None:
+        if name and name not in meter.directory.keys:
+            return "the key was revoked"
+        return meter.directory.problem(name, meter.wall_clock())
+
+    update(meter.directory)
+    meter.on_change, auth.key_problem = update, problem
 
 
 def described(settings: Settings) -> bytes:

@@ -6,21 +6,34 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 # one thread for small matrices: more of them cost twice the time and all the cores; numpy reads
 # this when it is first imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from vivavoce.account_commands import Form, print_prices
-from vivavoce.errors import SettingsError
+from vivavoce.account_commands import Form, print_prices, print_rows
+from vivavoce.errors import InvalidRequest, SettingsError, StoreError
+from vivavoce.limits.accounts import (
+    ApiKey,
+    Budget,
+    Period,
+    Scope,
+    Team,
+    Unit,
+    User,
+    amount_of,
+    check_timezone,
+)
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
 from vivavoce.settings import FILE, LogLevel, Settings, load, load_tree
 from vivavoce.standard_streams import StandardOutput, keep_standard_descriptors
@@ -29,6 +42,7 @@ from vivavoce.voxray_config import VoxrayConfig, find, read
 
 if TYPE_CHECKING:
     from vivavoce.app import Built
+    from vivavoce.store.base import AccountStore
 
 
 stdout = StandardOutput()
@@ -41,6 +55,7 @@ cli = App(
     error_console=err,
 )
 
+T = TypeVar("T")
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"])]
 
 
@@ -148,6 +163,227 @@ def new_key(name: str) -> None:
     out.print(key.reveal(), highlight=False)
     err.print("Keep it: it is shown this once. In the settings:", highlight=False)
     err.print(f'\\[keys]\n{name} = "{hash_of(key)}"', highlight=False, soft_wrap=True)
+
+
+@keys.command(name="add")
+def add_key(
+    name: str,
+    *,
+    user: str = "",
+    team: str = "",
+    days: float | None = None,
+    admin: bool = False,
+    max_sessions: int = 0,
+    max_requests: int = 0,
+    config: ConfigFile = None,
+) -> None:
+    """Make an API key in the store, and show it once. A running server accepts it in seconds.
+
+    Parameters
+    ----------
+    name
+        The name of the key.
+    user
+        The user to whom it belongs.
+    team
+        The team to which it belongs, if that is not its user's.
+    days
+        It expires after so many days.
+    admin
+        It may see everybody's usage.
+    max_sessions
+        At the same time; 0: no limit.
+    max_requests
+        HTTP requests at the same time; 0: no limit.
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    """
+    from vivavoce import account_commands as commands
+
+    key = key_of(secrets.token_bytes(KEY_BYTES))
+    now = time.time()
+    record = _record(
+        ApiKey,
+        name=name,
+        hash=hash_of(key),
+        user=user,
+        team=team,
+        created_at=now,
+        expires_at=None if days is None else now + days * 86_400,
+        admin=admin,
+        max_sessions=max_sessions,
+        max_requests=max_requests,
+    )
+    _with_store(config, lambda store: commands.add_key(store, record))
+    out.print(key.reveal(), highlight=False)
+    err.print("Keep it: it is shown this once.", highlight=False)
+
+
+@keys.command(name="list")
+def list_keys(*, form: Form = "table", config: ConfigFile = None) -> None:
+    """List the keys of the store."""
+    from vivavoce import account_commands as commands
+
+    print_rows(_with_store(config, commands.list_keys), form, out)
+
+
+@keys.command(name="revoke")
+def revoke_key(name: str, *, config: ConfigFile = None) -> None:
+    """Revoke a key of the store. Its sessions end within seconds."""
+    from vivavoce import account_commands as commands
+
+    _with_store(config, lambda store: commands.revoke_key(store, name))
+
+
+users = App(name="users", help="Users and teams, to whom keys and budgets belong.")
+cli.command(users)
+
+
+@users.command(name="set")
+def set_user(name: str, *, team: str = "", block: bool = False, config: ConfigFile = None) -> None:
+    """Add or change a user. A user who is blocked can use no key."""
+    record = _record(User, name=name, team=team, blocked=block)
+    data = msgspec.json.encode(record)
+    _with_store(config, lambda store: store.save("user", name, data))
+
+
+@users.command(name="set-team")
+def set_team(name: str, *, block: bool = False, config: ConfigFile = None) -> None:
+    """Add or change a team. The keys of a team that is blocked cannot be used."""
+    data = msgspec.json.encode(_record(Team, name=name, blocked=block))
+    _with_store(config, lambda store: store.save("team", name, data))
+
+
+@users.command(name="list")
+def list_users(*, form: Form = "table", config: ConfigFile = None) -> None:
+    """List users and teams."""
+    from vivavoce import account_commands as commands
+
+    print_rows(_with_store(config, commands.list_people), form, out)
+
+
+budgets = App(name="budgets", help="Limits of money, minutes and tokens.")
+cli.command(budgets)
+
+
+@budgets.command(name="set")
+def set_budget(
+    scope: Scope,
+    limit: str,
+    unit: Unit,
+    period: Period,
+    *,
+    name: str = "",
+    timezone: str = "UTC",
+    config: ConfigFile = None,
+) -> None:
+    """Set a budget, for example: vivavoce budgets set user 20 usd month --name ada
+
+    Parameters
+    ----------
+    scope
+        key, user, team, or all.
+    limit
+        How much, such as 20 or 2.50.
+    unit
+        usd, minutes or tokens.
+    period
+        day, month, or total, which is prepaid.
+    name
+        The name of the key, user or team.
+    timezone
+        Days and months begin at its midnight, such as Europe/Berlin.
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    """
+    from vivavoce import account_commands as commands
+
+    try:
+        check_timezone(timezone)
+        amount = amount_of(limit, unit)
+    except ValueError as exc:
+        _give_up(exc)
+    if bool(name) == (scope == "all"):
+        _give_up(SettingsError(f"a budget of {scope} has {'no' if name else 'a'} --name"))
+    budget = _record(
+        Budget, scope=scope, owner=name, unit=unit, period=period, limit=amount, timezone=timezone
+    )
+    _with_store(config, lambda store: commands.set_budget(store, budget))
+
+
+@budgets.command(name="list")
+def list_budgets(*, form: Form = "table", config: ConfigFile = None) -> None:
+    """List budgets, and what of them is used."""
+    from vivavoce import account_commands as commands
+
+    print_rows(_with_store(config, commands.list_budgets), form, out)
+
+
+@budgets.command(name="remove")
+def remove_budget(id_: str, *, config: ConfigFile = None) -> None:
+    """Remove a budget by its name in the list, such as user:ada:usd:month."""
+    if not _with_store(config, lambda store: store.remove("budget", id_)):
+        _give_up(SettingsError(f"there is no budget {id_!r}"))
+
+
+@cli.command(name="usage")
+def show_usage(
+    *,
+    by: str = "day,model",
+    since: str = "",
+    until: str = "",
+    form: Form = "table",
+    config: ConfigFile = None,
+) -> None:
+    """Print what was used, and what it cost.
+
+    Parameters
+    ----------
+    by
+        One or more of day, key, user, team, model, session and kind, separated by commas.
+    since
+        The first day, 2026-11-01; by default 30 days ago.
+    until
+        The last day, included; by default today.
+    form
+        table, csv or json.
+    config
+        The settings file; ./vivavoce.toml if there is one.
+    """
+    from vivavoce.api.usage import flat
+    from vivavoce.telemetry.reports import group_by, report, span_of
+
+    try:
+        names, span = group_by(by), span_of(since, until, time.time())
+    except InvalidRequest as exc:
+        _give_up(exc)
+    lines = _with_store(config, lambda store: report(store, *span, names, {}))
+    print_rows([flat(line) for line in lines], form, out)
+
+
+def _record(kind: Callable[..., T], **fields: Any) -> T:
+    """A record of the store, its name checked."""
+    try:
+        made = kind(**fields)
+        return msgspec.convert(msgspec.to_builtins(made), type(made))
+    except msgspec.ValidationError as exc:
+        _give_up(exc)
+
+
+def _with_store(config: Path | None, use: Callable[["AccountStore"], Awaitable[T]]) -> T:
+    """What `use` makes of the store of the settings."""
+    from vivavoce.accounting import open_store
+
+    settings, *_ = _settings(config, {})
+
+    async def main() -> T:
+        async with open_store(settings, os.environ) as store:
+            return await use(store)
+
+    try:
+        return asyncio.run(main())
+    except (SettingsError, StoreError) as exc:
+        _give_up(exc)
 
 
 @cli.command(name="prices")

@@ -5,7 +5,8 @@
     * EngineError      an engine failed; the response is lost, the session goes on
         * EngineLost       its process or connection died; a retry may succeed
     * Unauthorized     the key is missing or invalid; the client is refused
-    * LimitReached     a quota is spent; the session closes
+    * LimitReached     the server is full; the session closes
+    * QuotaExceeded    a budget of whoever pays is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
     * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on
@@ -56,7 +57,11 @@ class Unauthorized(VoiceError):
 
 
 class LimitReached(VoiceError):
-    """A quota is spent."""
+    """The server, or a part of it, has as much work as it takes."""
+
+
+class QuotaExceeded(VoiceError):
+    """A budget, or the number of sessions or requests of a key, is used up."""
 
 
 class SettingsError(VoiceError):

@@ -15,6 +15,8 @@ from vivavoce.engines.openai import discovery
 from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog, Relay
+from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
+from vivavoce.runtime.fallback import Member
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
@@ -228,9 +230,9 @@ class _Builder:
             self._check_installed(name, each)
         vad: VAD = await self._enter(chosen["vad"])
         turn: TurnModel = await self._enter(chosen["turn"])
-        stt: STT = await self._enter(chosen["stt"])
-        llm: LLM = await self._enter(chosen["llm"])
-        tts: TTS = await self._enter(chosen["tts"])
+        stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
+        llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
+        tts: TTS = await self._chain(FallbackTTS, name, chosen["tts"], model)
         clean = chosen["clean"]
         cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
         _check_rate(chosen["stt"], RATE, stt.sample_rate)
@@ -243,8 +245,30 @@ class _Builder:
             tts,
             cleaner,
             default_voice=self._voice(name, model, tts),
+            apology=self.at.settings.fallback.apology,
         )
         return cascade, tuple(chosen.values())
+
+    async def _chain(
+        self,
+        make: type[FallbackSTT] | type[FallbackLLM] | type[FallbackTTS],
+        name: str,
+        first: Selected,
+        model: CascadeModel,
+    ) -> Any:
+        """The engine, or a chain of it and of those that take over where it fails."""
+        engine = await self._enter(first)
+        members: list[Member[Any]] = [Member(first.name, engine)]
+        for other in model.fallbacks[first.kind]:
+            selected = await select(first.kind, other, self.at)
+            self._check_installed(name, selected)
+            member = await self._enter(selected)
+            if first.kind == "stt":
+                _check_rate(selected, engine.sample_rate, member.sample_rate)
+            elif first.kind == "tts":
+                _check_rate(selected, member.sample_rate, engine.sample_rate)
+            members.append(Member(selected.name, member))
+        return make(members, self.at.settings.fallback) if len(members) > 1 else engine
 
     def by_name(self) -> dict[str, object]:
         """Every engine that was built, by `kind:name`."""

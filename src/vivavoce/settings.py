@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from vivavoce.engines import registry
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.protocol.session import Milliseconds, Threshold
+from vivavoce.providers import PROVIDER_KINDS, add_providers
+from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -29,6 +32,7 @@ _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
 Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
+OneOrMore: TypeAlias = str | Annotated[tuple[str, ...], Meta(min_length=1)]
 Usd: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -92,24 +96,38 @@ class CascadeModel(
 
     vad: str = AUTO
     turn: str = AUTO
-    stt: str = AUTO
-    llm: str = AUTO
-    tts: str = AUTO
+    stt: OneOrMore = AUTO
+    """Of several the first that works is used, as of `llm` and `tts`."""
+    llm: OneOrMore = AUTO
+    tts: OneOrMore = AUTO
     clean: str = AUTO
     voice: str = ""
     """A voice of `tts`. Empty: that of [session], or the engine's default."""
 
     @property
     def engines(self) -> dict[Kind, str]:
-        """The name of the engine of each kind."""
+        """The name of the engine of each kind, of several the first."""
         return {
             "vad": self.vad,
             "turn": self.turn,
-            "stt": self.stt,
-            "llm": self.llm,
-            "tts": self.tts,
+            "stt": _names(self.stt)[0],
+            "llm": _names(self.llm)[0],
+            "tts": _names(self.tts)[0],
             "clean": self.clean,
         }
+
+    @property
+    def fallbacks(self) -> dict[Kind, tuple[str, ...]]:
+        """The names of the engines that take over where the first fails."""
+        return {
+            "stt": _names(self.stt)[1:],
+            "llm": _names(self.llm)[1:],
+            "tts": _names(self.tts)[1:],
+        }
+
+
+def _names(engines: OneOrMore) -> tuple[str, ...]:
+    return (engines,) if isinstance(engines, str) else engines
 
 
 class RelayModel(
@@ -130,6 +148,18 @@ class RelayModel(
 
     def __post_init__(self) -> None:
         conceal(self, "api_key")
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[store]: where keys, budgets and usage are kept."""
+
+    url: str = ""
+    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
+    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    """Usage older than that is deleted."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "url")  # it may hold a password
 
 
 class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,6 +205,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    fallback: FallbackSettings = FallbackSettings()
+    store: StoreSettings = StoreSettings()
     prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
@@ -242,9 +274,11 @@ def load_tree(
     given = [*_from_environment(environment), *_from_flags(flags)]
     for _, place, value in given:
         _put(tree, place, value)
+    installed = {kind: registry.names(kind) for kind in PROVIDER_KINDS}
     _check(tree, {place: name for name, place, _ in given}, file or "settings")
+    variables = add_providers(tree, environment, installed)
     sources = [file] if file else []
-    return parse(tree), sources + [name for name, _, _ in given]
+    return parse(tree), sources + [name for name, _, _ in given] + variables
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -271,6 +305,8 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
+    "fallback": FallbackSettings,
+    "store": StoreSettings,
 }
 
 

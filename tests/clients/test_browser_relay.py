@@ -1,4 +1,7 @@
-"""A page in Chromium that expects a relay to OpenAI's beta API on its own server."""
+"""Pages in Chromium: one that expects a relay to OpenAI's beta API, and that of docs/ws.md."""
+
+import re
+from pathlib import Path
 
 from tests.clients.browser_stage import holds, page_with
 from tests.clients.loop import awaited
@@ -41,3 +44,22 @@ async def test_page_calls_with_a_key_that_it_fetched() -> None:
         await holds(page, "seen.events[0] === 'session.created'")
         await holds(page, "seen.answer === 'Nobody.' && seen.tracks === 1")
         await page.evaluate("line.close()")
+
+
+@awaited
+async def test_page_of_the_documentation_talks_over_raw_sound() -> None:
+    settings = scripted(stt={"transcripts": ["who is there"]}, llm={"answers": ["Nobody."]})
+    text = (Path(__file__).parents[2] / "docs" / "ws.md").read_text(encoding="utf-8")
+    found = re.search(r"```html\n(.*?)```", text, re.DOTALL)
+    assert found
+    async with (
+        serving(settings) as server,
+        recorded_hum((0.8, 0), (0.6, 0.5), (20, 0)) as recording,
+        page_with("relay.js", recording) as page,
+    ):
+        await page.set_content(found[1].replace("ws://localhost:8080", server.ws))
+        await page.click("button")
+        await holds(page, "log.textContent.includes('BotStoppedSpeakingFrame')")
+        shown = await page.inner_text("#log")
+        assert '"text":"who is there"' in shown
+        assert '"text":"Nobody."' in shown

@@ -224,6 +224,16 @@ def test_model_failure_fails_the_answer() -> None:
     assert facts(scripted(error="no such model")) == [GenerationFailed("r", "llm", "no such model")]
 
 
+def test_apology_is_spoken_before_the_failure_of_a_model_that_said_nothing() -> None:
+    failing = replace(scripted(error="no such model"), apology="Sorry, not now.")
+    posted = facts(failing)
+    assert said(posted) == "Sorry, not now."
+    assert posted[-1] == GenerationFailed("r", "llm", "no such model")
+    assert facts(failing, WRITTEN) == [GenerationFailed("r", "llm", "no such model")]
+    begun = replace(scripted(text="One two", error="gone", fail_after_words=1), apology="Sorry.")
+    assert said(facts(begun)) == "One "
+
+
 def test_model_failure_in_the_middle_keeps_what_was_spoken() -> None:
     posted = facts(scripted(text="One. Two three four", error="gone", fail_after_words=3))
     assert said(posted) == "One. Two three "

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 OPEN_ROUTES = frozenset(
     {
         ("GET", "/"),
+        ("GET", "/api/v1/health"),
+        ("GET", "/api/v1/ready"),
         ("GET", "/client.js"),
         ("GET", "/console/{name}"),
         ("GET", "/docs"),
@@ -84,6 +86,8 @@ class Auth:
         self.keys = keys
         self.mint = mint
         self.wall_clock = wall_clock
+        self.key_problem: Callable[[str], str | None] = lambda _: None
+        """Why the API key of that name may not be used any more; None: it may."""
         self._texts = frozenset(origins)
         self._origins = {origin_of(text) for text in origins} - {None}
         self._loopback_pages = loopback_pages
@@ -107,6 +111,8 @@ class Auth:
                 grant = self.mint.check(key, self.wall_clock())
             except TokenError as exc:
                 raise Unauthorized(f"Incorrect API key provided: {exc}.") from exc
+            if (problem := self.key_problem(grant.key)) is not None:
+                raise Unauthorized(f"Incorrect API key provided: {problem}.")
             return Identity(grant.key, grant)
         if not self.keys:
             return Identity("")
@@ -118,6 +124,8 @@ class Auth:
         name = self.keys.name_of(key)
         if name is None:
             raise Unauthorized("Incorrect API key provided: this server knows no such key.")
+        if (problem := self.key_problem(name)) is not None:
+            raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return Identity(name)
 
     def allows_host(self, request: web.Request) -> bool:

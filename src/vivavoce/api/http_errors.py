@@ -11,7 +11,15 @@ from difflib import SequenceMatcher
 import msgspec
 from aiohttp import web
 
-from vivavoce.errors import AudioError, EngineError, InvalidRequest, LimitReached, Unauthorized
+from vivavoce.errors import (
+    AudioError,
+    EngineError,
+    InvalidRequest,
+    LimitReached,
+    QuotaExceeded,
+    StoreError,
+    Unauthorized,
+)
 
 RETRY_SECONDS = 5
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -53,6 +61,10 @@ def response_of(exc: Exception, request: web.Request) -> web.Response:
                 "The body of the request cannot be read: it is not encoded as its headers say."
             )
             return _problem(400, message, "invalid_request_error", code="invalid_body")
+        case QuotaExceeded():
+            return _problem(429, str(exc), "insufficient_quota", code="insufficient_quota")
+        case StoreError():
+            return _retry(_problem(503, str(exc), "server_error", code="store_unavailable"))
         case LimitReached():
             return _retry(_problem(503, str(exc), "server_error", code="server_is_overloaded"))
         case EngineError():

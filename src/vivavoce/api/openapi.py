@@ -23,6 +23,7 @@ from vivavoce.api.client_secrets import (
 from vivavoce.api.http_errors import Problem
 from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.api.voxray import VoxrayData, VoxrayError
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.rest_audio import (
@@ -79,6 +80,8 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     TokenResponse,
+    VoxrayData,
+    VoxrayError,
     HealthStatus,
     AudioModelList,
     ModelList,

@@ -127,14 +127,17 @@ class HealthRoutes:
         return json_response(HealthStatus(version=self._version, sessions=len(self._sessions)))
 
     async def ready(self, _request: web.Request) -> web.Response:
-        down: dict[str, str] = {}
-        for name, engine in self._sessions.context.engines.items():
-            if (reason := health_of(engine)) is not None:
-                down[name] = reason
-        ready = self._sessions.accepts and not down
-        status = ReadyStatus(
-            status="ready" if ready else "not ready",
-            sessions=len(self._sessions),
-            engines=down,
-        )
-        return json_response(status, 200 if ready else 503)
+        status = ready_status(self._sessions)
+        return json_response(status, 200 if status.status == "ready" else 503)
+
+
+def ready_status(sessions: Sessions) -> ReadyStatus:
+    """Whether one more session would be served, and which engines are down."""
+    down: dict[str, str] = {}
+    for name, engine in sessions.context.engines.items():
+        if (reason := health_of(engine)) is not None:
+            down[name] = reason
+    ready = sessions.accepts and not down
+    return ReadyStatus(
+        status="ready" if ready else "not ready", sessions=len(sessions), engines=down
+    )

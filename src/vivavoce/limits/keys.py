@@ -32,6 +32,10 @@ class KeyRing:
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         """Raises SettingsError for a value that is not a hash."""
+        self.replace(hashes)
+
+    def replace(self, hashes: Mapping[str, str]) -> None:
+        """Know these keys from now on. Raises SettingsError for a value that is not a hash."""
         for name, value in hashes.items():
             if not _HASH.match(value):
                 raise SettingsError(

@@ -21,6 +21,8 @@ class Cascade:
     cleaner: Cleaner | None = None
     default_voice: str = ""
     """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
+    apology: str = ""
+    """Spoken where no language model answers; "": nothing is."""
 
     def voice(self, name: str) -> str:
         """The voice used for the requested `name`. All voice fallback is decided here."""

@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import (
-    LLM,
     CallDelta,
     CallStarted,
     ChatEnded,
@@ -68,7 +67,7 @@ async def answer(
     """
     clauses = ClauseFeed(spoken=order.prompt.spoken)
     async with asyncio.TaskGroup() as tasks:
-        generating = tasks.create_task(_generate(order, cascade.llm, post, clauses))
+        generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()  # where speech failed, no more text is wanted
@@ -139,13 +138,16 @@ class ClauseFeed:
         self._changed.set()
 
 
-async def _generate(order: Generate, llm: LLM, post: Post, clauses: ClauseFeed) -> None:
-    """Request the model; put its text and the end into `clauses`."""
+async def _generate(order: Generate, cascade: Cascade, post: Post, clauses: ClauseFeed) -> None:
+    """Request the model; put its text and the end into `clauses`.
+
+    Where it fails before its first word, the apology of the cascade is spoken before the failure.
+    """
     response_id, said, ended = order.response_id, False, False
     clock, post_at = asyncio.get_running_loop().time, float("-inf")
     try:
         async with (
-            aclosing(llm.generate(_request(order.prompt))) as given,
+            aclosing(cascade.llm.generate(_request(order.prompt))) as given,
             aclosing(_from_the_first_word(given)) as events,
         ):
             async for event in events:
@@ -170,6 +172,8 @@ async def _generate(order: Generate, llm: LLM, post: Post, clauses: ClauseFeed) 
         if not ended:
             raise EngineError("the language model's answer broke off without an end")
     except EngineError as exc:
+        if not said and order.prompt.spoken and cascade.apology:
+            await clauses.put(cascade.apology)
         await clauses.flush()
         clauses.end(GenerationFailed(response_id, "llm", str(exc)))
     else:

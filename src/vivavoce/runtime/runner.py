@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vivavoce.errors import StoreError
+from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.performers import MakePerformer, Performer
@@ -127,6 +127,7 @@ class Runner:
         self._observers = tuple(observers)
         self._save = save
         self._facts: deque[Fact] = deque()
+        self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
         self._progress = asyncio.Event()  # something that waited was taken
@@ -158,11 +159,14 @@ class Runner:
             self._performer = self._make_performer = self._group = self._tasks = None
 
     def post(self, fact: Fact) -> None:
-        """Pass a fact to the session and perform the effects. Never waits."""
+        """Pass a fact to the session and perform the effects. Never waits.
+
+        What is posted before the session has begun is kept until then.
+        """
         if self._closed.is_set():
             return
         self._facts.append(fact)
-        if not self._busy:
+        if self._begun and not self._busy:
             self._take_all()
 
     @property
@@ -172,8 +176,8 @@ class Runner:
 
     @property
     def behind(self) -> bool:
-        """Whether VAD or STT is behind the input."""
-        return self._performer is not None and self._performer.behind
+        """Whether VAD or STT is behind the input, or the session has not begun."""
+        return not self._begun or (self._performer is not None and self._performer.behind)
 
     def swap(self, driver: Driver) -> None:
         """Replace the brain; the conversation continues. Never waits."""
@@ -204,6 +208,23 @@ class Runner:
             self._peer.close(1011, "the server had an error")
             self._end()
 
+    def refuse(self, exc: QuotaExceeded | Unauthorized | StoreError) -> None:
+        """Tell the client why the session does not begin."""
+        kind = "invalid_request_error"
+        match exc:
+            case QuotaExceeded():
+                kind, code, close_code = "insufficient_quota", "insufficient_quota", 4002
+            case Unauthorized():
+                code, close_code = "invalid_api_key", 3000
+            case _:
+                log.error("%s was refused: %s", self._id, exc)
+                kind, code, close_code = "server_error", "store_unavailable", 1013
+        message = "The budget store cannot be reached." if close_code == 1013 else str(exc)
+        body = ErrorBody(type=kind, code=code, message=message)
+        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        self._peer.close(close_code, code)
+        self._end()
+
     def progressed(self) -> None:
         """Something that waited was taken."""
         self._progress.set()
@@ -229,6 +250,8 @@ class Runner:
             effects = self._session.begin()
             self._observe(None, effects, now)
             self._perform_all(effects, now)
+            self._begun = True
+            self.progressed()
             self._take_all()
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import msgspec
 from msgspec import UNSET
 
-from vivavoce.errors import LimitReached
+from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
@@ -20,7 +21,7 @@ from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.facts import DrainStarted
+from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.relay.brain import RelayBrain
@@ -36,6 +37,25 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
 
+class Meter(Observer, Protocol):
+    """Counts what a session uses, and ends it when whoever pays may use nothing more."""
+
+    post: Callable[[Fact], None]
+    """Gives the session a fact. Set before enter()."""
+
+    async def enter(self) -> None:
+        """Before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
+        ...
+
+    def leave(self) -> None:
+        """The session has ended, or was refused. Never waits."""
+        ...
+
+
+MakeMeter = Callable[[SessionObject, str], Meter]
+"""Makes the meter of a session and the name of the key that opened it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What all sessions of a server share."""
@@ -49,6 +69,7 @@ class ServerContext:
     max_upload_bytes: int = 25 * 1024 * 1024
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
+    meter: MakeMeter | None = None
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -63,7 +84,7 @@ class Sessions:
     ) -> None:
         self.context = context
         self._wall_clock = wall_clock
-        self._runners: set[Runner] = set()
+        self._runners: dict[Runner, Meter | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -93,6 +114,8 @@ class Sessions:
         _log_opened(settings, opening.model)
         context = self.context
         driver = self._driver(opening.model)
+        meter = context.meter(settings, opening.who) if context.meter else None
+        observers = [make(settings, opening.who) for make in context.observers]
         session = Session(
             settings,
             context.models,
@@ -108,19 +131,28 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=self,
-            observers=[make(settings, opening.who) for make in context.observers],
+            observers=[*observers, meter] if meter else observers,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
-        self._runners.add(runner)
+        if meter:
+            meter.post = runner.post
+        self._runners[runner] = meter
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
-        """Run a session to its end."""
+        """Run a session to its end. Where whoever pays may not begin one, it is refused."""
+        meter = self._runners[runner]
         try:
+            if meter:
+                await meter.enter()
             await runner.run()
+        except (QuotaExceeded, Unauthorized, StoreError) as exc:
+            runner.refuse(exc)
         finally:
-            self._runners.discard(runner)
+            if meter:
+                meter.leave()
+            self._runners.pop(runner, None)
             if not self._runners:
                 self._empty.set()
 

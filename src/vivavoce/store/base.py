@@ -1,6 +1,15 @@
-"""State that outlives a process, by key. Implementations live one per file in this package."""
+"""State that outlives a process. Implementations live one per file in this package."""
 
-from typing import Protocol, Self
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
+
+import msgspec
+
+RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
+UsageKind: TypeAlias = Literal["response", "transcription", "speech", "completion", "session"]
+MAX_AMOUNT = 2**53 - 1
+"""Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
+PAGE_ROWS = 1000
 
 
 class Store(Protocol):
@@ -22,4 +31,120 @@ class Store(Protocol):
 
     async def delete(self, key: str) -> None:
         """Forget the value, if there is one."""
+        ...
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one response, transcription, synthesis, completion or session has used and cost."""
+
+    id: str
+    """Unique: the same usage is never booked twice. `SESSION:RESPONSE`, or the id of a request."""
+    at: float
+    """Unix seconds."""
+    kind: UsageKind
+    model: str
+    """The configured model, or the recogniser of a relay."""
+    key: str = ""
+    user: str = ""
+    team: str = ""
+    session: str = ""
+    used: dict[str, int] = {}
+    """Quantities by name; times in ms."""
+    nano_usd: int = 0
+    price_version: str = ""
+    estimated: bool = False
+    """The counts do not add up, or lack a price."""
+    confirmed: bool = True
+    """False: the reserved bound, because the usage never came."""
+    mode: Literal["local", "relay"] = "local"
+
+
+class Charge(NamedTuple):
+    """An amount on one budget in one period."""
+
+    budget: str
+    period: str
+    amount: int
+    limit: int = MAX_AMOUNT
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """Amounts that are held back until the usage is known."""
+
+    id: str
+    charges: tuple[Charge, ...]
+    lease_until: float
+    """Unix seconds. After that the holder is taken for dead."""
+
+
+class Balance(NamedTuple):
+    spent: int = 0
+    reserved: int = 0
+
+
+class AccountStore(Store, Protocol):
+    """Keys, users, teams and budgets as records; reservations; and the usage that was booked.
+
+    Each method is one transaction. Every method raises StoreError where the store cannot be
+    reached.
+    """
+
+    async def save(self, kind: RecordKind, name: str, data: bytes) -> None:
+        """Store a record in place of the last one of that name."""
+        ...
+
+    async def remove(self, kind: RecordKind, name: str) -> bool:
+        """Delete a record; whether there was one."""
+        ...
+
+    async def records(self, kind: RecordKind) -> dict[str, bytes]:
+        """All records of a kind by name."""
+        ...
+
+    async def reserve(self, reservation: Reservation) -> str | None:
+        """Hold back all amounts, or none.
+
+        Returns the first budget whose spent and reserved amounts leave no room; None: done.
+        """
+        ...
+
+    async def begin(self, reservation_id: str, row: UsageRow) -> None:
+        """The reserved work has begun: if its holder dies, `row` is booked with the reserved
+        amounts."""
+        ...
+
+    async def settle(
+        self, row: UsageRow, charges: Sequence[Charge], reservation_id: str = ""
+    ) -> bool:
+        """Book usage, charge it and release its reservation, all or nothing.
+
+        False: a row of that id was booked before; then nothing is charged.
+        """
+        ...
+
+    async def release(self, reservation_id: str) -> None:
+        """Give back what was reserved, if it still is."""
+        ...
+
+    async def renew(self, reservation_ids: Collection[str], lease_until: float) -> None:
+        """Extend the leases of those that still exist."""
+        ...
+
+    async def reap(self, now: float) -> int:
+        """End all expired reservations; how many.
+
+        Where the work had begun, the reserved amounts are booked; otherwise they are released.
+        """
+        ...
+
+    async def balance(self, budget: str, period: str) -> Balance:
+        """What was spent and is reserved."""
+        ...
+
+    def usage(self, since: float, until: float) -> AsyncGenerator[list[UsageRow]]:
+        """The rows with since <= at < until, in order of time, in pages."""
+        ...
+
+    async def forget_usage(self, before: float) -> int:
+        """Delete the rows before a time; how many. Balances stay as they are."""
         ...

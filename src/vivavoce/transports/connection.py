@@ -173,7 +173,7 @@ class Connection:
         if isinstance(one, Reply):
             self.queue.send_frames(one.frames)
             if one.log:
-                log.info("a client of the %s protocol: %s", type(self.protocol).__name__, one.log)
+                log.info("a client (%s): %s", type(self.protocol).__name__, one.log)
         elif isinstance(one, CloseRequest):
             self.queue.close(one.code, one.reason)
 

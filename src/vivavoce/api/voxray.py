@@ -1,0 +1,92 @@
+"""The addresses of Voxray's HTTP API that clients read: /config, and its twins under /api/v1.
+
+Bodies are in its envelope: {"data": …, "meta": {"requestId"}} or {"error": {"code", "message",
+"requestId", "details"}}.
+"""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from vivavoce.api.auth import REQUEST_ID
+from vivavoce.api.http_errors import json_response
+from vivavoce.api.public import ready_status
+from vivavoce.runtime.sessions import Sessions
+
+MAX_REQUEST_ID = 128  # characters of X-Request-ID that are repeated
+
+
+class VoxrayMeta(msgspec.Struct, frozen=True, rename="camel"):
+    request_id: str
+
+
+class VoxrayData(msgspec.Struct, frozen=True):
+    """Of a success."""
+
+    data: dict[str, Any]
+    meta: VoxrayMeta
+
+
+class VoxrayErrorBody(msgspec.Struct, frozen=True, rename="camel"):
+    code: str
+    message: str
+    request_id: str
+    details: tuple[str, ...] = ()
+
+
+class VoxrayError(msgspec.Struct, frozen=True):
+    """Of a failure."""
+
+    error: VoxrayErrorBody
+
+
+class VoxrayRoutes:
+    """GET /config, /api/v1/config, /api/v1/health and /api/v1/ready."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add_to(self, app: web.Application) -> None:
+        for path in ("/config", "/api/v1/config"):
+            app.router.add_get(path, self.config)
+        app.router.add_get("/api/v1/health", self.health)
+        app.router.add_get("/api/v1/ready", self.ready)
+
+    async def config(self, request: web.Request) -> web.Response:
+        """What serves the default model, without secrets."""
+        context = self._sessions.context
+        cascade = context.catalog.of(context.models.default_model)
+        names = {id(engine): name.partition(":")[2] for name, engine in context.engines.items()}
+        vads = (name for name in context.engines if name.startswith("vad:"))
+        data = {
+            "stt_provider": names.get(id(cascade.stt), ""),
+            "llm_provider": names.get(id(cascade.llm), ""),
+            "tts_provider": names.get(id(cascade.tts), ""),
+            "tts_voice": cascade.voice(""),
+            "vad_type": next(vads, "").removeprefix("vad:"),
+            "transport": "both",
+        }
+        return _enveloped(request, data)
+
+    async def health(self, request: web.Request) -> web.Response:
+        return _enveloped(request, {"status": "ok"})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        status = ready_status(self._sessions)
+        if status.status == "ready":
+            return _enveloped(request, {"status": "ok"})
+        down = tuple(f"{name}: {reason}" for name, reason in status.engines.items())
+        message = "An engine is down." if down else "The server takes no more sessions just now."
+        problem = VoxrayErrorBody("SERVICE_UNAVAILABLE", message, _request_id(request), down)
+        return json_response(VoxrayError(problem), 503)
+
+
+def _enveloped(request: web.Request, data: dict[str, Any]) -> web.Response:
+    return json_response(VoxrayData(data, VoxrayMeta(_request_id(request))))
+
+
+def _request_id(request: web.Request) -> str:
+    """The client's, or the server's own."""
+    given = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
+    return given if given.isascii() and given.isprintable() and given else request[REQUEST_ID]

@@ -1,0 +1,167 @@
+"""Keys, users, teams and their budgets, as records of a store; and what belongs to whom.
+
+Amounts are integers: nano-USD, milliseconds or tokens. A period of a budget is a row of its own,
+named by its first day, so nothing has to be reset.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta
+
+Unit: TypeAlias = Literal["usd", "minutes", "tokens"]
+Period: TypeAlias = Literal["day", "month", "total"]
+Scope: TypeAlias = Literal["key", "user", "team", "all"]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+MAX_AMOUNT = 2**53 - 1
+"""Of a budget, in its smallest unit; 9 million USD."""
+SMALLEST: Mapping[Unit, int] = {"usd": 10**9, "minutes": 60_000, "tokens": 1}
+"""How many of the smallest units one has: nano-USD, milliseconds, tokens."""
+_AMOUNT = re.compile(r"^(\d{1,16})(?:\.(\d{1,9}))?$")
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An API key, by the hash of its text."""
+
+    name: Name
+    hash: str
+    user: str = ""
+    team: str = ""
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked: bool = False
+    admin: bool = False
+    """May manage keys, users and budgets, and see everybody's usage."""
+    max_sessions: Annotated[int, Meta(ge=0)] = 0
+    """At the same time; 0: no limit of its own."""
+    max_requests: Annotated[int, Meta(ge=0)] = 0
+    """HTTP requests at the same time; 0: no limit of its own."""
+
+    def valid(self, now: float) -> bool:
+        return not self.revoked and (self.expires_at is None or now < self.expires_at)
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: Name
+    team: str = ""
+    blocked: bool = False
+
+
+class Team(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: Name
+    blocked: bool = False
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit for a key, a user, a team, or for all of them together."""
+
+    scope: Scope
+    owner: str = ""
+    """The name of the key, user or team; "" for all."""
+    unit: Unit
+    period: Period
+    """total: prepaid; it never begins anew, and is raised to top it up."""
+    limit: Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
+    """In the smallest unit."""
+    timezone: str = "UTC"
+    """Days and months begin at its midnight."""
+
+    @property
+    def id(self) -> str:
+        return ":".join(filter(None, (self.scope, self.owner, self.unit, self.period)))
+
+    def period_at(self, at: float) -> str:
+        """The period that holds a time, Unix seconds: 2026-11-28, 2026-11 or total."""
+        if self.period == "total":
+            return "total"
+        day = datetime.fromtimestamp(at, ZoneInfo(self.timezone)).date().isoformat()
+        return day if self.period == "day" else day[:7]
+
+
+class Owner(NamedTuple):
+    """Who pays for a session or request. Empty where there is none."""
+
+    key: str = ""
+    user: str = ""
+    team: str = ""
+
+
+class Directory:
+    """All records, as they were at one time."""
+
+    def __init__(
+        self,
+        keys: Iterable[ApiKey] = (),
+        users: Iterable[User] = (),
+        teams: Iterable[Team] = (),
+        budgets: Iterable[Budget] = (),
+    ) -> None:
+        self.keys = {key.name: key for key in keys}
+        self.users = {user.name: user for user in users}
+        self.teams = {team.name: team for team in teams}
+        self.budgets = {budget.id: budget for budget in budgets}
+
+    def owner(self, key: str) -> Owner:
+        """The user and the team of a key, known or not."""
+        record = self.keys.get(key)
+        if record is None:
+            return Owner(key)
+        user = self.users.get(record.user)
+        team = record.team or (user.team if user else "")
+        return Owner(key, record.user, team)
+
+    def problem(self, key: str, now: float) -> str | None:
+        """Why a key may not be used: revoked, expired, or its user or team is blocked."""
+        record, owner = self.keys.get(key), self.owner(key)
+        if record is not None and not record.valid(now):
+            return "the key was revoked" if record.revoked else "the key has expired"
+        user, team = self.users.get(owner.user), self.teams.get(owner.team)
+        if user is not None and user.blocked:
+            return "its user is blocked"
+        if team is not None and team.blocked:
+            return "its team is blocked"
+        return None
+
+    def budgets_of(self, owner: Owner) -> tuple[Budget, ...]:
+        """All budgets that pay for an owner, by id."""
+        scopes = {("all", ""), ("key", owner.key), ("user", owner.user), ("team", owner.team)}
+        return tuple(
+            budget
+            for _, budget in sorted(self.budgets.items())
+            if (budget.scope, budget.owner) in scopes
+        )
+
+
+def amount_of(text: str, unit: Unit) -> int:
+    """An amount as people write it, such as 2.50, in the smallest unit. Raises ValueError."""
+    match = _AMOUNT.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an amount; write it as 20 or 2.50")
+    whole, part = match[1], (match[2] or "")
+    nano = int(whole) * 10**9 + int(part.ljust(9, "0") or 0)
+    amount, rest = divmod(nano * SMALLEST[unit], 10**9)
+    if rest:
+        raise ValueError(f"{text!r} has too many decimals for {unit}")
+    if amount > MAX_AMOUNT:
+        raise ValueError(f"{text!r} is too much; at most {MAX_AMOUNT // SMALLEST[unit]} {unit}")
+    return amount
+
+
+def check_timezone(name: str) -> None:
+    """Raise ValueError for a time zone that this machine does not know."""
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError) as exc:  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError(f"unknown time zone {name!r}") from exc
+    except KeyError as exc:
+        raise ValueError(f"unknown time zone {name!r}; write it as Europe/Berlin") from exc
+
+
+def day_of(at: float, timezone: str = "UTC") -> str:
+    """The day that holds a time, Unix seconds."""
+    zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
+    return datetime.fromtimestamp(at, zone).date().isoformat()

@@ -1,0 +1,274 @@
+"""The chains of engines of each stage: recognition, language model, synthesis."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from vivavoce.audio.resample import Resampler
+from vivavoce.engines.base import (
+    LLM,
+    STT,
+    TTS,
+    CallStarted,
+    ChatEvent,
+    ChatRequest,
+    Mark,
+    Speech,
+    TextDelta,
+    Transcript,
+)
+from vivavoce.errors import EngineError
+from vivavoce.protocol.items import Message, OutputText
+from vivavoce.runtime.fallback import (
+    Begun,
+    Chain,
+    FallbackSettings,
+    KeptAudio,
+    Member,
+    Race,
+    following,
+)
+from vivavoce.session.word_timing import MS_PER_CHARACTER
+
+CONTINUE = (
+    "Your last message was cut off by a fault. Continue it from exactly where it ends. "
+    "Do not repeat anything of it and do not mention the fault."
+)
+
+
+class FallbackSTT(Chain[STT]):
+    """Recognisers; the next one gets the audio from the start of the utterance."""
+
+    stage = "stt"
+
+    def __init__(self, members: Sequence[Member[STT]], settings: FallbackSettings) -> None:
+        super().__init__(members, settings)
+        self.sample_rate = members[0].engine.sample_rate
+
+    async def transcribe(
+        self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
+    ) -> AsyncGenerator[Transcript]:
+        """As base.STT has it."""
+        async with KeptAudio(audio) as kept:
+            stable, final = "", False
+            order = self.in_order()
+            while not final:
+                member = order.pop(0)
+                again = member.engine.transcribe(
+                    self._audio(kept, member), language=language, prompt=prompt
+                )
+                try:
+                    async with aclosing(again), aclosing(self._timed(again, kept, member)) as heard:
+                        async for transcript in heard:
+                            merged = _continued(stable, transcript)
+                            stable, final = merged.text[: merged.stable], merged.final
+                            yield merged
+                    if not final:
+                        raise EngineError(f"{member.name} ended without a result")
+                    self.succeed(member)
+                except EngineError as exc:
+                    self.fail(member, exc, order)
+                    if final:
+                        return
+                    if not order:
+                        raise
+                    if not kept.is_whole:
+                        raise EngineError(
+                            f"{exc}; the utterance was too long to be heard once more"
+                        ) from exc
+
+    async def _audio(self, kept: KeptAudio, member: Member[STT]) -> AsyncGenerator[bytes]:
+        resampler = Resampler(self.sample_rate, member.engine.sample_rate)
+        async with aclosing(kept.pieces()) as pieces:
+            async for piece in pieces:
+                if made := resampler.feed(piece):
+                    yield made
+        if rest := resampler.flush():
+            yield rest
+
+    async def _timed(
+        self, transcripts: AsyncGenerator[Transcript], kept: KeptAudio, member: Member[STT]
+    ) -> AsyncGenerator[Transcript]:
+        """Raises EngineError: nothing came for stt_seconds after the end of the audio."""
+        seconds = self.settings.stt_seconds
+        while True:
+            waiting = asyncio.ensure_future(anext(transcripts, None))
+            ended = asyncio.ensure_future(kept.ended.wait())
+            try:
+                await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((waiting,), timeout=seconds)
+                if not waiting.done():
+                    raise self.late(member, seconds)
+                transcript = waiting.result()
+            finally:
+                for task in (waiting, ended):
+                    task.cancel()
+                await asyncio.wait((waiting, ended))
+            if transcript is None:
+                return
+            yield transcript
+
+
+class FallbackLLM(Chain[LLM]):
+    """Language models; the next one continues the answer where the last one stopped."""
+
+    stage = "llm"
+
+    def __init__(self, members: Sequence[Member[LLM]], settings: FallbackSettings) -> None:
+        super().__init__(members, settings)
+        self.sees = members[0].engine.sees
+
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+        """As base.LLM has it. After a function call has begun, a failure ends the answer."""
+        said, order = "", self.in_order()
+        while True:
+            asked = _continuation(request, said) if said else request
+
+            def begin(member: Member[LLM], asked: ChatRequest = asked) -> AsyncGenerator[ChatEvent]:
+                return member.engine.generate(asked)
+
+            async with Race(self, begin, order, self.settings.llm_seconds) as race:
+                begun = await race.first()
+                order, called, continued = race.rest, False, bool(said)
+                try:
+                    async with aclosing(self._events(begun)) as events:
+                        async for event in events:
+                            called = called or isinstance(event, CallStarted)
+                            if isinstance(event, TextDelta):
+                                event = TextDelta(_joined(said, event.text, continued))
+                                said, continued = said + event.text, False
+                            yield event
+                    return
+                except EngineError as exc:
+                    self.fail(begun.member, exc, order)
+                    if called or not order:
+                        raise EngineError(str(exc)) from exc
+
+    def _events(self, begun: Begun[LLM, ChatEvent]) -> AsyncGenerator[ChatEvent]:
+        return following(self, begun, self.settings.gap_seconds)
+
+
+class FallbackTTS(Chain[TTS]):
+    """Synthesisers; the next one speaks the rest of the clause, with its own voice if need be."""
+
+    stage = "tts"
+
+    def __init__(self, members: Sequence[Member[TTS]], settings: FallbackSettings) -> None:
+        super().__init__(members, settings)
+        first = members[0].engine
+        self.sample_rate = first.sample_rate
+        self.voices = first.voices
+        self.default_voice = first.default_voice
+
+    async def synthesize(
+        self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
+    ) -> AsyncGenerator[Speech]:
+        """As base.TTS has it."""
+        if voice not in {known.id for known in self.voices}:
+            raise EngineError(f"there is no voice {voice!r} of {self.members[0].name}")
+        order, at, samples = self.in_order(), 0, 0
+
+        def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
+            known = {each.id for each in member.engine.voices}
+            return member.engine.synthesize(
+                text[at:],
+                voice=voice if voice in known else member.engine.default_voice,
+                speed=speed,
+                language=language,
+                instructions=instructions,
+            )
+
+        while True:
+            async with Race(self, begin, order, self.settings.tts_seconds) as race:
+                begun = await race.first()
+                order = race.rest
+                spoken = _Spoken(text, at, samples, begun.member.engine.sample_rate, self)
+                try:
+                    stream = following(self, begun, self.settings.gap_seconds)
+                    async with aclosing(stream) as pieces:
+                        async for piece in pieces:
+                            yield spoken.take(piece)
+                    if rest := spoken.flush():
+                        yield Speech(rest)
+                    return
+                except EngineError as exc:
+                    self.fail(begun.member, exc, order)
+                    if not order:
+                        raise EngineError(str(exc)) from exc
+                    at, samples = spoken.reached(speed), spoken.samples
+            if not text[at:].strip():
+                return
+
+
+class _Spoken:
+    """What one synthesiser has spoken of a text: its audio at the rate of the chain."""
+
+    def __init__(self, text: str, at: int, samples: int, rate: int, chain: FallbackTTS) -> None:
+        self._text = text
+        self._at = at  # character that it began with
+        self._begin = samples  # of the utterance, that others made before
+        self._rate = rate
+        self._chain_rate = chain.sample_rate
+        self._resampler = Resampler(rate, chain.sample_rate)
+        self._marks: list[Mark] = []
+        self.samples = samples
+
+    def take(self, piece: Speech) -> Speech:
+        audio = self._resampler.feed(piece.audio)
+        marks = tuple(
+            Mark(
+                self._begin + mark.at * self._chain_rate // self._rate,
+                self._at + mark.start,
+                self._at + mark.end,
+            )
+            for mark in piece.marks
+        )
+        self._marks += marks
+        self.samples += len(audio) // 2
+        return Speech(audio, marks)
+
+    def flush(self) -> bytes:
+        rest = self._resampler.flush()
+        self.samples += len(rest) // 2
+        return rest
+
+    def reached(self, speed: float) -> int:
+        """The character from which on words were not spoken, or not to their end.
+
+        By the marks; without them by the usual length of speech. A word may come twice, but none
+        is left out.
+        """
+        heard = [mark for mark in self._marks if mark.at < self.samples]
+        if self._marks:
+            return heard[-1].start if heard else self._at
+        ms = (self.samples - self._begin) * 1000 / self._chain_rate
+        end = min(len(self._text), self._at + int(ms * speed / MS_PER_CHARACTER))
+        return max(self._at, self._text.rfind(" ", 0, end) + 1)
+
+
+def _continued(stable: str, transcript: Transcript) -> Transcript:
+    """A transcript that begins with the words that another engine had promised to keep."""
+    text = transcript.text
+    if not text.startswith(stable):
+        words = text.split()[len(stable.split()) :]
+        text = " ".join((stable.rstrip(), *words)) if words else stable
+        if len(text) < len(stable) or not text.startswith(stable):
+            text = stable + " ".join(words)
+    kept = len(text) if transcript.final else max(len(stable), min(transcript.stable, len(text)))
+    return replace(transcript, text=text, stable=kept)
+
+
+def _continuation(request: ChatRequest, said: str) -> ChatRequest:
+    """The same request to another model, which continues what was said."""
+    return replace(
+        request,
+        instructions=f"{request.instructions}\n\n{CONTINUE}".lstrip(),
+        items=(*request.items, Message(role="assistant", content=(OutputText(said),))),
+    )
+
+
+def _joined(said: str, text: str, continued: bool) -> str:
+    """The first text of a continuation, with a space before it where two words would touch."""
+    touches = continued and said[-1:].isalnum() and text[:1].isalnum()
+    return f" {text}" if touches else text

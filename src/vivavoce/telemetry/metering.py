@@ -1,0 +1,282 @@
+"""Meters what sessions and requests use, and holds them to the budgets of whoever pays.
+
+A response is paid for before it begins: its highest cost is reserved on every budget that applies.
+When its usage is known, that is booked and the reservation released, in one transaction. A
+reservation is a lease: where its holder died, the reserved amounts are booked if work had begun.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Self, TypeVar
+
+import msgspec
+
+from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import ApiKey, Budget, Directory, Owner, Team, Unit, User
+from vivavoce.limits.prices import PriceTable
+from vivavoce.session.facts import AccessEnded
+from vivavoce.store.base import (
+    AccountStore,
+    Charge,
+    RecordKind,
+    Reservation,
+    UsageRow,
+)
+from vivavoce.telemetry.rating import Rater, Tariff
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LEASE_S = 60.0
+RENEW_S = 20.0
+REFRESH_S = 5.0
+"""How often keys, users and budgets are read again."""
+RETRY_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
+"""At shutdown, for what is not booked yet."""
+MAX_JOBS = 1_000
+"""Of one session, that wait for a store which cannot be reached."""
+QUOTA_CLOSE = 4002
+"""A WebSocket close code on which no SDK connects again."""
+UNAUTHORIZED_CLOSE = 3000
+_TYPES: Mapping[RecordKind, type[msgspec.Struct]] = {
+    "key": ApiKey,
+    "user": User,
+    "team": Team,
+    "budget": Budget,
+}
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Jobs:
+    """Work on the store, in order, each repeated until the store can be reached."""
+
+    def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
+        self._tasks = tasks
+        self._jobs: deque[Job] = deque()
+        self._running = False
+
+    def add(self, job: Job) -> None:
+        """Never waits."""
+        self._jobs.append(job)
+        if len(self._jobs) > MAX_JOBS:
+            self._jobs.remove(self._jobs[1])  # the first is under way
+            log.error("the store cannot be reached for too long: usage is lost")
+        if not self._running:
+            self._running = True
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        try:
+            while self._jobs:
+                try:
+                    await self._jobs[0]()
+                except StoreError as exc:
+                    log.warning("usage waits to be booked: %s", exc)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                except Exception:
+                    log.exception("usage could not be booked")
+                self._jobs.popleft()
+        finally:
+            self._running = False
+
+
+class Holder:
+    """A session or a request that reserves: it is ended when its access ends."""
+
+    has_budgets = False
+    owner = Owner()
+
+    def end_access(self, reason: AccessEnded) -> None:
+        """The owner may use nothing more."""
+
+    def tick(self) -> None:
+        """Some seconds have passed."""
+
+
+class Metering:
+    """The accounts of a server: an async context manager."""
+
+    def __init__(
+        self,
+        store: AccountStore,
+        prices: PriceTable,
+        tariffs: Mapping[str, Tariff],
+        *,
+        keys: Iterable[ApiKey] = (),
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """keys: those of the settings, which the store does not hold. The store is entered."""
+        self.store = store
+        self.rater = Rater(prices, tariffs)
+        self.wall_clock = wall_clock
+        self.directory = Directory(keys)
+        self.on_change: Callable[[Directory], None] = lambda _: None
+        """Called with the directory when it was read again."""
+        self.on_row: list[Callable[[UsageRow], None]] = []
+        """Called with each row that is booked for the first time."""
+        self.on_refusal: list[Callable[[str], None]] = []
+        """Called with each budget, by its id, that has refused."""
+        self._static_keys = tuple(keys)
+        self._holders: set[Holder] = set()
+        self._leases: set[str] = set()
+        self._renewed_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Raises StoreError."""
+        await self.refresh()
+        await self.store.reap(self.wall_clock())
+        self._renewed_at = self.wall_clock()
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait((self._ticking,))
+        if self._tasks:
+            _, late = await asyncio.wait(tuple(self._tasks), timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            if late:
+                log.error("usage of %d sessions was not booked: the store is too slow", len(late))
+                await asyncio.wait(late)
+
+    def jobs(self) -> Jobs:
+        """A new queue of work on the store."""
+        return Jobs(self._tasks)
+
+    def add(self, holder: Holder) -> None:
+        self._holders.add(holder)
+
+    def discard(self, holder: Holder) -> None:
+        self._holders.discard(holder)
+
+    def admit(self, key: str) -> Owner:
+        """Who pays for what a key does. Raises Unauthorized for a key that may not be used."""
+        problem = self.directory.problem(key, self.wall_clock())
+        if problem is not None:
+            raise Unauthorized(f"Incorrect API key provided: {problem}.")
+        return self.directory.owner(key)
+
+    async def reserve(self, charges: tuple[Charge, ...]) -> str:
+        """The id of a new reservation. Raises QuotaExceeded, and StoreError."""
+        id_ = f"rsv_{secrets.token_hex(12)}"
+        until = self.wall_clock() + LEASE_S
+        reservation = Reservation(id=id_, charges=charges, lease_until=until)
+        refused = await self.store.reserve(reservation)
+        if refused is not None:
+            for seen in self.on_refusal:
+                seen(refused)
+            raise QuotaExceeded(refusal(refused))
+        self._leases.add(id_)
+        return id_
+
+    async def settle(
+        self, row: UsageRow, charges: tuple[Charge, ...], reservation_id: str = ""
+    ) -> None:
+        """Book a row. Raises StoreError, and may be repeated then."""
+        first = await self.store.settle(row, charges, reservation_id)
+        self._leases.discard(reservation_id)
+        if first:
+            for seen in self.on_row:
+                seen(row)
+
+    async def release(self, reservation_id: str) -> None:
+        await self.store.release(reservation_id)
+        self._leases.discard(reservation_id)
+
+    async def refresh(self) -> None:
+        """Read keys, users, teams and budgets. Ends the access of keys that were revoked."""
+        found: dict[RecordKind, list[msgspec.Struct]] = {}
+        for kind, type_ in _TYPES.items():
+            records = await self.store.records(kind)
+            found[kind] = [_decoded(kind, name, data, type_) for name, data in records.items()]
+        self.directory = Directory(
+            [*self._static_keys, *_of(ApiKey, found["key"])],
+            _of(User, found["user"]),
+            _of(Team, found["team"]),
+            _of(Budget, found["budget"]),
+        )
+        self.on_change(self.directory)
+        now = self.wall_clock()
+        for holder in tuple(self._holders):
+            problem = self.directory.problem(holder.owner.key, now)
+            if problem is not None:
+                holder.end_access(
+                    AccessEnded("invalid_api_key", f"{problem.capitalize()}.", UNAUTHORIZED_CLOSE)
+                )
+
+    async def _tick(self) -> None:
+        """Refresh, renew and reap for ever."""
+        next_renewal = self.wall_clock() + RENEW_S
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            for holder in tuple(self._holders):
+                holder.tick()
+            try:
+                await self.refresh()
+                if self.wall_clock() >= next_renewal:
+                    await self._renew()
+                    next_renewal = self.wall_clock() + RENEW_S
+            except StoreError as exc:
+                log.warning("%s", exc)
+                self._end_expired()
+
+    async def _renew(self) -> None:
+        now = self.wall_clock()
+        await self.store.renew(tuple(self._leases), now + LEASE_S)
+        self._renewed_at = now
+        if ended := await self.store.reap(now):
+            log.warning("%d reservations of processes that died were ended", ended)
+
+    def _end_expired(self) -> None:
+        """The leases are over and cannot be renewed: what is paid for cannot go on."""
+        if self.wall_clock() - self._renewed_at < LEASE_S:
+            return
+        message = "The budget store cannot be reached."
+        for holder in tuple(self._holders):
+            if holder.has_budgets:
+                holder.end_access(AccessEnded("store_unavailable", message, 1011))
+
+
+def refusal(budget: str) -> str:
+    """The sentence for a budget that leaves no room."""
+    scope, _, rest = budget.partition(":")
+    if scope == "sessions":
+        return f"The key {rest!r} has as many sessions as it may have at the same time."
+    if scope == "requests":
+        return f"The key {rest!r} has as many requests as it may have at the same time."
+    return f"You exceeded your current quota: the budget {budget} is spent."
+
+
+def charges_on(
+    budgets: Iterable[Budget], amounts: Mapping[Unit, int], at: float
+) -> tuple[Charge, ...]:
+    """The amounts that each budget is charged, in the period that holds a time."""
+    return tuple(
+        Charge(budget.id, budget.period_at(at), amounts[budget.unit], budget.limit)
+        for budget in budgets
+        if budget.unit in amounts
+    )
+
+
+def _decoded(kind: str, name: str, data: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.MsgspecError as exc:
+        raise StoreError(f"the {kind} {name!r} in the store cannot be read: {exc}") from exc
+
+
+def _of(type_: type[T], records: Iterable[object]) -> list[T]:
+    return [record for record in records if isinstance(record, type_)]

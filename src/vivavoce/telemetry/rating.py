@@ -1,0 +1,197 @@
+"""What the usage of a configured model costs: which prices apply to its parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from vivavoce.limits.prices import (
+    FREE,
+    MILLION,
+    Cost,
+    PriceTable,
+    Quantities,
+    Rates,
+    quantities_of,
+    rate,
+)
+from vivavoce.protocol.responses import DurationUsage, Usage
+from vivavoce.session.effects import RecordUsage
+
+TOKEN_MS = 100  # of recognised audio, where a recogniser is paid by tokens
+SPOKEN_TOKEN_MS = 50
+DEFAULT_CONTEXT = 2_000
+"""Tokens that the first response of a session is expected to read."""
+TURN_TOKENS = 700
+"""A minute of speech and some words: what a user may add before the next response."""
+DEFAULT_OUTPUT = 4_096
+"""Tokens of a response without a limit of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRef:
+    """A model of the price table."""
+
+    model: str
+    provider: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The prices of a configured model. A part without one runs here and costs nothing."""
+
+    mode: Literal["local", "relay"] = "local"
+    brain: PriceRef | None = None
+    """The upstream model of a relay, or the language model of a cascade."""
+    stt: PriceRef | None = None
+    tts: PriceRef | None = None
+    provider: str = ""
+    """Of the recognisers that sessions of a relay name."""
+    percent: int = 100
+    """Of the list price."""
+
+
+class Rated(NamedTuple):
+    """Usage and what it costs."""
+
+    used: Quantities
+    nano_usd: int
+    price_version: str
+    estimated: bool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was used, as a row has it."""
+        return {name: n for name, n in msgspec.structs.asdict(self.used).items() if n}
+
+
+class Rater:
+    """Charges usage by the tariff of its model."""
+
+    def __init__(self, prices: PriceTable, tariffs: Mapping[str, Tariff]) -> None:
+        self._prices = prices
+        self._tariffs = tariffs
+
+    def tariff(self, model: str) -> Tariff:
+        return self._tariffs.get(model, Tariff())
+
+    def is_priced(self, model: str, at: float) -> bool:
+        """Whether all parts of a model that cost money have a price."""
+        tariff = self.tariff(model)
+        parts = (tariff.brain, tariff.stt, tariff.tts)
+        found = [self._rates(part, at) for part in parts if part is not None]
+        return None not in found and not (tariff.mode == "relay" and tariff.brain is None)
+
+    def by_clock(self, model: str, at: float) -> bool:
+        """Whether a session of a model costs money while it lasts."""
+        found = self._rates(self.tariff(model).brain, at)
+        return found is not None and found[0].session_hour is not None
+
+    def record(self, record: RecordUsage, served_by: str, at: float) -> Rated:
+        """The cost of what a session reports. served_by: the configured model."""
+        tariff = self.tariff(served_by)
+        if record.kind == "transcription":
+            ref = PriceRef(record.model, tariff.provider) if tariff.mode == "relay" else tariff.stt
+            if isinstance(record.usage, DurationUsage):
+                return self.recognised(ref, record.usage.seconds * 1000, at, tariff.percent)
+            used, consistent = quantities_of(record.usage)
+            return self._rated(used, ref, at, tariff.percent, consistent=consistent)
+        assert isinstance(record.usage, Usage)
+        used, consistent = quantities_of(record.usage)
+        if tariff.mode == "relay":
+            return self._rated(used, tariff.brain, at, tariff.percent, consistent=consistent)
+        text = Quantities(
+            text_input=used.text_input,
+            text_cached=used.text_cached,
+            text_output=used.text_output,
+        )
+        written = self._rated(text, tariff.brain, at, tariff.percent, consistent=consistent)
+        spoken_ms = used.audio_output * SPOKEN_TOKEN_MS
+        spoken = self.spoken(tariff, record.characters, spoken_ms, at)
+        all_used = msgspec.structs.replace(used, characters=record.characters)
+        return _together(all_used, written, spoken)
+
+    def recognised(self, ref: PriceRef | None, ms: int, at: float, percent: int = 100) -> Rated:
+        """The cost of recognising audio, by time, or by tokens where the recogniser is so paid."""
+        found = self._rates(ref, at)
+        by_tokens = found is not None and found[0].audio_hour is None
+        if by_tokens and found is not None and found[0] != FREE:
+            used = Quantities(audio_input=-(-ms // TOKEN_MS))
+        else:
+            used = Quantities(audio_ms=ms)
+        return self._rated(used, ref, at, percent)._replace(used=Quantities(audio_ms=ms))
+
+    def spoken(self, tariff: Tariff, characters: int, ms: int, at: float) -> Rated:
+        """The cost of speech, by characters, tokens or time, as the synthesiser is paid."""
+        found = self._rates(tariff.tts, at)
+        rates = found[0] if found else FREE
+        if rates.characters is None and rates.audio_output is not None:
+            used = Quantities(
+                text_input=-(-characters // 4), audio_output=-(-ms // SPOKEN_TOKEN_MS)
+            )
+        else:
+            used = Quantities(characters=characters)
+        rated = self._rated(used, tariff.tts, at, tariff.percent)
+        return rated._replace(used=Quantities(characters=characters))
+
+    def completed(self, model: str, used: Quantities, at: float) -> Rated:
+        """The cost of a chat completion."""
+        tariff = self.tariff(model)
+        return self._rated(used, tariff.brain, at, tariff.percent)
+
+    def lasted(self, model: str, ms: int, at: float) -> Rated:
+        """The cost of a session by the clock."""
+        tariff, used = self.tariff(model), Quantities(session_ms=ms)
+        if not self.by_clock(model, at):
+            return Rated(used, 0, "", False)
+        return self._rated(used, tariff.brain, at, tariff.percent)
+
+    def bound(self, model: str, context: int, output: int, at: float) -> int:
+        """What a response may cost at most, nano-USD, nothing cached.
+
+        context: tokens of the conversation so far. output: the limit of the response.
+        """
+        tariff, total = self.tariff(model), 0
+        found = self._rates(tariff.brain, at)
+        if found is not None:
+            rates = found[0]
+            sum_ = (context + TURN_TOKENS) * rates.dearest_input + output * rates.dearest_output
+            total += -(-sum_ * tariff.percent // (100 * MILLION))
+        if tariff.mode == "local":
+            total += self.spoken(tariff, output * 4, output * SPOKEN_TOKEN_MS, at).nano_usd
+        return total
+
+    def _rated(
+        self,
+        used: Quantities,
+        ref: PriceRef | None,
+        at: float,
+        percent: int,
+        *,
+        consistent: bool = True,
+    ) -> Rated:
+        if ref is None:
+            return Rated(used, 0, "", not consistent)
+        found = self._rates(ref, at)
+        if found is None:
+            return Rated(used, 0, "", True)
+        rates, version = found
+        cost: Cost = rate(used, rates, percent=percent)
+        return Rated(used, cost.nano_usd, version, bool(cost.unpriced) or not consistent)
+
+    def _rates(self, ref: PriceRef | None, at: float) -> tuple[Rates, str] | None:
+        if ref is None:
+            return None
+        price = self._prices.find(ref.model, at, provider=ref.provider)
+        return None if price is None else (price.rates, price.version)
+
+
+def _together(used: Quantities, *parts: Rated) -> Rated:
+    versions = dict.fromkeys(part.price_version for part in parts if part.price_version)
+    return Rated(
+        used,
+        sum(part.nano_usd for part in parts),
+        "+".join(versions),
+        any(part.estimated for part in parts),
+    )

@@ -1,0 +1,121 @@
+"""Sums of usage, by day, user or whatever else is asked for."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias, get_args
+
+import msgspec
+
+from vivavoce.errors import InvalidRequest
+from vivavoce.limits.accounts import day_of
+from vivavoce.limits.prices import Quantities, usd
+from vivavoce.store.base import AccountStore, UsageRow
+
+GroupBy: TypeAlias = Literal["day", "key", "user", "team", "model", "session", "kind"]
+DEFAULT_DAYS = 30
+MAX_GROUPS = 10_000
+"""Of a report; the rest is in its last line."""
+
+_VALUES: Mapping[str, Callable[[UsageRow], str]] = {
+    "day": lambda row: day_of(row.at),
+    "key": lambda row: row.key,
+    "user": lambda row: row.user,
+    "team": lambda row: row.team,
+    "model": lambda row: row.model,
+    "session": lambda row: row.session,
+    "kind": lambda row: row.kind,
+}
+
+
+class ReportLine(msgspec.Struct, kw_only=True):
+    """The sum of all rows that agree in `group`."""
+
+    group: dict[str, str]
+    sessions: int = 0
+    responses: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    audio_seconds: float = 0.0
+    """That were transcribed on their own price."""
+    characters: int = 0
+    session_seconds: float = 0.0
+    nano_usd: int = 0
+    usd: str = "0.00"
+    unconfirmed: int = 0
+    """Rows of which the usage never came."""
+    estimated: int = 0
+
+    def add(self, row: UsageRow) -> None:
+        used = msgspec.convert(row.used, Quantities)
+        self.sessions += row.kind == "session" and row.id.endswith(":time0")
+        self.responses += row.kind in ("response", "completion")
+        self.input_tokens += used.input_tokens
+        self.cached_tokens += used.cached_tokens
+        self.output_tokens += used.output_tokens
+        self.audio_seconds += used.audio_ms / 1000
+        self.characters += used.characters
+        self.session_seconds += used.session_ms / 1000
+        self.nano_usd += row.nano_usd
+        self.usd = usd(self.nano_usd)
+        self.unconfirmed += not row.confirmed
+        self.estimated += row.estimated
+
+
+async def report(
+    store: AccountStore,
+    since: float,
+    until: float,
+    by: tuple[GroupBy, ...],
+    where: Mapping[GroupBy, str],
+) -> list[ReportLine]:
+    """The sums of all rows with since <= at < until that agree with `where`, in order of `by`.
+
+    Raises StoreError.
+    """
+    lines: dict[tuple[str, ...], ReportLine] = {}
+    async for page in store.usage(since, until):
+        for row in page:
+            if any(_VALUES[name](row) != value for name, value in where.items()):
+                continue
+            group = tuple(_VALUES[name](row) for name in by)
+            if group not in lines and len(lines) >= MAX_GROUPS:
+                group = ("(more)",) * len(by)
+            if group not in lines:
+                lines[group] = ReportLine(group=dict(zip(by, group, strict=True)))
+            lines[group].add(row)
+    return [lines[group] for group in sorted(lines)]
+
+
+def group_by(text: str) -> tuple[GroupBy, ...]:
+    """Names separated by commas. Raises InvalidRequest."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    known = get_args(GroupBy)
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(
+                f"Usage cannot be grouped by {name!r}; only by {', '.join(known)}.", param="by"
+            )
+    return tuple(name for name in known if name in names)
+
+
+def span_of(since: str, until: str, now: float) -> tuple[float, float]:
+    """The times of two ISO dates, UTC; the second day is included. Raises InvalidRequest.
+
+    "": the last 30 days, up to now.
+    """
+    end = now + 1.0 if not until else _time(until, "until") + (86_400.0 if len(until) == 10 else 0)
+    if since:
+        return _time(since, "since"), end
+    first = datetime.fromtimestamp(end, UTC).date() - timedelta(days=DEFAULT_DAYS)
+    return datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp(), end
+
+
+def _time(text: str, param: str) -> float:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InvalidRequest(
+            f"{param} {text!r} is not a date; write it as 2026-11-28.", param=param
+        ) from exc
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,327 @@
+"""What every store does: values that expire, records, reservations and usage."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from vivavoce.errors import StoreError
+from vivavoce.secret import Secret
+from vivavoce.store.base import AccountStore, Balance, Charge, Reservation, Store, UsageRow
+from vivavoce.store.memory import MemoryStore
+from vivavoce.store.sqlite import SQLiteStore
+
+Use = Callable[[AccountStore], Awaitable[None]]
+RunStore = Callable[[Use], None]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of our own on a Unix socket."""
+    pytest.importorskip("redis", reason="the extra redis is not installed")
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("no redis-server is installed")
+    socket = tmp_path_factory.mktemp("redis") / "s"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--daemonize", "no"]
+    with subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            for line in server.stdout:
+                if "ready to accept connections" in line.lower():
+                    break
+            yield f"unix://{socket}"
+        finally:
+            server.terminate()
+
+
+@asynccontextmanager
+async def _redis(url: str) -> AsyncIterator[AccountStore]:
+    from redis.asyncio import Redis
+
+    from vivavoce.store.redis import RedisStore
+
+    async with RedisStore(Secret(url)) as store:
+        yield store
+    client = Redis.from_url(url)
+    await client.flushall()
+    await client.aclose()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+    """Run a test with an empty store of each kind."""
+    kind: str = request.param
+    url = request.getfixturevalue("redis_url") if kind == "redis" else ""
+
+    def run_with(use: Use) -> None:
+        async def main() -> None:
+            if kind == "redis":
+                async with _redis(url) as store:
+                    await use(store)
+            else:
+                path = ":memory:" if kind == "memory" else tmp_path / "s.db"
+                async with SQLiteStore(path) as store:
+                    await use(store)
+
+        asyncio.run(main())
+
+    return run_with
+
+
+def row(id_: str, at: float = 1.0, nano: int = 5) -> UsageRow:
+    return UsageRow(
+        id=id_, at=at, kind="response", model="m", key="k", used={"text_input": 3}, nano_usd=nano
+    )
+
+
+def reservation(id_: str, *charges: Charge, until: float = 100.0) -> Reservation:
+    return Reservation(id=id_, charges=charges, lease_until=until)
+
+
+async def _rows(store: AccountStore, since: float = 0.0, until: float = 1e12) -> list[UsageRow]:
+    return [row async for page in store.usage(since, until) for row in page]
+
+
+# values
+
+
+async def _keeps_values(store: Store) -> None:
+    await store.put("a", b"one", ttl_s=100.0)
+    await store.put("a", b"", ttl_s=100.0)
+    assert await store.get("a") == b""
+    await store.put("b", b"two", ttl_s=100.0)
+    await store.delete("a")
+    await store.delete("a")
+    assert await store.get("a") is None
+    assert await store.get("b") == b"two"
+    await store.put("b", b"three", ttl_s=0.0)
+    assert await store.get("b") is None
+
+
+def test_store_keeps_values_until_their_time_is_over(run: RunStore) -> None:
+    run(_keeps_values)
+
+
+def test_memory_store_keeps_values_until_their_time_is_over() -> None:
+    asyncio.run(_keeps_values(MemoryStore()))
+
+
+# records
+
+
+def test_store_keeps_records_by_kind_and_name(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        await store.save("key", "b", b"1")
+        await store.save("key", "a", b"2")
+        await store.save("user", "a", b"3")
+        await store.save("key", "b", b"4")
+        assert await store.records("key") == {"a": b"2", "b": b"4"}
+        assert list(await store.records("key")) == ["a", "b"]
+        assert await store.remove("key", "a")
+        assert not await store.remove("key", "a")
+        assert await store.records("key") == {"b": b"4"}
+        assert await store.records("team") == {}
+
+    run(use)
+
+
+# reservations
+
+
+def test_reservation_is_all_or_nothing(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        wide, narrow = Charge("wide", "p", 60, 1000), Charge("narrow", "p", 60, 100)
+        assert await store.reserve(reservation("1", wide, narrow)) is None
+        assert await store.reserve(reservation("2", wide, narrow)) == "narrow"
+        assert await store.balance("wide", "p") == Balance(0, 60)
+        assert await store.balance("narrow", "p") == Balance(0, 60)
+        assert await store.reserve(reservation("3", Charge("narrow", "p", 40, 100))) is None
+        assert await store.reserve(reservation("4", Charge("narrow", "other", 60, 100))) is None
+
+    run(use)
+
+
+def test_reservation_released_leaves_nothing_reserved(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        await store.reserve(reservation("1", Charge("b", "p", 60), Charge("c", "p", 0)))
+        await store.release("1")
+        await store.release("1")
+        await store.release("never made")
+        assert await store.balance("b", "p") == Balance(0, 0)
+        assert await store.reap(1e9) == 0
+
+    run(use)
+
+
+def test_large_amounts_are_exact(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        large = 2**53 - 3
+        await store.reserve(reservation("1", Charge("b", "p", large)))
+        await store.settle(row("r", nano=large), [Charge("b", "p", large)], "1")
+        assert await store.balance("b", "p") == Balance(large, 0)
+        assert await store.reserve(reservation("2", Charge("b", "p", 2))) is None
+        assert await store.reserve(reservation("3", Charge("b", "p", 1))) == "b"
+
+    run(use)
+
+
+# usage
+
+
+def test_usage_settled_is_booked_once(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        await store.reserve(reservation("1", Charge("b", "p", 60)))
+        assert await store.settle(row("r", nano=7), [Charge("b", "p", 7)], "1")
+        assert await store.balance("b", "p") == Balance(7, 0)
+        await store.reserve(reservation("2", Charge("b", "p", 60)))
+        assert not await store.settle(row("r", nano=9), [Charge("b", "p", 9)], "2")
+        assert await store.balance("b", "p") == Balance(7, 0)
+        assert await store.settle(row("free"), [])
+        assert await _rows(store) == [row("free"), row("r", nano=7)]
+
+    run(use)
+
+
+def test_expired_reservation_books_what_had_begun_and_releases_the_rest(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        await store.reserve(reservation("idle", Charge("b", "p", 1), until=50.0))
+        await store.reserve(reservation("begun", Charge("b", "p", 10), until=50.0))
+        await store.reserve(reservation("alive", Charge("b", "p", 100), until=50.0))
+        await store.begin("begun", row("r", nano=10))
+        await store.begin("never made", row("x"))
+        await store.renew(["alive", "never made"], 90.0)
+        assert await store.reap(49.0) == 0
+        assert await store.reap(50.0) == 2
+        assert await store.balance("b", "p") == Balance(10, 100)
+        assert await _rows(store) == [row("r", nano=10)]
+        # its holder was only slow: what comes late is not booked again
+        assert not await store.settle(row("r", nano=3), [Charge("b", "p", 3)], "begun")
+        assert await store.balance("b", "p") == Balance(10, 100)
+
+    run(use)
+
+
+def test_usage_is_read_by_time_in_pages(run: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vivavoce.store.sqlite.PAGE_ROWS", 3)
+    if "vivavoce.store.redis" in sys.modules:
+        monkeypatch.setattr("vivavoce.store.redis.PAGE_ROWS", 3)
+
+    async def use(store: AccountStore) -> None:
+        for n in range(10):
+            await store.settle(row(f"r{n}", at=float(n // 2)), [])
+        found = await _rows(store, 1.0, 4.0)
+        assert [one.id for one in found] == ["r2", "r3", "r4", "r5", "r6", "r7"]
+        assert await store.forget_usage(2.0) == 4
+        assert [one.id for one in await _rows(store)] == ["r4", "r5", "r6", "r7", "r8", "r9"]
+
+    run(use)
+
+
+# SQLite alone
+
+
+def test_sqlite_file_keeps_everything_when_it_is_opened_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "s.db"
+        async with SQLiteStore(path) as store:
+            await store.settle(row("r"), [Charge("b", "p", 5)])
+        async with SQLiteStore(path) as store:
+            assert await store.balance("b", "p") == Balance(5, 0)
+            assert await _rows(store) == [row("r")]
+
+    asyncio.run(main())
+
+
+def test_sqlite_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    async def main(path: Path) -> None:
+        async with SQLiteStore(path):
+            pass
+
+    with pytest.raises(StoreError, match="nowhere"):
+        asyncio.run(main(tmp_path / "nowhere" / "s.db"))
+
+
+def test_sqlite_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "s.db"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    async def main() -> None:
+        async with SQLiteStore(path):
+            pass
+
+    with pytest.raises(StoreError, match="later version"):
+        asyncio.run(main())
+
+
+def test_sqlite_store_closed_says_so() -> None:
+    async def main() -> None:
+        store = SQLiteStore(":memory:")
+        async with store:
+            pass
+        with pytest.raises(StoreError, match="is closed"):
+            await store.get("a")
+
+    asyncio.run(main())
+
+
+_SETTLING = """
+import asyncio, sys
+from vivavoce.store.base import Charge, Reservation, UsageRow
+from vivavoce.store.sqlite import SQLiteStore
+
+async def main(path):
+    async with SQLiteStore(path) as store:
+        n = 0
+        while True:
+            charge = Charge("b", "p", 1000)
+            held = Reservation(id=f"v{n}", charges=(charge,), lease_until=0.0)
+            await store.reserve(held)
+            row = UsageRow(id=f"r{n}", at=1.0, kind="response", model="m", nano_usd=n)
+            await store.begin(held.id, UsageRow(
+                id=row.id, at=1.0, kind="response", model="m", nano_usd=1000, confirmed=False))
+            await store.settle(row, [Charge("b", "p", n)], held.id)
+            print(n, flush=True)
+            n += 1
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_process_killed_while_it_settles_loses_nothing_and_counts_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", _SETTLING, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        settled = -1
+        for line in process.stdout:
+            settled = int(line)
+            if settled == 30:
+                process.kill()  # SIGKILL, somewhere between two commits
+                break
+        rest = process.stdout.read().split()
+        settled = int(rest[-1]) if rest else settled
+
+    async def main() -> None:
+        async with SQLiteStore(path) as store:
+            await store.reap(1.0)
+            booked = await _rows(store)
+            confirmed = [one for one in booked if one.confirmed]
+            assert len(confirmed) >= settled + 1
+            assert len(booked) <= len(confirmed) + 1  # at most one response was under way
+            balance = await store.balance("b", "p")
+            assert balance == Balance(sum(one.nano_usd for one in booked), 0)
+
+    asyncio.run(main())

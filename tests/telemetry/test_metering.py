@@ -1,0 +1,434 @@
+"""Sessions that reserve, book and end when a budget is spent."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.session.stage import settings
+from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import ApiKey, Budget, Team, User
+from vivavoce.limits.keys import hash_of
+from vivavoce.limits.prices import NANO, Price, PriceTable, Rates
+from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
+from vivavoce.protocol.session import ServedBy
+from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
+from vivavoce.session.effects import RecordUsage
+from vivavoce.session.facts import AccessEnded, UpstreamEventReceived
+from vivavoce.store.base import Balance, UsageRow
+from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.telemetry.metering import LEASE_S, Metering
+from vivavoce.telemetry.rating import PriceRef, Tariff
+from vivavoce.telemetry.reports import report
+from vivavoce.telemetry.session_meter import SessionMeter
+
+RATES = Rates(
+    text_input=4 * NANO, text_output=20 * NANO, audio_input=10 * NANO, audio_output=20 * NANO
+)
+PRICES = PriceTable(
+    [
+        Price("far-model", RATES, "v1"),
+        Price("asr", Rates(audio_hour=NANO), "v1"),
+        Price("clocked", Rates(session_hour=36 * NANO), "v1"),
+    ]
+)
+TARIFFS = {
+    "": Tariff(),
+    "far": Tariff("relay", PriceRef("far-model")),
+    "clock": Tariff("relay", PriceRef("clocked")),
+    "unknown": Tariff("relay", PriceRef("nobody-knows-it")),
+}
+
+
+class Clock:
+    now = 1_796_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Stage:
+    """A store with a key `k` of user `u` in team `t`, and a service."""
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self.clock = Clock()
+        self.store = SQLiteStore(path)
+        self.service: Metering
+        self.posted: list[Any] = []
+        self.sessions = 0
+
+    async def __aenter__(self) -> "Stage":
+        await self.store.__aenter__()
+        await self.save("key", ApiKey(name="k", hash=hash_of("k"), user="u", max_sessions=0))
+        await self.save("user", User(name="u", team="t"))
+        await self.save("team", Team(name="t"))
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        self.service = Metering(self.store, PRICES, TARIFFS, wall_clock=self.clock)
+        await self.service.__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.service.__aexit__()
+        await self.store.__aexit__()
+
+    async def save(self, kind: Any, record: Any) -> None:
+        name = getattr(record, "name", None) or record.id
+        await self.store.save(kind, name, msgspec.json.encode(record))
+
+    async def budget(self, scope: Any, unit: Any, limit: int, **fields: Any) -> Budget:
+        owner = {"key": "k", "user": "u", "team": "t", "all": ""}[scope]
+        budget = Budget(scope=scope, owner=owner, unit=unit, limit=limit, **fields)
+        await self.save("budget", budget)
+        await self.service.refresh()
+        return budget
+
+    def meter(self, model: str = "far", output: int = 100) -> SessionMeter:
+        self.sessions += 1
+        session = settings(
+            id=f"sess_{self.sessions}",
+            served_by=ServedBy(model=model, voice="marin"),
+            max_output_tokens=output,
+        )
+        meter = SessionMeter(self.service, session, "k")
+        meter.post = self.posted.append
+        return meter
+
+    async def settled(self) -> None:
+        """Wait until everything is booked."""
+        while self.service._tasks:
+            await asyncio.gather(*self.service._tasks)
+
+    async def rows(self) -> list[UsageRow]:
+        found = [row async for page in self.store.usage(0, 1e12) for row in page]
+        return [row for row in found if row.kind != "session"]
+
+    async def balance(self, budget: Budget) -> Balance:
+        return await self.store.balance(budget.id, budget.period_at(self.clock.now))
+
+
+def run(main: Callable[[Stage], Awaitable[None]], path: Path | str = ":memory:") -> None:
+    async def inside() -> None:
+        async with Stage(path) as stage:
+            await main(stage)
+
+    asyncio.run(inside())
+
+
+def begun(response_id: str) -> UpstreamEventReceived:
+    response = UpstreamResponse(id=response_id)
+    return UpstreamEventReceived(UpstreamEvent("response.created", response=response), b"")
+
+
+def used(response_id: str, audio_in: int = 100, audio_out: int = 50) -> RecordUsage:
+    usage = Usage(
+        audio_in + audio_out,
+        audio_in,
+        audio_out,
+        InputTokens(audio_tokens=audio_in),
+        OutputTokens(audio_tokens=audio_out),
+    )
+    return RecordUsage(response_id, "far", usage)
+
+
+USED = 100 * 10_000 + 50 * 20_000
+
+
+def answer(meter: SessionMeter, response_id: str, record: RecordUsage | None = None) -> None:
+    meter.on(begun(response_id), [], 0.0)
+    meter.on(None, [record or used(response_id)], 0.0)
+
+
+def test_session_books_who_used_what_and_what_it_cost() -> None:
+    async def main(stage: Stage) -> None:
+        meter = stage.meter()
+        await meter.enter()
+        answer(meter, "r1")
+        heard = RecordUsage("i:0", "asr", DurationUsage(36), "transcription")
+        meter.on(None, [heard], 0.0)
+        meter.leave()
+        await stage.settled()
+        first, second = sorted(await stage.rows(), key=lambda row: row.id, reverse=True)
+        assert (first.id, first.key, first.user, first.team) == ("sess_1:r1", "k", "u", "t")
+        assert (first.model, first.mode, first.price_version) == ("far", "relay", "v1")
+        assert first.used == {"audio_input": 100, "audio_output": 50}
+        assert first.nano_usd == USED
+        assert (second.kind, second.model, second.nano_usd) == ("transcription", "asr", NANO // 100)
+
+    run(main)
+
+
+def test_usage_reported_twice_is_booked_once() -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", NANO, period="day")
+        meter = stage.meter()
+        await meter.enter()
+        answer(meter, "r1")
+        meter.on(None, [used("r1")], 0.0)
+        meter.leave()
+        await stage.settled()
+        assert len(await stage.rows()) == 1
+        assert await stage.balance(budget) == Balance(USED, 0)
+
+    run(main)
+
+
+def test_cascade_without_paid_engines_costs_nothing() -> None:
+    async def main(stage: Stage) -> None:
+        meter = stage.meter("")
+        await meter.enter()
+        meter.on(None, [RecordUsage("r", "", used("r").usage, characters=12)], 0.0)
+        meter.leave()
+        await stage.settled()
+        (row,) = await stage.rows()
+        assert (row.nano_usd, row.mode, row.used["characters"]) == (0, "local", 12)
+        assert not row.estimated
+
+    run(main)
+
+
+def test_usage_that_never_came_is_booked_at_its_bound() -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("user", "usd", NANO, period="month")
+        meter = stage.meter()
+        await meter.enter()
+        bound = (await stage.balance(budget)).reserved
+        answer(meter, "r1", RecordUsage("r1", "far", Usage(), confirmed=False))
+        meter.on(begun("r2"), [], 0.0)  # the session ends while it is generated
+        meter.leave()
+        await stage.settled()
+        rows = await stage.rows()
+        assert [row.nano_usd for row in rows] == [bound, bound]
+        assert not any(row.confirmed for row in rows)
+        assert await stage.balance(budget) == Balance(2 * bound, 0)
+
+    run(main)
+
+
+def test_usage_that_does_not_add_up_is_an_estimate() -> None:
+    async def main(stage: Stage) -> None:
+        meter = stage.meter()
+        await meter.enter()
+        answer(meter, "r", RecordUsage("r", "far", Usage(10, 7, 3)))
+        meter.leave()
+        await stage.settled()
+        (row,) = await stage.rows()
+        assert row.estimated
+        assert row.nano_usd == 7 * 10_000 + 3 * 20_000
+
+    run(main)
+
+
+# budgets
+
+
+def test_budget_without_room_refuses_the_session_and_reserves_nothing() -> None:
+    async def main(stage: Stage) -> None:
+        wide = await stage.budget("key", "usd", NANO, period="day")
+        await stage.budget("team", "usd", NANO, period="total")
+        narrow = await stage.budget("user", "usd", 1000, period="day")
+        meter = stage.meter()
+        with pytest.raises(QuotaExceeded, match=f"the budget {narrow.id} is spent"):
+            await meter.enter()
+        await stage.settled()
+        assert await stage.balance(wide) == Balance(0, 0)
+        assert await stage.rows() == []
+
+    run(main)
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("usd", 100_000_000), ("tokens", 3_200)])
+def test_budget_spent_in_mid_session_ends_it_before_the_next_response(
+    unit: str, limit: int
+) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("all", unit, limit, period="day")
+        meter = stage.meter()
+        await meter.enter()
+        for n in range(100):
+            answer(meter, f"r{n}", used(f"r{n}", 300, 100))
+            await stage.settled()
+            if stage.posted:
+                break
+        (ended,) = stage.posted
+        assert ended == AccessEnded("insufficient_quota", ended.message, 4002)
+        assert budget.id in ended.message
+        meter.leave()
+        await stage.settled()
+        spent, reserved = await stage.balance(budget)
+        assert 0 < spent <= limit
+        assert reserved == 0
+
+    run(main)
+
+
+def test_model_without_a_price_is_refused_where_the_budget_is_in_money() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.meter("unknown").enter()
+        await stage.budget("key", "usd", NANO, period="day")
+        with pytest.raises(QuotaExceeded, match="has no price"):
+            await stage.meter("unknown").enter()
+
+    run(main)
+
+
+def test_key_has_only_so_many_sessions_at_the_same_time() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.save("key", ApiKey(name="k", hash=hash_of("k"), max_sessions=2))
+        await stage.service.refresh()
+        meters = [stage.meter(), stage.meter()]
+        for meter in meters:
+            await meter.enter()
+        with pytest.raises(QuotaExceeded, match="as many sessions"):
+            await stage.meter().enter()
+        meters[0].leave()
+        await stage.settled()
+        await stage.meter().enter()
+
+    run(main)
+
+
+def test_minutes_are_paid_in_advance_and_end_the_session() -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "minutes", 60_000, period="total")
+        meter = stage.meter()
+        await meter.enter()
+        assert await stage.balance(budget) == Balance(0, 30_000)
+        for _ in range(30):
+            stage.clock.now += 5.0
+            meter.tick()
+            await stage.settled()
+            if stage.posted:
+                break
+        assert stage.posted[0].code == "insufficient_quota"
+        meter.leave()
+        await stage.settled()
+        assert await stage.balance(budget) == Balance(60_000, 0)
+
+    run(main)
+
+
+def test_session_paid_by_the_clock_costs_its_time() -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", NANO, period="total")
+        meter = stage.meter("clock")
+        await meter.enter()
+        stage.clock.now += 10.0  # 36 USD an hour are a cent a second
+        meter.leave()
+        await stage.settled()
+        assert await stage.balance(budget) == Balance(NANO // 10, 0)
+
+    run(main)
+
+
+def test_key_revoked_ends_its_sessions_and_opens_no_more() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.meter().enter()
+        await stage.save("key", ApiKey(name="k", hash=hash_of("k"), revoked=True))
+        await stage.service.refresh()
+        assert stage.posted == [AccessEnded("invalid_api_key", "The key was revoked.", 3000)]
+        with pytest.raises(Unauthorized, match="the key was revoked"):
+            await stage.meter().enter()
+
+    run(main)
+
+
+def test_store_that_cannot_be_reached_refuses_and_ends_sessions_after_their_lease() -> None:
+    async def main(stage: Stage) -> None:
+        await stage.budget("key", "usd", NANO, period="day")
+        await stage.meter().enter()
+        reserve, stage.store._thread = stage.store._thread, None
+        with pytest.raises(StoreError):
+            await stage.meter().enter()
+        stage.service._end_expired()
+        assert stage.posted == []
+        stage.clock.now += LEASE_S
+        stage.service._end_expired()
+        assert [(one.code, one.close_code) for one in stage.posted] == [("store_unavailable", 1011)]
+        stage.store._thread = reserve
+
+    run(main)
+
+
+def test_process_that_dies_leaves_the_bound_of_its_response_booked(tmp_path: Path) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", NANO, period="total")
+        generating, idle = stage.meter(), stage.meter()
+        await generating.enter()
+        bound = (await stage.balance(budget)).reserved
+        await idle.enter()
+        generating.on(begun("r"), [], 0.0)
+        await stage.settled()
+        await stage.service.__aexit__()  # nothing is given back
+        stage.clock.now += LEASE_S
+        await stage.start()
+        assert await stage.balance(budget) == Balance(bound, 0)
+        (row,) = await stage.rows()
+        assert (row.nano_usd, row.confirmed) == (bound, False)
+
+    run(main, tmp_path / "s.db")
+
+
+def test_hundred_sessions_on_one_dollar_restarted_at_random_never_spend_more(
+    tmp_path: Path,
+) -> None:
+    async def main(stage: Stage) -> None:
+        chance = random.Random(7)
+        budget = await stage.budget("key", "usd", NANO, period="total")
+        meters: set[SessionMeter] = set()
+
+        def open_one() -> SessionMeter:
+            meter = stage.meter(output=400)
+
+            def close(fact: object) -> None:
+                assert isinstance(fact, AccessEnded)
+                meters.discard(meter)
+                meter.leave()
+
+            meter.post = close
+            return meter
+
+        for number in range(60):
+            while len(meters) < 100:
+                meter = open_one()
+                try:
+                    await meter.enter()
+                except QuotaExceeded:
+                    break
+                meters.add(meter)
+            for meter in chance.sample(sorted(meters, key=id), min(5, len(meters))):
+                record = used(f"r{number}", chance.randrange(2000), chance.randrange(400))
+                answer(meter, record.id, record)
+            if number % 12 == 11:  # the process dies in the middle, and its leases end
+                await asyncio.sleep(chance.random() / 1000)
+                for task in tuple(stage.service._tasks):
+                    task.cancel()
+                await asyncio.gather(*stage.service._tasks, return_exceptions=True)
+                await stage.service.__aexit__()
+                meters.clear()
+                stage.clock.now += LEASE_S
+                await stage.start()
+            else:
+                await stage.settled()
+            spent, reserved = await stage.balance(budget)
+            assert spent + reserved <= NANO
+        await stage.settled()
+        for meter in tuple(meters):
+            meter.leave()
+        await stage.settled()
+        stage.clock.now += LEASE_S
+        await stage.store.reap(stage.clock.now)
+        rows = await stage.rows()
+        spent, reserved = await stage.balance(budget)
+        assert spent == sum(row.nano_usd for row in rows)
+        assert 0.8 * NANO < spent <= NANO
+        assert reserved == 0
+        (line,) = await report(stage.store, 0, 1e12, ("key",), {})
+        assert line.nano_usd == spent
+
+    run(main, tmp_path / "s.db")
