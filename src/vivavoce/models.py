@@ -1,5 +1,6 @@
 """Builds the configured models: selects the engine behind `auto`, builds each engine once."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from vivavoce.audio.resample import Resampler
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
+from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
@@ -22,6 +24,7 @@ from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
 OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
+MOONSHINE_PACK = "moonshine-tiny-en"
 NONE = "none"  # the name of no cleaner
 
 
@@ -59,6 +62,23 @@ def _installed(package: str) -> Condition:
     return condition
 
 
+async def _moonshine_problem(at: Surroundings) -> str | None:
+    if not find_spec("onnxruntime"):
+        return "onnxruntime, which runs moonshine, is missing"
+    configured = at.settings.engines.get("stt", {}).get("moonshine", {})
+    if configured.get("model", MOONSHINE_PACK) != MOONSHINE_PACK:
+        return None  # a folder: its error names it
+    return await asyncio.to_thread(problem_of, MOONSHINE_PACK)
+
+
+async def _moonshine(at: Surroundings) -> Found | None:
+    return None if await _moonshine_problem(at) else Found()
+
+
+async def _without_moonshine(at: Surroundings) -> Found:
+    return Found(reason=await _moonshine_problem(at) or "")
+
+
 def _always(reason: str = "") -> Condition:
     async def condition(_: Surroundings) -> Found:
         return Found(reason=reason)
@@ -91,7 +111,10 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     ),
     "turn": (Candidate("words", _always()),),
     # the last candidate is used in any case: where its package is missing, its error says so
-    "stt": (Candidate("pocketsphinx", _always()),),
+    "stt": (
+        Candidate("moonshine", _moonshine),
+        Candidate("pocketsphinx", _without_moonshine),
+    ),
     "llm": (
         Candidate("openai", _configured_llm),
         Candidate("openai", _local_llm),

@@ -13,7 +13,9 @@ from vivavoce.media import files
 from vivavoce.settings import parse
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
-SETTINGS = parse({"models": {"default": {"llm": "builtin"}}})
+SETTINGS = parse(
+    {"models": {"default": {"llm": "builtin", "stt": "pocketsphinx", "tts": "espeak"}}}
+)
 
 
 def test_speech_answer_is_transcribed_to_its_text() -> None:

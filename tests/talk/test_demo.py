@@ -77,7 +77,8 @@ def test_demo_with_keys_and_tls_in_the_settings_is_answered_by_embedded_engines(
         pytest.skip("the embedded engines are not installed")
     config = tmp_path / "vivavoce.toml"
     config.write_text(
-        f'[models.default]\nllm = "builtin"\n[keys]\nme = "{hash_of("nobody")}"\n'
+        f'[models.default]\nllm = "builtin"\nstt = "pocketsphinx"\ntts = "espeak"\n'
+        f'[keys]\nme = "{hash_of("nobody")}"\n'
         f'[server]\ntls_certificate = "c.pem"\ntls_key = "k.pem"\n'
     )
     page, wav = StringIO(), tmp_path / "reply.wav"

@@ -1,0 +1,110 @@
+"""Model packs: the weights of an engine, as files in a folder, checked against one manifest.
+
+packs.toml is the manifest. Packs are kept in the user's cache folder, a folder each. An engine asks
+for its weights by the name of a pack or by a folder that holds the same files.
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from vivavoce.errors import EngineError
+
+MANIFEST_PATH = Path(__file__).with_name("packs.toml")
+LICENCE_NAME = "LICENSE"
+
+
+class PackFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of a pack. `member` is its path in the wheel; size in bytes."""
+
+    member: str
+    size: int
+    sha256: str
+
+
+class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of the manifest."""
+
+    engine: str
+    """kind:name of the engine that loads it."""
+    description: str
+    version: str
+    licence: str
+    """SPDX expression."""
+    wheel: str
+    """The package that carries it, as a requirement with an exact version."""
+    wheel_platform: str
+    """The platform tag of the wheel; "any"."""
+    wheel_sha256: str
+    download_bytes: int
+    licence_member: str
+    files: dict[str, PackFile]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+@functools.cache
+def manifest() -> dict[str, Pack]:
+    """All packs, by name."""
+    return msgspec.toml.decode(MANIFEST_PATH.read_bytes(), type=dict[str, Pack])
+
+
+def cache_folder() -> Path:
+    """Where packs are kept."""
+    return platformdirs.user_cache_path("vivavoce", appauthor=False) / "models"
+
+
+def problem_of(name: str, folder: Path | None = None) -> str | None:
+    """None: the pack is here and every hash is right; else a sentence with the remedy.
+
+    folder: where it is; by default in the cache. Reads all files: not for the event loop.
+    """
+    pack = manifest()[name]
+    place = folder or cache_folder() / name
+    remedy = f"try: vivavoce models pull {name}"
+    if not place.is_dir():
+        return f"the model {name} is not installed; {remedy}"
+    for file_name, file in pack.files.items():
+        try:
+            with (place / file_name).open("rb") as opened:
+                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as exc:
+            return f"{place / file_name} cannot be read: {exc.strerror}; {remedy}"
+        if sha256 != file.sha256:
+            return f"{place / file_name} is damaged: its SHA-256 is not that of {name}; {remedy}"
+    return None
+
+
+def weights_folder(model: str) -> Path:
+    """The folder of a pack by its name, or the folder that `model` names.
+
+    Raises EngineError: it is not there, or a file is missing.
+    """
+    packs = manifest()
+    if model in packs:
+        if (problem := problem_of(model)) is not None:
+            raise EngineError(problem)
+        return cache_folder() / model
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise EngineError(
+            f"model: {model!r} is neither a folder nor the name of a model; known: "
+            f"{', '.join(packs)}"
+        )
+    return folder
+
+
+def check_files(folder: Path, names: tuple[str, ...], what: str) -> None:
+    """Raise EngineError where a folder lacks one of these files."""
+    for name in names:
+        if not (folder / name).is_file():
+            raise EngineError(
+                f"model: the folder {folder} holds no {what}: there is no {name}; name a folder "
+                f"with {', '.join(names)}"
+            )

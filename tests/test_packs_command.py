@@ -1,0 +1,133 @@
+"""`vivavoce models`: packs from a wheel, from a folder, and what can go wrong."""
+
+import hashlib
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vivavoce import packs_command
+from vivavoce.engines import packs
+from vivavoce.engines.packs import Pack, PackFile, cache_folder, problem_of, weights_folder
+from vivavoce.errors import EngineError, SettingsError
+
+WEIGHTS = b"weights" * 100
+
+
+def wheel_of(weights: bytes) -> bytes:
+    made, info = io.BytesIO(), "vivavoce_test_pack-1.dist-info"
+    files = {
+        "x/a.bin": weights,
+        f"{info}/LICENSE": b"free",
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: vivavoce-test-pack\nVersion: 1\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # without the time: always the same
+    return made.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
+    """A manifest with one small pack, and an empty cache."""
+    wheel = hashlib.sha256(wheel_of(WEIGHTS)).hexdigest()
+    file = PackFile("x/a.bin", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest())
+    pack = Pack(
+        engine="stt:x",
+        description="x",
+        version="1",
+        licence="MIT",
+        wheel="vivavoce-test-pack==1",
+        wheel_platform="any",
+        wheel_sha256=wheel,
+        download_bytes=1000,
+        licence_member="vivavoce_test_pack-1.dist-info/LICENSE",
+        files={"a.bin": file},
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    for module in (packs, packs_command):
+        monkeypatch.setattr(module, "manifest", lambda: {"tiny": pack})
+    return pack
+
+
+def offer(folder: Path, wheel: bytes) -> Path:
+    """Put the wheel of the pack where pip looks for it."""
+    path = folder / "vivavoce_test_pack-1-py3-none-any.whl"
+    path.write_bytes(wheel)
+    return path
+
+
+def pull() -> str:
+    page = io.StringIO()
+    packs_command.pull(("tiny",), Console(file=page, width=200))
+    return page.getvalue()
+
+
+def test_pulled_pack_is_checked_has_its_licence_and_is_not_pulled_again(tmp_path: Path) -> None:
+    wheel = offer(tmp_path, wheel_of(WEIGHTS))
+    assert pull().startswith("downloads 0 MB: tiny")
+    assert problem_of("tiny") is None
+    assert (weights_folder("tiny") / "LICENSE").read_text() == "free"
+    wheel.unlink()
+    assert "downloads" not in pull()
+    assert [path.name for path in cache_folder().iterdir()] == ["tiny"]
+
+
+def test_wheel_with_another_hash_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    offer(tmp_path, wheel_of(b"other"))
+    with pytest.raises(SettingsError, match=r"tiny: pip could not download .*HASHES"):
+        pull()
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_index_without_the_package_is_one_sentence_with_the_remedy() -> None:
+    with pytest.raises(SettingsError, match=r"pip could not download .*; check the network and"):
+        pull()
+
+
+def test_full_disk_is_refused_before_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SettingsError, match=r"needs 0 MB in .*, where 0 MB are free; delete"):
+        pull()
+
+
+def test_import_copies_a_folder_and_refuses_another_one(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    folder = tmp_path / "brought"
+    folder.mkdir()
+    with pytest.raises(SettingsError, match="none of the known files is in it"):
+        packs_command.import_folder(folder, console)
+    (folder / "a.bin").write_bytes(WEIGHTS[:-1])
+    with pytest.raises(SettingsError, match=r"a\.bin is damaged"):
+        packs_command.import_folder(folder, console)
+    (folder / "a.bin").write_bytes(WEIGHTS)
+    packs_command.import_folder(folder, console)
+    assert problem_of("tiny") is None
+
+
+def test_removed_pack_is_gone_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    offer(tmp_path, wheel_of(WEIGHTS))
+    pull()
+    console = Console(file=io.StringIO())
+    packs_command.remove(("tiny",), console)
+    with pytest.raises(SettingsError, match="tiny is not installed"):
+        packs_command.remove(("tiny",), console)
+    with pytest.raises(SettingsError, match="there is no model 'big'; known: tiny"):
+        packs_command.remove(("big",), console)
+    with pytest.raises(EngineError, match="vivavoce models pull tiny"):
+        weights_folder("tiny")
+
+
+def test_list_names_size_licence_and_state() -> None:
+    page = io.StringIO()
+    packs_command.list_packs(Console(file=page, width=200))
+    assert "not installed" in page.getvalue()
+    assert "MIT" in page.getvalue()
