@@ -103,14 +103,17 @@ _message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessa
 
 
 def read_message(data: bytes) -> ClientMessage | None:
-    """A message; None: it is not of RTVI. Raises InvalidRequest where it cannot be read."""
+    """A message; None: it is not of RTVI, or an error, whose answer would be answered in turn.
+
+    Raises InvalidRequest where it cannot be read.
+    """
     try:
         message = json.decode(data, _message)
     except msgspec.ValidationError as exc:
         raise InvalidRequest(f"Invalid RTVI message: {exc}"[:300]) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if message.label != LABEL:
+    if message.label != LABEL or message.type == "error":
         return None
     if not message.id or len(message.id) > MAX_ID:
         raise InvalidRequest(f"Invalid RTVI message: 'id' has to have 1 to {MAX_ID} characters.")
