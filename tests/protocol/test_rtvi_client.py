@@ -453,6 +453,23 @@ def test_audio_is_sent_as_the_first_message_was() -> None:
     assert (data["type"], data["data"]["sample_rate"]) == ("bot-tts-audio", 24_000)
 
 
+def test_audio_in_protobuf_is_followed_by_the_sentence_that_begins_in_it() -> None:
+    protocol = made()
+    place: dict[str, Any] = {"response_id": "resp_1", "item_id": "i", "output_index": 0}
+    list(protocol.decode(Frame("binary", frames.write_message(text("client-ready", JS).data))))
+    for event in (
+        says.ResponseCreated(event_id="e", response=response("in_progress")),
+        says.OutputTranscriptDelta(event_id="e", delta="Hello. ", **place),
+        says.OutputAudioStarted(event_id="e", response_id="resp_1"),
+    ):
+        list(protocol.encode(event))
+    audio, message = (frames.read_frame(f.data) for f in protocol.encode_audio(bytes(960)))
+    assert audio == frames.AudioFrame(bytes(960), 24_000, 1)
+    assert isinstance(message, frames.MessageFrame)
+    shown = msgspec.json.decode(message.data)
+    assert (shown["type"], shown["data"]["text"]) == ("bot-output", "Hello.")
+
+
 def test_audio_of_any_rate_and_cut_is_24_khz_mono() -> None:
     protocol = made()
     stereo = bytes(4 * 4800)

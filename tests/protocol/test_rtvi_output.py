@@ -9,7 +9,7 @@ import pytest
 from tests.protocol.test_rtvi_client import response
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall
-from vivavoce.protocol.responses import DurationUsage
+from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.rtvi_output import RtviOutput
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
@@ -145,6 +145,31 @@ def test_written_answer_is_not_spoken() -> None:
     done = says.OutputTextDone(**PART, text="One.  Two")
     outputs = [m["data"] for m in told(output, delta, done) if m["type"] == "bot-output"]
     assert [(o["text"], o["will_be_spoken"]) for o in outputs] == [("One.", False), ("Two", False)]
+
+
+def test_speech_during_an_answer_does_not_say_interrupted_before_it_is() -> None:
+    assert types(made(CREATED, PLAYS), STARTED) == ["user-started-speaking"]
+
+
+def test_blank_text_is_no_sentence() -> None:
+    assert "bot-transcription" not in types(made(CREATED, words(" ")), SAID)
+
+
+def test_tokens_of_a_response_are_metrics() -> None:
+    used = msgspec.structs.replace(
+        response(), usage=Usage(total_tokens=9, input_tokens=7, output_tokens=2)
+    )
+    (metrics,) = [
+        m["data"]
+        for m in told(made(), says.ResponseDone(**E, response=used))
+        if m["type"] == "metrics"
+    ]
+    (tokens,) = metrics["tokens"]
+    assert (tokens["prompt_tokens"], tokens["completion_tokens"], tokens["total_tokens"]) == (
+        7,
+        2,
+        9,
+    )
 
 
 def test_response_of_which_nothing_is_known_has_no_metrics() -> None:
