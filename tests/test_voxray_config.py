@@ -221,4 +221,4 @@ def test_command_takes_the_file(tmp_path: Path, flag: str) -> None:
     kept = {name: text for name, text in os.environ.items() if name not in ("HOST", "PORT")}
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=True)
     assert json.loads(done.stdout)["server"]["port"] == 3042
-    assert "own.json" in done.stderr
+    assert str(path) in done.stderr

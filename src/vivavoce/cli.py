@@ -147,7 +147,8 @@ def show_config(*, config: ConfigFile = None) -> None:
 
     settings, sources, _ = _settings(config, {})
     out.print_json(described(settings).decode())
-    err.print(f"from: {', '.join(sources) or 'the defaults alone'}", highlight=False)
+    origin = f"from: {', '.join(sources) or 'the defaults alone'}"
+    err.print(origin, highlight=False, soft_wrap=True)  # paths stay whole
 
 
 keys = App(name="keys", help="API keys.")
