@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vivavoce import packs_command
+from vivavoce.cli import packs as packs_command
 from vivavoce.engines import packs
 from vivavoce.engines.packs import Pack, PackFile, cache_folder, problem_of, weights_folder
 from vivavoce.errors import EngineError, SettingsError

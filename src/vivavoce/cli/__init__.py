@@ -1,0 +1,179 @@
+"""The command line: parses, calls, prints."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+# one thread for small matrices: more of them cost twice the time and all the cores; numpy reads
+# this when it is first imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from vivavoce.cli.console import ConfigFile, err, give_up, out, read_settings, stdout
+from vivavoce.errors import SettingsError
+from vivavoce.settings import LogLevel
+from vivavoce.standard_streams import keep_standard_descriptors
+from vivavoce.talk.options import DemoOptions, TalkOptions
+from vivavoce.telemetry.logs import JsonFormatter
+from vivavoce.voxray_config import VoxrayConfig
+
+if TYPE_CHECKING:
+    from vivavoce.app import Built
+
+cli = App(
+    name="vivavoce",
+    help="A self-hosted real-time voice server.",
+    console=out,
+    error_console=err,
+)
+
+for name, module, what in (
+    ("keys", "accounts", "API keys."),
+    ("users", "accounts", "Users and teams, to whom keys and budgets belong."),
+    ("budgets", "accounts", "Limits of money, minutes and tokens."),
+    ("usage", "accounts", "Print what was used, and what it cost."),
+    ("prices", "accounts", "Print the prices by which usage is charged, in USD."),
+    ("models", "packs", "Model packs: the weights of the engines on this machine."),
+):
+    cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
+
+
+@cli.command
+def serve(
+    *,
+    config: ConfigFile = None,
+    host: str | None = None,
+    port: int | None = None,
+    log_level: LogLevel | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    no_auth: Annotated[bool | None, Parameter(negative="")] = None,
+) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP.
+
+    Parameters
+    ----------
+    config
+        The settings file; ./vivavoce.toml or ./config.json if there is one.
+    host
+        The address to listen on.
+    port
+        The port to listen on; 0 for any free one.
+    log_level
+        How much to log: debug, info, warning or error.
+    tls_certificate
+        A certificate (PEM), for https and wss.
+    tls_key
+        Its key (PEM).
+    no_auth
+        Allow unauthenticated access on a public address.
+    """
+    flags: dict[str, Any] = {
+        "server.host": host,
+        "server.port": port,
+        "server.log_level": log_level,
+        "server.tls_certificate": tls_certificate,
+        "server.tls_key": tls_key,
+        "server.no_auth": no_auth,
+    }
+    settings, _, voxray = read_settings(config, flags)
+    handler = logging.StreamHandler()
+    if settings.server.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        handler.setFormatter(logging.Formatter(text))
+    logging.basicConfig(level=settings.server.log_level.upper(), handlers=[handler])
+    from vivavoce import app  # heavy imports, needed by this command alone
+
+    try:
+        _run(app.serve(settings, partial(_announce, voxray)))
+    except SettingsError as exc:
+        give_up(exc)
+
+
+@cli.command
+def talk(options: TalkOptions = TalkOptions()) -> None:
+    """Talk to a Realtime server, this one or another.
+
+    Without a file, a text or the microphone the standard input is read.
+    """
+    from vivavoce.talk.command import talk
+
+    console = out if options.color else Console(file=out.file, no_color=True)
+    sys.exit(talk(options, console))
+
+
+@cli.command
+def demo(options: DemoOptions = DemoOptions()) -> None:
+    """Start a server, ask it a spoken question, and show every step."""
+    from vivavoce.talk.demo import demo
+
+    sys.exit(demo(options, out))
+
+
+@cli.command(name="config")
+def show_config(*, config: ConfigFile = None) -> None:
+    """Print the effective settings with secrets masked, and their sources.
+
+    Parameters
+    ----------
+    config
+        The settings file; ./vivavoce.toml or ./config.json if there is one.
+    """
+    from vivavoce.app import described
+
+    settings, sources, _ = read_settings(config, {})
+    out.print_json(described(settings).decode())
+    origin = f"from: {', '.join(sources) or 'the defaults alone'}"
+    err.print(origin, highlight=False, soft_wrap=True)  # paths stay whole
+
+
+def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None:
+    if voxray:
+        port = int(address.rpartition(":")[2].partition("/")[0])
+        out.print(voxray.banner(port), highlight=False, soft_wrap=True)
+        if voxray.notes:
+            notes = "; ".join(voxray.notes)
+            err.print(
+                f"{voxray.path}, to be noted: {escape(notes)}", highlight=False, soft_wrap=True
+            )
+    out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
+    default = built.context.models.default_model
+    for model in (*built.models.selected, *built.models.catalog.relays):
+        mark = " (default)" if model == default else ""
+        out.print(f"  model [bold]{escape(model)}[/bold]{mark}", highlight=False)
+        for engine in built.models.selected.get(model, ()):
+            text = f"{engine.name}: {engine.reason}" if engine.reason else engine.name
+            out.print(f"    {engine.kind:<6}{escape(text)}", highlight=False, soft_wrap=True)
+        if relay := built.models.catalog.relays.get(model):
+            out.print(f"    relay {escape(relay.url)}", highlight=False, soft_wrap=True)
+    out.file.flush()
+
+
+def _run(main: Any) -> None:
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ModuleNotFoundError):  # not available on Windows
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
+def main() -> None:
+    """The entry point of the `vivavoce` command."""
+    keep_standard_descriptors()
+    failure = stdout.run(cli)
+    if isinstance(failure, BrokenPipeError):
+        sys.exit(1)  # the reader has closed the pipe
+    if failure:
+        give_up(SettingsError(f"the standard output cannot be written: {failure.strerror}"))

@@ -1,0 +1,41 @@
+"""What the commands share: where they print, how they fail, and the settings that they read."""
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, Annotated, Any, NoReturn, cast
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from vivavoce.errors import SettingsError
+from vivavoce.settings import FILE, Settings, load, load_tree
+from vivavoce.standard_streams import StandardOutput
+from vivavoce.voxray_config import VoxrayConfig, find, read
+
+stdout = StandardOutput()
+out = Console(file=cast(IO[str], stdout))
+err = Console(stderr=True)
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"])]
+
+
+def read_settings(
+    config: Path | None, flags: dict[str, Any]
+) -> tuple[Settings, list[str], VoxrayConfig | None]:
+    """The settings, their sources, and the config.json that they come from, if they do."""
+    try:
+        path = find(config, os.environ, Path(FILE))
+        if path is None:
+            return *load(config, os.environ, flags), None
+        voxray = read(path, os.environ)
+        return *load_tree(voxray.tree, str(path), os.environ, flags), voxray
+    except SettingsError as exc:
+        give_up(exc)
+
+
+def give_up(exc: Exception) -> NoReturn:
+    """Print what is wrong, and end with status 2."""
+    text = escape(str(exc))  # names of tables, [server], are not markup
+    err.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)
+    sys.exit(2)
