@@ -358,3 +358,22 @@ def main(path: str) -> None:
         WorkerLoop(worker, source, sink).run()
     except BrokenPipeError:
         os._exit(0)
+
+
+# --- what a speech recogniser sends
+
+
+class HeardWord(msgspec.Struct, frozen=True, array_like=True):
+    """A word, and when it was said, in milliseconds from the start of the utterance."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
+    """All words of an utterance so far. The first `stable` words will not change any more."""
+
+    words: tuple[HeardWord, ...]
+    stable: int
+    final: bool

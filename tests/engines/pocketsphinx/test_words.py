@@ -3,7 +3,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.engines.pocketsphinx.words import HeardWord, StableWords
+from vivavoce.engines.pocketsphinx.words import StableWords
+from vivavoce.engines.worker import HeardWord
 
 
 def words(text: str, *, each_ms: int = 300) -> list[HeardWord]:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.engines.pocketsphinx.speech import synthetic
 from vivavoce.engines.pocketsphinx import worker as decoding
-from vivavoce.engines.pocketsphinx.words import HeardWord
+from vivavoce.engines.worker import HeardWord
 
 MODEL = decoding.SphinxModel()
 DECODER = MODEL.decoder()

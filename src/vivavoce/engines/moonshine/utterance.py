@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.engines.moonshine.model import RATE, Decoded, MoonshineModel, Samples
-from vivavoce.engines.moonshine.words import HeardWords, TimedWord
-from vivavoce.engines.worker import WorkerStream
+from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
 FRAME = RATE // 50
 DECODE_MS = 600
@@ -46,16 +45,16 @@ class Utterance:
         self._audio = bytearray()  # of the current part
         self._part_start = 0  # samples
         self._loudness: list[float] = []
-        self._done: tuple[TimedWord, ...] = ()
-        self._words: tuple[TimedWord, ...] = ()
+        self._done: tuple[HeardWord, ...] = ()
+        self._words: tuple[HeardWord, ...] = ()
         self._recent: list[tuple[int, ...]] = []
         self._prefix: tuple[int, ...] = ()
         self._decoded_frames = -1
         self._decoded_at = 0
 
     def serve(self, stream: WorkerStream) -> Iterator[int]:
-        """Take all audio of a stream and send HeardWords."""
-        reported: tuple[int, tuple[TimedWord, ...]] = (0, ())
+        """Take all audio of a stream and send each Hypothesis."""
+        reported: tuple[int, tuple[HeardWord, ...]] = (0, ())
         while not stream.exhausted:
             yield 2 * FRAME
             self._add(stream.take(stream.queued))
@@ -66,11 +65,11 @@ class Utterance:
                 words = (*self._done, *self._words)
                 if (self._stable, words) != reported and not stream.exhausted:
                     reported = (self._stable, words)
-                    stream.send(HeardWords(words, self._stable, final=False))
+                    stream.send(Hypothesis(words, self._stable, final=False))
         if self._speech_frames() != self._decoded_frames:
             yield from self._decode()
         words = (*self._done, *self._words)
-        stream.send(HeardWords(words, len(words), final=True))
+        stream.send(Hypothesis(words, len(words), final=True))
 
     @property
     def _stable(self) -> int:
@@ -154,14 +153,14 @@ class Utterance:
             if end > len(self._prefix):
                 self._prefix = tokens[:end]
 
-    def _timed(self, texts: list[str], speech: int) -> tuple[TimedWord, ...]:
+    def _timed(self, texts: list[str], speech: int) -> tuple[HeardWord, ...]:
         """Words spread over the frames that are not silence, by their length in characters."""
         voiced = _loud_frames(self._loudness[:speech])
         bounds = np.cumsum([0, *(len(text) + 1 for text in texts)])
         places = np.minimum(bounds * len(voiced) // max(1, bounds[-1]), len(voiced) - 1)
         base = self._part_start * 1000 // RATE
         return tuple(
-            TimedWord(
+            HeardWord(
                 text,
                 base + int(voiced[places[i]]) * 20,
                 base + int(voiced[places[i + 1]]) * 20 + 20,

@@ -9,25 +9,18 @@ The decoder lives in processes of its own and is never imported here, so the ser
 
 import importlib.util
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, Self
 
 import msgspec
 
-from vivavoce.engines.base import BaseEngine, Capabilities, Transcript, Word
-from vivavoce.engines.host import HostLimits, WorkerHost
-from vivavoce.engines.pocketsphinx.words import Hypothesis
-from vivavoce.errors import EngineError
+from vivavoce.engines.base import Capabilities
+from vivavoce.engines.host import WorkerHost
+from vivavoce.engines.hosted_stt import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.worker import Hypothesis
 
 if importlib.util.find_spec("pocketsphinx") is None:
     raise ModuleNotFoundError("No module named 'pocketsphinx'", name="pocketsphinx")
 
 MAX_DEFAULT_WORKERS = 8
-NICENESS = 5
-"""The server's own loop comes first: it keeps the audio of all clients flowing."""
-
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 def spare_cores() -> int:
@@ -46,9 +39,7 @@ class PocketsphinxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """How long an utterance waits for a place when all are taken."""
 
 
-class PocketsphinxSTT(BaseEngine):
-    """Processes that recognise, and places in them."""
-
+class PocketsphinxSTT(HostedSTT):
     Settings = PocketsphinxSettings
     capabilities = Capabilities(
         languages=("en",),
@@ -58,52 +49,11 @@ class PocketsphinxSTT(BaseEngine):
         models="US-English model of CMU, 40 MB, carried by the package pocketsphinx",
     )
     sample_rate = 16_000
+    name = "stt.pocketsphinx"
 
     def __init__(self, settings: PocketsphinxSettings) -> None:
-        self.host = WorkerHost(
-            "vivavoce.engines.pocketsphinx.worker:PocketsphinxWorker",
-            name="stt.pocketsphinx",
-            message=Hypothesis,
-            limits=HostLimits(
-                workers=settings.workers,
-                streams_per_worker=settings.streams_per_worker,
-                start_seconds=settings.start_seconds,
-                wait_seconds=settings.wait_seconds,
-                nice=NICENESS,
-                remedy="raise workers or streams_per_worker",
-            ),
-        )
+        self._settings = settings
 
-    async def __aenter__(self) -> Self:
-        """Start the processes. They load the model meanwhile; the first utterance waits for it."""
-        await self.host.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.host.__aexit__(*exc)
-
-    def health(self) -> str | None:
-        return self.host.health()
-
-    async def transcribe(
-        self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
-    ) -> AsyncGenerator[Transcript]:
-        """See the contract of STT. Waits for a place first; closing gives it back at once."""
-        final: Hypothesis | None = None
-        async with self.host.open(None, audio) as stream:
-            async for hypothesis in stream:
-                if hypothesis.final:
-                    final = hypothesis
-                else:
-                    yield _transcript(hypothesis)
-        # The place is free already, however long the reader takes for this one.
-        if final is None:
-            raise EngineError("[engines.stt.pocketsphinx] the recogniser ended without a result")
-        yield _transcript(final)
-
-
-def _transcript(heard: Hypothesis) -> Transcript:
-    texts = [word.text for word in heard.words]
-    stable = len(" ".join(texts[: heard.stable]))
-    words = tuple(Word(word.text, word.start_ms, word.end_ms) for word in heard.words)
-    return Transcript(" ".join(texts), stable, heard.final, words, "en")
+    async def make_host(self) -> WorkerHost[Hypothesis]:
+        worker = "vivavoce.engines.pocketsphinx.worker:PocketsphinxWorker"
+        return self.host_for(worker, self._settings)

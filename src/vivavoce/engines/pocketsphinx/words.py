@@ -7,23 +7,7 @@ newest hypothesis that end after them.
 
 from collections.abc import Sequence
 
-import msgspec
-
-
-class HeardWord(msgspec.Struct, frozen=True, array_like=True):
-    """A word, and when it was said, in milliseconds from the start of the utterance."""
-
-    text: str
-    start_ms: int
-    end_ms: int
-
-
-class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
-    """All words of an utterance so far. The first `stable` words will not change any more."""
-
-    words: tuple[HeardWord, ...]
-    stable: int
-    final: bool
+from vivavoce.engines.worker import HeardWord
 
 
 class StableWords:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from pocketsphinx import Config, Decoder, NGramModel
 
-from vivavoce.engines.pocketsphinx.words import HeardWord, Hypothesis, StableWords
-from vivavoce.engines.worker import WorkerStream
+from vivavoce.engines.pocketsphinx.words import StableWords
+from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
 SLICE_BYTES = 3_200
 """100 ms: what is decoded in one go."""
