@@ -6,12 +6,14 @@ https://learn.microsoft.com/azure/ai-foundry/openai/reference
 """
 
 import asyncio
+import copy
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import msgspec
 from yarl import URL
 
+from vivavoce.engines.base import BaseEngine
 from vivavoce.engines.http import HttpClient, PositiveSeconds, ResponseTimeouts
 from vivavoce.engines.openai.discovery import MAX_LIST_BYTES, ListedModels, model_names
 from vivavoce.engines.openai.entra import EntraSettings, EntraTokens
@@ -179,3 +181,33 @@ class Endpoint:
         token = await self._entra.token()
         self.server.hide(token)
         return {"Authorization": f"Bearer {token}"}
+
+
+class EndpointEngine(BaseEngine):
+    """An engine that is one endpoint: its __init__ sets `_endpoint`."""
+
+    _endpoint: Endpoint
+
+    async def __aenter__(self) -> Self:
+        await self._endpoint.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._endpoint.__aexit__(*exc)
+
+    def warm(self) -> None:
+        self._endpoint.warm()
+
+
+class SpeechEngine(EndpointEngine):
+    """STT or TTS at an endpoint: each of its models in turn. Its __init__ sets `_model`, too."""
+
+    _model: str
+
+    def for_model(self, name: str) -> Self | None:
+        """See BaseEngine. The list of models is looked up in the background."""
+        if name != self._model and not self._endpoint.listed.known(name):
+            return None
+        other = copy.copy(self)
+        other._model = name
+        return other

@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines.base import BaseEngine, Capabilities, ChatEvent, ChatRequest
+from vivavoce.engines.base import Capabilities, ChatEvent, ChatRequest
 from vivavoce.engines.http import HttpResponse, PositiveSeconds, ResponseTimeouts
 from vivavoce.engines.openai import chat_messages, chat_stream
 from vivavoce.engines.openai.chat_stream import ChatChunk, ChatStream
 from vivavoce.engines.openai.discovery import chat_models
-from vivavoce.engines.openai.endpoint import AZURE_HOSTS, Endpoint, EndpointSettings
+from vivavoce.engines.openai.endpoint import AZURE_HOSTS, Endpoint, EndpointEngine, EndpointSettings
 from vivavoce.engines.openai.forward import CLIENT_TIMEOUT_S, ForwardedAnswer, is_operators_fault
 from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.sse import SseReader
@@ -46,7 +46,7 @@ class OpenAILLMSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkn
     """Whether the model takes images."""
 
 
-class OpenAILLM(BaseEngine):
+class OpenAILLM(EndpointEngine):
     """Asks the server for one streamed completion an answer, on kept-alive connections."""
 
     Settings = OpenAILLMSettings
@@ -62,16 +62,6 @@ class OpenAILLM(BaseEngine):
         self._listed = self._endpoint.listed
         self._default = settings.model
         self._default_lookup = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await self._endpoint.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._endpoint.__aexit__(*exc)
-
-    def warm(self) -> None:
-        self._endpoint.warm()
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """As base.LLM has it. Closing it before its end closes the connection at once."""

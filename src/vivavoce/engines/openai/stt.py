@@ -6,18 +6,17 @@ server-sent events (`transcript.text.delta`, `transcript.text.done`).
 
 import array
 import asyncio
-import copy
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import msgspec
 
-from vivavoce.engines.base import BaseEngine, Capabilities, Transcript
+from vivavoce.engines.base import Capabilities, Transcript
 from vivavoce.engines.http import HttpResponse, PositiveSeconds, ResponseTimeouts
-from vivavoce.engines.openai.endpoint import Endpoint, EndpointSettings
+from vivavoce.engines.openai.endpoint import Endpoint, EndpointSettings, SpeechEngine
 from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.sse import SseReader
 from vivavoce.errors import EngineError
@@ -45,7 +44,7 @@ class OpenAISTTSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkn
     """Ask for words as they are recognised. A service that cannot do that gives all at once."""
 
 
-class OpenAISTT(BaseEngine):
+class OpenAISTT(SpeechEngine):
     """Sends each utterance when it ends, on kept-alive connections."""
 
     Settings = OpenAISTTSettings
@@ -58,24 +57,6 @@ class OpenAISTT(BaseEngine):
         self._stream = [settings.stream]  # shared by all models of the endpoint
         timeouts = ResponseTimeouts(settings.first_result_seconds, settings.gap_seconds)
         self._endpoint = Endpoint(settings, _KIND, timeouts)
-
-    async def __aenter__(self) -> Self:
-        await self._endpoint.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._endpoint.__aexit__(*exc)
-
-    def warm(self) -> None:
-        self._endpoint.warm()
-
-    def for_model(self, name: str) -> Self | None:
-        """See BaseEngine. The list of models is looked up in the background."""
-        if name != self._model and not self._endpoint.listed.known(name):
-            return None
-        other = copy.copy(self)
-        other._model = name
-        return other
 
     async def transcribe(
         self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str

@@ -7,18 +7,17 @@ The audio is passed on as it comes: chunked PCM or WAV, or server-sent events
 import asyncio
 import base64
 import binascii
-import copy
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import BaseEngine, Capabilities, Speech, Voice
+from vivavoce.engines.base import Capabilities, Speech, Voice
 from vivavoce.engines.http import HttpResponse, PositiveSeconds, ResponseTimeouts
-from vivavoce.engines.openai.endpoint import Endpoint, EndpointSettings
+from vivavoce.engines.openai.endpoint import Endpoint, EndpointSettings, SpeechEngine
 from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.engines.speech_text import says_something
 from vivavoce.engines.sse import SseReader
@@ -61,7 +60,7 @@ class OpenAITTSSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkn
             raise ValueError("voices: name at least one")
 
 
-class OpenAITTS(BaseEngine):
+class OpenAITTS(SpeechEngine):
     """Requests one clause after another, on kept-alive connections."""
 
     Settings = OpenAITTSSettings
@@ -76,24 +75,6 @@ class OpenAITTS(BaseEngine):
         self.default_voice = self.voices[0].id
         timeouts = ResponseTimeouts(settings.first_audio_seconds, settings.gap_seconds)
         self._endpoint = Endpoint(settings, _KIND, timeouts)
-
-    async def __aenter__(self) -> Self:
-        await self._endpoint.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._endpoint.__aexit__(*exc)
-
-    def warm(self) -> None:
-        self._endpoint.warm()
-
-    def for_model(self, name: str) -> Self | None:
-        """See BaseEngine. The list of models is looked up in the background."""
-        if name != self._model and not self._endpoint.listed.known(name):
-            return None
-        other = copy.copy(self)
-        other._model = name
-        return other
 
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
