@@ -59,19 +59,7 @@ class RequestMeter:
         id_, service = f"req_{secrets.token_hex(12)}", self._service
         assert service is not None
         return [
-            UsageRow(
-                id=f"{id_}:{number}",
-                at=at,
-                kind=kind,
-                model=model,
-                key=owner.key,
-                user=owner.user,
-                team=owner.team,
-                used=rated.counts,
-                nano_usd=rated.nano_usd,
-                price_version=rated.price_version,
-                estimated=rated.estimated,
-            )
+            rated.row(f"{id_}:{number}", kind, model, owner, at)
             for number, (kind, model, rated) in enumerate(self._used)
         ]
 

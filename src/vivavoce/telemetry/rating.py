@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from vivavoce.limits.accounts import Owner
 from vivavoce.limits.prices import (
     FREE,
     MILLION,
@@ -18,6 +19,7 @@ from vivavoce.limits.prices import (
 )
 from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.session.effects import RecordUsage
+from vivavoce.store.base import UsageKind, UsageRow
 
 TOKEN_MS = 100  # of recognised audio, where a recogniser is paid by tokens
 SPOKEN_TOKEN_MS = 50
@@ -60,10 +62,35 @@ class Rated(NamedTuple):
     price_version: str
     estimated: bool
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What was used, as a row has it."""
-        return {name: n for name, n in msgspec.structs.asdict(self.used).items() if n}
+    def row(
+        self,
+        id_: str,
+        kind: UsageKind,
+        model: str,
+        owner: Owner,
+        at: float,
+        *,
+        session: str = "",
+        confirmed: bool = True,
+        mode: Literal["local", "relay"] = "local",
+    ) -> UsageRow:
+        """The usage as a row of the store; see UsageRow."""
+        return UsageRow(
+            id=id_,
+            at=at,
+            kind=kind,
+            model=model,
+            key=owner.key,
+            user=owner.user,
+            team=owner.team,
+            session=session,
+            used={name: n for name, n in msgspec.structs.asdict(self.used).items() if n},
+            nano_usd=self.nano_usd,
+            price_version=self.price_version,
+            estimated=self.estimated,
+            confirmed=confirmed,
+            mode=mode,
+        )
 
 
 class Rater:

@@ -247,20 +247,13 @@ class SessionMeter(Holder):
     def _row(
         self, id_: str, kind: UsageKind, model: str, rated: Rated, *, confirmed: bool = True
     ) -> UsageRow:
-        owner = self.owner
-        return UsageRow(
-            id=f"{self._session}:{id_}",
-            at=self._service.wall_clock(),
-            kind=kind,
-            model=model,
-            key=owner.key,
-            user=owner.user,
-            team=owner.team,
+        return rated.row(
+            f"{self._session}:{id_}",
+            kind,
+            model,
+            self.owner,
+            self._service.wall_clock(),
             session=self._session,
-            used=rated.counts,
-            nano_usd=rated.nano_usd,
-            price_version=rated.price_version,
-            estimated=rated.estimated,
             confirmed=confirmed,
             mode=self._service.rater.tariff(self._model).mode,
         )

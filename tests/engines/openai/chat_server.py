@@ -6,15 +6,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message as EmailMessage
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from vivavoce.engines.base import ChatEvent, ChatRequest
 from vivavoce.engines.openai.llm import OpenAILLM, OpenAILLMSettings
+from vivavoce.engines.openai.stt import OpenAISTT
+from vivavoce.engines.openai.tts import OpenAITTS
 from vivavoce.protocol.items import InputText, Message
 
+E = TypeVar("E", OpenAISTT, OpenAITTS)
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -200,6 +203,24 @@ def serve(
     async def main() -> ChatServer:
         async with ChatServer(list(replies)) as server, engine(server, **options) as llm:
             await test(server, llm)
+        return server
+
+    return asyncio.run(main())
+
+
+def serve_engine(
+    engine: type[E],
+    *replies: Reply,
+    test: Callable[[ChatServer, E], Awaitable[Any]],
+    **options: Any,
+) -> ChatServer:
+    """Run a test with an engine that speaks to a server with these replies; return the server."""
+
+    async def main() -> ChatServer:
+        async with ChatServer(list(replies)) as server:
+            given = {"base_url": server.base_url, "api_key": KEY, **options}
+            async with engine(msgspec.convert(given, engine.Settings)) as entered:
+                await test(server, entered)
         return server
 
     return asyncio.run(main())

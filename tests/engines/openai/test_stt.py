@@ -1,7 +1,6 @@
 """Utterances are sent as WAV files to POST /audio/transcriptions; words come all at once or as
 events."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -20,10 +19,11 @@ from tests.engines.openai.chat_server import (
     gives,
     hangs,
     lists,
+    serve_engine,
     streams,
 )
 from vivavoce.engines.base import Transcript
-from vivavoce.engines.openai.stt import MAX_AUDIO_BYTES, OpenAISTT, OpenAISTTSettings, wav_file
+from vivavoce.engines.openai.stt import MAX_AUDIO_BYTES, OpenAISTT, wav_file
 from vivavoce.errors import EngineError
 from vivavoce.testing import check_stt
 
@@ -56,14 +56,7 @@ async def heard(
 def serve(
     *replies: Reply, test: Callable[[ChatServer, OpenAISTT], Awaitable[Any]], **options: Any
 ) -> ChatServer:
-    async def main() -> ChatServer:
-        async with ChatServer(list(replies)) as server:
-            settings = {"base_url": server.base_url, "api_key": KEY, **options}
-            async with OpenAISTT(msgspec.convert(settings, OpenAISTTSettings)) as stt:
-                await test(server, stt)
-        return server
-
-    return asyncio.run(main())
+    return serve_engine(OpenAISTT, *replies, test=test, **options)
 
 
 def test_utterance_is_sent_as_a_wav_file_with_model_language_and_prompt() -> None:

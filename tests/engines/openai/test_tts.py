@@ -19,6 +19,7 @@ from tests.engines.openai.chat_server import (
     falls_silent,
     gives,
     hangs,
+    serve_engine,
     streams,
 )
 from vivavoce.engines.openai.stt import wav_file
@@ -62,14 +63,7 @@ async def spoken(tts: OpenAITTS, text: str = "Hello.", **how: Any) -> bytes:
 def serve(
     *replies: Reply, test: Callable[[ChatServer, OpenAITTS], Awaitable[Any]], **options: Any
 ) -> ChatServer:
-    async def main() -> ChatServer:
-        async with ChatServer(list(replies)) as server:
-            settings = {"base_url": server.base_url, "api_key": KEY, **options}
-            async with OpenAITTS(msgspec.convert(settings, OpenAITTSSettings)) as tts:
-                await test(server, tts)
-        return server
-
-    return asyncio.run(main())
+    return serve_engine(OpenAITTS, *replies, test=test, **options)
 
 
 def test_request_names_model_voice_speed_and_instructions() -> None:
