@@ -6,7 +6,7 @@
         * EngineLost       its process or connection died; a retry may succeed
     * Unauthorized     the key is missing or invalid; the client is refused
     * LimitReached     the server is full; the session closes
-    * QuotaExceeded    a budget of whoever pays is spent; the session closes
+    * QuotaExceeded    a budget of the owner is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
     * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on

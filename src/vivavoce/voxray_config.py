@@ -251,7 +251,7 @@ class _Translation:
         self._store()
 
     def _store(self) -> None:
-        """Redis, where it is asked for: it holds keys, budgets and usage."""
+        """Redis, if its keys are set: it holds keys, budgets and usage."""
         store, url = self._get("session_store", str, "memory"), self._get("redis_url", str, "")
         if store not in ("memory", "redis"):
             raise self._wrong("session_store", "it is one of memory, redis")

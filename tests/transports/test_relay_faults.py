@@ -3,12 +3,15 @@
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.fake_upstream import Behaviour, FakeUpstream
+from tests.server import Server
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
 
 ORG = "org-Abcdefgh12345678"
@@ -33,6 +36,17 @@ async def answered(client: Client) -> dict[str, Any]:
 async def closed(fake: FakeUpstream) -> None:
     async with asyncio.timeout(TIMEOUT_S):
         await fake.wait_closed()
+
+
+@asynccontextmanager
+async def on_relay(fake: FakeUpstream, **options: Any) -> AsyncIterator[tuple[Server, Client]]:
+    """A server whose model "far" is behind the fake, and a client of it."""
+    async with (
+        fake.serve() as url,
+        relaying(url, **options) as (here, address),
+        connected(address, "far") as client,
+    ):
+        yield here, client
 
 
 def test_upstream_server_gets_its_key_alone_and_frames_pass_byte_for_byte() -> None:
@@ -125,11 +139,7 @@ def test_error_in_place_of_the_session_is_answered_here(code: str) -> None:
     async def main() -> None:
         fake = FakeUpstream()
         fake.first_error = {"type": "invalid_request_error", "code": code, "message": ORG}
-        async with (
-            fake.serve() as url,
-            relaying(url, llm={"answers": ["Here."]}) as (_, address),
-            connected(address, "far") as client,
-        ):
+        async with on_relay(fake, llm={"answers": ["Here."]}) as (_, client):
             await client.write("Is anybody there?")
             await answered(client)
             assert ORG not in json.dumps(client.events)
@@ -142,11 +152,7 @@ def test_error_in_place_of_the_session_is_answered_here(code: str) -> None:
 def test_fault_in_a_response_is_taken_up_by_the_cascade_with_the_history(fault: Any) -> None:
     async def main() -> None:
         fake = FakeUpstream("answer", fault)
-        async with (
-            fake.serve() as url,
-            relaying(url, llm={"answers": ["Here."]}) as (here, address),
-            connected(address, "far") as client,
-        ):
+        async with on_relay(fake, llm={"answers": ["Here."]}) as (here, client):
             await client.write("How is the weather?")
             await answered(client)
             await client.write("And tomorrow?")
@@ -164,11 +170,7 @@ def test_fault_in_a_response_is_taken_up_by_the_cascade_with_the_history(fault: 
 def test_rate_limited_response_is_asked_for_again_after_the_wait_in_the_text() -> None:
     async def main() -> None:
         fake = FakeUpstream(LIMITED, "answer")
-        async with (
-            fake.serve() as url,
-            relaying(url) as (here, address),
-            connected(address, "far") as client,
-        ):
+        async with on_relay(fake) as (here, client):
             await client.write("How is the weather?")
             await answered(client)
             assert here.llm.requests == []
@@ -206,11 +208,7 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn(
 
     async def main() -> None:
         fake = FakeUpstream("cut", "answer")
-        async with (
-            fake.serve() as url,
-            relaying(url, llm={"answers": ["Here."]}) as (here, address),
-            connected(address, "far") as client,
-        ):
+        async with on_relay(fake, llm={"answers": ["Here."]}) as (here, client):
             await client.write("How is the weather?")
             await answered(client)
             async with asyncio.timeout(TIMEOUT_S):

@@ -142,7 +142,7 @@ class RemoteServer:
         )
 
     def unexpected(self, what: str) -> EngineError:
-        """The answer is not what was asked for."""
+        """The answer is not what was requested."""
         return EngineError(
             f"{self.name} sent {what} instead of {self._kind.product}; "
             "is base_url right? It usually ends in /v1"

@@ -83,7 +83,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Owner(NamedTuple):
-    """Who pays for a session or request. Empty where there is none."""
+    """The key, user and team that a session or request is charged to. Empty where there is none."""
 
     key: str = ""
     user: str = ""

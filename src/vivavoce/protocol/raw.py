@@ -56,9 +56,9 @@ class RawProtocol:
         self._waits = waits
         self._query = RawConfig()
         self._interim = True
-        self._bot_speaks = False  # as told to the client, where it plays
+        self._bot_speaks = False  # as reported to the client, where it plays
         self._words: dict[str, str] = {}  # the transcripts in progress, by item
-        self._reported = ""  # the failure that was told last
+        self._reported = ""  # the failure that was reported last
         self._input = RawInput(clock, recognises=waits)
         self._output_format = SampleFormat("pcm16", RAW_RATE)
         self._encoder = SampleEncoder(self._output_format)

@@ -2,7 +2,7 @@
 
 A chain has the Protocol of its engines. The first that works does the work; where it fails or gives
 nothing in time, the next takes over in the middle of the turn, with the audio so far, the text
-that was not spoken yet, or the rest of the answer. An engine that failed is left out for a while
+that was not spoken yet, or the rest of the answer. An engine that failed is skipped for a while
 (a circuit breaker); the first request after that tries it again.
 """
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 E = TypeVar("E")
 
 MAX_PAUSE_S = 600.0
-"""The longest time for which an engine that fails again and again is left out."""
+"""The longest time for which an engine that fails repeatedly is skipped."""
 FIRST_BACKOFF_S = 0.1
 MAX_RETRY_WAIT_S = 2.0
 """A user does not wait longer for a server that says when it has time."""
@@ -50,7 +50,7 @@ class FallbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     retries: Annotated[int, Meta(ge=0, le=5)] = 2
     """How often engines are asked again, when all have failed and nothing was heard yet."""
     recovery_seconds: Seconds = 30.0
-    """So long an engine is left out that has failed; twice as long each time it fails again."""
+    """How long an engine that has failed is skipped; twice as long each time it fails again."""
     apology: str = "Sorry, I cannot answer just now. Please try again in a moment."
     """Spoken when no language model answers. Empty: nothing is said."""
 
@@ -83,7 +83,7 @@ class Member(Generic[E]):
 
 
 class Chain(BaseEngine, Generic[E]):
-    """What the chains of all stages share. Its engines are entered by whoever made it."""
+    """What the chains of all stages share. The caller enters its engines."""
 
     Settings = FallbackSettings
     stage: Stage

@@ -129,7 +129,7 @@ class CascadePerformer:
         if self._vad and self._vad.waiting > MAX_WAITING_WINDOWS:
             return True
         waiting = 0
-        for feed in self._feeds.values():  # asked for after every frame: no generator
+        for feed in self._feeds.values():  # evaluated after every frame: no generator
             waiting += feed.waiting_bytes
         return waiting > MAX_WAITING_BYTES
 
@@ -244,7 +244,7 @@ class RelayPerformer:
     def __init__(
         self, relay: Relay, user: str, port: SessionPort, group: asyncio.TaskGroup
     ) -> None:
-        """user: whoever opened the session, for the pseudonym that providers ask for."""
+        """user: the user who opened the session, for the pseudonym that providers require."""
         self._relay = relay
         self._user = user
         self._port = port

@@ -39,7 +39,7 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 
 
 class Meter(Observer, Protocol):
-    """Counts what a session uses, and ends it when whoever pays may use nothing more."""
+    """Counts what a session uses, and ends it when its owner may use nothing more."""
 
     post: Callable[[Fact], None]
     """Gives the session a fact. Set before enter()."""
@@ -142,7 +142,7 @@ class Sessions:
         return runner
 
     async def serve(self, runner: Runner) -> None:
-        """Run a session to its end. Where whoever pays may not begin one, it is refused."""
+        """Run a session to its end. It is refused where its owner may not begin one."""
         meter = self._runners[runner]
         try:
             if meter:

@@ -127,7 +127,7 @@ class Synthesis:
 class StallGuard:
     """Ends waits for an engine that makes nothing, with one timer for all of a clause.
 
-    A time-out of its own for each wait would cost as much as the piece that is waited for.
+    A time-out for each wait would cost as much as the piece of audio.
     """
 
     def __init__(self, seconds: float) -> None:

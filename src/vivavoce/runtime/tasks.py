@@ -51,7 +51,7 @@ class Signal:
         self._waiting: list[asyncio.Future[None]] = []
 
     def set(self) -> None:
-        """Wake all that wait, and let nobody wait until clear()."""
+        """Wake all that wait. Until clear(), wait() returns at once."""
         if self.is_set:
             return
         self.is_set = True

@@ -187,7 +187,7 @@ class DrainStarted(Struct, frozen=True):
 
 
 class AccessEnded(Struct, frozen=True):
-    """Whoever pays for the session may use nothing more: a budget is spent, or a key revoked."""
+    """The owner of the session may use nothing more: a budget is spent, or a key revoked."""
 
     code: str
     """Of the `error` event: insufficient_quota, invalid_api_key."""

@@ -1,4 +1,4 @@
-"""State that outlives a process. Implementations live one per file in this package."""
+"""State that outlives a process. Each implementation is a file of this package."""
 
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias

@@ -1,4 +1,4 @@
-"""Meters what sessions and requests use, and holds them to the budgets of whoever pays.
+"""Meters what sessions and requests use, and holds them to the budgets of their owners.
 
 A response is paid for before it begins: its highest cost is reserved on every budget that applies.
 When its usage is known, that is booked and the reservation released, in one transaction. A
@@ -163,7 +163,7 @@ class Metering:
         self._holders.discard(holder)
 
     def admit(self, key: str) -> Owner:
-        """Who pays for what a key does. Raises Unauthorized for a key that may not be used."""
+        """The owner who is charged. Raises Unauthorized for a key that may not be used."""
         problem = self.directory.problem(key, self.wall_clock())
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")

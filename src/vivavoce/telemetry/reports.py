@@ -1,4 +1,4 @@
-"""Sums of usage, by day, user or whatever else is asked for."""
+"""Sums of usage by day, user, model and other columns."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

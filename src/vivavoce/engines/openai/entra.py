@@ -23,7 +23,7 @@ LOGIN_URL = "https://login.microsoftonline.com"
 MACHINE_URL = "http://169.254.169.254"
 """The instance metadata service of a machine in Azure."""
 RENEW_EARLY_S = 300.0
-"""So long before its end a token is fetched anew: a connection made with it lives for a while."""
+"""A token is replaced this long before it expires: connections outlive their first request."""
 TOKEN_TIMEOUT_S = 5.0
 MAX_TOKEN_BYTES = 1 << 16
 
@@ -31,7 +31,7 @@ _KIND = ServerKind("token service", "a token", "tenant, client_id and client_sec
 
 
 class EntraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who asks for tokens. Without client_secret: the managed identity of this machine."""
+    """The application that requests tokens; without a secret, the machine's managed identity."""
 
     tenant: str = ""
     client_id: str = ""

@@ -51,7 +51,7 @@ class OpenAITTSSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkn
     sample_rate: Annotated[int, Meta(ge=8000, le=48_000)] = 24_000
     """Hertz of PCM; a WAV file says it itself."""
     instructions: str = ""
-    """How to speak, for models that can be told."""
+    """How to speak, for models that take instructions."""
     first_audio_seconds: PositiveSeconds = 15.0
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ class Responses:
     def deadline(self) -> float:
         """When the first response stalls."""
         first = INFINITY
-        for response in self._responses.values():  # asked for after every fact: no generator
+        for response in self._responses.values():  # evaluated after every fact: no generator
             first = min(first, response.stalls_at)
         return first
 

@@ -67,7 +67,7 @@ class Transcriptions:
     def deadline(self) -> float:
         """When the first of them is overdue."""
         first = INFINITY
-        for active in self._active.values():  # asked for after every fact: no generator
+        for active in self._active.values():  # evaluated after every fact: no generator
             first = min(first, active.deadline)
         return first
 

@@ -36,7 +36,7 @@ class Outbox:
         self._connected = False
 
     def queue(self, event: ClientEvent) -> None:
-        """Send an event of our own: errors of it are told apart from those of the client's."""
+        """Send an event of our own, and know its errors from those of the client's events."""
         self.send_own(_fields(event))
 
     def send_own(self, fields: dict[str, Any]) -> None:
