@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Generic, Self, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Meta
 
 from vivavoce.engines.base import BaseEngine, health_of, warm
 from vivavoce.errors import EngineError
+from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import Stage
 
 log = logging.getLogger(__name__)
@@ -261,15 +263,9 @@ async def following(chain: Chain[E], begun: Begun[E, T], seconds: float) -> Asyn
     if begun.first is None:
         return
     yield begun.first
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                thing = await anext(begun.stream, None)
-        except TimeoutError as exc:
-            raise chain.late(begun.member, seconds) from exc
-        if thing is None:
-            return
-        yield thing
+    async with StallGuard(seconds, partial(chain.late, begun.member, seconds)) as guard:
+        while (thing := await guard.wait(anext(begun.stream, None))) is not None:
+            yield thing
 
 
 class KeptAudio:

@@ -27,6 +27,7 @@ from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import Synthesis
+from vivavoce.runtime.tasks import Signal
 from vivavoce.session.effects import Generate, Prompt
 from vivavoce.session.facts import (
     AudioGenerated,
@@ -82,8 +83,8 @@ class ClauseFeed:
         self._cutter = Clauses()
         self._ready: deque[str] = deque()
         self._end: list[GenerationFailed | None] = []
-        self._changed = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._changed = Signal()
+        self._taken = Signal()
         self._begun = INFINITY  # when the first word came
         self._words = 0
 

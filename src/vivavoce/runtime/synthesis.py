@@ -3,11 +3,9 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TypeVar
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
@@ -15,11 +13,11 @@ from vivavoce.engines.base import TTS
 from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
+from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import SpokenWord
 from vivavoce.session.word_timing import WordTiming
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 MAX_PIECE_MS = 400
 """Longer audio from an engine is passed on in pieces of this length."""
@@ -110,7 +108,7 @@ class Synthesis:
             language=spoken_language(text, self.language),
             instructions=self.instructions,
         )
-        async with aclosing(speech), StallGuard(self.stall_timeout_s) as guard:
+        async with aclosing(speech), StallGuard(self.stall_timeout_s, self._stalled) as guard:
             while (piece := await guard.wait(anext(speech, None))) is not None:
                 words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
                 for part in _parts(piece.audio, rate, self.max_piece_ms):
@@ -123,52 +121,8 @@ class Synthesis:
                     words = []
         yield SpokenPiece(resampler.flush()[2 * max(0, skip - made) :], last=True)
 
-
-class StallGuard:
-    """Ends waits for an engine that makes nothing, with one timer for all of a clause.
-
-    A time-out for each wait would cost as much as the piece of audio.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None  # when the wait in progress began
-        self._timeout = asyncio.timeout(None)
-        self._timer = self._loop.call_later(seconds, self._look)
-
-    async def __aenter__(self) -> "StallGuard":
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        try:
-            await self._timeout.__aexit__(kind, exc, traceback)
-        except TimeoutError as stall:
-            message = f"the synthesiser made no sound for {self._seconds:g} s"
-            raise EngineError(message) from stall
-
-    async def wait(self, coming: Awaitable[T]) -> T:
-        """Wait, for the given seconds at most; after that __aexit__ raises EngineError."""
-        self._since = self._loop.time()
-        try:
-            return await coming
-        finally:
-            self._since = None
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        due = (now if self._since is None else self._since) + self._seconds
-        if due <= now:
-            self._timeout.reschedule(now)
-        else:
-            self._timer = self._loop.call_at(due, self._look)
+    def _stalled(self) -> EngineError:
+        return EngineError(f"the synthesiser made no sound for {self.stall_timeout_s:g} s")
 
 
 def clauses_of(text: str) -> Iterator[str]:

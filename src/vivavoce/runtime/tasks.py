@@ -1,8 +1,13 @@
-"""A timer that moves, and the named tasks of a session."""
+"""Timers, flags and named tasks of a session."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from vivavoce.errors import EngineError
+
+T = TypeVar("T")
 
 
 class Timer:
@@ -72,6 +77,55 @@ class Signal:
             await future
         finally:
             self._waiting.remove(future)
+
+
+class StallGuard:
+    """Ends waits for an engine that gives nothing, with one timer for all waits of a stream.
+
+    A time-out for each wait would cost as much as a piece of audio.
+    """
+
+    def __init__(self, seconds: float | None, error: Callable[[], EngineError]) -> None:
+        """seconds: None: it never ends a wait. Use it in the task that waits."""
+        self._seconds = float("inf") if seconds is None else seconds
+        self._error = error
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None  # when the wait in progress began
+        self._timeout = asyncio.timeout(None)
+        self._timer = None if seconds is None else self._loop.call_later(seconds, self._look)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, exc, traceback)
+        except TimeoutError as stall:
+            raise self._error() from stall
+
+    async def wait(self, coming: Awaitable[T]) -> T:
+        """Wait, for the given seconds at most; after that __aexit__ raises `error`."""
+        self._since = self._loop.time()
+        try:
+            return await coming
+        finally:
+            self._since = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._since is None else self._since) + self._seconds
+        if due <= now:
+            self._timeout.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(due, self._look)
 
 
 class Tasks:

@@ -10,7 +10,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT, Transcript
 from vivavoce.errors import AudioError, EngineError, EngineLost
-from vivavoce.runtime.tasks import Signal
+from vivavoce.runtime.tasks import Signal, StallGuard
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
 
@@ -157,13 +157,18 @@ async def transcripts(
     A recogniser that is lost in the middle is asked once more, and gets all audio from the start.
     Raises EngineError: it failed, ended without a final transcript, or was silent for so long.
     """
+
+    def stalled() -> EngineError:
+        return EngineError(f"speech recognition gave nothing for {stall_timeout_s:g} s")
+
     while True:
         final = False
         try:
-            async with aclosing(
-                stt.transcribe(audio, language=language, prompt=prompt)
-            ) as recognised:
-                while (transcript := await _next(recognised, stall_timeout_s)) is not None:
+            async with (
+                aclosing(stt.transcribe(audio, language=language, prompt=prompt)) as recognised,
+                StallGuard(stall_timeout_s, stalled) as guard,
+            ):
+                while (transcript := await guard.wait(anext(recognised, None))) is not None:
                     final = transcript.final
                     yield transcript
         except EngineLost as exc:
@@ -174,18 +179,6 @@ async def transcripts(
         if not final:
             raise EngineError("speech recognition ended without a result")
         return
-
-
-async def _next(
-    transcripts: AsyncIterator[Transcript], stall_timeout_s: float | None
-) -> Transcript | None:
-    if stall_timeout_s is None:  # the session watches its own
-        return await anext(transcripts, None)
-    try:
-        async with asyncio.timeout(stall_timeout_s):
-            return await anext(transcripts, None)
-    except TimeoutError as exc:
-        raise EngineError(f"speech recognition gave nothing for {stall_timeout_s:g} s") from exc
 
 
 async def transcribe_item(
