@@ -249,6 +249,11 @@ def test_prices_are_printed_with_the_operators_own(
     head, row = capsys.readouterr().out.splitlines()
     assert head.startswith("provider,model,text_input,")
     assert row.startswith(",my-model,0.25,")
+    cli(["prices", "gpt-realtime-2.1-mini"], result_action="return_value")
+    heads, *rows = capsys.readouterr().out.splitlines()
+    assert heads.split()[:4] == ["provider", "model", "text", "input"]
+    assert "source" not in heads
+    assert any(row.startswith("openai    gpt-realtime-2.1-mini") for row in rows)  # uncut
     cli(["prices", "nobody-knows-it"], result_action="return_value")
     assert capsys.readouterr().out == "Nothing was found.\n"
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 from cyclopts import App
 from rich.console import Console
-from rich.table import Table
 
 from vivavoce.accounting import open_store, price_table
 from vivavoce.api.usage import flat
@@ -59,7 +57,7 @@ def _price_row(price: Price) -> Row:
 
 
 def print_rows(rows: list[Row], form: Form, out: Console) -> None:
-    """Rows with the same columns: as a table without its empty columns, as CSV, or as JSON."""
+    """Rows with the same columns: a table without columns that are empty or 0, CSV, or JSON."""
     if form == "json":
         out.file.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
     elif form == "csv":
@@ -72,18 +70,22 @@ def print_rows(rows: list[Row], form: Form, out: Console) -> None:
     elif not rows:
         out.print("Nothing was found.")
     else:
-        shown = [name for name in rows[0] if any(row[name] != "" for row in rows)]
-        if form == "table" and "source" in shown:
-            shown.remove("source")  # too wide; in CSV and JSON
-        table = Table(box=None, pad_edge=False)
-        for name in shown:
-            number = isinstance(rows[0][name], int | float) or name not in _TEXT
-            table.add_column(name.replace("_", " "), justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*(str(row[name]) for name in shown))
-        out.print(table, soft_wrap=not sys.stdout.isatty())
+        shown = [name for name in rows[0] if any(row[name] not in ("", 0) for row in rows)]
+        shown = [name for name in shown if name not in _WIDE]
+        lines = [[name.replace("_", " ") for name in shown]]
+        lines += [[str(row[name]) for name in shown] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (
+                cell.ljust(width) if name in _TEXT else cell.rjust(width)
+                for name, cell, width in zip(shown, line, widths, strict=True)
+            )
+            # no figure is cut off where the terminal is narrow
+            out.print("  ".join(cells).rstrip(), soft_wrap=True, highlight=False, markup=False)
 
 
+_WIDE = {"source", "nano_usd"}
+"""Columns that only CSV and JSON have."""
 _TEXT = {
     *("provider", "model", "version", "as_of", "day", "user", "team", "key", "name", "kind"),
     *("state", "made", "expires", "admin", "period", "session"),
