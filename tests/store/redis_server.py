@@ -37,8 +37,10 @@ async def redis_store(url: str) -> AsyncIterator[AccountStore]:
 
     from vivavoce.store.redis import RedisStore
 
-    async with RedisStore(Secret(url)) as store:
-        yield store
-    client = Redis.from_url(url)
-    await client.flushall()
-    await client.aclose()
+    try:
+        async with RedisStore(Secret(url)) as store:
+            yield store
+    finally:
+        client = Redis.from_url(url)
+        await client.flushall()
+        await client.aclose()

@@ -154,6 +154,16 @@ def test_usage_settled_is_booked_once(run: RunStore) -> None:
     run(use)
 
 
+def test_usage_booked_together_is_booked_once(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        assert await store.settle(row("a"), [])
+        assert await store.book([row("a"), row("b"), row("c")]) == [row("b"), row("c")]
+        assert await store.book([]) == []
+        assert await _rows(store) == [row("a"), row("b"), row("c")]
+
+    run(use)
+
+
 def test_expired_reservation_books_what_had_begun_and_releases_the_rest(run: RunStore) -> None:
     async def use(store: AccountStore) -> None:
         await store.reserve(reservation("idle", Charge("b", "p", 1), until=50.0))

@@ -107,6 +107,7 @@ class Stage:
         """Wait until everything is booked."""
         while self.service._tasks:
             await asyncio.gather(*self.service._tasks)
+        await self.service.flush()
 
     async def rows(self) -> list[UsageRow]:
         found = [row async for page in self.store.usage(0, 1e12) for row in page]
@@ -208,6 +209,24 @@ def test_cascade_without_paid_engines_costs_nothing(run: RunStage) -> None:
         (row,) = await stage.rows()
         assert (row.nano_usd, row.mode, row.used["characters"]) == (0, "local", 12)
         assert not row.estimated
+
+    run(main)
+
+
+def test_rows_that_cost_nothing_are_booked_together_and_at_the_end_at_the_latest(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        meter = stage.meter("")
+        await meter.enter()
+        for number in range(3):
+            meter.on(None, [RecordUsage(f"r{number}", "", used("r").usage)], 0.0)
+        while stage.service._tasks:
+            await asyncio.gather(*stage.service._tasks)
+        assert await stage.rows() == []
+        await stage.service.__aexit__()
+        assert sorted(row.id for row in await stage.rows()) == [f"sess_1:r{n}" for n in range(3)]
+        await stage.start()
 
     run(main)
 

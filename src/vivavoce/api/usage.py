@@ -46,6 +46,7 @@ class UsageRoutes:
         by = group_by(query.get("by", "day"))
         where: dict[GroupBy, str] = {name: query[name] for name in _FILTERS if name in query}
         where |= self._own(request)
+        await self._metering.flush()
         lines = await report(self._metering.store, since, until, by, where)
         match query.get("form", "json"):
             case "json":

@@ -122,6 +122,10 @@ class AccountStore(Store, Protocol):
         """
         ...
 
+    async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
+        """Book usage that is charged to no budget; those rows that were not booked before."""
+        ...
+
     async def release(self, reservation_id: str) -> None:
         """Give back what was reserved, if it still is."""
         ...

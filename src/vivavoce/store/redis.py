@@ -165,6 +165,9 @@ class RedisStore:
             args += [_account(charge.budget, charge.period), charge.amount]
         return bool(await self._run(self._settle, args))
 
+    async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
+        return [row for row in rows if await self.settle(row, ())]
+
     async def release(self, reservation_id: str) -> None:
         await self._run(self._release, [reservation_id])
 

@@ -140,6 +140,9 @@ class SQLiteStore:
 
         return await self._write(work)
 
+    async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
+        return await self._write(lambda db: [row for row in rows if _book(db, row, ())])
+
     async def release(self, reservation_id: str) -> None:
         await self._write(lambda db: _release(db, reservation_id))
 
