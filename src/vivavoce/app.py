@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -21,8 +22,10 @@ from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
@@ -109,12 +112,13 @@ def auth_of(settings: Settings) -> Auth:
     keys = KeyRing(settings.keys)
     # with keys a page that was re-bound to this server by DNS cannot do anything
     guarded = not keys and (server.on_loopback or server.hosts)
+    public = urlsplit(settings.telephony.public_url).netloc
     return Auth(
         keys,
         TokenMint(Secret(server.secret or secrets.token_hex(32))),
         origins=server.origins,
         loopback_pages=server.on_loopback,
-        hosts=server.hosts if guarded else None,
+        hosts=(*server.hosts, *filter(None, (public,))) if guarded else None,
     )
 
 
@@ -124,6 +128,7 @@ def application(
     webrtc: WebRTCSettings | None = None,
     *,
     accounts: tuple[Metering, Metrics] | None = None,
+    telephony: TelephonySettings | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -143,6 +148,7 @@ def application(
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         ModelRoutes(catalog),
         ReferenceRoutes(__version__),
+        TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
     if accounts is not None:
@@ -196,7 +202,13 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     )
                     sessions = Sessions(context)
                     metrics.count_sessions(sessions.__len__)
-                    app = application(sessions, auth, settings.webrtc, accounts=(meter, metrics))
+                    app = application(
+                        sessions,
+                        auth,
+                        settings.webrtc,
+                        accounts=(meter, metrics),
+                        telephony=settings.telephony,
+                    )
                     await _listen(settings, tls, app, sessions, partial(announce, built))
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
