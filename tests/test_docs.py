@@ -20,6 +20,7 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.providers import PROVIDERS
+from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
     CascadeModel,
@@ -47,6 +48,7 @@ def page(name: str) -> str:
         ("[webrtc]", WebRTCSettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[policies.NAME]", Policy),
         ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],

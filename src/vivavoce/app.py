@@ -99,6 +99,11 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        policies={
+            name: settings.policies[model.policy]
+            for name, model in settings.models.items()
+            if model.policy
+        },
         observers=(UsageLog,),
     )
 
@@ -192,6 +197,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     context = replace(
                         built.context,
                         meter=partial(SessionMeter, meter),
+                        key_models=lambda key: meter.directory.models_of(key),
                         observers=(*built.context.observers, metrics.session),
                     )
                     sessions = Sessions(context)
