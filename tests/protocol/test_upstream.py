@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vivavoce.protocol.codec import encode
 from vivavoce.protocol.items import FunctionCall, Message, OutputAudio, OutputText
-from vivavoce.protocol.responses import DurationUsage, TokenUsage, Usage
+from vivavoce.protocol.responses import DurationUsage, TranscriptionTokens, Usage
 from vivavoce.protocol.server import (
     ContentPartDone,
     ErrorBody,
@@ -198,12 +198,12 @@ def test_part_event_is_read_whatever_its_part_is_called(
         ({"usage": {"seconds": 3}}, DurationUsage(3)),
         (
             {"usage": {"type": "tokens", "total_tokens": 5, "input_tokens": 4, "output_tokens": 1}},
-            TokenUsage(5, 4, 1),
+            TranscriptionTokens(5, 4, 1),
         ),
     ],
 )
 def test_transcript_is_read_however_its_recogniser_is_paid(
-    fields: dict[str, Any], usage: DurationUsage | TokenUsage
+    fields: dict[str, Any], usage: DurationUsage | TranscriptionTokens
 ) -> None:
     event = read_whole(
         "conversation.item.input_audio_transcription.completed",

@@ -63,7 +63,7 @@ class DurationUsage(msgspec.Struct, frozen=True, tag_field="type", tag="duration
     seconds: int
 
 
-class TokenUsage(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
+class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
     """What a transcription cost where the recogniser counts tokens. Only from other servers."""
 
     total_tokens: int = 0
