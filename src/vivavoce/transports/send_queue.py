@@ -13,8 +13,8 @@ from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
-from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import Frame, WireProtocol
 from vivavoce.runtime.tasks import Signal
 
