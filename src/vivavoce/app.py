@@ -39,6 +39,7 @@ from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
+    fix_malloc_thresholds,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -186,6 +187,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     raise_descriptor_limit(settings.server.max_open_files)
+    fix_malloc_thresholds()
     try:
         async with open_store(settings, os.environ) as store:
             require_keys(settings, stored=len(await store.records("key")))
