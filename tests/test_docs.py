@@ -21,6 +21,7 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.providers import PROVIDERS
+from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
     _TELEPHONY,
@@ -50,6 +51,7 @@ def page(name: str) -> str:
         ("[telephony]", TelephonySettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[policies.NAME]", Policy),
         ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],

@@ -42,6 +42,7 @@ from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
+    fix_malloc_thresholds,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -102,6 +103,11 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        policies={
+            name: settings.policies[model.policy]
+            for name, model in settings.models.items()
+            if model.policy
+        },
         observers=(UsageLog,),
     )
 
@@ -187,6 +193,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     raise_descriptor_limit(settings.server.max_open_files)
+    fix_malloc_thresholds()
     try:
         async with open_store(settings, os.environ) as store:
             require_keys(settings, stored=len(await store.records("key")))
@@ -198,6 +205,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     context = replace(
                         built.context,
                         meter=partial(SessionMeter, meter),
+                        key_models=lambda key: meter.directory.models_of(key),
                         observers=(*built.context.observers, metrics.session),
                     )
                     sessions = Sessions(context)

@@ -25,6 +25,7 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
+from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -107,6 +108,8 @@ class CascadeModel(
     clean: str = AUTO
     voice: str = ""
     """A voice of `tts`. Empty: that of [session], or the engine's default."""
+    policy: str = ""
+    """A policy of [policies.NAME], which limits what clients may do. Empty: none."""
 
     @property
     def engines(self) -> dict[Kind, str]:
@@ -154,6 +157,8 @@ class RelayModel(
     fallback: str = ""
     """A cascade model that continues the conversation when the other server fails; none: the
     session ends."""
+    policy: str = ""
+    """A policy of [policies.NAME], which limits what clients may do. Empty: none."""
 
     def __post_init__(self) -> None:
         if bool(self.resource) != (self.upstream == "azure"):
@@ -223,6 +228,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_model: str = "default"
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    policies: dict[str, Policy] = {}
     prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
@@ -240,6 +246,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"[models.{name}] fallback {model.fallback!r} is none of the cascade models: "
                     f"{', '.join(cascades) or 'none is configured'}"
+                )
+        for name, model in self.models.items():
+            if model.policy and model.policy not in self.policies:
+                raise ValueError(
+                    f"[models.{name}] policy {model.policy!r} is none of the policies: "
+                    f"{', '.join(self.policies) or 'there is no table [policies.NAME]'}"
                 )
         for named in self.engines.values():
             for options in named.values():
@@ -428,6 +440,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, policy in _entries(tree, "policies"):
+        yield ("policies", name), policy, Policy
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]
