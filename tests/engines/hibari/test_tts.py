@@ -20,7 +20,7 @@ LONG = "We walked along the river and then we turned back and went home again " 
 
 async def speech_of(tts: HibariTTS, text: str, speed: float = 1.0) -> list[Speech]:
     how = {"voice": "heart", "language": "en", "instructions": ""}
-    made = [piece async for piece in tts.synthesize(text, speed=speed, **how)]  # type: ignore[arg-type]
+    made = [piece async for piece in tts.synthesize(text, speed=speed, **how)]
     if made:
         check_speech(made, text)
     return made
