@@ -131,3 +131,16 @@ class ExpectsSound(Protocol):
     def silence_note(self) -> Reply | None:
         """The note, some seconds after the connection was made; None: sound has come."""
         ...
+
+
+@runtime_checkable
+class CallProtocol(Protocol):
+    """A wire protocol that has more to send on the data channel of a call than events."""
+
+    def played(self, samples: int) -> Iterable[Frame]:
+        """Frames about speech, so many samples of which go out on the track now."""
+        ...
+
+    def ended(self) -> Iterable[Frame]:
+        """Frames that tell the client that the session is over."""
+        ...
