@@ -22,7 +22,7 @@ class Connection:
         shown, reply = self.translation.received(frame(kind, **fields))
         if reply is not None:
             self.replies.append(msgspec.json.decode(reply))
-        return None if shown is None else msgspec.json.decode(shown)  # type: ignore[no-any-return]
+        return None if shown is None else msgspec.json.decode(shown)
 
     def update(self, turn_detection: dict[str, Any] | None) -> None:
         audio = {"input": {"turn_detection": turn_detection}}

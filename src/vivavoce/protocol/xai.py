@@ -33,7 +33,7 @@ class XaiTranslation:
         """Note an event that goes to the server."""
         if b'"session.update"' not in raw and b'"response.create"' not in raw:
             return  # audio, mostly
-        event = json.decode(raw)
+        event: Any = json.decode(raw)
         if event.get("type") == "response.create":
             self._requested += 1
         elif event.get("type") == "session.update":
@@ -44,7 +44,7 @@ class XaiTranslation:
     def received(self, raw: bytes) -> tuple[bytes | None, bytes | None]:
         """A frame as a GA server sends it, None: it has no such; and what the server is told."""
         try:
-            event = json.decode(raw)
+            event: Any = json.decode(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
             return raw, None
         if not isinstance(event, dict) or not isinstance(kind := event.get("type"), str):

@@ -64,10 +64,9 @@ class SessionMeter:
         service.add(self)
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        kind = type(fact)
-        if kind is UpstreamEventReceived:
+        if type(fact) is UpstreamEventReceived:
             self._on_upstream(fact)
-        elif kind is Received:
+        elif type(fact) is Received:
             self._on_client(fact)
         for effect in effects:
             if type(effect) is RecordUsage:
