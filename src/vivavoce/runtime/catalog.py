@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, engine_for, warm
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import (
+    LLM,
+    STT,
+    TTS,
+    AudioTurnModel,
+    Cleaner,
+    TurnModel,
+    engine_for,
+    warm,
+)
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.options import AvailableModels, ModelInfo
@@ -46,7 +56,9 @@ class Cascade:
     @property
     def info(self) -> ModelInfo:
         """The data of this model that a session needs."""
-        return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
+        voices = frozenset(voice.id for voice in self.tts.voices)
+        seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
+        return ModelInfo(voices, self.voice(""), round(seconds * RATE))
 
 
 @dataclass(frozen=True, slots=True)

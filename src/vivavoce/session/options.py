@@ -62,6 +62,8 @@ class ModelInfo:
     """None: not known here, as of an upstream server: every name is passed on."""
     default_voice: str
     """Used when the client names no voice, or one that this model does not have."""
+    turn_samples: int = 0
+    """Audio of a turn that its turn detection reads, at the most."""
 
     def voice(self, name: str) -> str:
         """The voice that speaks when `name` is asked for."""
@@ -150,6 +152,11 @@ class Options:
     @property
     def served_by(self) -> ServedBy:
         return self._served_by(self.realtime.model, self.realtime.audio.output.voice)
+
+    @property
+    def turn_samples(self) -> int:
+        """Audio of a turn that the turn detection of the model reads, at the most."""
+        return self._models.models[self.served_by.model].turn_samples
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
