@@ -49,6 +49,7 @@ FLOORS: dict[str, float] = {
     "accounting": 6,
     "app": 6,
     "cli": 6,
+    "configured": 6,
     "settings": 6,
     "voxray_config": 6,
     "standard_streams": 6,

@@ -455,7 +455,7 @@ class RelayBrain:
     def _queue_settings(self) -> None:
         settings = self._shared.options.session
         kept = msgspec.to_builtins(settings)
-        for ours in ("id", "object", "expires_at", "served_by", "model"):
+        for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
         if (format_ := self._shared.options.input_format) != self._format:
             self._format = format_
