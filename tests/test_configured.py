@@ -95,7 +95,7 @@ def test_model_that_another_endpoint_lists_is_asked_for_there() -> None:
             settings.engines["stt"]["far"] = options
             settings.models["third"] = msgspec.structs.replace(
                 settings.models["default"],
-                stt="far",  # type: ignore[call-arg]
+                stt="far",
             )
             async with built_models(settings, ()) as built:
                 cascade = built.catalog.of("default")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -21,8 +22,10 @@ from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
@@ -39,6 +42,7 @@ from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
+    fix_malloc_thresholds,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -99,6 +103,11 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        policies={
+            name: settings.policies[model.policy]
+            for name, model in settings.models.items()
+            if model.policy
+        },
         observers=(UsageLog,),
     )
 
@@ -109,12 +118,13 @@ def auth_of(settings: Settings) -> Auth:
     keys = KeyRing(settings.keys)
     # with keys a page that was re-bound to this server by DNS cannot do anything
     guarded = not keys and (server.on_loopback or server.hosts)
+    public = urlsplit(settings.telephony.public_url).netloc
     return Auth(
         keys,
         TokenMint(Secret(server.secret or secrets.token_hex(32))),
         origins=server.origins,
         loopback_pages=server.on_loopback,
-        hosts=server.hosts if guarded else None,
+        hosts=(*server.hosts, *filter(None, (public,))) if guarded else None,
     )
 
 
@@ -124,6 +134,7 @@ def application(
     webrtc: WebRTCSettings | None = None,
     *,
     accounts: tuple[Metering, Metrics] | None = None,
+    telephony: TelephonySettings | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -143,6 +154,7 @@ def application(
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         ModelRoutes(catalog),
         ReferenceRoutes(__version__),
+        TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
     if accounts is not None:
@@ -181,6 +193,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     raise_descriptor_limit(settings.server.max_open_files)
+    fix_malloc_thresholds()
     try:
         async with open_store(settings, os.environ) as store:
             require_keys(settings, stored=len(await store.records("key")))
@@ -192,11 +205,18 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     context = replace(
                         built.context,
                         meter=partial(SessionMeter, meter),
+                        key_models=lambda key: meter.directory.models_of(key),
                         observers=(*built.context.observers, metrics.session),
                     )
                     sessions = Sessions(context)
                     metrics.count_sessions(sessions.__len__)
-                    app = application(sessions, auth, settings.webrtc, accounts=(meter, metrics))
+                    app = application(
+                        sessions,
+                        auth,
+                        settings.webrtc,
+                        accounts=(meter, metrics),
+                        telephony=settings.telephony,
+                    )
                     await _listen(settings, tls, app, sessions, partial(announce, built))
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -30,7 +30,7 @@ class Named(BaseEngine):
         self.entered = 0
         self.left = asyncio.Event()
 
-    async def __aenter__(self) -> "Named":
+    async def __aenter__(self) -> Self:
         if self.fails:
             raise EngineError(self.fails)
         self.entered += 1
@@ -105,7 +105,7 @@ def test_other_engine_of_the_settings_serves_with_the_own_one_behind_it() -> Non
         made = cascade(EngineChoice(source=Source(other=other)), stt=own)
         async with made.use_stt("other") as stt:
             assert isinstance(stt, FallbackSTT)
-            assert [member.engine for member in stt.members] == [other, own]
+            assert [str(member.engine) for member in stt.members] == [str(other), str(own)]
             first = stt.members[0]
         async with made.use_stt("other") as stt:
             assert isinstance(stt, FallbackSTT)
@@ -202,7 +202,7 @@ def test_engine_that_cannot_be_loaded_is_replaced_and_not_tried_at_once(
 
 def test_engine_that_loads_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Named):
-        async def __aenter__(self) -> "Named":
+        async def __aenter__(self) -> Self:
             await asyncio.Event().wait()
             return self
 

@@ -33,6 +33,9 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
+        ("GET", "/telephony/{provider}"),
+        ("POST", "/"),
+        ("POST", "/telephony/{provider}"),
         ("POST", "/v1/realtime"),
         ("POST", "/v1/realtime/calls"),
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
@@ -105,9 +108,12 @@ class Auth:
         app.middlewares.append(check)
         app.on_response_prepare.append(self.add_headers)
 
-    def identify(self, request: web.Request) -> Identity:
-        """The authenticated sender of a request. Raises Unauthorized."""
-        key = presented_key(request)
+    def identify(self, request: web.Request, key: str = "") -> Identity:
+        """The authenticated sender of a request, by a key or by that of the request itself.
+
+        Raises Unauthorized.
+        """
+        key = key or presented_key(request)
         if key.startswith(PREFIX):
             try:
                 grant = self.mint.check(key, self.wall_clock())

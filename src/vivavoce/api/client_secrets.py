@@ -99,9 +99,9 @@ class ClientSecrets:
         app.router.add_post("/v1/realtime/transcription_sessions", self.create_beta_transcription)
         app.router.add_get("/api/realtime/token", self.token)
 
-    def admit(self, request: web.Request) -> Opening:
-        """What the key of a request decides of its session. Raises Unauthorized."""
-        identity = self._auth.identify(request)
+    def admit(self, request: web.Request, key: str = "") -> Opening:
+        """What a key, or that of the request, decides of its session. Raises Unauthorized."""
+        identity = self._auth.identify(request, key)
         patch = None
         if identity.grant is not None and identity.grant.session is not None:
             patch = msgspec.convert(identity.grant.session, SessionPatch)

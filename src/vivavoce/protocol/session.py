@@ -288,3 +288,19 @@ class TranscriptionSessionPatch(
 
 
 SessionPatch: TypeAlias = RealtimePatch | TranscriptionSessionPatch
+
+
+def with_transcription(patch: SessionPatch) -> SessionPatch:
+    """`transcription_model`, which is of speaches, as the setting of GA; that one wins."""
+    if not patch.transcription_model:
+        return patch
+    if isinstance(patch, RealtimePatch):
+        audio: AudioPatch | TranscriptionAudioPatch = patch.audio or AudioPatch()
+    else:
+        audio = patch.audio or TranscriptionAudioPatch()
+    heard = audio.input or AudioInputPatch()
+    asked = heard.transcription or TranscriptionPatch()
+    asked = msgspec.structs.replace(asked, model=asked.model or patch.transcription_model)
+    heard = msgspec.structs.replace(heard, transcription=asked)
+    audio = msgspec.structs.replace(audio, input=heard)
+    return msgspec.structs.replace(patch, audio=audio, transcription_model=UNSET)

@@ -4,16 +4,20 @@ import msgspec
 from msgspec import UNSET
 
 from vivavoce.protocol.session import (
-    Audio,
-    AudioInput,
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
+    RealtimePatch,
     RealtimeSession,
     SessionObject,
-    Transcription,
+    SessionPatch,
     TranscriptionAudio,
+    TranscriptionAudioPatch,
+    TranscriptionPatch,
     TranscriptionSession,
     TranscriptionSessionPatch,
 )
-from vivavoce.protocol.wire import Opening
+from vivavoce.protocol.wire import Kind, Opening
 from vivavoce.session.options import AvailableModels, Options
 
 TRANSCRIPTION_MODEL = "whisper-1"
@@ -39,37 +43,41 @@ def begin(
         session = TranscriptionSession(
             id=f"sess_{salt}",
             expires_at=expires_at,
-            audio=TranscriptionAudio(_heard(template.audio.input, opening)),
+            audio=TranscriptionAudio(template.audio.input),
         )
     else:
         model = opening.model or offer.default_model
-        speech = opening.speech_model
-        served = offer.served_by(model, template.audio.output.voice, speech=speech)
-        output = msgspec.structs.replace(template.audio.output, voice=opening.voice or served.voice)
+        served = offer.served_by(model, template.audio.output.voice)
+        output = msgspec.structs.replace(template.audio.output, voice=served.voice)
         session = msgspec.structs.replace(
             template,
             id=f"sess_{salt}",
             expires_at=expires_at,
             model=model,
-            speech_model=speech or UNSET,
-            audio=Audio(_heard(template.audio.input, opening), output),
+            audio=msgspec.structs.replace(template.audio, output=output),
         )
     options = Options(session, offer)
-    if opening.patch is not None:
-        options.update(opening.patch, pristine=True, has_spoken=False)
+    options.pin()
+    for given in (_choices(opening, kind), opening.patch):
+        if given is not None:
+            patch = options.rules.settings(given, options.session, opening=True)
+            options.update(patch, pristine=True, has_spoken=False)
     return options.session
 
 
-def _heard(template: AudioInput, opening: Opening) -> AudioInput:
-    """The input with the model of transcription and the language that the query names."""
-    if not (opening.transcription_model or opening.language):
-        return template
-    asked = template.transcription or Transcription(model=TRANSCRIPTION_MODEL)
-    return msgspec.structs.replace(
-        template,
-        transcription=msgspec.structs.replace(
-            asked,
-            model=opening.transcription_model or asked.model,
-            language=opening.language or asked.language,
-        ),
+def _choices(opening: Opening, kind: Kind) -> SessionPatch | None:
+    """What the query names besides the model, as settings; None: nothing."""
+    heard = AudioInputPatch()
+    if opening.transcription_model or opening.language:
+        asked = opening.transcription_model or TRANSCRIPTION_MODEL
+        heard = AudioInputPatch(
+            transcription=TranscriptionPatch(model=asked, language=opening.language or UNSET)
+        )
+    elif not (opening.speech_model or opening.voice):
+        return None
+    if kind == "transcription":
+        return TranscriptionSessionPatch(audio=TranscriptionAudioPatch(heard))
+    output = AudioOutputPatch(voice=opening.voice or UNSET)
+    return RealtimePatch(
+        speech_model=opening.speech_model or UNSET, audio=AudioPatch(heard, output)
     )

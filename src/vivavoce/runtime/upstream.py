@@ -95,7 +95,9 @@ class _Server(RemoteServer):
 class Hold:
     """Until when an upstream server is not asked, as any session has found it."""
 
-    def __init__(self) -> None:
+    def __init__(self, probe_pause_s: float = MIN_PROBE_PAUSE_S) -> None:
+        """probe_pause_s: at least, before the server is asked whether it answers again."""
+        self._probe_pause_s = probe_pause_s
         self._until = float("-inf")
         self._answered_at = float("-inf")
         self._probing = asyncio.Lock()
@@ -110,11 +112,11 @@ class Hold:
 
     async def wait_answering(self, relay: "Relay") -> None:
         """Wait until the server opens sessions again; one caller at a time asks it."""
-        pause, clock = MIN_PROBE_PAUSE_S, asyncio.get_running_loop().time
+        pause, clock = self._probe_pause_s, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(self.seconds, pause))
             async with self._probing:
-                if clock() - self._answered_at < MIN_PROBE_PAUSE_S:
+                if clock() - self._answered_at < self._probe_pause_s:
                     return
                 with suppress(UpstreamRefused):
                     async with relay.connected():

@@ -40,7 +40,9 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TranscriptionSessionPatch,
     TurnDetection,
+    with_transcription,
 )
+from vivavoce.session.policy import Rules
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
 _FRESH: dict[type, Any] = {
@@ -92,6 +94,8 @@ class AvailableModels:
     """Follow a failed response with an `error` event."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that are looked for in place of one that is not configured."""
+    rules: Rules | None = None
+    """Of one session: what its client may decide; None: everything."""
 
     def served_by(
         self, model: str, voice: str, *, transcription: str = "", speech: str = ""
@@ -116,9 +120,10 @@ class AvailableModels:
 
 
 class Options:
-    """The session object in force."""
+    """The session object as the client sees it, and what the operator adds to it."""
 
     def __init__(self, session: SessionObject, models: AvailableModels) -> None:
+        self.rules = models.rules or Rules()
         self._models = models
         self._served = ""  # the model that serves whatever the client names, after a fallback
         self.session = self._resolved(session)
@@ -156,10 +161,19 @@ class Options:
         return format_name(self.session.audio.input.format)
 
     @property
-    def realtime(self) -> RealtimeSession:
-        """The settings of a conversation; a transcription session has the defaults."""
-        if isinstance(self.session, RealtimeSession):
+    def in_force(self) -> SessionObject:
+        """The session object with what is hidden from the client."""
+        hidden = self.rules.hidden_instructions
+        if hidden is None or not isinstance(self.session, RealtimeSession):
             return self.session
+        return msgspec.structs.replace(self.session, instructions=hidden)
+
+    @property
+    def realtime(self) -> RealtimeSession:
+        """The settings of a conversation in force; a transcription session has the defaults."""
+        session = self.in_force
+        if isinstance(session, RealtimeSession):
+            return session
         return RealtimeSession(model=self._models.default_model)
 
     @property
@@ -180,12 +194,18 @@ class Options:
         self._served = model
         self.session = self._resolved(self.session)
 
+    def pin(self) -> None:
+        """Put the settings in force that the operator has pinned. Raises InvalidRequest."""
+        pinned = self.rules.pinned
+        if pinned is not None and isinstance(self.session, RealtimeSession):
+            self.update(pinned, pristine=True, has_spoken=False)
+
     def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
         """Put a patch in force, or raise InvalidRequest and change nothing.
 
         pristine: nothing has happened in the session yet, so that it may still change its type.
         """
-        current, patch = self.session, _with_transcription(patch)
+        current, patch = self.session, with_transcription(patch)
         if isinstance(patch, TranscriptionSessionPatch) and isinstance(current, RealtimeSession):
             if not pristine:
                 raise _wrong_type("a transcription", "realtime")
@@ -297,21 +317,6 @@ def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
         case other:
             assert_never(other)
     return TranscriptionAudio(msgspec.structs.replace(audio.input, turn_detection=bare))
-
-
-def _with_transcription(patch: SessionPatch) -> SessionPatch:
-    """`transcription_model`, which is ours, as the setting of GA, unless that is given, too."""
-    if not patch.transcription_model:
-        return patch
-    audio = patch.audio or (AudioPatch() if isinstance(patch, RealtimePatch) else None)
-    audio = audio or TranscriptionAudioPatch()
-    heard = audio.input or AudioInputPatch()
-    transcription = heard.transcription or TranscriptionPatch()
-    if transcription.model:
-        return patch
-    transcription = msgspec.structs.replace(transcription, model=patch.transcription_model)
-    heard = msgspec.structs.replace(heard, transcription=transcription)
-    return msgspec.structs.replace(patch, audio=msgspec.structs.replace(audio, input=heard))
 
 
 def _merged(current: Any, patch: Any, path: str) -> Any:

@@ -15,9 +15,9 @@ import msgspec
 from aiortc import RTCDataChannel
 
 from vivavoce.errors import InvalidRequest
-from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
+from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
 
