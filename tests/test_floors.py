@@ -38,7 +38,7 @@ FLOORS: dict[str, float] = {
     "engines.worker": 2.5,
     "engines.process": 2.5,
     "engines.host": 2.5,
-    "engines.hosted_stt": 2.5,
+    "engines.hosted": 2.5,
     "media": 2.5,
     "engines.http": 2.5,
     "engines.remote": 2.5,
