@@ -239,7 +239,14 @@ class Runner:
         return self._peer.wait_writable()
 
     async def wait_caught_up(self) -> None:
-        """Backpressure: wait until VAD, recognition or the upstream server have caught up."""
+        """Backpressure: wait until VAD, recognition or the upstream server have caught up.
+
+        A client that sends audio faster than its model allows is made to wait, too.
+        """
+        if not self._closed.is_set and (delay := self._session.throttle_s(self._clock())) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._closed.wait()
         while not self._closed.is_set and self.behind:
             self._progress.clear()
             try:

@@ -168,6 +168,7 @@ class RelayBrain:
                 self._requested = True
                 self._quiet_since = None
                 self._retried = False
+                raw = encoded(event) if raw is None else raw
                 self._request = raw
         is_audio = isinstance(event, InputAudioAppend)
         self._outbox.send(raw if raw is not None else encoded(event), is_audio=is_audio)
@@ -457,7 +458,7 @@ class RelayBrain:
                 )
 
     def _queue_settings(self) -> None:
-        settings = self._shared.options.session
+        settings = self._shared.options.in_force
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "model"):
             kept.pop(ours, None)
