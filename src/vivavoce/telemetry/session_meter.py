@@ -10,7 +10,7 @@ from vivavoce.limits.accounts import Budget, Unit
 from vivavoce.limits.prices import Quantities
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.session.effects import Effect, Generate, RecordUsage
-from vivavoce.session.facts import AccessEnded, Fact, UpstreamEventReceived
+from vivavoce.session.facts import AccessEnded, BudgetLow, Fact, UpstreamEventReceived
 from vivavoce.store.base import Charge, UsageKind, UsageRow
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Holder, Metering, charges_on
 from vivavoce.telemetry.rating import DEFAULT_CONTEXT, DEFAULT_OUTPUT, TURN_TOKENS, Rated
@@ -61,6 +61,7 @@ class SessionMeter(Holder):
         self._window: Window | None = None
         self._windows = 0
         self._entered = False
+        self._warned = False  # that most of a budget is spent
         self._left = False
 
     async def enter(self) -> None:
@@ -153,6 +154,7 @@ class SessionMeter(Holder):
             if record.kind == "response":
                 self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
                 await self._hold_next()
+                await self._warn_if_low()
 
         self._jobs.add(job)
 
@@ -164,6 +166,11 @@ class SessionMeter(Holder):
             except QuotaExceeded as exc:
                 self._end(exc)
 
+    async def _warn_if_low(self) -> None:
+        if not self._warned and not self._left and await self._service.is_low(self._budgets):
+            self._warned = True
+            self.post(BudgetLow())
+
     async def _next_window(self) -> None:
         window, now = self._window, self._service.wall_clock()
         if window is None or self._left:
@@ -171,6 +178,7 @@ class SessionMeter(Holder):
         await self._settle_window(window, now)
         try:
             await self._open_window(now)
+            await self._warn_if_low()
         except QuotaExceeded as exc:
             self._end(exc)
 
