@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.engines import registry
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
@@ -220,6 +221,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     session: SessionSettings = SessionSettings()
     webrtc: WebRTCSettings = WebRTCSettings()
+    telephony: TelephonySettings = TelephonySettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
@@ -323,6 +325,13 @@ _CHAT = {
 }
 
 
+_TELEPHONY = {
+    "TWILIO_AUTH_TOKEN": "twilio_auth_token",
+    "TELNYX_PUBLIC_KEY": "telnyx_public_key",
+    "PLIVO_AUTH_TOKEN": "plivo_auth_token",
+}
+
+
 _PREFIX = "VIVAVOCE_"
 # what Kubernetes puts into every container beside a service called vivavoce, or vivavoce-redis
 _FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
@@ -331,6 +340,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
+    "telephony": TelephonySettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
 }
@@ -342,6 +352,9 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Pla
     for name, option in names.items():
         if text := environment.get(name):
             yield name, ("engines", "llm", "openai", option), text
+    for name, option in _TELEPHONY.items():
+        if text := environment.get(name):
+            yield name, ("telephony", option), text
     ours = {
         f"{_PREFIX}{section}_{field.name}".upper(): (section, field)
         for section, kind in _SECTIONS.items()
