@@ -233,6 +233,30 @@ def test_language_and_prompt_reach_the_engine() -> None:
     assert engine.asked == [("it", "Ciao")] * 2
 
 
+class Interpreter(ScriptedSTT):
+    """Says another text when it is asked for English."""
+
+    def for_translation(self) -> "Interpreter":
+        return Interpreter(STTScript(transcripts=("good day",), repeat=True))
+
+
+def test_translation_is_made_by_an_engine_that_translates() -> None:
+    stt = Interpreter(STTScript(transcripts=("guten Tag",), repeat=True))
+
+    async def main() -> tuple[str, str]:
+        async with stage(stt=stt) as here:
+            sound = wav(tone(1.0))
+            status, made = await here.transcribe(sound)
+            assert status == 200
+            form = aiohttp.FormData({"model": "whisper-1"})
+            form.add_field("file", BytesIO(sound), filename="a.wav")
+            status, english = await here.post("/audio/translations", data=form)
+            assert status == 200
+            return made["text"], english["text"]
+
+    assert asyncio.run(main()) == ("guten Tag", "good day")
+
+
 def test_translation_names_english_as_its_language() -> None:
     async def main() -> Any:
         async with stage(stt=WORDS) as here:
