@@ -18,7 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from vivavoce.cli.console import err, give_up, out
-from vivavoce.engines.packs import LICENCE_NAME, Pack, PackSource, cache_folder, manifest, problem_of
+from vivavoce.engines.packs import (
+    LICENCE_NAME,
+    Pack,
+    PackSource,
+    cache_folder,
+    manifest,
+    problem_of,
+)
 from vivavoce.errors import SettingsError
 
 MB = 1_000_000
@@ -206,7 +213,7 @@ def _members(stack: ExitStack, archive: Path) -> dict[str, Callable[[], IO[bytes
     if archive.suffix == ".whl":
         wheel = stack.enter_context(zipfile.ZipFile(archive))
         return {path: partial(wheel.open, path) for path in wheel.namelist()}
-    tar = stack.enter_context(tarfile.open(archive))
+    tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115  the stack closes it
     return {
         info.name: partial(cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile), info)
         for info in tar.getmembers()

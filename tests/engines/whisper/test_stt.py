@@ -103,7 +103,9 @@ def test_batch_of_recordings_has_words_times_and_probabilities() -> None:
 @needs(BASE)
 @recordings
 def test_language_is_detected_and_long_audio_is_cut_into_passages() -> None:
-    (found,) = heard(WhisperSettings(model=BASE), [jfk() + bytes(2 * RATE) + jfk() + jfk()[: 22 * RATE]])
+    (found,) = heard(
+        WhisperSettings(model=BASE), [jfk() + bytes(2 * RATE) + jfk() + jfk()[: 22 * RATE]]
+    )
     assert found[-1].language == "en"
     assert plain(found[-1].text).count("ask not what your country can do for you") == 3
     assert found[-1].words[-1].end_ms > 33_000

@@ -127,4 +127,3 @@ class Utterance:
         self._buffer.drop()
         self._recent, self._prefix = [], ()
         self._decoded_frames, self._decoded_at = -1, 0
-

@@ -12,7 +12,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted_stt import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
 from vivavoce.engines.packs import check_files, manifest, weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.worker import Hypothesis
@@ -99,7 +99,7 @@ class WhisperSTT(HostedSTT):
         }
         return self.host_for("vivavoce.engines.whisper.worker:WhisperWorker", settings, options)
 
-    def request(self, language: str | None, prompt: str) -> RecognitionRequest:
+    def recognition(self, language: str | None, prompt: str) -> RecognitionRequest:
         tag = (language or "").lower().replace("_", "-").partition("-")[0] or None
         text = " ".join(part for part in (self._settings.hot_words, prompt) if part.strip())
         return RecognitionRequest(tag, text, self._translate)
