@@ -130,11 +130,12 @@ def test_alias_stands_for_the_first_of_its_names_that_is_there() -> None:
 
 def test_alias_of_a_voice_stands_for_one_that_the_synthesiser_has() -> None:
     async def main() -> None:
-        aliases = {"af_heart": ("marin", "heart")}
+        aliases = {"af_heart": ("nobody", "heart")}
         made = cascade(EngineChoice(aliases, Source(other=Named("other"))))
         async with made.use_tts("other") as tts:
             assert made.voice_of(tts, "af_heart") == "heart"
             assert made.voice_of(tts, "nobody") == "own"
+            assert made.voice_of(tts, "marin") == "own"  # only that of the conversation has it
         assert made.voice("af_heart", "other") == "heart"
         assert made.speech_model("other") == "other"
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
+from vivavoce.runtime.chains import FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, Own
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -40,7 +41,12 @@ class Cascade:
         return name if found.engine is None else self.voice_of(found.engine, name)
 
     def voice_of(self, tts: TTS, name: str) -> str:
-        """The voice of that synthesiser. All voice fallback is decided here."""
+        """The voice of that synthesiser. All voice fallback is decided here.
+
+        Of a chain that was made for the client's choice its first, which was chosen, decides.
+        """
+        if isinstance(tts, FallbackTTS) and tts is not self.tts:
+            tts = tts.members[0].engine
         known = {voice.id for voice in tts.voices}
         wanted = (name, *self.choice.aliases.get(name, ()), self.default_voice)
         return next((voice for voice in wanted if voice in known), tts.default_voice)
@@ -103,6 +109,10 @@ class ModelCatalog:
         """The name of the cascade that serves these names."""
         names = (name for model in models for name in (model, *self.aliases.get(model, ())))
         return next((name for name in names if name in self.cascades), self.default)
+
+    def voice_of(self, model: str) -> Cascade:
+        """The cascade that speaks for the server itself in a session of that model."""
+        return self.of(model if model in self.cascades else self.fallback(model))
 
     def fallback(self, model: str) -> str:
         """The name of the cascade that continues when the upstream server of `model` fails."""

@@ -10,7 +10,7 @@ speech otherwise.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TypeAlias
 
 from vivavoce.audio.formats import RATE
@@ -29,7 +29,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -73,6 +73,17 @@ async def answer(
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()  # where speech failed, no more text is wanted
+
+
+async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
+    """Speak a given text and post its facts; cancel to stop."""
+    try:
+        async with _writer(order.order, cascade, post, wait_writable) as writer:
+            await writer.speak(order.text)
+    except EngineError as exc:
+        post(GenerationFailed(order.order.response_id, "tts", str(exc)))
+    else:
+        post(OutputFinished(order.order.response_id))
 
 
 class ClauseFeed:
@@ -206,10 +217,18 @@ async def _perform(
     clauses: ClauseFeed,
 ) -> bool:
     """Post clause after clause, spoken or written; False: it failed, and that was posted."""
+    async with _writer(order, cascade, post, wait_writable) as writer:
+        return await _perform_clauses(order, writer, post, wait_writable, clauses)
+
+
+@asynccontextmanager
+async def _writer(
+    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+) -> AsyncIterator["SpeechWriter"]:
+    """With the synthesiser that the client names, loaded if need be."""
     async with cascade.use_tts(order.prompt.speech_model) as tts:
         voice = cascade.voice_of(tts, order.prompt.voice)
-        writer = SpeechWriter(order, tts, voice, post, wait_writable)
-        return await _perform_clauses(order, writer, post, wait_writable, clauses)
+        yield SpeechWriter(order, tts, voice, post, wait_writable)
 
 
 async def _perform_clauses(
