@@ -48,6 +48,7 @@ FLOORS: dict[str, float] = {
     "api": 5,
     "accounting": 6,
     "app": 6,
+    "check": 6,
     "cli": 6,
     "settings": 6,
     "voxray_config": 6,
