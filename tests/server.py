@@ -127,7 +127,12 @@ async def serving(
         local = msgspec.structs.replace(settings.server, host=HOST, port=0)
         async with build(settings, local_servers=()) as built:
             sessions = Sessions(built.context)
-            app = application(sessions, auth_of(settings), webrtc or settings.webrtc)
+            app = application(
+                sessions,
+                auth_of(settings),
+                webrtc or settings.webrtc,
+                telephony=settings.telephony,
+            )
             async with serve_app(app, local) as port:
                 catalog = built.models.catalog
                 yield Server(port, sessions, catalog.cascades, catalog.default, complaints.messages)

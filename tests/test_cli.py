@@ -283,6 +283,10 @@ def test_key_added_is_shown_once_and_listed_without_its_text(
         *("laptop", "ada", "valid"),
         2,
     )
+    cli(["keys", "allow", "laptop", "gpt", "default"], result_action="return_value")
+    cli(["keys", "list", "--form", "json"], result_action="return_value")
+    (key,) = msgspec.json.decode(capsys.readouterr().out)
+    assert key["models"] == "gpt, default"
     cli(["keys", "revoke", "laptop"], result_action="return_value")
     cli(["keys", "list", "--form", "csv"], result_action="return_value")
     assert ",revoked," in capsys.readouterr().out
@@ -309,6 +313,7 @@ def test_budget_set_is_listed_with_what_is_left(
     ("command", "said"),
     [
         (("keys", "revoke", "x"), "the store has no key 'x'; list them with: vivavoce keys list"),
+        (("keys", "allow", "x", "gpt"), "the store has no key 'x'; list them with: vivavoce"),
         (("budgets", "remove", "x"), "there is no budget 'x'"),
         (("budgets", "set", "user", "1", "usd", "day"), "a budget of user has a --name"),
         (("budgets", "set", "all", "1", "usd", "day", "--name", "x"), "a budget of all has no"),

@@ -16,12 +16,15 @@ import pytest
 
 from tests.server import serving_beside
 from vivavoce import testing
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.providers import PROVIDERS
+from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
+    _TELEPHONY,
     CascadeModel,
     ModelPrice,
     RelayModel,
@@ -45,8 +48,10 @@ def page(name: str) -> str:
         ("[server]", ServerSettings),
         ("[session]", SessionSettings),
         ("[webrtc]", WebRTCSettings),
+        ("[telephony]", TelephonySettings),
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
+        ("[policies.NAME]", Policy),
         ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],
@@ -60,7 +65,7 @@ def test_settings_are_all_documented(table: str, struct: type) -> None:
 
 def test_environment_variables_are_all_documented() -> None:
     text = page("docs/settings.md")
-    for name in ("OPENAI_API_KEY", *_CHAT):
+    for name in ("OPENAI_API_KEY", *_CHAT, *_TELEPHONY):
         assert f"`{name}`" in text
 
 

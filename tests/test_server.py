@@ -1,6 +1,7 @@
 """The helpers that start servers for tests, and what only a server in a subprocess shows."""
 
 import asyncio
+import ctypes
 import logging
 import ssl
 import subprocess
@@ -124,3 +125,30 @@ def test_soft_limit_of_open_files_is_raised_within_the_hard_limit(wanted: int, l
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(done.stdout) == limit
+
+
+_MAPPED_BYTES_AFTER_A_LARGE_BLOCK = """
+import ctypes
+from vivavoce.server import fix_malloc_thresholds
+libc = ctypes.CDLL(None)
+fields = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+Info = type("Info", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in fields]})
+libc.mallinfo2.restype = Info
+%s
+large = bytearray(20_000_000)
+del large
+before = libc.mallinfo2().hblkhd
+block = bytearray(1_000_000)
+print(libc.mallinfo2().hblkhd - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33")
+def test_freed_large_block_does_not_move_later_blocks_to_the_heap() -> None:
+    mapped = []
+    for call in ("", "fix_malloc_thresholds()"):
+        program = _MAPPED_BYTES_AFTER_A_LARGE_BLOCK % call
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        mapped.append(int(done.stdout))
+    assert mapped[0] == 0
+    assert mapped[1] >= 1_000_000

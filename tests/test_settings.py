@@ -170,7 +170,7 @@ def test_engine_receives_its_secrets(home: Path) -> None:
     ("text", "mistake"),
     [
         ("sever = 1", "there is no setting 'sever' here; did you mean 'server'?"),
-        ("zzz = 1", "there is no setting 'zzz' here; there are: server, session, webrtc, models, "),
+        ("zzz = 1", "there is no setting 'zzz' here; there are: server, session, webrtc, "),
         ("server = 1", "[server] Expected `object`, got `int`"),
         ("models = 1", "models: Expected `object`, got `int`"),
         ("engines = [1]", "engines: Expected `object`, got `array`"),
@@ -235,8 +235,8 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "only [server], [session], [webrtc], [fallback], [store] have variables, other "
-            "settings belong in vivavoce.toml",
+            "only [server], [session], [webrtc], [telephony], [fallback], [store] have variables, "
+            "other settings belong in vivavoce.toml",
         ),
     ],
 )

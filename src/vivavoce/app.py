@@ -4,11 +4,13 @@ import gc
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -21,8 +23,11 @@ from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.start import StartRoutes
+from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
@@ -39,6 +44,7 @@ from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
+    fix_malloc_thresholds,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -48,8 +54,10 @@ from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.usage import UsageLog
+from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
+from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
 
 log = logging.getLogger(__name__)
@@ -99,6 +107,11 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        policies={
+            name: settings.policies[model.policy]
+            for name, model in settings.models.items()
+            if model.policy
+        },
         observers=(UsageLog,),
     )
 
@@ -109,12 +122,13 @@ def auth_of(settings: Settings) -> Auth:
     keys = KeyRing(settings.keys)
     # with keys a page that was re-bound to this server by DNS cannot do anything
     guarded = not keys and (server.on_loopback or server.hosts)
+    public = urlsplit(settings.telephony.public_url).netloc
     return Auth(
         keys,
         TokenMint(Secret(server.secret or secrets.token_hex(32))),
         origins=server.origins,
         loopback_pages=server.on_loopback,
-        hosts=server.hosts if guarded else None,
+        hosts=(*server.hosts, *filter(None, (public,))) if guarded else None,
     )
 
 
@@ -124,6 +138,7 @@ def application(
     webrtc: WebRTCSettings | None = None,
     *,
     accounts: tuple[Metering, Metrics] | None = None,
+    telephony: TelephonySettings | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -143,17 +158,22 @@ def application(
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         ModelRoutes(catalog),
         ReferenceRoutes(__version__),
+        TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
-    calls = CallRoutes(
-        sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
-    )
-    calls.add_to(app)
-    endpoint = WebSocketEndpoint(sessions, client_secrets.admit, calls.find)
+    webrtc = webrtc or WebRTCSettings()
+    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
+    start.add_to(app)
+    admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
+    calls = Calls(sessions, webrtc)
+    call_routes = CallRoutes(calls, admit, short_lived_key=short_lived_key)
+    call_routes.add_to(app)
+    SmallWebRTCRoutes(calls, admit, short_lived_key, start.promised.find).add_to(app)
+    endpoint = WebSocketEndpoint(sessions, admit, call_routes.find)
     endpoint.add_to(app)
     app[WEBSOCKET_PATHS] = endpoint.paths
     return app
@@ -181,6 +201,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     raise_descriptor_limit(settings.server.max_open_files)
+    fix_malloc_thresholds()
     try:
         async with open_store(settings, os.environ) as store:
             require_keys(settings, stored=len(await store.records("key")))
@@ -192,11 +213,18 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     context = replace(
                         built.context,
                         meter=partial(SessionMeter, meter),
+                        key_models=lambda key: meter.directory.models_of(key),
                         observers=(*built.context.observers, metrics.session),
                     )
                     sessions = Sessions(context)
                     metrics.count_sessions(sessions.__len__)
-                    app = application(sessions, auth, settings.webrtc, accounts=(meter, metrics))
+                    app = application(
+                        sessions,
+                        auth,
+                        settings.webrtc,
+                        accounts=(meter, metrics),
+                        telephony=settings.telephony,
+                    )
                     await _listen(settings, tls, app, sessions, partial(announce, built))
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc

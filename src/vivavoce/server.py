@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 ACCEPT_RETRY_S = 0.1
 HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
+MMAP_THRESHOLD_BYTES = 128 * 1024  # larger blocks go back to the system as soon as they are freed
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _ASSUMED_DESCRIPTORS = 1024  # if the limit of the process is unknown
 _ASSUMED_IN_USE = 32
 
@@ -63,6 +66,21 @@ def raise_descriptor_limit(wanted: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     except (NameError, ValueError, OSError) as exc:
         log.debug("the limit of open files cannot be raised: %s", exc)
+
+
+def fix_malloc_thresholds() -> None:
+    """Keep glibc from raising its thresholds: freed memory goes back to the system (mallopt(3)).
+
+    By default the first large block that is freed, such as a message of some MiB, raises the size
+    from which blocks are mapped singly. Audio of later sessions then lands on the heap, and
+    resident memory stays where the busiest minute has left it. Does nothing with other libraries.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_TRIM_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def max_connections(settings: ServerSettings) -> int:

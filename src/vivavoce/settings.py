@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.engines import registry
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
@@ -24,6 +25,7 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
+from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -106,6 +108,8 @@ class CascadeModel(
     clean: str = AUTO
     voice: str = ""
     """A voice of `tts`. Empty: that of [session], or the engine's default."""
+    policy: str = ""
+    """A policy of [policies.NAME], which limits what clients may do. Empty: none."""
 
     @property
     def engines(self) -> dict[Kind, str]:
@@ -153,6 +157,8 @@ class RelayModel(
     fallback: str = ""
     """A cascade model that continues the conversation when the other server fails; none: the
     session ends."""
+    policy: str = ""
+    """A policy of [policies.NAME], which limits what clients may do. Empty: none."""
 
     def __post_init__(self) -> None:
         if bool(self.resource) != (self.upstream == "azure"):
@@ -215,12 +221,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     session: SessionSettings = SessionSettings()
     webrtc: WebRTCSettings = WebRTCSettings()
+    telephony: TelephonySettings = TelephonySettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    policies: dict[str, Policy] = {}
     prices: dict[str, ModelPrice] = {}
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
@@ -238,6 +246,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"[models.{name}] fallback {model.fallback!r} is none of the cascade models: "
                     f"{', '.join(cascades) or 'none is configured'}"
+                )
+        for name, model in self.models.items():
+            if model.policy and model.policy not in self.policies:
+                raise ValueError(
+                    f"[models.{name}] policy {model.policy!r} is none of the policies: "
+                    f"{', '.join(self.policies) or 'there is no table [policies.NAME]'}"
                 )
         for named in self.engines.values():
             for options in named.values():
@@ -311,6 +325,13 @@ _CHAT = {
 }
 
 
+_TELEPHONY = {
+    "TWILIO_AUTH_TOKEN": "twilio_auth_token",
+    "TELNYX_PUBLIC_KEY": "telnyx_public_key",
+    "PLIVO_AUTH_TOKEN": "plivo_auth_token",
+}
+
+
 _PREFIX = "VIVAVOCE_"
 # what Kubernetes puts into every container beside a service called vivavoce, or vivavoce-redis
 _FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
@@ -319,6 +340,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
+    "telephony": TelephonySettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
 }
@@ -330,6 +352,9 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Pla
     for name, option in names.items():
         if text := environment.get(name):
             yield name, ("engines", "llm", "openai", option), text
+    for name, option in _TELEPHONY.items():
+        if text := environment.get(name):
+            yield name, ("telephony", option), text
     ours = {
         f"{_PREFIX}{section}_{field.name}".upper(): (section, field)
         for section, kind in _SECTIONS.items()
@@ -415,6 +440,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, policy in _entries(tree, "policies"):
+        yield ("policies", name), policy, Policy
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

@@ -99,9 +99,8 @@ REPLACED = {
     "vad_batch_size": "sessions are batched by themselves",
     "interruption_strategy": "any speech interrupts; clients may switch that off",
     "min_words": "see interruption_strategy",
-    "runner_transport": "WebSocket and WebRTC are served at the same time",
+    "runner_transport": "WebSocket, WebRTC and telephony are served at the same time",
     "runner_port": "port is the one port",
-    "proxy_host": "clients are given no addresses",
     "dialin": "there are no telephone calls through Daily",
     "daily_dialin_webhook_secret": "see dialin",
     "session_ttl_secs": "a session ends with its connection",
@@ -127,6 +126,7 @@ _TRANSLATED = {
     *("vad_type", "vad_confidence", "allow_interruptions", "log_level", "server_api_key"),
     *("tls_enable", "tls_cert_file", "tls_key_file", "cors_allowed_origins"),
     *("max_request_body_bytes", "max_concurrent_sessions", "session_store", "redis_url"),
+    "proxy_host",
 }
 KNOWN = _TRANSLATED | REPLACED.keys()
 _MARKS = {"transport", "provider", "stt_provider", "llm_provider", "tts_provider", "api_keys"}
@@ -246,6 +246,8 @@ class _Translation:
             self._put("server", "origins", origins)
         if size := self._get("max_request_body_bytes", int, 0):
             self._put("server", "max_upload_mb", max(1, -(-size // MB)))
+        if host := self._get("proxy_host", str, ""):
+            self._put("telephony", "public_url", host if "://" in host else f"https://{host}")
         if key := self._get("server_api_key", str, ""):
             self._put("keys", "server_api_key", hash_of(key))
         self._store()

@@ -30,6 +30,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "createTranscriptionSession": {"json": {"input_audio_transcription": {"model": "m"}}},
     "createTranscription": {"data": {"response_format": "verbose_json"}},
     "createTranslation": {"data": {"response_format": "verbose_json"}},
+    "answerCallOfAnyProvider": {"params": {"provider": "exotel"}},
 }
 """Requests that need a body."""
 EXPECTED_STATUS = {
@@ -37,8 +38,14 @@ EXPECTED_STATUS = {
     "connectRaw": 426,
     "connectVoiceStream": 426,
     "connectRelay": 426,
+    "connectTelephony": 426,
     "createBetaCall": 400,
     "createCall": 400,
+    "startSessionV1": 201,
+    **dict.fromkeys(("createRtviCall", "addRtviCandidates", "createVoxrayCall"), 400),
+    **dict.fromkeys(("createRtviSessionCall", "addRtviSessionCandidates"), 400),
+    **dict.fromkeys(("createVoxraySessionCall", "addVoxraySessionCandidates"), 400),
+    "createVoxrayCallV1": 400,
 }
 """What needs more than one simple request."""
 
@@ -138,6 +145,8 @@ async def request(
         form.add_field("file", wav_of(tone(0.5)), filename="a.wav")
         options = {"data": form}
     path = path.replace("{model}", "default").replace("{voice}", "alloy")
+    path = path.replace("{session_id}", "no-uuid")
+    path = path.replace("{provider}", "twilio")
     path = path.replace("{name}", "start.js" if path.startswith("/docs") else "index.html")
     async with session.request(method, server.http + path, **options) as answer:
         return answer.status, answer.content_type, await answer.read()

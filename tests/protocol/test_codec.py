@@ -30,9 +30,7 @@ from vivavoce.protocol.codec import (
     GA,
     Reader,
     decode,
-    encode,
     explain,
-    read_server_event,
 )
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, InputText, Message
 from vivavoce.protocol.json import to_bytes
@@ -473,13 +471,6 @@ def test_realtime_protocols_leave_the_playout_to_the_client(dialect: WireProtoco
     assert not dialect.server_plays
     with pytest.raises(AssertionError):
         dialect.encode_audio(b"")
-
-
-def test_server_event_of_another_server_is_read_where_it_is_known() -> None:
-    event = ErrorEvent(event_id="e", error=ErrorBody(message="No."))
-    assert read_server_event(encode(event)) == event
-    assert read_server_event(b'{"type":"something.new","event_id":"e"}') is None
-    assert read_server_event(b"\xff") is None
 
 
 def test_reader_names_what_it_reads() -> None:

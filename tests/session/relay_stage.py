@@ -1,5 +1,6 @@
 """An upstream Realtime server in virtual facts: what it says, as frames."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,7 +21,8 @@ from vivavoce.session.facts import (
     UpstreamLost,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.options import AvailableModels, ModelInfo
+from vivavoce.session.options import AvailableModels, ModelInfo, Options
+from vivavoce.session.policy import Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Session
 
@@ -46,13 +48,17 @@ class Relay:
         server_plays: bool = False,
         limits: SessionLimits = LIMITS,
         opening: SessionObject | None = None,
+        rules: Rules | None = None,
         **fields: Any,
     ) -> None:
         self.now = 0.0
         opening = opening or settings(**{"model": "far", "instructions": "Be brief.", **fields})
+        offer = replace(RELAYED, rules=rules)
+        options = Options(opening, offer)
+        options.pin()
         self.session = Session(
-            opening,
-            RELAYED,
+            options.session,
+            offer,
             limits,
             salt="t",
             now=0.0,

@@ -6,6 +6,7 @@ from tests.session.histories import Step, World
 from tests.session.laws import effects, events, law, of_response
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall
+from vivavoce.protocol.responses import DurationUsage
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.effects import (
     CancelGeneration,
@@ -121,5 +122,5 @@ def test_the_tally_only_grows_and_is_the_sum_of_what_was_told(world: World) -> N
     assert tally.responses == len(usages)
     assert tally.input_tokens == sum(usage.input_tokens for usage in usages)
     assert tally.output_tokens == sum(usage.output_tokens for usage in usages)
-    told = [e.usage.seconds for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
-    assert tally.transcribed_seconds >= sum(told)
+    told = [e.usage for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
+    assert tally.transcribed_seconds >= sum(u.seconds for u in told if isinstance(u, DurationUsage))

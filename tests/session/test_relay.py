@@ -34,6 +34,7 @@ from vivavoce.protocol.session import (
     ServerVad,
     TranscriptionPatch,
 )
+from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import (
     ClearPlayback,
     Close,
@@ -41,6 +42,7 @@ from vivavoce.session.effects import (
     DisconnectUpstream,
     PlayAudio,
     RecordUsage,
+    RequestFallback,
     SendRaw,
     SendUpstream,
 )
@@ -51,7 +53,7 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamConnected,
 )
-from vivavoce.session.relay.outbox import MAX_QUEUED_BYTES
+from vivavoce.session.relay.brain import RelayBrain
 
 # connecting
 
@@ -78,14 +80,37 @@ def test_relay_connected_sends_settings_then_what_was_queued_in_order() -> None:
     assert create["type"] == "response.create"
 
 
-def test_relay_while_connecting_queues_a_bounded_number_of_bytes() -> None:
+def test_relay_while_connecting_keeps_the_last_seconds_of_audio_and_all_else() -> None:
     relay = Relay(connected=False)
-    audio = bytes(1024 * 1024)
-    for _ in range(8):
-        relay.send(asks.InputAudioAppend(audio=audio))
-    queued = relay.take(UpstreamConnected())
-    size = sum(len(msgspec.json.encode(event)) for event in sent_upstream(queued))
-    assert 2 * 1024 * 1024 < size <= MAX_QUEUED_BYTES
+    for n in range(400):  # 16 s
+        relay.send(asks.InputAudioAppend(audio=bytes([n % 250]) * 1920))
+        if n < 200:
+            relay.send(asks.InputAudioCommit())
+    queued = sent_upstream(relay.take(UpstreamConnected()))
+    audio = [event["audio"] for event in queued if event["type"] == "input_audio_buffer.append"]
+    assert 9 <= len(audio) / 25 <= 10
+    assert audio[-1] == msgspec.to_builtins(bytes([399 % 250]) * 1920)
+    assert len(queued) - len(audio) == 201  # commits, and the settings
+
+
+@pytest.mark.parametrize(("events", "size"), [(300, 1), (5, 1024 * 1024)])
+def test_relay_while_connecting_is_given_up_with_more_events_than_can_be_kept(
+    events: int, size: int
+) -> None:
+    relay = Relay(connected=False)
+    raw = b'{"type":"response.cancel"}' + b" " * size
+    effects = [e for _ in range(events) for e in relay.send(asks.ResponseCancel(), raw)]
+    request = the(RequestFallback, effects)
+    assert (request.close_code, "in time" in request.reason) == (1013, True)
+
+
+def test_relay_with_a_long_history_is_not_given_up_for_it() -> None:
+    relay = Relay(connected=False, brain=CascadeBrain)
+    for n in range(300):
+        relay.send(asks.ItemCreate(item=msgspec.structs.replace(HELLO, id=f"i{n}")))
+    relay.session.swap(RelayBrain, 0.0, model="far")
+    relay.send(asks.ResponseCreate())
+    assert len(sent_upstream(relay.take(UpstreamConnected()))) == 302
 
 
 def test_relay_settings_changed_are_sent_upstream_and_answered_here() -> None:
@@ -427,7 +452,7 @@ def test_relay_transcription_without_readable_usage_records_none(usage: Any) -> 
     assert not [effect for effect in effects if isinstance(effect, RecordUsage)]
 
 
-@pytest.mark.parametrize("usage", [None, 7, {"input_tokens": "many"}])
+@pytest.mark.parametrize("usage", [None, 7, {}, {"input_tokens": "many"}])
 def test_relay_usage_that_is_not_readable_counts_as_a_response_without_tokens(usage: Any) -> None:
     relay = Relay()
     effects = relay.say("response.done", response={"id": "r", "usage": usage})

@@ -5,7 +5,7 @@ transports/.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ from vivavoce.protocol.wire import (
 from vivavoce.settings import Settings
 from vivavoce.transports import connection
 from vivavoce.transports.protocols import WIRE_TABLE, WireRoute, paths, protocol_for
-from vivavoce.transports.websocket import WebSocketEndpoint, connect_request
+from vivavoce.transports.websocket import Admit, WebSocketEndpoint, connect_request
 
 WAIT_SECONDS = 20.0
 
@@ -98,11 +98,8 @@ def says_is(what: str, **more: str) -> Frame:
     return Frame("text", msgspec.json.encode({"is": what, **more}))
 
 
-def admit_all(request: web.Request) -> Opening:
+def admit_all(request: web.Request, key: str = "") -> Opening:
     return Opening(who="somebody")
-
-
-Admit = Callable[[web.Request], Opening]
 
 
 @asynccontextmanager
@@ -243,7 +240,7 @@ def test_foreign_protocol_may_ask_for_the_close(query: str) -> None:
 
 
 def test_foreign_protocol_refusal_has_its_own_shape() -> None:
-    def refuse_all(request: web.Request) -> Opening:
+    def refuse_all(request: web.Request, key: str = "") -> Opening:
         raise Unauthorized("no key")
 
     async def main() -> None:
@@ -292,7 +289,7 @@ def test_client_that_leaves_before_the_opening_frame_opens_no_session(leaves: st
 
 
 def test_error_in_the_admission_closes_with_1011_and_no_http() -> None:
-    def broken(request: web.Request) -> Opening:
+    def broken(request: web.Request, key: str = "") -> Opening:
         raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
 
     async def main() -> list[str]:
@@ -346,7 +343,10 @@ def test_table_finds_rtvi_by_its_option(rtvi: str, name: str) -> None:
 
 
 def test_table_without_the_path_of_a_request_raises() -> None:
-    assert paths(WIRE_TABLE) == {"/api/realtime", "/v1/realtime", "/v1/voice/stream", "/ws"}
+    assert paths(WIRE_TABLE) == {
+        *("/api/realtime", "/v1/realtime", "/v1/voice/stream", "/ws"),
+        "/telephony/ws",
+    }
     with pytest.raises(LookupError):
         protocol_for(ConnectRequest("/beep"))
 

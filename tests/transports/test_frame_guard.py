@@ -247,6 +247,29 @@ def test_guard_gives_back_what_a_failed_reader_held() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("how", ["eof", "too slow", "unmasked"])
+def test_guard_lets_go_of_the_reader_and_its_message_at_the_end(how: str) -> None:
+    """No garbage collection may be needed: an unfinished message has up to 24 MiB."""
+
+    async def main() -> None:
+        guard, reader, _, _ = guarded()
+        held = weakref.ref(reader)
+        del reader
+        guard.feed_data(frame(b"a" * 1000)[:-1])
+        if how == "too slow":
+            await asyncio.sleep(2 * MESSAGE_TIMEOUT_S)
+        elif how == "unmasked":
+            guard.feed_data(b"a\x81\x00")
+        gc.disable()
+        try:
+            guard.feed_eof()
+            assert held() is None
+        finally:
+            gc.enable()
+
+    run(main())
+
+
 async def closing(reader: asyncio.StreamReader) -> tuple[int, str]:
     """Code and reason of the close frame that ends a stream."""
     async with asyncio.timeout(20):

@@ -1,6 +1,7 @@
 """A relay and an upstream server that fails: the client's call goes on."""
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import AsyncIterator
@@ -10,9 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fake_upstream import Behaviour, FakeUpstream
+from tests.fake_upstream import Answer, Behaviour, FakeUpstream
 from tests.server import Server
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
+from vivavoce.runtime.upstream import Hold
 
 ORG = "org-Abcdefgh12345678"
 LIMITED = {
@@ -22,6 +24,13 @@ LIMITED = {
     "Please try again in 20ms.",
 }
 QUOTA = {"type": "insufficient_quota", "code": "insufficient_quota", "message": f"{ORG} paid not"}
+
+
+class NoHold(Hold):
+    """Every session asks the upstream server, however it has failed."""
+
+    def set(self, seconds: float) -> None:
+        pass
 
 
 async def answered(client: Client) -> dict[str, Any]:
@@ -201,14 +210,10 @@ def test_session_without_fallback_ends_with_our_error() -> None:
     asyncio.run(main())
 
 
-def test_upstream_server_that_recovers_answers_again_after_the_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("vivavoce.runtime.upstream.MIN_PROBE_PAUSE_S", 0.01)
-
+def test_upstream_server_that_recovers_answers_again_after_the_turn() -> None:
     async def main() -> None:
         fake = FakeUpstream("cut", "answer")
-        async with on_relay(fake, llm={"answers": ["Here."]}) as (here, client):
+        async with on_relay(fake, hold=Hold(0.01), llm={"answers": ["Here."]}) as (here, client):
             await client.write("How is the weather?")
             await answered(client)
             async with asyncio.timeout(TIMEOUT_S):
@@ -220,6 +225,70 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn(
             first = fake.sessions[2].events("conversation.item.create")
             assert "How is the weather?" in str(first)
             assert client.types().count("session.created") == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", ["stall", "half-open"])
+def test_upstream_server_that_falls_silent_is_replaced_by_the_cascade(fault: str) -> None:
+    async def main() -> None:
+        fake = FakeUpstream("stall")
+        fake.is_deaf = fault == "half-open"
+        limits: dict[str, Any] = {"session": {"stall_seconds": 0.3}} if fault == "stall" else {}
+        options = {"heartbeat_s": 0.2, "llm": {"answers": ["Here."]}, **limits}
+        async with on_relay(fake, **options) as (here, client):
+            await client.write("Is anybody there?")
+            await answered(client)
+            assert len(here.llm.requests) == 1
+            assert client.types().count("session.created") == 1
+
+    asyncio.run(main())
+
+
+def test_frames_sent_before_the_upstream_session_arrive_in_order() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        fake.opens_after = asyncio.Event()
+        async with on_relay(fake) as (_, client):  # answered before the upstream is connected
+            await client.send("input_audio_buffer.append", audio="AAAA")
+            await client.send("response.create", event_id="first")
+            await client.send("input_audio_buffer.append", audio="BBBB")
+            assert fake.sessions == []
+            fake.opens_after.set()
+            await client.until("response.done")
+            append = "input_audio_buffer.append"
+            async with asyncio.timeout(TIMEOUT_S):
+                _, second = await fake.sessions[0].wait_for(append, 2)
+            kinds = [json.loads(raw)["type"] for raw in fake.sessions[0].received]
+            assert kinds == ["session.update", append, "response.create", append]
+            assert second["audio"] == "BBBB"
+
+    asyncio.run(main())
+
+
+def test_upstream_server_of_xais_protocol_serves_a_ga_client() -> None:
+    """Its pings are dropped, and its answer to a turn that the client wants unanswered."""
+
+    async def main() -> None:
+        fake = FakeUpstream(Answer("No."), Answer("Yes."))
+        fake.always_answers = True
+        vad = {"type": "server_vad", "create_response": False}
+        audio = {"input": {"turn_detection": vad}}
+        async with on_relay(fake, dialect="xai") as (_, client):
+            await client.send("session.update", session={"type": "realtime", "audio": audio})
+            for loud in (b"\1\x40" * 4800, bytes(48_000)):
+                speech = base64.b64encode(loud).decode()
+                await client.send("input_audio_buffer.append", audio=speech)
+            await client.until("conversation.item.done")
+            (session,) = fake.sessions
+            await session.send("ping")
+            async with asyncio.timeout(TIMEOUT_S):
+                await session.wait_for("conversation.item.delete")
+            await client.send("response.create")
+            done = await answered(client)
+            assert done["output"][0]["content"][0]["transcript"] == "Yes."
+            assert client.types().count("response.created") == 1
+            assert "ping" not in client.types()
 
     asyncio.run(main())
 
@@ -237,24 +306,22 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
         {"type": "server_error"},
     ]
 
-    async def call(fake: FakeUpstream, address: str, relay: Any) -> None:
+    async def call(address: str) -> None:
         async with connected(address, "far") as client:
             for turn in range(2):
                 await client.write(f"Question {turn}?")
                 await answered(client)
             wrote = [e["item"]["id"] for e in client.events if e["type"].endswith("item.added")]
-            relay.hold.__init__()  # the next call asks the upstream server again
             for item_id in dict.fromkeys(i for i in wrote if i):
                 await client.send("conversation.item.retrieve", item_id=item_id)
                 await client.until("conversation.item.retrieved")
 
     async def main() -> None:
         fake = FakeUpstream()
-        async with fake.serve() as url, relaying(url) as (here, address):
-            relay = here.sessions.context.catalog.relays["far"]
+        async with fake.serve() as url, relaying(url, hold=NoHold()) as (_, address):
             for _ in range(40):
                 fake.behaviours = [*chance.choices(faults, k=10), "answer"]
-                await asyncio.gather(*(call(fake, address, relay) for _ in range(2)))
+                await asyncio.gather(*(call(address) for _ in range(2)))
             await closed(fake)
 
     asyncio.run(main())

@@ -229,6 +229,16 @@ def test_lost_connection_gets_no_close_frame() -> None:
     assert client.closed is None
 
 
+def test_lost_connection_drops_the_frames_that_wait() -> None:
+    async def script(queue: SendQueue) -> None:
+        for _ in range(3):
+            queue.send(sound(1000))
+
+    queue = run(served(Client(gone=True), script))
+    assert queue.waiting_bytes == 0
+    assert not queue._frames
+
+
 def test_long_close_reason_is_cut_between_characters() -> None:
     async def script(queue: SendQueue) -> None:
         queue.close(1011, "é" * 100)

@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from vivavoce.api.http_errors import overload_of, response_of, unexpected
+from vivavoce.api.http_errors import REQUEST_ID, overload_of, response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.keys import KeyRing
@@ -33,6 +33,20 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
+        ("PATCH", "/api/offer"),
+        ("PATCH", "/api/v1/sessions/{session_id}/offer"),
+        ("PATCH", "/sessions/{session_id}/api/offer"),
+        ("POST", "/api/offer"),
+        ("POST", "/api/v1/sessions/{session_id}/offer"),
+        ("POST", "/api/v1/start"),
+        ("POST", "/api/v1/webrtc/offer"),
+        ("POST", "/connect"),
+        ("POST", "/sessions/{session_id}/api/offer"),
+        ("POST", "/start"),
+        ("POST", "/webrtc/offer"),
+        ("GET", "/telephony/{provider}"),
+        ("POST", "/"),
+        ("POST", "/telephony/{provider}"),
         ("POST", "/v1/realtime"),
         ("POST", "/v1/realtime/calls"),
         ("POST", "/v1/realtime/calls/{call_id}/hangup"),
@@ -40,7 +54,6 @@ OPEN_ROUTES = frozenset(
 )
 WHO = web.RequestKey("who", str)
 """The name of the key of a request that was let in by it."""
-REQUEST_ID = web.RequestKey("request_id", str)
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
 """Paths of an application at which a key is checked after the upgrade."""
 STARTED = web.RequestKey("started", web.StreamResponse)
@@ -105,9 +118,12 @@ class Auth:
         app.middlewares.append(check)
         app.on_response_prepare.append(self.add_headers)
 
-    def identify(self, request: web.Request) -> Identity:
-        """The authenticated sender of a request. Raises Unauthorized."""
-        key = presented_key(request)
+    def identify(self, request: web.Request, key: str = "") -> Identity:
+        """The authenticated sender of a request, by a key or by that of the request itself.
+
+        Raises Unauthorized.
+        """
+        key = key or presented_key(request)
         if key.startswith(PREFIX):
             try:
                 grant = self.mint.check(key, self.wall_clock())

@@ -102,14 +102,14 @@ async def _store_key(store: AccountStore, key: ApiKey) -> None:
     await store.save("key", key.name, msgspec.json.encode(key))
 
 
-async def _revoke(store: AccountStore, name: str) -> None:
+async def _change_key(store: AccountStore, name: str, **changes: object) -> None:
     """Raises SettingsError where there is none of that name."""
     data = (await store.records("key")).get(name)
     if data is None:
         raise SettingsError(f"the store has no key {name!r}; list them with: vivavoce keys list")
     key = msgspec.json.decode(data, type=ApiKey)
-    revoked = msgspec.structs.replace(key, revoked=True)
-    await store.save("key", name, msgspec.json.encode(revoked))
+    changed = msgspec.structs.replace(key, **changes)
+    await store.save("key", name, msgspec.json.encode(changed))
 
 
 async def _key_rows(store: AccountStore) -> list[Row]:
@@ -127,6 +127,7 @@ async def _key_rows(store: AccountStore) -> list[Row]:
             "admin": "yes" if key.admin else "",
             "max_sessions": key.max_sessions or "",
             "max_requests": key.max_requests or "",
+            "models": ", ".join(key.models),
         }
         for key in keys
     ]
@@ -249,6 +250,12 @@ def add_key(
     err.print("Keep it: it is shown this once.", highlight=False)
 
 
+@keys.command(name="allow")
+def allow_models(name: str, *models: str, config: ConfigFile = None) -> None:
+    """Let a key of the store use these models only; without any, all of them."""
+    _with_store(config, lambda store: _change_key(store, name, models=models))
+
+
 @keys.command(name="list")
 def list_keys(*, form: Form = "table", config: ConfigFile = None) -> None:
     """List the keys of the store."""
@@ -258,7 +265,7 @@ def list_keys(*, form: Form = "table", config: ConfigFile = None) -> None:
 @keys.command(name="revoke")
 def revoke_key(name: str, *, config: ConfigFile = None) -> None:
     """Revoke a key of the store. Its sessions end within seconds."""
-    _with_store(config, lambda store: _revoke(store, name))
+    _with_store(config, lambda store: _change_key(store, name, revoked=True))
 
 
 users = App(name="users", help="Users and teams, to whom keys and budgets belong.")

@@ -23,6 +23,7 @@ from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 __all__ = [
     "CONTRACT_VERSION",
     "LLM",
+    "OPENAI_VOICES",
     "STT",
     "TTS",
     "VAD",
@@ -288,6 +289,13 @@ class LLM(Engine, Protocol):
         another index, or ChatEnded.
         """
         ...
+
+
+OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
+    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
+)
+"""The voices of OpenAI's API, which its clients ask for."""
 
 
 @dataclass(frozen=True, slots=True)

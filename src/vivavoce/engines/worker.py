@@ -377,3 +377,25 @@ class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
     words: tuple[HeardWord, ...]
     stable: int
     final: bool
+
+
+# --- what a synthesiser is asked for and sends
+
+
+class UtteranceRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A text to be spoken: prose, without markdown. speed: 1.0 is normal."""
+
+    text: str
+    voice: str
+    speed: float
+    language: str | None
+
+
+class SpeechChunk(msgspec.Struct, frozen=True, array_like=True):
+    """16-bit mono PCM, and the words that begin in it.
+
+    Each is (sample of this chunk, start, end): text[start:end] begins at that sample.
+    """
+
+    audio: bytes
+    words: tuple[tuple[int, int, int], ...] = ()

@@ -40,6 +40,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """At the same time; 0: no limit of its own."""
     max_requests: Annotated[int, Meta(ge=0)] = 0
     """HTTP requests at the same time; 0: no limit of its own."""
+    models: tuple[str, ...] = ()
+    """The names of models that it may use; none: all."""
 
     def valid(self, now: float) -> bool:
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
@@ -125,6 +127,11 @@ class Directory:
         if team is not None and team.blocked:
             return "its team is blocked"
         return None
+
+    def models_of(self, key: str) -> frozenset[str] | None:
+        """The models that a key may use; None: all."""
+        record = self.keys.get(key)
+        return frozenset(record.models) if record and record.models else None
 
     def budgets_of(self, owner: Owner) -> tuple[Budget, ...]:
         """All budgets that pay for an owner, by id."""

@@ -108,7 +108,6 @@ class Reader(Generic[E_co]):
 
 
 _reader: Reader[AnyClientEvent] = Reader(AnyClientEvent)
-_server_events: msgspec.json.Decoder[AnyServerEvent] = msgspec.json.Decoder(AnyServerEvent)
 
 
 def decode(raw: bytes | str) -> AnyClientEvent:
@@ -119,14 +118,6 @@ def decode(raw: bytes | str) -> AnyClientEvent:
 def encode(event: AnyServerEvent) -> bytes:
     """A server event in GA JSON."""
     return _encoder.encode(event)
-
-
-def read_server_event(raw: bytes) -> AnyServerEvent | None:
-    """An event of an upstream server; None if its type is unknown."""
-    try:
-        return json.decode(raw, _server_events)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
 
 
 class GA:

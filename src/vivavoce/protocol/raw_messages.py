@@ -166,7 +166,7 @@ def events_of(kind: str, fields: Fields, *, server_plays: bool) -> Iterator[AnyC
         yield ResponseCreate()
     elif kind in ("ttsspeakframe", "speak"):
         yield from interrupt
-        yield ResponseCreate(response=_said(_read(fields, _Words).text))
+        yield ResponseCreate(response=spoken_words(_read(fields, _Words).text))
     elif kind == "llmmessagesappendframe":
         yield from _appended(_read(fields, _ChatMessages), interrupt)
     elif kind not in IGNORED_TYPES:
@@ -239,7 +239,7 @@ def _item_of(message: _ChatMessage) -> Message:
     return Message(role=role, content=(InputText(content),))
 
 
-def _said(text: str) -> ResponseParams:
+def spoken_words(text: str) -> ResponseParams:
     """An answer that consists of given words, as near as an LLM keeps to them."""
     ask = Message(role="user", content=(InputText(f"Say exactly this: {text}"),))
     return ResponseParams(

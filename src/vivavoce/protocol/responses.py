@@ -63,6 +63,15 @@ class DurationUsage(msgspec.Struct, frozen=True, tag_field="type", tag="duration
     seconds: int
 
 
+class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
+    """What a transcription cost where the recogniser counts tokens. Only from other servers."""
+
+    total_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_token_details: InputTokens = InputTokens()
+
+
 class ResponseError(msgspec.Struct, frozen=True):
     """Why a response failed."""
 

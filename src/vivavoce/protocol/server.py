@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.items import Item
-from vivavoce.protocol.responses import DurationUsage, Response
+from vivavoce.protocol.responses import DurationUsage, Response, TranscriptionTokens
 from vivavoce.protocol.session import SessionObject
 
 
@@ -113,7 +113,7 @@ class TranscriptionCompleted(
     item_id: str
     content_index: int = 0
     transcript: str
-    usage: DurationUsage
+    usage: DurationUsage | TranscriptionTokens
 
 
 class TranscriptionError(msgspec.Struct, frozen=True):

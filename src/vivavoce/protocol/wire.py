@@ -12,6 +12,7 @@ from vivavoce.errors import VoiceError
 from vivavoce.protocol.client import AnyClientEvent
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import SessionPatch
+from vivavoce.secret import Secret
 
 Kind: TypeAlias = Literal["realtime", "transcription"]
 
@@ -63,6 +64,8 @@ class Opening:
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""
     """The name of the key that opened the session; "" where no key is needed."""
+    key: Secret = Secret()
+    """The key that the first frames hold, where clients cannot send it in the request."""
 
 
 Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening
@@ -131,3 +134,23 @@ class ExpectsSound(Protocol):
     def silence_note(self) -> Reply | None:
         """The note, some seconds after the connection was made; None: sound has come."""
         ...
+
+
+@runtime_checkable
+class CallProtocol(Protocol):
+    """A wire protocol that has more to send on the data channel of a call than events."""
+
+    def played(self, samples: int) -> Iterable[Frame]:
+        """Frames about speech, so many samples of which go out on the track now."""
+        ...
+
+    def ended(self) -> Iterable[Frame]:
+        """Frames that tell the client that the session is over."""
+        ...
+
+
+@runtime_checkable
+class CarriesKey(Protocol):
+    """A wire protocol whose key stands in its first frames: it is checked after them."""
+
+    key_in_frames: bool

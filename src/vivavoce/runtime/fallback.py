@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.engines.base import BaseEngine, health_of, warm
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, NoSound
 from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import Stage
 
@@ -119,9 +119,10 @@ class Chain(BaseEngine, Generic[E]):
         return sorted(self.members, key=lambda member: not self._works(member, now))
 
     def fail(self, member: Member[E], exc: EngineError, rest: Sequence[Member[E]] = ()) -> None:
-        """An engine has failed: leave it out for a while. Logs one line."""
-        seconds = max(self.settings.recovery_seconds, exc.retry_after_s or 0.0)
-        member.breaker.fail(asyncio.get_running_loop().time(), seconds)
+        """An engine has failed: leave it out for a while, unless it is the text. Logs one line."""
+        if not isinstance(exc, NoSound):
+            seconds = max(self.settings.recovery_seconds, exc.retry_after_s or 0.0)
+            member.breaker.fail(asyncio.get_running_loop().time(), seconds)
         what = f"{rest[0].name} takes over" if rest else "no other is left"
         log.warning("%s %s failed: %s; %s", self.stage, member.name, exc, what)
 

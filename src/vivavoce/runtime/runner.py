@@ -239,7 +239,14 @@ class Runner:
         return self._peer.wait_writable()
 
     async def wait_caught_up(self) -> None:
-        """Backpressure: wait until VAD, recognition or the upstream server have caught up."""
+        """Backpressure: wait until VAD, recognition or the upstream server have caught up.
+
+        A client that sends audio faster than its model allows is made to wait, too.
+        """
+        if not self._closed.is_set and (delay := self._session.throttle_s(self._clock())) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._closed.wait()
         while not self._closed.is_set and self.behind:
             self._progress.clear()
             try:
@@ -322,8 +329,8 @@ class Runner:
                 self._player.flush()
             case RecordUsage():
                 pass  # for observers
-            case RequestFallback(reason=reason):
-                self._fall_back(reason)
+            case RequestFallback(reason=reason, close_code=close_code):
+                self._fall_back(reason, close_code)
             case Close(code=code, reason=reason):
                 self._peer.close(*(self._close_reason or (code, reason)))
                 self._end()
@@ -331,7 +338,7 @@ class Runner:
                 if self._performer:
                     self._performer.perform(effect, now)
 
-    def _fall_back(self, reason: str) -> None:
+    def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings
         driver = self._fallbacks.fallback(settings) if self._fallbacks else None
         if driver is None:
@@ -339,7 +346,7 @@ class Runner:
             message = "The server that answers for this model is not available."
             body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
             self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-            self.end(1011, reason)
+            self.end(close_code, reason)
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
             self.swap(driver)

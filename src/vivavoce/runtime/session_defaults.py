@@ -46,6 +46,8 @@ def begin(
             audio=msgspec.structs.replace(template.audio, output=output),
         )
     options = Options(session, offer)
+    options.pin()
     if opening.patch is not None:
-        options.update(opening.patch, pristine=True, has_spoken=False)
+        patch = options.rules.settings(opening.patch, options.session, opening=True)
+        options.update(patch, pristine=True, has_spoken=False)
     return options.session

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
-from vivavoce.protocol.session import RealtimeSession, SessionObject
+from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
@@ -25,6 +25,7 @@ from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
+from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Checkpoint, Session
 from vivavoce.store.base import Store
@@ -71,6 +72,10 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    """By the name of the model whose clients they are for."""
+    key_models: Callable[[str], frozenset[str] | None] = lambda _: None
+    """The models that a key allows, by its name; None: all."""
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -112,14 +117,14 @@ class Sessions:
             raise LimitReached(f"the server {why}")
         salt = secrets.token_hex(6)
         settings = self.initial_settings(opening, salt)
-        _log_opened(settings, opening.model)
+        _log_opened(settings, _asked_model(opening))
         context = self.context
-        driver = self._driver(opening.model, opening.who)
+        driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
         observers = [make(settings, opening.who) for make in context.observers]
         session = Session(
             settings,
-            context.models,
+            self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
@@ -174,7 +179,17 @@ class Sessions:
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
-        return begin(opening, context.template, context.models, salt=salt, expires_at=expires_at)
+        offer = self._offer(opening)
+        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+
+    def _offer(self, opening: Opening) -> AvailableModels:
+        """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
+        context = self.context
+        model = _asked_model(opening) or context.models.default_model
+        served = context.models.served_by(model, "").model
+        rules = Rules(context.policies.get(served), context.key_models(opening.who))
+        rules.check_model(model)
+        return replace(context.models, rules=rules)
 
     def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
@@ -228,6 +243,12 @@ class Replacements:
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _asked_model(opening: Opening) -> str:
+    """The model that a client names: a short-lived key's settings take precedence."""
+    model = opening.patch.model if isinstance(opening.patch, RealtimePatch) else UNSET
+    return opening.model if model is UNSET else model
 
 
 def _log_opened(session: SessionObject, asked: str) -> None:

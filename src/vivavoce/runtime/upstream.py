@@ -22,6 +22,7 @@ from vivavoce.engines.http import HttpClient
 from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
+from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.secret import Secret
 from vivavoce.session.options import ModelInfo
 from vivavoce.session.relay.faults import Fault, fault_of, fault_of_status
@@ -95,7 +96,9 @@ class _Server(RemoteServer):
 class Hold:
     """Until when an upstream server is not asked, as any session has found it."""
 
-    def __init__(self) -> None:
+    def __init__(self, probe_pause_s: float = MIN_PROBE_PAUSE_S) -> None:
+        """probe_pause_s: at least, before the server is asked whether it answers again."""
+        self._probe_pause_s = probe_pause_s
         self._until = float("-inf")
         self._answered_at = float("-inf")
         self._probing = asyncio.Lock()
@@ -110,11 +113,11 @@ class Hold:
 
     async def wait_answering(self, relay: "Relay") -> None:
         """Wait until the server opens sessions again; one caller at a time asks it."""
-        pause, clock = MIN_PROBE_PAUSE_S, asyncio.get_running_loop().time
+        pause, clock = self._probe_pause_s, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(self.seconds, pause))
             async with self._probing:
-                if clock() - self._answered_at < MIN_PROBE_PAUSE_S:
+                if clock() - self._answered_at < self._probe_pause_s:
                     return
                 with suppress(UpstreamRefused):
                     async with relay.connected():
@@ -148,6 +151,14 @@ class Relay:
     token_command: tuple[str, ...] = ()
     """Prints the bearer token of one connection; in place of the key."""
     hold: Hold = field(default_factory=Hold, compare=False)
+    dialect: Literal["", "ga", "xai"] = ""
+    """The protocol of the server; "": by its address."""
+    heartbeat_s: float = HEARTBEAT_S
+
+    def translation(self) -> XaiTranslation | None:
+        """For one connection; None: the server speaks GA."""
+        dialect = self.dialect or ("xai" if self.provider == "xai" else "ga")
+        return XaiTranslation() if dialect == "xai" else None
 
     @property
     def info(self) -> ModelInfo:
@@ -198,7 +209,7 @@ class Relay:
                     "",
                     query=self.query(transcription=transcription),
                     max_message_bytes=MAX_FRAME_BYTES,
-                    heartbeat_s=HEARTBEAT_S,
+                    heartbeat_s=self.heartbeat_s,
                     timeout_s=CONNECT_TIMEOUT_S,
                 )
             except UpstreamRefused:

@@ -180,6 +180,7 @@ class RequestFallback(Struct, frozen=True):
     """This brain cannot go on: attach the fallback of its model, or close the session."""
 
     reason: str
+    close_code: int = 1011
 
 
 class RecordUsage(Struct, frozen=True):

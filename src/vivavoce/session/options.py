@@ -40,6 +40,7 @@ from vivavoce.protocol.session import (
     TranscriptionSessionPatch,
     TurnDetection,
 )
+from vivavoce.session.policy import Rules
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
 _FRESH: dict[type, Any] = {
@@ -77,6 +78,8 @@ class AvailableModels:
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
     failure_errors: bool = False
     """Follow a failed response with an `error` event."""
+    rules: Rules | None = None
+    """Of one session: what its client may decide; None: everything."""
 
     def served_by(self, model: str, voice: str) -> ServedBy:
         """The model and the voice that are used when these names are asked for.
@@ -88,9 +91,10 @@ class AvailableModels:
 
 
 class Options:
-    """The session object in force."""
+    """The session object as the client sees it, and what the operator adds to it."""
 
     def __init__(self, session: SessionObject, models: AvailableModels) -> None:
+        self.rules = models.rules or Rules()
         self._models = models
         self._served = ""  # the model that serves whatever the client names, after a fallback
         self.session = self._resolved(session)
@@ -128,10 +132,19 @@ class Options:
         return format_name(self.session.audio.input.format)
 
     @property
-    def realtime(self) -> RealtimeSession:
-        """The settings of a conversation; a transcription session has the defaults."""
-        if isinstance(self.session, RealtimeSession):
+    def in_force(self) -> SessionObject:
+        """The session object with what is hidden from the client."""
+        hidden = self.rules.hidden_instructions
+        if hidden is None or not isinstance(self.session, RealtimeSession):
             return self.session
+        return msgspec.structs.replace(self.session, instructions=hidden)
+
+    @property
+    def realtime(self) -> RealtimeSession:
+        """The settings of a conversation in force; a transcription session has the defaults."""
+        session = self.in_force
+        if isinstance(session, RealtimeSession):
+            return session
         return RealtimeSession(model=self._models.default_model)
 
     @property
@@ -146,6 +159,12 @@ class Options:
         """From now on that model serves the session, whatever model the client names."""
         self._served = model
         self.session = self._resolved(self.session)
+
+    def pin(self) -> None:
+        """Put the settings in force that the operator has pinned. Raises InvalidRequest."""
+        pinned = self.rules.pinned
+        if pinned is not None and isinstance(self.session, RealtimeSession):
+            self.update(pinned, pristine=True, has_spoken=False)
 
     def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
         """Put a patch in force, or raise InvalidRequest and change nothing.

@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from vivavoce.audio.formats import RATE
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
 from vivavoce.protocol.items import FunctionCallOutput
@@ -22,7 +22,7 @@ from vivavoce.protocol.server import (
     SessionUpdated,
 )
 from vivavoce.protocol.session import SessionObject
-from vivavoce.session.brain import Brain, BrainFactory, Handover, Shared
+from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.conversation import Conversation, SavedEntry
 from vivavoce.session.effects import (
@@ -109,6 +109,7 @@ class Session:
             usage=UsageMeter(effects, checkpoint.usage if checkpoint else None),
             limits=limits,
         )
+        self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)
         self._expires_at = now + limits.max_seconds
         self._last_activity = now
@@ -135,6 +136,10 @@ class Session:
     def settings(self) -> SessionObject:
         """The session object as the client sees it."""
         return self._shared.options.session
+
+    def throttle_s(self, now: float) -> float:
+        """For so many seconds the client should not be read: it sends audio too fast."""
+        return self._rules.throttle_s(now)
 
     @property
     def usage(self) -> UsageTotals:
@@ -219,6 +224,10 @@ class Session:
                 self._refuse(problem, None)
             case AudioArrived(audio=audio):
                 self._last_activity = now
+                try:
+                    self._rules.take_audio(len(audio) // BYTES_PER_SAMPLE, now)
+                except InvalidRequest:
+                    return
                 self._brain.on_audio(audio, now)
             case AudioPlayed(item_id=item_id, samples=samples):
                 self._shared.playback.played(item_id, samples, now)
@@ -236,6 +245,7 @@ class Session:
                 self._brain.on_fact(fact, now)
 
     def _on_client(self, event: events.AnyClientEvent, raw: bytes | None, now: float) -> None:
+        self._rules.check_event(event)
         match event:
             case events.SessionUpdate():
                 self._update(event, now)
@@ -258,11 +268,22 @@ class Session:
                 | events.ResponseCancel()
                 | events.OutputAudioClear()
             ):
-                if isinstance(event, events.ResponseCreate) and self._state == "draining":
-                    raise InvalidRequest("The server is shutting down.", code="server_shutdown")
-                self._brain.on_client(event, raw, now)
+                self._on_brain_event(event, raw, now)
             case _:
                 assert_never(event)
+
+    def _on_brain_event(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
+        if isinstance(event, events.ResponseCreate):
+            if self._state == "draining":
+                raise InvalidRequest("The server is shutting down.", code="server_shutdown")
+            allowed = self._rules.response(event)
+            if allowed is not event:
+                event, raw = allowed, None
+        elif isinstance(event, events.InputAudioAppend):
+            width = BYTES_PER_SAMPLE if self._shared.options.input_format == "audio/pcm" else 1
+            rate = RATE if width == BYTES_PER_SAMPLE else G711_RATE
+            self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
+        self._brain.on_client(event, raw, now)
 
     def _on_timer(self, now: float) -> None:
         limits = self._shared.limits
@@ -288,8 +309,9 @@ class Session:
     def _update(self, event: events.SessionUpdate, now: float) -> None:
         shared = self._shared
         pristine = self._brain.pristine and not len(shared.conversation)
+        patch = self._rules.settings(event.session, shared.options.session)
         shared.options.update(
-            event.session, pristine=pristine, has_spoken=shared.conversation.has_answer_audio
+            patch, pristine=pristine, has_spoken=shared.conversation.has_answer_audio
         )
         self._brain.on_settings(now)
         event_id = shared.effects.event_id()
@@ -298,6 +320,7 @@ class Session:
     def _create_item(self, event: events.ItemCreate, now: float) -> None:
         shared = self._shared
         conversation, effects = shared.conversation, shared.effects
+        self._rules.check_item(event.item)
         entry = entry_of(event.item, shared.options.input_format, effects.ids, "item")
         item = entry.item
         if isinstance(item, FunctionCallOutput) and not conversation.has_call(item.call_id):

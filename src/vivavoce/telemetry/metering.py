@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
@@ -93,17 +93,22 @@ class Jobs:
             self._running = False
 
 
-class Holder:
+class Holder(Protocol):
     """A session or a request that reserves: it is ended when its access ends."""
 
-    has_budgets = False
-    owner = Owner()
+    @property
+    def owner(self) -> Owner: ...
+
+    @property
+    def has_budgets(self) -> bool: ...
 
     def end_access(self, reason: AccessEnded) -> None:
         """The owner may use nothing more."""
+        ...
 
     def tick(self) -> None:
         """Some seconds have passed."""
+        ...
 
 
 class Metering:

@@ -150,7 +150,7 @@ class GuardedReader:
         self._timed = 0  # which message the timer began with
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if self.failure is not None:
+        if self._reader is None:
             return True, b""
         if self._rest:
             self._rest += data
@@ -159,8 +159,9 @@ class GuardedReader:
         return self._feed(data)
 
     def feed_eof(self) -> None:
+        if self._reader is not None:
+            self._reader.feed_eof()
         self._release()
-        self._reader.feed_eof()
 
     def _feed(self, data: bytes) -> tuple[bool, bytes]:
         try:
@@ -227,6 +228,9 @@ class GuardedReader:
         return True, b""
 
     def _release(self) -> None:
+        """Nothing more is read. The reader holds the unfinished message, and reference cycles
+        around a closed connection would keep it until the next full garbage collection."""
+        self._reader = None
         self._rest = b""
         if self._continuing:
             self._continuing.cancel()

@@ -9,6 +9,7 @@ from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
 from vivavoce.protocol.raw import RawProtocol
 from vivavoce.protocol.rtvi import RtviProtocol
+from vivavoce.protocol.telephony import TelephonyProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
 
 
@@ -42,6 +43,10 @@ def raw_stream() -> RawProtocol:
     return RawProtocol(time.monotonic, waits=True)
 
 
+def telephony() -> TelephonyProtocol:
+    return TelephonyProtocol(time.monotonic)
+
+
 @dataclass(frozen=True, slots=True)
 class WireRoute:
     """A protocol at a path, for the requests that match. `make` builds one object a connection."""
@@ -60,6 +65,7 @@ WIRE_TABLE: WireTable = (
     WireRoute("/api/realtime", Beta),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
+    WireRoute("/telephony/ws", telephony),
 )
 
 

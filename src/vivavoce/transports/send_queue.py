@@ -13,8 +13,8 @@ from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
-from vivavoce.protocol.codec import read_server_event
 from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import Frame, WireProtocol
 from vivavoce.runtime.tasks import Signal
 
@@ -134,6 +134,7 @@ class SendQueue:
             self.close(_LOST, "the connection is lost")
         finally:
             self._writing = None
+            self._drop_frames()  # reference cycles may keep the queue until a garbage collection
             if self._watch:
                 self._watch.cancel()
 
@@ -184,8 +185,11 @@ class SendQueue:
 
     def _cut_off(self) -> None:
         waiting = self._bytes
-        self._frames.clear()
-        self._bytes = 0
+        self._drop_frames()
         self.close(1008, f"the client reads too slowly: {waiting} bytes were waiting")
         if self._writing:  # it may be waiting for the client to read
             self._writing.reschedule(asyncio.get_running_loop().time())
+
+    def _drop_frames(self) -> None:
+        self._frames.clear()
+        self._bytes = 0

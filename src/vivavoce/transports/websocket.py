@@ -1,15 +1,17 @@
 """The WebSocket endpoint: one session for each connection, in the protocol of its address."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.client import SessionUpdate
-from vivavoce.protocol.wire import ConnectRequest, Opening, WireProtocol
+from vivavoce.protocol.wire import CarriesKey, ConnectRequest, Opening, WireProtocol
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.session.facts import Disconnected
@@ -19,14 +21,22 @@ from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES, GuardedSocket, Me
 from vivavoce.transports.paced import PacedPeer
 from vivavoce.transports.protocols import WIRE_TABLE, WireTable, paths, protocol_for
 
+log = logging.getLogger(__name__)
+
 HEARTBEAT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
 NO_SOUND_S = 5.0  # after connecting, for protocols whose clients usually send sound
 
-Admit = Callable[[web.Request], Opening]
-"""Authenticates: the name of the key, and the settings that it carries. Raises Unauthorized."""
 FindCall = Callable[[web.Request], sideband.ObservedCall]
 """The call of a sideband request. Raises Unauthorized and HTTPNotFound."""
+
+
+class Admit(Protocol):
+    """Authenticates: the name of the key, and the settings that it carries."""
+
+    def __call__(self, request: web.Request, key: str = "") -> Opening:
+        """`key`: one that the first frames held. Raises Unauthorized."""
+        ...
 
 
 class WebSocketEndpoint:
@@ -94,16 +104,20 @@ class WebSocketEndpoint:
         """Open a session and serve it, or refuse."""
         queue, protocol = connection.queue, connection.protocol
         try:
-            admitted = self._admit(request)
+            if not isinstance(protocol, CarriesKey):
+                admitted = self._admit(request)
             opening = await connection.opening(wanted)
             if opening is None:
                 return
+            if isinstance(protocol, CarriesKey):
+                admitted = self._admit(request, opening.key)
             patch = opening.patch or admitted.patch
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             runner = self._sessions.open(
                 paced or queue, replace(opening, who=admitted.who, patch=patch), paced
             )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
+            log.info("a client at %s was refused: %s", wanted.path, exc)
             connection.refuse(exc)
             return
         if opening.patch and admitted.patch:  # the key's settings overrule the protocol's

@@ -97,6 +97,7 @@ class RelayBrain:
         if handover.owes_response:
             self._outbox.queue(ResponseCreate())
             self._requested = True
+        self._outbox.reset_bound()
 
     def detach(self, now: float) -> Handover:
         handover = Handover(
@@ -167,8 +168,10 @@ class RelayBrain:
                 self._requested = True
                 self._quiet_since = None
                 self._retried = False
+                raw = encoded(event) if raw is None else raw
                 self._request = raw
-        self._outbox.send(raw if raw is not None else encoded(event))
+        is_audio = isinstance(event, InputAudioAppend)
+        self._outbox.send(raw if raw is not None else encoded(event), is_audio=is_audio)
 
     def on_audio(self, audio: bytes, now: float) -> None:
         self._keep(audio)
@@ -221,6 +224,8 @@ class RelayBrain:
             self._lose(Fault(f"the upstream server was silent for {span_}"))
 
     def settle(self, now: float) -> None:
+        if self._outbox.overflowed:
+            self._lose(Fault("the upstream server opens no session in time", close_code=1013))
         if self._renew_at <= now and self.at_rest and not self._lost:
             self._renew(now)
 
@@ -231,7 +236,7 @@ class RelayBrain:
         self._lost = True
         if fault.hold_s:
             self._shared.effects.add(HoldUpstream(fault.hold_s))
-        self._shared.effects.add(RequestFallback(fault.reason))
+        self._shared.effects.add(RequestFallback(fault.reason, fault.close_code))
 
     def _renew(self, now: float) -> None:
         """Go on with the same conversation in a new session of the upstream server."""
@@ -453,7 +458,7 @@ class RelayBrain:
                 )
 
     def _queue_settings(self) -> None:
-        settings = self._shared.options.session
+        settings = self._shared.options.in_force
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "model"):
             kept.pop(ours, None)

@@ -25,6 +25,8 @@ class Fault:
     """For so long no session asks it."""
     retry_s: float | None = None
     """After so long the same request may succeed; None: it will not."""
+    close_code: int = 1011
+    """Of the client's connection, where there is no fallback."""
 
 
 _WAIT = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:(\d+)ms)?", re.I)

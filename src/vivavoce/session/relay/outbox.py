@@ -1,35 +1,50 @@
 """What goes to the upstream server, kept in order until a connection is open."""
 
+from collections import deque
 from typing import Any
 
 import msgspec
 
-from vivavoce.protocol.client import ClientEvent
+from vivavoce.protocol.client import ClientEvent, InputAudioAppend
 from vivavoce.session.effects import EffectBuffer, SendUpstream
 from vivavoce.session.relay.items import without_nulls
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # while the upstream server is being connected to
+MAX_QUEUED_EVENTS = 256  # that are no audio, likewise
+MAX_QUEUED_AUDIO_BYTES = 640 * 1024  # 10 s of PCM, as base64
 _json = msgspec.json.Encoder()
 
 
 class Outbox:
-    """Sends, or keeps until the connection is open; what is beyond the bound is dropped."""
+    """Sends, or keeps until the connection is open.
+
+    Of audio the last 10 s are kept. Of all else nothing is dropped: `overflowed` is set instead.
+    """
 
     def __init__(self, effects: EffectBuffer) -> None:
         self._effects = effects
         self._prefix = effects.ids.next("relay")  # of the ids of our own events
         self._sent = 0
         self._connected = False
-        self._queued: list[bytes] = []
-        self._queued_bytes = 0
+        self._queued: deque[tuple[bytes, bool]] = deque()  # whether it is audio
+        self._audio_bytes = 0  # in _queued
+        self._other_bytes = 0  # of events that are no audio, since reset_bound()
+        self._events = 0  # such events
+        self.overflowed = False
+        """More is to be sent than can be kept."""
+
+    def reset_bound(self) -> None:
+        """What is kept already does not count any more: a history may be long."""
+        self._events = self._other_bytes = 0
+        self.overflowed = False
 
     def open(self) -> None:
         """Send what was kept."""
         self._connected = True
-        for data in self._queued:
+        for data, _ in self._queued:
             self._effects.add(SendUpstream(data))
         self._queued.clear()
-        self._queued_bytes = 0
+        self._audio_bytes = 0
 
     def shut(self) -> None:
         """The connection is replaced: keep what follows for the next one."""
@@ -37,23 +52,43 @@ class Outbox:
 
     def queue(self, event: ClientEvent) -> None:
         """Send an event of our own, and know its errors from those of the client's events."""
-        self.send_own(_fields(event))
+        self.send_own(_fields(event), is_audio=isinstance(event, InputAudioAppend))
 
-    def send_own(self, fields: dict[str, Any]) -> None:
+    def send_own(self, fields: dict[str, Any], *, is_audio: bool = False) -> None:
         self._sent += 1
-        self.send(_json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"}))
+        data = _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
+        self.send(data, is_audio=is_audio)
 
     def is_own(self, event_id: Any) -> bool:
         """Whether an event of our own has that id."""
         return isinstance(event_id, str) and event_id.startswith(f"{self._prefix}.")
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, is_audio: bool = False) -> None:
         """Send a client event, JSON, as it is."""
         if self._connected:
             self._effects.add(SendUpstream(data))
-        elif self._queued_bytes + len(data) <= MAX_QUEUED_BYTES:
-            self._queued.append(data)
-            self._queued_bytes += len(data)
+            return
+        self._queued.append((data, is_audio))
+        if is_audio:
+            self._audio_bytes += len(data)
+            if self._audio_bytes > MAX_QUEUED_AUDIO_BYTES:
+                self._drop_oldest_audio()
+        else:
+            self._events += 1
+            self._other_bytes += len(data)
+            if self._events > MAX_QUEUED_EVENTS or self._other_bytes > MAX_QUEUED_BYTES:
+                self.overflowed = True
+
+    def _drop_oldest_audio(self) -> None:
+        """A tenth of what is kept of it, so that this is not done for each frame; not the last."""
+        kept: deque[tuple[bytes, bool]] = deque()
+        last = len(self._queued) - 1
+        for n, (data, is_audio) in enumerate(self._queued):
+            if is_audio and n < last and self._audio_bytes > MAX_QUEUED_AUDIO_BYTES * 9 // 10:
+                self._audio_bytes -= len(data)
+            else:
+                kept.append((data, is_audio))
+        self._queued = kept
 
 
 def encoded(event: ClientEvent) -> bytes:

@@ -13,6 +13,7 @@ from vivavoce.protocol.responses import (
     ResponseAudioOutput,
     ResponseError,
     StatusDetails,
+    Usage,
 )
 from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.brain import Shared
@@ -88,6 +89,7 @@ class UpstreamGeneration:
             conversation_id=self._conversation_id,
             output_modalities=options.output_modalities,
             max_output_tokens=options.max_output_tokens,
+            usage=Usage(),
             audio=ResponseAudio(
                 ResponseAudioOutput(options.audio.output.format, options.audio.output.voice)
             ),

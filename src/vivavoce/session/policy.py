@@ -1,0 +1,320 @@
+"""What the operator of a model decides, and its clients may not: settings, items, audio.
+
+The shell applies it to the events of a client, whatever protocol they came in, before a brain gets
+them. What it hides is never part of the session object: see Options.in_force.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from vivavoce.audio.formats import RATE
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.client import AnyClientEvent, ResponseCreate
+from vivavoce.protocol.items import InputImage, Item, ItemReference, Message, Tools
+from vivavoce.protocol.session import (
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
+    RealtimePatch,
+    SessionObject,
+    SessionPatch,
+    TranscriptionPatch,
+)
+
+T = TypeVar("T")
+ClientEventName: TypeAlias = Literal[
+    "session.update",
+    "input_audio_buffer.append",
+    "input_audio_buffer.commit",
+    "input_audio_buffer.clear",
+    "output_audio_buffer.clear",
+    "conversation.item.create",
+    "conversation.item.retrieve",
+    "conversation.item.truncate",
+    "conversation.item.delete",
+    "response.create",
+    "response.cancel",
+]
+MAX_THROTTLE_S = 5.0
+"""A client is not read for so long at a time: its pings are answered in between."""
+MAX_AUDIO_AHEAD_S = 60.0
+"""Audio of a client whose earlier audio takes longer than that at the allowed speed is refused."""
+_NESTED = (AudioPatch, AudioInputPatch, AudioOutputPatch)
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[policies.NAME]: what the clients of a model may not do. The model names it."""
+
+    pinned: RealtimePatch = RealtimePatch()
+    """Settings as in a session.update. Clients cannot change them, nor in a response.create."""
+    show_instructions: bool = False
+    """Whether clients see pinned instructions."""
+    strict: bool = False
+    """Refuse a request for a pinned or forbidden setting; otherwise the setting is ignored."""
+    voices: tuple[str, ...] = ()
+    """That clients may choose; none: any."""
+    transcription_models: tuple[str, ...] = ()
+    """That clients may choose; none: any."""
+    client_tools: tuple[str, ...] = ("*",)
+    """Functions that clients may declare; "*" is any."""
+    max_output_tokens: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Of one response; 0: no limit of its own."""
+    audio_speed: Annotated[float, Meta(ge=0, le=1000)] = 3.0
+    """Audio of a client is read so many times faster than real time at most; 0: at any speed."""
+    audio_burst_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    """Audio that is read at any speed."""
+    system_items: bool = False
+    """Whether clients may add messages of the system."""
+    assistant_items: bool = False
+    """Whether clients may add messages of the assistant."""
+    images: bool = False
+    """Whether clients may send pictures."""
+    prompt: bool = False
+    """Whether clients may name a stored prompt of the provider."""
+    blocked_events: tuple[ClientEventName, ...] = ()
+    """Events of clients that are refused."""
+
+    def __post_init__(self) -> None:
+        voice = self._pinned_voice
+        if voice and self.voices and voice not in self.voices:
+            raise ValueError(f"pinned voice {voice!r} is none of `voices`")
+
+    @property
+    def _pinned_voice(self) -> str:
+        audio = self.pinned.audio
+        output = audio.output if isinstance(audio, AudioPatch) else UNSET
+        voice = output.voice if isinstance(output, AudioOutputPatch) else UNSET
+        return voice if isinstance(voice, str) else ""
+
+
+class Rules:
+    """A policy as it applies to one session.
+
+    models: the names of models that the key of the session allows; None: all.
+    """
+
+    def __init__(self, policy: Policy | None = None, models: frozenset[str] | None = None) -> None:
+        self._policy = policy
+        self._models = models
+        self._audio_until = float("-inf")  # when all audio so far was spoken, at the allowed speed
+
+    @property
+    def pinned(self) -> RealtimePatch | None:
+        """The pinned settings that clients see; None: nothing is pinned."""
+        policy = self._policy
+        if policy is None:
+            return None
+        pinned = policy.pinned
+        if self.hidden_instructions is not None:
+            pinned = msgspec.structs.replace(pinned, instructions="")
+        if policy.max_output_tokens and pinned.max_output_tokens is UNSET:
+            pinned = msgspec.structs.replace(pinned, max_output_tokens=policy.max_output_tokens)
+        return pinned
+
+    @property
+    def hidden_instructions(self) -> str | None:
+        """In force in place of those that clients see; None: they see all."""
+        policy = self._policy
+        if policy is None or policy.show_instructions or policy.pinned.instructions is UNSET:
+            return None
+        return policy.pinned.instructions or ""
+
+    def check_model(self, model: str, param: str = "model") -> None:
+        """Raise InvalidRequest for a model that the key does not allow."""
+        if self._models is not None and model not in self._models:
+            raise _no_model(model, param)
+
+    def check_event(self, event: AnyClientEvent) -> None:
+        """Raise InvalidRequest for an event that is blocked."""
+        kind = type(event).__struct_config__.tag
+        if self._policy is not None and kind in self._policy.blocked_events:
+            raise InvalidRequest(f"Events of the type '{kind}' are not allowed.", param="type")
+
+    def settings(
+        self, patch: SessionPatch, current: SessionObject, *, opening: bool = False
+    ) -> SessionPatch:
+        """What is left of the settings that a client requests. Raises InvalidRequest.
+
+        opening: the session has not begun, so they may name its model.
+        """
+        if isinstance(patch, RealtimePatch) and patch.model is not UNSET:
+            self.check_model(patch.model, "session.model")
+            if self._policy is not None and not opening:
+                patch = self._without_model(patch, current)
+        if self._policy is None:
+            return patch
+        patch = self._without_pinned(patch, self._policy.pinned, "session", current)
+        return self._within_bounds(patch, "session")
+
+    def response(self, event: ResponseCreate) -> ResponseCreate:
+        """What is left of a request for a response: the same object where nothing is changed.
+
+        Raises InvalidRequest.
+        """
+        policy, params = self._policy, event.response
+        if policy is None or params is None:
+            return event
+        for n, item in enumerate(params.input or ()):
+            if not isinstance(item, ItemReference):
+                self.check_item(item, f"response.input[{n}]")
+        allowed = self._without_pinned(params, policy.pinned, "response", None)
+        allowed = self._within_bounds(allowed, "response")
+        if allowed is params:
+            return event
+        return msgspec.structs.replace(event, response=allowed)
+
+    def check_item(self, item: Item, param: str = "item") -> None:
+        """Raise InvalidRequest for an item that clients may not add."""
+        policy = self._policy
+        if policy is None or not isinstance(item, Message):
+            return
+        allowed = {"system": policy.system_items, "assistant": policy.assistant_items}
+        if not allowed.get(item.role, True):
+            raise InvalidRequest(
+                f"Items with the role '{item.role}' are not allowed.", param=f"{param}.role"
+            )
+        for n, part in enumerate(item.content):
+            if isinstance(part, InputImage) and not policy.images:
+                raise InvalidRequest("Images are not allowed.", param=f"{param}.content[{n}]")
+
+    def take_audio(self, samples: int, now: float) -> None:
+        """Audio has come, samples at 24 kHz. Raises InvalidRequest where far too much has."""
+        policy = self._policy
+        if policy is None or not policy.audio_speed:
+            return
+        ahead = self._audio_until - now - policy.audio_burst_seconds / policy.audio_speed
+        if ahead > MAX_AUDIO_AHEAD_S:
+            raise InvalidRequest(
+                f"Audio comes faster than {policy.audio_speed:g} times real time.",
+                code="rate_limit_exceeded",
+                param="audio",
+            )
+        spoken = samples / RATE / policy.audio_speed
+        self._audio_until = max(self._audio_until, now) + spoken
+
+    def throttle_s(self, now: float) -> float:
+        """For so many seconds the client should not be read."""
+        policy = self._policy
+        if policy is None or not policy.audio_speed:
+            return 0.0
+        ahead = self._audio_until - now - policy.audio_burst_seconds / policy.audio_speed
+        return min(MAX_THROTTLE_S, max(0.0, ahead))
+
+    def _without_pinned(self, given: T, pinned: Any, path: str, current: Any) -> T:
+        """A request without the settings that are pinned. `current`: what the client sees now.
+
+        A client that sends back what it sees requests nothing.
+        """
+        changes: dict[str, Any] = {}
+        for name in pinned.__struct_fields__:
+            fixed, asked = getattr(pinned, name), getattr(given, name, UNSET)
+            place = f"{path}.{name}"
+            if fixed is UNSET or asked is UNSET or (asked is None and path.startswith("response")):
+                continue
+            seen = getattr(current, name, UNSET)
+            if isinstance(fixed, _NESTED):
+                if not hasattr(asked, "__struct_fields__"):
+                    continue
+                left = self._without_pinned(asked, fixed, place, seen)
+                if left is not asked:
+                    changes[name] = left
+                continue
+            if self._is_strict and asked != fixed and not _shows(asked, seen):
+                raise _fixed(place)
+            changes[name] = UNSET
+        return _changed(given, changes)
+
+    def _without_model(self, patch: RealtimePatch, current: SessionObject) -> RealtimePatch:
+        if self._is_strict and patch.model != getattr(current, "model", ""):
+            raise _fixed("session.model")
+        return msgspec.structs.replace(patch, model=UNSET)
+
+    def _within_bounds(self, given: T, path: str) -> T:
+        """A request whose voice, functions and so on are allowed. Raises InvalidRequest."""
+        assert self._policy is not None
+        changes: dict[str, Any] = {}
+        if getattr(given, "prompt", None) not in (UNSET, None) and not self._policy.prompt:
+            raise InvalidRequest("Stored prompts are not allowed.", param=f"{path}.prompt")
+        tools = getattr(given, "tools", UNSET)
+        if tools is not UNSET and tools is not None:
+            kept = self._allowed_tools(tools, f"{path}.tools")
+            if len(kept) < len(tools):
+                changes["tools"] = kept
+        limit = self._policy.max_output_tokens
+        asked = getattr(given, "max_output_tokens", UNSET)
+        if limit and asked not in (UNSET, None) and (asked == "inf" or asked > limit):
+            if self._is_strict:
+                raise InvalidRequest(
+                    f"Invalid '{path}.max_output_tokens': at most {limit} are allowed.",
+                    param=f"{path}.max_output_tokens",
+                )
+            changes["max_output_tokens"] = limit
+        audio = getattr(given, "audio", UNSET)
+        if hasattr(audio, "__struct_fields__"):
+            allowed = self._allowed_audio(audio, f"{path}.audio")
+            if allowed is not audio:
+                changes["audio"] = allowed
+        return _changed(given, changes)
+
+    def _allowed_tools(self, tools: Tools, path: str) -> Tools:
+        assert self._policy is not None
+        names = self._policy.client_tools
+        if "*" in names:
+            return tools
+        kept = tuple(tool for tool in tools if tool.name in names)
+        if len(kept) < len(tools) and self._is_strict:
+            other = next(tool.name for tool in tools if tool.name not in names)
+            raise InvalidRequest(f"The function '{other}' is not allowed.", param=path)
+        return kept
+
+    def _allowed_audio(self, audio: T, path: str) -> T:
+        assert self._policy is not None
+        changes: dict[str, Any] = {}
+        output: Any = getattr(audio, "output", UNSET)
+        voice = getattr(output, "voice", UNSET)
+        name = getattr(voice, "id", voice)
+        voices = self._policy.voices
+        if isinstance(name, str) and voices and name not in voices:
+            if self._is_strict:
+                raise InvalidRequest(
+                    f"Invalid '{path}.output.voice': '{name:.100}' is not allowed. Allowed are: "
+                    f"{', '.join(voices)}.",
+                    param=f"{path}.output.voice",
+                )
+            changes["output"] = msgspec.structs.replace(output, voice=UNSET)
+        asked = getattr(getattr(audio, "input", UNSET), "transcription", UNSET)
+        models = self._policy.transcription_models
+        asked_model = asked.model if isinstance(asked, TranscriptionPatch) else UNSET
+        if models and asked_model is not UNSET and asked_model not in models:
+            raise _no_model(asked_model, f"{path}.input.transcription.model")
+        return _changed(audio, changes)
+
+    @property
+    def _is_strict(self) -> bool:
+        return self._policy is not None and self._policy.strict
+
+
+def _changed(given: T, changes: dict[str, Any]) -> T:
+    return msgspec.structs.replace(given, **changes) if changes else given  # type: ignore[type-var]
+
+
+def _shows(asked: Any, seen: Any) -> bool:
+    """Whether a value is the one in the session object: sent back, it requests nothing."""
+    same: bool = (
+        msgspec.to_builtins(asked) == msgspec.to_builtins(seen) if seen is not UNSET else False
+    )
+    return same
+
+
+def _fixed(place: str) -> InvalidRequest:
+    return InvalidRequest(f"'{place}' is set by the server and cannot be changed.", param=place)
+
+
+def _no_model(name: str, param: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The model '{name:.100}' does not exist or you do not have access to it.",
+        code="model_not_found",
+        param=param,
+    )
