@@ -39,6 +39,7 @@ FLOORS: dict[str, float] = {
     "engines.process": 2.5,
     "engines.host": 2.5,
     "engines.hosted": 2.5,
+    "engines.passages": 2.5,
     "media": 2.5,
     "engines.http": 2.5,
     "engines.remote": 2.5,
