@@ -52,6 +52,7 @@ FLOORS: dict[str, float] = {
     "api": 5,
     "accounting": 6,
     "app": 6,
+    "check": 6,
     "cli": 6,
     "configured": 6,
     "settings": 6,
