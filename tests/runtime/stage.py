@@ -52,7 +52,7 @@ TURN = LOUD * 4 + SOFT * 20
 TURN_SAMPLES = 24_000
 """Audio that turn detection wants, if it reads audio."""
 MODELS = AvailableModels(
-    {"default": ModelInfo(frozenset({"alloy"}), "alloy", TURN_SAMPLES)},
+    {"default": ModelInfo(frozenset({"alloy"}), "alloy", turn_samples=TURN_SAMPLES)},
     "default",
     failure_errors=True,
 )

@@ -46,8 +46,8 @@ __all__ = [
     "TurnModel",
     "Voice",
     "Word",
-    "engine_for",
     "health_of",
+    "translator_of",
     "warm",
 ]
 
@@ -116,15 +116,22 @@ class BaseEngine:
         """
         return None
 
+    def for_translation(self) -> Self | None:
+        """STT: this engine, with transcripts in English whatever is spoken; None: it cannot.
+
+        What is returned is as that of for_model().
+        """
+        return None
+
 
 E = TypeVar("E")
 
 
-def engine_for(engine: E, name: str) -> E:
-    """The engine with the model that a client names, where it offers that one; else as it is."""
-    choose = getattr(engine, "for_model", None)
-    found: E | None = choose(name) if choose is not None and name else None
-    return engine if found is None else found
+def translator_of(engine: E) -> E | None:
+    """The recogniser with transcripts in English, where it translates."""
+    choose = getattr(engine, "for_translation", None)
+    made: E | None = choose() if choose is not None else None
+    return made
 
 
 def warm(engine: object) -> None:
@@ -196,6 +203,8 @@ class Word:
     text: str
     start_ms: int
     end_ms: int
+    logprob: float | None = None
+    """Natural logarithm of its probability, where the engine gives one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class HostedEngine(BaseEngine, Generic[M]):
 
     name: ClassVar[str]
     """"kind:name" with a dot: as in its table of settings."""
+    hang_seconds: ClassVar[float] = 5.0
+    """Longer than any turn of the worker takes."""
     _host: WorkerHost[M] | None = None
 
     @property
@@ -81,6 +83,7 @@ class HostedEngine(BaseEngine, Generic[M]):
             streams_per_worker=settings.streams_per_worker,
             start_seconds=settings.start_seconds,
             wait_seconds=settings.wait_seconds,
+            hang_seconds=cls.hang_seconds,
             nice=NICENESS,
             remedy="raise workers or streams_per_worker",
         )
@@ -89,8 +92,8 @@ class HostedEngine(BaseEngine, Generic[M]):
 class HostedSTT(HostedEngine[Hypothesis]):
     """Processes that recognise."""
 
-    language: ClassVar[str] = "en"
-    """That of the transcripts."""
+    language: ClassVar[str | None] = "en"
+    """That of the transcripts, unless the worker says it; None: not known."""
 
     def host_for(
         self, worker: str, settings: HostedSettings, options: object = None
@@ -104,7 +107,7 @@ class HostedSTT(HostedEngine[Hypothesis]):
     ) -> AsyncGenerator[Transcript]:
         """See the contract of STT. Waits for a place first; closing gives it back at once."""
         final: Hypothesis | None = None
-        async with self.host.open(None, audio) as stream:
+        async with self.host.open(self.recognition(language, prompt), audio) as stream:
             async for hypothesis in stream:
                 if hypothesis.final:
                     final = hypothesis
@@ -115,11 +118,20 @@ class HostedSTT(HostedEngine[Hypothesis]):
             raise EngineError(f"[engines.{self.name}] the recogniser ended without a result")
         yield self._transcript(final)
 
+    def recognition(self, language: str | None, prompt: str) -> object:
+        """What the worker is asked for; by default nothing."""
+        return None
+
     def _transcript(self, heard: Hypothesis) -> Transcript:
-        texts = [word.text for word in heard.words]
-        stable = len(" ".join(texts[: heard.stable]))
-        words = tuple(Word(word.text, word.start_ms, word.end_ms) for word in heard.words)
-        return Transcript(" ".join(texts), stable, heard.final, words, self.language)
+        text, stable = "", 0
+        for i, word in enumerate(heard.words):
+            text += word.text if word.joined or not i else f" {word.text}"
+            if i < heard.stable:
+                stable = len(text)
+        words = tuple(
+            Word(word.text, word.start_ms, word.end_ms, word.logprob) for word in heard.words
+        )
+        return Transcript(text, stable, heard.final, words, heard.language or self.language)
 
 
 class HostedTTS(HostedEngine[SpeechChunk]):

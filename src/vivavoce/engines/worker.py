@@ -369,6 +369,10 @@ class HeardWord(msgspec.Struct, frozen=True, array_like=True):
     text: str
     start_ms: int
     end_ms: int
+    joined: bool = False
+    """No space is between it and the word before."""
+    logprob: float | None = None
+    """Natural logarithm of its probability, where the recogniser gives one."""
 
 
 class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
@@ -377,6 +381,8 @@ class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
     words: tuple[HeardWord, ...]
     stable: int
     final: bool
+    language: str | None = None
+    """Where the recogniser found it out."""
 
 
 # --- what a synthesiser is asked for and sends

@@ -17,7 +17,7 @@ from typing import Annotated, Generic, Self, TypeVar
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines.base import BaseEngine, health_of, warm
+from vivavoce.engines.base import BaseEngine, health_of, translator_of, warm
 from vivavoce.errors import EngineError, NoSound
 from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import Stage
@@ -112,6 +112,12 @@ class Chain(BaseEngine, Generic[E]):
                 others = (other for other in self.members if other is not member)
                 return type(self)((replace(member, engine=found), *others), self.settings)
         return None
+
+    def for_translation(self) -> Self | None:
+        """A chain of the recognisers that translate."""
+        made = [(member, translator_of(member.engine)) for member in self.members]
+        able = [replace(member, engine=engine) for member, engine in made if engine is not None]
+        return type(self)(tuple(able), self.settings) if able else None
 
     def in_order(self) -> list[Member[E]]:
         """Those that work, then the others: where none works, all are tried."""
