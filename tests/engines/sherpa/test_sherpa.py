@@ -1,4 +1,4 @@
-"""sherpa-onnx: Moonshine with real weights, a made-up streaming transducer, folders of all kinds."""
+"""sherpa-onnx: Moonshine with its weights, made-up models, and folders of all kinds."""
 
 import asyncio
 import importlib.util

@@ -31,7 +31,7 @@ class _Pattern:
 
 
 _TOKENS = ("*tokens.txt",)
-_TRANSDUCER = {
+_TRANSDUCER: dict[str, tuple[str, ...]] = {
     "encoder": ("*encoder*.onnx",),
     "decoder": ("*decoder*.onnx",),
     "joiner": ("*joiner*.onnx",),

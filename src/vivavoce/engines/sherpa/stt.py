@@ -1,4 +1,4 @@
-"""Speech to text with sherpa-onnx: streaming transducers, and Moonshine, SenseVoice, Parakeet, ..."""
+"""Speech to text with sherpa-onnx: streaming transducers, Moonshine, SenseVoice, Parakeet."""
 
 import asyncio
 import importlib.util

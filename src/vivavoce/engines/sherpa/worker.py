@@ -1,4 +1,4 @@
-"""The processes that recognise with sherpa-onnx: passages or streams of several sessions at once."""
+"""The processes that recognise with sherpa-onnx: passages or streams of several sessions."""
 
 import tempfile
 from base64 import b64encode
