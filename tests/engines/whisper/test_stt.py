@@ -17,7 +17,7 @@ from vivavoce.testing.conformance import check_stt, check_transcripts
 
 pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
 
-from vivavoce.engines.whisper.stt import WhisperSettings, WhisperSTT  # noqa: E402
+from vivavoce.engines.whisper.stt import WhisperSettings, WhisperSTT
 
 TINY, BASE = "whisper-tiny.en", "whisper-base"
 RATE = 16_000
