@@ -14,6 +14,7 @@ _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 REALTIME, RAW = ("/v1/realtime?model=default", "session.created"), ("/ws", "StartFrame")
 """Addresses, and the first event of each."""
 _TYPE = len(b'{"type":"')
+_SPACE = 0x20
 OPEN_SECONDS = 20.0
 
 Heard = Callable[[bytes, bytes, float], None]
@@ -52,9 +53,12 @@ def pieces_of_sound(pcm: bytes, size: int) -> list[bytes]:
 class Line(asyncio.Protocol):
     """One connection to the server. `heard` is called for every event."""
 
-    def __init__(self, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> None:
+    def __init__(
+        self, heard: Heard | None = None, at: tuple[str, str] = REALTIME, key: str = ""
+    ) -> None:
         self.heard = heard
         self._path = at[0]
+        self._key = key
         self.deltas = 0
         """Pieces of sound that came."""
         self._rest = b""
@@ -90,11 +94,11 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.write = self._transport.write
+        key = f"Authorization: Bearer {self._key}\r\n" if self._key else ""
         self.write(
-            b"GET " + self._path.encode() + b" HTTP/1.1\r\n"
-            b"Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"GET {self._path} HTTP/1.1\r\n{key}Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -143,7 +147,8 @@ class Line(asyncio.Protocol):
             self.deltas += 1
         if opcode != _TEXT:
             return
-        kind = payload[_TYPE : payload.index(b'"', _TYPE)]
+        start = _TYPE + (payload[_TYPE - 1] == _SPACE)  # others write one behind the colon
+        kind = payload[start : payload.index(b'"', start)]
         if kind == b"response.output_audio.delta":
             self.deltas += 1
         if self.heard:
@@ -152,21 +157,23 @@ class Line(asyncio.Protocol):
             future.set_result((payload, at))
 
 
-async def connect(port: int, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> Line:
+async def connect(
+    port: int, heard: Heard | None = None, at: tuple[str, str] = REALTIME, key: str = ""
+) -> Line:
     """A session that has been greeted."""
     _, line = await asyncio.get_running_loop().create_connection(
-        lambda: Line(heard, at), "127.0.0.1", port
+        lambda: Line(heard, at, key), "127.0.0.1", port
     )
     await line.opened()
     return line
 
 
 async def connect_many(
-    port: int, count: int, *, at_once: int = 20, at: tuple[str, str] = REALTIME
+    port: int, count: int, *, at_once: int = 20, at: tuple[str, str] = REALTIME, key: str = ""
 ) -> list[Line]:
     """So many sessions, a few at a time."""
     lines: list[Line] = []
     while len(lines) < count:
         some = min(at_once, count - len(lines))
-        lines += await asyncio.gather(*(connect(port, at=at) for _ in range(some)))
+        lines += await asyncio.gather(*(connect(port, at=at, key=key) for _ in range(some)))
     return lines
