@@ -110,7 +110,8 @@ def test_spoken_turn_is_transcribed_and_answered_with_paced_sound() -> None:
             await caller.until("BotStartedSpeakingFrame")
             await caller.until("BotStoppedSpeakingFrame")
             seconds = asyncio.get_running_loop().time() - began
-            assert [k for k in caller.kinds if k not in ("TextFrame", "TranscriptionFrame")] == [
+            text = ("TextFrame", "TTSTextFrame", "TranscriptionFrame")
+            assert [kind for kind in caller.kinds if kind not in text] == [
                 "StartFrame",
                 "UserStartedSpeakingFrame",
                 "UserStoppedSpeakingFrame",
@@ -122,6 +123,9 @@ def test_spoken_turn_is_transcribed_and_answered_with_paced_sound() -> None:
             final = [f for f in caller.frames if f["type"] == "TranscriptionFrame" and f["final"]]
             assert [frame["data"]["text"] for frame in final] == ["one two three"]
             assert caller.text() == "Four five six seven."
+            order = ("TextFrame", "BotStartedSpeakingFrame", "TTSTextFrame")
+            at = [caller.kinds.index(kind) for kind in order]
+            assert at[0] < min(at[1:])
             assert caller.largest <= 2 * 16_000 * 0.02 + 64
             # in real time, less what may be ahead; nothing else slows it down
             assert seconds > caller.sound / 32_000 - 0.1

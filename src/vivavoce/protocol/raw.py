@@ -59,6 +59,8 @@ class RawProtocol:
         self._bot_speaks = False  # as reported to the client, where it plays
         self._words: dict[str, str] = {}  # the transcripts in progress, by item
         self._reported = ""  # the failure that was reported last
+        self._spoken: set[str] = set()  # the responses in progress that are spoken
+        self._shown_early: set[str] = set()  # of these, the ones whose text is shown as generated
         self._input = RawInput(clock, recognises=waits)
         self._output_format = SampleFormat("pcm16", RAW_RATE)
         self._encoder = SampleEncoder(self._output_format)
@@ -177,7 +179,10 @@ class RawProtocol:
 
     def encode(self, event: AnyServerEvent) -> Iterator[Frame]:
         match event:
-            case says.OutputTranscriptDelta(delta=delta) | says.OutputTextDelta(delta=delta):
+            case says.OutputTranscriptDelta(response_id=response_id, delta=delta):
+                early = response_id in self._shown_early
+                yield _message("TTSTextFrame" if early else "TextFrame", text=delta)
+            case says.OutputTextDelta(delta=delta):
                 yield _message("TextFrame", text=delta)
             case says.OutputAudioDelta(delta=audio):
                 yield from self._bot_starts()
@@ -205,15 +210,25 @@ class RawProtocol:
             case _:
                 yield from self._encode_response(event)
 
+    def generated_text(self, response_id: str, text: str) -> Iterator[Frame]:
+        """The text of an answer that will be spoken; its words follow once they have sound."""
+        if response_id in self._spoken:
+            self._shown_early.add(response_id)
+            yield _message("TextFrame", text=text)
+
     def encode_audio(self, audio: bytes) -> Iterator[Frame]:
         if data := self._encoder.feed(audio):
             yield Frame("binary", data)
 
     def _encode_response(self, event: AnyServerEvent) -> Iterator[Frame]:
         match event:
-            case says.ResponseCreated():
+            case says.ResponseCreated(response=response):
+                if "audio" in response.output_modalities:
+                    self._spoken.add(response.id)
                 yield _message("LLMFullResponseStartFrame")
             case says.ResponseDone(response=response):
+                self._spoken.discard(response.id)
+                self._shown_early.discard(response.id)
                 details = response.status_details
                 if details and details.error is not UNSET:
                     self._reported = details.error.message
