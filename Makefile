@@ -33,7 +33,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/ready-to-serve: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "downloads 180 MB of packages and 56 MB of speech models"
+	@echo "downloads 200 MB of packages and 56 MB of speech models"
 	$(PIP) --editable '.[local]'
 	$(BIN)/vivavoce models pull || echo "without the models the server uses pocketsphinx"
 	touch $@

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from vivavoce.protocol.wire import Opening
 from vivavoce.session.facts import AudioArrived, Disconnected
+from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.signalling import CallRoutes
 
 
@@ -52,8 +53,9 @@ class Echoes:
 
 async def main(port: int) -> None:
     app = web.Application()
-    routes: Any = CallRoutes
-    routes(Echoes(), lambda _: Opening(), short_lived_key=lambda _: None).add_to(app)
+    calls: Any = Calls
+    routes = CallRoutes(calls(Echoes()), lambda _: Opening(), short_lived_key=lambda _: None)
+    routes.add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -92,6 +92,12 @@ class FakeSession:
         decoded = [json.loads(frame) for frame in self.received]
         return [event for event in decoded if event["type"] == kind]
 
+    async def wait_for(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
+        """The events of that type, as soon as so many have come."""
+        while len(self.events(kind)) < count:
+            await self.upstream.wait_for_change()
+        return self.events(kind)
+
     def new_id(self, kind: str) -> str:
         self.count += 1
         return f"{kind}_{self.number}_{self.count}"
@@ -104,6 +110,7 @@ class FakeSession:
 
     async def take(self, frame: bytes) -> None:
         self.received.append(frame)
+        self.upstream.note_change()
         event = json.loads(frame)
         match event["type"]:
             case "session.update":
@@ -191,7 +198,7 @@ class Turns:
                 place = {"audio_end_ms": self._ms, "item_id": self._turn}
                 await session.send("input_audio_buffer.speech_stopped", **place)
                 await self.commit()
-                if vad.get("create_response", True):
+                if vad.get("create_response", True) or session.upstream.always_answers:
                     await session.respond({})
 
     async def commit(self) -> None:
@@ -363,6 +370,8 @@ class FakeUpstream:
         """A handshake is answered when it is set."""
         self.is_deaf = False
         """Neither pings nor events are answered: half-open."""
+        self.always_answers = False
+        """Each turn, whatever create_response says: as xAI does."""
         self.lifetime_s: float = 3600.0
         self.transcript = "how is the weather"
         self.transcription_usage: dict[str, Any] = {"type": "duration", "seconds": 1.5}
@@ -381,14 +390,20 @@ class FakeUpstream:
     async def wait_for_sessions(self, count: int) -> None:
         """Until so many were begun."""
         while len(self.sessions) < count:
-            await self._changed.wait()
-            self._changed.clear()
+            await self.wait_for_change()
 
     async def wait_closed(self) -> None:
         """Until no session is open."""
         while self.open_sessions:
-            await self._changed.wait()
-            self._changed.clear()
+            await self.wait_for_change()
+
+    def note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self) -> None:
+        """Until a session begins, ends or gets an event."""
+        await self._changed.wait()
 
     def next_behaviour(self) -> Behaviour:
         return self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
@@ -420,7 +435,7 @@ class FakeUpstream:
         number = len(self.sessions)
         session = FakeSession(request.headers, request.query, socket, transport, self, number)
         self.sessions.append(session)
-        self._changed.set()
+        self.note_change()
         try:
             await self._serve(session)
         except ConnectionError:
@@ -429,7 +444,7 @@ class FakeUpstream:
             if session.responding:
                 session.responding.cancel()
             session.over = True
-            self._changed.set()
+            self.note_change()
         return socket
 
     async def _serve(self, session: FakeSession) -> None:

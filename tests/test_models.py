@@ -15,6 +15,7 @@ from vivavoce.engines import registry
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import CANDIDATES, OPENAI_MODEL, Selected, Surroundings, built_models, select
+from vivavoce.runtime.chains import FallbackTTS
 from vivavoce.runtime.upstream import Relay
 from vivavoce.settings import KINDS, CascadeModel, Kind, ServerSettings, Settings, parse
 
@@ -58,6 +59,7 @@ def test_candidates_of_each_kind_are_installed_engines(kind: Kind) -> None:
     ("kind", "package", "name", "reason"),
     [
         ("vad", "faster_whisper", "energy", "faster-whisper, which carries Silero, is missing"),
+        ("tts", "hibari", "espeak", "hibari-tts, which carries a neural voice, is missing"),
         ("clean", "livekit", "none", "livekit is missing"),
     ],
 )
@@ -68,6 +70,20 @@ def test_auto_without_the_package_of_the_best_engine_is_the_next_one(
     selected = asyncio.run(select(kind, "auto", NOWHERE))
     assert selected.name == name
     assert selected.reason.endswith(reason)
+
+
+def test_auto_tts_has_espeak_behind_the_english_voice() -> None:
+    async def main() -> None:
+        async with built_models(parse({}), ()) as built:
+            cascade = built.catalog.of("default")
+            assert built.selected["default"][4].name == "hibari"
+            assert {"tts:hibari", "tts:espeak"} <= set(built.engines)
+            assert isinstance(cascade.tts, FallbackTTS)
+            assert [member.name for member in cascade.tts.members] == ["hibari", "espeak"]
+            assert cascade.voice("") == "marin"  # a name that clients of OpenAI know
+            assert cascade.voice("de") == "de"  # a voice of espeak
+
+    asyncio.run(main())
 
 
 def test_auto_stt_without_intact_weights_is_pocketsphinx_with_the_remedy(

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.start import StartRoutes
 from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
@@ -52,8 +54,10 @@ from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.usage import UsageLog
+from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
+from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
 
 log = logging.getLogger(__name__)
@@ -161,11 +165,15 @@ def application(
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
-    calls = CallRoutes(
-        sessions, client_secrets.admit, webrtc, short_lived_key=client_secrets.short_lived_key
-    )
-    calls.add_to(app)
-    endpoint = WebSocketEndpoint(sessions, client_secrets.admit, calls.find)
+    webrtc = webrtc or WebRTCSettings()
+    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
+    start.add_to(app)
+    admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
+    calls = Calls(sessions, webrtc)
+    call_routes = CallRoutes(calls, admit, short_lived_key=short_lived_key)
+    call_routes.add_to(app)
+    SmallWebRTCRoutes(calls, admit, short_lived_key, start.promised.find).add_to(app)
+    endpoint = WebSocketEndpoint(sessions, admit, call_routes.find)
     endpoint.add_to(app)
     app[WEBSOCKET_PATHS] = endpoint.paths
     return app

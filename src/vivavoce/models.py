@@ -37,6 +37,8 @@ class Found(NamedTuple):
     options: Mapping[str, object] = {}
     reason: str = ""
     """Shown at start; empty for the best choice."""
+    fallback: str = ""
+    """An engine to put behind this one: for what this one cannot do, such as other languages."""
 
 
 class Surroundings(NamedTuple):
@@ -77,6 +79,12 @@ async def _moonshine(at: Surroundings) -> Found | None:
 
 async def _without_moonshine(at: Surroundings) -> Found:
     return Found(reason=await _moonshine_problem(at) or "")
+
+
+async def _hibari(_: Surroundings) -> Found | None:
+    if not find_spec("hibari") or not find_spec("onnxruntime"):
+        return None
+    return Found(fallback="espeak" if find_spec("espeakng_loader") else "")
 
 
 def _always(reason: str = "") -> Condition:
@@ -120,7 +128,10 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
         Candidate("openai", _local_llm),
         Candidate("builtin", _always("no model is configured and none answers on this machine")),
     ),
-    "tts": (Candidate("espeak", _always()),),
+    "tts": (
+        Candidate("hibari", _hibari),
+        Candidate("espeak", _always("hibari-tts, which carries a neural voice, is missing")),
+    ),
     "clean": (
         Candidate("webrtc", _installed("livekit")),
         Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
@@ -138,6 +149,8 @@ class Selected:
     reason: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
     """On top of the configured ones."""
+    fallback: str = ""
+    """An engine that `auto` puts behind it; none of the settings' own."""
 
 
 async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
@@ -146,7 +159,7 @@ async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
         return Selected(kind, name)
     for candidate in CANDIDATES[kind]:
         if found := await candidate.condition(at):
-            return Selected(kind, candidate.engine, found.reason, found.options)
+            return Selected(kind, candidate.engine, found.reason, found.options, found.fallback)
     raise AssertionError(f"the last candidate of {kind} has a condition")
 
 
@@ -273,7 +286,10 @@ class _Builder:
         """The engine, or a chain of it and of those that take over where it fails."""
         engine = await self._enter(first)
         members: list[Member[Any]] = [Member(first.name, engine)]
-        for other in model.fallbacks[first.kind]:
+        others = model.fallbacks[first.kind]
+        if first.fallback and first.fallback not in others:
+            others = (*others, first.fallback)
+        for other in others:
             selected = await select(first.kind, other, self.at)
             self._check_installed(name, selected)
             member = await self._enter(selected)

@@ -41,6 +41,11 @@ EXPECTED_STATUS = {
     "connectTelephony": 426,
     "createBetaCall": 400,
     "createCall": 400,
+    "startSessionV1": 201,
+    **dict.fromkeys(("createRtviCall", "addRtviCandidates", "createVoxrayCall"), 400),
+    **dict.fromkeys(("createRtviSessionCall", "addRtviSessionCandidates"), 400),
+    **dict.fromkeys(("createVoxraySessionCall", "addVoxraySessionCandidates"), 400),
+    "createVoxrayCallV1": 400,
 }
 """What needs more than one simple request."""
 
@@ -140,6 +145,7 @@ async def request(
         form.add_field("file", wav_of(tone(0.5)), filename="a.wav")
         options = {"data": form}
     path = path.replace("{model}", "default").replace("{voice}", "alloy")
+    path = path.replace("{session_id}", "no-uuid")
     path = path.replace("{provider}", "twilio")
     path = path.replace("{name}", "start.js" if path.startswith("/docs") else "index.html")
     async with session.request(method, server.http + path, **options) as answer:

@@ -92,6 +92,33 @@ def test_token_is_printed_anew_for_each_connection() -> None:
     asyncio.run(main())
 
 
+def test_token_that_takes_long_blocks_nobody_else() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        command = (sys.executable, "-c", "import time; time.sleep(0.3); print('t')")
+        ticks = 0
+        async with fake.serve() as url:
+            relay = Relay(url, "m", token_command=command)
+
+            async def connect() -> None:
+                async with relay.connected():
+                    pass
+
+            connecting = asyncio.create_task(connect())
+            while not connecting.done():
+                ticks += 1
+                await asyncio.sleep(0.001)
+        assert ticks > 30  # of about 300
+
+    asyncio.run(main())
+
+
+def test_xai_is_translated_and_other_servers_are_not() -> None:
+    assert Relay("wss://api.x.ai/v1/realtime", "grok").translation() is not None
+    assert Relay(OPENAI, "m").translation() is None
+    assert Relay("ws://127.0.0.1:9", "m", dialect="xai").translation() is not None
+
+
 @pytest.mark.parametrize(
     "command", [("/no/such/program",), (sys.executable, "-c", "pass"), ("false",)]
 )

@@ -452,7 +452,7 @@ def test_relay_transcription_without_readable_usage_records_none(usage: Any) -> 
     assert not [effect for effect in effects if isinstance(effect, RecordUsage)]
 
 
-@pytest.mark.parametrize("usage", [None, 7, {"input_tokens": "many"}])
+@pytest.mark.parametrize("usage", [None, 7, {}, {"input_tokens": "many"}])
 def test_relay_usage_that_is_not_readable_counts_as_a_response_without_tokens(usage: Any) -> None:
     relay = Relay()
     effects = relay.say("response.done", response={"id": "r", "usage": usage})

@@ -252,11 +252,18 @@ def test_sqlite_store_closed_says_so() -> None:
 
 _SETTLING = """
 import asyncio, sys
+from vivavoce.secret import Secret
 from vivavoce.store.base import Charge, Reservation, UsageRow
-from vivavoce.store.sqlite import SQLiteStore
 
-async def main(path):
-    async with SQLiteStore(path) as store:
+def store_at(address):
+    if address.startswith("unix:"):
+        from vivavoce.store.redis import RedisStore
+        return RedisStore(Secret(address))
+    from vivavoce.store.sqlite import SQLiteStore
+    return SQLiteStore(address)
+
+async def main(address):
+    async with store_at(address) as store:
         n = 0
         while True:
             charge = Charge("b", "p", 1000)
@@ -273,12 +280,13 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_process_killed_while_it_settles_loses_nothing_and_counts_nothing_twice(
-    tmp_path: Path,
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    path = tmp_path / "s.db"
+    address = str(tmp_path / "s.db") if kind == "sqlite" else request.getfixturevalue("redis_url")
     with subprocess.Popen(
-        [sys.executable, "-c", _SETTLING, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _SETTLING, address], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         settled = -1
@@ -291,7 +299,8 @@ def test_process_killed_while_it_settles_loses_nothing_and_counts_nothing_twice(
         settled = int(rest[-1]) if rest else settled
 
     async def main() -> None:
-        async with SQLiteStore(path) as store:
+        opened = SQLiteStore(address) if kind == "sqlite" else redis_store(address)
+        async with opened as store:
             await store.reap(1.0)
             booked = await _rows(store)
             confirmed = [one for one in booked if one.confirmed]

@@ -3,8 +3,10 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -15,11 +17,13 @@ from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import ApiKey, Budget, Team, User
 from vivavoce.limits.keys import hash_of
 from vivavoce.limits.prices import NANO, Price, PriceTable, Rates
+from vivavoce.protocol.client import ItemCreate
+from vivavoce.protocol.items import InputAudio, InputText, Message
 from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
 from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.effects import RecordUsage
-from vivavoce.session.facts import AccessEnded, UpstreamEventReceived
+from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
 from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import LEASE_S, Metering
@@ -34,7 +38,7 @@ PRICES = PriceTable(
     [
         Price("far-model", RATES, "v1"),
         Price("asr", Rates(audio_hour=NANO), "v1"),
-        Price("clocked", Rates(session_hour=36 * NANO), "v1"),
+        Price("clocked", Rates(session_hour=36 * NANO, message=NANO // 250), "v1"),
     ]
 )
 TARIFFS = {
@@ -109,9 +113,11 @@ class Stage:
             await asyncio.gather(*self.service._tasks)
         await self.service.flush()
 
+    async def all_rows(self) -> list[UsageRow]:
+        return [row async for page in self.store.usage(0, 1e12) for row in page]
+
     async def rows(self) -> list[UsageRow]:
-        found = [row async for page in self.store.usage(0, 1e12) for row in page]
-        return [row for row in found if row.kind != "session"]
+        return [row for row in await self.all_rows() if row.kind != "session"]
 
     async def balance(self, budget: Budget) -> Balance:
         return await self.store.balance(budget.id, budget.period_at(self.clock.now))
@@ -292,9 +298,11 @@ def test_budget_spent_in_mid_session_ends_it_before_the_next_response(
         for n in range(100):
             answer(meter, f"r{n}", used(f"r{n}", 300, 100))
             await stage.settled()
-            if stage.posted:
+            if any(isinstance(fact, AccessEnded) for fact in stage.posted):
                 break
-        (ended,) = stage.posted
+        low, ended = stage.posted
+        assert low == BudgetLow()  # once
+        assert isinstance(ended, AccessEnded)
         assert ended == AccessEnded("insufficient_quota", ended.message, 4002)
         assert budget.id in ended.message
         meter.leave()
@@ -342,9 +350,10 @@ def test_minutes_are_paid_in_advance_and_end_the_session(run: RunStage) -> None:
             stage.clock.now += 5.0
             meter.tick()
             await stage.settled()
-            if stage.posted:
+            if any(isinstance(fact, AccessEnded) for fact in stage.posted):
                 break
-        assert stage.posted[0].code == "insufficient_quota"
+        low, ended = stage.posted
+        assert (low, ended.code) == (BudgetLow(), "insufficient_quota")
         meter.leave()
         await stage.settled()
         assert await stage.balance(budget) == Balance(60_000, 0)
@@ -361,6 +370,63 @@ def test_session_paid_by_the_clock_costs_its_time(run: RunStage) -> None:
         meter.leave()
         await stage.settled()
         assert await stage.balance(budget) == Balance(NANO // 10, 0)
+
+    run(main)
+
+
+def test_session_paid_by_the_clock_costs_its_messages_and_its_responses_nothing(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        meter = stage.meter("clock")
+        await meter.enter()
+        for text in ("hello", "are you there?"):
+            item = Message(role="user", content=(InputText(text=text),))
+            meter.on(Received(ItemCreate(item=item)), [], 0.0)
+        spoken = Message(role="user", content=(InputAudio(transcript="hi"),))
+        meter.on(Received(ItemCreate(item=spoken)), [], 0.0)
+        answer(meter, "r1", RecordUsage("r1", "clock", Usage(), confirmed=False))
+        stage.clock.now += 10.0
+        meter.leave()
+        await stage.settled()
+        time, response = sorted(await stage.all_rows(), key=lambda row: row.kind, reverse=True)
+        assert time.used == {"session_ms": 10_000, "messages": 2}
+        assert time.nano_usd == NANO // 10 + 2 * (NANO // 250)
+        assert (response.nano_usd, response.confirmed, response.estimated) == (0, True, False)
+
+    run(main)
+
+
+def test_reservation_made_before_midnight_is_settled_in_the_day_of_its_making(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        berlin = ZoneInfo("Europe/Berlin")
+        # the hour from 2 to 3 comes twice on this day, which has 25 hours
+        stage.clock.now = datetime(2026, 10, 25, 23, 59, 50, tzinfo=berlin).timestamp()
+        day, month = [
+            await stage.budget("key", "usd", NANO, period=period, timezone="Europe/Berlin")
+            for period in ("day", "month")
+        ]
+        meter = stage.meter()
+        await meter.enter()
+        meter.on(begun("r1"), [], 0.0)
+        await stage.settled()
+        stage.clock.now += 20.0
+        meter.on(None, [used("r1")], 0.0)
+        await stage.settled()
+        assert (await stage.store.balance(day.id, "2026-10-25")).spent == USED
+        assert (await stage.store.balance(day.id, "2026-10-26")).spent == 0
+        assert (await stage.store.balance(month.id, "2026-10")).spent == USED
+        answer(meter, "r2")
+        await stage.settled()
+        answer(meter, "r3")
+        await stage.settled()
+        assert (await stage.store.balance(day.id, "2026-10-26")).spent == 2 * USED
+        meter.leave()
+        await stage.settled()
+        for period in ("2026-10-25", "2026-10-26"):
+            assert (await stage.store.balance(day.id, period)).reserved == 0
 
     run(main)
 

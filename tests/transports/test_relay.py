@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp import web
@@ -14,7 +14,7 @@ from vivavoce.app import application, build
 from vivavoce.protocol.items import Message
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.runtime.upstream import Hold, Relay
+from vivavoce.runtime.upstream import HEARTBEAT_S, Hold, Relay
 from vivavoce.secret import Secret
 
 ANSWER = "one two three four five six seven eight nine ten"
@@ -58,6 +58,8 @@ async def relaying(
     name: str = "far",
     fallback: str = "",
     hold: Hold | None = None,
+    dialect: Literal["", "ga", "xai"] = "",
+    heartbeat_s: float = HEARTBEAT_S,
     **engines: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A server with scripted engines, and a model "far", or so named, behind an upstream server."""
@@ -69,6 +71,8 @@ async def relaying(
             key=Secret("sk-upstream"),
             fallback=fallback,
             hold=hold or Hold(),
+            dialect=dialect,
+            heartbeat_s=heartbeat_s,
         )
         catalog = ModelCatalog(cascades, "default", {name: relay})
         context = replace(built.context, catalog=catalog, models=catalog.available())

@@ -1,6 +1,7 @@
 """A relay and an upstream server that fails: the client's call goes on."""
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.fake_upstream import Behaviour, FakeUpstream
+from tests.fake_upstream import Answer, Behaviour, FakeUpstream
 from tests.server import Server
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
 from vivavoce.runtime.upstream import Hold
@@ -224,6 +225,70 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn() -> None:
             first = fake.sessions[2].events("conversation.item.create")
             assert "How is the weather?" in str(first)
             assert client.types().count("session.created") == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", ["stall", "half-open"])
+def test_upstream_server_that_falls_silent_is_replaced_by_the_cascade(fault: str) -> None:
+    async def main() -> None:
+        fake = FakeUpstream("stall")
+        fake.is_deaf = fault == "half-open"
+        limits: dict[str, Any] = {"session": {"stall_seconds": 0.3}} if fault == "stall" else {}
+        options = {"heartbeat_s": 0.2, "llm": {"answers": ["Here."]}, **limits}
+        async with on_relay(fake, **options) as (here, client):
+            await client.write("Is anybody there?")
+            await answered(client)
+            assert len(here.llm.requests) == 1
+            assert client.types().count("session.created") == 1
+
+    asyncio.run(main())
+
+
+def test_frames_sent_before_the_upstream_session_arrive_in_order() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        fake.opens_after = asyncio.Event()
+        async with on_relay(fake) as (_, client):  # answered before the upstream is connected
+            await client.send("input_audio_buffer.append", audio="AAAA")
+            await client.send("response.create", event_id="first")
+            await client.send("input_audio_buffer.append", audio="BBBB")
+            assert fake.sessions == []
+            fake.opens_after.set()
+            await client.until("response.done")
+            append = "input_audio_buffer.append"
+            async with asyncio.timeout(TIMEOUT_S):
+                _, second = await fake.sessions[0].wait_for(append, 2)
+            kinds = [json.loads(raw)["type"] for raw in fake.sessions[0].received]
+            assert kinds == ["session.update", append, "response.create", append]
+            assert second["audio"] == "BBBB"
+
+    asyncio.run(main())
+
+
+def test_upstream_server_of_xais_protocol_serves_a_ga_client() -> None:
+    """Its pings are dropped, and its answer to a turn that the client wants unanswered."""
+
+    async def main() -> None:
+        fake = FakeUpstream(Answer("No."), Answer("Yes."))
+        fake.always_answers = True
+        vad = {"type": "server_vad", "create_response": False}
+        audio = {"input": {"turn_detection": vad}}
+        async with on_relay(fake, dialect="xai") as (_, client):
+            await client.send("session.update", session={"type": "realtime", "audio": audio})
+            for loud in (b"\1\x40" * 4800, bytes(48_000)):
+                speech = base64.b64encode(loud).decode()
+                await client.send("input_audio_buffer.append", audio=speech)
+            await client.until("conversation.item.done")
+            (session,) = fake.sessions
+            await session.send("ping")
+            async with asyncio.timeout(TIMEOUT_S):
+                await session.wait_for("conversation.item.delete")
+            await client.send("response.create")
+            done = await answered(client)
+            assert done["output"][0]["content"][0]["transcript"] == "Yes."
+            assert client.types().count("response.created") == 1
+            assert "ping" not in client.types()
 
     asyncio.run(main())
 

@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from vivavoce.api.http_errors import overload_of, response_of, unexpected
+from vivavoce.api.http_errors import REQUEST_ID, overload_of, response_of, unexpected
 from vivavoce.errors import Unauthorized, VoiceError
 from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.keys import KeyRing
@@ -33,6 +33,17 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
+        ("PATCH", "/api/offer"),
+        ("PATCH", "/api/v1/sessions/{session_id}/offer"),
+        ("PATCH", "/sessions/{session_id}/api/offer"),
+        ("POST", "/api/offer"),
+        ("POST", "/api/v1/sessions/{session_id}/offer"),
+        ("POST", "/api/v1/start"),
+        ("POST", "/api/v1/webrtc/offer"),
+        ("POST", "/connect"),
+        ("POST", "/sessions/{session_id}/api/offer"),
+        ("POST", "/start"),
+        ("POST", "/webrtc/offer"),
         ("GET", "/telephony/{provider}"),
         ("POST", "/"),
         ("POST", "/telephony/{provider}"),
@@ -43,7 +54,6 @@ OPEN_ROUTES = frozenset(
 )
 WHO = web.RequestKey("who", str)
 """The name of the key of a request that was let in by it."""
-REQUEST_ID = web.RequestKey("request_id", str)
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
 """Paths of an application at which a key is checked after the upgrade."""
 STARTED = web.RequestKey("started", web.StreamResponse)

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
-from vivavoce.api.auth import Auth
+from vivavoce.api.auth import Auth, presented_key
 from vivavoce.api.http_errors import json_response
 from vivavoce.limits.tokens import Grant
 from vivavoce.protocol import beta
@@ -106,6 +106,17 @@ class ClientSecrets:
         if identity.grant is not None and identity.grant.session is not None:
             patch = msgspec.convert(identity.grant.session, SessionPatch)
         return Opening(patch=patch, who=identity.name)
+
+    def websocket_token(self, request: web.Request) -> str | None:
+        """A short-lived key for the sender of a request; None where none is needed.
+
+        One that has authenticated the request is used again. Raises Unauthorized.
+        """
+        if self._auth.identify(request).grant is not None:
+            return presented_key(request)
+        if not self._auth.keys:
+            return None
+        return self._grant(request, None, DEFAULT_SECONDS)[1].value
 
     def short_lived_key(self, request: web.Request) -> str | None:
         """The id of a request's short-lived key; None with an API key. Raises Unauthorized."""

@@ -1,7 +1,8 @@
-"""Errors of the HTTP API, all in OpenAI's shape.
+"""Errors of the HTTP API in OpenAI's shape, or where Voxray's or Pipecat's clients ask, in theirs.
 
 {"error": {"message", "type", "param", "code"}}; the statuses and codes are those of OpenAI's guide
-to error codes.
+to error codes. Under /api/v1 it is Voxray's envelope. Pipecat's clients show the field `detail`,
+which is added where they ask.
 """
 
 import errno
@@ -22,6 +23,10 @@ from vivavoce.errors import (
 )
 
 RETRY_SECONDS = 5
+REQUEST_ID = web.RequestKey("request_id", str)
+MAX_REQUEST_ID = 128  # characters of X-Request-ID that are repeated
+VOXRAY_PREFIXES = ("/api/v1/", "/webrtc/offer")
+PIPECAT_ROUTES = frozenset({"/start", "/connect", "/api/offer", "/sessions/{session_id}/api/offer"})
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 MAX_COMPARED_CHARS = 200
@@ -41,6 +46,26 @@ class Problem(msgspec.Struct, frozen=True):
     error: ProblemBody
 
 
+class VoxrayErrorBody(msgspec.Struct, frozen=True, rename="camel"):
+    code: str
+    message: str
+    request_id: str
+    details: tuple[str, ...] = ()
+
+
+class VoxrayError(msgspec.Struct, frozen=True):
+    """Of a failure."""
+
+    error: VoxrayErrorBody
+
+
+class PipecatProblem(msgspec.Struct, frozen=True):
+    """With the sentence where Pipecat's clients look for it."""
+
+    error: ProblemBody
+    detail: str
+
+
 def json_response(body: object, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(body), status=status, content_type="application/json"
@@ -49,6 +74,43 @@ def json_response(body: object, status: int = 200) -> web.Response:
 
 def response_of(exc: Exception, request: web.Request) -> web.Response:
     """The answer to a request that ended in that error. Re-raises an error that is a bug."""
+    response = _openai_response(exc, request)
+    resource = request.match_info.route.resource
+    route = "" if resource is None else resource.canonical
+    if route in PIPECAT_ROUTES:
+        problem = _problem_of(response)
+        response.body = msgspec.json.encode(PipecatProblem(problem, problem.message))
+    elif route.startswith(VOXRAY_PREFIXES):
+        problem = _problem_of(response)
+        if problem.code == "missing_required_parameter":
+            response.set_status(422)
+        code = _VOXRAY_CODES.get(response.status)
+        code = code or ("INTERNAL_ERROR" if response.status >= 500 else "BAD_REQUEST")
+        body = VoxrayErrorBody(code, problem.message, request_id_of(request))
+        response.body = msgspec.json.encode(VoxrayError(body))
+    return response
+
+
+_VOXRAY_CODES = {
+    401: "UNAUTHORIZED",
+    404: "NOT_FOUND",
+    422: "VALIDATION_ERROR",
+    503: "SERVICE_UNAVAILABLE",
+}
+
+
+def request_id_of(request: web.Request) -> str:
+    """The id of a request: the client's, or the server's own."""
+    given = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
+    return given if given.isascii() and given.isprintable() and given else request[REQUEST_ID]
+
+
+def _problem_of(response: web.Response) -> ProblemBody:
+    assert isinstance(response.body, bytes)
+    return msgspec.json.decode(response.body, type=Problem).error
+
+
+def _openai_response(exc: Exception, request: web.Request) -> web.Response:
     match exc:
         case Unauthorized():
             return _problem(401, str(exc), "invalid_request_error", code="invalid_api_key")

@@ -20,10 +20,10 @@ from vivavoce.api.client_secrets import (
     ClientSecretResponse,
     TokenResponse,
 )
-from vivavoce.api.http_errors import Problem
+from vivavoce.api.http_errors import Problem, VoxrayError
 from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
-from vivavoce.api.voxray import VoxrayData, VoxrayError
+from vivavoce.api.voxray import VoxrayData
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.rest_audio import (
@@ -31,6 +31,19 @@ from vivavoce.protocol.rest_audio import (
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
+)
+from vivavoce.protocol.rtvi_requests import (
+    CandidatesRequest,
+    ConnectResponse,
+    OfferAnswer,
+    OfferRequest,
+    PatchStatus,
+    StartedData,
+    StartRequest,
+    StartResponse,
+    VoxrayAnswerData,
+    VoxrayCallData,
+    VoxrayOffer,
 )
 
 Json: TypeAlias = dict[str, Any]
@@ -75,13 +88,24 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     BetaSessionResponse,
     BetaTranscriptionSessionRequest,
     BetaTranscriptionSessionResponse,
+    CandidatesRequest,
     ChatCompletion,
     ChatCompletionRequest,
     ClientSecretRequest,
     ClientSecretResponse,
+    ConnectResponse,
+    OfferAnswer,
+    OfferRequest,
+    PatchStatus,
+    StartRequest,
+    StartResponse,
+    StartedData,
     TokenResponse,
+    VoxrayAnswerData,
+    VoxrayCallData,
     VoxrayData,
     VoxrayError,
+    VoxrayOffer,
     HealthStatus,
     AudioModelList,
     ModelList,

@@ -1,7 +1,6 @@
 """POST /v1/audio/transcriptions and /translations: a recording in, its words out.
 
-A translation is for now a transcription: no engine translates, and the embedded one knows English
-alone.
+A translation by an engine that does not translate is a transcription.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import translator_of
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
@@ -193,9 +193,12 @@ class TranscriptionRoutes:
 
     def _job(self, form: Form, asked: TranscriptionRequest, task: Task) -> TranscriptionJob:
         cascade = self._catalog.of(asked.model)
+        stt = cascade.stt_for(asked.model)
+        if task == "translate":
+            stt = translator_of(stt) or stt
         file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
         transcriber = FileTranscriber(
-            cascade.stt_for(asked.model),
+            stt,
             self._slots.setdefault(id(cascade.stt), asyncio.Semaphore(self._max_passages)),
             language=asked.language,
             prompt=asked.prompt,

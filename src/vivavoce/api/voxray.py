@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from vivavoce.api.auth import REQUEST_ID
-from vivavoce.api.http_errors import json_response
+from vivavoce.api.http_errors import (
+    VoxrayError,
+    VoxrayErrorBody,
+    json_response,
+    request_id_of,
+)
 from vivavoce.api.public import ready_status
 from vivavoce.runtime.sessions import Sessions
-
-MAX_REQUEST_ID = 128  # characters of X-Request-ID that are repeated
 
 
 class VoxrayMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -26,19 +28,6 @@ class VoxrayData(msgspec.Struct, frozen=True):
 
     data: dict[str, Any]
     meta: VoxrayMeta
-
-
-class VoxrayErrorBody(msgspec.Struct, frozen=True, rename="camel"):
-    code: str
-    message: str
-    request_id: str
-    details: tuple[str, ...] = ()
-
-
-class VoxrayError(msgspec.Struct, frozen=True):
-    """Of a failure."""
-
-    error: VoxrayErrorBody
 
 
 class VoxrayRoutes:
@@ -78,15 +67,9 @@ class VoxrayRoutes:
             return _enveloped(request, {"status": "ok"})
         down = tuple(f"{name}: {reason}" for name, reason in status.engines.items())
         message = "An engine is down." if down else "The server takes no more sessions just now."
-        problem = VoxrayErrorBody("SERVICE_UNAVAILABLE", message, _request_id(request), down)
+        problem = VoxrayErrorBody("SERVICE_UNAVAILABLE", message, request_id_of(request), down)
         return json_response(VoxrayError(problem), 503)
 
 
 def _enveloped(request: web.Request, data: dict[str, Any]) -> web.Response:
-    return json_response(VoxrayData(data, VoxrayMeta(_request_id(request))))
-
-
-def _request_id(request: web.Request) -> str:
-    """The client's, or the server's own."""
-    given = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
-    return given if given.isascii() and given.isprintable() and given else request[REQUEST_ID]
+    return json_response(VoxrayData(data, VoxrayMeta(request_id_of(request))))

@@ -23,6 +23,7 @@ from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 __all__ = [
     "CONTRACT_VERSION",
     "LLM",
+    "OPENAI_VOICES",
     "STT",
     "TTS",
     "VAD",
@@ -46,6 +47,7 @@ __all__ = [
     "Word",
     "engine_for",
     "health_of",
+    "translator_of",
     "warm",
 ]
 
@@ -114,6 +116,13 @@ class BaseEngine:
         """
         return None
 
+    def for_translation(self) -> Self | None:
+        """STT: this engine, with transcripts in English whatever is spoken; None: it cannot.
+
+        What is returned is as that of for_model().
+        """
+        return None
+
 
 E = TypeVar("E")
 
@@ -123,6 +132,13 @@ def engine_for(engine: E, name: str) -> E:
     choose = getattr(engine, "for_model", None)
     found: E | None = choose(name) if choose is not None and name else None
     return engine if found is None else found
+
+
+def translator_of(engine: E) -> E | None:
+    """The recogniser with transcripts in English, where it translates."""
+    choose = getattr(engine, "for_translation", None)
+    made: E | None = choose() if choose is not None else None
+    return made
 
 
 def warm(engine: object) -> None:
@@ -179,6 +195,8 @@ class Word:
     text: str
     start_ms: int
     end_ms: int
+    logprob: float | None = None
+    """Natural logarithm of its probability, where the engine gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +306,13 @@ class LLM(Engine, Protocol):
         another index, or ChatEnded.
         """
         ...
+
+
+OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
+    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
+)
+"""The voices of OpenAI's API, which its clients ask for."""
 
 
 @dataclass(frozen=True, slots=True)

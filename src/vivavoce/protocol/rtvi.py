@@ -63,6 +63,7 @@ RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MAX_CHANNELS = 2
 MAX_REPORTED = 20  # frames that cannot be read; later ones are dropped without a message
 JS_LIBRARY = "@pipecat-ai/client-js"  # logs an error for an interruption frame
+PEER_LEFT = b'{"type":"signalling","message":{"type":"peerLeft"}}'
 # of RTVI 0.x: what a client may configure, which is nothing
 _EMPTY_ANSWERS: dict[str, tuple[str, dict[str, list[Any]]]] = {
     "describe-config": ("config-available", {"config": []}),
@@ -325,6 +326,14 @@ class RtviProtocol:
             yield Frame("binary", write_audio(self._frames, audio, RATE))
         for message in self._output.playing(len(audio) // 2):
             yield self._frame(message)
+
+    def played(self, samples: int) -> Iterator[Frame]:
+        """Of a call: which sentences are spoken by the audio that goes out on the track."""
+        yield from map(self._frame, self._output.playing(samples))
+
+    def ended(self) -> Iterator[Frame]:
+        """Of a call: small-webrtc clients end when the peer has left."""
+        yield Frame("text", PEER_LEFT)
 
     def _frame(self, message: bytes) -> Frame:
         if self._kind == "text":

@@ -137,6 +137,19 @@ class ExpectsSound(Protocol):
 
 
 @runtime_checkable
+class CallProtocol(Protocol):
+    """A wire protocol that has more to send on the data channel of a call than events."""
+
+    def played(self, samples: int) -> Iterable[Frame]:
+        """Frames about speech, so many samples of which go out on the track now."""
+        ...
+
+    def ended(self) -> Iterable[Frame]:
+        """Frames that tell the client that the session is over."""
+        ...
+
+
+@runtime_checkable
 class CarriesKey(Protocol):
     """A wire protocol whose key stands in its first frames: it is checked after them."""
 

@@ -66,6 +66,10 @@ class ModelCatalog:
         """The name of the cascade that serves a name."""
         return model if model in self.cascades else self.default
 
+    def voice_of(self, model: str) -> Cascade:
+        """The cascade that speaks for the server itself in a session of that model."""
+        return self.of(model if model in self.cascades else self.fallback(model))
+
     def fallback(self, model: str) -> str:
         """The name of the cascade that continues when the upstream server of `model` fails."""
         relay = self.relays.get(model)

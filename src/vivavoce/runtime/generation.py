@@ -28,7 +28,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -72,6 +72,17 @@ async def answer(
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()  # where speech failed, no more text is wanted
+
+
+async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
+    """Speak a given text and post its facts; cancel to stop."""
+    writer = SpeechWriter(order.order, cascade, post, wait_writable)
+    try:
+        await writer.speak(order.text)
+    except EngineError as exc:
+        post(GenerationFailed(order.order.response_id, "tts", str(exc)))
+    else:
+        post(OutputFinished(order.order.response_id))
 
 
 class ClauseFeed:

@@ -15,6 +15,7 @@ import aiohttp
 from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
+from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
@@ -286,15 +287,15 @@ class RelayPerformer:
         try:
             async with relay.connected(user=self._user, transcription=transcription) as opened:
                 self._port.post(UpstreamConnected(opened.expires_in))
-                reason = await self._carry(opened.socket)
+                reason = await self._carry(opened.socket, relay.translation())
         except UpstreamRefused as exc:
             relay.hold.set(exc.fault.hold_s)
             reason = exc.fault.reason
         self._port.post(UpstreamLost(reason))
 
-    async def _carry(self, socket: UpstreamSocket) -> str:
+    async def _carry(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> str:
         """Carry frames both ways until the connection ends; return why it did."""
-        sending = asyncio.create_task(self._send(socket))
+        sending = asyncio.create_task(self._send(socket, translation))
         try:
             while True:
                 message = await socket.receive()
@@ -302,6 +303,8 @@ class RelayPerformer:
                     break
                 data = message.data
                 raw = data.encode() if isinstance(data, str) else data
+                if translation and (raw := self._translated(raw, translation)) is None:
+                    continue
                 event = read_upstream(raw)
                 if event.type == "error":
                     log.warning("an upstream server: %s", masked(raw[:500]).decode())
@@ -312,10 +315,20 @@ class RelayPerformer:
             await asyncio.wait([sending])
         return f"the upstream server closed the connection ({socket.close_code})"
 
-    async def _send(self, socket: UpstreamSocket) -> None:
+    def _translated(self, raw: bytes, translation: XaiTranslation) -> bytes | None:
+        """A frame as a GA server sends it; None: the session does not get it."""
+        frame, reply = translation.received(raw)
+        if reply is not None:
+            self._waiting.put_nowait(reply)
+            self._waiting_bytes += len(reply)
+        return frame
+
+    async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
             while True:
                 data = await self._waiting.get()
                 self._waiting_bytes -= len(data)
+                if translation:
+                    translation.sent(data)
                 await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
                 self._port.progressed()

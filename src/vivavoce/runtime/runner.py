@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
+from vivavoce.runtime.generation import Post, WaitWritable
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
@@ -22,10 +23,11 @@ from vivavoce.session.effects import (
     PlayAudio,
     RecordUsage,
     RequestFallback,
+    Say,
     Send,
     SendRaw,
 )
-from vivavoce.session.facts import Disconnected, Fact, TimerFired
+from vivavoce.session.facts import Disconnected, Fact, GenerationFailed, TimerFired
 from vivavoce.session.shell import Checkpoint, Session
 
 log = logging.getLogger(__name__)
@@ -91,10 +93,14 @@ class Driver:
 
 
 class Fallbacks(Protocol):
-    """Finds another driver for a session whose brain cannot go on."""
+    """What works whatever the brain of a session does: another driver, and a voice."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """None: no fallback."""
+        ...
+
+    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
+        """Speak for the server itself."""
         ...
 
     async def recovered(self, session: SessionObject) -> Driver | None:
@@ -327,6 +333,8 @@ class Runner:
             case ClearPlayback():
                 assert self._player
                 self._player.flush()
+            case Say():
+                self._say(effect)
             case RecordUsage():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
@@ -337,6 +345,13 @@ class Runner:
             case _:
                 if self._performer:
                     self._performer.perform(effect, now)
+
+    def _say(self, order: Say) -> None:
+        if self._fallbacks is None or self._tasks is None:
+            self.post(GenerationFailed(order.order.response_id, "tts", "nothing speaks here"))
+        else:
+            work = self._fallbacks.say(order, self.post, self.writable)
+            self._tasks.start(order.order.response_id, work)
 
     def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings

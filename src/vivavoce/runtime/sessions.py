@@ -17,11 +17,13 @@ from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorize
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.effects import Say
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
@@ -224,7 +226,7 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class Replacements:
-    """Finds other drivers for the session of one client."""
+    """Finds other drivers for the session of one client, and speaks for the server."""
 
     sessions: Sessions
     who: str
@@ -236,6 +238,10 @@ class Replacements:
             return None
         catalog = self.sessions.context.catalog
         return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+
+    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
+        cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
+        await say(order, cascade, post, wait_writable)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""

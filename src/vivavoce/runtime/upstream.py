@@ -22,6 +22,7 @@ from vivavoce.engines.http import HttpClient
 from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
+from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.secret import Secret
 from vivavoce.session.options import ModelInfo
 from vivavoce.session.relay.faults import Fault, fault_of, fault_of_status
@@ -150,6 +151,14 @@ class Relay:
     token_command: tuple[str, ...] = ()
     """Prints the bearer token of one connection; in place of the key."""
     hold: Hold = field(default_factory=Hold, compare=False)
+    dialect: Literal["", "ga", "xai"] = ""
+    """The protocol of the server; "": by its address."""
+    heartbeat_s: float = HEARTBEAT_S
+
+    def translation(self) -> XaiTranslation | None:
+        """For one connection; None: the server speaks GA."""
+        dialect = self.dialect or ("xai" if self.provider == "xai" else "ga")
+        return XaiTranslation() if dialect == "xai" else None
 
     @property
     def info(self) -> ModelInfo:
@@ -200,7 +209,7 @@ class Relay:
                     "",
                     query=self.query(transcription=transcription),
                     max_message_bytes=MAX_FRAME_BYTES,
-                    heartbeat_s=HEARTBEAT_S,
+                    heartbeat_s=self.heartbeat_s,
                     timeout_s=CONNECT_TIMEOUT_S,
                 )
             except UpstreamRefused:

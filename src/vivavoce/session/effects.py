@@ -106,6 +106,16 @@ class Generate(Struct, frozen=True):
     prompt: Prompt
 
 
+class Say(Struct, frozen=True):
+    """Speak this text as the answer, whatever brain the session has: the server itself says it.
+
+    Report AudioGenerated as it comes, and OutputFinished or GenerationFailed once, last.
+    """
+
+    order: Generate
+    text: str
+
+
 class CancelGeneration(Struct, frozen=True):
     """Stop generating that answer. Report nothing more of it."""
 
@@ -223,7 +233,7 @@ CascadeEffect: TypeAlias = (
 RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
 """What the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
-    Send | SendRaw | PlayAudio | ClearPlayback | RequestFallback | RecordUsage | Close
+    Send | SendRaw | PlayAudio | ClearPlayback | Say | RequestFallback | RecordUsage | Close
 )
 """What the runner carries out itself."""
 Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import ApiKey, Budget, Directory, Owner, Team, Unit, User
 from vivavoce.limits.prices import PriceTable
 from vivavoce.session.facts import AccessEnded
+from vivavoce.session.limits import SessionLimits
 from vivavoce.store.base import (
     AccountStore,
     Charge,
@@ -42,6 +43,7 @@ MAX_ROWS = 10_000
 """Such rows that wait for a store which cannot be reached."""
 CLOSE_TIMEOUT_S = 5.0
 """At shutdown, for what is not booked yet."""
+DEFAULT_WARN_AT = SessionLimits().warn_at
 MAX_JOBS = 1_000
 """Of one session, that wait for a store which cannot be reached."""
 QUOTA_CLOSE = 4002
@@ -93,17 +95,22 @@ class Jobs:
             self._running = False
 
 
-class Holder:
+class Holder(Protocol):
     """A session or a request that reserves: it is ended when its access ends."""
 
-    has_budgets = False
-    owner = Owner()
+    @property
+    def owner(self) -> Owner: ...
+
+    @property
+    def has_budgets(self) -> bool: ...
 
     def end_access(self, reason: AccessEnded) -> None:
         """The owner may use nothing more."""
+        ...
 
     def tick(self) -> None:
         """Some seconds have passed."""
+        ...
 
 
 class Metering:
@@ -123,6 +130,8 @@ class Metering:
         self.rater = Rater(prices, tariffs)
         self.wall_clock = wall_clock
         self.directory = Directory(keys)
+        self.warn_at = DEFAULT_WARN_AT
+        """The share of a budget at whose use the sessions of its owner are told."""
         self.on_change: Callable[[Directory], None] = lambda _: None
         """Called with the directory when it was read again."""
         self.on_row: list[Callable[[UsageRow], None]] = []
@@ -236,6 +245,15 @@ class Metering:
             if late:
                 log.error("usage of %d sessions was not booked: the store is too slow", len(late))
                 await asyncio.wait(late)
+
+    async def is_low(self, budgets: Iterable[Budget]) -> bool:
+        """Whether most of one of them is spent or reserved: `warn_at`. Raises StoreError."""
+        now = self.wall_clock()
+        for budget in budgets:
+            balance = await self.store.balance(budget.id, budget.period_at(now))
+            if balance.spent + balance.reserved >= self.warn_at * budget.limit:
+                return True
+        return False
 
     async def release(self, reservation_id: str) -> None:
         await self.store.release(reservation_id)

@@ -171,11 +171,12 @@ class Rater:
             ref = ref if self._rates(other, at) is None else other
         return self._rated(used, ref, at, tariff.percent)
 
-    def lasted(self, model: str, ms: int, at: float) -> Rated:
-        """The cost of a session by the clock."""
+    def lasted(self, model: str, ms: int, at: float, messages: int = 0) -> Rated:
+        """The cost of a session by the clock, and of the messages that were typed in it."""
         tariff, used = self.tariff(model), Quantities(session_ms=ms)
         if not self.by_clock(model, at):
             return Rated(used, 0, "", False)
+        used = msgspec.structs.replace(used, messages=messages)
         return self._rated(used, tariff.brain, at, tariff.percent)
 
     def bound(self, model: str, context: int, output: int, at: float) -> int:

@@ -10,7 +10,9 @@ from vivavoce.protocol.upstream import UpstreamResponse
 
 
 def usage_of(response: UpstreamResponse) -> Usage | None:
-    """The usage as the upstream server counted it; None where it is not readable."""
+    """The usage as the upstream server counted it; None where it has not, or not readably."""
+    if not response.usage:
+        return None
     try:
         return msgspec.convert(response.usage, Usage)
     except msgspec.ValidationError:

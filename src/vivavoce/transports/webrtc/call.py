@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
 
+from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.rtvi_requests import CandidateText
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import WireProtocol
 from vivavoce.runtime.runner import Runner
@@ -35,6 +38,10 @@ class Call:
         self.runner: Runner | None = None
         """The session, from its beginning to its end."""
         self.connection = CallConnection(settings, self, local=local)
+        self._settings = settings
+        self._replaced = asyncio.Event()
+        self._negotiating = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None  # of the connection before
         self._channel = EventChannel(protocol)
         self._listeners: set[SendQueue] = set()
         self._writable = asyncio.Event()
@@ -43,15 +50,52 @@ class Call:
         """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
         return await self.connection.answer(sdp)
 
+    async def answer_again(self, sdp: str, *, restart: bool, local: bool) -> str:
+        """The SDP answer to a later offer of the same client. The session continues.
+
+        restart: by a new connection, which takes the place of the present one once it is made.
+        Raises InvalidRequest, and LimitReached without a port.
+        """
+        async with self._negotiating:
+            if not restart:
+                return await self.connection.renegotiate(sdp)
+            old, new = self.connection, CallConnection(self._settings, self, local=local)
+            try:
+                answer = await new.answer(sdp)
+                await self._close_old()
+                if self.runner is None:
+                    raise InvalidRequest("The session has ended.", param="pc_id")
+            except BaseException:
+                await new.close()
+                raise
+            new.take_queue(old)
+            self.connection = new
+            self._channel.wait_for_another()
+            self._replaced.set()
+            self._closing = asyncio.create_task(old.close())
+            return answer
+
+    async def add_candidates(self, candidates: Iterable[CandidateText]) -> None:
+        """Take ICE candidates that the client found after its offer."""
+        async with self._negotiating:
+            await self.connection.add_candidates(candidates)
+
     async def watch(self) -> None:
         """Notice a client that has gone. Runs until it is cancelled."""
-        await self.connection.watch()
+        while True:
+            self._replaced.clear()
+            watching = asyncio.create_task(self.connection.watch())
+            try:
+                await self._replaced.wait()
+            finally:
+                watching.cancel()
 
     async def hang_up(self) -> None:
         """Close the data channel, then the connection."""
         self._end()
         await self._channel.close()
         await self.connection.close()
+        await self._close_old()
 
     # sidebands
 
@@ -105,6 +149,7 @@ class Call:
 
     def on_played(self, item_id: str, samples: int) -> None:
         if self.runner:
+            self._channel.played(samples)
             self.runner.post(AudioPlayed(item_id, samples))
 
     def on_tick(self) -> None:
@@ -130,6 +175,12 @@ class Call:
                 runner.post(fact)
         except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
             runner.fail(exc)
+
+    async def _close_old(self) -> None:
+        """Wait until the connection that was replaced is closed."""
+        if self._closing:
+            await self._closing
+            self._closing = None
 
     def _check_backlog(self) -> None:
         """Cut off a client that takes too little. What is sent next may be large, and is not it."""

@@ -18,7 +18,14 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
 from vivavoce.protocol.upstream import read_server_event
-from vivavoce.protocol.wire import CloseRequest, Frame, Opening, Reply, WireProtocol
+from vivavoce.protocol.wire import (
+    CallProtocol,
+    CloseRequest,
+    Frame,
+    Opening,
+    Reply,
+    WireProtocol,
+)
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
 
 MAX_WAITING_EVENTS = 1000  # before the channel opens; the oldest are dropped
@@ -42,6 +49,7 @@ class EventChannel:
 
     def __init__(self, protocol: WireProtocol) -> None:
         self._protocol = protocol
+        self._call_protocol = protocol if isinstance(protocol, CallProtocol) else None
         self._channel: RTCDataChannel | None = None
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
@@ -60,6 +68,15 @@ class EventChannel:
             self._send(channel, self._waiting.popleft())
         self._waiting_bytes = 0
         return True
+
+    def wait_for_another(self) -> None:
+        """Keep what is sent from now on for the channel of a new connection."""
+        self._channel = None
+
+    def played(self, samples: int) -> None:
+        """Tell the client what it hears on the track, where the protocol has frames for it."""
+        if self._call_protocol and (frames := tuple(self._call_protocol.played(samples))):
+            self._take(Waiting(None, frames))
 
     def send(self, event: AnyServerEvent) -> None:
         """Send an event; without its audio, or an error in its place, where it is too large."""
@@ -98,6 +115,8 @@ class EventChannel:
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return
+        if self._call_protocol:
+            _send_all(channel, self._call_protocol.ended())
         drained, closed = asyncio.Event(), asyncio.Event()
         channel.on("bufferedamountlow", drained.set)  # its threshold is 0
         channel.on("close", closed.set)

@@ -5,10 +5,12 @@ place with port 0 (RFC 3264, 6). Before an accepted section is parsed, lines tha
 need are removed from it: other codecs, candidates that cannot be reached.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
-from aiortc.sdp import MediaDescription, SessionDescription
+from aiortc import RTCIceCandidate
+from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from vivavoce.errors import InvalidRequest
 
@@ -98,6 +100,15 @@ class SdpOffer:
     sdp: str
     """An offer of the accepted sections alone."""
 
+    @property
+    def mids(self) -> dict[str, str]:
+        """The mids of the accepted sections, by their kind."""
+        return {self.sections[n].kind: self.sections[n].mid for n in self.accepted}
+
+    def mid_at(self, index: int) -> str | None:
+        """The mid of a section by its number in the whole offer; None: it was refused."""
+        return self.sections[index].mid if index in self.accepted else None
+
     def answered(self, answer: str) -> str:
         """The answer to the whole offer, given the answer to `sdp`."""
         head, sections = _split(answer)
@@ -141,6 +152,18 @@ def read(offer: str) -> SdpOffer:
     checked = SdpOffer(tuple(sections), accepted, tuple(bundled), "\r\n".join(lines) + "\r\n")
     _check(checked.sdp)
     return checked
+
+
+def read_candidate(text: str) -> RTCIceCandidate | None:
+    """An ICE candidate as browsers write it; None: it is not one that a call can use."""
+    line = f"a={text.removeprefix('a=')}"
+    if (found := _CANDIDATE.match(line)) is None:
+        return None
+    try:
+        ipaddress.ip_address(found[1])
+        return candidate_from_sdp(line.partition(":")[2])
+    except (AssertionError, ValueError):
+        return None
 
 
 def _accepted(sections: list[Section]) -> tuple[int, ...]:

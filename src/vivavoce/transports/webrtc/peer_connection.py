@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 from aiortc import (
@@ -14,6 +15,7 @@ from aiortc import (
 
 from vivavoce.audio.pacer import PlayoutQueue
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.rtvi_requests import CandidateText
 from vivavoce.transports.webrtc import aiortc_patches, offer
 from vivavoce.transports.webrtc.ice import CandidateGatherer, ice_servers
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -22,6 +24,7 @@ from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
+MAX_ADDED_CANDIDATES = 40  # after the offer; each is an address to which packets are sent
 
 
 class ConnectionHandler(Protocol):
@@ -63,6 +66,9 @@ class CallConnection:
         self._microphone = Microphone(handler.on_audio)
         self._track = PlayoutTrack(handler.on_played, self._on_tick)
         self._packet_at = 0.0  # when the last packet arrived, on the loop's clock
+        self._offer: offer.SdpOffer | None = None
+        self._candidates_left = MAX_ADDED_CANDIDATES
+        self._closing = False
 
     @property
     def queue(self) -> PlayoutQueue:
@@ -71,7 +77,7 @@ class CallConnection:
 
     async def answer(self, sdp: str) -> str:
         """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
-        accepted = offer.read(sdp)
+        self._offer = accepted = offer.read(sdp)
         connection = self._connection
         transceiver = connection.addTransceiver(self._track, direction="sendrecv")
         codecs = RTCRtpSender.getCapabilities("audio").codecs
@@ -80,11 +86,7 @@ class CallConnection:
         aiortc_patches.PayloadReceiver(transceiver, self._microphone.add)
         connection.on("datachannel", self._handler.on_channel)
         connection.on("connectionstatechange", self._on_state)
-        try:
-            await connection.setRemoteDescription(RTCSessionDescription(accepted.sdp, "offer"))
-        except Exception as exc:  # aiortc raises many types for what it cannot parse
-            why = exc or "no call can be made of it"
-            raise InvalidRequest(f"Invalid 'sdp': {why}.", param="sdp") from exc
+        await self._set_remote(accepted)
         transports = {transceiver.receiver.transport}
         if connection.sctp:
             aiortc_patches.accept_invalid_messages(connection.sctp)
@@ -94,8 +96,47 @@ class CallConnection:
             ice = aiortc_patches.ice_connection(transport)
             aiortc_patches.observe_packets(ice, self._on_packet)
             CandidateGatherer(ice, self._settings, local=self._local)
-        await connection.setLocalDescription(await connection.createAnswer())
-        return accepted.answered(connection.localDescription.sdp)
+        return await self._answer(accepted)
+
+    async def renegotiate(self, sdp: str) -> str:
+        """The answer to another offer of the same client. Raises InvalidRequest.
+
+        The transport stays as it is: aiortc restarts no ICE.
+        """
+        accepted = offer.read(sdp)
+        if self._offer is None or accepted.mids["audio"] != self._offer.mids["audio"]:
+            raise InvalidRequest(
+                "Invalid 'sdp': its audio section is not the one of the connection; send "
+                "'restart_pc': true to make a new connection.",
+                param="sdp",
+            )
+        await self._set_remote(accepted)
+        self._offer = accepted
+        return await self._answer(accepted)
+
+    async def add_candidates(self, candidates: Iterable[CandidateText]) -> None:
+        """Take ICE candidates that the client found after its offer; unusable ones are ignored."""
+        assert self._offer, "nothing was answered yet"
+        known = self._offer.mids.values()
+        for each in candidates:
+            section = each.sdp_mid
+            if section is None and each.sdp_mline_index is not None:
+                section = self._offer.mid_at(each.sdp_mline_index)
+            if section not in known:
+                continue
+            if not each.candidate:  # there are no more
+                await self._connection.addIceCandidate(None)
+                return
+            candidate = offer.read_candidate(each.candidate)
+            if candidate is not None and self._candidates_left:
+                self._candidates_left -= 1
+                candidate.sdpMid = section
+                await self._connection.addIceCandidate(candidate)
+
+    def take_queue(self, other: "CallConnection") -> None:
+        """Play what waits to be played on the other connection, in its place."""
+        mine, theirs = self._track, other._track
+        mine.queue, theirs.queue = theirs.queue, mine.queue
 
     async def watch(self) -> None:
         """Report a client from which no packet arrives any more. Runs until it is cancelled."""
@@ -106,7 +147,8 @@ class CallConnection:
             self._handler.on_lost("no packet arrives from the client")
 
     async def close(self) -> None:
-        """Close, and give back every port and task."""
+        """Close, and give back every port and task. The handler is not told of it."""
+        self._closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._connection.close()
@@ -114,6 +156,20 @@ class CallConnection:
             log.warning("a WebRTC connection does not close")
         self._track.stop()
         self.queue.clear()
+
+    async def _set_remote(self, accepted: offer.SdpOffer) -> None:
+        try:
+            await self._connection.setRemoteDescription(
+                RTCSessionDescription(accepted.sdp, "offer")
+            )
+        except Exception as exc:  # aiortc raises many types for what it cannot parse
+            why = exc or "no call can be made of it"
+            raise InvalidRequest(f"Invalid 'sdp': {why}.", param="sdp") from exc
+
+    async def _answer(self, accepted: offer.SdpOffer) -> str:
+        connection = self._connection
+        await connection.setLocalDescription(await connection.createAnswer())
+        return accepted.answered(connection.localDescription.sdp)
 
     async def _play_unheard(self) -> None:
         """Take the audio of a client that receives none: an answer lasts as long as it is."""
@@ -136,9 +192,10 @@ class CallConnection:
         self._handler.on_tick()
 
     def _on_connect_failure(self, exc: Exception) -> None:
-        self._handler.on_lost(f"no connection can be made: {exc!r}")
+        if not self._closing:
+            self._handler.on_lost(f"no connection can be made: {exc!r}")
 
     def _on_state(self) -> None:
         state = self._connection.connectionState
-        if state in ("closed", "failed"):
+        if state in ("closed", "failed") and not self._closing:
             self._handler.on_lost(f"the connection is {state}")

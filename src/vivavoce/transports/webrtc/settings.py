@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from vivavoce.secret import conceal
+from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import Seconds
 
 MIN_PORT = 1024
@@ -45,3 +45,14 @@ class WebRTCSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """First and last UDP port; None: any."""
         first, _, last = self.udp_ports.partition("-")
         return (int(first), int(last)) if first else None
+
+    @property
+    def client_ice_servers(self) -> tuple[dict[str, str], ...]:
+        """As browsers take them (RTCIceServer), with the password of TURN in clear."""
+        turn = {
+            "username": self.turn_username,
+            "credential": Secret(self.turn_password).reveal(),
+        }
+        return tuple(
+            {"urls": url, **(turn if url.startswith("turn") else {})} for url in self.ice_servers
+        )

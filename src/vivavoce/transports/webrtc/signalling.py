@@ -1,15 +1,11 @@
 """The HTTP side of WebRTC calls: made, hung up, found for a sideband, ended at shutdown.
 
 POST /v1/realtime/calls answers an SDP offer, and a session begins; POST /v1/realtime is the same in
-the beta protocol. aiortc is imported with the first call: a server without calls starts without it.
+the beta protocol.
 """
 
-import asyncio
-import importlib
-import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,26 +13,21 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import UNSET, UnsetType
 
-from vivavoce.errors import InvalidRequest, LimitReached
+from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.beta import Beta, is_beta_session, place
 from vivavoce.protocol.codec import GA, Reader
 from vivavoce.protocol.session import RealtimePatch, SessionPatch
 from vivavoce.protocol.wire import Opening, WireProtocol
-from vivavoce.runtime.sessions import Sessions
-from vivavoce.transports.webrtc.settings import WebRTCSettings
+from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.websocket import Admit
 
 if TYPE_CHECKING:
     from vivavoce.transports.webrtc.call import Call
 
-log = logging.getLogger(__name__)
-
 PATH = "/v1/realtime/calls"
 BETA_PATH = "/v1/realtime"
 MAX_PART_BYTES = 512 * 1024
-SHUTDOWN_TIMEOUT_S = 8.0
 _LOCAL = ("127.0.0.1", "::1")
-_CALL_MODULE = "vivavoce.transports.webrtc.call"
 
 
 class CallRequest(msgspec.Struct, frozen=True):
@@ -51,31 +42,13 @@ ShortLivedKey = Callable[[web.Request], str | None]
 _request: Reader[CallRequest] = Reader(CallRequest)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveCall:
-    """A call that is served, and the id of the short-lived key that opened it, if one did."""
-
-    call: "Call"
-    opened_with: str | None
-
-
 class CallRoutes:
-    """Makes calls, and owns them until they are over."""
+    """Makes calls in the Realtime protocol, and hangs them up."""
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        admit: Admit,
-        settings: WebRTCSettings | None = None,
-        *,
-        short_lived_key: ShortLivedKey,
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, calls: Calls, admit: Admit, *, short_lived_key: ShortLivedKey) -> None:
+        self._calls = calls
         self._admit = admit
         self._short_lived_key = short_lived_key
-        self._settings = settings or WebRTCSettings()
-        self._calls: dict[str, ActiveCall] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post(PATH, self.create)
@@ -115,38 +88,18 @@ class CallRoutes:
 
     async def close(self, app: web.Application) -> None:
         """End every call."""
-        for active in self._calls.values():
-            if active.call.runner:
-                active.call.runner.end(1012, "the server is shutting down")
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._calls.close()
 
     async def _create(
         self, request: web.Request, sdp: str, opening: Opening, protocol: WireProtocol | None = None
     ) -> web.Response:
-        if not self._sessions.accepts:
-            raise LimitReached("the server takes no more sessions just now")
-        key_id = self._short_lived_key(request)
-        module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
-        call: Call = module.Call(
-            f"rtc_{secrets.token_hex(16)}",
-            self._settings,
+        call, answer = await self._calls.open(
+            sdp,
+            opening,
             protocol or GA(),
-            local=request.remote in _LOCAL,
+            local=is_local(request),
+            opened_with=self._short_lived_key(request),
         )
-        try:
-            answer = await call.answer(sdp)
-            call.runner = self._sessions.open(call, opening, call)
-        except BaseException:
-            await call.hang_up()
-            raise
-        self._calls[call.id] = ActiveCall(call, key_id)
-        task = asyncio.create_task(self._serve(call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return web.Response(
             text=answer,
             status=201,
@@ -154,26 +107,17 @@ class CallRoutes:
             headers={"Location": f"{PATH}/{call.id}"},
         )
 
-    async def _serve(self, call: "Call") -> None:
-        """Serve a call to its end. No local variable holds the session while it hangs up."""
-        assert call.runner
-        watch = asyncio.create_task(call.watch())
-        try:
-            await self._sessions.serve(call.runner)
-        except Exception:
-            log.exception("%s failed", call.id)
-        finally:
-            watch.cancel()
-            self._calls.pop(call.id, None)
-            await call.hang_up()
-
     def _find(self, call_id: str, request: web.Request) -> "Call":
         """A short-lived key finds the calls that it opened, an API key every call."""
-        key = self._short_lived_key(request)
-        active = self._calls.get(call_id)
-        if active is None or key not in (None, active.opened_with):
+        call = self._calls.find(call_id, self._short_lived_key(request))
+        if call is None:
             raise web.HTTPNotFound
-        return active.call
+        return call
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether the client is on this machine, where loopback can be reached, too."""
+    return request.remote in _LOCAL
 
 
 def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None) -> Opening:

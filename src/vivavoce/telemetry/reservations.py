@@ -1,0 +1,238 @@
+"""What one session holds of its owner's budgets: for its responses, and for its time.
+
+Everything here may be repeated after a StoreError: nothing is forgotten before it is booked.
+"""
+
+from dataclasses import dataclass
+
+from vivavoce.errors import QuotaExceeded
+from vivavoce.limits.accounts import Budget, Owner, Unit
+from vivavoce.limits.prices import Quantities
+from vivavoce.session.effects import RecordUsage
+from vivavoce.store.base import Charge, UsageKind, UsageRow
+from vivavoce.telemetry.metering import Metering, charges_on
+from vivavoce.telemetry.rating import DEFAULT_CONTEXT, TURN_TOKENS, Rated
+
+WINDOW_S = 30
+"""Sessions that are paid by the clock, or have a budget of minutes, pay for so long in advance."""
+LAST_WINDOW_S = 5
+"""Where no whole window is left."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A reservation."""
+
+    id: str
+    charges: tuple[Charge, ...]
+    at: float
+    """When it was made: it is settled in the periods of that time."""
+    nano_usd: int = 0
+
+
+class SessionAccount:
+    """Who pays for a session, and from which budgets."""
+
+    def __init__(self, service: Metering, session: str, model: str, who: str) -> None:
+        """model: the configured one. who: the name of the key."""
+        self.service = service
+        self.session = session
+        self.model = model
+        self.owner: Owner = service.directory.owner(who)
+        self.budgets: tuple[Budget, ...] = ()
+
+    @property
+    def now(self) -> float:
+        return self.service.wall_clock()
+
+    def admit(self) -> None:
+        """Look up the budgets. Raises QuotaExceeded, and Unauthorized."""
+        service = self.service
+        self.owner = service.admit(self.owner.key)
+        self.budgets = service.directory.budgets_of(self.owner)
+        in_money = any(budget.unit == "usd" for budget in self.budgets)
+        if in_money and not service.rater.is_priced(self.model, self.now):
+            raise QuotaExceeded(
+                f"The model {self.model!r} has no price, and your budget is in money."
+            )
+
+    def has_unit(self, *units: Unit) -> bool:
+        return any(budget.unit in units for budget in self.budgets)
+
+    async def hold(self, amounts: dict[Unit, int], nano_usd: int = 0) -> Held:
+        """Reserve amounts on all budgets. Raises QuotaExceeded, and StoreError."""
+        return await self.hold_charges(charges_on(self.budgets, amounts, self.now), nano_usd)
+
+    async def hold_charges(self, charges: tuple[Charge, ...], nano_usd: int = 0) -> Held:
+        """Raises QuotaExceeded, and StoreError."""
+        at = self.now
+        return Held(await self.service.reserve(charges), charges, at, nano_usd)
+
+    async def settle(self, row: UsageRow, amounts: dict[Unit, int], held: Held | None) -> None:
+        """Book a row in place of what was held for it. Raises StoreError."""
+        at = row.at if held is None else held.at
+        charges = charges_on(self.budgets, amounts, at)
+        await self.service.settle(row, charges, "" if held is None else held.id)
+
+    def row(
+        self, id_: str, kind: UsageKind, model: str, rated: Rated, *, confirmed: bool = True
+    ) -> UsageRow:
+        return rated.row(
+            f"{self.session}:{id_}",
+            kind,
+            model,
+            self.owner,
+            self.now,
+            session=self.session,
+            confirmed=confirmed,
+            mode=self.service.rater.tariff(self.model).mode,
+        )
+
+
+class ResponseReservations:
+    """The highest cost of each response, held before it begins."""
+
+    def __init__(self, account: SessionAccount, output: int) -> None:
+        """output: tokens that a response may have at most."""
+        self.needed = False
+        """Whether responses are held to anything."""
+        self._account = account
+        self._output = output
+        self._context = DEFAULT_CONTEXT
+        self._next: Held | None = None
+        self._open: dict[str, Held] = {}  # by response
+
+    async def hold_next(self) -> None:
+        """Hold the cost of the response that comes next. Raises QuotaExceeded, and StoreError."""
+        if self.needed and self._next is None:
+            self._next = await self._hold()
+
+    async def begin(self, response_id: str) -> None:
+        """A response has begun. Raises QuotaExceeded, and StoreError."""
+        account = self._account
+        held = self._next or await self._hold()
+        row = account.row(
+            response_id, "response", account.model, self._at_most(held), confirmed=False
+        )
+        await account.service.store.begin(held.id, row)
+        self._open[response_id], self._next = held, None
+
+    async def book(self, record: RecordUsage, rated: Rated) -> None:
+        """Book a response or a transcription. Raises StoreError."""
+        account, held = self._account, self._open.get(record.id)
+        by_clock = account.service.rater.by_clock(account.model, account.now)
+        confirmed = record.confirmed or by_clock  # its usage is the session's time
+        cost = rated
+        if held is not None and not confirmed:
+            cost = Rated(rated.used, held.nano_usd, "", True)
+        row = account.row(record.id, record.kind, record.model, cost, confirmed=confirmed)
+        await account.settle(row, {"usd": row.nano_usd, "tokens": cost.used.tokens}, held)
+        self._open.pop(record.id, None)
+        if record.kind == "response":
+            self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
+
+    async def give_back(self) -> None:
+        """Book what is open as it was held, and release the rest. Raises StoreError."""
+        account = self._account
+        for response_id, held in tuple(self._open.items()):
+            rated = self._at_most(held)
+            row = account.row(response_id, "response", account.model, rated, confirmed=False)
+            await account.settle(row, {"usd": held.nano_usd, "tokens": rated.used.tokens}, held)
+            del self._open[response_id]
+        if self._next is not None:
+            await account.service.release(self._next.id)
+            self._next = None
+
+    async def _hold(self) -> Held:
+        account = self._account
+        nano = account.service.rater.bound(account.model, self._context, self._output, account.now)
+        return await account.hold({"usd": nano, "tokens": self._used_at_most.tokens}, nano)
+
+    def _at_most(self, held: Held) -> Rated:
+        return Rated(self._used_at_most, held.nano_usd, "", True)
+
+    @property
+    def _used_at_most(self) -> Quantities:
+        return Quantities(other_input=self._context + TURN_TOKENS, other_output=self._output)
+
+
+class SessionTime:
+    """The time of a session: one row at its end, or windows that are paid in advance."""
+
+    def __init__(self, account: SessionAccount) -> None:
+        self.messages = 0
+        """Typed in the present window, or in the session where there are none."""
+        self._account = account
+        self._begun_at = account.now
+        self._held: Held | None = None  # of the present window
+        self._ends_at = 0.0  # of the present window
+        self._windows = 0
+
+    async def begin(self) -> None:
+        """Raises QuotaExceeded, and StoreError."""
+        account = self._account
+        self._begun_at = account.now
+        if account.has_unit("minutes") or account.service.rater.by_clock(
+            account.model, account.now
+        ):
+            await self._open_window()
+
+    def next_is_due(self) -> bool:
+        """Whether the present window is about to end."""
+        return self._held is not None and self._account.now >= self._ends_at - LAST_WINDOW_S / 2
+
+    async def next_window(self) -> None:
+        """Raises QuotaExceeded, and StoreError."""
+        if self._held is not None:
+            await self._settle(self._held)
+        await self._open_window()
+
+    async def end(self, *, has_begun: bool) -> None:
+        """Book what is not booked yet. Raises StoreError.
+
+        has_begun: whether there was a session; it may have been refused.
+        """
+        if self._held is not None:
+            await self._settle(self._held)
+        elif has_begun and not self._windows:
+            await self._account.settle(self._row(self._begun_at), {}, None)
+
+    async def _open_window(self) -> None:
+        account, now = self._account, self._account.now
+        for seconds in (WINDOW_S, LAST_WINDOW_S):
+            rated = account.service.rater.lasted(account.model, seconds * 1000, now)
+            amounts: dict[Unit, int] = {"minutes": seconds * 1000}
+            if rated.nano_usd:
+                amounts["usd"] = rated.nano_usd
+            try:
+                held = await account.hold(amounts, rated.nano_usd)
+            except QuotaExceeded:
+                if seconds == LAST_WINDOW_S:
+                    raise
+                continue
+            self._held, self._ends_at = held, now + seconds
+            row = account.row(self._id, "session", account.model, rated, confirmed=False)
+            await account.service.store.begin(held.id, row)
+            return
+
+    async def _settle(self, held: Held) -> None:
+        row = self._row(held.at)
+        amounts: dict[Unit, int] = {"minutes": self._ms(held.at), "usd": row.nano_usd}
+        await self._account.settle(row, amounts, held)
+        self._held = None
+        self._windows += 1
+        self.messages = 0
+
+    def _row(self, since: float) -> UsageRow:
+        account = self._account
+        rated = account.service.rater.lasted(
+            account.model, self._ms(since), account.now, self.messages
+        )
+        return account.row(self._id, "session", account.model, rated)
+
+    def _ms(self, since: float) -> int:
+        return max(0, round((self._account.now - since) * 1000))
+
+    @property
+    def _id(self) -> str:
+        return f"time{self._windows}"

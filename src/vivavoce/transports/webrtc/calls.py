@@ -1,0 +1,112 @@
+"""The calls of a server: opened, found by their id, and ended at shutdown.
+
+aiortc is imported with the first call: a server without calls starts without it.
+"""
+
+import asyncio
+import importlib
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from vivavoce.errors import LimitReached
+from vivavoce.protocol.wire import Opening, WireProtocol
+from vivavoce.runtime.sessions import Sessions
+from vivavoce.transports.webrtc.settings import WebRTCSettings
+
+if TYPE_CHECKING:
+    from vivavoce.transports.webrtc.call import Call
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_TIMEOUT_S = 8.0
+_CALL_MODULE = "vivavoce.transports.webrtc.call"
+
+
+class OpenedCall(NamedTuple):
+    """A call that has begun, and the SDP answer for its client."""
+
+    call: "Call"
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveCall:
+    """A call that is served, and the short-lived credential that opened it, if one did."""
+
+    call: "Call"
+    opened_with: str | None
+
+
+class Calls:
+    """Opens calls, and owns them until they are over."""
+
+    def __init__(self, sessions: Sessions, settings: WebRTCSettings | None = None) -> None:
+        self.settings = settings or WebRTCSettings()
+        self._sessions = sessions
+        self._calls: dict[str, ActiveCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self,
+        sdp: str,
+        opening: Opening,
+        protocol: WireProtocol,
+        *,
+        local: bool,
+        opened_with: str | None = None,
+    ) -> OpenedCall:
+        """Answer an offer; a session begins. Raises InvalidRequest and LimitReached.
+
+        protocol: spoken on the data channel. local: whether the client is on this machine.
+        opened_with: the id of a credential that finds this call and no other.
+        """
+        if not self._sessions.accepts:
+            raise LimitReached("the server takes no more sessions just now")
+        module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
+        call: Call = module.Call(
+            f"rtc_{secrets.token_hex(16)}", self.settings, protocol, local=local
+        )
+        try:
+            answer = await call.answer(sdp)
+            call.runner = self._sessions.open(call, opening, call)
+        except BaseException:
+            await call.hang_up()
+            raise
+        self._calls[call.id] = ActiveCall(call, opened_with)
+        task = asyncio.create_task(self._serve(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return OpenedCall(call, answer)
+
+    def find(self, call_id: str, credential: str | None) -> "Call | None":
+        """A call that is served. credential: finds only what it opened; None finds every call."""
+        active = self._calls.get(call_id)
+        if active is None or credential not in (None, active.opened_with):
+            return None
+        return active.call
+
+    async def close(self) -> None:
+        """End every call."""
+        for active in self._calls.values():
+            if active.call.runner:
+                active.call.runner.end(1012, "the server is shutting down")
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _serve(self, call: "Call") -> None:
+        """Serve a call to its end. No local variable holds the session while it hangs up."""
+        assert call.runner
+        watch = asyncio.create_task(call.watch())
+        try:
+            await self._sessions.serve(call.runner)
+        except Exception:
+            log.exception("%s failed", call.id)
+        finally:
+            watch.cancel()
+            self._calls.pop(call.id, None)
+            await call.hang_up()
