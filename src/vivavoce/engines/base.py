@@ -45,7 +45,6 @@ __all__ = [
     "TurnModel",
     "Voice",
     "Word",
-    "engine_for",
     "health_of",
     "translator_of",
     "warm",
@@ -125,13 +124,6 @@ class BaseEngine:
 
 
 E = TypeVar("E")
-
-
-def engine_for(engine: E, name: str) -> E:
-    """The engine with the model that a client names, where it offers that one; else as it is."""
-    choose = getattr(engine, "for_model", None)
-    found: E | None = choose(name) if choose is not None and name else None
-    return engine if found is None else found
 
 
 def translator_of(engine: E) -> E | None:

@@ -12,7 +12,6 @@ from typing import Protocol, assert_never
 
 import aiohttp
 
-from vivavoce.engines.base import STT
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
@@ -190,14 +189,18 @@ class CascadePerformer:
     def _start_transcription(self, effect: StartTranscription) -> None:
         cascade = self._catalog.of(effect.model)
         cascade.warm()
-        stt = cascade.stt_for(effect.asked_model)
-        feed = AudioFeed(stt.sample_rate, self._port.progressed)
+        feed = AudioFeed(cascade.stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
-        self._tasks.start(effect.key, self._transcribe(stt, effect, feed))
+        self._tasks.start(effect.key, self._transcribe(cascade, effect, feed))
 
-    async def _transcribe(self, stt: STT, effect: StartTranscription, feed: AudioFeed) -> None:
+    async def _transcribe(
+        self, cascade: Cascade, effect: StartTranscription, feed: AudioFeed
+    ) -> None:
         try:
-            await transcribe_item(stt, effect, feed, self._port.post)
+            async with cascade.use_stt(effect.asked_model) as stt:
+                if stt.sample_rate != cascade.stt.sample_rate:
+                    feed.set_rate(stt.sample_rate)
+                await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:

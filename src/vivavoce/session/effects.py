@@ -92,6 +92,8 @@ class Prompt:
     speed: float
     asked_model: str = ""
     """The model as the client named it: an engine uses it where its service has one so named."""
+    speech_model: str = ""
+    """The model of speech synthesis that the client names, if any."""
 
 
 class Generate(Struct, frozen=True):
