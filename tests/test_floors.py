@@ -45,6 +45,7 @@ FLOORS: dict[str, float] = {
     "engines.remote": 2.5,
     "engines.sse": 2.5,
     "engines.packs": 2.5,
+    "engines.turn.text": 2.5,
     "engines": 3,
     "runtime": 4,
     "relay": 4,
