@@ -20,6 +20,7 @@ FLOORS: dict[str, float] = {
     "audio": 1,
     "protocol.raw": 1.5,
     "protocol.raw_config": 1.5,
+    "protocol.raw_frames": 1.5,
     "protocol.raw_input": 1.5,
     "protocol.raw_messages": 1.5,
     "protocol.rtvi": 1.5,

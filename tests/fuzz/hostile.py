@@ -93,7 +93,7 @@ class SoundEntrance(NamedTuple):
         elif self.samples is RTVI:
             sample = RTVI[0]
         else:
-            return HostileFrame("text", json.dumps(RAW[5]).encode())
+            sample = RAW[5]
         data = json.dumps(sample).encode()
         if self.protobuf and rng.random() < 0.5:
             return HostileFrame("binary", pipecat_frames.write_message(data))
@@ -102,6 +102,7 @@ class SoundEntrance(NamedTuple):
 
 ENTRANCES = (
     SoundEntrance("/ws", RAW),
+    SoundEntrance("/ws?format=protobuf", RAW, protobuf=True),
     SoundEntrance("/ws?rtvi=1", RTVI, protobuf=True),
     SoundEntrance("/v1/voice/stream", RAW),
     SoundEntrance("/telephony/ws", CALLS),
@@ -298,7 +299,14 @@ async def _answered(server: Server, http: aiohttp.ClientSession, entrance: Sound
         for message in turns:
             await socket.send_json(message)
         async for received in socket:
-            text = "" if received.type is WSMsgType.BINARY else received.data
-            if not text or '"bot-tts-audio"' in text or '"event":"media"' in text:
+            if _is_sound(entrance, received):
                 return
     raise Wrong(f"{entrance.path}: a turn after all frames was not answered")
+
+
+def _is_sound(entrance: SoundEntrance, received: aiohttp.WSMessage) -> bool:
+    if received.type is not WSMsgType.BINARY:
+        return '"bot-tts-audio"' in received.data or '"event":"media"' in received.data
+    if "protobuf" not in entrance.path:
+        return True
+    return isinstance(pipecat_frames.read_frame(received.data), pipecat_frames.AudioFrame)

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import LOUD, SOFT, until
 from vivavoce.limits.keys import hash_of
+from vivavoce.protocol import pipecat_frames
 from vivavoce.protocol.raw_input import MAX_AUDIO_BYTES
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
@@ -238,6 +239,22 @@ def test_bad_message_is_an_error_frame_and_the_session_goes_on(message: str | by
 
     assert len(bytes(300_000)) > MAX_AUDIO_BYTES
     played(script)
+
+
+def test_client_in_frames_of_pipecat_has_a_spoken_turn() -> None:
+    async def script(server: Server) -> None:
+        async with connect(server.ws + "/ws?format=protobuf", max_queue=None) as socket:
+            await socket.send(pipecat_frames.write_audio(1, SPEECH, 16_000))
+            seen: list[pipecat_frames.PipecatFrame] = []
+            async with asyncio.timeout(WAIT_S):
+                while not any(isinstance(one, pipecat_frames.AudioFrame) for one in seen):
+                    message = await socket.recv()
+                    assert isinstance(message, bytes)
+                    seen.append(pipecat_frames.read_frame(message))
+            assert pipecat_frames.TranscriptionFrame("one two", "user") in seen
+            assert pipecat_frames.TextFrame("Three.") in seen
+
+    played(script, scripted(stt={"transcripts": ["one two"]}, llm={"answers": ["Three."]}))
 
 
 def test_end_closes_the_connection() -> None:

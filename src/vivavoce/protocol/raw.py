@@ -81,6 +81,11 @@ class RawProtocol:
             name = "invalid_api_key"
         return Refusal((_error(str(error), name, fatal=True),), code, str(error))
 
+    @property
+    def output_rate(self) -> int:
+        """Hertz of the sound that is sent."""
+        return self._output_format.rate
+
     # --- from the client
 
     def decode(self, frame: Frame) -> Iterator[Decoded]:
@@ -132,14 +137,7 @@ class RawProtocol:
             yield SessionUpdate(session=patch_of(config, first=False))
         elif kind in messages.AUDIO_TYPES:
             audio = messages.audio_of(fields)
-            if audio.sample_rate not in (None, *RATES):
-                rates = ", ".join(map(str, RATES))
-                raise InvalidRequest(
-                    f"Invalid 'sample_rate': {audio.sample_rate}. Supported values are: {rates}.",
-                    param="sample_rate",
-                )
-            self._input.name("pcm16", audio.sample_rate or RAW_RATE)
-            yield from self._sound(audio.audio)
+            yield from self.sound_at(audio.audio, audio.sample_rate or RAW_RATE)
         elif kind == "ping":
             yield Reply((_message("pong"),))
         elif kind in messages.END_TYPES:
@@ -150,6 +148,17 @@ class RawProtocol:
             if kind in messages.INTERRUPT_TYPES and not self.server_plays:
                 yield Reply((_message("InterruptionFrame"),))
             yield from messages.events_of(kind, fields, server_plays=self.server_plays)
+
+    def sound_at(self, pcm: bytes, rate: int) -> Iterator[Decoded]:
+        """16-bit PCM whose rate comes with it. Raises InvalidRequest."""
+        if rate not in RATES:
+            raise InvalidRequest(
+                f"Invalid 'sample_rate': {rate}. Supported values are: "
+                f"{', '.join(map(str, RATES))}.",
+                param="sample_rate",
+            )
+        self._input.name("pcm16", rate)
+        yield from self._sound(pcm)
 
     def _sound(self, data: bytes) -> Iterator[Decoded]:
         if len(data) > MAX_AUDIO_BYTES:
