@@ -97,12 +97,10 @@ def test_answer_comes_as_text_and_sound_of_24_khz() -> None:
 
 def test_final_transcript_is_a_frame_and_one_in_progress_is_a_message() -> None:
     protocol = opened()
-    words = {"event_id": "e", "item_id": "i", "content_index": 0}
+    words: dict[str, Any] = {"event_id": "e", "item_id": "i", "content_index": 0}
     (early,) = shown(protocol, says.TranscriptionDelta(**words, delta="Hel"))
     assert isinstance(early, frames.MessageFrame)
-    whole = says.TranscriptionCompleted(
-        **words, transcript="Hello", usage=DurationUsage(seconds=1.0)
-    )
+    whole = says.TranscriptionCompleted(**words, transcript="Hello", usage=DurationUsage(seconds=1))
     assert shown(protocol, whole) == [frames.TranscriptionFrame("Hello", "user")]
 
 

@@ -131,4 +131,5 @@ def _mono(audio: bytes, channels: int) -> bytes:
             param="num_channels",
         )
     samples = np.frombuffer(audio, "<i2").reshape(-1, channels)
-    return samples.mean(axis=1).astype("<i2").tobytes()
+    mono: bytes = samples.mean(axis=1).astype("<i2").tobytes()
+    return mono
