@@ -460,7 +460,7 @@ class RelayBrain:
     def _queue_settings(self) -> None:
         settings = self._shared.options.in_force
         kept = msgspec.to_builtins(settings)
-        for ours in ("id", "object", "expires_at", "served_by", "model"):
+        for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
         if (format_ := self._shared.options.input_format) != self._format:
             self._format = format_
