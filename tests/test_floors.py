@@ -56,6 +56,7 @@ FLOORS: dict[str, float] = {
     "accounting": 6,
     "app": 6,
     "check": 6,
+    "pytest_plugin": 6,
     "cli": 6,
     "configured": 6,
     "settings": 6,
