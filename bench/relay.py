@@ -29,7 +29,7 @@ from bench.report import run
 from bench.search import most_carried
 from bench.served import Served, free_port, launched, served
 from bench.upstream import FRAME_MS, Times, upstream
-from bench.wire import Line, connect, event
+from bench.wire import Line, Way, connect, event
 from vivavoce.limits.accounts import ApiKey, Budget
 from vivavoce.limits.keys import hash_of
 from vivavoce.store.sqlite import SQLiteStore
@@ -249,11 +249,11 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
 
 
 async def _connect(port: int, times: list[Times]) -> list[Line]:
-    at = ("/v1/realtime?model=far", "session.created")
+    at = Way("/v1/realtime?model=far", "session.created", key=KEY)
     lines: list[Line] = []
     while len(lines) < len(times):
         some = min(20, len(times) - len(lines))
-        lines += await asyncio.gather(*(connect(port, at=at, key=KEY) for _ in range(some)))
+        lines += await asyncio.gather(*(connect(port, at=at) for _ in range(some)))
     for line, one in zip(lines, times, strict=True):
         line.heard = _Heard(one).heard
     return lines
