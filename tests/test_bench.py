@@ -11,6 +11,7 @@ ALONE = (
     "engines",
     "loop_blocking",
     "quality",
+    "relay",
     "soak",
     "speech_first_byte",
     "transcription",
