@@ -3,9 +3,10 @@
     python -m bench.engines [--quick] [--stt NAME]... [--tts NAME]...
 
 Real-time factor: seconds of work for a second of audio, one stream, audio given at once. First
-words: from the first audio, given as fast as it is spoken, to the first transcript; and from the end
-of that audio to the final one. First sound: from the text to the first audio. Memory: of the engine's processes. Throughput: seconds of audio a second,
-of so many streams at once. All processes share one core, unless there is only one.
+words: from the first audio, given as fast as it is spoken, to the first transcript; final: from the
+end of that audio. First sound: from the text to the first audio. Memory: of the engine's processes.
+Throughput: seconds of audio a second, of so many streams at once. All processes share one core,
+unless there is only one.
 """
 
 import argparse
