@@ -40,6 +40,7 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -220,6 +221,9 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     )
                     sessions = Sessions(context)
                     metrics.count_sessions(sessions.__len__)
+                    metrics.count_reservations(lambda: meter.open_reservations)
+                    for name, relay in context.catalog.relays.items():
+                        metrics.watch_upstream(name, partial(_held_s, relay))
                     app = application(
                         sessions,
                         auth,
@@ -249,6 +253,10 @@ async def _listen(
             await stop.first.wait()
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def _held_s(relay: Relay) -> float:
+    return relay.hold.seconds
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:
