@@ -5,6 +5,7 @@ Modules are found by walking the package, imports by reading the source: nothing
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -107,6 +108,7 @@ def imported(module: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def own(module: str) -> set[str]:
     """The modules of ours that a module imports."""
     names = {name.removeprefix("vivavoce.") for name in imported(module) if ours(name)}
