@@ -12,6 +12,7 @@ _MASK = 0x5A  # four times: a mask that bytes.translate can put on
 _MASKED = bytes(byte ^ _MASK for byte in range(256))
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _TYPE = len(b'{"type":"')
+_SPACE = 0x20
 _EVENT = b'{"event":"'
 OPEN_SECONDS = 20.0
 
@@ -44,6 +45,8 @@ class Way(NamedTuple):
     """The first event; "": none comes by itself."""
     opening: bytes = b""
     """A frame that the client sends first."""
+    key: str = ""
+    """Sent as a bearer token."""
 
 
 REALTIME = Way("/v1/realtime?model=default", "session.created")
@@ -125,11 +128,11 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.write = self._transport.write
+        key = f"Authorization: Bearer {self._way.key}\r\n" if self._way.key else ""
         self.write(
-            b"GET " + self._way.path.encode() + b" HTTP/1.1\r\n"
-            b"Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"GET {self._way.path} HTTP/1.1\r\n{key}Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -183,7 +186,8 @@ class Line(asyncio.Protocol):
             if payload.startswith(b'mark"', len(_EVENT)):
                 self.write(_frame(_TEXT, payload))
             return
-        kind = payload[_TYPE : payload.index(b'"', _TYPE)]
+        start = _TYPE + (payload[_TYPE - 1] == _SPACE)  # others write one behind the colon
+        kind = payload[start : payload.index(b'"', start)]
         if kind == b"response.output_audio.delta":
             self.deltas += 1
         if self.heard:
