@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 
 from vivavoce.protocol.client import (
     InputAudioAppend,
@@ -39,6 +40,7 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import (
     BrainFact,
     SpokenWord,
+    ToolFinished,
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
@@ -50,6 +52,7 @@ from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, mas
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
+from vivavoce.session.relay.tools import HiddenCalls
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
@@ -78,6 +81,7 @@ class RelayBrain:
         self._output = RelayOutput(shared, self._outbox)
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._request = ResponseRequest()
+        self._calls = HiddenCalls(shared, self._outbox)
         self._quiet_since: float | None = None
         self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
         self._heard_at = 0.0  # when the upstream server said something, or was asked something
@@ -106,6 +110,7 @@ class RelayBrain:
             quiet_since=self._quiet_since,
         )
         self._close_responses("failed", now)
+        self._calls.stop()
         self._shared.effects.add(DisconnectUpstream())
         return handover
 
@@ -120,12 +125,13 @@ class RelayBrain:
     @property
     def _silent_at(self) -> float:
         """When the upstream server has not answered for too long."""
-        waits = self._request.retry_at < INFINITY
+        runs = self._calls.waiting and not (self._open or self._request.sent)
+        waits = runs or self._request.retry_at < INFINITY
         return INFINITY if waits else self._heard_at + self._shared.limits.stall_seconds
 
     @property
     def busy(self) -> bool:
-        return bool(self._open) or self._request.sent
+        return bool(self._open) or self._request.sent or self._calls.waiting
 
     @property
     def pristine(self) -> bool:
@@ -164,7 +170,9 @@ class RelayBrain:
                 if not self.busy:
                     self._heard_at = now
                 self._quiet_since = None
-                raw = encoded(event) if raw is None else raw
+                raw = self._with_tools(event, raw)
+                if self._calls.defer(raw):
+                    return
                 self._request = ResponseRequest(sent=True, data=raw)
         is_audio = isinstance(event, InputAudioAppend)
         self._outbox.send(raw if raw is not None else encoded(event), is_audio=is_audio)
@@ -203,10 +211,35 @@ class RelayBrain:
                 return
             case UpstreamEventReceived(event=event, raw=raw):
                 self._heard_at = now
-                if self._take(event, now):
-                    self._shared.effects.add(SendRaw(masked(raw) if _is_failure(event) else raw))
+                if not self._calls.takes(event) and self._take(event, now):
+                    raw = masked(raw) if _is_failure(event) else raw
+                    self._send_raw(self._calls.shown(event, raw))
+                self._request_next(now)
+            case ToolFinished():
+                self._calls.answer(fact)
+                self._request_next(now)
             case UpstreamLost(reason=reason):
                 self._lose(Fault(reason))
+
+    def _send_raw(self, frames: tuple[bytes, ...]) -> None:
+        for frame in frames:
+            self._shared.effects.add(SendRaw(frame))
+
+    def _request_next(self, now: float) -> None:
+        """Request the response that uses the results of functions of this server."""
+        if (data := self._calls.next_request()) is not None:
+            self._request = ResponseRequest(sent=True, data=data)
+            self._heard_at = now
+            self._outbox.send(data)
+
+    def _with_tools(self, event: ResponseCreate, raw: bytes | None) -> bytes:
+        """The event as it goes upstream: functions in it replace those of the session."""
+        hidden, params = self._shared.options.rules.tools, event.response
+        if hidden and params is not None and params.tools not in (UNSET, None):
+            assert isinstance(params.tools, tuple)
+            params = msgspec.structs.replace(params, tools=params.tools + hidden)
+            event, raw = msgspec.structs.replace(event, response=params), None
+        return encoded(event) if raw is None else raw
 
     def on_timer(self, now: float) -> None:
         if self._lost or not self.busy:
@@ -250,6 +283,7 @@ class RelayBrain:
 
     def stop(self, now: float) -> None:
         self._close_responses("cancelled", now)
+        self._calls.stop()
         self._shared.effects.add(DisconnectUpstream())
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
@@ -292,6 +326,8 @@ class RelayBrain:
             return False
         cause = event.error.get("event_id") if isinstance(event.error, dict) else None
         if self._outbox.is_own(cause):
+            if self._request.data and f'"{cause}"'.encode() in self._request.data:
+                self._request.sent = False
             return False
         self._request.sent = False  # it may be the answer to response.create
         return True
@@ -317,6 +353,7 @@ class RelayBrain:
         match event.type:
             case "response.created" if response:
                 self._request.sent = False
+                self._calls.another_began()
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id
                 )
@@ -341,6 +378,7 @@ class RelayBrain:
 
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
         for response_id, generation in self._open.items():
+            self._send_raw(self._calls.release(response_id))
             generation.close(status, now)
             self._add_usage(response_id, Usage(), confirmed=False)
         self._open.clear()
@@ -398,7 +436,7 @@ class RelayBrain:
             entry.show_words(event.content_index)
 
     def _queue_settings(self) -> None:
-        settings = self._shared.options.in_force
+        settings = self._shared.options.upstream
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "model"):
             kept.pop(ours, None)
