@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import msgspec
+
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
+from vivavoce.configured import STAGES, ConfiguredEngines
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
@@ -16,15 +19,15 @@ from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
+from vivavoce.runtime.choice import DEFAULT, EngineChoice
 from vivavoce.runtime.fallback import Member
 from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
-from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
+from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings, aliases_of
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
 OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
-MOONSHINE_PACK = "moonshine-tiny-en"
 NONE = "none"  # the name of no cleaner
 
 
@@ -64,21 +67,30 @@ def _installed(package: str) -> Condition:
     return condition
 
 
-async def _moonshine_problem(at: Surroundings) -> str | None:
+async def _pack_problem(kind: Kind, engine: str, pack: str, at: Surroundings) -> str | None:
+    """Why an engine of onnxruntime with that pack cannot be used."""
     if not find_spec("onnxruntime"):
-        return "onnxruntime, which runs moonshine, is missing"
-    configured = at.settings.engines.get("stt", {}).get("moonshine", {})
-    if configured.get("model", MOONSHINE_PACK) != MOONSHINE_PACK:
+        return f"onnxruntime, which runs {engine}, is missing"
+    configured = at.settings.engines.get(kind, {}).get(engine, {})
+    if configured.get("model", pack) != pack:
         return None  # a folder: its error names it
-    return await asyncio.to_thread(problem_of, MOONSHINE_PACK)
+    return await asyncio.to_thread(problem_of, pack)
 
 
-async def _moonshine(at: Surroundings) -> Found | None:
-    return None if await _moonshine_problem(at) else Found()
+def _packed(kind: Kind, engine: str, pack: str) -> tuple[Condition, Condition]:
+    """The conditions of an engine with that pack, and of the one in its place."""
+
+    async def condition(at: Surroundings) -> Found | None:
+        return None if await _pack_problem(kind, engine, pack, at) else Found()
+
+    async def without(at: Surroundings) -> Found:
+        return Found(reason=await _pack_problem(kind, engine, pack, at) or "")
+
+    return condition, without
 
 
-async def _without_moonshine(at: Surroundings) -> Found:
-    return Found(reason=await _moonshine_problem(at) or "")
+_moonshine, _without_moonshine = _packed("stt", "moonshine", "moonshine-tiny-en")
+_smart_turn, _without_smart_turn = _packed("turn", "smart-turn", "smart-turn-v3")
 
 
 async def _hibari(_: Surroundings) -> Found | None:
@@ -117,7 +129,7 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
             "energy", _always("by loudness: faster-whisper, which carries Silero, is missing")
         ),
     ),
-    "turn": (Candidate("words", _always()),),
+    "turn": (Candidate("smart-turn", _smart_turn), Candidate("words", _without_smart_turn)),
     # the last candidate is used in any case: where its package is missing, its error says so
     "stt": (
         Candidate("moonshine", _moonshine),
@@ -186,6 +198,7 @@ async def built_models(
     check_engine_tables(settings)
     async with AsyncExitStack() as stack:
         builder = _Builder(Surroundings(settings, local_servers), stack)
+        stack.push_async_callback(builder.source.close)
         cascades: dict[str, Cascade] = {}
         selected: dict[str, tuple[Selected, ...]] = {}
         relays: dict[str, Relay] = {}
@@ -194,7 +207,12 @@ async def built_models(
                 relays[name] = relay_of(name, model)
             else:
                 cascades[name], selected[name] = await builder.cascade(name, model)
-        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays)
+                builder.source.add_model(name, cascades[name])
+        aliases = {
+            name: tuple(target for target in targets if target != DEFAULT)
+            for name, targets in aliases_of(settings).items()
+        }
+        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
         yield BuiltModels(catalog, selected, builder.by_name())
 
 
@@ -245,8 +263,15 @@ class _Builder:
 
     at: Surroundings
     stack: AsyncExitStack
+    source: ConfiguredEngines = field(init=False)
+    choice: EngineChoice = field(init=False)
     _engines: dict[tuple[Kind, str], Any] = field(default_factory=dict)
     _batchers: dict[str, VadBatcher] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = self.at.settings
+        self.source = ConfiguredEngines(settings)
+        self.choice = EngineChoice(aliases_of(settings), self.source, settings.fallback)
 
     async def cascade(self, name: str, model: CascadeModel) -> tuple[Cascade, tuple[Selected, ...]]:
         """A model with its engines entered. Raises SettingsError."""
@@ -273,6 +298,8 @@ class _Builder:
             cleaner,
             default_voice=self._voice(name, model, tts),
             apology=self.at.settings.fallback.apology,
+            names={stage: chosen[stage].name for stage in STAGES},
+            choice=self.choice,
         )
         return cascade, tuple(chosen.values())
 
@@ -318,14 +345,15 @@ class _Builder:
         if key not in self._engines:
             options = self._options(engine)
             real = options.pop("engine", engine.name)
-            created = registry.create(
-                engine.kind, real, options | dict(engine.options), table=engine.name
-            )
+            options |= dict(engine.options)
+            created = registry.create(engine.kind, real, options, table=engine.name)
             try:
                 self._engines[key] = await self.stack.enter_async_context(created)
             except EngineError as exc:
                 place = f"[engines.{engine.kind}.{engine.name}]"
                 raise SettingsError(registry.with_place(place, exc)) from exc
+            model = getattr(msgspec.convert(options, created.Settings), "model", "")
+            self.source.add(engine.kind, engine.name, self._engines[key], model)
         return self._engines[key]
 
     def _batcher(self, engine: Selected, vad: VAD) -> VadBatcher:

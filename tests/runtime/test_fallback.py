@@ -412,10 +412,6 @@ def test_model_that_one_engine_offers_puts_it_first() -> None:
         assert big is not None
         assert (await answered(big))[0] == TextDelta("big")
         assert chain.for_model("huge") is None
-        cascade = replace(ScriptedEngines().cascade, stt=Offers(), tts=Engine())
-        assert cascade.stt_for("big") is not cascade.stt
-        assert cascade.stt_for("huge") is cascade.stt_for("") is cascade.stt
-        assert cascade.tts_for("big") is cascade.tts
 
     run(main())
 

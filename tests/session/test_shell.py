@@ -99,7 +99,7 @@ def test_settings_are_answered_with_the_whole_session() -> None:
     session = a_session()
     told = the(says.SessionUpdated, update(session, DEAF)).session
     assert told == session.checkpoint(0.0).session
-    assert told == settings(turn_detection=None, served_by=told.served_by)  # type: ignore[union-attr]
+    assert told == settings(turn_detection=None, served_by=told.served_by)
 
 
 def test_only_a_session_in_which_nothing_has_happened_changes_its_type() -> None:

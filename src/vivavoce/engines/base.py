@@ -13,7 +13,7 @@ derive from BaseEngine stay valid within a version. `vivavoce.testing.conformanc
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "STT",
     "TTS",
     "VAD",
+    "AudioTurnModel",
     "BaseEngine",
     "CallDelta",
     "CallStarted",
@@ -45,7 +46,6 @@ __all__ = [
     "TurnModel",
     "Voice",
     "Word",
-    "engine_for",
     "health_of",
     "translator_of",
     "warm",
@@ -127,13 +127,6 @@ class BaseEngine:
 E = TypeVar("E")
 
 
-def engine_for(engine: E, name: str) -> E:
-    """The engine with the model that a client names, where it offers that one; else as it is."""
-    choose = getattr(engine, "for_model", None)
-    found: E | None = choose(name) if choose is not None and name else None
-    return engine if found is None else found
-
-
 def translator_of(engine: E) -> E | None:
     """The recogniser with transcripts in English, where it translates."""
     choose = getattr(engine, "for_translation", None)
@@ -185,6 +178,21 @@ class TurnModel(Engine, Protocol):
 
     async def score(self, text: str, *, language: str | None) -> float:
         """Probability, 0..1, that `text`, the transcript so far, is a finished turn."""
+        ...
+
+
+@runtime_checkable
+class AudioTurnModel(TurnModel, Protocol):
+    """Decides by the sound of the turn as well; score() decides where there is none."""
+
+    audio_seconds: float
+    """How much of the turn it wants at the most: of its end."""
+
+    async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
+        """Probability, 0..1, that the turn is finished.
+
+        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        """
         ...
 
 

@@ -60,6 +60,11 @@ class Opening:
     kind: Kind = "realtime"
     model: str = ""
     """As the client names it; "" is the default."""
+    transcription_model: str = ""
+    speech_model: str = ""
+    voice: str = ""
+    language: str = ""
+    """That is spoken; with it or a transcription model, transcripts are sent."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 import aiohttp
 
-from vivavoce.engines.base import STT
+from vivavoce.engines.base import AudioTurnModel
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
@@ -190,24 +190,31 @@ class CascadePerformer:
     def _start_transcription(self, effect: StartTranscription) -> None:
         cascade = self._catalog.of(effect.model)
         cascade.warm()
-        stt = cascade.stt_for(effect.asked_model)
-        feed = AudioFeed(stt.sample_rate, self._port.progressed)
+        feed = AudioFeed(cascade.stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
-        self._tasks.start(effect.key, self._transcribe(stt, effect, feed))
+        self._tasks.start(effect.key, self._transcribe(cascade, effect, feed))
 
-    async def _transcribe(self, stt: STT, effect: StartTranscription, feed: AudioFeed) -> None:
+    async def _transcribe(
+        self, cascade: Cascade, effect: StartTranscription, feed: AudioFeed
+    ) -> None:
         try:
-            await transcribe_item(stt, effect, feed, self._port.post)
+            async with cascade.use_stt(effect.asked_model) as stt:
+                if stt.sample_rate != cascade.stt.sample_rate:
+                    feed.set_rate(stt.sample_rate)
+                await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:
                 del self._feeds[effect.key]
 
     async def _score_turn(self, effect: ScoreTurn) -> None:
-        turn = self._cascade.turn
+        turn, text, language = self._cascade.turn, effect.text, effect.language
         try:
             async with asyncio.timeout(SCORE_TIMEOUT_S):
-                likelihood = await turn.score(effect.text, language=effect.language)
+                if effect.audio and isinstance(turn, AudioTurnModel):
+                    likelihood = await turn.score_audio(effect.audio, text, language=language)
+                else:
+                    likelihood = await turn.score(text, language=language)
         except (EngineError, TimeoutError) as exc:
             reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
             log.warning("turn detection failed, turns end by silence only: %s", reason)

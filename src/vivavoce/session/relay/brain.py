@@ -438,7 +438,7 @@ class RelayBrain:
     def _queue_settings(self) -> None:
         settings = self._shared.options.upstream
         kept = msgspec.to_builtins(settings)
-        for ours in ("id", "object", "expires_at", "served_by", "model"):
+        for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
         self._input.use_format(self._shared.options.input_format)
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
