@@ -342,10 +342,10 @@ class Runner:
             case Say():
                 self._say(effect)
             case RunTool(call_id=call_id):
-                assert self._tasks
+                assert self._tasks is not None
                 self._tasks.start(("tool", call_id), self._run_tool(effect))
             case CancelTool(call_id=call_id):
-                assert self._tasks
+                assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
             case RecordUsage():
                 pass  # for observers
