@@ -40,6 +40,7 @@ FLOORS: dict[str, float] = {
     "engines.host": 2.5,
     "engines.hosted": 2.5,
     "engines.passages": 2.5,
+    "engines.sentences": 2.5,
     "media": 2.5,
     "engines.http": 2.5,
     "engines.remote": 2.5,

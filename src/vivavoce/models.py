@@ -93,6 +93,18 @@ _moonshine, _without_moonshine = _packed("stt", "moonshine", "moonshine-tiny-en"
 _smart_turn, _without_smart_turn = _packed("turn", "smart-turn", "smart-turn-v3")
 
 
+async def _silero(at: Surroundings) -> Found | None:
+    return None if (await _without_silero(at)).reason else Found()
+
+
+async def _without_silero(at: Surroundings) -> Found:
+    configured = at.settings.engines.get("vad", {}).get("silero", {})
+    if configured.get("weights") or find_spec("faster_whisper"):  # the package carries them, too
+        return Found()
+    problem = await asyncio.to_thread(problem_of, "silero-vad-v6")
+    return Found(reason=f"by loudness: {problem}" if problem else "")
+
+
 async def _hibari(_: Surroundings) -> Found | None:
     if not find_spec("hibari") or not find_spec("onnxruntime"):
         return None
@@ -124,10 +136,8 @@ async def _local_llm(at: Surroundings) -> Found | None:
 
 CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     "vad": (
-        Candidate("silero", _installed("faster_whisper")),
-        Candidate(
-            "energy", _always("by loudness: faster-whisper, which carries Silero, is missing")
-        ),
+        Candidate("silero", _silero),
+        Candidate("energy", _without_silero),
     ),
     "turn": (Candidate("smart-turn", _smart_turn), Candidate("words", _without_smart_turn)),
     # the last candidate is used in any case: where its package is missing, its error says so
