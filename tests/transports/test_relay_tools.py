@@ -13,9 +13,9 @@ from tests.fake_upstream import FakeSession, FakeUpstream
 from tests.server import scripted, serving
 from tests.transports.test_relay import TIMEOUT_S, Client, connected
 from vivavoce.protocol.items import FunctionTool
-from vivavoce.runtime.tools import ServerTool, ToolCall
+from vivavoce.runtime.tools import ServerTool, ToolCall, ToolSettings
 from vivavoce.session.policy import Policy
-from vivavoce.settings import RelayModel, ToolSettings
+from vivavoce.settings import RelayModel
 
 
 class CallingUpstream(FakeUpstream):
