@@ -29,7 +29,15 @@ from vivavoce.session.effects import (
     Send,
     SendRaw,
 )
-from vivavoce.session.facts import Disconnected, Fact, GenerationFailed, TimerFired, ToolFinished
+from vivavoce.session.facts import (
+    Disconnected,
+    Fact,
+    GenerationFailed,
+    Received,
+    TimerFired,
+    ToolFinished,
+    UpstreamEventReceived,
+)
 from vivavoce.session.shell import Checkpoint, Session
 
 log = logging.getLogger(__name__)
@@ -75,7 +83,9 @@ class Observer(Protocol):
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
 
-        Called before they are carried out. It must not change or keep the list, nor wait.
+        Called before they are carried out. It must not change or keep the list, nor wait. It does
+        not see audio that a relay passes on, but for the first of an answer: see
+        Session.forward().
         """
         ...
 
@@ -182,9 +192,31 @@ class Runner:
         """
         if self._closed.is_set:
             return
+        kind = type(fact)
+        if (
+            (kind is UpstreamEventReceived or kind is Received)
+            and self._begun
+            and not self._busy
+            and self._forward(fact)
+        ):
+            return
         self._facts.append(fact)
         if self._begun and not self._busy:
             self._take_all()
+
+    def _forward(self, fact: Fact) -> bool:
+        """Pass on a piece of audio, where nothing else follows from it; whether that was done."""
+        try:
+            effect = self._session.forward(fact, now := self._clock())
+            if effect is None:
+                return False
+            if type(effect) is SendRaw:
+                self._peer.send_raw(effect.data)
+            else:
+                self._perform(effect, now)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
+        return True
 
     @property
     def settings(self) -> SessionObject:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -111,11 +111,18 @@ class Sessions:
         """Whether one more session would be accepted."""
         return not self._draining and len(self._runners) < self.context.max_sessions
 
-    def open(self, peer: Peer, opening: Opening, player: Player | None = None) -> Runner:
+    def open(
+        self,
+        peer: Peer,
+        opening: Opening,
+        player: Player | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+    ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
-        player: plays its answers, where the client does not. The caller runs the session with
-        serve().
+        player: plays its answers, where the client does not. observers: of this session, beside
+        those of the server. The caller runs the session with serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has reached max_sessions"
@@ -126,7 +133,7 @@ class Sessions:
         context = self.context
         driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
-        observers = [make(settings, opening.who) for make in context.observers]
+        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
         session = Session(
             settings,
             self._offer(opening),
@@ -142,7 +149,7 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=Replacements(self, opening.who),
-            observers=[*observers, meter] if meter else observers,
+            observers=[*seen_by, meter] if meter else seen_by,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
 from vivavoce.protocol.raw import RawProtocol
+from vivavoce.protocol.raw_frames import RawFramesProtocol
 from vivavoce.protocol.rtvi import RtviProtocol
 from vivavoce.protocol.telephony import TelephonyProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
@@ -30,12 +31,20 @@ def wants_rtvi(request: ConnectRequest) -> bool:
     return request.query.get("rtvi", "") not in ("", "0", "false")
 
 
+def wants_frames(request: ConnectRequest) -> bool:
+    return request.query.get("format", "").lower() == "protobuf"
+
+
 def rtvi() -> RtviProtocol:
     return RtviProtocol(time.time)
 
 
 def raw() -> RawProtocol:
     return RawProtocol(time.monotonic)
+
+
+def raw_frames() -> RawFramesProtocol:
+    return RawFramesProtocol(time.monotonic)
 
 
 def raw_stream() -> RawProtocol:
@@ -63,6 +72,7 @@ WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", GA),
     WireRoute("/ws", rtvi, wants_rtvi),
     WireRoute("/api/realtime", Beta),
+    WireRoute("/ws", raw_frames, wants_frames),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
     WireRoute("/telephony/ws", telephony),

@@ -32,13 +32,16 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    Effect,
     HoldUpstream,
     RecordUsage,
     RequestFallback,
     SendRaw,
+    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
+    Received,
     SpokenWord,
     ToolFinished,
     UpstreamConnected,
@@ -56,6 +59,7 @@ from vivavoce.session.relay.tools import HiddenCalls
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
+_AUDIO_DELTA = "response.output_audio.delta"
 RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
 
 
@@ -82,6 +86,7 @@ class RelayBrain:
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._request = ResponseRequest()
         self._calls = HiddenCalls(shared, self._outbox)
+        self._speaking: str | None = None  # the item whose audio is passed on as it comes
         self._quiet_since: float | None = None
         self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
         self._heard_at = 0.0  # when the upstream server said something, or was asked something
@@ -201,6 +206,24 @@ class RelayBrain:
             ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
         )
 
+    @property
+    def forwards_input(self) -> bool:
+        return self._outbox.is_open and not self._lost
+
+    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
+        if type(fact) is Received:
+            assert isinstance(fact.event, InputAudioAppend)
+            assert fact.raw is not None
+            self._input.keep(fact.event.audio)
+            return SendUpstream(fact.raw)
+        assert isinstance(fact, UpstreamEventReceived)
+        event = fact.event
+        if event.item_id != self._speaking or event.type != _AUDIO_DELTA or self._lost:
+            return None
+        self._heard_at = now
+        self._output.add(event, now)
+        return SendRaw(fact.raw)
+
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
             case UpstreamConnected(expires_in=expires_in):
@@ -288,6 +311,8 @@ class RelayBrain:
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
         """Keep what an event says of the conversation; return whether the client gets it."""
+        if event.type != "response.output_audio_transcript.delta":
+            self._speaking = None
         match event.type:
             case "" | "session.created" | "session.updated" | "conversation.created":
                 return False
@@ -297,7 +322,10 @@ class RelayBrain:
                 return self._add_item(event)
             case "response.output_audio.delta":
                 self._output.add(event, now)
-                return not self._shared.playback.by_server
+                if self._shared.playback.by_server:
+                    return False
+                if not self._shared.options.rules.tool_names:
+                    self._speaking = event.item_id
             case "conversation.item.done":
                 return self._finish_item(event)
             case "input_audio_buffer.speech_started":
