@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TypeAlias
 
 from vivavoce.protocol.beta import Beta
@@ -30,8 +31,9 @@ def wants_rtvi(request: ConnectRequest) -> bool:
     return request.query.get("rtvi", "") not in ("", "0", "false")
 
 
-def rtvi() -> RtviProtocol:
-    return RtviProtocol(time.time)
+def rtvi(*, channel: bool = False) -> RtviProtocol:
+    """`channel`: for the data channel of a call."""
+    return RtviProtocol(time.time, channel=channel, library_version=version("vivavoce"))
 
 
 def raw() -> RawProtocol:
