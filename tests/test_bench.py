@@ -9,6 +9,7 @@ from bench.__main__ import MODULES
 
 ALONE = (
     "loop_blocking",
+    "relay",
     "soak",
     "speech_first_byte",
     "transcription",

@@ -100,34 +100,91 @@ def main(packages: Sequence[str], drive: Drive, config: str = CONFIG) -> None:
     sys.exit(subprocess.run((python, *sys.argv), env=inner, check=False).returncode)
 
 
+def main_node(packages: Sequence[str], config: str = CONFIG) -> None:
+    """As main(), of a client for Node: drive it by the .mjs file beside the script.
+
+    packages: pinned, as for npm. The program gets the HTTP address of the server as its argument
+    and prints a line for each thing that it has checked.
+    """
+    script = Path(sys.argv[0]).resolve().with_suffix(".mjs")
+    client, version = packages[0].rsplit("@", 1)
+    try:
+        folder = node_environment(script.stem.removeprefix("with_"), packages)
+        shutil.copy(script, folder)
+
+        async def drive(trial: Trial) -> None:
+            program = await asyncio.create_subprocess_exec(
+                *("node", script.name, trial.http),
+                cwd=folder,
+                env=without_settings(os.environ),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                printed, complaints = await program.communicate()
+            finally:
+                if program.returncode is None:
+                    program.kill()
+                    await program.wait()
+            trial.passed += printed.decode().splitlines()
+            if program.returncode:
+                raise FailedError(f"after {trial.passed}: {complaints.decode().strip()[-500:]}")
+
+        passed = asyncio.run(run(drive, config))
+    except SkippedError as reason:
+        print(f"SKIP {reason}")
+    except FailedError as error:
+        sys.exit(f"FAIL {client} {version}: {error}")
+    else:
+        print(f"OK {client} {version}: {', '.join(passed)}")
+
+
+def node_environment(name: str, packages: Sequence[str]) -> Path:
+    """A folder with exactly these npm packages, kept as environment() does. Raises SkippedError."""
+    if shutil.which("npm") is None:
+        raise SkippedError("npm is not installed")
+    command = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+
+    def install(folder: Path) -> None:
+        _run((*command, "--prefix", folder, *packages))
+
+    return _kept(name, packages, install)
+
+
 def environment(name: str, packages: Sequence[str]) -> Path:
     """The Python of an environment with exactly these requirements. Raises SkippedError.
 
     It is made once and kept in $VIVAVOCE_CLIENTS, or in the user's cache folder.
     """
+
+    def install(folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        _run((folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages))
+
+    return _kept(name, packages, install) / "bin" / "python"
+
+
+def _kept(name: str, packages: Sequence[str], install: Callable[[Path], None]) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get(FOLDER) or Path(cache, "vivavoce-clients")) / name
     wanted, stamp = "\n".join(packages), folder / "requirements.txt"
-    python = folder / "bin" / "python"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-        return python
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        venv.create(folder, with_pip=True)
-        subprocess.run(
-            (python, "-m", "pip", "install", "--quiet", *packages),
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_TIMEOUT_S,
-            check=True,
-        )
+        install(folder)
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "").strip().splitlines() or ["no reason given"]
         raise SkippedError(f"cannot install {' '.join(packages)}: {lines[-1]}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SkippedError(f"cannot install {' '.join(packages)}: {error}") from None
     stamp.write_text(wanted, encoding="utf-8")
-    return python
+    return folder
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=True)
 
 
 def _drive(client: str, drive: Drive, config: str) -> None:

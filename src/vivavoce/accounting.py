@@ -98,6 +98,7 @@ async def metering(
     async with Metering(
         store, price_table(settings), tariffs(settings, models), keys=keys
     ) as service:
+        service.warn_at = settings.session.warn_at
         yield service
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.accounting import metering, open_store
+from vivavoce.api.admin import AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
@@ -39,6 +40,7 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -164,6 +166,7 @@ def application(
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
+        AdminRoutes(auth, accounts[0]).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -218,6 +221,9 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
                     )
                     sessions = Sessions(context)
                     metrics.count_sessions(sessions.__len__)
+                    metrics.count_reservations(lambda: meter.open_reservations)
+                    for name, relay in context.catalog.relays.items():
+                        metrics.watch_upstream(name, partial(_held_s, relay))
                     app = application(
                         sessions,
                         auth,
@@ -247,6 +253,10 @@ async def _listen(
             await stop.first.wait()
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def _held_s(relay: Relay) -> float:
+    return relay.hold.seconds
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:

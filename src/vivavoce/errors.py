@@ -4,6 +4,7 @@
     * InvalidRequest   the client broke the protocol; the session goes on
     * EngineError      an engine failed; the response is lost, the session goes on
         * EngineLost       its process or connection died; a retry may succeed
+        * NoSound          it cannot read this text; it works otherwise
     * Unauthorized     the key is missing or invalid; the client is refused
     * LimitReached     the server is full; the session closes
     * QuotaExceeded    a budget of the owner is spent; the session closes
@@ -50,6 +51,10 @@ class EngineError(VoiceError):
 
 class EngineLost(EngineError):
     """The process of an engine or the connection to it died; a retry may succeed."""
+
+
+class NoSound(EngineError):
+    """A synthesiser cannot read this text: its script, for example. Another one may."""
 
 
 class Unauthorized(VoiceError):

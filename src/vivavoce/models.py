@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import msgspec
+
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
+from vivavoce.configured import STAGES, ConfiguredEngines
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
@@ -16,15 +19,15 @@ from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
+from vivavoce.runtime.choice import DEFAULT, EngineChoice
 from vivavoce.runtime.fallback import Member
 from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
-from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings
+from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings, aliases_of
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
 OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
-MOONSHINE_PACK = "moonshine-tiny-en"
 NONE = "none"  # the name of no cleaner
 
 
@@ -37,6 +40,8 @@ class Found(NamedTuple):
     options: Mapping[str, object] = {}
     reason: str = ""
     """Shown at start; empty for the best choice."""
+    fallback: str = ""
+    """An engine to put behind this one: for what this one cannot do, such as other languages."""
 
 
 class Surroundings(NamedTuple):
@@ -62,21 +67,48 @@ def _installed(package: str) -> Condition:
     return condition
 
 
-async def _moonshine_problem(at: Surroundings) -> str | None:
+async def _pack_problem(kind: Kind, engine: str, pack: str, at: Surroundings) -> str | None:
+    """Why an engine of onnxruntime with that pack cannot be used."""
     if not find_spec("onnxruntime"):
-        return "onnxruntime, which runs moonshine, is missing"
-    configured = at.settings.engines.get("stt", {}).get("moonshine", {})
-    if configured.get("model", MOONSHINE_PACK) != MOONSHINE_PACK:
+        return f"onnxruntime, which runs {engine}, is missing"
+    configured = at.settings.engines.get(kind, {}).get(engine, {})
+    if configured.get("model", pack) != pack:
         return None  # a folder: its error names it
-    return await asyncio.to_thread(problem_of, MOONSHINE_PACK)
+    return await asyncio.to_thread(problem_of, pack)
 
 
-async def _moonshine(at: Surroundings) -> Found | None:
-    return None if await _moonshine_problem(at) else Found()
+def _packed(kind: Kind, engine: str, pack: str) -> tuple[Condition, Condition]:
+    """The conditions of an engine with that pack, and of the one in its place."""
+
+    async def condition(at: Surroundings) -> Found | None:
+        return None if await _pack_problem(kind, engine, pack, at) else Found()
+
+    async def without(at: Surroundings) -> Found:
+        return Found(reason=await _pack_problem(kind, engine, pack, at) or "")
+
+    return condition, without
 
 
-async def _without_moonshine(at: Surroundings) -> Found:
-    return Found(reason=await _moonshine_problem(at) or "")
+_moonshine, _without_moonshine = _packed("stt", "moonshine", "moonshine-tiny-en")
+_smart_turn, _without_smart_turn = _packed("turn", "smart-turn", "smart-turn-v3")
+
+
+async def _silero(at: Surroundings) -> Found | None:
+    return None if (await _without_silero(at)).reason else Found()
+
+
+async def _without_silero(at: Surroundings) -> Found:
+    configured = at.settings.engines.get("vad", {}).get("silero", {})
+    if configured.get("weights") or find_spec("faster_whisper"):  # the package carries them, too
+        return Found()
+    problem = await asyncio.to_thread(problem_of, "silero-vad-v6")
+    return Found(reason=f"by loudness: {problem}" if problem else "")
+
+
+async def _hibari(_: Surroundings) -> Found | None:
+    if not find_spec("hibari") or not find_spec("onnxruntime"):
+        return None
+    return Found(fallback="espeak" if find_spec("espeakng_loader") else "")
 
 
 def _always(reason: str = "") -> Condition:
@@ -104,12 +136,10 @@ async def _local_llm(at: Surroundings) -> Found | None:
 
 CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     "vad": (
-        Candidate("silero", _installed("faster_whisper")),
-        Candidate(
-            "energy", _always("by loudness: faster-whisper, which carries Silero, is missing")
-        ),
+        Candidate("silero", _silero),
+        Candidate("energy", _without_silero),
     ),
-    "turn": (Candidate("words", _always()),),
+    "turn": (Candidate("smart-turn", _smart_turn), Candidate("words", _without_smart_turn)),
     # the last candidate is used in any case: where its package is missing, its error says so
     "stt": (
         Candidate("moonshine", _moonshine),
@@ -120,7 +150,10 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
         Candidate("openai", _local_llm),
         Candidate("builtin", _always("no model is configured and none answers on this machine")),
     ),
-    "tts": (Candidate("espeak", _always()),),
+    "tts": (
+        Candidate("hibari", _hibari),
+        Candidate("espeak", _always("hibari-tts, which carries a neural voice, is missing")),
+    ),
     "clean": (
         Candidate("webrtc", _installed("livekit")),
         Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
@@ -138,6 +171,8 @@ class Selected:
     reason: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
     """On top of the configured ones."""
+    fallback: str = ""
+    """An engine that `auto` puts behind it; none of the settings' own."""
 
 
 async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
@@ -146,7 +181,7 @@ async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
         return Selected(kind, name)
     for candidate in CANDIDATES[kind]:
         if found := await candidate.condition(at):
-            return Selected(kind, candidate.engine, found.reason, found.options)
+            return Selected(kind, candidate.engine, found.reason, found.options, found.fallback)
     raise AssertionError(f"the last candidate of {kind} has a condition")
 
 
@@ -173,6 +208,7 @@ async def built_models(
     check_engine_tables(settings)
     async with AsyncExitStack() as stack:
         builder = _Builder(Surroundings(settings, local_servers), stack)
+        stack.push_async_callback(builder.source.close)
         cascades: dict[str, Cascade] = {}
         selected: dict[str, tuple[Selected, ...]] = {}
         relays: dict[str, Relay] = {}
@@ -181,7 +217,12 @@ async def built_models(
                 relays[name] = relay_of(name, model)
             else:
                 cascades[name], selected[name] = await builder.cascade(name, model)
-        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays)
+                builder.source.add_model(name, cascades[name])
+        aliases = {
+            name: tuple(target for target in targets if target != DEFAULT)
+            for name, targets in aliases_of(settings).items()
+        }
+        catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
         yield BuiltModels(catalog, selected, builder.by_name())
 
 
@@ -232,8 +273,15 @@ class _Builder:
 
     at: Surroundings
     stack: AsyncExitStack
+    source: ConfiguredEngines = field(init=False)
+    choice: EngineChoice = field(init=False)
     _engines: dict[tuple[Kind, str], Any] = field(default_factory=dict)
     _batchers: dict[str, VadBatcher] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = self.at.settings
+        self.source = ConfiguredEngines(settings)
+        self.choice = EngineChoice(aliases_of(settings), self.source, settings.fallback)
 
     async def cascade(self, name: str, model: CascadeModel) -> tuple[Cascade, tuple[Selected, ...]]:
         """A model with its engines entered. Raises SettingsError."""
@@ -242,13 +290,20 @@ class _Builder:
         }
         for each in chosen.values():
             self._check_installed(name, each)
-        vad: VAD = await self._enter(chosen["vad"])
-        turn: TurnModel = await self._enter(chosen["turn"])
-        stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
-        llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
-        tts: TTS = await self._chain(FallbackTTS, name, chosen["tts"], model)
         clean = chosen["clean"]
-        cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+        # espeak is asked for its voices, which takes its process half a second
+        speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen["tts"], model))
+        try:
+            await asyncio.sleep(0)
+            vad: VAD = await self._enter(chosen["vad"])
+            turn: TurnModel = await self._enter(chosen["turn"])
+            stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
+            llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
+            cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+            tts: TTS = await speaking
+        finally:
+            speaking.cancel()
+            await asyncio.wait((speaking,))
         _check_rate(chosen["stt"], RATE, stt.sample_rate)
         _check_rate(chosen["tts"], tts.sample_rate, RATE)
         cascade = Cascade(
@@ -260,6 +315,8 @@ class _Builder:
             cleaner,
             default_voice=self._voice(name, model, tts),
             apology=self.at.settings.fallback.apology,
+            names={stage: chosen[stage].name for stage in STAGES},
+            choice=self.choice,
         )
         return cascade, tuple(chosen.values())
 
@@ -273,7 +330,10 @@ class _Builder:
         """The engine, or a chain of it and of those that take over where it fails."""
         engine = await self._enter(first)
         members: list[Member[Any]] = [Member(first.name, engine)]
-        for other in model.fallbacks[first.kind]:
+        others = model.fallbacks[first.kind]
+        if first.fallback and first.fallback not in others:
+            others = (*others, first.fallback)
+        for other in others:
             selected = await select(first.kind, other, self.at)
             self._check_installed(name, selected)
             member = await self._enter(selected)
@@ -302,14 +362,15 @@ class _Builder:
         if key not in self._engines:
             options = self._options(engine)
             real = options.pop("engine", engine.name)
-            created = registry.create(
-                engine.kind, real, options | dict(engine.options), table=engine.name
-            )
+            options |= dict(engine.options)
+            created = registry.create(engine.kind, real, options, table=engine.name)
             try:
                 self._engines[key] = await self.stack.enter_async_context(created)
             except EngineError as exc:
                 place = f"[engines.{engine.kind}.{engine.name}]"
                 raise SettingsError(registry.with_place(place, exc)) from exc
+            model = getattr(msgspec.convert(options, created.Settings), "model", "")
+            self.source.add(engine.kind, engine.name, self._engines[key], model)
         return self._engines[key]
 
     def _batcher(self, engine: Selected, vad: VAD) -> VadBatcher:

@@ -21,6 +21,7 @@ from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
+from vivavoce.runtime.choice import DEFAULT
 from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
@@ -63,6 +64,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """Names in `Host` to which a server without keys answers, besides the loopback names."""
     origins: tuple[str, ...] = ()
     """Web pages of other origins that may use it: https://app.example.com; "*" is all of them."""
+    unload_seconds: SecondsOrZero = 900.0
+    """An engine that was loaded for a client is given back when it was unused for so long; 0: it
+    stays."""
     secret: str = ""
     """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 
@@ -208,6 +212,20 @@ class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A date, 2026-12-01, or a time; before it the built-in price counts."""
 
 
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-realtime-whisper"),
+        (DEFAULT,),
+    ),
+    **dict.fromkeys(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"), (DEFAULT,)),
+    **dict.fromkeys(("gpt-realtime", "gpt-4o-realtime-preview"), (DEFAULT,)),
+    "Systran/faster-distil-whisper-small.en": ("moonshine-tiny-en", DEFAULT),
+    "speaches-ai/Kokoro-82M-v1.0-ONNX": ("kokoro", DEFAULT),
+    "af_heart": ("marin", DEFAULT),
+}
+"""The default names of OpenAI's clients and of speaches'."""
+
+
 ModelSettings: TypeAlias = CascadeModel | RelayModel
 
 
@@ -230,6 +248,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
     prices: dict[str, ModelPrice] = {}
+    aliases: dict[str, OneOrMore] = {}
+    """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
     keys: dict[str, str] = {}
     """[keys]: names of API keys, and their hashes as `vivavoce keys new` prints them."""
     engines: dict[Kind, dict[str, dict[str, Any]]] = {}
@@ -256,6 +276,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for named in self.engines.values():
             for options in named.values():
                 options.update({name: _hidden(name, value) for name, value in options.items()})
+
+
+def aliases_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The table of the settings on top of ALIASES."""
+    return {**ALIASES, **{name: _names(given) for name, given in settings.aliases.items()}}
 
 
 def parse(tree: Mapping[str, Any]) -> Settings:

@@ -12,6 +12,8 @@ from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from tests.media.sound import container
 from vivavoce.engines.base import BaseEngine, Transcript
+from vivavoce.engines.scripted.engines import ScriptedSTT
+from vivavoce.engines.scripted.scripts import STTScript
 from vivavoce.errors import EngineError
 
 SPOKEN = wav_of(quiet(0.3) + tone(1.5) + quiet(0.3))
@@ -231,6 +233,26 @@ def test_language_and_prompt_reach_the_engine() -> None:
 
     asyncio.run(main())
     assert engine.asked == [("it", "Ciao")] * 2
+
+
+class Interpreter(ScriptedSTT):
+    """Says another text when it is asked for English."""
+
+    def for_translation(self) -> Self:
+        return type(self)(STTScript(transcripts=("good day",)))
+
+
+def test_translation_is_made_by_an_engine_that_translates() -> None:
+    async def main() -> tuple[str, str]:
+        async with stage(stt=Interpreter(STTScript(transcripts=("guten Tag",)))) as here:
+            _, transcript = await here.transcribe(SPOKEN)
+            english = await here.client.audio.translations.create(
+                model="whisper-1", file=("a.wav", SPOKEN)
+            )
+            return transcript["text"], english.text
+
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # the client's own
+        assert asyncio.run(main()) == ("guten Tag", "good day")
 
 
 def test_translation_names_english_as_its_language() -> None:

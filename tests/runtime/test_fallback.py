@@ -22,6 +22,7 @@ from tests.runtime.stage import (
 from vivavoce.engines.base import (
     BaseEngine,
     CallStarted,
+    Capabilities,
     ChatEnded,
     ChatEvent,
     ChatRequest,
@@ -34,7 +35,7 @@ from vivavoce.engines.base import (
 from vivavoce.engines.http import HttpClient, ResponseTimeouts
 from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
-from vivavoce.errors import EngineError, EngineLost
+from vivavoce.errors import EngineError, EngineLost, NoSound
 from vivavoce.protocol.server import OutputTranscriptDone
 from vivavoce.protocol.session import ServerVad
 from vivavoce.runtime.catalog import ModelCatalog
@@ -367,6 +368,39 @@ def test_tts_that_gives_no_sound_is_replaced_within_its_time_out() -> None:
     run(main())
 
 
+def test_tts_of_another_language_or_script_is_the_engine_that_speaks_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class English(Engine):
+        capabilities = Capabilities(languages=("en",))
+
+    async def by(chain: FallbackTTS, text: str, language: str | None, voice: str = "own") -> Any:
+        how: dict[str, Any] = {"voice": voice, "speed": 1.0, "instructions": ""}
+        async with aclosing(chain.synthesize(text, language=language, **how)) as pieces:
+            return [piece.audio[:1] async for piece in pieces]
+
+    async def main() -> None:
+        english = English(Speech(b"e\0"))
+        any_ = Engine(Speech(b"a\0"), voices=("own", "de"))
+        chain = FallbackTTS(members(english, any_), SETTINGS)
+        assert [voice.id for voice in chain.voices] == ["own", "de"]
+        for language in (None, "en", "EN-gb", "en_us"):
+            assert await by(chain, "Hello", language) == [b"e"]
+        for _ in range(2):
+            assert await by(chain, "Hallo", "de-AT") == [b"a"]
+        assert await by(chain, "Hello", "en", "de") == [b"a"]  # only that one has the voice
+        mute = English(NoSound("cannot read this"))
+        unable = FallbackTTS(members(mute, any_), SETTINGS)
+        for _ in range(2):  # it is asked again: nothing is wrong with it
+            assert await by(unable, "?", None) == [b"a"]
+        assert mute.asked == [("?", "own")] * 2
+
+    caplog.set_level(logging.INFO)
+    run(main())
+    assert caplog.messages[0] == "tts a does not speak de-AT; b is used for it"
+    assert caplog.messages[1:] == ["tts a failed: cannot read this; b takes over"] * 2
+
+
 def test_model_that_one_engine_offers_puts_it_first() -> None:
     class Offers(Engine):
         def for_model(self, name: str) -> Any:
@@ -378,10 +412,6 @@ def test_model_that_one_engine_offers_puts_it_first() -> None:
         assert big is not None
         assert (await answered(big))[0] == TextDelta("big")
         assert chain.for_model("huge") is None
-        cascade = replace(ScriptedEngines().cascade, stt=Offers(), tts=Engine())
-        assert cascade.stt_for("big") is not cascade.stt
-        assert cascade.stt_for("huge") is cascade.stt_for("") is cascade.stt
-        assert cascade.tts_for("big") is cascade.tts
 
     run(main())
 

@@ -411,3 +411,9 @@ def test_what_an_update_does_not_mention_stays(update: SessionPatch) -> None:
         for name in ("model", "instructions", "tools", "tracing", "output_modalities", "audio"):
             if getattr(update, name) is UNSET:
                 assert getattr(made.realtime, name) == getattr(before, name)
+
+
+def test_transcription_model_of_speaches_gives_way_to_the_setting_of_ga() -> None:
+    both = {"transcription_model": "b", "audio": {"input": {"transcription": {"model": "a"}}}}
+    assert changed(wants(both)).transcription == Transcription(model="a")
+    assert changed(wants({"transcription_model": "b"})).transcription == Transcription(model="b")

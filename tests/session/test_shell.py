@@ -99,7 +99,7 @@ def test_settings_are_answered_with_the_whole_session() -> None:
     session = a_session()
     told = the(says.SessionUpdated, update(session, DEAF)).session
     assert told == session.checkpoint(0.0).session
-    assert told == settings(turn_detection=None, served_by=told.served_by)  # type: ignore[union-attr]
+    assert told == settings(turn_detection=None, served_by=told.served_by)
 
 
 def test_only_a_session_in_which_nothing_has_happened_changes_its_type() -> None:
@@ -323,11 +323,10 @@ def test_a_session_ends_when_its_time_is_over(seconds: float, said: str) -> None
 def test_access_that_ends_closes_the_session_with_its_own_code() -> None:
     session = a_session()
     answered(write(session, "hello"))
-    message = "The budget key:ada:usd:day is spent."
-    effects = tell(session, AccessEnded("insufficient_quota", message, 4002))
-    assert problem(effects) == ("insufficient_quota", message)
+    effects = tell(session, AccessEnded("invalid_api_key", "The key was revoked.", 3000))
+    assert problem(effects) == ("invalid_api_key", "The key was revoked.")
     assert done(effects).status == "cancelled"
-    assert effects[-1] == Close(4002, "insufficient_quota")
+    assert effects[-1] == Close(3000, "invalid_api_key")
 
 
 def test_after_the_close_there_is_nothing() -> None:

@@ -23,7 +23,7 @@ from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens
 from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.effects import RecordUsage
-from vivavoce.session.facts import AccessEnded, Received, UpstreamEventReceived
+from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
 from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import LEASE_S, Metering
@@ -298,9 +298,11 @@ def test_budget_spent_in_mid_session_ends_it_before_the_next_response(
         for n in range(100):
             answer(meter, f"r{n}", used(f"r{n}", 300, 100))
             await stage.settled()
-            if stage.posted:
+            if any(isinstance(fact, AccessEnded) for fact in stage.posted):
                 break
-        (ended,) = stage.posted
+        low, ended = stage.posted
+        assert low == BudgetLow()  # once
+        assert isinstance(ended, AccessEnded)
         assert ended == AccessEnded("insufficient_quota", ended.message, 4002)
         assert budget.id in ended.message
         meter.leave()
@@ -348,9 +350,10 @@ def test_minutes_are_paid_in_advance_and_end_the_session(run: RunStage) -> None:
             stage.clock.now += 5.0
             meter.tick()
             await stage.settled()
-            if stage.posted:
+            if any(isinstance(fact, AccessEnded) for fact in stage.posted):
                 break
-        assert stage.posted[0].code == "insufficient_quota"
+        low, ended = stage.posted
+        assert (low, ended.code) == (BudgetLow(), "insufficient_quota")
         meter.leave()
         await stage.settled()
         assert await stage.balance(budget) == Balance(60_000, 0)
@@ -532,7 +535,7 @@ def test_hundred_sessions_on_one_dollar_restarted_at_random_never_spend_more(
         assert spent == sum(row.nano_usd for row in rows)
         assert 0.8 * NANO < spent <= NANO
         assert reserved == 0
-        (line,) = await report(stage.store, 0, 1e12, ("key",), {})
+        (line,) = await report(stage.store, 0, 1e12, ("key",), {}, PRICES)
         assert line.nano_usd == spent
 
     run(main)

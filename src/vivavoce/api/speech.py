@@ -92,11 +92,18 @@ class SpeechRoutes:
         if not asked.input.strip():
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
         model = asked.model or request.query.get("model", "")  # of an Azure deployment
-        synthesis = self._synthesis(model, asked.voice_id, asked.speed, asked.instructions)
-        job = SpeechJob(synthesis, asked.input, asked.response_format)
         answer = _as_events if asked.stream_format == "sse" else _as_file
-        name = self._catalog.name_of(model)
-        async with metered(request, name) as meter:
+        name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+        async with metered(request, name) as meter, cascade.use_tts(model) as tts:
+            synthesis = Synthesis(
+                tts,
+                cascade.voice_of(tts, asked.voice_id),
+                speed=asked.speed,
+                instructions=asked.instructions,
+                max_piece_ms=ENCODED_MS,
+                stall_timeout_s=self._stall_timeout_s,
+            )
+            job = SpeechJob(synthesis, asked.input, asked.response_format)
             try:
                 return await unless_gone(request, answer(request, job))
             finally:
@@ -105,23 +112,13 @@ class SpeechRoutes:
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
         model, voice = request.query.get("model", ""), request.match_info["voice"]
-        if voice not in {known.id for known in self._catalog.of(model).tts.voices}:
-            raise web.HTTPNotFound
-        job = SpeechJob(self._synthesis(model, voice), _SAMPLE_TEXT)
-        return await unless_gone(request, _as_file(request, job))
-
-    def _synthesis(
-        self, model: str, voice: str, speed: float = 1.0, instructions: str = ""
-    ) -> Synthesis:
-        cascade = self._catalog.of(model)
-        return Synthesis(
-            cascade.tts_for(model),
-            cascade.voice(voice),
-            speed=speed,
-            instructions=instructions,
-            max_piece_ms=ENCODED_MS,
-            stall_timeout_s=self._stall_timeout_s,
-        )
+        async with self._catalog.of(model).use_tts(model) as tts:
+            if voice not in {known.id for known in tts.voices}:
+                raise web.HTTPNotFound
+            synthesis = Synthesis(
+                tts, voice, max_piece_ms=ENCODED_MS, stall_timeout_s=self._stall_timeout_s
+            )
+            return await unless_gone(request, _as_file(request, SpeechJob(synthesis, _SAMPLE_TEXT)))
 
 
 async def _as_file(request: web.Request, job: SpeechJob) -> web.StreamResponse:

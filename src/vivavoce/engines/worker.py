@@ -369,6 +369,10 @@ class HeardWord(msgspec.Struct, frozen=True, array_like=True):
     text: str
     start_ms: int
     end_ms: int
+    joined: bool = False
+    """No space is between it and the word before."""
+    logprob: float | None = None
+    """Natural logarithm of its probability, where the recogniser gives one."""
 
 
 class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
@@ -377,3 +381,27 @@ class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
     words: tuple[HeardWord, ...]
     stable: int
     final: bool
+    language: str | None = None
+    """Where the recogniser found it out."""
+
+
+# --- what a synthesiser is asked for and sends
+
+
+class UtteranceRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A text to be spoken: prose, without markdown. speed: 1.0 is normal."""
+
+    text: str
+    voice: str
+    speed: float
+    language: str | None
+
+
+class SpeechChunk(msgspec.Struct, frozen=True, array_like=True):
+    """16-bit mono PCM, and the words that begin in it.
+
+    Each is (sample of this chunk, start, end): text[start:end] begins at that sample.
+    """
+
+    audio: bytes
+    words: tuple[tuple[int, int, int], ...] = ()

@@ -57,6 +57,7 @@ from vivavoce.protocol.session import (
     ServedBy,
     ServerVad,
     SessionObject,
+    TranscribedBy,
     Transcription,
     TranscriptionSession,
     TurnDetection,
@@ -331,7 +332,8 @@ class BetaSession(msgspec.Struct, frozen=True, kw_only=True):
     prompt: dict[str, Any] | None
     include: tuple[str, ...] | None
     client_secret: None = None
-    served_by: ServedBy | UnsetType
+    speech_model: str | UnsetType = UNSET
+    served_by: ServedBy | UnsetType = UNSET
 
 
 class BetaTranscriptionSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -346,6 +348,7 @@ class BetaTranscriptionSession(msgspec.Struct, frozen=True, kw_only=True):
     turn_detection: TurnDetection | None
     include: tuple[str, ...] | None
     client_secret: None = None
+    served_by: TranscribedBy | UnsetType = UNSET
 
 
 class BetaResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -389,6 +392,7 @@ def realtime_session(session: RealtimeSession, named: Container[str] = ()) -> Be
         tracing=session.tracing,
         prompt=session.prompt,
         include=session.include,
+        speech_model=session.speech_model,
         served_by=session.served_by,
     )
 
@@ -403,6 +407,7 @@ def transcription_session(session: TranscriptionSession) -> BetaTranscriptionSes
         input_audio_noise_reduction=heard.noise_reduction,
         turn_detection=_turn_detection(heard.turn_detection),
         include=session.include,
+        served_by=session.served_by,
     )
 
 

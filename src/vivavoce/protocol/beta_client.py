@@ -131,13 +131,15 @@ class BetaInputPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     input_audio_noise_reduction: NoiseReductionPatch | UnsetType | None = UNSET
     turn_detection: BetaTurnDetection | UnsetType | None = UNSET
     include: tuple[str, ...] | UnsetType | None = UNSET
+    served_by: Any = UNSET
+    transcription_model: str | UnsetType | None = UNSET  # of speaches, as speech_model
 
 
 class BetaSessionPatch(BetaInputPatch, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The flat `session` of a session.update."""
 
     type: Literal["realtime"] | UnsetType = UNSET
-    served_by: Any = UNSET
+    speech_model: str | UnsetType | None = UNSET
     temperature: float | UnsetType = UNSET  # GA has none; read and dropped
     model: str | UnsetType = UNSET
     modalities: tuple[Modality, ...] | UnsetType = UNSET
@@ -252,6 +254,8 @@ def realtime_patch(flat: BetaSessionPatch, event_id: str | None = None) -> Realt
         prompt=flat.prompt,
         include=flat.include,
         audio=_unless_empty(audio),
+        transcription_model=flat.transcription_model,
+        speech_model=flat.speech_model,
     )
 
 
@@ -259,7 +263,10 @@ def transcription_patch(flat: BetaTranscriptionSessionPatch) -> TranscriptionSes
     """The nested settings of a transcription session."""
     audio = TranscriptionAudioPatch(input=_unless_empty(_input(flat)))
     return TranscriptionSessionPatch(
-        model=flat.model, include=flat.include, audio=_unless_empty(audio)
+        model=flat.model,
+        include=flat.include,
+        audio=_unless_empty(audio),
+        transcription_model=flat.transcription_model,
     )
 
 

@@ -5,6 +5,7 @@ given", since clients write optional fields that they have no value for.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -145,9 +146,23 @@ class GA:
 
 def realtime_opening(request: ConnectRequest) -> Opening:
     """The session that the query of a Realtime URL requests."""
-    transcribes = request.query.get("intent") == "transcription"
+    return opening_of(request.query)
+
+
+def opening_of(query: Mapping[str, str]) -> Opening:
+    """The session that a query requests, with the extensions of speaches.
+
+    In a transcription session `model` is the model of transcription.
+    """
+    transcribes, model = query.get("intent") == "transcription", query.get("model", "")
+    named = query.get("transcription_model", "")
     return Opening(
-        kind="transcription" if transcribes else "realtime", model=request.query.get("model", "")
+        kind="transcription" if transcribes else "realtime",
+        model=model,
+        transcription_model=named or (model if transcribes else ""),
+        speech_model=query.get("speech_model", ""),
+        voice=query.get("voice", ""),
+        language=query.get("language", ""),
     )
 
 

@@ -58,6 +58,9 @@ class RawConfig(msgspec.Struct, frozen=True, kw_only=True):
     voice: str | UnsetType = UNSET
     language: str | UnsetType = UNSET
     stt_model: str | UnsetType = UNSET
+    transcription_model: str | UnsetType = UNSET
+    tts_model: str | UnsetType = UNSET
+    speech_model: str | UnsetType = UNSET
     instructions: str | UnsetType = UNSET
     system_prompt: str | UnsetType = UNSET
     interim: bool | UnsetType = UNSET
@@ -108,7 +111,10 @@ def config_of(fields: Mapping[str, Any]) -> RawConfig:
 def config_of_query(query: Mapping[str, str]) -> RawConfig:
     """The configuration in a query: its values are text. Raises InvalidRequest."""
     fields: dict[str, Any] = {}
-    for name in ("model", "voice", "language", "stt_model", "format", "input_format"):
+    for name in (
+        *("model", "voice", "language", "format", "input_format"),
+        *("stt_model", "transcription_model", "tts_model", "speech_model"),
+    ):
         if name in query:
             fields[name] = query[name]
     if "output_format" in query:
@@ -175,6 +181,7 @@ def patch_of(config: RawConfig, *, first: bool) -> RealtimePatch:
         output_modalities=_modalities(config.modalities),
         tools=UNSET if config.tools is UNSET else tools_of(config.tools),
         tool_choice=UNSET if config.tool_choice is UNSET else choice_of(config.tool_choice),
+        speech_model=_first(config.tts_model, config.speech_model, otherwise=UNSET),
         audio=AudioPatch(input=_input_of(config, first=first), output=_output_of(config)),
     )
 
@@ -217,8 +224,8 @@ def _input_of(config: RawConfig, *, first: bool) -> AudioInputPatch:
         vad = (vad or ServerVadPatch()) if config.turn_detection else None
     language = _first(config.language, (config.input or SoundConfig()).language, otherwise=UNSET)
     transcription: TranscriptionPatch | UnsetType = UNSET
-    if first or language is not UNSET or config.stt_model is not UNSET:
-        model = config.stt_model
+    model = _first(config.stt_model, config.transcription_model, otherwise=UNSET)
+    if first or language is not UNSET or model is not UNSET:
         if first and model is UNSET:
             model = TRANSCRIPTION_MODEL
         transcription = TranscriptionPatch(model=model, language=language)

@@ -144,7 +144,12 @@ class RtviProtocol:
     # --- the connection
 
     def opening(self, request: ConnectRequest) -> Opening:
-        return Opening(model=request.query.get("model", ""), patch=_patch(request))
+        query = request.query
+        return Opening(
+            model=query.get("model", ""),
+            speech_model=query.get("speech_model", ""),
+            patch=_patch(request),
+        )
 
     def refuse(self, error: VoiceError) -> Refusal:
         code = {LimitReached: 1013, Unauthorized: 3000}.get(type(error), 1008)
@@ -404,6 +409,8 @@ def _patch(request: ConnectRequest) -> RealtimePatch:
     """The settings that the query requests; transcripts are a part of RTVI."""
     query = request.query
     language = query.get("language") or None
-    transcription = TranscriptionPatch(model=TRANSCRIPTION_MODEL, language=language)
+    transcription = TranscriptionPatch(
+        model=query.get("transcription_model") or TRANSCRIPTION_MODEL, language=language
+    )
     output = AudioOutputPatch(voice=query["voice"]) if query.get("voice") else AudioOutputPatch()
     return RealtimePatch(audio=AudioPatch(AudioInputPatch(transcription=transcription), output))

@@ -118,6 +118,18 @@ class ServedBy(msgspec.Struct, frozen=True):
 
     model: str
     voice: str
+    transcription_model: str | UnsetType = UNSET
+    """The recogniser or its model, where the client names one."""
+    speech_model: str | UnsetType = UNSET
+    """The synthesiser or its model, likewise."""
+
+
+class TranscribedBy(msgspec.Struct, frozen=True):
+    """What serves the names of a transcription session."""
+
+    model: str
+    transcription_model: str
+    """The recogniser or its model."""
 
 
 class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="realtime"):
@@ -139,6 +151,7 @@ class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     prompt: dict[str, Any] | None = None
     include: tuple[str, ...] | None = None
     audio: Audio = Audio()
+    speech_model: str | UnsetType = UNSET  # of speaches: the model of speech synthesis
     served_by: ServedBy | UnsetType = UNSET  # ours; unknown fields disturb no client
 
 
@@ -152,6 +165,7 @@ class TranscriptionSession(
     expires_at: int = 0
     include: tuple[str, ...] | None = None
     audio: TranscriptionAudio = TranscriptionAudio()
+    served_by: TranscribedBy | UnsetType = UNSET  # ours
 
 
 SessionObject: TypeAlias = RealtimeSession | TranscriptionSession
@@ -230,6 +244,9 @@ class RealtimePatch(
     object: Any = UNSET
     expires_at: Any = UNSET
     served_by: Any = UNSET
+    transcription_model: str | UnsetType | None = UNSET
+    """Of speaches, as `speech_model`: short for audio.input.transcription.model."""
+    speech_model: str | UnsetType | None = UNSET
     model: str | UnsetType = UNSET
     output_modalities: tuple[Modality, ...] | UnsetType = UNSET
     instructions: str | UnsetType | None = UNSET
@@ -263,9 +280,27 @@ class TranscriptionSessionPatch(
     id: Any = UNSET
     object: Any = UNSET
     expires_at: Any = UNSET
+    served_by: Any = UNSET
+    transcription_model: str | UnsetType | None = UNSET
     model: str | UnsetType = UNSET
     include: tuple[str, ...] | UnsetType | None = UNSET
     audio: TranscriptionAudioPatch | UnsetType = UNSET
 
 
 SessionPatch: TypeAlias = RealtimePatch | TranscriptionSessionPatch
+
+
+def with_transcription(patch: SessionPatch) -> SessionPatch:
+    """`transcription_model`, which is of speaches, as the setting of GA; that one wins."""
+    if not patch.transcription_model:
+        return patch
+    if isinstance(patch, RealtimePatch):
+        audio: AudioPatch | TranscriptionAudioPatch = patch.audio or AudioPatch()
+    else:
+        audio = patch.audio or TranscriptionAudioPatch()
+    heard = audio.input or AudioInputPatch()
+    asked = heard.transcription or TranscriptionPatch()
+    asked = msgspec.structs.replace(asked, model=asked.model or patch.transcription_model)
+    heard = msgspec.structs.replace(heard, transcription=asked)
+    audio = msgspec.structs.replace(audio, input=heard)
+    return msgspec.structs.replace(patch, audio=audio, transcription_model=UNSET)

@@ -60,6 +60,11 @@ class Opening:
     kind: Kind = "realtime"
     model: str = ""
     """As the client names it; "" is the default."""
+    transcription_model: str = ""
+    speech_model: str = ""
+    voice: str = ""
+    language: str = ""
+    """That is spoken; with it or a transcription model, transcripts are sent."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""
@@ -154,3 +159,15 @@ class CarriesKey(Protocol):
     """A wire protocol whose key stands in its first frames: it is checked after them."""
 
     key_in_frames: bool
+
+
+@runtime_checkable
+class ShowsText(Protocol):
+    """A wire protocol that shows the text of an answer as it is generated.
+
+    The events of GA tie the transcript of a spoken answer to its sound, which comes later.
+    """
+
+    def generated_text(self, response_id: str, text: str) -> Iterable[Frame]:
+        """Frames for the next clause of an answer, before it is synthesised."""
+        ...

@@ -1,11 +1,24 @@
 """The configured models, by the names that clients use: engines, or an upstream server."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, engine_for, warm
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import (
+    LLM,
+    STT,
+    TTS,
+    AudioTurnModel,
+    Cleaner,
+    TurnModel,
+    warm,
+)
+from vivavoce.runtime.chains import FallbackTTS
+from vivavoce.runtime.choice import EngineChoice, EngineMatch, Own
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.facts import Stage
 from vivavoce.session.options import AvailableModels, ModelInfo
 
 
@@ -23,20 +36,56 @@ class Cascade:
     """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
     apology: str = ""
     """Spoken where no language model answers; "": nothing is."""
+    names: Mapping[Stage, str] = field(default_factory=dict)
+    """What the settings call the engines."""
+    choice: EngineChoice = field(default_factory=EngineChoice)
+    """Finds other engines, by the names of models that clients give."""
 
-    def voice(self, name: str) -> str:
-        """The voice used for the requested `name`. All voice fallback is decided here."""
-        known = {voice.id for voice in self.tts.voices}
-        wanted = (name, self.default_voice)
-        return next((voice for voice in wanted if voice in known), self.tts.default_voice)
+    def voice(self, name: str, speech_model: str = "") -> str:
+        """The voice used for the requested `name`, with the model that the client names, if any.
 
-    def stt_for(self, model: str) -> STT:
-        """The recogniser, with the model of its service that a client names if there is one."""
-        return engine_for(self.stt, model)
+        A synthesiser that is not loaded yet gets the name as it is: see voice_of().
+        """
+        found = self._find("tts", speech_model)
+        return name if found.engine is None else self.voice_of(found.engine, name)
 
-    def tts_for(self, model: str) -> TTS:
+    def voice_of(self, tts: TTS, name: str) -> str:
+        """The voice of that synthesiser. All voice fallback is decided here.
+
+        Of a chain that was made for the client's choice its first, which was chosen, decides.
+        """
+        if isinstance(tts, FallbackTTS) and tts is not self.tts:
+            tts = tts.members[0].engine
+        known = {voice.id for voice in tts.voices}
+        wanted = (name, *self.choice.aliases.get(name, ()), self.default_voice)
+        return next((voice for voice in wanted if voice in known), tts.default_voice)
+
+    def transcription_model(self, asked: str) -> str:
+        """The name of the recogniser, or of its model, that serves the name of a client."""
+        return self._find("stt", asked).name
+
+    def speech_model(self, asked: str) -> str:
+        """That of the synthesiser, likewise."""
+        return self._find("tts", asked).name
+
+    def use_stt(self, asked: str) -> AbstractAsyncContextManager[STT]:
+        """The recogniser for the name of a client, loaded and ready."""
+        return self.choice.use(self._own("stt"), asked)
+
+    def use_llm(self, asked: str) -> AbstractAsyncContextManager[LLM]:
+        """The language model, likewise."""
+        return self.choice.use(self._own("llm"), asked)
+
+    def use_tts(self, asked: str) -> AbstractAsyncContextManager[TTS]:
         """The synthesiser, likewise."""
-        return engine_for(self.tts, model)
+        return self.choice.use(self._own("tts"), asked)
+
+    def _find(self, stage: Stage, asked: str) -> EngineMatch:
+        return self.choice.find(self._own(stage), asked)
+
+    def _own(self, stage: Stage) -> Own:
+        engines = {"stt": self.stt, "llm": self.llm, "tts": self.tts}
+        return Own(stage, self.names.get(stage, ""), engines[stage])
 
     def warm(self) -> None:
         """Work will follow: engines that speak to a server open their connections."""
@@ -46,7 +95,9 @@ class Cascade:
     @property
     def info(self) -> ModelInfo:
         """The data of this model that a session needs."""
-        return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""))
+        voices = frozenset(voice.id for voice in self.tts.voices)
+        seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
+        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +108,22 @@ class ModelCatalog:
     default: str
     """The name of the cascade that serves unknown names."""
     relays: Mapping[str, Relay] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that are looked for in place of one that is not configured."""
 
-    def of(self, model: str) -> Cascade:
-        """The cascade of that name, or the default one."""
-        return self.cascades.get(model, self.cascades[self.default])
+    def of(self, *models: str) -> Cascade:
+        """The cascade of the first of these names, or aliases of them, that is one; or the default
+        one."""
+        return self.cascades[self.name_of(*models)]
 
-    def name_of(self, model: str) -> str:
-        """The name of the cascade that serves a name."""
-        return model if model in self.cascades else self.default
+    def name_of(self, *models: str) -> str:
+        """The name of the cascade that serves these names."""
+        names = (name for model in models for name in (model, *self.aliases.get(model, ())))
+        return next((name for name in names if name in self.cascades), self.default)
+
+    def voice_of(self, model: str) -> Cascade:
+        """The cascade that speaks for the server itself in a session of that model."""
+        return self.of(model if model in self.cascades else self.fallback(model))
 
     def fallback(self, model: str) -> str:
         """The name of the cascade that continues when the upstream server of `model` fails."""
@@ -78,4 +137,6 @@ class ModelCatalog:
         """The model and voice names that a session needs."""
         infos = {name: relay.info for name, relay in self.relays.items()}
         infos |= {name: cascade.info for name, cascade in self.cascades.items()}
-        return AvailableModels(infos, default_model or self.default, lock_voice, failure_errors)
+        return AvailableModels(
+            infos, default_model or self.default, lock_voice, failure_errors, self.aliases
+        )

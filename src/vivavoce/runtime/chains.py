@@ -1,6 +1,7 @@
 """The chains of engines of each stage: recognition, language model, synthesis."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +12,7 @@ from vivavoce.engines.base import (
     STT,
     TTS,
     CallStarted,
+    Capabilities,
     ChatEvent,
     ChatRequest,
     Mark,
@@ -31,6 +33,10 @@ from vivavoce.runtime.fallback import (
 )
 from vivavoce.session.word_timing import MS_PER_CHARACTER
 
+log = logging.getLogger(__name__)
+
+MAX_SAID = 64
+"""Languages of which the log says once that another engine speaks them."""
 CONTINUE = (
     "Your last message was cut off by a fault. Continue it from exactly where it ends. "
     "Do not repeat anything of it and do not mention the fault."
@@ -150,7 +156,11 @@ class FallbackLLM(Chain[LLM]):
 
 
 class FallbackTTS(Chain[TTS]):
-    """Synthesisers; the next one speaks the rest of the clause, with its own voice if need be."""
+    """Synthesisers; the next one speaks the rest of the clause, with its own voice if need be.
+
+    One that speaks the language comes before one that does not, and one that has the voice before
+    one that has not. The voices are those of all; the first engine's own come first.
+    """
 
     stage = "tts"
 
@@ -158,8 +168,11 @@ class FallbackTTS(Chain[TTS]):
         super().__init__(members, settings)
         first = members[0].engine
         self.sample_rate = first.sample_rate
-        self.voices = first.voices
+        voices = {voice.id: voice for member in members for voice in member.engine.voices}
+        voices |= {voice.id: voice for voice in first.voices}
+        self.voices = tuple(voices.values())
         self.default_voice = first.default_voice
+        self._said: set[str] = set()
 
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
@@ -167,7 +180,7 @@ class FallbackTTS(Chain[TTS]):
         """As base.TTS has it."""
         if voice not in {known.id for known in self.voices}:
             raise EngineError(f"there is no voice {voice!r} of {self.members[0].name}")
-        order, at, samples = self.in_order(), 0, 0
+        order, at, samples = self._order_for(voice, language), 0, 0
 
         def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
             known = {each.id for each in member.engine.voices}
@@ -199,6 +212,34 @@ class FallbackTTS(Chain[TTS]):
                     at, samples = spoken.reached(speed), spoken.samples
             if not text[at:].strip():
                 return
+
+    def _order_for(self, voice: str, language: str | None) -> list[Member[TTS]]:
+        """Those that work come first; among them those that fit the language, then the voice."""
+        now = asyncio.get_running_loop().time()
+
+        def unfitness(member: Member[TTS]) -> tuple[bool, bool, bool]:
+            known = any(each.id == voice for each in member.engine.voices)
+            return not self._works(member, now), not speaks(member.engine, language), not known
+
+        order = sorted(self.members, key=unfitness)
+        if language and not speaks(self.members[0].engine, language):
+            self._say_once(language, order[0])
+        return order
+
+    def _say_once(self, language: str, member: Member[TTS]) -> None:
+        if language not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(language)
+            first = self.members[0].name
+            log.info("tts %s does not speak %s; %s is used for it", first, language, member.name)
+
+
+def speaks(tts: TTS, language: str | None) -> bool:
+    """Whether the engine speaks a language, given as a tag; None: any will do."""
+    known = getattr(tts, "capabilities", Capabilities()).languages
+    if language is None or known == "any":
+        return True
+    base = language.lower().replace("_", "-").partition("-")[0]
+    return any(base == tag.lower().partition("-")[0] for tag in known)
 
 
 class _Spoken:

@@ -17,8 +17,8 @@ from typing import Annotated, Generic, Self, TypeVar
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines.base import BaseEngine, health_of, warm
-from vivavoce.errors import EngineError
+from vivavoce.engines.base import BaseEngine, health_of, translator_of, warm
+from vivavoce.errors import EngineError, NoSound
 from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import Stage
 
@@ -113,15 +113,22 @@ class Chain(BaseEngine, Generic[E]):
                 return type(self)((replace(member, engine=found), *others), self.settings)
         return None
 
+    def for_translation(self) -> Self | None:
+        """A chain of the recognisers that translate."""
+        made = [(member, translator_of(member.engine)) for member in self.members]
+        able = [replace(member, engine=engine) for member, engine in made if engine is not None]
+        return type(self)(tuple(able), self.settings) if able else None
+
     def in_order(self) -> list[Member[E]]:
         """Those that work, then the others: where none works, all are tried."""
         now = asyncio.get_running_loop().time()
         return sorted(self.members, key=lambda member: not self._works(member, now))
 
     def fail(self, member: Member[E], exc: EngineError, rest: Sequence[Member[E]] = ()) -> None:
-        """An engine has failed: leave it out for a while. Logs one line."""
-        seconds = max(self.settings.recovery_seconds, exc.retry_after_s or 0.0)
-        member.breaker.fail(asyncio.get_running_loop().time(), seconds)
+        """An engine has failed: leave it out for a while, unless it is the text. Logs one line."""
+        if not isinstance(exc, NoSound):
+            seconds = max(self.settings.recovery_seconds, exc.retry_after_s or 0.0)
+            member.breaker.fail(asyncio.get_running_loop().time(), seconds)
         what = f"{rest[0].name} takes over" if rest else "no other is left"
         log.warning("%s %s failed: %s; %s", self.stage, member.name, exc, what)
 

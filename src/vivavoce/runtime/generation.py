@@ -10,11 +10,12 @@ speech otherwise.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TypeAlias
 
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import (
+    TTS,
     CallDelta,
     CallStarted,
     ChatEnded,
@@ -28,7 +29,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -72,6 +73,17 @@ async def answer(
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()  # where speech failed, no more text is wanted
+
+
+async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
+    """Speak a given text and post its facts; cancel to stop."""
+    try:
+        async with _writer(order.order, cascade, post, wait_writable) as writer:
+            await writer.speak(order.text)
+    except EngineError as exc:
+        post(GenerationFailed(order.order.response_id, "tts", str(exc)))
+    else:
+        post(OutputFinished(order.order.response_id))
 
 
 class ClauseFeed:
@@ -147,8 +159,10 @@ async def _generate(order: Generate, cascade: Cascade, post: Post, clauses: Clau
     response_id, said, ended = order.response_id, False, False
     clock, post_at = asyncio.get_running_loop().time, float("-inf")
     try:
+        request = _request(order.prompt, cascade)
         async with (
-            aclosing(cascade.llm.generate(_request(order.prompt))) as given,
+            cascade.use_llm(order.prompt.asked_model) as llm,
+            aclosing(llm.generate(request)) as given,
             aclosing(_from_the_first_word(given)) as events,
         ):
             async for event in events:
@@ -203,7 +217,27 @@ async def _perform(
     clauses: ClauseFeed,
 ) -> bool:
     """Post clause after clause, spoken or written; False: it failed, and that was posted."""
-    writer = SpeechWriter(order, cascade, post, wait_writable)
+    async with _writer(order, cascade, post, wait_writable) as writer:
+        return await _perform_clauses(order, writer, post, wait_writable, clauses)
+
+
+@asynccontextmanager
+async def _writer(
+    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+) -> AsyncIterator["SpeechWriter"]:
+    """With the synthesiser that the client names, loaded if need be."""
+    async with cascade.use_tts(order.prompt.speech_model) as tts:
+        voice = cascade.voice_of(tts, order.prompt.voice)
+        yield SpeechWriter(order, tts, voice, post, wait_writable)
+
+
+async def _perform_clauses(
+    order: Generate,
+    writer: "SpeechWriter",
+    post: Post,
+    wait_writable: WaitWritable,
+    clauses: ClauseFeed,
+) -> bool:
     while True:
         match await clauses.next(writer.hurry_at):
             case None:
@@ -226,13 +260,13 @@ class SpeechWriter:
     """Synthesises the clauses of one answer in order."""
 
     def __init__(
-        self, order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+        self, order: Generate, tts: TTS, voice: str, post: Post, wait_writable: WaitWritable
     ) -> None:
         prompt = order.prompt
         self._response_id = order.response_id
         self._synthesis = Synthesis(
-            cascade.tts,
-            cascade.voice(prompt.voice),
+            tts,
+            voice,
             speed=prompt.speed,
             language=prompt.language,
             instructions="",  # the session's are for the model, not for the voice
@@ -271,9 +305,9 @@ def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
     return TokenCounts(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
-def _request(prompt: Prompt) -> ChatRequest:
+def _request(prompt: Prompt, cascade: Cascade) -> ChatRequest:
     return ChatRequest(
-        model=prompt.asked_model,
+        model=cascade.choice.model(prompt.asked_model),
         instructions=prompt.instructions,
         items=prompt.items,
         tools=prompt.tools,

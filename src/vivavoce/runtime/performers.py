@@ -7,19 +7,20 @@ facts as they come.
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, assert_never
 
 import aiohttp
 
-from vivavoce.engines.base import STT
+from vivavoce.engines.base import AudioTurnModel
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
-from vivavoce.runtime.tasks import Tasks
+from vivavoce.runtime.tasks import Signal, Tasks
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
@@ -190,24 +191,31 @@ class CascadePerformer:
     def _start_transcription(self, effect: StartTranscription) -> None:
         cascade = self._catalog.of(effect.model)
         cascade.warm()
-        stt = cascade.stt_for(effect.asked_model)
-        feed = AudioFeed(stt.sample_rate, self._port.progressed)
+        feed = AudioFeed(cascade.stt.sample_rate, self._port.progressed)
         self._feeds[effect.key] = feed
-        self._tasks.start(effect.key, self._transcribe(stt, effect, feed))
+        self._tasks.start(effect.key, self._transcribe(cascade, effect, feed))
 
-    async def _transcribe(self, stt: STT, effect: StartTranscription, feed: AudioFeed) -> None:
+    async def _transcribe(
+        self, cascade: Cascade, effect: StartTranscription, feed: AudioFeed
+    ) -> None:
         try:
-            await transcribe_item(stt, effect, feed, self._port.post)
+            async with cascade.use_stt(effect.asked_model) as stt:
+                if stt.sample_rate != cascade.stt.sample_rate:
+                    feed.set_rate(stt.sample_rate)
+                await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:
                 del self._feeds[effect.key]
 
     async def _score_turn(self, effect: ScoreTurn) -> None:
-        turn = self._cascade.turn
+        turn, text, language = self._cascade.turn, effect.text, effect.language
         try:
             async with asyncio.timeout(SCORE_TIMEOUT_S):
-                likelihood = await turn.score(effect.text, language=effect.language)
+                if effect.audio and isinstance(turn, AudioTurnModel):
+                    likelihood = await turn.score_audio(effect.audio, text, language=language)
+                else:
+                    likelihood = await turn.score(text, language=language)
         except (EngineError, TimeoutError) as exc:
             reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
             log.warning("turn detection failed, turns end by silence only: %s", reason)
@@ -250,8 +258,9 @@ class RelayPerformer:
         self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting: deque[bytes] = deque()  # for the upstream server
         self._waiting_bytes = 0
+        self._more = Signal()  # to be sent
 
     @property
     def behind(self) -> bool:
@@ -260,11 +269,11 @@ class RelayPerformer:
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:
             case ConnectUpstream(transcription=transcription):
-                self._waiting, self._waiting_bytes = asyncio.Queue(), 0
+                self._waiting.clear()
+                self._waiting_bytes = 0
                 self._tasks.start("connection", self._connect(transcription))
             case SendUpstream(data=data):
-                self._waiting.put_nowait(data)
-                self._waiting_bytes += len(data)
+                self._put(data)
             case HoldUpstream(seconds=seconds):
                 self._relay.hold.set(seconds)
             case DisconnectUpstream():
@@ -319,16 +328,23 @@ class RelayPerformer:
         """A frame as a GA server sends it; None: the session does not get it."""
         frame, reply = translation.received(raw)
         if reply is not None:
-            self._waiting.put_nowait(reply)
-            self._waiting_bytes += len(reply)
+            self._put(reply)
         return frame
+
+    def _put(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        self._more.set()
 
     async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
             while True:
-                data = await self._waiting.get()
-                self._waiting_bytes -= len(data)
-                if translation:
-                    translation.sent(data)
-                await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
-                self._port.progressed()
+                while self._waiting:
+                    data = self._waiting.popleft()
+                    self._waiting_bytes -= len(data)
+                    if translation:
+                        translation.sent(data)
+                    await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
+                    self._port.progressed()
+                self._more.clear()
+                await self._more.wait()

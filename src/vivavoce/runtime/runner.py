@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
+from vivavoce.runtime.generation import Post, WaitWritable
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
@@ -22,10 +23,18 @@ from vivavoce.session.effects import (
     PlayAudio,
     RecordUsage,
     RequestFallback,
+    Say,
     Send,
     SendRaw,
 )
-from vivavoce.session.facts import Disconnected, Fact, TimerFired
+from vivavoce.session.facts import (
+    Disconnected,
+    Fact,
+    GenerationFailed,
+    Received,
+    TimerFired,
+    UpstreamEventReceived,
+)
 from vivavoce.session.shell import Checkpoint, Session
 
 log = logging.getLogger(__name__)
@@ -71,7 +80,9 @@ class Observer(Protocol):
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
 
-        Called before they are carried out. It must not change or keep the list, nor wait.
+        Called before they are carried out. It must not change or keep the list, nor wait. It does
+        not see audio that a relay passes on, but for the first of an answer: see
+        Session.forward().
         """
         ...
 
@@ -91,10 +102,14 @@ class Driver:
 
 
 class Fallbacks(Protocol):
-    """Finds another driver for a session whose brain cannot go on."""
+    """What works whatever the brain of a session does: another driver, and a voice."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """None: no fallback."""
+        ...
+
+    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
+        """Speak for the server itself."""
         ...
 
     async def recovered(self, session: SessionObject) -> Driver | None:
@@ -170,9 +185,31 @@ class Runner:
         """
         if self._closed.is_set:
             return
+        kind = type(fact)
+        if (
+            (kind is UpstreamEventReceived or kind is Received)
+            and self._begun
+            and not self._busy
+            and self._forward(fact)
+        ):
+            return
         self._facts.append(fact)
         if self._begun and not self._busy:
             self._take_all()
+
+    def _forward(self, fact: Fact) -> bool:
+        """Pass on a piece of audio, where nothing else follows from it; whether that was done."""
+        try:
+            effect = self._session.forward(fact, now := self._clock())
+            if effect is None:
+                return False
+            if type(effect) is SendRaw:
+                self._peer.send_raw(effect.data)
+            else:
+                self._perform(effect, now)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
+        return True
 
     @property
     def settings(self) -> SessionObject:
@@ -327,6 +364,8 @@ class Runner:
             case ClearPlayback():
                 assert self._player
                 self._player.flush()
+            case Say():
+                self._say(effect)
             case RecordUsage():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
@@ -337,6 +376,13 @@ class Runner:
             case _:
                 if self._performer:
                     self._performer.perform(effect, now)
+
+    def _say(self, order: Say) -> None:
+        if self._fallbacks is None or self._tasks is None:
+            self.post(GenerationFailed(order.order.response_id, "tts", "nothing speaks here"))
+        else:
+            work = self._fallbacks.say(order, self.post, self.writable)
+            self._tasks.start(order.order.response_id, work)
 
     def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings

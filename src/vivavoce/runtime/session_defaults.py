@@ -1,16 +1,27 @@
 """What a session begins with: the server's template, the client's choice, and its key's."""
 
 import msgspec
+from msgspec import UNSET
 
 from vivavoce.protocol.session import (
+    AudioInputPatch,
+    AudioOutputPatch,
+    AudioPatch,
+    RealtimePatch,
     RealtimeSession,
     SessionObject,
+    SessionPatch,
     TranscriptionAudio,
+    TranscriptionAudioPatch,
+    TranscriptionPatch,
     TranscriptionSession,
     TranscriptionSessionPatch,
 )
-from vivavoce.protocol.wire import Opening
+from vivavoce.protocol.wire import Kind, Opening
 from vivavoce.session.options import AvailableModels, Options
+
+TRANSCRIPTION_MODEL = "whisper-1"
+"""Named where a query asks for transcripts and for no model."""
 
 
 def begin(
@@ -47,7 +58,26 @@ def begin(
         )
     options = Options(session, offer)
     options.pin()
-    if opening.patch is not None:
-        patch = options.rules.settings(opening.patch, options.session, opening=True)
-        options.update(patch, pristine=True, has_spoken=False)
+    for given in (_choices(opening, kind), opening.patch):
+        if given is not None:
+            patch = options.rules.settings(given, options.session, opening=True)
+            options.update(patch, pristine=True, has_spoken=False)
     return options.session
+
+
+def _choices(opening: Opening, kind: Kind) -> SessionPatch | None:
+    """What the query names besides the model, as settings; None: nothing."""
+    heard = AudioInputPatch()
+    if opening.transcription_model or opening.language:
+        asked = opening.transcription_model or TRANSCRIPTION_MODEL
+        heard = AudioInputPatch(
+            transcription=TranscriptionPatch(model=asked, language=opening.language or UNSET)
+        )
+    elif not (opening.speech_model or opening.voice):
+        return None
+    if kind == "transcription":
+        return TranscriptionSessionPatch(audio=TranscriptionAudioPatch(heard))
+    output = AudioOutputPatch(voice=opening.voice or UNSET)
+    return RealtimePatch(
+        speech_model=opening.speech_model or UNSET, audio=AudioPatch(heard, output)
+    )

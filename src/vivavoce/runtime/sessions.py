@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -17,11 +17,13 @@ from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorize
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.effects import Say
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
@@ -106,11 +108,18 @@ class Sessions:
         """Whether one more session would be accepted."""
         return not self._draining and len(self._runners) < self.context.max_sessions
 
-    def open(self, peer: Peer, opening: Opening, player: Player | None = None) -> Runner:
+    def open(
+        self,
+        peer: Peer,
+        opening: Opening,
+        player: Player | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+    ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
-        player: plays its answers, where the client does not. The caller runs the session with
-        serve().
+        player: plays its answers, where the client does not. observers: of this session, beside
+        those of the server. The caller runs the session with serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has reached max_sessions"
@@ -121,7 +130,7 @@ class Sessions:
         context = self.context
         driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
-        observers = [make(settings, opening.who) for make in context.observers]
+        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
         session = Session(
             settings,
             self._offer(opening),
@@ -137,7 +146,7 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=Replacements(self, opening.who),
-            observers=[*observers, meter] if meter else observers,
+            observers=[*seen_by, meter] if meter else seen_by,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
@@ -217,7 +226,7 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class Replacements:
-    """Finds other drivers for the session of one client."""
+    """Finds other drivers for the session of one client, and speaks for the server."""
 
     sessions: Sessions
     who: str
@@ -229,6 +238,10 @@ class Replacements:
             return None
         catalog = self.sessions.context.catalog
         return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+
+    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
+        cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
+        await say(order, cascade, post, wait_writable)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""

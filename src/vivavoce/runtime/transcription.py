@@ -55,6 +55,11 @@ class AudioFeed:
     def waiting_bytes(self) -> int:
         return len(self._pcm)
 
+    def set_rate(self, sample_rate: int) -> None:
+        """The engine was found only now. Call it before the first of the audio is read."""
+        self._rate = sample_rate
+        self._resampler = Resampler(RATE, sample_rate)
+
     def feed(self, pcm: bytes) -> None:
         self._pcm += pcm
         self._more.set()

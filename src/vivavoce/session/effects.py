@@ -67,11 +67,15 @@ class CancelTranscription(Struct, frozen=True):
 
 
 class ScoreTurn(Struct, frozen=True):
-    """Score how likely it is that these words are a finished turn. Report TurnScored once."""
+    """Score how likely it is that these words are a finished turn. Report TurnScored once.
+
+    audio: the end of the turn, 16-bit mono PCM at 24 kHz, where the model wants it.
+    """
 
     item_id: str
     text: str
     language: str | None
+    audio: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class Prompt:
     speed: float
     asked_model: str = ""
     """The model as the client named it: an engine uses it where its service has one so named."""
+    speech_model: str = ""
+    """The model of speech synthesis that the client names, if any."""
 
 
 class Generate(Struct, frozen=True):
@@ -104,6 +110,16 @@ class Generate(Struct, frozen=True):
 
     response_id: str
     prompt: Prompt
+
+
+class Say(Struct, frozen=True):
+    """Speak this text as the answer, whatever brain the session has: the server itself says it.
+
+    Report AudioGenerated as it comes, and OutputFinished or GenerationFailed once, last.
+    """
+
+    order: Generate
+    text: str
 
 
 class CancelGeneration(Struct, frozen=True):
@@ -223,7 +239,7 @@ CascadeEffect: TypeAlias = (
 RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
 """What the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
-    Send | SendRaw | PlayAudio | ClearPlayback | RequestFallback | RecordUsage | Close
+    Send | SendRaw | PlayAudio | ClearPlayback | Say | RequestFallback | RecordUsage | Close
 )
 """What the runner carries out itself."""
 Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect

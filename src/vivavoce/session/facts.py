@@ -195,6 +195,10 @@ class AccessEnded(Struct, frozen=True):
     close_code: int
 
 
+class BudgetLow(Struct, frozen=True):
+    """Most of a budget of the owner is spent (`session.warn_at`)."""
+
+
 class Disconnected(Struct, frozen=True):
     """The client is gone."""
 
@@ -229,5 +233,6 @@ Fact: TypeAlias = (
     | TimerFired
     | DrainStarted
     | AccessEnded
+    | BudgetLow
     | Disconnected
 )

@@ -34,6 +34,20 @@ class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Most text tokens of one response where the client sets no limit (`inf`)."""
     max_items: Count = 5000
     """Most items in one conversation."""
+    warn_at: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """The share of a budget at whose use `say_budget_low` is said."""
+    say_budget_low: str = "Most of your budget is used up."
+    """The server says it once, between two answers; empty: nothing, as of the following."""
+    say_budget_spent: str = "Your budget is used up, so this call ends now. Goodbye."
+    """Said before a session ends because a budget is spent."""
+    say_store_lost: str = "This call has to end now. Goodbye."
+    """Said before a session ends because its budget cannot be looked up."""
+    say_time_low: str = ""
+    """Said a minute before `max_seconds`."""
+    say_time_over: str = ""
+    """Said in the last seconds before `max_seconds`."""
+    say_idle: str = ""
+    """Said before a session ends after `idle_seconds`."""
 
 
 def span(seconds: float) -> str:

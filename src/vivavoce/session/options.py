@@ -1,8 +1,8 @@
 """The settings of a session, and how an update changes them: whole or not at all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, assert_never
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -32,6 +32,7 @@ from vivavoce.protocol.session import (
     ServerVadPatch,
     SessionObject,
     SessionPatch,
+    TranscribedBy,
     Transcription,
     TranscriptionAudio,
     TranscriptionAudioPatch,
@@ -39,6 +40,7 @@ from vivavoce.protocol.session import (
     TranscriptionSession,
     TranscriptionSessionPatch,
     TurnDetection,
+    with_transcription,
 )
 from vivavoce.session.policy import Rules
 
@@ -54,6 +56,14 @@ _INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 
 
+class EngineNames(Protocol):
+    """What serves the names of models of speech that a client gives."""
+
+    def transcription_model(self, asked: str) -> str: ...
+    def speech_model(self, asked: str) -> str: ...
+    def voice(self, name: str, speech_model: str = "") -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The voices of one configured model."""
@@ -62,9 +72,15 @@ class ModelInfo:
     """None: not known here, as of an upstream server: every name is passed on."""
     default_voice: str
     """Used when the client names no voice, or one that this model does not have."""
+    names: EngineNames | None = None
+    """None: names of models of speech are passed on."""
+    turn_samples: int = 0
+    """Audio of a turn that its turn detection reads, at the most."""
 
-    def voice(self, name: str) -> str:
+    def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
+        if self.names is not None:
+            return self.names.voice(name, speech_model)
         return name if self.voices is None or name in self.voices else self.default_voice
 
 
@@ -78,16 +94,31 @@ class AvailableModels:
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
     failure_errors: bool = False
     """Follow a failed response with an `error` event."""
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that are looked for in place of one that is not configured."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
 
-    def served_by(self, model: str, voice: str) -> ServedBy:
-        """The model and the voice that are used when these names are asked for.
+    def served_by(
+        self, model: str, voice: str, *, transcription: str = "", speech: str = ""
+    ) -> ServedBy:
+        """The models and the voice that are used when these names are asked for.
 
         An unknown model falls back to the default model, an unknown voice to that model's own.
         """
-        name = model if model in self.models else self.default_model
-        return ServedBy(model=name, voice=self.models[name].voice(voice))
+        names = (model, *self.aliases.get(model, ()))
+        name = next((each for each in names if each in self.models), self.default_model)
+        info = self.models[name]
+        served = ServedBy(model=name, voice=info.voice(voice, speech))
+        if info.names is None:
+            return served
+        return msgspec.structs.replace(
+            served,
+            transcription_model=info.names.transcription_model(transcription)
+            if transcription
+            else UNSET,
+            speech_model=info.names.speech_model(speech) if speech else UNSET,
+        )
 
 
 class Options:
@@ -148,12 +179,22 @@ class Options:
         return RealtimeSession(model=self._models.default_model)
 
     @property
+    def speech_model(self) -> str:
+        """The model of speech synthesis that the client names, if any."""
+        return self.realtime.speech_model or ""
+
+    @property
     def served_by(self) -> ServedBy:
-        return self._served_by(self.realtime.model, self.realtime.audio.output.voice)
+        return self._served_by(self.realtime, self.realtime.audio.output.voice)
+
+    @property
+    def turn_samples(self) -> int:
+        """Audio of a turn that the turn detection of the model reads, at the most."""
+        return self._models.models[self.served_by.model].turn_samples
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
-        return self._served_by(self.realtime.model, name).voice
+        return self._served_by(self.realtime, name).voice
 
     def serve_with(self, model: str) -> None:
         """From now on that model serves the session, whatever model the client names."""
@@ -171,7 +212,7 @@ class Options:
 
         pristine: nothing has happened in the session yet, so that it may still change its type.
         """
-        current = self.session
+        current, patch = self.session, with_transcription(patch)
         if isinstance(patch, TranscriptionSessionPatch) and isinstance(current, RealtimeSession):
             if not pristine:
                 raise _wrong_type("a transcription", "realtime")
@@ -202,14 +243,26 @@ class Options:
                 code="cannot_update_voice",
             )
 
-    def _served_by(self, model: str, voice: str) -> ServedBy:
-        return self._models.served_by(self._served or model, voice)
+    def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
+        transcription = session.audio.input.transcription
+        return self._models.served_by(
+            self._served or session.model,
+            voice,
+            transcription=transcription.model if transcription else "",
+            speech=session.speech_model or "",
+        )
 
     def _resolved(self, session: SessionObject) -> SessionObject:
         if isinstance(session, RealtimeSession):
-            served = self._served_by(session.model, session.audio.output.voice)
+            served = self._served_by(session, session.audio.output.voice)
             return msgspec.structs.replace(session, served_by=served)
-        return msgspec.structs.replace(session, audio=_for_transcription(session.audio))
+        asked, by = session.audio.input.transcription, session.served_by
+        if asked is not None:
+            served = self._models.served_by("", "", transcription=asked.model)
+            if served.transcription_model:
+                by = TranscribedBy(served.model, served.transcription_model)
+        audio = _for_transcription(session.audio)
+        return msgspec.structs.replace(session, audio=audio, served_by=by)
 
 
 def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
@@ -292,6 +345,8 @@ def _changed(old: Any, new: Any, path: str) -> Any:
             raise _missing(f"{path}.type")
         case CustomVoice(id=voice):
             return voice
+        case None if path == "session.speech_model":
+            return UNSET
         case None if path in ("session.instructions", "session.tools"):
             return type(old)()
     if isinstance(new, _INTO):

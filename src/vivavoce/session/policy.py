@@ -21,6 +21,7 @@ from vivavoce.protocol.session import (
     SessionObject,
     SessionPatch,
     TranscriptionPatch,
+    with_transcription,
 )
 
 T = TypeVar("T")
@@ -139,6 +140,7 @@ class Rules:
 
         opening: the session has not begun, so they may name its model.
         """
+        patch = with_transcription(patch)
         if isinstance(patch, RealtimePatch) and patch.model is not UNSET:
             self.check_model(patch.model, "session.model")
             if self._policy is not None and not opening:

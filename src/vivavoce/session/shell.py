@@ -22,6 +22,7 @@ from vivavoce.protocol.server import (
     SessionUpdated,
 )
 from vivavoce.protocol.session import SessionObject
+from vivavoce.session.announcement import Announcements, Ending
 from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.conversation import Conversation, SavedEntry
@@ -39,12 +40,14 @@ from vivavoce.session.facts import (
     AccessEnded,
     AudioArrived,
     AudioPlayed,
+    BudgetLow,
     Disconnected,
     DrainStarted,
     Fact,
     InvalidFrame,
     Received,
     TimerFired,
+    UpstreamEventReceived,
 )
 from vivavoce.session.item_validation import entry_of, in_format
 from vivavoce.session.limits import SessionLimits, span
@@ -54,6 +57,10 @@ from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
 CHECKPOINT_VERSION = 1
+ENDING_TIMEOUT_S = 15.0  # for the last sentence: from then on the session ends without it
+LAST_WORDS_S = 5.0  # before a session expires, for its last sentence
+LATE_S = 1.0  # that a session may last longer where this sentence is not over
+TIME_WARNING_S = 60.0  # before a session expires
 _NO_CHANGE = (
     RunVad,
     FeedAudio,
@@ -113,7 +120,9 @@ class Session:
         self._brain: Brain = brain(self._shared)
         self._expires_at = now + limits.max_seconds
         self._last_activity = now
-        self._state: Literal["open", "draining", "closed"] = "open"
+        self._state: Literal["open", "draining", "ending", "closed"] = "open"
+        self._announcements = Announcements(self._shared)
+        self._time_warning = bool(limits.say_time_low)
         self._changed = False  # since the last checkpoint
         handover = Handover()
         if checkpoint:
@@ -130,7 +139,10 @@ class Session:
     @property
     def deadline(self) -> float:
         """When TimerFired is due if no other fact comes before."""
-        return min(self._expires_at, self._idle_at, self._brain.deadline)
+        said_at = self._announcements.deadline(self._brain)
+        if self._state == "ending":
+            return said_at
+        return min(self._warns_at, self._ends_at, self._idle_at, said_at, self._brain.deadline)
 
     @property
     def settings(self) -> SessionObject:
@@ -166,6 +178,33 @@ class Session:
         if effects and not self._changed:
             self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
         return effects
+
+    def forward(self, fact: Fact, now: float) -> Effect | None:
+        """The one effect of a fact that brings audio, where nothing else follows from it.
+
+        None: the fact was not taken; give it to handle(). Fifty times a second and session, this
+        takes the place of handle() for the audio of a relay.
+        """
+        if self._state != "open":
+            return None
+        if type(fact) is UpstreamEventReceived:
+            effect = self._brain.forward(fact, now)
+            self._changed = self._changed or effect is not None
+        elif type(fact) is Received and self._brain.forwards_input:
+            event = fact.event
+            if not isinstance(event, events.InputAudioAppend) or fact.raw is None:
+                return None
+            try:
+                self._rules.check_event(event)
+                self._take_audio(event, now)
+            except InvalidRequest:  # nothing is changed: handle() refuses it
+                return None
+            effect = self._brain.forward(fact, now)
+        else:
+            return None
+        if effect is not None:
+            self._last_activity = now
+        return effect
 
     def swap(
         self, brain: BrainFactory, now: float, *, model: str = ""
@@ -212,6 +251,11 @@ class Session:
         )
 
     def _take(self, fact: Fact, now: float) -> None:
+        if self._announcements.take(fact, now):
+            return
+        if self._state == "ending":
+            self._take_at_end(fact, now)
+            return
         match fact:
             case Received(event=event, raw=raw):
                 self._last_activity = now
@@ -237,12 +281,49 @@ class Session:
                 self._state = "draining"
                 self._brain.drain()
             case AccessEnded(code=code, message=message, close_code=close_code):
-                self._shared.effects.error(message, code=code)
-                self._close(close_code, code, now)
+                limits = self._shared.limits
+                words = {
+                    "insufficient_quota": limits.say_budget_spent,
+                    "store_unavailable": limits.say_store_lost,
+                }
+                latest = now + ENDING_TIMEOUT_S
+                ending = Ending(code, message, close_code, code, latest)
+                self._end(ending, words.get(code, ""), now)
+            case BudgetLow():
+                self._announcements.warn(self._shared.limits.say_budget_low)
             case Disconnected():
                 self._close(1000, "the client left", now)
             case _:
                 self._brain.on_fact(fact, now)
+
+    def _take_at_end(self, fact: Fact, now: float) -> None:
+        """A fact while the last sentence is said."""
+        ending = self._announcements.ending
+        assert ending
+        match fact:
+            case Received(event=events.ResponseCreate() | events.ItemCreate() as event):
+                self._refuse(InvalidRequest(ending.message, code=ending.code), event.event_id)
+            case AudioPlayed(item_id=item_id, samples=samples):
+                self._shared.playback.played(item_id, samples, now)
+            case AccessEnded(code="invalid_api_key" as code, message=message, close_code=close):
+                self._shared.effects.error(message, code=code)
+                self._close(close, code, now)
+            case Disconnected():
+                self._close(1000, "the client left", now)
+            case _:
+                pass  # nothing of it has any effect now
+
+    def _end(self, ending: Ending, words: str, now: float) -> None:
+        """End the session, after these words if there are any."""
+        if not words or self._shared.options.transcribes_only:
+            self._shared.effects.error(ending.message, code=ending.code)
+            self._close(ending.close_code, ending.reason, now)
+            return
+        self._brain.stop(now)
+        self._state = "ending"
+        if self._shared.playback.by_server:
+            self._shared.playback.stop(now)
+        self._announcements.end(ending, words, now)
 
     def _on_client(self, event: events.AnyClientEvent, raw: bytes | None, now: float) -> None:
         self._rules.check_event(event)
@@ -280,26 +361,40 @@ class Session:
             if allowed is not event:
                 event, raw = allowed, None
         elif isinstance(event, events.InputAudioAppend):
-            width = BYTES_PER_SAMPLE if self._shared.options.input_format == "audio/pcm" else 1
-            rate = RATE if width == BYTES_PER_SAMPLE else G711_RATE
-            self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
+            self._take_audio(event, now)
         self._brain.on_client(event, raw, now)
+
+    def _take_audio(self, event: events.InputAudioAppend, now: float) -> None:
+        """Raises InvalidRequest where audio comes much too fast."""
+        width = BYTES_PER_SAMPLE if self._shared.options.input_format == "audio/pcm" else 1
+        rate = RATE if width == BYTES_PER_SAMPLE else G711_RATE
+        self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
 
     def _on_timer(self, now: float) -> None:
         limits = self._shared.limits
-        if self._expires_at <= now:
+        if self._ends_at <= now:
             reason = f"Your session hit the maximum duration of {span(limits.max_seconds)}."
-            self._shared.effects.error(reason, code="session_expired")
-            self._close(1001, reason, now)
+            latest = self._expires_at + LATE_S
+            ending = Ending("session_expired", reason, 1001, reason, latest)
+            self._end(ending, limits.say_time_over, now)
         elif self._idle_at <= now:
             reason = f"nothing came for {span(limits.idle_seconds)}"
-            self._shared.effects.error(f"{reason.capitalize()}.", code="session_idle")
-            self._close(1000, reason, now)
+            message, latest = f"{reason.capitalize()}.", now + ENDING_TIMEOUT_S
+            self._end(Ending("session_idle", message, 1000, reason, latest), limits.say_idle, now)
+        elif self._warns_at <= now:
+            self._time_warning = False
+            self._announcements.warn(limits.say_time_low)
         else:
             self._brain.on_timer(now)
 
     def _settle(self, now: float) -> None:
         """What is due after any fact."""
+        ending = self._announcements.settle(now, self._brain)
+        if ending is not None:
+            self._shared.effects.error(ending.message, code=ending.code)
+            self._close(ending.close_code, ending.reason, now)
+        if self._state in ("ending", "closed"):
+            return
         self._brain.settle(now)
         if self._state == "draining" and not (
             self._brain.busy or self._brain.transcribing or self._server_is_playing
@@ -369,7 +464,8 @@ class Session:
         )
 
     def _close(self, code: int, reason: str, now: float) -> None:
-        self._brain.stop(now)
+        if self._state != "ending":
+            self._brain.stop(now)
         self._shared.effects.add(Close(code, reason))
         self._state = "closed"
 
@@ -377,6 +473,16 @@ class Session:
     def _server_is_playing(self) -> bool:
         playback = self._shared.playback
         return playback.by_server and playback.until == INFINITY
+
+    @property
+    def _ends_at(self) -> float:
+        """When the session expires, or its last sentence begins."""
+        early = LAST_WORDS_S if self._shared.limits.say_time_over else 0.0
+        return self._expires_at - early
+
+    @property
+    def _warns_at(self) -> float:
+        return self._expires_at - TIME_WARNING_S if self._time_warning else INFINITY
 
     @property
     def _idle_at(self) -> float:

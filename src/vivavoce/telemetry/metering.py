@@ -19,6 +19,7 @@ from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import ApiKey, Budget, Directory, Owner, Team, Unit, User
 from vivavoce.limits.prices import PriceTable
 from vivavoce.session.facts import AccessEnded
+from vivavoce.session.limits import SessionLimits
 from vivavoce.store.base import (
     AccountStore,
     Charge,
@@ -42,6 +43,7 @@ MAX_ROWS = 10_000
 """Such rows that wait for a store which cannot be reached."""
 CLOSE_TIMEOUT_S = 5.0
 """At shutdown, for what is not booked yet."""
+DEFAULT_WARN_AT = SessionLimits().warn_at
 MAX_JOBS = 1_000
 """Of one session, that wait for a store which cannot be reached."""
 QUOTA_CLOSE = 4002
@@ -128,6 +130,8 @@ class Metering:
         self.rater = Rater(prices, tariffs)
         self.wall_clock = wall_clock
         self.directory = Directory(keys)
+        self.warn_at = DEFAULT_WARN_AT
+        """The share of a budget at whose use the sessions of its owner are told."""
         self.on_change: Callable[[Directory], None] = lambda _: None
         """Called with the directory when it was read again."""
         self.on_row: list[Callable[[UsageRow], None]] = []
@@ -177,6 +181,11 @@ class Metering:
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return self.directory.owner(key)
+
+    @property
+    def open_reservations(self) -> int:
+        """Of this process."""
+        return len(self._leases)
 
     async def reserve(self, charges: tuple[Charge, ...]) -> str:
         """The id of a new reservation. Raises QuotaExceeded, and StoreError."""
@@ -241,6 +250,15 @@ class Metering:
             if late:
                 log.error("usage of %d sessions was not booked: the store is too slow", len(late))
                 await asyncio.wait(late)
+
+    async def is_low(self, budgets: Iterable[Budget]) -> bool:
+        """Whether most of one of them is spent or reserved: `warn_at`. Raises StoreError."""
+        now = self.wall_clock()
+        for budget in budgets:
+            balance = await self.store.balance(budget.id, budget.period_at(now))
+            if balance.spent + balance.reserved >= self.warn_at * budget.limit:
+                return True
+        return False
 
     async def release(self, reservation_id: str) -> None:
         await self.store.release(reservation_id)

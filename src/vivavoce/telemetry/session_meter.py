@@ -10,7 +10,13 @@ from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.session.effects import Effect, Generate, RecordUsage
-from vivavoce.session.facts import AccessEnded, Fact, Received, UpstreamEventReceived
+from vivavoce.session.facts import (
+    AccessEnded,
+    BudgetLow,
+    Fact,
+    Received,
+    UpstreamEventReceived,
+)
 from vivavoce.store.base import Charge
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
@@ -34,6 +40,7 @@ class SessionMeter:
         self._seat: Held | None = None  # of the sessions that the key may have
         self._jobs = service.jobs()
         self._entered = False
+        self._warned = False  # that most of a budget is spent
         self._left = False
 
     @property
@@ -110,12 +117,19 @@ class SessionMeter:
             await self._responses.book(record, rated)
             if record.kind == "response" and not self._left:
                 await self._or_end(self._responses.hold_next())
+                await self._warn_if_low()
 
         self._jobs.add(job)
 
     async def _next_window(self) -> None:
         if not self._left:
             await self._or_end(self._time.next_window())
+            await self._warn_if_low()
+
+    async def _warn_if_low(self) -> None:
+        if not self._warned and await self._service.is_low(self._account.budgets):
+            self._warned = True
+            self.post(BudgetLow())
 
     async def _settle_all(self) -> None:
         """May be repeated when the store fails in the middle."""
@@ -130,6 +144,7 @@ class SessionMeter:
         try:
             await holding
         except QuotaExceeded as exc:
+            self._warned = True
             self.end_access(AccessEnded("insufficient_quota", str(exc), QUOTA_CLOSE))
 
 

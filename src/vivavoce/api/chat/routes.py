@@ -35,7 +35,7 @@ from vivavoce.api.metered import CompletionTap, RequestMeter, chat_quantities, m
 from vivavoce.api.requests import read_body, unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import sentence
-from vivavoce.engines.base import STT
+from vivavoce.engines.base import LLM, STT
 from vivavoce.errors import AudioError, EngineError, InvalidRequest
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.concurrency import in_thread, task_group
@@ -80,15 +80,18 @@ class ChatRoutes:
             call = chat_request.parse(body)
         if not call.model:  # of an Azure deployment
             call = replace(call, model=request.query.get("model", ""))
-        async with metered(request, self._catalog.name_of(call.model)) as meter:
-            return await unless_gone(request, self._answer(request, call, meter, body))
+        async with (
+            metered(request, self._catalog.name_of(call.model)) as meter,
+            self._catalog.of(call.model).use_llm(call.model) as llm,
+        ):
+            return await unless_gone(request, self._answer(request, call, meter, body, llm))
 
     async def _answer(
-        self, request: web.Request, call: ChatCall, meter: RequestMeter, body: bytes
+        self, request: web.Request, call: ChatCall, meter: RequestMeter, body: bytes, llm: LLM
     ) -> web.StreamResponse:
+        name = self._catalog.name_of(call.model)
         transcripts = await self._transcripts(call)
         earlier = {number: self._transcript(answer) for number, answer in call.earlier.items()}
-        llm, name = self._catalog.of(call.model).llm, self._catalog.name_of(call.model)
         if isinstance(llm, ChatEndpoint):
             tap = CompletionTap()
             async with self._forwarded(llm, call, transcripts, earlier) as answer:
@@ -129,7 +132,8 @@ class ChatRoutes:
 
     async def _whole(self, call: ChatCall, completion: CompletionChunk) -> web.Response:
         if call.audio is not None:
-            completion = await speak(completion, self._speech(call, call.audio))
+            async with self._speech(call, call.audio) as speech:
+                completion = await speak(completion, speech)
         return json_response(completion)
 
     async def _streamed(
@@ -139,8 +143,8 @@ class ChatRoutes:
             if call.audio is None:
                 await chunks(stream.send)
             else:
-                async with task_group() as tasks:
-                    speech = StreamedSpeech(self._speech(call, call.audio), tasks, stream.send)
+                async with self._speech(call, call.audio) as kept, task_group() as tasks:
+                    speech = StreamedSpeech(kept, tasks, stream.send)
                     await chunks(speech.feed)
                     await speech.end()
         return stream.response
@@ -158,11 +162,12 @@ class ChatRoutes:
         It is asked for the model that the client names. Where that is one of our own names, or the
         endpoint does not know it, it is asked for the model of the settings.
         """
-        ours = not call.model or call.model in self._catalog.cascades
-        if ours or (call.concerns_speech and _FOR_SPEECH.search(call.model)):
+        asked = self._catalog.of(call.model).choice.model(call.model)
+        ours = not asked or asked in self._catalog.cascades
+        if ours or (call.concerns_speech and _FOR_SPEECH.search(asked)):
             model = await llm.model()
         else:
-            model = call.model
+            model = asked
         spoken = call.audio is not None and call.stream
         async with AsyncExitStack() as first:
             body = call.rewritten(transcripts, earlier, model=model)
@@ -179,8 +184,8 @@ class ChatRoutes:
         """What is said in each recording. Raises InvalidRequest, EngineError, LimitReached."""
         if not call.recordings:
             return {}
-        stt = self._catalog.of(call.transcription_model or call.model).stt
-        async with task_group() as tasks:
+        cascade = self._catalog.of(call.transcription_model, call.model)
+        async with cascade.use_stt(call.transcription_model) as stt, task_group() as tasks:
             jobs = {
                 place: tasks.create_task(self._transcribe(stt, recording))
                 for place, recording in call.recordings.items()
@@ -222,10 +227,13 @@ class ChatRoutes:
             )
         return transcript
 
-    def _speech(self, call: ChatCall, audio: AudioOptions) -> AnswerSpeech:
-        cascade = self._catalog.of(call.speech_model or call.model)
-        synthesis = Synthesis(cascade.tts, cascade.voice(audio.voice), max_piece_ms=ENCODED_MS)
-        return AnswerSpeech(synthesis, audio.format, self._answers)
+    @asynccontextmanager
+    async def _speech(self, call: ChatCall, audio: AudioOptions) -> AsyncGenerator[AnswerSpeech]:
+        cascade = self._catalog.of(call.speech_model, call.model)
+        async with cascade.use_tts(call.speech_model) as tts:
+            voice = cascade.voice_of(tts, audio.voice)
+            synthesis = Synthesis(tts, voice, max_piece_ms=ENCODED_MS)
+            yield AnswerSpeech(synthesis, audio.format, self._answers)
 
 
 async def _copy(answer: EndpointAnswer, tap: CompletionTap, send: SendChunk) -> None:

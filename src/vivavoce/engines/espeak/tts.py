@@ -8,12 +8,11 @@ import importlib.util
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import AsyncExitStack
 from typing import Annotated, Self
 
 import msgspec
 
-from vivavoce.engines.base import BaseEngine, Capabilities, Mark, Speech, Voice
+from vivavoce.engines.base import Capabilities, Mark, Speech, Voice
 from vivavoce.engines.espeak.voices import (
     SLOWEST_WPM,
     TIMBRES,
@@ -23,6 +22,7 @@ from vivavoce.engines.espeak.voices import (
     SpokenChunk,
 )
 from vivavoce.engines.host import HostLimits, WorkerHost
+from vivavoce.engines.hosted import HostedEngine
 from vivavoce.engines.speech_text import NamedSigns, named_signs, says_something
 from vivavoce.errors import EngineError
 
@@ -58,7 +58,7 @@ class EspeakSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Utterances at once, speaking and waiting; one more is refused."""
 
 
-class EspeakTTS(BaseEngine):
+class EspeakTTS(HostedEngine[SpokenChunk]):
     """Speaks with the names of OpenAI's voices or the tags of espeak's languages."""
 
     Settings = EspeakSettings
@@ -69,6 +69,7 @@ class EspeakTTS(BaseEngine):
         extra="local",
         models="none: speech by rules and formants, 138 languages",
     )
+    name = "tts.espeak"
     default_voice = "marin"
 
     def __init__(self, settings: EspeakSettings) -> None:
@@ -77,32 +78,27 @@ class EspeakTTS(BaseEngine):
             Voice(name, (settings.language,), timbre.description)
             for name, timbre in TIMBRES.items()
         )
-        self.host = WorkerHost(
-            "vivavoce.engines.espeak.worker:EspeakWorker",
-            name="tts.espeak",
-            message=SpokenChunk,
-            limits=HostLimits(wait_seconds=WAIT_TIMEOUT_S, max_waiting=settings.max_utterances),
-        )
         self._settings = settings
-        self._stack = AsyncExitStack()
         self._known: EspeakVoices | None = None
         self._utterances = 0
 
+    async def make_host(self) -> WorkerHost[SpokenChunk]:
+        limits = HostLimits(wait_seconds=WAIT_TIMEOUT_S, max_waiting=self._settings.max_utterances)
+        worker = "vivavoce.engines.espeak.worker:EspeakWorker"
+        return WorkerHost(worker, name=self.name, message=SpokenChunk, limits=limits)
+
     async def __aenter__(self) -> Self:
         """Start the process. All of espeak's voices are known from here on. Raises EngineError."""
-        async with AsyncExitStack() as stack:
-            hello = await (await stack.enter_async_context(self.host)).loaded(EspeakHello)
+        await super().__aenter__()
+        try:
+            hello = await self.host.loaded(EspeakHello)
             self._known = EspeakVoices(hello.languages, self._settings.language)
-            self.sample_rate = hello.sample_rate
-            self.voices = self._known.voices()
-            self._stack = stack.pop_all()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self.sample_rate = hello.sample_rate
+        self.voices = self._known.voices()
         return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    def health(self) -> str | None:
-        return self.host.health()
 
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str

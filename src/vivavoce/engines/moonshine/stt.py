@@ -11,7 +11,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted_stt import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.worker import Hypothesis
 

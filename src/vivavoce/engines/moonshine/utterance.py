@@ -8,28 +8,16 @@ are final.
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vivavoce.engines.moonshine.model import RATE, Decoded, MoonshineModel, Samples
+from vivavoce.engines.moonshine.model import Decoded, MoonshineModel
+from vivavoce.engines.passages import CUT_PAUSE_MS, FRAME, MIN_CUT_MS, PAUSE_MS, SpeechBuffer
 from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
-FRAME = RATE // 50
 DECODE_MS = 600
-PAUSE_MS = 160
-CUT_PAUSE_MS = 320
-MIN_CUT_MS = 10_000
 MAX_PART_MS = 24_000
 """The model was trained with at most 30 s."""
-TAIL_MS = 240
-"""Of silence that is decoded behind the last word."""
 AGREEING = 3
 UNSTABLE_WORDS = 3
 """The last words change most: they are not reported as stable."""
-MIN_LEVEL = 0.0008
-"""-62 dBFS: quieter frames are silence."""
-SILENCE_RATIO = 0.1
-"""Of the level that a tenth of the frames exceeds: -20 dB."""
 # On silence, noise, hum and tones the first token has a log probability below -0.95, or the text is
 # "You" or notes; on clear speech the first is above -0.3, down to 0 dB of noise above -1.2.
 MIN_FIRST_LOG_PROBABILITY = -0.95
@@ -42,9 +30,7 @@ class Utterance:
 
     def __init__(self, model: MoonshineModel) -> None:
         self._model = model
-        self._audio = bytearray()  # of the current part
-        self._part_start = 0  # samples
-        self._loudness: list[float] = []
+        self._buffer = SpeechBuffer()  # of the current part
         self._done: tuple[HeardWord, ...] = ()
         self._words: tuple[HeardWord, ...] = ()
         self._recent: list[tuple[int, ...]] = []
@@ -57,7 +43,7 @@ class Utterance:
         reported: tuple[int, tuple[HeardWord, ...]] = (0, ())
         while not stream.exhausted:
             yield 2 * FRAME
-            self._add(stream.take(stream.queued))
+            self._buffer.add(stream.take(stream.queued))
             if self._due():
                 yield from self._decode()
                 if self._may_cut():
@@ -66,7 +52,7 @@ class Utterance:
                 if (self._stable, words) != reported and not stream.exhausted:
                     reported = (self._stable, words)
                     stream.send(Hypothesis(words, self._stable, final=False))
-        if self._speech_frames() != self._decoded_frames:
+        if self._buffer.speech_frames() != self._decoded_frames:
             yield from self._decode()
         words = (*self._done, *self._words)
         stream.send(Hypothesis(words, len(words), final=True))
@@ -75,27 +61,9 @@ class Utterance:
     def _stable(self) -> int:
         return len(self._done) + len(self._model.text(self._prefix).split())
 
-    def _add(self, data: bytes) -> None:
-        self._audio += data
-        frames = len(self._audio) // (2 * FRAME)
-        if frames > len(self._loudness):
-            first = len(self._loudness)
-            new = np.frombuffer(
-                self._audio, np.int16, (frames - first) * FRAME, offset=2 * FRAME * first
-            )
-            squares = (new.reshape(-1, FRAME) / 32768.0) ** 2
-            self._loudness += np.sqrt(squares.mean(axis=1)).tolist()
-
-    def _speech_frames(self) -> int:
-        """Frames up to the last one that is not silence."""
-        if not self._loudness:
-            return 0
-        loud = _loud_frames(self._loudness)
-        return int(loud[-1]) + 1 if loud.size else 0
-
     def _due(self) -> bool:
         """Whether to decode now."""
-        now, speech = len(self._loudness), self._speech_frames()
+        now, speech = self._buffer.frames, self._buffer.speech_frames()
         if speech <= self._decoded_frames or not speech:
             return False
         paused = (now - speech) * 20 >= PAUSE_MS
@@ -103,12 +71,12 @@ class Utterance:
 
     def _decode(self) -> Iterator[int]:
         """Decode the part; sets its words. Yields while it works."""
-        speech = self._decoded_frames = self._speech_frames()
-        self._decoded_at = len(self._loudness)
+        speech = self._decoded_frames = self._buffer.speech_frames()
+        self._decoded_at = self._buffer.frames
         if not speech:
             self._words = ()
             return
-        samples = self._samples(speech * FRAME + TAIL_MS * RATE // 1000)
+        samples = self._buffer.samples(speech)
         result: Decoded | None = None
         for result in self._model.decode(samples, self._prefix):
             if result is None:
@@ -118,12 +86,7 @@ class Utterance:
             self._words, self._recent = (), []
             return
         self._settle(result.tokens)
-        self._words = self._timed(self._model.text(result.tokens).split(), speech)
-
-    def _samples(self, count: int) -> Samples:
-        whole = len(self._audio) // 2
-        pcm = np.frombuffer(self._audio, np.int16, min(count, whole))
-        return pcm.astype(np.float32) / 32768.0
+        self._words = self._buffer.timed(self._model.text(result.tokens).split(), speech)
 
     def _is_speech(self, result: Decoded) -> bool:
         """Whether these are words that somebody said; see the limits above."""
@@ -153,38 +116,14 @@ class Utterance:
             if end > len(self._prefix):
                 self._prefix = tokens[:end]
 
-    def _timed(self, texts: list[str], speech: int) -> tuple[HeardWord, ...]:
-        """Words spread over the frames that are not silence, by their length in characters."""
-        voiced = _loud_frames(self._loudness[:speech])
-        bounds = np.cumsum([0, *(len(text) + 1 for text in texts)])
-        places = np.minimum(bounds * len(voiced) // max(1, bounds[-1]), len(voiced) - 1)
-        base = self._part_start * 1000 // RATE
-        return tuple(
-            HeardWord(
-                text,
-                base + int(voiced[places[i]]) * 20,
-                base + int(voiced[places[i + 1]]) * 20 + 20,
-            )
-            for i, text in enumerate(texts)
-        )
-
     def _may_cut(self) -> bool:
-        length = len(self._loudness) * 20
-        pause = (len(self._loudness) - self._speech_frames()) * 20
+        length = self._buffer.frames * 20
+        pause = (self._buffer.frames - self._buffer.speech_frames()) * 20
         return length >= MAX_PART_MS or (length >= MIN_CUT_MS and pause >= CUT_PAUSE_MS)
 
     def _cut(self) -> None:
         """Begin a new part behind what was decoded."""
         self._done, self._words = (*self._done, *self._words), ()
-        used = len(self._loudness) * FRAME
-        self._part_start += used
-        del self._audio[: 2 * used]
-        self._loudness, self._recent, self._prefix = [], [], ()
+        self._buffer.drop()
+        self._recent, self._prefix = [], ()
         self._decoded_frames, self._decoded_at = -1, 0
-
-
-def _loud_frames(loudness: list[float]) -> NDArray[np.intp]:
-    """The indexes of the frames that are not silence."""
-    levels = np.array(loudness)
-    limit = max(MIN_LEVEL, SILENCE_RATIO * float(np.percentile(levels, 90)))
-    return np.nonzero(levels > limit)[0]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import Capabilities, Speech, Voice
+from vivavoce.engines.base import OPENAI_VOICES, Capabilities, Speech, Voice
 from vivavoce.engines.http import HttpResponse, PositiveSeconds, ResponseTimeouts
 from vivavoce.engines.openai.endpoint import Endpoint, EndpointSettings, SpeechEngine
 from vivavoce.engines.remote import RemoteServer, ServerKind
@@ -24,10 +24,6 @@ from vivavoce.engines.sse import SseReader
 from vivavoce.errors import AudioError, EngineError
 from vivavoce.protocol import json
 
-VOICES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
-    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
-)
 MAX_HEAD_BYTES = 1 << 16
 """Of a WAV file, before its samples."""
 COMPRESSED_TYPES = ("audio/mpeg", "audio/mp3", "audio/aac", "audio/ogg", "audio/opus", "audio/flac")
@@ -44,7 +40,7 @@ class OpenAITTSSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unkn
     model: str = "gpt-4o-mini-tts"
     voice: str = ""
     """The default voice. Empty: the first of `voices`."""
-    voices: tuple[str, ...] = VOICES
+    voices: tuple[str, ...] = OPENAI_VOICES
     """The names that clients may ask for."""
     response_format: Literal["pcm", "wav"] = "pcm"
     stream_format: Literal["audio", "sse"] = "audio"

@@ -14,7 +14,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted_stt import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
 from vivavoce.engines.worker import Hypothesis
 
 if importlib.util.find_spec("pocketsphinx") is None:

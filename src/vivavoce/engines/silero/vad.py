@@ -1,8 +1,7 @@
 """The Silero v6 voice activity network, as matrix products in numpy over many streams at once.
 
 Run by onnxruntime the network takes one stream a call. Written out it has a batch axis, which costs
-a fifth as much a window. The weights come from the ONNX file that the faster-whisper package
-carries; neither that package nor onnx is imported.
+a fifth as much a window. The weights come from an ONNX file, a model pack; onnx is not imported.
 """
 
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from vivavoce.engines.base import BaseEngine, Capabilities
+from vivavoce.engines.packs import cache_folder, problem_of
 from vivavoce.engines.silero.onnx_weights import read
 from vivavoce.errors import EngineError, SettingsError
 
@@ -29,8 +29,12 @@ _ROWS = 64  # worked on at once: with more, what lies between two steps leaves t
 _SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
 
 
+PACK = "silero-vad-v6"
+FILE = "silero_vad_v6.onnx"
+
+
 class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is the one that faster-whisper carries."""
+    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack."""
 
     weights: str = ""
 
@@ -40,7 +44,9 @@ class SileroVAD(BaseEngine):
 
     Settings = SileroSettings
     capabilities = Capabilities(
-        licence="MIT", extra="local", models="Silero v6, 1.2 MB, carried by faster-whisper"
+        licence="MIT",
+        extra="local",
+        models="Silero v6, 1.2 MB, by: vivavoce models pull silero-vad-v6",
     )
     sample_rate = 16_000
     window_samples = _WINDOW
@@ -52,7 +58,7 @@ class SileroVAD(BaseEngine):
         if not self._path.is_file():
             raise SettingsError(
                 f"[engines.vad.silero] there are no weights at {self._path}; "
-                f"leave the option `weights` out and try: pip install 'faster-whisper>=1.2.1', "
+                f"leave the option `weights` out and try: vivavoce models pull {PACK}, "
                 f"or use the vad engine 'energy'"
             )
         self._network: _Network | None = None
@@ -108,16 +114,17 @@ class SileroVAD(BaseEngine):
 
 
 def packaged_weights(package: str = "faster_whisper") -> Path:
-    """Where the package keeps them. Raises SettingsError: it is not installed."""
+    """Where they are: in the model pack, or in a package that carries them.
+
+    Raises SettingsError: in neither.
+    """
+    if (problem := problem_of(PACK)) is None:
+        return cache_folder() / PACK / FILE
     # Found, not imported: importing it would load a speech recogniser.
     found = find_spec(package)
     if found is None or found.origin is None:
-        raise SettingsError(
-            f"[engines.vad.silero] needs the weights that the package "
-            f"{package.replace('_', '-')!r} carries, which is not installed; "
-            f"try: pip install 'vivavoce[local]', or use the vad engine 'energy'"
-        )
-    return Path(found.origin).parent / "assets" / "silero_vad_v6.onnx"
+        raise SettingsError(f"[engines.vad.silero] {problem}, or use the vad engine 'energy'")
+    return Path(found.origin).parent / "assets" / FILE
 
 
 def _peaks(windows: Floats) -> Floats:
@@ -186,67 +193,118 @@ class _Network:
 
     def __init__(self, weights: _Weights) -> None:
         self._weights = weights
-        self._samples = np.empty((_ROWS, _CONTEXT + _WINDOW + _CONTEXT), np.float32)
-        self._frames = np.empty((_ROWS, _STEPS, _FFT), np.float32)
-        self._spectrum: NDArray[Any] = np.empty((_ROWS, _STEPS, _BINS), np.complex64)
-        # One step more at each end, which stays zero: the padding of the convolutions.
-        self._bins = np.zeros((_ROWS, _STEPS + 2, _BINS), np.float32)
-        self._features = np.zeros((_ROWS, _STEPS + 2, _UNITS), np.float32)
-        self._bin_taps = np.empty((_ROWS, _STEPS, 3 * _BINS), np.float32)
-        self._feature_taps = np.empty((_ROWS, _STEPS // 2, 3 * _UNITS), np.float32)
-        self._convolved = np.empty((_ROWS * _STEPS, _UNITS), np.float32)
-        self._gates = np.empty((_ROWS, 4 * _UNITS), np.float32)
+        self._arrays = _Arrays.empty(_ROWS)
+        self._by_rows: dict[int, _Space] = {}
 
     def __call__(self, context: Floats, windows: Floats, hidden: Floats, cell: Floats) -> Floats:
         """Probability of speech [n]. hidden, cell [n, 128]: changed in place."""
         n = len(windows)
-        self._transform(context, windows)
-        code = self._encode(n)
-        gates = self._weights.lstm(np.concatenate((code, hidden), axis=1), self._gates[:n])
-        np.tanh(gates, out=gates)
-        opened = gates[:, : 3 * _UNITS]
-        opened += 1
-        opened *= 0.5
-        enter, leave, keep, candidate = np.split(gates, 4, axis=1)
-        cell *= keep
-        candidate *= enter
-        cell += candidate
+        space = self._by_rows.get(n)
+        if space is None:
+            space = self._by_rows[n] = _Space(self._arrays.first(n))
+        self._transform(space, context, windows)
+        self._encode(space)
+        space.hidden[...] = hidden
+        self._weights.lstm(space.lstm_input, space.gates)
+        np.tanh(space.gates, out=space.gates)
+        space.opened += 1
+        space.opened *= 0.5
+        cell *= space.keep
+        space.candidate *= space.enter
+        cell += space.candidate
         np.tanh(cell, out=hidden)
-        hidden *= leave
-        speech = self._weights.output(np.maximum(hidden, 0))
+        hidden *= space.leave
+        speech = self._weights.output(np.maximum(hidden, 0, out=space.hidden))
         np.tanh(speech, out=speech)
         speech += 1
         speech *= 0.5
         return speech[:, 0]
 
-    def _transform(self, context: Floats, windows: Floats) -> None:
+    def _transform(self, space: "_Space", context: Floats, windows: Floats) -> None:
         """Sound into the magnitudes of its short-time spectrum, [n, 4, 129]."""
-        n = len(windows)
-        samples = self._samples[:n]
+        samples = space.samples
         samples[:, :_CONTEXT] = context
         samples[:, _CONTEXT:-_CONTEXT] = windows
         samples[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
-        overlapping = _overlapping(samples, _STEPS, _FFT, _HOP)
-        np.multiply(overlapping, self._weights.window, out=self._frames[:n])
-        np.fft.rfft(self._frames[:n], out=self._spectrum[:n])
-        np.abs(self._spectrum[:n], out=self._bins[:n, 1:-1])
+        np.multiply(space.overlapping, self._weights.window, out=space.frames)
+        np.fft.rfft(space.frames, out=space.spectrum)
+        np.abs(space.spectrum, out=space.magnitudes)
 
-    def _encode(self, n: int) -> Floats:
+    def _encode(self, space: "_Space") -> None:
         """Four convolutions of three taps, to 128 numbers a window, [n, 128]."""
         first, second, third, fourth = self._weights.convolutions
-        taps, convolved = self._bin_taps[:n], self._convolved[: n * _STEPS]
-        taps[...] = _overlapping(self._bins[:n], _STEPS, 3 * _BINS, _BINS)
-        first(taps.reshape(n * _STEPS, -1), convolved)
-        np.maximum(convolved.reshape(n, _STEPS, -1), 0, out=self._features[:n, 1:-1])
-        taps = self._feature_taps[:n]
-        taps[...] = _overlapping(self._features[:n], _STEPS // 2, 3 * _UNITS, 2 * _UNITS)
-        x = second(taps.reshape(n * _STEPS // 2, -1))
+        space.bin_taps[...] = space.overlapping_bins
+        first(space.bin_rows, space.convolved_rows)
+        np.maximum(space.convolved, 0, out=space.features)
+        space.feature_taps[...] = space.overlapping_features
+        x = second(space.feature_rows)
         np.maximum(x, 0, out=x)
-        x = third(x.reshape(n, -1))
+        x = third(x.reshape(len(space.code), -1))
         np.maximum(x, 0, out=x)
-        x = fourth(x)
-        np.maximum(x, 0, out=x)
-        return x
+        np.maximum(fourth(x), 0, out=space.code)
+
+
+class _Arrays(NamedTuple):
+    """What lies between the steps of the network, for n rows."""
+
+    samples: Floats
+    """[n, 640]: context, window, and the mirrored end of the window."""
+    frames: Floats
+    spectrum: NDArray[Any]
+    bins: Floats
+    """One step more at each end, here and in `features`, stays zero: the padding."""
+    features: Floats
+    bin_taps: Floats
+    feature_taps: Floats
+    convolved: Floats
+    """[n, 4, 128]"""
+    lstm_input: Floats
+    gates: Floats
+
+    @classmethod
+    def empty(cls, n: int) -> Self:
+        return cls(
+            np.empty((n, _CONTEXT + _WINDOW + _CONTEXT), np.float32),
+            np.empty((n, _STEPS, _FFT), np.float32),
+            np.empty((n, _STEPS, _BINS), np.complex64),
+            np.zeros((n, _STEPS + 2, _BINS), np.float32),
+            np.zeros((n, _STEPS + 2, _UNITS), np.float32),
+            np.empty((n, _STEPS, 3 * _BINS), np.float32),
+            np.empty((n, _STEPS // 2, 3 * _UNITS), np.float32),
+            np.empty((n, _STEPS, _UNITS), np.float32),
+            np.empty((n, 2 * _UNITS), np.float32),
+            np.empty((n, 4 * _UNITS), np.float32),
+        )
+
+    def first(self, n: int) -> "_Arrays":
+        return _Arrays(*(each[:n] for each in self))
+
+
+class _Space:
+    """The work space of n rows: views of the arrays, made once, as each costs as much to make as a
+    small product."""
+
+    def __init__(self, arrays: _Arrays) -> None:
+        n = len(arrays.samples)
+        self.samples, self.frames, self.spectrum = arrays[:3]
+        self.overlapping = _overlapping(self.samples, _STEPS, _FFT, _HOP)
+        self.magnitudes = arrays.bins[:, 1:-1]
+        self.bin_taps = arrays.bin_taps
+        self.overlapping_bins = _overlapping(arrays.bins, _STEPS, 3 * _BINS, _BINS)
+        self.bin_rows = arrays.bin_taps.reshape(n * _STEPS, -1)
+        self.convolved = arrays.convolved
+        self.convolved_rows = arrays.convolved.reshape(n * _STEPS, -1)
+        self.features = arrays.features[:, 1:-1]
+        self.feature_taps = arrays.feature_taps
+        self.overlapping_features = _overlapping(
+            arrays.features, _STEPS // 2, 3 * _UNITS, 2 * _UNITS
+        )
+        self.feature_rows = arrays.feature_taps.reshape(n * _STEPS // 2, -1)
+        self.lstm_input = arrays.lstm_input
+        self.code, self.hidden = np.split(arrays.lstm_input, 2, axis=1)
+        self.gates = arrays.gates
+        self.opened = arrays.gates[:, : 3 * _UNITS]
+        self.enter, self.leave, self.keep, self.candidate = np.split(arrays.gates, 4, axis=1)
 
 
 def _overlapping(rows: Floats, count: int, length: int, hop: int) -> Floats:

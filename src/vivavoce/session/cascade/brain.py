@@ -19,6 +19,7 @@ from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Effect
 from vivavoce.session.facts import (
     AudioCleaned,
     AudioGenerated,
@@ -28,6 +29,7 @@ from vivavoce.session.facts import (
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    Received,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
@@ -192,6 +194,11 @@ class CascadeBrain:
             self._responses.quiet_since = None
             self._turns.time_out(self._idle_timeout_ms)
             self._responses.turn_ended(now)
+
+    forwards_input = False
+
+    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
+        return None
 
     def settle(self, now: float) -> None:
         if self._transcriptions.busy:

@@ -43,6 +43,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
     prompt = Prompt(
         model=options.served_by.model,
         asked_model=session.model,
+        speech_model=options.speech_model,
         instructions=given(params.instructions, session.instructions),
         items=(),
         tools=tools,

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Encoder, Format, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Format, to_ms
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioCommit,
@@ -33,13 +33,16 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    Effect,
     HoldUpstream,
     RecordUsage,
     RequestFallback,
     SendRaw,
+    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
+    Received,
     SpokenWord,
     UpstreamConnected,
     UpstreamEventReceived,
@@ -49,12 +52,14 @@ from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
+from vivavoce.session.relay.input import RelayInput
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
+_AUDIO_DELTA = "response.output_audio.delta"
 RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
 
 
@@ -64,16 +69,14 @@ class RelayBrain:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._outbox = Outbox(shared.effects)
-        self._pending = bytearray()  # audio that is in no item yet, PCM
-        self._position = 0
+        self._input = RelayInput(shared, self._outbox)
         self._turn_item: str | None = None  # announced by speech_started, not committed
         self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._requested = False  # a response.create went upstream; no response came of it yet
-        self._format: Format = "audio/pcm"  # of the client's audio
-        self._decoder, self._encoder = Decoder(self._format), Encoder(self._format)
         self._output_format: Format = "audio/pcm"  # of the answers
         self._output_decoder = Decoder(self._output_format)
+        self._speaking: str | None = None  # the item whose audio is passed on as it comes
         self._quiet_since: float | None = None
         self._request: bytes | None = None  # the response.create that is not answered yet
         self._retried = False
@@ -83,7 +86,7 @@ class RelayBrain:
         self._lost = False
 
     def attach(self, handover: Handover, now: float) -> None:
-        self._position = handover.position
+        self._input.position = handover.position
         self._quiet_since = handover.quiet_since
         self._heard_at = now
         options = self._shared.options
@@ -92,8 +95,8 @@ class RelayBrain:
         for item in shown(self._shared.conversation):
             self._outbox.queue(ItemCreate(item=as_history(item)))
         if handover.pending_audio:
-            self._pending += handover.pending_audio
-            self._append(handover.pending_audio)
+            self._input.pending += handover.pending_audio
+            self._input.send(handover.pending_audio)
         if handover.owes_response:
             self._outbox.queue(ResponseCreate())
             self._requested = True
@@ -101,8 +104,8 @@ class RelayBrain:
 
     def detach(self, now: float) -> Handover:
         handover = Handover(
-            position=self._position,
-            pending_audio=bytes(self._pending),
+            position=self._input.position,
+            pending_audio=bytes(self._input.pending),
             turn_item_id=self._turn_item,
             owes_response=self.busy,
             quiet_since=self._quiet_since,
@@ -131,7 +134,7 @@ class RelayBrain:
 
     @property
     def pristine(self) -> bool:
-        return not self._position and not self.busy
+        return not self._input.position and not self.busy
 
     @property
     def transcribing(self) -> bool:
@@ -143,7 +146,7 @@ class RelayBrain:
 
     @property
     def position(self) -> int:
-        return self._position
+        return self._input.position
 
     @property
     def quiet_since(self) -> float | None:
@@ -156,7 +159,7 @@ class RelayBrain:
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
         match event:
             case InputAudioAppend(audio=audio):
-                self._keep(self._decoder.feed(audio))
+                self._input.keep_frame(audio, in_turn=self._turn_item is not None)
             case InputAudioCommit():
                 self._quiet_since = None
             case OutputAudioClear():
@@ -174,8 +177,8 @@ class RelayBrain:
         self._outbox.send(raw if raw is not None else encoded(event), is_audio=is_audio)
 
     def on_audio(self, audio: bytes, now: float) -> None:
-        self._keep(audio)
-        self._append(audio)
+        self._input.keep(audio, in_turn=self._turn_item is not None)
+        self._input.send(audio)
 
     def on_settings(self, now: float) -> None:
         self._queue_settings()
@@ -187,7 +190,7 @@ class RelayBrain:
                 InputAudio(audio=entry.recordings[n]) if n in entry.recordings else part
                 for n, part in enumerate(item.content)
             )
-            item = in_format(msgspec.structs.replace(item, content=content), self._format)
+            item = in_format(msgspec.structs.replace(item, content=content), self._input.format)
         self._outbox.queue(ItemCreate(item=item, previous_item_id=previous_item_id))
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
@@ -197,6 +200,24 @@ class RelayBrain:
         self._outbox.queue(
             ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
         )
+
+    @property
+    def forwards_input(self) -> bool:
+        return self._outbox.is_open and not self._lost
+
+    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
+        if type(fact) is Received:
+            assert isinstance(fact.event, InputAudioAppend)
+            assert fact.raw is not None
+            self._input.keep_frame(fact.event.audio, in_turn=self._turn_item is not None)
+            return SendUpstream(fact.raw)
+        assert isinstance(fact, UpstreamEventReceived)
+        event = fact.event
+        if event.item_id != self._speaking or event.type != _AUDIO_DELTA or self._lost:
+            return None
+        self._heard_at = now
+        self._add_audio(event, now)
+        return SendRaw(fact.raw)
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
@@ -242,13 +263,13 @@ class RelayBrain:
         """Go on with the same conversation in a new session of the upstream server."""
         self._shared.effects.add(DisconnectUpstream())
         handover = Handover(
-            position=self._position,
-            pending_audio=bytes(self._pending),
+            position=self._input.position,
+            pending_audio=bytes(self._input.pending),
             quiet_since=self._quiet_since,
         )
         self._outbox.shut()
         self._renew_at = INFINITY
-        self._pending.clear()
+        self._input.pending.clear()
         self.attach(handover, now)
 
     def drain(self) -> None:
@@ -260,6 +281,8 @@ class RelayBrain:
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
         """Keep what an event says of the conversation; return whether the client gets it."""
+        if event.type != "response.output_audio_transcript.delta":
+            self._speaking = None
         match event.type:
             case "" | "session.created" | "session.updated" | "conversation.created":
                 return False
@@ -269,7 +292,8 @@ class RelayBrain:
                 return self._add_item(event)
             case "response.output_audio.delta":
                 self._add_audio(event, now)
-                return not self._shared.playback.by_server
+                self._speaking = None if self._shared.playback.by_server else event.item_id
+                return self._speaking is not None
             case "conversation.item.done":
                 return self._finish_item(event)
             case "input_audio_buffer.speech_started":
@@ -279,12 +303,12 @@ class RelayBrain:
                 if vad and vad.interrupt_response is True:
                     self._keep_heard(self._shared.playback.stop(now))
             case "input_audio_buffer.committed":
-                self._committed = (event.item_id, bytes(self._pending))
+                self._committed = (event.item_id, bytes(self._input.pending))
                 self._turn_item = None
-                self._pending.clear()
+                self._input.pending.clear()
             case "input_audio_buffer.cleared":
                 self._turn_item = None
-                self._pending.clear()
+                self._input.pending.clear()
             case "error":
                 return self._take_error(event)
             case "conversation.item.input_audio_transcription.completed":
@@ -460,30 +484,10 @@ class RelayBrain:
     def _queue_settings(self) -> None:
         settings = self._shared.options.in_force
         kept = msgspec.to_builtins(settings)
-        for ours in ("id", "object", "expires_at", "served_by", "model"):
+        for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
-        if (format_ := self._shared.options.input_format) != self._format:
-            self._format = format_
-            self._decoder, self._encoder = Decoder(format_), Encoder(format_)
+        self._input.set_format(self._shared.options.input_format)
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
-
-    def _keep(self, pcm: bytes) -> None:
-        """Keep audio of the open turn, and a second before it, for another brain.
-
-        Without turn detection the client says what is a turn: then all of it may be one.
-        """
-        self._pending += pcm
-        self._position += len(pcm) // BYTES_PER_SAMPLE
-        in_turn = self._turn_item is not None or self._shared.options.turn_detection is None
-        seconds = self._shared.limits.max_buffer_seconds if in_turn else 1.0
-        excess = len(self._pending) - int(seconds * 24_000) * BYTES_PER_SAMPLE
-        if excess > 0:
-            del self._pending[:excess]
-
-    def _append(self, pcm: bytes) -> None:
-        """Send PCM in the format that the settings name."""
-        if audio := self._encoder.feed(pcm):
-            self._outbox.queue(InputAudioAppend(audio=audio))
 
 
 def _is_failure(event: UpstreamEvent) -> bool:

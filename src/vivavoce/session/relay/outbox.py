@@ -25,7 +25,8 @@ class Outbox:
         self._effects = effects
         self._prefix = effects.ids.next("relay")  # of the ids of our own events
         self._sent = 0
-        self._connected = False
+        self.is_open = False
+        """Whether events are sent at once."""
         self._queued: deque[tuple[bytes, bool]] = deque()  # whether it is audio
         self._audio_bytes = 0  # in _queued
         self._other_bytes = 0  # of events that are no audio, since reset_bound()
@@ -40,7 +41,7 @@ class Outbox:
 
     def open(self) -> None:
         """Send what was kept."""
-        self._connected = True
+        self.is_open = True
         for data, _ in self._queued:
             self._effects.add(SendUpstream(data))
         self._queued.clear()
@@ -48,7 +49,7 @@ class Outbox:
 
     def shut(self) -> None:
         """The connection is replaced: keep what follows for the next one."""
-        self._connected = False
+        self.is_open = False
 
     def queue(self, event: ClientEvent) -> None:
         """Send an event of our own, and know its errors from those of the client's events."""
@@ -65,7 +66,7 @@ class Outbox:
 
     def send(self, data: bytes, *, is_audio: bool = False) -> None:
         """Send a client event, JSON, as it is."""
-        if self._connected:
+        if self.is_open:
             self._effects.add(SendUpstream(data))
             return
         self._queued.append((data, is_audio))

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.beta import Beta, is_beta_session, place
-from vivavoce.protocol.codec import GA, Reader
+from vivavoce.protocol.codec import GA, Reader, opening_of
 from vivavoce.protocol.session import RealtimePatch, SessionPatch
 from vivavoce.protocol.wire import Opening, WireProtocol
 from vivavoce.transports.webrtc.calls import Calls
@@ -123,8 +123,9 @@ def is_local(request: web.Request) -> bool:
 def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None) -> Opening:
     """The settings of a short-lived key take precedence over those of the form."""
     patch = admitted.patch or patch
-    model = request.query.get("model") or _model_of(patch)
-    return replace(admitted, model=model, patch=patch)
+    wanted = opening_of(request.query)
+    model = wanted.model or _model_of(patch)
+    return replace(wanted, who=admitted.who, kind=admitted.kind, model=model, patch=patch)
 
 
 def _model_of(patch: SessionPatch | None) -> str:

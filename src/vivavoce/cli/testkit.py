@@ -1,0 +1,38 @@
+"""`vivavoce check`."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from vivavoce.check.command import CheckOptions, check_server
+from vivavoce.cli.console import err, out
+
+CHECK_EPILOGUE = """\
+For example, all checks of a server, or those of tools with a report for CI:
+
+    vivavoce check ws://localhost:8080/v1/realtime
+
+    vivavoce check http://localhost:8080 --only 'tools.*' --form junit --output check.xml
+
+Exit status: 0 if no check failed, 1 if some did, 2 if the server cannot be reached."""
+
+check = App(name="check", help_format="plaintext", help_epilogue=CHECK_EPILOGUE)
+
+
+@check.default
+def _check(
+    url: Annotated[str, Parameter(show_default=False)] = "",
+    /,
+    *,
+    options: CheckOptions = CheckOptions(),
+) -> None:
+    """Check whether a Realtime server keeps to the protocol, over the wire.
+
+    Parameters
+    ----------
+    url
+        ws(s):// or http(s)://, with or without /v1/realtime and ?model=; by default
+        ws://localhost:8080/v1/realtime.
+    """
+    sys.exit(check_server(url, options, out, err))
