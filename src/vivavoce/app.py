@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -55,12 +56,16 @@ from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
+from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -206,34 +211,49 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     raise_descriptor_limit(settings.server.max_open_files)
     fix_malloc_thresholds()
     try:
-        async with open_store(settings, os.environ) as store:
-            require_keys(settings, stored=len(await store.records("key")))
-            async with build(settings) as built, metering(settings, built.models, store) as meter:
-                follow_keys(auth, meter)
-                async with Metrics() as metrics:
-                    meter.on_row.append(metrics.on_row)
-                    meter.on_refusal.append(metrics.on_refusal)
-                    context = replace(
-                        built.context,
-                        meter=partial(SessionMeter, meter),
-                        key_models=lambda key: meter.directory.models_of(key),
-                        observers=(*built.context.observers, metrics.session),
-                    )
-                    sessions = Sessions(context)
-                    metrics.count_sessions(sessions.__len__)
-                    metrics.count_reservations(lambda: meter.open_reservations)
-                    for name, relay in context.catalog.relays.items():
-                        metrics.watch_upstream(name, partial(_held_s, relay))
-                    app = application(
-                        sessions,
-                        auth,
-                        settings.webrtc,
-                        accounts=(meter, metrics),
-                        telephony=settings.telephony,
-                    )
-                    await _listen(settings, tls, app, sessions, partial(announce, built))
+        with tracer(os.environ) as spans:
+            await _serve_metered(settings, auth, tls, spans, announce)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
+
+
+async def _serve_metered(
+    settings: Settings,
+    auth: Auth,
+    tls: SSLContext | None,
+    spans: "Tracer | None",
+    announce: Callable[[Built, str], None],
+) -> None:
+    async with open_store(settings, os.environ) as store:
+        require_keys(settings, stored=len(await store.records("key")))
+        async with build(settings) as built, metering(settings, built.models, store) as meter:
+            follow_keys(auth, meter)
+            async with Metrics() as metrics:
+                meter.on_row.append(metrics.on_row)
+                meter.on_refusal.append(metrics.on_refusal)
+                context = replace(
+                    built.context,
+                    meter=partial(SessionMeter, meter),
+                    key_models=lambda key: meter.directory.models_of(key),
+                    observers=(
+                        *built.context.observers,
+                        metrics.session,
+                        *((partial(SessionTrace, spans),) if spans else ()),
+                    ),
+                )
+                sessions = Sessions(context)
+                metrics.count_sessions(sessions.__len__)
+                metrics.count_reservations(lambda: meter.open_reservations)
+                for name, relay in context.catalog.relays.items():
+                    metrics.watch_upstream(name, partial(_held_s, relay))
+                app = application(
+                    sessions,
+                    auth,
+                    settings.webrtc,
+                    accounts=(meter, metrics),
+                    telephony=settings.telephony,
+                )
+                await _listen(settings, tls, app, sessions, partial(announce, built))
 
 
 async def _listen(
