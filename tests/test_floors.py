@@ -173,7 +173,7 @@ def test_engine_vendors_are_imported_by_no_other_package(module: str) -> None:
     contract = {"engines", "engines.base", "engines.registry", "engines.speech_text"}
     if module == "testing":  # offers the scripted engines
         known -= {there for there in known if there.startswith("engines.scripted.")}
-    if module == "runtime.upstream":  # connects as an engine does
+    if module in ("runtime.upstream", "runtime.tools"):  # connect as an engine does
         known -= {"engines.http", "engines.remote"}
     if floor(module) == COMPOSITION:
         assert known & ENTRIES == set()

@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
@@ -41,6 +41,7 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 from vivavoce.server import (
@@ -84,8 +85,9 @@ async def build(
     local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
-    async with built_models(settings, local_servers) as models:
-        yield Built(_context(settings, models), models)
+    async with built_models(settings, local_servers) as models, AsyncExitStack() as stack:
+        tools = await built_tools(settings.tools, stack)
+        yield Built(replace(_context(settings, models), tools=tools), models)
 
 
 def _context(settings: Settings, models: BuiltModels) -> ServerContext:

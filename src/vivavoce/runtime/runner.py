@@ -17,12 +17,14 @@ from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
+    CancelTool,
     ClearPlayback,
     Close,
     Effect,
     PlayAudio,
     RecordUsage,
     RequestFallback,
+    RunTool,
     Say,
     Send,
     SendRaw,
@@ -33,6 +35,7 @@ from vivavoce.session.facts import (
     GenerationFailed,
     Received,
     TimerFired,
+    ToolFinished,
     UpstreamEventReceived,
 )
 from vivavoce.session.shell import Checkpoint, Session
@@ -102,7 +105,7 @@ class Driver:
 
 
 class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: another driver, and a voice."""
+    """What works whatever the brain of a session does: other drivers, a voice, functions."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """None: no fallback."""
@@ -110,6 +113,10 @@ class Fallbacks(Protocol):
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
         """Speak for the server itself."""
+        ...
+
+    async def run_tool(self, order: RunTool, session_id: str) -> str:
+        """Call a function of this server; its result for the model."""
         ...
 
     async def recovered(self, session: SessionObject) -> Driver | None:
@@ -366,6 +373,12 @@ class Runner:
                 self._player.flush()
             case Say():
                 self._say(effect)
+            case RunTool(call_id=call_id):
+                assert self._tasks is not None
+                self._tasks.start(("tool", call_id), self._run_tool(effect))
+            case CancelTool(call_id=call_id):
+                assert self._tasks is not None
+                self._tasks.cancel(("tool", call_id))
             case RecordUsage():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
@@ -383,6 +396,11 @@ class Runner:
         else:
             work = self._fallbacks.say(order, self.post, self.writable)
             self._tasks.start(order.order.response_id, work)
+
+    async def _run_tool(self, order: RunTool) -> None:
+        assert self._fallbacks  # a policy with functions has them
+        output = await self._fallbacks.run_tool(order, self._id)
+        self.post(ToolFinished(order.call_id, output))
 
     def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings

@@ -21,9 +21,10 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.effects import Say
+from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
@@ -76,6 +77,8 @@ class ServerContext:
     meter: MakeMeter | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
+    tools: Mapping[str, ServerTool] = field(default_factory=dict)
+    """Functions of this server that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     store: Store | None = None
@@ -196,7 +199,9 @@ class Sessions:
         context = self.context
         model = _asked_model(opening) or context.models.default_model
         served = context.models.served_by(model, "").model
-        rules = Rules(context.policies.get(served), context.key_models(opening.who))
+        policy = context.policies.get(served)
+        tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
+        rules = Rules(policy, context.key_models(opening.who), tools)
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -242,6 +247,10 @@ class Replacements:
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
         cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
         await say(order, cascade, post, wait_writable)
+
+    async def run_tool(self, order: RunTool, session_id: str) -> str:
+        tool = self.sessions.context.tools[order.name]
+        return await tool.run(order, session_id, self.who)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""

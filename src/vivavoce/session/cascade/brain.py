@@ -33,6 +33,7 @@ from vivavoce.session.facts import (
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    ToolFinished,
     TranscriptUpdated,
     TurnScored,
     UpstreamConnected,
@@ -180,7 +181,7 @@ class CascadeBrain:
                 self._on_words(fact, now)
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
-            case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost():
+            case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
                 pass  # late, of the relay before this brain
             case _:
                 assert_never(fact)

@@ -56,9 +56,12 @@ class Outbox:
         self.send_own(_fields(event), is_audio=isinstance(event, InputAudioAppend))
 
     def send_own(self, fields: dict[str, Any], *, is_audio: bool = False) -> None:
+        self.send(self.own(fields), is_audio=is_audio)
+
+    def own(self, fields: dict[str, Any]) -> bytes:
+        """An event of our own, to be sent."""
         self._sent += 1
-        data = _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
-        self.send(data, is_audio=is_audio)
+        return _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
 
     def is_own(self, event_id: Any) -> bool:
         """Whether an event of our own has that id."""
