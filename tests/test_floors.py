@@ -25,6 +25,7 @@ FLOORS: dict[str, float] = {
     "protocol.raw_input": 1.5,
     "protocol.raw_messages": 1.5,
     "protocol.rtvi": 1.5,
+    "protocol.rtvi_answer": 1.5,
     "protocol.rtvi_output": 1.5,
     "protocol.telephony": 1.5,
     "protocol.telephony_messages": 1.5,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TypeAlias
 
 from vivavoce.protocol.beta import Beta
@@ -35,8 +36,9 @@ def wants_frames(request: ConnectRequest) -> bool:
     return request.query.get("format", "").lower() == "protobuf"
 
 
-def rtvi() -> RtviProtocol:
-    return RtviProtocol(time.time)
+def rtvi(*, channel: bool = False) -> RtviProtocol:
+    """`channel`: for the data channel of a call."""
+    return RtviProtocol(time.time, channel=channel, library_version=version("vivavoce"))
 
 
 def raw() -> RawProtocol:
