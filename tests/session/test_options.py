@@ -454,3 +454,8 @@ def test_names_of_speech_models_are_served_by_what_the_engines_say() -> None:
         transcription_model="stt for whisper-1",
         speech_model="tts for tts-1",
     )
+
+
+def test_speech_model_of_null_is_the_one_of_the_server() -> None:
+    opening = settings(speech_model="tts-1")
+    assert changed(wants({"speech_model": None}), opening).realtime.speech_model is UNSET
