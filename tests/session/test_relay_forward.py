@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests.session.relay_stage import Relay, frame
+from tests.session.stage import a_session
 from tests.session.test_policy import governed
 from vivavoce.protocol import client as asks
 from vivavoce.session.effects import Effect, SendRaw, SendUpstream
@@ -106,3 +107,9 @@ def test_audio_of_a_session_that_has_ended_is_not_forwarded() -> None:
 def test_audio_that_the_policy_refuses_is_not_forwarded() -> None:
     relay = governed(blocked_events=["input_audio_buffer.append"])
     assert forwarded(relay, APPEND) is None
+
+
+def test_audio_that_arrives_after_the_cascade_took_over_is_not_forwarded() -> None:
+    session = a_session()
+    assert session.forward(delta(), 0.0) is None
+    assert session.handle(delta(), 0.0) == []
