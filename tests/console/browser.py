@@ -33,6 +33,24 @@ FLAGS: Final = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
 )
+MICROPHONE: Final = """
+let opened;
+window.microphone = new Promise((resolve) => (opened = resolve));
+navigator.mediaDevices.getUserMedia = async () => {
+  const room = new AudioContext();
+  const mouth = room.createMediaStreamDestination();
+  const loudness = new GainNode(room, { gain: 0 });
+  const hum = new OscillatorNode(room, { frequency: 180 });
+  hum.connect(loudness).connect(mouth);
+  hum.start();
+  opened((seconds) => {
+    loudness.gain.setValueAtTime(0.5, room.currentTime);
+    loudness.gain.setValueAtTime(0, room.currentTime + seconds);
+  });
+  return mouth.stream;
+};
+"""
+"""A microphone that hums when a test says so; a recording begins when the page opens it."""
 Stretch = tuple[float, float]  # seconds, amplitude from 0 to 1
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -76,6 +94,10 @@ class ConsolePage:
         """Send a text message."""
         await self.page.get_by_label("Type instead of speaking").fill(text)
         await self.click("Send")
+
+    async def speak(self, seconds: float) -> None:
+        """Hum into the microphone, once the page has opened it."""
+        await self.page.evaluate("async (seconds) => (await window.microphone)(seconds)", seconds)
 
     async def wait_for_sound(self) -> None:
         """Wait until an answer is played."""
@@ -129,7 +151,8 @@ async def open_console(
     expected: Sequence[str] = (),
     flags: Sequence[str] = (),
 ) -> AsyncIterator[ConsolePage]:
-    """The console at that address. The microphone plays the recording, or beeps without one.
+    """The console at that address. The microphone plays the recording; without one it is silent but
+    while the test lets it speak().
 
     expected: how errors begin that belong to the test, such as a connection that was cut.
     flags: additional command-line flags of Chromium.
@@ -144,6 +167,8 @@ async def open_console(
             console = ConsolePage(await context.new_page(), home)
             console.page.set_default_timeout(TIMEOUT_MS)
             console.watch()
+            if recording is None:
+                await console.page.add_init_script(MICROPHONE)
             await console.page.goto(home)
             yield console
         finally:
