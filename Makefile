@@ -33,9 +33,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/ready-to-serve: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "downloads 200 MB of packages and 56 MB of speech models"
+	@echo "downloads 150 MB of packages and 70 MB of speech models"
 	$(PIP) --editable '.[local]'
-	$(BIN)/vivavoce models pull || echo "without the models the server uses pocketsphinx"
+	$(BIN)/vivavoce models pull || echo "without the models the server uses pocketsphinx, words and energy"
 	touch $@
 
 $(VENV)/ready-to-test: $(VENV)/ready-to-serve

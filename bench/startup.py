@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 HEAVIEST = 12  # packages named in the JSON
 _STAY = "import vivavoce.cli, vivavoce.app, vivavoce.engines.silero.vad"
 _STAY += ", vivavoce.engines.espeak.tts, vivavoce.engines.pocketsphinx.stt"
-_STAY += ", vivavoce.engines.words.turn, vivavoce.engines.builtin.llm, uvloop"
+_STAY += ", vivavoce.engines.turn.words, vivavoce.engines.builtin.llm, uvloop"
 
 
 async def measure(quick: bool) -> list[Figure]:

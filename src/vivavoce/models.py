@@ -28,7 +28,6 @@ from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings, al
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
 OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
-MOONSHINE_PACK = "moonshine-tiny-en"
 NONE = "none"  # the name of no cleaner
 
 
@@ -68,21 +67,42 @@ def _installed(package: str) -> Condition:
     return condition
 
 
-async def _moonshine_problem(at: Surroundings) -> str | None:
+async def _pack_problem(kind: Kind, engine: str, pack: str, at: Surroundings) -> str | None:
+    """Why an engine of onnxruntime with that pack cannot be used."""
     if not find_spec("onnxruntime"):
-        return "onnxruntime, which runs moonshine, is missing"
-    configured = at.settings.engines.get("stt", {}).get("moonshine", {})
-    if configured.get("model", MOONSHINE_PACK) != MOONSHINE_PACK:
+        return f"onnxruntime, which runs {engine}, is missing"
+    configured = at.settings.engines.get(kind, {}).get(engine, {})
+    if configured.get("model", pack) != pack:
         return None  # a folder: its error names it
-    return await asyncio.to_thread(problem_of, MOONSHINE_PACK)
+    return await asyncio.to_thread(problem_of, pack)
 
 
-async def _moonshine(at: Surroundings) -> Found | None:
-    return None if await _moonshine_problem(at) else Found()
+def _packed(kind: Kind, engine: str, pack: str) -> tuple[Condition, Condition]:
+    """The conditions of an engine with that pack, and of the one in its place."""
+
+    async def condition(at: Surroundings) -> Found | None:
+        return None if await _pack_problem(kind, engine, pack, at) else Found()
+
+    async def without(at: Surroundings) -> Found:
+        return Found(reason=await _pack_problem(kind, engine, pack, at) or "")
+
+    return condition, without
 
 
-async def _without_moonshine(at: Surroundings) -> Found:
-    return Found(reason=await _moonshine_problem(at) or "")
+_moonshine, _without_moonshine = _packed("stt", "moonshine", "moonshine-tiny-en")
+_smart_turn, _without_smart_turn = _packed("turn", "smart-turn", "smart-turn-v3")
+
+
+async def _silero(at: Surroundings) -> Found | None:
+    return None if (await _without_silero(at)).reason else Found()
+
+
+async def _without_silero(at: Surroundings) -> Found:
+    configured = at.settings.engines.get("vad", {}).get("silero", {})
+    if configured.get("weights") or find_spec("faster_whisper"):  # the package carries them, too
+        return Found()
+    problem = await asyncio.to_thread(problem_of, "silero-vad-v6")
+    return Found(reason=f"by loudness: {problem}" if problem else "")
 
 
 async def _hibari(_: Surroundings) -> Found | None:
@@ -116,12 +136,10 @@ async def _local_llm(at: Surroundings) -> Found | None:
 
 CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     "vad": (
-        Candidate("silero", _installed("faster_whisper")),
-        Candidate(
-            "energy", _always("by loudness: faster-whisper, which carries Silero, is missing")
-        ),
+        Candidate("silero", _silero),
+        Candidate("energy", _without_silero),
     ),
-    "turn": (Candidate("words", _always()),),
+    "turn": (Candidate("smart-turn", _smart_turn), Candidate("words", _without_smart_turn)),
     # the last candidate is used in any case: where its package is missing, its error says so
     "stt": (
         Candidate("moonshine", _moonshine),

@@ -49,8 +49,12 @@ LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
 TURN = LOUD * 4 + SOFT * 20
 """Speech, and silence enough to end it."""
+TURN_SAMPLES = 24_000
+"""Audio that turn detection wants, if it reads audio."""
 MODELS = AvailableModels(
-    {"default": ModelInfo(frozenset({"alloy"}), "alloy")}, "default", failure_errors=True
+    {"default": ModelInfo(frozenset({"alloy"}), "alloy", turn_samples=TURN_SAMPLES)},
+    "default",
+    failure_errors=True,
 )
 
 

@@ -15,6 +15,7 @@ from tests.runtime.stage import (
     MODELS,
     SOFT,
     TURN,
+    TURN_SAMPLES,
     RecordingPeer,
     ScriptedEngines,
     make_runner,
@@ -23,6 +24,8 @@ from tests.runtime.stage import (
     template,
 )
 from vivavoce.engines.base import Transcript
+from vivavoce.engines.scripted.engines import ScriptedTurn
+from vivavoce.engines.scripted.scripts import TurnScript
 from vivavoce.errors import EngineError, InvalidRequest, StoreError
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
@@ -308,6 +311,41 @@ def test_turn_detector_failure_falls_back_to_silence(problem: Exception | None) 
     scripted.turn = Doubter(problem)  # type: ignore[assignment]
     call = play(script, turn_detection=SemanticVad(), scripted=scripted)
     assert call.peer.endings == [("completed", None)] * 2
+
+
+class Listener(ScriptedTurn):
+    """Decides by the sound."""
+
+    audio_seconds = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(TurnScript())
+        self.heard: list[tuple[bytes, str]] = []
+
+    async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
+        self.heard.append((pcm, text))
+        return 1.0
+
+
+def test_turn_detector_that_wants_audio_gets_the_end_of_the_turn() -> None:
+    async def script(call: SessionRun) -> None:
+        for fact in speech(LOUD * 40 + SOFT * 20):
+            call.post(fact)
+            await asyncio.sleep(0.032)
+
+    words = {"transcripts": [{"text": "yes please", "partials": True}], "word_ms": 100}
+    scripted = ScriptedEngines(stt=words)
+    scripted.turn = listener = Listener()
+    assert scripted.cascade.info.turn_samples == TURN_SAMPLES
+    call = play(script, turn_detection=SemanticVad(), scripted=scripted)
+    (stopped,) = [e for e in call.peer.events if isinstance(e, SpeechStopped)]
+    assert stopped.audio_end_ms < 1800  # of 1280 ms of speech, by the sound
+    pcm, text = listener.heard[-1]
+    assert text == "yes please"
+    assert len(pcm) == 2 * TURN_SAMPLES
+    silent = (len(pcm) - len(pcm.rstrip(b"\0"))) // len(SOFT)
+    assert 7 <= silent <= 12  # asked after a pause of 200 ms, and before one of 400 ms
+    assert pcm.endswith(LOUD * 8 + SOFT * silent)
 
 
 @pytest.mark.parametrize("problem", [EngineError("no idea"), None], ids=["fails", "stalls"])

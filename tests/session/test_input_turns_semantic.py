@@ -1,7 +1,10 @@
 """What happens in the pauses of a user: words are assessed, and silence runs out."""
 
+from dataclasses import replace
+
 from tests.session.stage import (
     TURN,
+    VOICES,
     a_session,
     drawn,
     hear,
@@ -34,6 +37,7 @@ from vivavoce.session.facts import (
     TranscriptUpdated,
     TurnScored,
 )
+from vivavoce.session.options import AvailableModels
 from vivavoce.session.shell import Session
 
 PATIENT = SemanticVad(create_response=False, interrupt_response=False)
@@ -82,6 +86,17 @@ def test_the_same_words_are_assessed_once_a_pause_and_more_words_anew() -> None:
     ]
     assert of(ScoreTurn, hear(session, "##......")) == []
     assert the(ScoreTurn, hear(session, ".")).text == "I am here"
+
+
+def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
+    listening = replace(VOICES, turn_samples=5 * 768)
+    offer = AvailableModels({"house": listening}, "house")
+    session = a_session(turn_detection=PATIENT, offer=offer)
+    score = the(ScoreTurn, hear(session, "####" + 7 * "."))
+    assert score.audio == drawn("." * 5)
+    longer = replace(VOICES, turn_samples=100 * 768)
+    session = a_session(turn_detection=PATIENT, offer=AvailableModels({"house": longer}, "house"))
+    assert the(ScoreTurn, hear(session, "####" + 7 * ".")).audio == drawn("####" + 7 * ".")
 
 
 def test_every_pause_is_assessed_however_the_sound_comes() -> None:

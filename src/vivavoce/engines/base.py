@@ -13,7 +13,7 @@ derive from BaseEngine stay valid within a version. `vivavoce.testing.conformanc
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "STT",
     "TTS",
     "VAD",
+    "AudioTurnModel",
     "BaseEngine",
     "CallDelta",
     "CallStarted",
@@ -177,6 +178,21 @@ class TurnModel(Engine, Protocol):
 
     async def score(self, text: str, *, language: str | None) -> float:
         """Probability, 0..1, that `text`, the transcript so far, is a finished turn."""
+        ...
+
+
+@runtime_checkable
+class AudioTurnModel(TurnModel, Protocol):
+    """Decides by the sound of the turn as well; score() decides where there is none."""
+
+    audio_seconds: float
+    """How much of the turn it wants at the most: of its end."""
+
+    async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
+        """Probability, 0..1, that the turn is finished.
+
+        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        """
         ...
 
 

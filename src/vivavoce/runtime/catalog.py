@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from vivavoce.engines.base import LLM, STT, TTS, Cleaner, TurnModel, warm
+from vivavoce.audio.formats import RATE
+from vivavoce.engines.base import (
+    LLM,
+    STT,
+    TTS,
+    AudioTurnModel,
+    Cleaner,
+    TurnModel,
+    warm,
+)
 from vivavoce.runtime.chains import FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, Own
 from vivavoce.runtime.upstream import Relay
@@ -86,7 +95,9 @@ class Cascade:
     @property
     def info(self) -> ModelInfo:
         """The data of this model that a session needs."""
-        return ModelInfo(frozenset(voice.id for voice in self.tts.voices), self.voice(""), self)
+        voices = frozenset(voice.id for voice in self.tts.voices)
+        seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
+        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE))
 
 
 @dataclass(frozen=True, slots=True)

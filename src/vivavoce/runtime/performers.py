@@ -12,6 +12,7 @@ from typing import Protocol, assert_never
 
 import aiohttp
 
+from vivavoce.engines.base import AudioTurnModel
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
@@ -207,10 +208,13 @@ class CascadePerformer:
                 del self._feeds[effect.key]
 
     async def _score_turn(self, effect: ScoreTurn) -> None:
-        turn = self._cascade.turn
+        turn, text, language = self._cascade.turn, effect.text, effect.language
         try:
             async with asyncio.timeout(SCORE_TIMEOUT_S):
-                likelihood = await turn.score(effect.text, language=effect.language)
+                if effect.audio and isinstance(turn, AudioTurnModel):
+                    likelihood = await turn.score_audio(effect.audio, text, language=language)
+                else:
+                    likelihood = await turn.score(text, language=language)
         except (EngineError, TimeoutError) as exc:
             reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
             log.warning("turn detection failed, turns end by silence only: %s", reason)

@@ -67,11 +67,15 @@ class CancelTranscription(Struct, frozen=True):
 
 
 class ScoreTurn(Struct, frozen=True):
-    """Score how likely it is that these words are a finished turn. Report TurnScored once."""
+    """Score how likely it is that these words are a finished turn. Report TurnScored once.
+
+    audio: the end of the turn, 16-bit mono PCM at 24 kHz, where the model wants it.
+    """
 
     item_id: str
     text: str
     language: str | None
+    audio: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

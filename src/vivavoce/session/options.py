@@ -74,6 +74,8 @@ class ModelInfo:
     """Used when the client names no voice, or one that this model does not have."""
     names: EngineNames | None = None
     """None: names of models of speech are passed on."""
+    turn_samples: int = 0
+    """Audio of a turn that its turn detection reads, at the most."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -184,6 +186,11 @@ class Options:
     @property
     def served_by(self) -> ServedBy:
         return self._served_by(self.realtime, self.realtime.audio.output.voice)
+
+    @property
+    def turn_samples(self) -> int:
+        """Audio of a turn that the turn detection of the model reads, at the most."""
+        return self._models.models[self.served_by.model].turn_samples
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""

@@ -27,6 +27,7 @@ from vivavoce.engines.base import (
     STT,
     TTS,
     VAD,
+    AudioTurnModel,
     CallDelta,
     CallStarted,
     Capabilities,
@@ -94,7 +95,7 @@ async def check_vad(vad: VAD) -> None:
 
 
 async def check_turn(turn: TurnModel) -> None:
-    """A probability for any text in any language, the same one each time."""
+    """A probability for any text in any language, the same one each time; and for any sound."""
     check_engine(turn)
     for text in TURNS:
         for language in (None, "en", "de", "xx", "en-US"):
@@ -102,6 +103,11 @@ async def check_turn(turn: TurnModel) -> None:
             again = await _within_timeout(turn.score(text, language=language))
             assert 0.0 <= first <= 1.0, f"score({text!r}) is {first}, not within 0..1"
             assert first == again, f"score({text!r}) is {first}, then {again}"
+    if isinstance(turn, AudioTurnModel):
+        assert turn.audio_seconds > 0
+        for pcm in (b"", bytes(9_600), _hum(24_000) * 10):
+            by_sound = await _within_timeout(turn.score_audio(pcm, "yes", language=None))
+            assert 0.0 <= by_sound <= 1.0, f"score_audio() is {by_sound}, not within 0..1"
 
 
 async def check_stt(

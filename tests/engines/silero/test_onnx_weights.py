@@ -95,7 +95,7 @@ def test_real_weights_equal_those_of_the_onnx_package() -> None:
     try:
         weights = packaged_weights()
     except SettingsError:
-        pytest.skip("faster-whisper is not installed")
+        pytest.skip("the weights of Silero are not installed")
     expected = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in onnx.load(weights).graph.initializer

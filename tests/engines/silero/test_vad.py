@@ -27,7 +27,7 @@ SPEECH = Path(__file__).parents[4] / "shared" / "audio"
 try:
     WEIGHTS = packaged_weights()
 except SettingsError:
-    pytest.skip("faster-whisper is not installed", allow_module_level=True)
+    pytest.skip("the weights of Silero are not installed", allow_module_level=True)
 
 
 def hummed(seconds: float, seed: int) -> Floats:
@@ -239,8 +239,11 @@ def test_later_streams_do_not_change_earlier_ones() -> None:
     assert asyncio.run(told(200)) == asyncio.run(told(0))
 
 
-def test_missing_weights_raise_settings_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"pip install 'vivavoce\[local\]', or use .*'energy'"):
+def test_missing_weights_raise_settings_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"models pull silero-vad-v6, or use .*'energy'"):
         packaged_weights("no_such_package")
     with pytest.raises(
         SettingsError, match=r"\[engines\.vad\.silero\] there are no weights at .*v9\.onnx"

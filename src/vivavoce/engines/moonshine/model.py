@@ -55,7 +55,7 @@ class MoonshineModel:
             for given in self._decoder.get_inputs()
             if given.name.startswith("past_key_values")
         }
-        self._vocabulary = tuple(_vocabulary((folder / FILES[2]).read_bytes()))
+        self._vocabulary = tuple(vocabulary((folder / FILES[2]).read_bytes()))
 
     def decode(self, samples: Samples, prefix: tuple[int, ...] = ()) -> Iterator[Decoded | None]:
         """Decode samples [n], -1..1; the tokens begin with `prefix`. Yields None while it works, so
@@ -108,7 +108,7 @@ class MoonshineModel:
         return bytes([int(piece[3:5], 16)]) if piece.startswith(b"<0x") else piece
 
 
-def _vocabulary(data: bytes) -> Iterator[bytes]:
+def vocabulary(data: bytes) -> Iterator[bytes]:
     """Tokens with their length before them: one byte, or two where the first is 128 or more."""
     at = 0
     while at < len(data):

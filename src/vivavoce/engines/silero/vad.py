@@ -1,8 +1,7 @@
 """The Silero v6 voice activity network, as matrix products in numpy over many streams at once.
 
 Run by onnxruntime the network takes one stream a call. Written out it has a batch axis, which costs
-a fifth as much a window. The weights come from the ONNX file that the faster-whisper package
-carries; neither that package nor onnx is imported.
+a fifth as much a window. The weights come from an ONNX file, a model pack; onnx is not imported.
 """
 
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from vivavoce.engines.base import BaseEngine, Capabilities
+from vivavoce.engines.packs import cache_folder, problem_of
 from vivavoce.engines.silero.onnx_weights import read
 from vivavoce.errors import EngineError, SettingsError
 
@@ -29,8 +29,12 @@ _ROWS = 64  # worked on at once: with more, what lies between two steps leaves t
 _SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
 
 
+PACK = "silero-vad-v6"
+FILE = "silero_vad_v6.onnx"
+
+
 class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is the one that faster-whisper carries."""
+    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack."""
 
     weights: str = ""
 
@@ -40,7 +44,9 @@ class SileroVAD(BaseEngine):
 
     Settings = SileroSettings
     capabilities = Capabilities(
-        licence="MIT", extra="local", models="Silero v6, 1.2 MB, carried by faster-whisper"
+        licence="MIT",
+        extra="local",
+        models="Silero v6, 1.2 MB, by: vivavoce models pull silero-vad-v6",
     )
     sample_rate = 16_000
     window_samples = _WINDOW
@@ -52,7 +58,7 @@ class SileroVAD(BaseEngine):
         if not self._path.is_file():
             raise SettingsError(
                 f"[engines.vad.silero] there are no weights at {self._path}; "
-                f"leave the option `weights` out and try: pip install 'faster-whisper>=1.2.1', "
+                f"leave the option `weights` out and try: vivavoce models pull {PACK}, "
                 f"or use the vad engine 'energy'"
             )
         self._network: _Network | None = None
@@ -108,16 +114,17 @@ class SileroVAD(BaseEngine):
 
 
 def packaged_weights(package: str = "faster_whisper") -> Path:
-    """Where the package keeps them. Raises SettingsError: it is not installed."""
+    """Where they are: in the model pack, or in a package that carries them.
+
+    Raises SettingsError: in neither.
+    """
+    if (problem := problem_of(PACK)) is None:
+        return cache_folder() / PACK / FILE
     # Found, not imported: importing it would load a speech recogniser.
     found = find_spec(package)
     if found is None or found.origin is None:
-        raise SettingsError(
-            f"[engines.vad.silero] needs the weights that the package "
-            f"{package.replace('_', '-')!r} carries, which is not installed; "
-            f"try: pip install 'vivavoce[local]', or use the vad engine 'energy'"
-        )
-    return Path(found.origin).parent / "assets" / "silero_vad_v6.onnx"
+        raise SettingsError(f"[engines.vad.silero] {problem}, or use the vad engine 'energy'")
+    return Path(found.origin).parent / "assets" / FILE
 
 
 def _peaks(windows: Floats) -> Floats:

@@ -316,7 +316,10 @@ class InputTurns:
         if text != self._text_scored:
             self._text_scored = text
             language = language_of(self._shared.options)
-            self._shared.effects.add(ScoreTurn(self._key.item_id, text, language))
+            audio = self._buffer.read(
+                self._scored - self._shared.options.turn_samples, self._scored
+            )
+            self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from vivavoce.engines.words.turn import WordsSettings, WordsTurn, likelihood
+from vivavoce.engines.turn.text import likelihood
+from vivavoce.engines.turn.words import WordsSettings, WordsTurn
 from vivavoce.testing.conformance import check_turn
 
 UNFINISHED = """

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from vivavoce.engines.base import BaseEngine, Capabilities
-
 LEXICONS_PATH = Path(__file__).with_name("lexicons.toml")
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*'?")
@@ -72,26 +70,6 @@ def read_lexicons(path: Path = LEXICONS_PATH) -> dict[str, Lexicon]:
 
 
 _LEXICONS = read_lexicons()
-
-
-class WordsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[engines.turn.words]`."""
-
-    default_language: str = "en"
-    """Of transcripts whose language is not known."""
-
-
-class WordsTurn(BaseEngine):
-    """Decides by the last and the first words of a turn."""
-
-    Settings = WordsSettings
-    capabilities = Capabilities(languages=("en", "de", "fr", "es", "it"), licence="Apache-2.0")
-
-    def __init__(self, settings: WordsSettings) -> None:
-        self._settings = settings
-
-    async def score(self, text: str, *, language: str | None) -> float:
-        return likelihood(text, language or self._settings.default_language)
 
 
 def likelihood(text: str, language: str) -> float:

@@ -1,0 +1,108 @@
+"""End of turn by the sound of the voice: smart-turn v3 on onnxruntime, in a worker process.
+
+The model reads the last eight seconds of a turn, its pause included, and knows some twenty
+languages. What it says and what turn:words says of the transcript so far count half each: the one
+notices a voice that is held up, the other a sentence that is complete. While no process works, the
+words decide alone.
+"""
+
+import asyncio
+import importlib.util
+import logging
+
+import msgspec
+
+from vivavoce.engines.base import Capabilities
+from vivavoce.engines.host import WorkerHost
+from vivavoce.engines.hosted import AtLeastOne, HostedEngine, Seconds
+from vivavoce.engines.packs import check_files, weights_folder
+from vivavoce.engines.turn.text import likelihood
+from vivavoce.errors import EngineError
+
+if importlib.util.find_spec("onnxruntime") is None:
+    raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+log = logging.getLogger(__name__)
+
+PACK = "smart-turn-v3"
+FILE = "smart-turn.onnx"
+SCORE_TIMEOUT_S = 0.5
+"""Of the sound; then the words decide. The silence that ends a finished turn is 0.4 s."""
+
+
+class SmartTurnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[engines.turn.smart-turn]`."""
+
+    model: str = PACK
+    """A model of `vivavoce models`, or a folder with its file."""
+    default_language: str = "en"
+    """Of transcripts whose language is not known."""
+    workers: AtLeastOne = 1
+    """Processes. Each takes some 110 MB."""
+    threads: AtLeastOne = 1
+    """Threads of one decision."""
+    streams_per_worker: AtLeastOne = 16
+    """Decisions that wait in a process; they are made one after another, some 80 ms each."""
+    start_seconds: Seconds = 20.0
+    wait_seconds: Seconds = 10.0
+
+
+class SmartTurn(HostedEngine[float]):
+    """Decides by the sound and the words of a turn."""
+
+    Settings = SmartTurnSettings
+    capabilities = Capabilities(
+        languages=(
+            *("ar", "bn", "da", "de", "en", "es", "fi", "fr", "hi", "id", "it", "ja", "ko", "mr"),
+            *("nl", "no", "pl", "pt", "ru", "tr", "uk", "vi", "zh"),
+        ),
+        licence="BSD-2-Clause",
+        extra="local",
+        models="smart-turn v3.2, 9 MB, by: vivavoce models pull smart-turn-v3",
+    )
+    name = "turn.smart-turn"
+    audio_seconds = 8.0
+
+    def __init__(self, settings: SmartTurnSettings) -> None:
+        self._settings = settings
+        self._failing = False
+
+    async def make_host(self) -> WorkerHost[float]:
+        """Check the weights."""
+        settings = self._settings
+        folder = await asyncio.to_thread(weights_folder, settings.model)
+        check_files(folder, (FILE,), "smart-turn model")
+        return WorkerHost(
+            "vivavoce.engines.turn.smart_turn_worker:SmartTurnWorker",
+            {"path": str(folder / FILE), "threads": settings.threads},
+            name=self.name,
+            message=float,
+            limits=self.limits_of(settings),
+        )
+
+    async def score(self, text: str, *, language: str | None) -> float:
+        """By the words alone."""
+        return likelihood(text, language or self._settings.default_language)
+
+    async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
+        """See AudioTurnModel. Raises nothing: without the model the words decide."""
+        by_words = await self.score(text, language=language)
+        try:
+            async with asyncio.timeout(SCORE_TIMEOUT_S):
+                by_sound = await self._by_sound(pcm)
+        except (EngineError, TimeoutError) as exc:
+            if not self._failing:
+                reason = str(exc) or f"no answer within {SCORE_TIMEOUT_S:g} s"
+                log.warning("turn smart-turn failed, the words decide: %s", reason)
+            self._failing = True
+            return by_words
+        if self._failing:
+            self._failing = False
+            log.info("turn smart-turn works again")
+        return (by_sound + by_words) / 2
+
+    async def _by_sound(self, pcm: bytes) -> float:
+        async with self.host.open(pcm) as stream:
+            async for probability in stream:
+                return probability
+        raise EngineError(f"[engines.{self.name}] the worker process gave no result")
