@@ -131,7 +131,8 @@ async def assemblyai(socket: web.WebSocketResponse, service: Service) -> None:
 
 
 def made_stt(kind: str, base_url: str, **options: Any) -> Any:
-    options = {"base_url": base_url, "api_key": KEY, "first_result_seconds": 5.0} | options
+    first: dict[str, Any] = {"base_url": base_url, "api_key": KEY, "first_result_seconds": 5.0}
+    options = first | options
     if kind == "deepgram":
         return DeepgramSTT(DeepgramSettings(**options))
     return AssemblyAISTT(AssemblyAISettings(**options))
@@ -429,7 +430,7 @@ def test_settings_of_a_service_are_checked() -> None:
     assert KEY not in repr(DeepgramSettings(api_key=KEY, headers={"X": KEY}))
     for options in ({"base_url": "ftp://x"}, {"api_key": "k\u00e9y"}):
         with pytest.raises(ValueError, match=r"base_url|api_key"):
-            DeepgramSettings(**options)
+            DeepgramSettings(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="query: at most 64"):
         DeepgramSettings(query={str(n): "" for n in range(65)})
     with pytest.raises(ValueError, match="voices: name at least one"):
