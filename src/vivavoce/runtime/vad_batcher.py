@@ -1,10 +1,12 @@
 """Voice activity detection for all sessions, in batches.
 
-Windows that arrive within one tick are scored together: one matrix product for many users. With
-few users the tick adds no delay: a window that arrives after an idle tick is scored at once.
+Windows that arrive within one tick are scored together: one matrix product for many users. The tick
+grows with the load, from nothing to MAX_TICK_S, so that a window costs less the more there are, and
+a server with few users adds no delay. A window that arrives after an idle tick is scored at once.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -16,7 +18,8 @@ from vivavoce.audio.windows import WindowResampler
 from vivavoce.engines.base import VAD
 from vivavoce.session.cascade.turn_detection import WINDOW
 
-TICK_SECONDS = 0.004
+MAX_TICK_S = 0.010
+FULL_LOAD = 1600  # windows a second, 51 talking users: from there on the tick is MAX_TICK_S
 MAX_BACKLOG_WINDOWS = 8  # of a stream; above that it is scored without waiting for the tick
 _WINDOW_BYTES = 2 * WINDOW
 
@@ -74,6 +77,7 @@ class VadBatcher:
         self._ready: dict[int, VadStream] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
+        self._recent = 0.0  # windows of the last second, with exponential decay
 
     def open(self, deliver: Deliver, fail: Fail) -> VadStream:
         """A new stream. `fail` gets the exception when the engine fails on a window."""
@@ -97,14 +101,20 @@ class VadBatcher:
     def _schedule(self, *, behind: bool) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            due = loop.time() if behind else max(loop.time(), self._last + TICK_SECONDS)
+            due = loop.time() if behind else max(loop.time(), self._last + self._tick)
             self._timer = loop.call_at(due, self._score_batch)
+
+    @property
+    def _tick(self) -> float:
+        return MAX_TICK_S * min(1.0, self._recent / FULL_LOAD)
 
     def _score_batch(self) -> None:
         """Score one window of each waiting stream, up to `max_batch`."""
         self._timer = None
-        self._last = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        decay, self._last = math.exp(self._last - now), now
         batch = list(self._ready.values())[: self._vad.max_batch]
+        self._recent = self._recent * decay + len(batch)
         taken = [stream.take() for stream in batch]
         for stream in batch:
             del self._ready[stream.stream]  # a stream with more windows goes to the end

@@ -193,67 +193,118 @@ class _Network:
 
     def __init__(self, weights: _Weights) -> None:
         self._weights = weights
-        self._samples = np.empty((_ROWS, _CONTEXT + _WINDOW + _CONTEXT), np.float32)
-        self._frames = np.empty((_ROWS, _STEPS, _FFT), np.float32)
-        self._spectrum: NDArray[Any] = np.empty((_ROWS, _STEPS, _BINS), np.complex64)
-        # One step more at each end, which stays zero: the padding of the convolutions.
-        self._bins = np.zeros((_ROWS, _STEPS + 2, _BINS), np.float32)
-        self._features = np.zeros((_ROWS, _STEPS + 2, _UNITS), np.float32)
-        self._bin_taps = np.empty((_ROWS, _STEPS, 3 * _BINS), np.float32)
-        self._feature_taps = np.empty((_ROWS, _STEPS // 2, 3 * _UNITS), np.float32)
-        self._convolved = np.empty((_ROWS * _STEPS, _UNITS), np.float32)
-        self._gates = np.empty((_ROWS, 4 * _UNITS), np.float32)
+        self._arrays = _Arrays.empty(_ROWS)
+        self._by_rows: dict[int, _Space] = {}
 
     def __call__(self, context: Floats, windows: Floats, hidden: Floats, cell: Floats) -> Floats:
         """Probability of speech [n]. hidden, cell [n, 128]: changed in place."""
         n = len(windows)
-        self._transform(context, windows)
-        code = self._encode(n)
-        gates = self._weights.lstm(np.concatenate((code, hidden), axis=1), self._gates[:n])
-        np.tanh(gates, out=gates)
-        opened = gates[:, : 3 * _UNITS]
-        opened += 1
-        opened *= 0.5
-        enter, leave, keep, candidate = np.split(gates, 4, axis=1)
-        cell *= keep
-        candidate *= enter
-        cell += candidate
+        space = self._by_rows.get(n)
+        if space is None:
+            space = self._by_rows[n] = _Space(self._arrays.first(n))
+        self._transform(space, context, windows)
+        self._encode(space)
+        space.hidden[...] = hidden
+        self._weights.lstm(space.lstm_input, space.gates)
+        np.tanh(space.gates, out=space.gates)
+        space.opened += 1
+        space.opened *= 0.5
+        cell *= space.keep
+        space.candidate *= space.enter
+        cell += space.candidate
         np.tanh(cell, out=hidden)
-        hidden *= leave
-        speech = self._weights.output(np.maximum(hidden, 0))
+        hidden *= space.leave
+        speech = self._weights.output(np.maximum(hidden, 0, out=space.hidden))
         np.tanh(speech, out=speech)
         speech += 1
         speech *= 0.5
         return speech[:, 0]
 
-    def _transform(self, context: Floats, windows: Floats) -> None:
+    def _transform(self, space: "_Space", context: Floats, windows: Floats) -> None:
         """Sound into the magnitudes of its short-time spectrum, [n, 4, 129]."""
-        n = len(windows)
-        samples = self._samples[:n]
+        samples = space.samples
         samples[:, :_CONTEXT] = context
         samples[:, _CONTEXT:-_CONTEXT] = windows
         samples[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
-        overlapping = _overlapping(samples, _STEPS, _FFT, _HOP)
-        np.multiply(overlapping, self._weights.window, out=self._frames[:n])
-        np.fft.rfft(self._frames[:n], out=self._spectrum[:n])
-        np.abs(self._spectrum[:n], out=self._bins[:n, 1:-1])
+        np.multiply(space.overlapping, self._weights.window, out=space.frames)
+        np.fft.rfft(space.frames, out=space.spectrum)
+        np.abs(space.spectrum, out=space.magnitudes)
 
-    def _encode(self, n: int) -> Floats:
+    def _encode(self, space: "_Space") -> None:
         """Four convolutions of three taps, to 128 numbers a window, [n, 128]."""
         first, second, third, fourth = self._weights.convolutions
-        taps, convolved = self._bin_taps[:n], self._convolved[: n * _STEPS]
-        taps[...] = _overlapping(self._bins[:n], _STEPS, 3 * _BINS, _BINS)
-        first(taps.reshape(n * _STEPS, -1), convolved)
-        np.maximum(convolved.reshape(n, _STEPS, -1), 0, out=self._features[:n, 1:-1])
-        taps = self._feature_taps[:n]
-        taps[...] = _overlapping(self._features[:n], _STEPS // 2, 3 * _UNITS, 2 * _UNITS)
-        x = second(taps.reshape(n * _STEPS // 2, -1))
+        space.bin_taps[...] = space.overlapping_bins
+        first(space.bin_rows, space.convolved_rows)
+        np.maximum(space.convolved, 0, out=space.features)
+        space.feature_taps[...] = space.overlapping_features
+        x = second(space.feature_rows)
         np.maximum(x, 0, out=x)
-        x = third(x.reshape(n, -1))
+        x = third(x.reshape(len(space.code), -1))
         np.maximum(x, 0, out=x)
-        x = fourth(x)
-        np.maximum(x, 0, out=x)
-        return x
+        np.maximum(fourth(x), 0, out=space.code)
+
+
+class _Arrays(NamedTuple):
+    """What lies between the steps of the network, for n rows."""
+
+    samples: Floats
+    """[n, 640]: context, window, and the mirrored end of the window."""
+    frames: Floats
+    spectrum: NDArray[Any]
+    bins: Floats
+    """One step more at each end, here and in `features`, stays zero: the padding."""
+    features: Floats
+    bin_taps: Floats
+    feature_taps: Floats
+    convolved: Floats
+    """[n, 4, 128]"""
+    lstm_input: Floats
+    gates: Floats
+
+    @classmethod
+    def empty(cls, n: int) -> Self:
+        return cls(
+            np.empty((n, _CONTEXT + _WINDOW + _CONTEXT), np.float32),
+            np.empty((n, _STEPS, _FFT), np.float32),
+            np.empty((n, _STEPS, _BINS), np.complex64),
+            np.zeros((n, _STEPS + 2, _BINS), np.float32),
+            np.zeros((n, _STEPS + 2, _UNITS), np.float32),
+            np.empty((n, _STEPS, 3 * _BINS), np.float32),
+            np.empty((n, _STEPS // 2, 3 * _UNITS), np.float32),
+            np.empty((n, _STEPS, _UNITS), np.float32),
+            np.empty((n, 2 * _UNITS), np.float32),
+            np.empty((n, 4 * _UNITS), np.float32),
+        )
+
+    def first(self, n: int) -> "_Arrays":
+        return _Arrays(*(each[:n] for each in self))
+
+
+class _Space:
+    """The work space of n rows: views of the arrays, made once, as each costs as much to make as a
+    small product."""
+
+    def __init__(self, arrays: _Arrays) -> None:
+        n = len(arrays.samples)
+        self.samples, self.frames, self.spectrum = arrays[:3]
+        self.overlapping = _overlapping(self.samples, _STEPS, _FFT, _HOP)
+        self.magnitudes = arrays.bins[:, 1:-1]
+        self.bin_taps = arrays.bin_taps
+        self.overlapping_bins = _overlapping(arrays.bins, _STEPS, 3 * _BINS, _BINS)
+        self.bin_rows = arrays.bin_taps.reshape(n * _STEPS, -1)
+        self.convolved = arrays.convolved
+        self.convolved_rows = arrays.convolved.reshape(n * _STEPS, -1)
+        self.features = arrays.features[:, 1:-1]
+        self.feature_taps = arrays.feature_taps
+        self.overlapping_features = _overlapping(
+            arrays.features, _STEPS // 2, 3 * _UNITS, 2 * _UNITS
+        )
+        self.feature_rows = arrays.feature_taps.reshape(n * _STEPS // 2, -1)
+        self.lstm_input = arrays.lstm_input
+        self.code, self.hidden = np.split(arrays.lstm_input, 2, axis=1)
+        self.gates = arrays.gates
+        self.opened = arrays.gates[:, : 3 * _UNITS]
+        self.enter, self.leave, self.keep, self.candidate = np.split(arrays.gates, 4, axis=1)
 
 
 def _overlapping(rows: Floats, count: int, length: int, hop: int) -> Floats:
