@@ -7,7 +7,7 @@ from typing import Any
 
 from vivavoce.engines.base import Capabilities, Word
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_stt import SocketSTT, Utterance
+from vivavoce.engines.socket_stt import SocketSTT, HeardParts
 from vivavoce.engines.sockets import Query, SocketSettings, server_of
 
 
@@ -44,7 +44,7 @@ class AssemblyAISTT(SocketSTT):
     def end(self) -> tuple[object, ...]:
         return ({"type": "ForceEndpoint"}, {"type": "Terminate"})
 
-    def read(self, event: dict[str, Any], heard: Utterance) -> bool:
+    def read(self, event: dict[str, Any], heard: HeardParts) -> bool:
         match event:
             case {"type": "Turn", "turn_order": int(number), "transcript": str(text)}:
                 if event.get("end_of_turn") and event.get("turn_is_formatted"):

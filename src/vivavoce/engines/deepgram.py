@@ -7,7 +7,7 @@ from typing import Any
 
 from vivavoce.engines.base import Capabilities, Word
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_stt import SocketSTT, Utterance
+from vivavoce.engines.socket_stt import SocketSTT, HeardParts
 from vivavoce.engines.sockets import Query, SocketSettings, server_of
 
 
@@ -49,7 +49,7 @@ class DeepgramSTT(SocketSTT):
     def end(self) -> tuple[object, ...]:
         return ({"type": "CloseStream"},)
 
-    def read(self, event: dict[str, Any], heard: Utterance) -> bool:
+    def read(self, event: dict[str, Any], heard: HeardParts) -> bool:
         match event:
             case {
                 "type": "Results",

@@ -5,7 +5,7 @@ from typing import Any
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_stt import SocketSTT, Utterance
+from vivavoce.engines.socket_stt import SocketSTT, HeardParts
 from vivavoce.engines.sockets import Query, Socket, SocketSettings, server_of
 
 PREFIX = "conversation.item.input_audio_transcription."
@@ -54,7 +54,7 @@ class RealtimeSTT(SocketSTT):
     def end(self) -> tuple[object, ...]:
         return ({"type": "input_audio_buffer.commit"},)
 
-    def read(self, event: dict[str, Any], heard: Utterance) -> bool:
+    def read(self, event: dict[str, Any], heard: HeardParts) -> bool:
         kind = str(event.get("type"))
         match kind.removeprefix(PREFIX), event:
             case "delta", {"delta": str(delta)}:

@@ -19,7 +19,7 @@ SILENT_PEAK = 33
 """An utterance without a louder sample (-60 dB of full scale) has no words."""
 
 
-class Utterance:
+class HeardParts:
     """What was recognised so far, in numbered parts: some stay, others may still change."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class SocketSTT(SocketEngine):
         """The messages after the audio."""
 
     @abstractmethod
-    def read(self, event: dict[str, Any], heard: Utterance) -> bool:
+    def read(self, event: dict[str, Any], heard: HeardParts) -> bool:
         """Take a message; return whether it is the last one. Raises EngineError."""
 
     async def transcribe(
@@ -78,7 +78,7 @@ class SocketSTT(SocketEngine):
         try:
             await self.open(socket, language, prompt)
             sending = asyncio.create_task(self._send_all(socket, audio, loud))
-            heard, shown = Utterance(), ""
+            heard, shown = HeardParts(), ""
             while True:
                 event = await self.within(
                     lambda: self.receive(socket), sending, self._timeouts.first_result_seconds

@@ -65,7 +65,7 @@ class SpokenText:
 
 
 @dataclass(slots=True)
-class Connection:
+class SharedSocket:
     """A WebSocket, and the texts that are spoken over it."""
 
     socket: Socket
@@ -87,7 +87,7 @@ class SocketTTS(SocketEngine):
         self.sample_rate = settings.sample_rate
         self.voices = tuple(Voice(name, ()) for name in settings.voices)
         self.default_voice = self.voices[0].id
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, SharedSocket] = {}
         self._opening = asyncio.Lock()
         self._warming: asyncio.Task[None] | None = None
 
@@ -193,17 +193,17 @@ class SocketTTS(SocketEngine):
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _connection(self, path: str) -> Connection:
+    async def _connection(self, path: str) -> SharedSocket:
         """The open connection of that path. Raises EngineError."""
         async with self._opening:
             connection = self._connections.get(path)
             if connection is None or connection.socket.closed:
-                connection = Connection(await self.connect(self.first_query(), path))
+                connection = SharedSocket(await self.connect(self.first_query(), path))
                 connection.reader = asyncio.create_task(self._read_all(connection, path))
                 self._connections[path] = connection
             return connection
 
-    async def _read_all(self, connection: Connection, path: str) -> None:
+    async def _read_all(self, connection: SharedSocket, path: str) -> None:
         """Give each message to its context, until the connection ends."""
         error: EngineError | None = None
         try:
