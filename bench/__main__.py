@@ -22,6 +22,7 @@ MODULES = (
     "barge_in",
     "voice_chat",
     "chat_proxy",
+    "vad",
     "density",
     "webrtc",
     "memory",

@@ -290,13 +290,20 @@ class _Builder:
         }
         for each in chosen.values():
             self._check_installed(name, each)
-        vad: VAD = await self._enter(chosen["vad"])
-        turn: TurnModel = await self._enter(chosen["turn"])
-        stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
-        llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
-        tts: TTS = await self._chain(FallbackTTS, name, chosen["tts"], model)
         clean = chosen["clean"]
-        cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+        # espeak is asked for its voices, which takes its process half a second
+        speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen["tts"], model))
+        try:
+            await asyncio.sleep(0)
+            vad: VAD = await self._enter(chosen["vad"])
+            turn: TurnModel = await self._enter(chosen["turn"])
+            stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
+            llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
+            cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+            tts: TTS = await speaking
+        finally:
+            speaking.cancel()
+            await asyncio.wait((speaking,))
         _check_rate(chosen["stt"], RATE, stt.sample_rate)
         _check_rate(chosen["tts"], tts.sample_rate, RATE)
         cascade = Cascade(

@@ -120,12 +120,13 @@ class Breakable:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.loading = False
 
     def health(self) -> str | None:
         return self.reason
 
 
-def test_ready_with_an_engine_down_is_503_and_names_the_engine_and_the_reason() -> None:
+def test_ready_with_an_engine_down_or_loading_is_503_and_names_it() -> None:
     async def main() -> None:
         async with serving() as server, aiohttp.ClientSession(server.http) as http:
             context = server.sessions.context
@@ -146,5 +147,10 @@ def test_ready_with_an_engine_down_is_503_and_names_the_engine_and_the_reason() 
             )
             engine.reason = None
             assert (await status_and_body(http, "/ready"))[0] == 200
+            engine.loading = True
+            assert await status_and_body(http, "/ready") == (
+                503,
+                {"status": "not ready", "sessions": 0, "loading": ["stt:breakable"]},
+            )
 
     asyncio.run(main())

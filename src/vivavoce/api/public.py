@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
-from vivavoce.engines.base import health_of
+from vivavoce.engines.base import health_of, is_loading
 from vivavoce.runtime.sessions import Sessions
 
 CONSOLE: Final = Path(__file__).parent.parent / "console"
@@ -109,11 +109,13 @@ class ReadyStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     sessions: int
     engines: dict[str, str] = {}
     """The engines that are down, such as `stt:pocketsphinx`, and why."""
+    loading: tuple[str, ...] = ()
+    """The engines whose models are still being loaded: work for them waits."""
 
 
 class HealthRoutes:
-    """GET /health: 200 while the process is alive. GET /ready: 200 while it accepts sessions and
-    no engine is down, otherwise 503."""
+    """GET /health: 200 while the process is alive. GET /ready: 200 while it accepts sessions, all
+    models are loaded and no engine is down, otherwise 503."""
 
     def __init__(self, sessions: Sessions, version: str) -> None:
         self._sessions = sessions
@@ -132,12 +134,17 @@ class HealthRoutes:
 
 
 def ready_status(sessions: Sessions) -> ReadyStatus:
-    """Whether one more session would be served, and which engines are down."""
+    """Whether one more session would be served, and which engines are down or not loaded yet."""
     down: dict[str, str] = {}
-    for name, engine in sessions.context.engines.items():
+    engines = sessions.context.engines
+    loading = tuple(name for name, engine in engines.items() if is_loading(engine))
+    for name, engine in engines.items():
         if (reason := health_of(engine)) is not None:
             down[name] = reason
-    ready = sessions.accepts and not down
+    ready = sessions.accepts and not down and not loading
     return ReadyStatus(
-        status="ready" if ready else "not ready", sessions=len(sessions), engines=down
+        status="ready" if ready else "not ready",
+        sessions=len(sessions),
+        engines=down,
+        loading=loading,
     )

@@ -47,6 +47,7 @@ __all__ = [
     "Voice",
     "Word",
     "health_of",
+    "is_loading",
     "translator_of",
     "warm",
 ]
@@ -103,6 +104,11 @@ class BaseEngine:
     def health(self) -> str | None:
         return None
 
+    @property
+    def loading(self) -> bool:
+        """Whether a model is still being loaded: work that is asked for now waits for it."""
+        return False
+
     def warm(self) -> None:
         """Called when a session begins and when its user begins to speak: work will follow.
 
@@ -144,6 +150,11 @@ def health_of(engine: object) -> str | None:
     """Its health(); None for an engine of version 1 of the contract, which has none."""
     health = getattr(engine, "health", None)
     return health() if health is not None else None
+
+
+def is_loading(engine: object) -> bool:
+    """Its `loading`; False for an engine that does not derive from BaseEngine."""
+    return bool(getattr(engine, "loading", False))
 
 
 class VAD(Engine, Protocol):

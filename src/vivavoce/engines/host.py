@@ -85,6 +85,11 @@ class WorkerHost(Generic[M]):
             return None
         return f"{self.processes[0].failure}; it is started again"
 
+    @property
+    def loading(self) -> bool:
+        """Whether no process has loaded yet since the host was entered."""
+        return all(process.hello is None for process in self.processes)
+
     async def loaded(self, hello: type[T]) -> T:
         """What a worker says of itself, when the first is loaded. Raises EngineError."""
         process = await self._place()

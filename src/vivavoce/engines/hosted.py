@@ -75,6 +75,10 @@ class HostedEngine(BaseEngine, Generic[M]):
     def health(self) -> str | None:
         return self._host.health() if self._host else None
 
+    @property
+    def loading(self) -> bool:
+        return self._host is not None and self._host.loading
+
     @classmethod
     def limits_of(cls, settings: HostedSettings) -> HostLimits:
         """The limits that the settings name."""

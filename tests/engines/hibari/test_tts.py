@@ -29,6 +29,7 @@ async def speech_of(tts: HibariTTS, text: str, speed: float = 1.0) -> list[Speec
 def with_engine(work: Callable[[HibariTTS], Awaitable[None]]) -> None:
     async def main() -> None:
         async with HibariTTS(HibariSettings()) as tts:
+            assert tts.loading
             await work(tts)
 
     asyncio.run(main())
@@ -37,6 +38,7 @@ def with_engine(work: Callable[[HibariTTS], Awaitable[None]]) -> None:
 def test_hibari_conforms_to_the_contract_and_streams_sentences() -> None:
     async def work(tts: HibariTTS) -> None:
         await check_tts(tts)
+        assert not tts.loading
         two = await speech_of(tts, "Hello there. How are you today?")
         assert len(two) == 2
         assert two == await speech_of(tts, "Hello there. How are you today?")  # the same samples

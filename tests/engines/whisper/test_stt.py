@@ -11,10 +11,13 @@ from tests.engines.pocketsphinx.speech import RECORDINGS, recording, synthetic
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.packs import problem_of
-from vivavoce.engines.whisper.stt import WhisperSettings, WhisperSTT
 from vivavoce.errors import EngineError
 from vivavoce.media import files
 from vivavoce.testing.conformance import check_stt, check_transcripts
+
+pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
+
+from vivavoce.engines.whisper.stt import WhisperSettings, WhisperSTT
 
 TINY, BASE = "whisper-tiny.en", "whisper-base"
 RATE = 16_000
