@@ -7,7 +7,7 @@ from typing import Any
 
 from vivavoce.engines.base import Capabilities, Word
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_stt import SocketSTT, HeardParts
+from vivavoce.engines.socket_stt import HeardParts, SocketSTT
 from vivavoce.engines.sockets import Query, SocketSettings, server_of
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_stt import SocketSTT, HeardParts
+from vivavoce.engines.socket_stt import HeardParts, SocketSTT
 from vivavoce.engines.sockets import Query, Socket, SocketSettings, server_of
 
 PREFIX = "conversation.item.input_audio_transcription."
