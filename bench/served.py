@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -123,6 +123,33 @@ async def served(config: str = EMBEDDED) -> AsyncIterator[Served]:
             _show(Path(folder, "log"))
 
 
+@asynccontextmanager
+async def launched(
+    command: tuple[str, ...],
+    port: int,
+    variables: Mapping[str, str] | None = None,
+    *,
+    ready_path: str = "/ready",
+    seconds: float = START_SECONDS,
+) -> AsyncIterator[Served]:
+    """Another server on the same core, which listens on that port; killed at the end."""
+    started = time.perf_counter()
+    process = subprocess.Popen(  # noqa: ASYNC220  nothing is measured yet
+        command,
+        cwd=tempfile.gettempdir(),
+        env={**environment(), "PYTHONPATH": str(ROOT), **(variables or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=take_server_core,
+    )
+    try:
+        await _until_ready(process, port, ready_path, seconds)
+        yield Served(process, port, time.perf_counter() - started)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
     file = folder / "bench.toml"
     file.write_text(config, encoding="utf-8")
@@ -137,21 +164,27 @@ def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-async def _until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while not await _is_ready(port):
+async def _until_ready(
+    process: subprocess.Popen[bytes],
+    port: int,
+    path: str = "/ready",
+    seconds: float = START_SECONDS,
+) -> None:
+    async with asyncio.timeout(seconds):
+        while not await _is_ready(port, path):
             if process.poll() is not None:
                 raise RuntimeError("the server did not start")
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _is_ready(port: int) -> bool:
+async def _is_ready(port: int, path: str) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionError:
         return False
     try:
-        writer.write(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
         return b" 200 " in await reader.readline()
     finally:
         writer.close()

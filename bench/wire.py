@@ -4,16 +4,16 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 _MASK = 0x5A  # four times: a mask that bytes.translate can put on
 _MASKED = bytes(byte ^ _MASK for byte in range(256))
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
-REALTIME, RAW = ("/v1/realtime?model=default", "session.created"), ("/ws", "StartFrame")
-"""Addresses, and the first event of each."""
 _TYPE = len(b'{"type":"')
+_SPACE = 0x20
+_EVENT = b'{"event":"'
 OPEN_SECONDS = 20.0
 
 Heard = Callable[[bytes, bytes, float], None]
@@ -37,6 +37,31 @@ def event(type_: str, **fields: Any) -> bytes:
     return _frame(_TEXT, msgspec.json.encode({"type": type_, **fields}))
 
 
+class Way(NamedTuple):
+    """An address of the server, and how a session begins there."""
+
+    path: str
+    greeting: str = ""
+    """The first event; "": none comes by itself."""
+    opening: bytes = b""
+    """A frame that the client sends first."""
+    key: str = ""
+    """Sent as a bearer token."""
+
+
+REALTIME = Way("/v1/realtime?model=default", "session.created")
+RAW = Way("/ws", "StartFrame")
+TELEPHONY = Way(
+    "/telephony/ws",
+    opening=_frame(
+        _TEXT,
+        b'{"event":"start","start":{"streamSid":"MZ","callSid":"CA",'
+        b'"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000}}}',
+    ),
+)
+"""As Twilio streams a call; marks are returned as they come."""
+
+
 def appends(pcm: bytes, ms: int) -> list[bytes]:
     """Sound at 24 kHz as frames of input_audio_buffer.append; what is left over is not sent."""
     size = 48 * ms
@@ -49,18 +74,28 @@ def pieces_of_sound(pcm: bytes, size: int) -> list[bytes]:
     return [_frame(_BINARY, pcm[at : at + size]) for at in range(0, len(pcm) - size + 1, size)]
 
 
+def media(law: bytes, size: int) -> list[bytes]:
+    """mu-law as Twilio's media messages of so many bytes; what is left over is not sent."""
+    pieces = (law[at : at + size] for at in range(0, len(law) - size + 1, size))
+    messages = (
+        {"event": "media", "media": {"track": "inbound", "payload": base64.b64encode(p).decode()}}
+        for p in pieces
+    )
+    return [_frame(_TEXT, msgspec.json.encode(message)) for message in messages]
+
+
 class Line(asyncio.Protocol):
     """One connection to the server. `heard` is called for every event."""
 
-    def __init__(self, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> None:
+    def __init__(self, heard: Heard | None = None, at: Way = REALTIME) -> None:
         self.heard = heard
-        self._path = at[0]
+        self._way = at
         self.deltas = 0
         """Pieces of sound that came."""
         self._rest = b""
         self._open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited: dict[bytes, asyncio.Future[tuple[bytes, float]]] = {}
-        self._created = self.coming(at[1])
+        self._created = self.coming(at.greeting) if at.greeting else None
         self._transport: asyncio.Transport | None = None
         self.write: Callable[[bytes], None]
         """Send a frame."""
@@ -75,7 +110,10 @@ class Line(asyncio.Protocol):
         """Wait for the upgrade and the first event."""
         async with asyncio.timeout(OPEN_SECONDS):
             await self._open
-            await self._created
+            if self._created:
+                await self._created
+        if self._way.opening:
+            self.write(self._way.opening)
 
     def close(self) -> None:
         if self._transport:
@@ -90,11 +128,11 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self.write = self._transport.write
+        key = f"Authorization: Bearer {self._way.key}\r\n" if self._way.key else ""
         self.write(
-            b"GET " + self._path.encode() + b" HTTP/1.1\r\n"
-            b"Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"GET {self._way.path} HTTP/1.1\r\n{key}Host: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -143,7 +181,13 @@ class Line(asyncio.Protocol):
             self.deltas += 1
         if opcode != _TEXT:
             return
-        kind = payload[_TYPE : payload.index(b'"', _TYPE)]
+        if payload.startswith(_EVENT):  # of a telephone call
+            self.deltas += payload.startswith(b'media"', len(_EVENT))
+            if payload.startswith(b'mark"', len(_EVENT)):
+                self.write(_frame(_TEXT, payload))
+            return
+        start = _TYPE + (payload[_TYPE - 1] == _SPACE)  # others write one behind the colon
+        kind = payload[start : payload.index(b'"', start)]
         if kind == b"response.output_audio.delta":
             self.deltas += 1
         if self.heard:
@@ -152,7 +196,7 @@ class Line(asyncio.Protocol):
             future.set_result((payload, at))
 
 
-async def connect(port: int, heard: Heard | None = None, at: tuple[str, str] = REALTIME) -> Line:
+async def connect(port: int, heard: Heard | None = None, at: Way = REALTIME) -> Line:
     """A session that has been greeted."""
     _, line = await asyncio.get_running_loop().create_connection(
         lambda: Line(heard, at), "127.0.0.1", port
@@ -162,7 +206,7 @@ async def connect(port: int, heard: Heard | None = None, at: tuple[str, str] = R
 
 
 async def connect_many(
-    port: int, count: int, *, at_once: int = 20, at: tuple[str, str] = REALTIME
+    port: int, count: int, *, at_once: int = 20, at: Way = REALTIME
 ) -> list[Line]:
     """So many sessions, a few at a time."""
     lines: list[Line] = []

@@ -1,10 +1,10 @@
-"""What a session costs on raw /ws, beside one of Realtime over a WebSocket with the same load.
+"""What a session costs on raw /ws and on a telephone call, beside Realtime over a WebSocket.
 
 Everybody sends 40 ms of speech or of a quiet room 25 times a second; turns are found and answered,
 and the next speech interrupts the answer. Raw sound goes as 16 kHz PCM and comes back in real time,
-20 ms in a frame; Realtime carries base64 of 24 kHz. The server's share of its core, divided by the
-sessions, gives how many fill a core. The two ways take turns, so that what else the machine does
-falls on both.
+20 ms in a frame; Realtime carries base64 of 24 kHz, a call base64 of mu-law at 8 kHz with marks.
+The server's share of its core, divided by the sessions, gives how many fill a core. The ways take
+turns, so that what else the machine does falls on all of them.
 """
 
 import asyncio
@@ -16,8 +16,16 @@ from bench.microphones import Microphone, speak
 from bench.report import run
 from bench.served import LONG_ANSWER, SCRIPTED, served
 from bench.sound import conversation
-from bench.wire import RAW, REALTIME, appends, connect_many, pieces_of_sound
-from vivavoce.audio.formats import RATE
+from bench.wire import (
+    RAW,
+    REALTIME,
+    TELEPHONY,
+    appends,
+    connect_many,
+    media,
+    pieces_of_sound,
+)
+from vivavoce.audio.formats import RATE, encode
 from vivavoce.audio.resample import resample
 
 FRAME_MS = 40
@@ -26,7 +34,7 @@ SESSIONS = 60
 ROUNDS = 3
 WARM_SECONDS = 2.0
 CONFIG = "[server]\nmax_sessions = 5000\n" + SCRIPTED + LONG_ANSWER
-WAYS = {"raw /ws": RAW, "Realtime": REALTIME}
+WAYS = {"raw /ws": RAW, "Realtime": REALTIME, "telephony": TELEPHONY}
 
 
 async def measure(quick: bool) -> list[Figure]:
@@ -35,6 +43,7 @@ async def measure(quick: bool) -> list[Figure]:
     frames = {
         "Realtime": appends(pcm, FRAME_MS),
         "raw /ws": pieces_of_sound(resample(pcm, RATE, RAW_RATE), 2 * RAW_RATE * FRAME_MS // 1000),
+        "telephony": media(encode(pcm, "audio/pcmu"), 8 * FRAME_MS),
     }
     shares: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):
@@ -45,18 +54,22 @@ async def measure(quick: bool) -> list[Figure]:
         Figure(measure=f"sessions that fill a core, {way}", value=value, unit="sessions")
         for way, value in carried.items()
     ]
-    ratio = carried["raw /ws"] / carried["Realtime"]
     detail = {"shares": shares, "sessions": sessions}
-    figures.append(
+    figures += [
         Figure(
             measure="… raw /ws to Realtime",
-            value=ratio,
+            value=carried["raw /ws"] / carried["Realtime"],
             unit="times",
             target=1.0,
             at_least=True,
             detail=detail,
-        )
-    )
+        ),
+        Figure(
+            measure="… telephony to Realtime",
+            value=carried["telephony"] / carried["Realtime"],
+            unit="times",
+        ),
+    ]
     return figures
 
 

@@ -224,7 +224,7 @@ def test_described_settings_have_masked_secrets() -> None:
     assert shown["engines"] == {"llm": {"openai": {"api_key": "***"}}}
     assert shown["server"]["secret"] == "***"
     default = shown["models"]["default"]
-    assert (default.pop("type"), default.pop("voice")) == ("cascade", "")
+    assert [default.pop(name) for name in ("type", "voice", "policy")] == ["cascade", "", ""]
     assert default == CascadeModel().engines
 
 

@@ -4,11 +4,14 @@ import asyncio
 import importlib
 
 import pytest
-from bench import search, webrtc
+from bench import quality, search, webrtc
 from bench.__main__ import MODULES
 
 ALONE = (
+    "engines",
     "loop_blocking",
+    "quality",
+    "relay",
     "soak",
     "speech_first_byte",
     "transcription",
@@ -25,6 +28,25 @@ def test_call_returns_an_echo() -> None:
     delays = asyncio.run(webrtc.echo(3.0))
     assert delays
     assert min(delays) > 0
+
+
+def test_words_are_compared_alike_and_errors_are_the_least_number_of_changes() -> None:
+    assert quality.words_of("Mr. Grey's 42 cups, ten-fold!") == (
+        *("mister", "grey's", "forty", "two", "cups", "ten", "fold"),
+    )
+    assert quality.errors(["a", "b", "c"], ["a", "b", "c"]) == 0
+    assert quality.errors(["a", "b", "c"], []) == 3
+    assert quality.errors([], ["x", "y"]) == 2
+    said, heard = "go forward ten meters", "go four ward ten meter"
+    assert quality.errors(said.split(), heard.split()) == 3
+
+
+def test_sentences_are_many_distinct_and_free_of_figures() -> None:
+    every = quality.sentences(10_000)
+    assert len(every) >= 300
+    assert len(set(every)) == len(every)
+    assert not any(character.isdigit() for line in every for character in line)
+    assert quality.sentences(3) == [every[0], every[len(every) // 3], every[2 * len(every) // 3]]
 
 
 @pytest.mark.parametrize("limit", [0, 4, 7, 35, 36, 61, 200, 1000])

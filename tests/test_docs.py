@@ -21,6 +21,7 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.providers import PROVIDERS
+from vivavoce.runtime.tools import ToolSettings
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
@@ -52,6 +53,7 @@ def page(name: str) -> str:
         ("[models.NAME]", CascadeModel),
         ('[models.NAME] type = "relay"', RelayModel),
         ("[policies.NAME]", Policy),
+        ("[tools.NAME]", ToolSettings),
         ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],

@@ -6,10 +6,11 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.accounting import metering, open_store
+from vivavoce.api.admin import AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
@@ -39,6 +41,8 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.tools import built_tools
+from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -53,12 +57,16 @@ from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
+from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +85,9 @@ async def build(
     local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
 ) -> AsyncIterator[Built]:
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
-    async with built_models(settings, local_servers) as models:
-        yield Built(_context(settings, models), models)
+    async with built_models(settings, local_servers) as models, AsyncExitStack() as stack:
+        tools = await built_tools(settings.tools, stack)
+        yield Built(replace(_context(settings, models), tools=tools), models)
 
 
 def _context(settings: Settings, models: BuiltModels) -> ServerContext:
@@ -164,6 +173,7 @@ def application(
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
+        AdminRoutes(auth, accounts[0]).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -203,31 +213,49 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     raise_descriptor_limit(settings.server.max_open_files)
     fix_malloc_thresholds()
     try:
-        async with open_store(settings, os.environ) as store:
-            require_keys(settings, stored=len(await store.records("key")))
-            async with build(settings) as built, metering(settings, built.models, store) as meter:
-                follow_keys(auth, meter)
-                async with Metrics() as metrics:
-                    meter.on_row.append(metrics.on_row)
-                    meter.on_refusal.append(metrics.on_refusal)
-                    context = replace(
-                        built.context,
-                        meter=partial(SessionMeter, meter),
-                        key_models=lambda key: meter.directory.models_of(key),
-                        observers=(*built.context.observers, metrics.session),
-                    )
-                    sessions = Sessions(context)
-                    metrics.count_sessions(sessions.__len__)
-                    app = application(
-                        sessions,
-                        auth,
-                        settings.webrtc,
-                        accounts=(meter, metrics),
-                        telephony=settings.telephony,
-                    )
-                    await _listen(settings, tls, app, sessions, partial(announce, built))
+        with tracer(os.environ) as spans:
+            await _serve_metered(settings, auth, tls, spans, announce)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
+
+
+async def _serve_metered(
+    settings: Settings,
+    auth: Auth,
+    tls: SSLContext | None,
+    spans: "Tracer | None",
+    announce: Callable[[Built, str], None],
+) -> None:
+    async with open_store(settings, os.environ) as store:
+        require_keys(settings, stored=len(await store.records("key")))
+        async with build(settings) as built, metering(settings, built.models, store) as meter:
+            follow_keys(auth, meter)
+            async with Metrics() as metrics:
+                meter.on_row.append(metrics.on_row)
+                meter.on_refusal.append(metrics.on_refusal)
+                context = replace(
+                    built.context,
+                    meter=partial(SessionMeter, meter),
+                    key_models=lambda key: meter.directory.models_of(key),
+                    observers=(
+                        *built.context.observers,
+                        metrics.session,
+                        *((partial(SessionTrace, spans),) if spans else ()),
+                    ),
+                )
+                sessions = Sessions(context)
+                metrics.count_sessions(sessions.__len__)
+                metrics.count_reservations(lambda: meter.open_reservations)
+                for name, relay in context.catalog.relays.items():
+                    metrics.watch_upstream(name, partial(_held_s, relay))
+                app = application(
+                    sessions,
+                    auth,
+                    settings.webrtc,
+                    accounts=(meter, metrics),
+                    telephony=settings.telephony,
+                )
+                await _listen(settings, tls, app, sessions, partial(announce, built))
 
 
 async def _listen(
@@ -247,6 +275,10 @@ async def _listen(
             await stop.first.wait()
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def _held_s(relay: Relay) -> float:
+    return relay.hold.seconds
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:

@@ -23,6 +23,7 @@ from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
 from vivavoce.runtime.fallback import FallbackSettings
+from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
@@ -247,6 +248,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
+    tools: dict[str, ToolSettings] = {}
     prices: dict[str, ModelPrice] = {}
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
@@ -272,6 +274,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"[models.{name}] policy {model.policy!r} is none of the policies: "
                     f"{', '.join(self.policies) or 'there is no table [policies.NAME]'}"
+                )
+        for name, policy in self.policies.items():
+            if missing := next((tool for tool in policy.tools if tool not in self.tools), None):
+                raise ValueError(
+                    f"[policies.{name}] tools: there is no table [tools.{missing}]; add one"
                 )
         for named in self.engines.values():
             for options in named.values():
@@ -467,6 +474,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("prices", name), price, ModelPrice
     for name, policy in _entries(tree, "policies"):
         yield ("policies", name), policy, Policy
+    for name, tool in _entries(tree, "tools"):
+        yield ("tools", name), tool, ToolSettings
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

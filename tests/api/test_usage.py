@@ -129,6 +129,74 @@ async def _http(client: aiohttp.ClientSession, port: int) -> None:
         assert response.status == 401
 
 
+async def _admin(
+    client: aiohttp.ClientSession, port: int, key: str, method: str, path: str, body: Any = None
+) -> tuple[int, Any]:
+    url = f"http://127.0.0.1:{port}/v1/admin/{path}"
+    async with client.request(method, url, json=body, headers=header(key)) as response:
+        text = await response.text()
+        return response.status, msgspec.json.decode(text) if text else None
+
+
+def test_admin_key_manages_keys_owners_and_budgets_over_http(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.db"
+
+    async def main() -> None:
+        async with SQLiteStore(path) as store:
+            for name in ("ada", "bob"):
+                key = ApiKey(name=name, hash=hash_of(name), admin=name == "bob")
+                await store.save("key", name, msgspec.json.encode(key))
+        config = SCRIPTED.format(path=path, first=hash_of("first"))
+        async with serving_beside(config) as port, aiohttp.ClientSession() as client:
+            await _manage(client, port)
+
+    asyncio.run(main())
+
+
+async def _manage(client: aiohttp.ClientSession, port: int) -> None:
+    async def call(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        return await _admin(client, port, "bob", method, path, body)
+
+    assert (await _admin(client, port, "ada", "GET", "keys"))[0] == 403
+    status, made = await call("POST", "keys", {"name": "new", "user": "eve", "days": 1})
+    assert status == 201
+    assert made["expires_at"] > time.time()
+    assert (await call("POST", "keys", {"name": "new"}))[0] == 400
+    events, _ = await talk(client, port, made["key"])
+    assert events[-1]["type"] == "response.done"
+    _, listed = await call("GET", "keys")
+    assert [one["name"] for one in listed["data"]] == ["ada", "bob", "new"]
+    assert "hash" not in str(listed)
+
+    assert (await call("PUT", "users/eve", {"team": "lab"}))[1]["team"] == "lab"
+    assert (await call("PUT", "teams/lab", {"blocked": True}))[0] == 200
+    assert (await call("PUT", "teams/lab", {"team": "x"}))[0] == 400
+    assert (await call("PUT", "users/-", {}))[0] == 400
+    assert [one["name"] for one in (await call("GET", "teams"))[1]["data"]] == ["lab"]
+    events, _ = await talk(client, port, made["key"])
+    assert "team is blocked" in events[0]["error"]["message"]
+    assert (await call("DELETE", "teams/lab"))[0] == 204
+    assert (await call("DELETE", "teams/lab"))[0] == 404
+
+    budget = {"scope": "user", "name": "eve", "limit": "2.50", "unit": "usd", "period": "day"}
+    status, shown = await call("PUT", "budgets", budget)
+    assert (status, shown["id"], shown["limit"]) == (200, "user:eve:usd:day", "2.50")
+    for wrong, param in (
+        ({"limit": "much"}, "limit"),
+        ({"timezone": "Mars/Olympus"}, "timezone"),
+        ({"scope": "all"}, "name"),
+    ):
+        status, problem = await call("PUT", "budgets", {**budget, **wrong})
+        assert (status, problem["error"]["param"]) == (400, param)
+    assert (await call("GET", "budgets"))[1]["data"] == [shown]
+    assert (await call("DELETE", "budgets/user:eve:usd:day"))[0] == 204
+
+    assert (await call("DELETE", "keys/new"))[1]["revoked"] is True
+    assert (await call("DELETE", "keys/nobody"))[0] == 404
+    events, _ = await talk(client, port, made["key"])
+    assert "revoked" in events[0]["error"]["message"]
+
+
 async def _booked(path: Path) -> None:
     """Wait until the end of the session is in the store."""
     async with asyncio.timeout(10.0), SQLiteStore(path) as store:

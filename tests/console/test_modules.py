@@ -612,6 +612,18 @@ TIMELINE: Final[dict[str, tuple[str, object]]] = {
     ),
 }
 PAGE: Final[dict[str, tuple[str, object]]] = {
+    "usage_rates_of_nothing_are_zero_or_none": (
+        """
+          const { cacheRate, perMinute } = await import("/console/usage.js");
+          return [
+            cacheRate({ input_tokens: 0, cached_tokens: 0 }),
+            cacheRate({ input_tokens: 8, cached_tokens: 2 }),
+            perMinute(5e8, 0),
+            perMinute(5e8, 30),
+          ];
+        """,
+        [0, 0.25, None, 1],
+    ),
     "entry_is_a_labelled_article_and_unplayed_words_are_announced": (
         """
           const { TranscriptView } = await import("/console/conversations.js");

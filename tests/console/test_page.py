@@ -2,12 +2,17 @@
 
 import asyncio
 import re
+import time
+from pathlib import Path
 from typing import Literal
 
 from playwright.async_api import expect
 
 from tests.console.browser import DESKTOP, PHONE, needs_chromium, open_console
-from tests.server import scripted, serving
+from tests.server import EMBEDDED, HOST, scripted, serving, serving_beside
+from vivavoce.limits.prices import NANO
+from vivavoce.store.base import UsageRow
+from vivavoce.store.sqlite import SQLiteStore
 
 pytestmark = needs_chromium
 Role = Literal["button", "checkbox", "combobox", "textbox"]
@@ -23,14 +28,20 @@ _UNLABELLED = """
 
 def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_kept() -> None:
     async def main() -> None:
-        async with serving() as server, open_console(server.http) as console:
+        async with (
+            serving() as server,
+            open_console(
+                server.http,
+                expected=["Failed to load resource"],  # of usage, which is not kept here
+            ) as console,
+        ):
             page = console.page
             for size in (DESKTOP, PHONE):
                 await page.set_viewport_size(size)
                 await page.reload()
                 await expect(page).to_have_title("Vivavoce")
                 await page.get_by_role("tab", name="Talk").focus()
-                for name in ("Timeline", "Tools", "Talk"):
+                for name in ("Timeline", "Tools", "Usage", "Talk"):
                     await page.keyboard.press("ArrowRight")
                     await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
                     width, available = await page.evaluate(_WIDTHS)
@@ -50,6 +61,46 @@ def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_
             assert await page.evaluate(background) == light
             await page.reload()
             assert await page.evaluate(background) == light
+
+    asyncio.run(main())
+
+
+def test_usage_is_plotted_from_what_was_booked(tmp_path: Path) -> None:
+    path, now = tmp_path / "accounts.db", time.time()
+    used = {"text_input": 100, "text_cached": 50, "audio_output": 40}
+    rows = [
+        UsageRow(
+            id=f"{user}:{kind}",
+            at=now,
+            kind=kind,
+            model="gpt",
+            user=user,
+            used={"session_ms": 60_000} if kind == "session" else used,
+            nano_usd=0 if kind == "session" else NANO // 2,
+            mode="relay",
+        )
+        for user in ("ada", "bob")
+        for kind in ("session", "response")
+    ]
+
+    async def main() -> None:
+        async with SQLiteStore(path) as store:
+            await store.book(rows)
+        config = f'{EMBEDDED}\n[store]\nurl = "sqlite:{path}"\n'
+        async with (
+            serving_beside(config) as port,
+            open_console(f"http://{HOST}:{port}") as console,
+        ):
+            page = console.page
+            await console.show_tab("Usage")
+            await expect(page.locator("#usage-status")).to_contain_text("$1.00 for")
+            plots = page.get_by_role("img", name="The table has all figures")
+            await expect(plots).to_have_count(4)
+            figure = page.locator("figure", has_text="Cache hit rate")
+            await figure.get_by_text("Table").click()
+            await expect(figure.get_by_role("cell", name="50 %")).to_be_visible()
+            row = page.get_by_role("row", name="gpt relay $1.00 $0.5000")
+            await expect(row).to_be_visible()
 
     asyncio.run(main())
 

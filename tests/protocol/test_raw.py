@@ -628,3 +628,26 @@ def test_ping_and_end_need_no_session() -> None:
     (reply,) = decoded(opened(), {"type": "ping"})
     assert json.loads(reply.frames[0].data)["type"] == "pong"
     assert decoded(opened(), {"type": "EndFrame"}) == [CloseRequest()]
+
+
+def test_text_of_a_spoken_answer_is_shown_before_its_words_have_sound() -> None:
+    raw = opened()
+    assert list(raw.generated_text("r", "Early. ")) == []  # not begun
+    shown(raw, says.ResponseCreated(event_id="e", response=response("in_progress")))
+    (frame,) = raw.generated_text("r", "Hello.")
+    assert json.loads(frame.data)["text"] == "Hello."
+    assert kinds(
+        shown(raw, says.OutputTranscriptDelta(**PART, content_index=0, delta="Hello."))
+    ) == ["TTSTextFrame"]
+    shown(raw, says.ResponseDone(event_id="e", response=response("cancelled")))
+    assert list(raw.generated_text("r", "Late.")) == []
+
+
+def test_text_of_a_written_answer_is_shown_once() -> None:
+    raw = opened()
+    written = msgspec.structs.replace(response("in_progress"), output_modalities=("text",))
+    shown(raw, says.ResponseCreated(event_id="e", response=written))
+    assert list(raw.generated_text("r", "Hello.")) == []
+    assert kinds(shown(raw, says.OutputTextDelta(**PART, content_index=0, delta="Hello."))) == [
+        "TextFrame"
+    ]

@@ -401,7 +401,6 @@ def test_disconnect_bot_closes() -> None:
         b"\xff",
         b'{"label":"other","type":"send-text"}',
         b'{"type":"signalling","message":{}}',
-        b'{"label":"rtvi-ai","type":"error","data":{"error":"no id","fatal":false}}',
         b'{"label":"rtvi-ai","id":"1","data":' + b"[" * 200_000,
     ],
 )

@@ -139,12 +139,12 @@ def test_tick_grows_with_the_load_to_its_bound(users: int, tick_s: float) -> Non
     async def main() -> None:
         batching = BatcherRun(CountingVAD())
         streams = [batching.open() for _ in range(users)]
-        for n in range(150):
+        for n in range(110):
             for stream in streams:
                 stream.score(n * WINDOW, SOFT)
             await asyncio.sleep(1 / 30)
         batching.times.clear()
-        streams[0].score(150 * WINDOW, SOFT + SOFT)
+        streams[0].score(110 * WINDOW, SOFT + SOFT)
         await settled()
         first, second = batching.times
         assert second - first == pytest.approx(tick_s, rel=0.05)

@@ -417,3 +417,45 @@ def test_transcription_model_of_speaches_gives_way_to_the_setting_of_ga() -> Non
     both = {"transcription_model": "b", "audio": {"input": {"transcription": {"model": "a"}}}}
     assert changed(wants(both)).transcription == Transcription(model="a")
     assert changed(wants({"transcription_model": "b"})).transcription == Transcription(model="b")
+
+
+def test_transcription_model_of_speaches_is_taken_by_a_transcription_session() -> None:
+    patch = {"type": "transcription", "transcription_model": "b"}
+    update: SessionPatch = msgspec.convert(patch, type=SessionPatch)
+    made = changed(update, transcription_settings())
+    assert made.transcription is not None
+    assert made.transcription.model == "b"
+
+
+class Renamed:
+    """Serves every name by one that says so."""
+
+    def transcription_model(self, asked: str) -> str:
+        return f"stt for {asked}"
+
+    def speech_model(self, asked: str) -> str:
+        return f"tts for {asked}"
+
+    def voice(self, name: str, speech_model: str = "") -> str:
+        return f"{name} of {speech_model or 'the default'}"
+
+
+def test_names_of_speech_models_are_served_by_what_the_engines_say() -> None:
+    renaming = ModelInfo(voices=None, default_voice="", names=Renamed())
+    offer = AvailableModels({"default": renaming}, "default")
+    plain = options(offer=offer).realtime.served_by
+    assert plain == ServedBy(model="default", voice="marin of the default")
+    asked = options(
+        offer=offer, transcription=Transcription(model="whisper-1"), speech_model="tts-1"
+    )
+    assert asked.realtime.served_by == ServedBy(
+        model="default",
+        voice="marin of tts-1",
+        transcription_model="stt for whisper-1",
+        speech_model="tts for tts-1",
+    )
+
+
+def test_speech_model_of_null_is_the_one_of_the_server() -> None:
+    opening = settings(speech_model="tts-1")
+    assert changed(wants({"speech_model": None}), opening).realtime.speech_model is UNSET

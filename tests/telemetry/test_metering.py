@@ -535,7 +535,7 @@ def test_hundred_sessions_on_one_dollar_restarted_at_random_never_spend_more(
         assert spent == sum(row.nano_usd for row in rows)
         assert 0.8 * NANO < spent <= NANO
         assert reserved == 0
-        (line,) = await report(stage.store, 0, 1e12, ("key",), {})
+        (line,) = await report(stage.store, 0, 1e12, ("key",), {}, PRICES)
         assert line.nano_usd == spent
 
     run(main)

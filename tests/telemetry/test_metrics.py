@@ -12,13 +12,23 @@ from vivavoce.protocol.client import ResponseCreate
 from vivavoce.protocol.server import SpeechStopped
 from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent
-from vivavoce.session.effects import Close, EndAudio, Generate, Prompt, RequestFallback, Send
+from vivavoce.session.effects import (
+    Close,
+    ConnectUpstream,
+    EndAudio,
+    Generate,
+    Prompt,
+    RequestFallback,
+    Send,
+)
 from vivavoce.session.facts import (
     AudioGenerated,
     Received,
     TextGenerated,
+    TimerFired,
     TranscriptionKey,
     TranscriptUpdated,
+    UpstreamConnected,
     UpstreamEventReceived,
 )
 from vivavoce.store.base import UsageRow
@@ -78,8 +88,37 @@ def test_end_of_a_session_is_counted_with_its_code_and_length() -> None:
     session.on(None, [RequestFallback("gone"), Close(4002, "insufficient_quota")], 65.0)
     assert value(metrics, "client_closes_total", model="m", code="4002") == 1
     assert value(metrics, "session_seconds_sum", model="m") == 60.0
-    assert value(metrics, "failovers_total", model="m") == 1
+    assert value(metrics, "failovers_total", model="m", reason="gone") == 1
     assert value(metrics, "sessions_active") == 3
+
+
+def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> None:
+    metrics = Metrics()
+    session = observer(metrics)
+    session.on(None, [ConnectUpstream("m")], 0.0)
+    session.on(UpstreamConnected(), [], 0.25)
+    assert value(metrics, "upstream_connect_seconds_sum", model="m") == 0.25
+    limits = b'{"rate_limits":[{"name":"tokens","remaining":5},{"name":"x","remaining":7}]}'
+    for raw in (limits, b'{"rate_limits":5}'):
+        session.on(UpstreamEventReceived(UpstreamEvent("rate_limits.updated"), raw), [], 1.0)
+    assert value(metrics, "upstream_remaining", model="m", limit="tokens") == 5
+    assert value(metrics, "upstream_remaining", model="m", limit="other") == 7
+    session.on(TimerFired(), [ConnectUpstream("m")], 2.0)
+    assert value(metrics, "rollovers_total", model="m") == 1
+    session.on(Received(ResponseCreate()), [], 3.0)
+    session.on(None, [RequestFallback("gone")], 4.0)
+    session.on(AudioGenerated("r", b""), [], 4.5)
+    assert value(metrics, "failover_seconds_sum", model="m") == 0.5
+    session.on(None, [RequestFallback("gone")], 5.0)  # at rest: nobody waits for sound
+    session.on(AudioGenerated("r", b""), [], 9.0)
+    assert value(metrics, "failover_seconds_count", model="m") == 1
+    held = [0.0, 5.0]
+    metrics.watch_upstream("m", lambda: held[-1])
+    metrics.count_reservations(lambda: 3)
+    assert value(metrics, "upstream_available", model="m") == 0
+    held.pop()
+    assert value(metrics, "upstream_available", model="m") == 1
+    assert value(metrics, "reservations_open") == 3
 
 
 def test_row_of_usage_is_counted_without_who_it_was() -> None:

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import LOUD, SOFT, until
 from vivavoce.limits.keys import hash_of
+from vivavoce.protocol import pipecat_frames
 from vivavoce.protocol.raw_input import MAX_AUDIO_BYTES
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
@@ -110,7 +111,8 @@ def test_spoken_turn_is_transcribed_and_answered_with_paced_sound() -> None:
             await caller.until("BotStartedSpeakingFrame")
             await caller.until("BotStoppedSpeakingFrame")
             seconds = asyncio.get_running_loop().time() - began
-            assert [k for k in caller.kinds if k not in ("TextFrame", "TranscriptionFrame")] == [
+            text = ("TextFrame", "TTSTextFrame", "TranscriptionFrame")
+            assert [kind for kind in caller.kinds if kind not in text] == [
                 "StartFrame",
                 "UserStartedSpeakingFrame",
                 "UserStoppedSpeakingFrame",
@@ -122,6 +124,9 @@ def test_spoken_turn_is_transcribed_and_answered_with_paced_sound() -> None:
             final = [f for f in caller.frames if f["type"] == "TranscriptionFrame" and f["final"]]
             assert [frame["data"]["text"] for frame in final] == ["one two three"]
             assert caller.text() == "Four five six seven."
+            order = ("TextFrame", "BotStartedSpeakingFrame", "TTSTextFrame")
+            at = [caller.kinds.index(kind) for kind in order]
+            assert at[0] < min(at[1:])
             assert caller.largest <= 2 * 16_000 * 0.02 + 64
             # in real time, less what may be ahead; nothing else slows it down
             assert seconds > caller.sound / 32_000 - 0.1
@@ -234,6 +239,22 @@ def test_bad_message_is_an_error_frame_and_the_session_goes_on(message: str | by
 
     assert len(bytes(300_000)) > MAX_AUDIO_BYTES
     played(script)
+
+
+def test_client_in_frames_of_pipecat_has_a_spoken_turn() -> None:
+    async def script(server: Server) -> None:
+        async with connect(server.ws + "/ws?format=protobuf", max_queue=None) as socket:
+            await socket.send(pipecat_frames.write_audio(1, SPEECH, 16_000))
+            seen: list[pipecat_frames.PipecatFrame] = []
+            async with asyncio.timeout(WAIT_S):
+                while not any(isinstance(one, pipecat_frames.AudioFrame) for one in seen):
+                    message = await socket.recv()
+                    assert isinstance(message, bytes)
+                    seen.append(pipecat_frames.read_frame(message))
+            assert pipecat_frames.TranscriptionFrame("one two", "user") in seen
+            assert pipecat_frames.TextFrame("Three.") in seen
+
+    played(script, scripted(stt={"transcripts": ["one two"]}, llm={"answers": ["Three."]}))
 
 
 def test_end_closes_the_connection() -> None:

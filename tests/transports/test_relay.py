@@ -94,6 +94,8 @@ class Line:
     def __init__(self, port: int) -> None:
         self._port = port
         self._writers: list[asyncio.StreamWriter] = []
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -103,7 +105,12 @@ class Line:
             yield f"ws://{HOST}:{server.sockets[0].getsockname()[1]}"
             self.cut()
 
+    def stop_reading(self) -> None:
+        """Carry nothing more to the client."""
+        self._flows.clear()
+
     def cut(self) -> None:
+        self._flows.set()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -117,6 +124,7 @@ class Line:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,9 @@ LIMITED = {
     "Please try again in 20ms.",
 }
 QUOTA = {"type": "insufficient_quota", "code": "insufficient_quota", "message": f"{ORG} paid not"}
+
+
+CALLS = int(os.environ.get("VIVAVOCE_FAULTY_CALLS", "80"))
 
 
 class NoHold(Hold):
@@ -319,7 +323,7 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
     async def main() -> None:
         fake = FakeUpstream()
         async with fake.serve() as url, relaying(url, hold=NoHold()) as (_, address):
-            for _ in range(40):
+            for _ in range(CALLS // 2):
                 fake.behaviours = [*chance.choices(faults, k=10), "answer"]
                 await asyncio.gather(*(call(address) for _ in range(2)))
             await closed(fake)

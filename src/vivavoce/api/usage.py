@@ -14,7 +14,7 @@ from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.reports import GroupBy, ReportLine, group_by, report, span_of
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_FILTERS: tuple[GroupBy, ...] = ("key", "user", "team", "model", "session")
+_FILTERS: tuple[GroupBy, ...] = ("key", "user", "team", "model", "session", "mode")
 
 
 class UsageReport(msgspec.Struct, frozen=True):
@@ -47,7 +47,8 @@ class UsageRoutes:
         where: dict[GroupBy, str] = {name: query[name] for name in _FILTERS if name in query}
         where |= self._own(request)
         await self._metering.flush()
-        lines = await report(self._metering.store, since, until, by, where)
+        metering = self._metering
+        lines = await report(metering.store, since, until, by, where, metering.rater.prices)
         match query.get("form", "json"):
             case "json":
                 return json_response(UsageReport(since, until, lines))

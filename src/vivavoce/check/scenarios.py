@@ -17,9 +17,9 @@ def user_text(text: str, **fields: str) -> EventFields:
 
 
 async def say(line: CheckConnection, text: str) -> EventFields:
-    """Add a message of the user, and wait for conversation.item.done or an error."""
+    """Add a message of the user, and wait for its item or an error."""
     event_id = await line.send("conversation.item.create", item=user_text(text))
-    return await line.reply(event_id, "conversation.item.done")
+    return await line.reply(event_id, "conversation.item.added", "conversation.item.done")
 
 
 async def update(line: CheckConnection, **session: object) -> EventFields:

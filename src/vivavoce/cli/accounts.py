@@ -25,6 +25,7 @@ from vivavoce.limits.accounts import (
     Unit,
     User,
     amount_of,
+    amount_text,
     check_timezone,
     day_of,
 )
@@ -158,24 +159,13 @@ async def _budget_rows(store: AccountStore) -> list[Row]:
             {
                 "name": budget.id,
                 "period": period,
-                "limit": _amount(budget, budget.limit),
-                "spent": _amount(budget, spent),
-                "reserved": _amount(budget, reserved),
-                "left": _amount(budget, max(0, budget.limit - spent - reserved)),
+                "limit": amount_text(budget.limit, budget.unit),
+                "spent": amount_text(spent, budget.unit),
+                "reserved": amount_text(reserved, budget.unit),
+                "left": amount_text(max(0, budget.limit - spent - reserved), budget.unit),
             }
         )
     return rows
-
-
-def _amount(budget: Budget, amount: int) -> str:
-    """In the unit of the budget."""
-    match budget.unit:
-        case "usd":
-            return usd(amount)
-        case "minutes":
-            return f"{amount / 60_000:.2f}"
-        case "tokens":
-            return str(amount)
 
 
 # --- the commands
@@ -365,7 +355,7 @@ def usage(
     Parameters
     ----------
     by
-        One or more of day, key, user, team, model, session and kind, separated by commas.
+        One or more of day, key, user, team, model, session, kind and mode, separated by commas.
     since
         The first day, 2026-11-01; by default 30 days ago.
     until
@@ -379,7 +369,9 @@ def usage(
         names, span = group_by(by), span_of(since, until, time.time())
     except InvalidRequest as exc:
         give_up(exc)
-    lines = _with_store(config, lambda store: report(store, *span, names, {}))
+    settings, *_ = read_settings(config, {})
+    table = price_table(settings)
+    lines = _with_store(config, lambda store: report(store, *span, names, {}, table))
     print_rows([flat(line) for line in lines], form, out)
 
 

@@ -6,6 +6,7 @@ import { KeyDialog, SettingsForm } from "./settings_form.js";
 import { KeyNeeded, substitutions } from "./state.js";
 import { EventLog, EventView, Waterfall } from "./timeline.js";
 import { ToolPanel } from "./tools.js";
+import { UsageView } from "./usage.js";
 import { $, Banner, LevelChart, PushToTalkButton, setUpTabs, setUpTheme } from "./ui.js";
 
 const STATUS = {
@@ -42,6 +43,9 @@ const list = new ConversationList($("conversations"), {
 const pushToTalk = new PushToTalkButton($("push-to-talk"), (pressed) => {
   if (pressed) live?.conversation.press();
   else live?.conversation.release();
+});
+const usage = new UsageView({
+  box: $("usage-plots"), days: $("usage-days"), status: $("usage-status"), key: () => keys.key,
 });
 let live = null; // the record {conversation, events} of the last conversation that was begun
 let countdown = 0;
@@ -268,6 +272,7 @@ setUpTabs(document.querySelector("[role=tablist]"), (name) => {
   tab = name;
   events.visible = name === "timeline";
   if (name === "tools") banner.clear("call");
+  if (name === "usage") usage.show();
   if (list.current) waterfall.show(list.current.conversation.turns.all);
 });
 setUpTheme($("theme"));

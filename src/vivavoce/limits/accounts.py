@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta
 
+from vivavoce.limits.prices import usd
+
 Unit: TypeAlias = Literal["usd", "minutes", "tokens"]
 Period: TypeAlias = Literal["day", "month", "total"]
 Scope: TypeAlias = Literal["key", "user", "team", "all"]
@@ -156,6 +158,17 @@ def amount_of(text: str, unit: Unit) -> int:
     if amount > MAX_AMOUNT:
         raise ValueError(f"{text!r} is too much; at most {MAX_AMOUNT // SMALLEST[unit]} {unit}")
     return amount
+
+
+def amount_text(amount: int, unit: Unit) -> str:
+    """An amount of the smallest unit as people read it: 2.50 USD, 12.25 minutes, 300 tokens."""
+    match unit:
+        case "usd":
+            return usd(amount)
+        case "minutes":
+            return f"{amount / SMALLEST['minutes']:.2f}"
+        case "tokens":
+            return str(amount)
 
 
 def check_timezone(name: str) -> None:

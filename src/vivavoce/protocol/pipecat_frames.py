@@ -83,6 +83,15 @@ def read_frame(data: bytes) -> PipecatFrame:
             raise FrameError("the message holds no frame")
 
 
+def write_text(number: int, text: str) -> bytes:
+    return _member(1, _integer(1, number) + _member(2, b"text") + _member(3, text.encode()))
+
+
+def write_transcription(number: int, text: str, user_id: str) -> bytes:
+    body = _integer(1, number) + _member(2, b"transcription")
+    return _member(3, body + _member(3, text.encode()) + _member(4, user_id.encode()))
+
+
 def write_message(data: bytes) -> bytes:
     """A frame with a message of RTVI, JSON."""
     return _member(4, _member(1, data))

@@ -59,6 +59,8 @@ class RawProtocol:
         self._bot_speaks = False  # as reported to the client, where it plays
         self._words: dict[str, str] = {}  # the transcripts in progress, by item
         self._reported = ""  # the failure that was reported last
+        self._spoken: set[str] = set()  # the responses in progress that are spoken
+        self._shown_early: set[str] = set()  # of these, the ones whose text is shown as generated
         self._input = RawInput(clock, recognises=waits)
         self._output_format = SampleFormat("pcm16", RAW_RATE)
         self._encoder = SampleEncoder(self._output_format)
@@ -78,6 +80,11 @@ class RawProtocol:
         if isinstance(error, Unauthorized):
             name = "invalid_api_key"
         return Refusal((_error(str(error), name, fatal=True),), code, str(error))
+
+    @property
+    def output_rate(self) -> int:
+        """Hertz of the sound that is sent."""
+        return self._output_format.rate
 
     # --- from the client
 
@@ -130,14 +137,7 @@ class RawProtocol:
             yield SessionUpdate(session=patch_of(config, first=False))
         elif kind in messages.AUDIO_TYPES:
             audio = messages.audio_of(fields)
-            if audio.sample_rate not in (None, *RATES):
-                rates = ", ".join(map(str, RATES))
-                raise InvalidRequest(
-                    f"Invalid 'sample_rate': {audio.sample_rate}. Supported values are: {rates}.",
-                    param="sample_rate",
-                )
-            self._input.name("pcm16", audio.sample_rate or RAW_RATE)
-            yield from self._sound(audio.audio)
+            yield from self.sound_at(audio.audio, audio.sample_rate or RAW_RATE)
         elif kind == "ping":
             yield Reply((_message("pong"),))
         elif kind in messages.END_TYPES:
@@ -148,6 +148,17 @@ class RawProtocol:
             if kind in messages.INTERRUPT_TYPES and not self.server_plays:
                 yield Reply((_message("InterruptionFrame"),))
             yield from messages.events_of(kind, fields, server_plays=self.server_plays)
+
+    def sound_at(self, pcm: bytes, rate: int) -> Iterator[Decoded]:
+        """16-bit PCM whose rate comes with it. Raises InvalidRequest."""
+        if rate not in RATES:
+            raise InvalidRequest(
+                f"Invalid 'sample_rate': {rate}. Supported values are: "
+                f"{', '.join(map(str, RATES))}.",
+                param="sample_rate",
+            )
+        self._input.name("pcm16", rate)
+        yield from self._sound(pcm)
 
     def _sound(self, data: bytes) -> Iterator[Decoded]:
         if len(data) > MAX_AUDIO_BYTES:
@@ -177,7 +188,10 @@ class RawProtocol:
 
     def encode(self, event: AnyServerEvent) -> Iterator[Frame]:
         match event:
-            case says.OutputTranscriptDelta(delta=delta) | says.OutputTextDelta(delta=delta):
+            case says.OutputTranscriptDelta(response_id=response_id, delta=delta):
+                early = response_id in self._shown_early
+                yield _message("TTSTextFrame" if early else "TextFrame", text=delta)
+            case says.OutputTextDelta(delta=delta):
                 yield _message("TextFrame", text=delta)
             case says.OutputAudioDelta(delta=audio):
                 yield from self._bot_starts()
@@ -205,15 +219,25 @@ class RawProtocol:
             case _:
                 yield from self._encode_response(event)
 
+    def generated_text(self, response_id: str, text: str) -> Iterator[Frame]:
+        """The text of an answer that will be spoken; its words follow once they have sound."""
+        if response_id in self._spoken:
+            self._shown_early.add(response_id)
+            yield _message("TextFrame", text=text)
+
     def encode_audio(self, audio: bytes) -> Iterator[Frame]:
         if data := self._encoder.feed(audio):
             yield Frame("binary", data)
 
     def _encode_response(self, event: AnyServerEvent) -> Iterator[Frame]:
         match event:
-            case says.ResponseCreated():
+            case says.ResponseCreated(response=response):
+                if "audio" in response.output_modalities:
+                    self._spoken.add(response.id)
                 yield _message("LLMFullResponseStartFrame")
             case says.ResponseDone(response=response):
+                self._spoken.discard(response.id)
+                self._shown_early.discard(response.id)
                 details = response.status_details
                 if details and details.error is not UNSET:
                     self._reported = details.error.message

@@ -25,7 +25,7 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.protocol.codec import GA
-from vivavoce.protocol.items import FunctionCallOutput, InputText, Message, OutputText
+from vivavoce.protocol.items import FunctionCallOutput, InputImage, InputText, Message, OutputText
 from vivavoce.protocol.pipecat_frames import (
     AudioFrame,
     FrameError,
@@ -61,7 +61,9 @@ from vivavoce.protocol.wire import (
 TRANSCRIPTION_MODEL = "whisper-1"  # any name is served by the configured recogniser
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MAX_CHANNELS = 2
-MAX_REPORTED = 20  # frames that cannot be read; later ones are dropped without a message
+MAX_REPORTED = 20  # frames that cannot be read, and errors; later ones are dropped silently
+MAX_LOGGED = 200  # bytes of an error of the client
+WAV_HEADER_BYTES = 44  # of PCM: Pipecat's Python client puts one before each piece
 JS_LIBRARY = "@pipecat-ai/client-js"  # logs an error for an interruption frame
 PEER_LEFT = b'{"type":"signalling","message":{"type":"peerLeft"}}'
 # of RTVI 0.x: what a client may configure, which is nothing
@@ -70,6 +72,7 @@ _EMPTY_ANSWERS: dict[str, tuple[str, dict[str, list[Any]]]] = {
     "describe-actions": ("actions-available", {"actions": []}),
     "get-config": ("config", {"config": []}),
 }
+_LARGE = frozenset({"raw-audio", "raw-audio-batch", "send-file"})
 _IGNORED = ("ui-event", "ui-snapshot", "ui-cancel-job-group")  # this server commands no pages
 
 Handler: TypeAlias = Callable[[ClientMessage], Iterator[Decoded]]
@@ -93,6 +96,8 @@ class PcmInput:
                 )
             self._format, self._rest = (rate, channels), b""
             self._resampler = Resampler(rate, RATE)
+        if audio[:4] == b"RIFF" and audio[8:12] == b"WAVE":
+            audio = audio[WAV_HEADER_BYTES:]
         audio = self._rest + audio
         whole = len(audio) // (2 * channels) * 2 * channels
         self._rest, audio = audio[whole:], audio[:whole]
@@ -103,15 +108,21 @@ class PcmInput:
 
 
 class RtviProtocol:
-    """One connection. `clock` gives unix seconds; `channel`: it is a WebRTC data channel."""
+    """One connection. `clock` gives unix seconds; `channel`: it is a WebRTC data channel.
+
+    library_version: of this server, which clients are told.
+    """
 
     subprotocols = ()
     server_plays = True
     is_ga = False
 
-    def __init__(self, clock: Callable[[], float], *, channel: bool = False) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, channel: bool = False, library_version: str = ""
+    ) -> None:
         self._output = RtviOutput(clock)
         self._input = PcmInput()
+        self._about = {"library": "vivavoce", "library_version": library_version}
         self._kind: str = "text" if channel else ""  # of the frames that are sent
         self._frames = 0
         self._unreadable = 0
@@ -122,6 +133,7 @@ class RtviProtocol:
             "disconnect-bot": self._disconnect,
             "client-message": self._client_message,
             "send-text": self._send_text,
+            "send-file": self._send_file,
             "append-to-context": self._append,
             "llm-function-call-result": self._function_result,
             "dtmf": self._dtmf,
@@ -187,7 +199,10 @@ class RtviProtocol:
         message = messages.read_message(data)
         if message is None or message.type in _IGNORED:
             return
-        if len(data) > MAX_TEXT_BYTES and not message.type.startswith("raw-audio"):
+        if message.type in messages.ERRORS:
+            yield from self._note_error(message)
+            return
+        if len(data) > MAX_TEXT_BYTES and message.type not in _LARGE:
             text = f"The message has {len(data)} bytes; at most {MAX_TEXT_BYTES} are taken."
             raise InvalidRequest(text, event_id=message.id)
         if handler := self._handlers.get(message.type):
@@ -211,7 +226,7 @@ class RtviProtocol:
             yield self._reply("error-response", {"error": chosen.problem}, message.id)
         data = {
             "version": chosen.version,
-            "about": {"library": "vivavoce"},
+            "about": self._about,
             "capabilities": {
                 "audio_in": True,
                 "audio_out": True,
@@ -222,6 +237,12 @@ class RtviProtocol:
             },
         }
         yield self._reply("bot-ready", data, message.id)
+
+    def _note_error(self, message: ClientMessage) -> Iterator[Decoded]:
+        """An error of the client gets no answer, which could be answered in turn."""
+        if self._unreadable < MAX_REPORTED:
+            self._unreadable += 1
+            yield Reply((), f"{message.type}: {bytes(message.data)[:MAX_LOGGED]!r}")
 
     def _disconnect(self, message: ClientMessage) -> Iterator[Decoded]:
         yield CloseRequest(1000, "the client has disconnected the bot")
@@ -243,18 +264,39 @@ class RtviProtocol:
 
     def _send_text(self, message: ClientMessage) -> Iterator[Decoded]:
         text = messages.data_of(message, messages.SendText)
-        options = text.options
+        options = text.options or messages.SendTextOptions()
         yield from self._typed(
             text.content, message.id, run=options.run_immediately, speak=options.audio_response
         )
 
+    def _send_file(self, message: ClientMessage) -> Iterator[Decoded]:
+        """A picture with a text; other files have no place in a conversation of Realtime."""
+        sent = messages.data_of(message, messages.SendFile)
+        if not sent.file.format.startswith("image/"):
+            text = f"No file of '{sent.file.format[:MAX_QUOTED]}' is taken, but images (image/…)."
+            raise InvalidRequest(text, event_id=message.id)
+        options = sent.options or messages.SendTextOptions()
+        yield from self._typed(
+            sent.content,
+            message.id,
+            InputImage(sent.file.address),
+            run=options.run_immediately,
+            speak=options.audio_response,
+        )
+
     def _typed(
-        self, text: str, message_id: str, *, run: bool = True, speak: bool = True
+        self,
+        text: str,
+        message_id: str,
+        *more: InputImage,
+        run: bool = True,
+        speak: bool = True,
     ) -> Iterator[Decoded]:
         if run:
             yield from _interrupt()
-        item = Message(id=_item_id(), role="user", content=(InputText(text),))
-        self._output.typed(item.id, message_id, text)
+        content: tuple[InputText | InputImage, ...] = (InputText(text), *more) if text else more
+        item = Message(id=_item_id(), role="user", content=content)
+        self._output.user.typed(item.id, message_id, text)
         yield ItemCreate(event_id=message_id, item=item)
         if run:
             params = None if speak else ResponseParams(output_modalities=("text",))

@@ -16,6 +16,7 @@ LABEL = "rtvi-ai"
 VERSION = "2.2.0"
 MAX_TEXT_BYTES = 256 * 1024  # of a message that holds no audio
 MAX_QUOTED = 100  # characters of what a client sent that an answer repeats
+ERRORS = frozenset({"error", "error-response"})
 MAX_ID = 128  # characters of the id of a message
 
 S = TypeVar("S")
@@ -53,7 +54,34 @@ class SendTextOptions(msgspec.Struct, frozen=True):
 
 class SendText(msgspec.Struct, frozen=True):
     content: str
-    options: SendTextOptions = SendTextOptions()
+    options: SendTextOptions | None = None
+
+
+class FileSource(msgspec.Struct, frozen=True):
+    """A file as base64 or a data URI, or its address."""
+
+    bytes: str = ""
+    url: str = ""
+
+
+class SentFile(msgspec.Struct, frozen=True):
+    format: str
+    """A media type, such as image/png."""
+    source: FileSource
+
+    @property
+    def address(self) -> str:
+        """The file as a data URI, or where it is."""
+        data = self.source.bytes
+        if not data or data.startswith("data:"):
+            return data or self.source.url
+        return f"data:{self.format};base64,{data}"
+
+
+class SendFile(msgspec.Struct, frozen=True):
+    content: str
+    file: SentFile
+    options: SendTextOptions | None = None
 
 
 class AppendToContext(msgspec.Struct, frozen=True):
@@ -103,7 +131,7 @@ _message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessa
 
 
 def read_message(data: bytes) -> ClientMessage | None:
-    """A message; None: it is not of RTVI, or an error, whose answer would be answered in turn.
+    """A message; None: it is not of RTVI. Of the client's own ERRORS the id may be missing.
 
     Raises InvalidRequest where it cannot be read.
     """
@@ -113,8 +141,10 @@ def read_message(data: bytes) -> ClientMessage | None:
         raise InvalidRequest(f"Invalid RTVI message: {exc}"[:300]) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if message.label != LABEL or message.type == "error":
+    if message.label != LABEL:
         return None
+    if message.type in ERRORS:
+        return message
     if not message.id or len(message.id) > MAX_ID:
         raise InvalidRequest(f"Invalid RTVI message: 'id' has to have 1 to {MAX_ID} characters.")
     return message

@@ -159,3 +159,15 @@ class CarriesKey(Protocol):
     """A wire protocol whose key stands in its first frames: it is checked after them."""
 
     key_in_frames: bool
+
+
+@runtime_checkable
+class ShowsText(Protocol):
+    """A wire protocol that shows the text of an answer as it is generated.
+
+    The events of GA tie the transcript of a spoken answer to its sound, which comes later.
+    """
+
+    def generated_text(self, response_id: str, text: str) -> Iterable[Frame]:
+        """Frames for the next clause of an answer, before it is synthesised."""
+        ...

@@ -7,6 +7,7 @@ facts as they come.
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, assert_never
 
@@ -19,7 +20,7 @@ from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
-from vivavoce.runtime.tasks import Tasks
+from vivavoce.runtime.tasks import Signal, Tasks
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
@@ -257,8 +258,9 @@ class RelayPerformer:
         self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting: deque[bytes] = deque()  # for the upstream server
         self._waiting_bytes = 0
+        self._more = Signal()  # to be sent
 
     @property
     def behind(self) -> bool:
@@ -267,11 +269,11 @@ class RelayPerformer:
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:
             case ConnectUpstream(transcription=transcription):
-                self._waiting, self._waiting_bytes = asyncio.Queue(), 0
+                self._waiting.clear()
+                self._waiting_bytes = 0
                 self._tasks.start("connection", self._connect(transcription))
             case SendUpstream(data=data):
-                self._waiting.put_nowait(data)
-                self._waiting_bytes += len(data)
+                self._put(data)
             case HoldUpstream(seconds=seconds):
                 self._relay.hold.set(seconds)
             case DisconnectUpstream():
@@ -326,16 +328,23 @@ class RelayPerformer:
         """A frame as a GA server sends it; None: the session does not get it."""
         frame, reply = translation.received(raw)
         if reply is not None:
-            self._waiting.put_nowait(reply)
-            self._waiting_bytes += len(reply)
+            self._put(reply)
         return frame
+
+    def _put(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        self._more.set()
 
     async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
             while True:
-                data = await self._waiting.get()
-                self._waiting_bytes -= len(data)
-                if translation:
-                    translation.sent(data)
-                await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
-                self._port.progressed()
+                while self._waiting:
+                    data = self._waiting.popleft()
+                    self._waiting_bytes -= len(data)
+                    if translation:
+                        translation.sent(data)
+                    await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
+                    self._port.progressed()
+                self._more.clear()
+                await self._more.wait()

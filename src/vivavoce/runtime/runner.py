@@ -17,17 +17,27 @@ from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
+    CancelTool,
     ClearPlayback,
     Close,
     Effect,
     PlayAudio,
     RecordUsage,
     RequestFallback,
+    RunTool,
     Say,
     Send,
     SendRaw,
 )
-from vivavoce.session.facts import Disconnected, Fact, GenerationFailed, TimerFired
+from vivavoce.session.facts import (
+    Disconnected,
+    Fact,
+    GenerationFailed,
+    Received,
+    TimerFired,
+    ToolFinished,
+    UpstreamEventReceived,
+)
 from vivavoce.session.shell import Checkpoint, Session
 
 log = logging.getLogger(__name__)
@@ -73,7 +83,9 @@ class Observer(Protocol):
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
 
-        Called before they are carried out. It must not change or keep the list, nor wait.
+        Called before they are carried out. It must not change or keep the list, nor wait. It does
+        not see audio that a relay passes on, but for the first of an answer: see
+        Session.forward().
         """
         ...
 
@@ -93,7 +105,7 @@ class Driver:
 
 
 class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: another driver, and a voice."""
+    """What works whatever the brain of a session does: other drivers, a voice, functions."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """None: no fallback."""
@@ -101,6 +113,10 @@ class Fallbacks(Protocol):
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
         """Speak for the server itself."""
+        ...
+
+    async def run_tool(self, order: RunTool, session_id: str) -> str:
+        """Call a function of this server; its result for the model."""
         ...
 
     async def recovered(self, session: SessionObject) -> Driver | None:
@@ -176,9 +192,31 @@ class Runner:
         """
         if self._closed.is_set:
             return
+        kind = type(fact)
+        if (
+            (kind is UpstreamEventReceived or kind is Received)
+            and self._begun
+            and not self._busy
+            and self._forward(fact)
+        ):
+            return
         self._facts.append(fact)
         if self._begun and not self._busy:
             self._take_all()
+
+    def _forward(self, fact: Fact) -> bool:
+        """Pass on a piece of audio, where nothing else follows from it; whether that was done."""
+        try:
+            effect = self._session.forward(fact, now := self._clock())
+            if effect is None:
+                return False
+            if type(effect) is SendRaw:
+                self._peer.send_raw(effect.data)
+            else:
+                self._perform(effect, now)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
+        return True
 
     @property
     def settings(self) -> SessionObject:
@@ -335,6 +373,12 @@ class Runner:
                 self._player.flush()
             case Say():
                 self._say(effect)
+            case RunTool(call_id=call_id):
+                assert self._tasks is not None
+                self._tasks.start(("tool", call_id), self._run_tool(effect))
+            case CancelTool(call_id=call_id):
+                assert self._tasks is not None
+                self._tasks.cancel(("tool", call_id))
             case RecordUsage():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
@@ -352,6 +396,11 @@ class Runner:
         else:
             work = self._fallbacks.say(order, self.post, self.writable)
             self._tasks.start(order.order.response_id, work)
+
+    async def _run_tool(self, order: RunTool) -> None:
+        assert self._fallbacks  # a policy with functions has them
+        output = await self._fallbacks.run_tool(order, self._id)
+        self.post(ToolFinished(order.call_id, output))
 
     def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -21,9 +21,10 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.effects import Say
+from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
@@ -76,6 +77,8 @@ class ServerContext:
     meter: MakeMeter | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
+    tools: Mapping[str, ServerTool] = field(default_factory=dict)
+    """Functions of this server that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     store: Store | None = None
@@ -108,11 +111,18 @@ class Sessions:
         """Whether one more session would be accepted."""
         return not self._draining and len(self._runners) < self.context.max_sessions
 
-    def open(self, peer: Peer, opening: Opening, player: Player | None = None) -> Runner:
+    def open(
+        self,
+        peer: Peer,
+        opening: Opening,
+        player: Player | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+    ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
-        player: plays its answers, where the client does not. The caller runs the session with
-        serve().
+        player: plays its answers, where the client does not. observers: of this session, beside
+        those of the server. The caller runs the session with serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has reached max_sessions"
@@ -123,7 +133,7 @@ class Sessions:
         context = self.context
         driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
-        observers = [make(settings, opening.who) for make in context.observers]
+        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
         session = Session(
             settings,
             self._offer(opening),
@@ -139,7 +149,7 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=Replacements(self, opening.who),
-            observers=[*observers, meter] if meter else observers,
+            observers=[*seen_by, meter] if meter else seen_by,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
@@ -189,7 +199,9 @@ class Sessions:
         context = self.context
         model = _asked_model(opening) or context.models.default_model
         served = context.models.served_by(model, "").model
-        rules = Rules(context.policies.get(served), context.key_models(opening.who))
+        policy = context.policies.get(served)
+        tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
+        rules = Rules(policy, context.key_models(opening.who), tools)
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -235,6 +247,10 @@ class Replacements:
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
         cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
         await say(order, cascade, post, wait_writable)
+
+    async def run_tool(self, order: RunTool, session_id: str) -> str:
+        tool = self.sessions.context.tools[order.name]
+        return await tool.run(order, session_id, self.who)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""

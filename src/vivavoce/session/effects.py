@@ -199,6 +199,21 @@ class RequestFallback(Struct, frozen=True):
     close_code: int = 1011
 
 
+class RunTool(Struct, frozen=True):
+    """Call a function of this server. Report ToolFinished once."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text, as the model gave it."""
+
+
+class CancelTool(Struct, frozen=True):
+    """The result of that call is not wanted any more. Report nothing of it."""
+
+    call_id: str
+
+
 class RecordUsage(Struct, frozen=True):
     """What a response or a transcription has used. For observers: nothing is to be done."""
 
@@ -239,7 +254,16 @@ CascadeEffect: TypeAlias = (
 RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
 """What the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
-    Send | SendRaw | PlayAudio | ClearPlayback | Say | RequestFallback | RecordUsage | Close
+    Send
+    | SendRaw
+    | PlayAudio
+    | ClearPlayback
+    | Say
+    | RunTool
+    | CancelTool
+    | RequestFallback
+    | RecordUsage
+    | Close
 )
 """What the runner carries out itself."""
 Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect

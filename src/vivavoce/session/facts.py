@@ -178,6 +178,14 @@ class UpstreamLost(Struct, frozen=True):
     reason: str
 
 
+class ToolFinished(Struct, frozen=True):
+    """A function of this server has returned, or has failed."""
+
+    call_id: str
+    output: str
+    """For the model."""
+
+
 class TimerFired(Struct, frozen=True):
     """The session's deadline has passed."""
 
@@ -221,7 +229,7 @@ CascadeFact: TypeAlias = (
     | GenerationFact
     | AudioCleaned
 )
-RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost
+RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost | ToolFinished
 BrainFact: TypeAlias = CascadeFact | RelayFact
 """What a performer reports. A brain ignores those of another kind: late results of the last."""
 Fact: TypeAlias = (

@@ -171,6 +171,14 @@ class Options:
         return msgspec.structs.replace(self.session, instructions=hidden)
 
     @property
+    def upstream(self) -> SessionObject:
+        """The settings in force of an upstream server, with the functions of this server."""
+        session = self.in_force
+        if not self.rules.tools or not isinstance(session, RealtimeSession):
+            return session
+        return msgspec.structs.replace(session, tools=session.tools + self.rules.tools)
+
+    @property
     def realtime(self) -> RealtimeSession:
         """The settings of a conversation in force; a transcription session has the defaults."""
         session = self.in_force

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import AnyClientEvent, ResponseCreate
-from vivavoce.protocol.items import InputImage, Item, ItemReference, Message, Tools
+from vivavoce.protocol.items import FunctionTool, InputImage, Item, ItemReference, Message, Tools
 from vivavoce.protocol.session import (
     AudioInputPatch,
     AudioOutputPatch,
@@ -70,6 +70,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether clients may add messages of the system."""
     assistant_items: bool = False
     """Whether clients may add messages of the assistant."""
+    tools: tuple[str, ...] = ()
+    """Functions of [tools.NAME], which run on this server, unseen by clients; of relays only."""
     images: bool = False
     """Whether clients may send pictures."""
     prompt: bool = False
@@ -93,10 +95,18 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rules:
     """A policy as it applies to one session.
 
-    models: the names of models that the key of the session allows; None: all.
+    models: the names of models that the key of the session allows; None: all. tools: the
+    functions of this server that the policy names.
     """
 
-    def __init__(self, policy: Policy | None = None, models: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        models: frozenset[str] | None = None,
+        tools: tuple[FunctionTool, ...] = (),
+    ) -> None:
+        self.tools = tools
+        self.tool_names = frozenset(tool.name for tool in tools)
         self._policy = policy
         self._models = models
         self._audio_until = float("-inf")  # when all audio so far was spoken, at the allowed speed
@@ -263,11 +273,13 @@ class Rules:
     def _allowed_tools(self, tools: Tools, path: str) -> Tools:
         assert self._policy is not None
         names = self._policy.client_tools
-        if "*" in names:
-            return tools
-        kept = tuple(tool for tool in tools if tool.name in names)
+        kept = tuple(
+            tool
+            for tool in tools
+            if ("*" in names or tool.name in names) and tool.name not in self.tool_names
+        )
         if len(kept) < len(tools) and self._is_strict:
-            other = next(tool.name for tool in tools if tool.name not in names)
+            other = next(tool.name for tool in tools if tool not in kept)
             raise InvalidRequest(f"The function '{other}' is not allowed.", param=path)
         return kept
 

@@ -47,6 +47,7 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
+    UpstreamEventReceived,
 )
 from vivavoce.session.item_validation import entry_of, in_format
 from vivavoce.session.limits import SessionLimits, span
@@ -177,6 +178,33 @@ class Session:
         if effects and not self._changed:
             self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
         return effects
+
+    def forward(self, fact: Fact, now: float) -> Effect | None:
+        """The one effect of a fact that brings audio, where nothing else follows from it.
+
+        None: the fact was not taken; give it to handle(). Fifty times a second and session, this
+        takes the place of handle() for the audio of a relay.
+        """
+        if self._state != "open":
+            return None
+        if type(fact) is UpstreamEventReceived:
+            effect = self._brain.forward(fact, now)
+            self._changed = self._changed or effect is not None
+        elif type(fact) is Received and self._brain.forwards_input:
+            event = fact.event
+            if not isinstance(event, events.InputAudioAppend) or fact.raw is None:
+                return None
+            try:
+                self._rules.check_event(event)
+                self._take_audio(event, now)
+            except InvalidRequest:  # nothing is changed: handle() refuses it
+                return None
+            effect = self._brain.forward(fact, now)
+        else:
+            return None
+        if effect is not None:
+            self._last_activity = now
+        return effect
 
     def swap(
         self, brain: BrainFactory, now: float, *, model: str = ""
@@ -333,10 +361,14 @@ class Session:
             if allowed is not event:
                 event, raw = allowed, None
         elif isinstance(event, events.InputAudioAppend):
-            width = BYTES_PER_SAMPLE if self._shared.options.input_format == "audio/pcm" else 1
-            rate = RATE if width == BYTES_PER_SAMPLE else G711_RATE
-            self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
+            self._take_audio(event, now)
         self._brain.on_client(event, raw, now)
+
+    def _take_audio(self, event: events.InputAudioAppend, now: float) -> None:
+        """Raises InvalidRequest where audio comes much too fast."""
+        width = BYTES_PER_SAMPLE if self._shared.options.input_format == "audio/pcm" else 1
+        rate = RATE if width == BYTES_PER_SAMPLE else G711_RATE
+        self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
 
     def _on_timer(self, now: float) -> None:
         limits = self._shared.limits

@@ -182,6 +182,11 @@ class Metering:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return self.directory.owner(key)
 
+    @property
+    def open_reservations(self) -> int:
+        """Of this process."""
+        return len(self._leases)
+
     async def reserve(self, charges: tuple[Charge, ...]) -> str:
         """The id of a new reservation. Raises QuotaExceeded, and StoreError."""
         id_ = f"rsv_{secrets.token_hex(12)}"

@@ -97,7 +97,7 @@ class Rater:
     """Charges usage by the tariff of its model."""
 
     def __init__(self, prices: PriceTable, tariffs: Mapping[str, Tariff]) -> None:
-        self._prices = prices
+        self.prices = prices
         self._tariffs = tariffs
 
     def tariff(self, model: str) -> Tariff:
@@ -215,7 +215,7 @@ class Rater:
     def _rates(self, ref: PriceRef | None, at: float) -> tuple[Rates, str] | None:
         if ref is None:
             return None
-        price = self._prices.find(ref.model, at, provider=ref.provider)
+        price = self.prices.find(ref.model, at, provider=ref.provider)
         return None if price is None else (price.rates, price.version)
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.limits.accounts import day_of
-from vivavoce.limits.prices import Quantities, usd
+from vivavoce.limits.prices import PriceTable, Quantities, rate, usd
 from vivavoce.store.base import AccountStore, UsageRow
 
-GroupBy: TypeAlias = Literal["day", "key", "user", "team", "model", "session", "kind"]
+GroupBy: TypeAlias = Literal["day", "key", "user", "team", "model", "session", "kind", "mode"]
 DEFAULT_DAYS = 30
 MAX_GROUPS = 10_000
 """Of a report; the rest is in its last line."""
@@ -24,6 +25,7 @@ _VALUES: Mapping[str, Callable[[UsageRow], str]] = {
     "model": lambda row: row.model,
     "session": lambda row: row.session,
     "kind": lambda row: row.kind,
+    "mode": lambda row: row.mode,
 }
 
 
@@ -40,6 +42,10 @@ class ReportLine(msgspec.Struct, kw_only=True):
     """That were transcribed on their own price."""
     characters: int = 0
     session_seconds: float = 0.0
+    sessions_at_once: int = 0
+    """At most; a session counts in the period in which it ended."""
+    cascade_nano_usd: int = 0
+    """What the sessions of relays would have cost as cascades: an estimate."""
     nano_usd: int = 0
     usd: str = "0.00"
     unconfirmed: int = 0
@@ -68,12 +74,14 @@ async def report(
     until: float,
     by: tuple[GroupBy, ...],
     where: Mapping[GroupBy, str],
+    prices: PriceTable,
 ) -> list[ReportLine]:
     """The sums of all rows with since <= at < until that agree with `where`, in order of `by`.
 
-    Raises StoreError.
+    prices: of the cascade with which relays are compared. Raises StoreError.
     """
     lines: dict[tuple[str, ...], ReportLine] = {}
+    times: dict[tuple[str, ...], list[tuple[float, int]]] = {}  # when sessions began and ended
     async for page in store.usage(since, until):
         for row in page:
             if any(_VALUES[name](row) != value for name, value in where.items()):
@@ -84,7 +92,47 @@ async def report(
             if group not in lines:
                 lines[group] = ReportLine(group=dict(zip(by, group, strict=True)))
             lines[group].add(row)
+            if row.mode == "relay":
+                lines[group].cascade_nano_usd += as_cascade(row, prices)
+            if row.kind == "session":
+                begin = row.at - row.used.get("session_ms", 0) / 1000
+                times.setdefault(group, []).extend(((begin, 1), (row.at, -1)))
+    for group, changes in times.items():
+        lines[group].sessions_at_once = most_at_once(changes)
     return [lines[group] for group in sorted(lines)]
+
+
+def most_at_once(changes: list[tuple[float, int]]) -> int:
+    """The highest sum of changes, in order of time; ends (-1) come before beginnings (+1)."""
+    return max(accumulate(change for _, change in sorted(changes)), default=0)
+
+
+CASCADE = {"stt": "nova-3", "llm": "gpt-6-luna", "tts": "eleven_flash_v2_5"}
+"""Models of the price table that a relay is compared with."""
+CHARACTERS_PER_SECOND = 15
+"""Of speech."""
+TEXT_TOKENS_PER_SECOND = 4
+
+
+def as_cascade(row: UsageRow, prices: PriceTable) -> int:
+    """What a row of a relay would have cost as a cascade: an estimate in nano-USD.
+
+    The recogniser hears the whole session. The synthesiser speaks as long as the answer was. The
+    language model reads words in place of audio, uncached, and writes what the answer's text was.
+    """
+    used = msgspec.convert(row.used, Quantities)
+    heard_s, spoken_s = used.audio_input / 10, used.audio_output / 20  # 100 and 50 ms a token
+    read = used.text_input + used.other_input + round(heard_s * TEXT_TOKENS_PER_SECOND)
+    parts = {
+        "stt": Quantities(audio_ms=used.session_ms),
+        "llm": Quantities(text_input=read, text_output=used.text_output),
+        "tts": Quantities(characters=round(spoken_s * CHARACTERS_PER_SECOND)),
+    }
+    total = 0
+    for kind, part in parts.items():
+        price = prices.find(CASCADE[kind], row.at)
+        total += 0 if price is None else rate(part, price.rates).nano_usd
+    return total
 
 
 def group_by(text: str) -> tuple[GroupBy, ...]:

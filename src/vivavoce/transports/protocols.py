@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TypeAlias
 
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
 from vivavoce.protocol.raw import RawProtocol
+from vivavoce.protocol.raw_frames import RawFramesProtocol
 from vivavoce.protocol.rtvi import RtviProtocol
 from vivavoce.protocol.telephony import TelephonyProtocol
 from vivavoce.protocol.wire import ConnectRequest, WireProtocol
@@ -30,12 +32,21 @@ def wants_rtvi(request: ConnectRequest) -> bool:
     return request.query.get("rtvi", "") not in ("", "0", "false")
 
 
-def rtvi() -> RtviProtocol:
-    return RtviProtocol(time.time)
+def wants_frames(request: ConnectRequest) -> bool:
+    return request.query.get("format", "").lower() == "protobuf"
+
+
+def rtvi(*, channel: bool = False) -> RtviProtocol:
+    """`channel`: for the data channel of a call."""
+    return RtviProtocol(time.time, channel=channel, library_version=version("vivavoce"))
 
 
 def raw() -> RawProtocol:
     return RawProtocol(time.monotonic)
+
+
+def raw_frames() -> RawFramesProtocol:
+    return RawFramesProtocol(time.monotonic)
 
 
 def raw_stream() -> RawProtocol:
@@ -63,6 +74,7 @@ WIRE_TABLE: WireTable = (
     WireRoute("/v1/realtime", GA),
     WireRoute("/ws", rtvi, wants_rtvi),
     WireRoute("/api/realtime", Beta),
+    WireRoute("/ws", raw_frames, wants_frames),
     WireRoute("/ws", raw),
     WireRoute("/v1/voice/stream", raw_stream),
     WireRoute("/telephony/ws", telephony),

@@ -11,15 +11,23 @@ from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.client import SessionUpdate
-from vivavoce.protocol.wire import CarriesKey, ConnectRequest, Opening, WireProtocol
+from vivavoce.protocol.wire import (
+    CarriesKey,
+    ConnectRequest,
+    Opening,
+    ShowsText,
+    WireProtocol,
+)
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.session.facts import Disconnected
+from vivavoce.session.effects import Effect
+from vivavoce.session.facts import Disconnected, Fact, TextGenerated
 from vivavoce.transports import sideband
 from vivavoce.transports.connection import Connection
 from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES, GuardedSocket, MemoryBudget
 from vivavoce.transports.paced import PacedPeer
 from vivavoce.transports.protocols import WIRE_TABLE, WireTable, paths, protocol_for
+from vivavoce.transports.send_queue import SendQueue
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,19 @@ class Admit(Protocol):
     def __call__(self, request: web.Request, key: str = "") -> Opening:
         """`key`: one that the first frames held. Raises Unauthorized."""
         ...
+
+
+class TextObserver:
+    """Sends the text of answers to a client whose protocol shows it before it is spoken."""
+
+    def __init__(self, queue: SendQueue, protocol: ShowsText) -> None:
+        self._queue = queue
+        self._protocol = protocol
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        if isinstance(fact, TextGenerated):
+            frames = self._protocol.generated_text(fact.response_id, fact.text)
+            self._queue.send_frames(frames)
 
 
 class WebSocketEndpoint:
@@ -114,7 +135,12 @@ class WebSocketEndpoint:
             patch = opening.patch or admitted.patch
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             runner = self._sessions.open(
-                paced or queue, replace(opening, who=admitted.who, patch=patch), paced
+                paced or queue,
+                replace(opening, who=admitted.who, patch=patch),
+                paced,
+                observers=(TextObserver(queue, protocol),)
+                if isinstance(protocol, ShowsText)
+                else (),
             )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
             log.info("a client at %s was refused: %s", wanted.path, exc)

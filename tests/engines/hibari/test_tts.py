@@ -56,8 +56,8 @@ def test_hibari_words_are_marked_once_each_where_they_sound() -> None:
         assert 0 <= at["Your"] < 0.2
         assert at["and"] - at["9:30am,"] > 3 * (at["at"] - at["3rd"])  # "nine thirty A.M."
         levels = np.abs(np.frombuffer(first.audio, "<i2").astype(np.float32))
-        for mark in first.marks[1:]:  # each word sounds within 100 ms of its mark
-            assert levels[mark.at : mark.at + RATE // 10].max() > 1000
+        for mark in first.marks[1:]:  # each word sounds within 200 ms of its mark
+            assert levels[mark.at : mark.at + RATE // 5].max() > 1000
         silence = np.nonzero(levels > 33)[0]
         assert silence[0] < 0.04 * RATE  # the model's own beginning is 200 ms of silence
 

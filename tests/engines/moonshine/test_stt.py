@@ -63,6 +63,25 @@ def test_silence_noise_hum_and_clicks_have_no_words() -> None:
 
 
 @pulled
+def test_music_like_sounds_have_no_words_at_any_level() -> None:
+    at = np.arange(3 * RATE) / RATE
+    notes = np.array([262, 294, 330, 349, 392, 440])[np.minimum((at * 2).astype(int), 5)]
+    melody = np.zeros(len(at))
+    for ratio in (1, 1.5, 2):
+        melody += np.sin(2 * np.pi * notes * ratio * (at % 0.5)) * np.exp(-(at % 0.5) * 4) / 3
+    chord = sum(np.sin(2 * np.pi * hertz * at) for hertz in (220, 277, 330)) / 3
+    sweep = np.sin(2 * np.pi * (200 + 200 * at) * at)
+    trill = np.sin(2 * np.pi * 200 * at) * (1 + np.sin(2 * np.pi * 4 * at)) / 2
+    pcm = [
+        (32767 * np.clip(sound * 10 ** (level / 20), -1, 1)).astype("<i2").tobytes()
+        for sound in (melody, chord, sweep, trill)
+        for level in (-50, -20, -6)
+    ]
+    heard = transcripts_of(*pcm)
+    assert [each.text for one in heard for each in one if each.text] == []
+
+
+@pulled
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs real recordings beside the project")
 def test_recordings_at_once_are_recognised_with_partials_and_times() -> None:
     pcm24 = files.read((RECORDINGS / "jfk.flac").read_bytes())

@@ -135,9 +135,9 @@ class HibariWorker:
         vocabulary, space = self._hibari.vocab, self._hibari.vocab[" "]
         for group in piece.groups:
             known = [vocabulary[sign] for sign in group.phonemes if sign in vocabulary]
+            firsts.append(len(ids))  # a word begins with the space before it: none is late
             if known and len(ids) > 1:
                 ids.append(space)
-            firsts.append(len(ids))
             ids += known
         if len(ids) == 1:
             return np.zeros(0, np.float32), [0] * len(piece.words)

@@ -23,6 +23,10 @@ UNSTABLE_WORDS = 3
 MIN_FIRST_LOG_PROBABILITY = -0.95
 MIN_MEAN_LOG_PROBABILITY = -0.4
 INVENTED = frozenset({"", "you"})
+# What the model makes of melodies and sweeps, where its first token is below -0.7; of a voice that
+# says it, down to 0 dB of noise, it is above -0.2.
+SUSPECTED = frozenset({"thank you for watching", "thanks for watching"})
+MIN_SUSPECTED_LOG_PROBABILITY = -0.5
 
 
 class Utterance:
@@ -95,6 +99,8 @@ class Utterance:
         if letters in INVENTED:
             return False
         scores = result.log_probabilities
+        if letters in SUSPECTED and scores[0] < MIN_SUSPECTED_LOG_PROBABILITY:
+            return False
         return not (
             scores[0] < MIN_FIRST_LOG_PROBABILITY
             and sum(scores) / len(scores) < MIN_MEAN_LOG_PROBABILITY

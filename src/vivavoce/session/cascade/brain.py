@@ -19,6 +19,7 @@ from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
+from vivavoce.session.effects import Effect
 from vivavoce.session.facts import (
     AudioCleaned,
     AudioGenerated,
@@ -28,9 +29,11 @@ from vivavoce.session.facts import (
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    Received,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
+    ToolFinished,
     TranscriptUpdated,
     TurnScored,
     UpstreamConnected,
@@ -178,7 +181,7 @@ class CascadeBrain:
                 self._on_words(fact, now)
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
-            case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost():
+            case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
                 pass  # late, of the relay before this brain
             case _:
                 assert_never(fact)
@@ -192,6 +195,11 @@ class CascadeBrain:
             self._responses.quiet_since = None
             self._turns.time_out(self._idle_timeout_ms)
             self._responses.turn_ended(now)
+
+    forwards_input = False
+
+    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
+        return None
 
     def settle(self, now: float) -> None:
         if self._transcriptions.busy:

@@ -9,12 +9,12 @@ Rules:
    transcripts and heard audio is kept, so that another brain can go on at any moment.
 """
 
-import base64
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, Decoder, Encoder, Format, to_ms
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioCommit,
@@ -26,36 +26,53 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.protocol.items import InputAudio, Message, Status
 from vivavoce.protocol.responses import Usage
-from vivavoce.protocol.server import ItemTruncated
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.brain import BrainEvent, Handover, Shared
 from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
+    Effect,
     HoldUpstream,
     RecordUsage,
     RequestFallback,
     SendRaw,
+    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
+    Received,
     SpokenWord,
+    ToolFinished,
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
 )
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
-from vivavoce.session.options import format_name
+from vivavoce.session.relay.audio import RelayInput, RelayOutput
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
+from vivavoce.session.relay.tools import HiddenCalls
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
+_AUDIO_DELTA = "response.output_audio.delta"
 RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
+
+
+@dataclass(slots=True)
+class ResponseRequest:
+    """The response.create that is not answered yet."""
+
+    sent: bool = False
+    """It went upstream, and no response came of it yet."""
+    data: bytes | None = None
+    """The event; None: another brain has left it."""
+    retried: bool = False
+    retry_at: float = INFINITY
 
 
 class RelayBrain:
@@ -64,26 +81,18 @@ class RelayBrain:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._outbox = Outbox(shared.effects)
-        self._pending = bytearray()  # audio that is in no item yet, PCM
-        self._position = 0
-        self._turn_item: str | None = None  # announced by speech_started, not committed
-        self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
+        self._input = RelayInput(shared, self._outbox)
+        self._output = RelayOutput(shared, self._outbox)
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
-        self._requested = False  # a response.create went upstream; no response came of it yet
-        self._format: Format = "audio/pcm"  # of the client's audio
-        self._decoder, self._encoder = Decoder(self._format), Encoder(self._format)
-        self._output_format: Format = "audio/pcm"  # of the answers
-        self._output_decoder = Decoder(self._output_format)
+        self._request = ResponseRequest()
+        self._calls = HiddenCalls(shared, self._outbox)
+        self._speaking: str | None = None  # the item whose audio is passed on as it comes
         self._quiet_since: float | None = None
-        self._request: bytes | None = None  # the response.create that is not answered yet
-        self._retried = False
-        self._retry_at = INFINITY
         self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
         self._heard_at = 0.0  # when the upstream server said something, or was asked something
         self._lost = False
 
     def attach(self, handover: Handover, now: float) -> None:
-        self._position = handover.position
         self._quiet_since = handover.quiet_since
         self._heard_at = now
         options = self._shared.options
@@ -91,23 +100,22 @@ class RelayBrain:
         self._queue_settings()
         for item in shown(self._shared.conversation):
             self._outbox.queue(ItemCreate(item=as_history(item)))
-        if handover.pending_audio:
-            self._pending += handover.pending_audio
-            self._append(handover.pending_audio)
+        self._input.attach(handover)
         if handover.owes_response:
             self._outbox.queue(ResponseCreate())
-            self._requested = True
+            self._request.sent = True
         self._outbox.reset_bound()
 
     def detach(self, now: float) -> Handover:
         handover = Handover(
-            position=self._position,
-            pending_audio=bytes(self._pending),
-            turn_item_id=self._turn_item,
+            position=self._input.position,
+            pending_audio=self._input.pending,
+            turn_item_id=self._input.turn_item,
             owes_response=self.busy,
             quiet_since=self._quiet_since,
         )
         self._close_responses("failed", now)
+        self._calls.stop()
         self._shared.effects.add(DisconnectUpstream())
         return handover
 
@@ -116,22 +124,23 @@ class RelayBrain:
         if self._lost:
             return INFINITY
         if self.busy:
-            return min(self._retry_at, self._silent_at)
+            return min(self._request.retry_at, self._silent_at)
         return self._renew_at if self.at_rest else INFINITY
 
     @property
     def _silent_at(self) -> float:
         """When the upstream server has not answered for too long."""
-        waits = self._retry_at < INFINITY
+        runs = self._calls.waiting and not (self._open or self._request.sent)
+        waits = runs or self._request.retry_at < INFINITY
         return INFINITY if waits else self._heard_at + self._shared.limits.stall_seconds
 
     @property
     def busy(self) -> bool:
-        return bool(self._open) or self._requested
+        return bool(self._open) or self._request.sent or self._calls.waiting
 
     @property
     def pristine(self) -> bool:
-        return not self._position and not self.busy
+        return not self._input.position and not self.busy
 
     @property
     def transcribing(self) -> bool:
@@ -139,11 +148,11 @@ class RelayBrain:
 
     @property
     def at_rest(self) -> bool:
-        return not self.busy and self._turn_item is None
+        return not self.busy and self._input.turn_item is None
 
     @property
     def position(self) -> int:
-        return self._position
+        return self._input.position
 
     @property
     def quiet_since(self) -> float | None:
@@ -151,31 +160,30 @@ class RelayBrain:
 
     @property
     def reserved_id(self) -> str | None:
-        return self._turn_item
+        return self._input.turn_item
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
         match event:
             case InputAudioAppend(audio=audio):
-                self._keep(self._decoder.feed(audio))
+                self._input.keep(audio)
             case InputAudioCommit():
                 self._quiet_since = None
             case OutputAudioClear():
-                self._clear_output(now)
+                self._output.clear(now)
                 return
             case ResponseCreate():
                 if not self.busy:
                     self._heard_at = now
-                self._requested = True
                 self._quiet_since = None
-                self._retried = False
-                raw = encoded(event) if raw is None else raw
-                self._request = raw
+                raw = self._with_tools(event, raw)
+                if self._calls.defer(raw):
+                    return
+                self._request = ResponseRequest(sent=True, data=raw)
         is_audio = isinstance(event, InputAudioAppend)
         self._outbox.send(raw if raw is not None else encoded(event), is_audio=is_audio)
 
     def on_audio(self, audio: bytes, now: float) -> None:
-        self._keep(audio)
-        self._append(audio)
+        self._input.add(audio)
 
     def on_settings(self, now: float) -> None:
         self._queue_settings()
@@ -187,7 +195,7 @@ class RelayBrain:
                 InputAudio(audio=entry.recordings[n]) if n in entry.recordings else part
                 for n, part in enumerate(item.content)
             )
-            item = in_format(msgspec.structs.replace(item, content=content), self._format)
+            item = in_format(msgspec.structs.replace(item, content=content), self._input.format)
         self._outbox.queue(ItemCreate(item=item, previous_item_id=previous_item_id))
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
@@ -197,6 +205,24 @@ class RelayBrain:
         self._outbox.queue(
             ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
         )
+
+    @property
+    def forwards_input(self) -> bool:
+        return self._outbox.is_open and not self._lost
+
+    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
+        if type(fact) is Received:
+            assert isinstance(fact.event, InputAudioAppend)
+            assert fact.raw is not None
+            self._input.keep(fact.event.audio)
+            return SendUpstream(fact.raw)
+        assert isinstance(fact, UpstreamEventReceived)
+        event = fact.event
+        if event.item_id != self._speaking or event.type != _AUDIO_DELTA or self._lost:
+            return None
+        self._heard_at = now
+        self._output.add(event, now)
+        return SendRaw(fact.raw)
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
@@ -208,17 +234,42 @@ class RelayBrain:
                 return
             case UpstreamEventReceived(event=event, raw=raw):
                 self._heard_at = now
-                if self._take(event, now):
-                    self._shared.effects.add(SendRaw(masked(raw) if _is_failure(event) else raw))
+                if not self._calls.takes(event) and self._take(event, now):
+                    raw = masked(raw) if _is_failure(event) else raw
+                    self._send_raw(self._calls.shown(event, raw))
+                self._request_next(now)
+            case ToolFinished():
+                self._calls.answer(fact)
+                self._request_next(now)
             case UpstreamLost(reason=reason):
                 self._lose(Fault(reason))
+
+    def _send_raw(self, frames: tuple[bytes, ...]) -> None:
+        for frame in frames:
+            self._shared.effects.add(SendRaw(frame))
+
+    def _request_next(self, now: float) -> None:
+        """Request the response that uses the results of functions of this server."""
+        if (data := self._calls.next_request()) is not None:
+            self._request = ResponseRequest(sent=True, data=data)
+            self._heard_at = now
+            self._outbox.send(data)
+
+    def _with_tools(self, event: ResponseCreate, raw: bytes | None) -> bytes:
+        """The event as it goes upstream: functions in it replace those of the session."""
+        hidden, params = self._shared.options.rules.tools, event.response
+        if hidden and params is not None and params.tools not in (UNSET, None):
+            assert isinstance(params.tools, tuple)
+            params = msgspec.structs.replace(params, tools=params.tools + hidden)
+            event, raw = msgspec.structs.replace(event, response=params), None
+        return encoded(event) if raw is None else raw
 
     def on_timer(self, now: float) -> None:
         if self._lost or not self.busy:
             return
-        if self._retry_at <= now:
-            self._retry_at, self._heard_at = INFINITY, now
-            self._outbox.send(self._request or encoded(ResponseCreate()))
+        if self._request.retry_at <= now:
+            self._request.retry_at, self._heard_at = INFINITY, now
+            self._outbox.send(self._request.data or encoded(ResponseCreate()))
         elif self._silent_at <= now:
             span_ = f"{self._shared.limits.stall_seconds:g} s"
             self._lose(Fault(f"the upstream server was silent for {span_}"))
@@ -242,13 +293,12 @@ class RelayBrain:
         """Go on with the same conversation in a new session of the upstream server."""
         self._shared.effects.add(DisconnectUpstream())
         handover = Handover(
-            position=self._position,
-            pending_audio=bytes(self._pending),
+            position=self._input.position,
+            pending_audio=self._input.pending,
             quiet_since=self._quiet_since,
         )
         self._outbox.shut()
         self._renew_at = INFINITY
-        self._pending.clear()
         self.attach(handover, now)
 
     def drain(self) -> None:
@@ -256,10 +306,13 @@ class RelayBrain:
 
     def stop(self, now: float) -> None:
         self._close_responses("cancelled", now)
+        self._calls.stop()
         self._shared.effects.add(DisconnectUpstream())
 
     def _take(self, event: UpstreamEvent, now: float) -> bool:
         """Keep what an event says of the conversation; return whether the client gets it."""
+        if event.type != "response.output_audio_transcript.delta":
+            self._speaking = None
         match event.type:
             case "" | "session.created" | "session.updated" | "conversation.created":
                 return False
@@ -268,23 +321,23 @@ class RelayBrain:
             case "conversation.item.created" | "conversation.item.added":
                 return self._add_item(event)
             case "response.output_audio.delta":
-                self._add_audio(event, now)
-                return not self._shared.playback.by_server
+                self._output.add(event, now)
+                if self._shared.playback.by_server:
+                    return False
+                if not self._shared.options.rules.tool_names:
+                    self._speaking = event.item_id
             case "conversation.item.done":
                 return self._finish_item(event)
             case "input_audio_buffer.speech_started":
-                self._turn_item = event.item_id or None
+                self._input.turn_item = event.item_id or None
                 self._quiet_since = None
                 vad = self._shared.options.turn_detection
                 if vad and vad.interrupt_response is True:
-                    self._keep_heard(self._shared.playback.stop(now))
+                    self._output.interrupt(now)
             case "input_audio_buffer.committed":
-                self._committed = (event.item_id, bytes(self._pending))
-                self._turn_item = None
-                self._pending.clear()
+                self._input.commit(event.item_id)
             case "input_audio_buffer.cleared":
-                self._turn_item = None
-                self._pending.clear()
+                self._input.clear()
             case "error":
                 return self._take_error(event)
             case "conversation.item.input_audio_transcription.completed":
@@ -301,8 +354,10 @@ class RelayBrain:
             return False
         cause = event.error.get("event_id") if isinstance(event.error, dict) else None
         if self._outbox.is_own(cause):
+            if self._request.data and f'"{cause}"'.encode() in self._request.data:
+                self._request.sent = False
             return False
-        self._requested = False  # it may be the answer to response.create
+        self._request.sent = False  # it may be the answer to response.create
         return True
 
     def _fails(self, response: UpstreamResponse, now: float) -> bool:
@@ -313,19 +368,20 @@ class RelayBrain:
         if (fault := fault_of(details.get("error"))) is None:
             return False
         self._close_responses("failed", now)
-        self._requested = True
-        if fault.retry_s is None or fault.retry_s > MAX_RETRY_WAIT_S or self._retried:
+        self._request.sent = True
+        if fault.retry_s is None or fault.retry_s > MAX_RETRY_WAIT_S or self._request.retried:
             self._lose(fault)
         else:
-            self._retried = True
-            self._retry_at = now + fault.retry_s
+            self._request.retried = True
+            self._request.retry_at = now + fault.retry_s
         return True
 
     def _take_response_event(self, event: UpstreamEvent, now: float) -> bool:
         response = event.response
         match event.type:
             case "response.created" if response:
-                self._requested = False
+                self._request.sent = False
+                self._calls.another_began()
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id
                 )
@@ -333,8 +389,8 @@ class RelayBrain:
                 return False
             case "response.done" if response:
                 self._open.pop(response.id, None)
-                self._requested = False
-                self._request, self._retried = None, False
+                self._request.sent = False
+                self._request = ResponseRequest()
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
                 usage = usage_of(response)
@@ -350,6 +406,7 @@ class RelayBrain:
 
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
         for response_id, generation in self._open.items():
+            self._send_raw(self._calls.release(response_id))
             generation.close(status, now)
             self._add_usage(response_id, Usage(), confirmed=False)
         self._open.clear()
@@ -378,20 +435,12 @@ class RelayBrain:
         entry = Entry(item)
         if isinstance(item, Message) and item.role == "assistant":
             entry.ledger = Ledger()
-        if self._committed[0] == item.id and isinstance(item, Message):
-            self._keep_recording(entry, item)
+        if isinstance(item, Message):
+            self._input.keep_recording(entry, item)
         previous = event.previous_item_id
         known = previous is not None and previous in self._shared.conversation
         self._shared.conversation.add(entry, previous if known else None)
         return True
-
-    def _keep_recording(self, entry: Entry, item: Message) -> None:
-        """Keep the audio of a turn: its words may never come from the upstream server."""
-        _, pcm = self._committed
-        self._committed = ("", b"")
-        if any(isinstance(part, InputAudio) for part in item.content[:1]):
-            entry.recordings[0] = pcm
-            entry.samples = len(pcm) // BYTES_PER_SAMPLE
 
     def _finish_item(self, event: UpstreamEvent) -> bool:
         if event.item is None:
@@ -414,76 +463,13 @@ class RelayBrain:
         if event.content_index < len(entry.item.content):
             entry.show_words(event.content_index)
 
-    def _add_audio(self, event: UpstreamEvent, now: float) -> None:
-        try:
-            audio = base64.b64decode(event.delta)
-        except ValueError:
-            return
-        format_ = format_name(self._shared.options.realtime.audio.output.format)
-        if format_ != self._output_format:
-            self._output_format, self._output_decoder = format_, Decoder(format_)
-        pcm = self._output_decoder.feed(audio)
-        self._shared.playback.add(event.response_id, event.item_id, pcm, now)
-        entry = self._shared.conversation.find(event.item_id)
-        if entry and entry.ledger:
-            entry.ledger.add(pcm, ())
-
-    def _clear_output(self, now: float) -> None:
-        self._keep_heard(self._shared.playback.clear(now))
-
-    def _keep_heard(self, unplayed: dict[str, int]) -> None:
-        """Of answers that are played no further only the words that were heard stay.
-
-        Where the server plays the answers itself, nobody else tells the client and the upstream
-        server.
-        """
-        effects = self._shared.effects
-        for item_id, samples in unplayed.items():
-            entry = self._shared.conversation.find(item_id)
-            if entry is None or entry.ledger is None:
-                continue
-            heard = entry.ledger.samples - samples
-            self._shared.conversation.cut(item_id, heard)
-            if self._shared.playback.by_server:
-                effects.send(
-                    ItemTruncated(
-                        event_id=effects.event_id(),
-                        item_id=item_id,
-                        content_index=0,
-                        audio_end_ms=to_ms(heard),
-                    )
-                )
-                self._outbox.queue(
-                    ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=to_ms(heard))
-                )
-
     def _queue_settings(self) -> None:
-        settings = self._shared.options.in_force
+        settings = self._shared.options.upstream
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
-        if (format_ := self._shared.options.input_format) != self._format:
-            self._format = format_
-            self._decoder, self._encoder = Decoder(format_), Encoder(format_)
+        self._input.use_format(self._shared.options.input_format)
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
-
-    def _keep(self, pcm: bytes) -> None:
-        """Keep audio of the open turn, and a second before it, for another brain.
-
-        Without turn detection the client says what is a turn: then all of it may be one.
-        """
-        self._pending += pcm
-        self._position += len(pcm) // BYTES_PER_SAMPLE
-        in_turn = self._turn_item is not None or self._shared.options.turn_detection is None
-        seconds = self._shared.limits.max_buffer_seconds if in_turn else 1.0
-        excess = len(self._pending) - int(seconds * 24_000) * BYTES_PER_SAMPLE
-        if excess > 0:
-            del self._pending[:excess]
-
-    def _append(self, pcm: bytes) -> None:
-        """Send PCM in the format that the settings name."""
-        if audio := self._encoder.feed(pcm):
-            self._outbox.queue(InputAudioAppend(audio=audio))
 
 
 def _is_failure(event: UpstreamEvent) -> bool:

@@ -25,7 +25,8 @@ class Outbox:
         self._effects = effects
         self._prefix = effects.ids.next("relay")  # of the ids of our own events
         self._sent = 0
-        self._connected = False
+        self.is_open = False
+        """Whether events are sent at once."""
         self._queued: deque[tuple[bytes, bool]] = deque()  # whether it is audio
         self._audio_bytes = 0  # in _queued
         self._other_bytes = 0  # of events that are no audio, since reset_bound()
@@ -40,7 +41,7 @@ class Outbox:
 
     def open(self) -> None:
         """Send what was kept."""
-        self._connected = True
+        self.is_open = True
         for data, _ in self._queued:
             self._effects.add(SendUpstream(data))
         self._queued.clear()
@@ -48,16 +49,19 @@ class Outbox:
 
     def shut(self) -> None:
         """The connection is replaced: keep what follows for the next one."""
-        self._connected = False
+        self.is_open = False
 
     def queue(self, event: ClientEvent) -> None:
         """Send an event of our own, and know its errors from those of the client's events."""
         self.send_own(_fields(event), is_audio=isinstance(event, InputAudioAppend))
 
     def send_own(self, fields: dict[str, Any], *, is_audio: bool = False) -> None:
+        self.send(self.own(fields), is_audio=is_audio)
+
+    def own(self, fields: dict[str, Any]) -> bytes:
+        """An event of our own, to be sent."""
         self._sent += 1
-        data = _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
-        self.send(data, is_audio=is_audio)
+        return _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
 
     def is_own(self, event_id: Any) -> bool:
         """Whether an event of our own has that id."""
@@ -65,7 +69,7 @@ class Outbox:
 
     def send(self, data: bytes, *, is_audio: bool = False) -> None:
         """Send a client event, JSON, as it is."""
-        if self._connected:
+        if self.is_open:
             self._effects.add(SendUpstream(data))
             return
         self._queued.append((data, is_audio))

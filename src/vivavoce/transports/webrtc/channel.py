@@ -6,6 +6,7 @@ accepts (RFC 8841, 6).
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ from vivavoce.protocol.wire import (
     WireProtocol,
 )
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
+
+log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000  # before the channel opens; the oldest are dropped
 MAX_WAITING_BYTES = 1024 * 1024  # the same, but for one event that is larger alone
@@ -100,6 +103,8 @@ class EventChannel:
             for one in self._protocol.decode(Frame("text", data)):
                 if isinstance(one, Reply):
                     self._take(Waiting(None, one.frames))
+                    if one.log:
+                        log.info("a client (%s): %s", type(self._protocol).__name__, one.log)
                 elif isinstance(one, CloseRequest):
                     yield Disconnected()
                 elif not isinstance(one, Opening):

@@ -6,7 +6,6 @@ its connection, or with restart_pc replaces it; the session continues. The bodie
 at /webrtc/offer are those of Voxray.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
@@ -16,7 +15,6 @@ from aiohttp import web
 
 from vivavoce.protocol.client import SessionUpdate
 from vivavoce.protocol.codec import Reader
-from vivavoce.protocol.rtvi import RtviProtocol
 from vivavoce.protocol.rtvi_requests import (
     CandidatesRequest,
     Description,
@@ -32,6 +30,7 @@ from vivavoce.protocol.rtvi_requests import (
 )
 from vivavoce.protocol.wire import ConnectRequest, Opening
 from vivavoce.session.facts import Received
+from vivavoce.transports.protocols import rtvi
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.signalling import ShortLivedKey, is_local
 from vivavoce.transports.websocket import Admit
@@ -127,7 +126,7 @@ class SmallWebRTCRoutes:
         if asked.pc_id and (call := self._calls.find(asked.pc_id, offered.credential)):
             sdp = await call.answer_again(asked.sdp, restart=bool(asked.restart_pc), local=local)
             return OfferAnswer(sdp, call.id)
-        protocol = RtviProtocol(time.time, channel=True)
+        protocol = rtvi(channel=True)
         added = asked.request_data or asked.camel_request_data
         chosen = options_of(request.query) | dict(offered.options) | options_of(added)
         opening = protocol.opening(ConnectRequest(request.path, query=chosen))

@@ -1,0 +1,150 @@
+/** The usage page: what was used and what it cost, from GET /v1/usage. */
+import { make } from "./ui.js";
+
+const NANO = 1e9;
+const WIDTH = 640;
+const HEIGHT = 120;
+const MAX_ROWS = 12;
+const MAX_LABELS = 10;
+
+/** Plots and tables of usage. `parts`: {box, days, status, key}; `key` returns the API key. */
+export class UsageView {
+  #parts;
+  #shown = 0; // number of the request that was begun last
+
+  constructor(parts) {
+    this.#parts = parts;
+    parts.days.addEventListener("change", () => this.show());
+  }
+
+  async show() {
+    const { box, days, status } = this.#parts;
+    const number = ++this.#shown;
+    status.textContent = "Loading …";
+    try {
+      const since = new Date(Date.now() - days.value * 86_400_000).toISOString().slice(0, 10);
+      const queries = ["day", "user", "model,mode"].map((by) => `by=${by}&since=${since}`);
+      const [byDay, byUser, byModel] = await Promise.all(queries.map((one) => this.#fetch(one)));
+      if (number !== this.#shown) return;
+      box.replaceChildren(...charts(byDay, byUser, byModel));
+      status.textContent = byDay.length ? summary(byDay) : "Nothing was used in this time.";
+    } catch (error) {
+      if (number !== this.#shown) return;
+      box.replaceChildren();
+      status.textContent = error.message;
+    }
+  }
+
+  async #fetch(query) {
+    const key = this.#parts.key();
+    const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    const response = await fetch(`/v1/usage?${query}`, { headers });
+    if (response.status === 404) throw new Error("This server keeps no record of usage.");
+    const body = await response.json();
+    if (!response.ok) throw new Error(body.error?.message ?? `HTTP ${response.status}`);
+    return body.data;
+  }
+}
+
+/** All figures of the page, as elements. */
+export function charts(byDay, byUser, byModel) {
+  const users = byUser.toSorted((a, b) => b.nano_usd - a.nano_usd).slice(0, MAX_ROWS);
+  return [
+    chart("Cost per day", "USD", byDay, "day", (line) => line.nano_usd / NANO, dollars),
+    chart("Cost per user", "USD", users, "user", (line) => line.nano_usd / NANO, dollars),
+    chart("Cache hit rate", "of input tokens", byDay, "day", cacheRate, percent),
+    chart("Sessions at once, at most", "sessions", byDay, "day", (line) => line.sessions_at_once,
+      String),
+    comparison(byModel),
+  ];
+}
+
+/** The share of input tokens that were cached, 0 to 1. */
+export function cacheRate(line) {
+  return line.input_tokens ? line.cached_tokens / line.input_tokens : 0;
+}
+
+/** USD per minute of session; null without any. */
+export function perMinute(nano, seconds) {
+  return seconds ? nano / NANO / (seconds / 60) : null;
+}
+
+const dollars = (value) => `$${value.toFixed(value < 1 ? 4 : 2)}`;
+const percent = (value) => `${Math.round(value * 100)} %`;
+const minuteCost = (value) => (value === null ? "–" : dollars(value));
+
+function summary(byDay) {
+  const sum = (name) => byDay.reduce((total, line) => total + line[name], 0);
+  const minutes = Math.round(sum("session_seconds") / 60);
+  return `${dollars(sum("nano_usd") / NANO)} for ${sum("sessions")} sessions, ${minutes} minutes, `
+    + `${sum("responses")} responses`;
+}
+
+/** A bar for each line, and the same figures as a table. */
+function chart(title, unit, lines, group, valueOf, show) {
+  const rows = lines.map((line) => [line.group[group] || "(none)", valueOf(line)]);
+  const most = Math.max(0, ...rows.map(([, value]) => value));
+  const figure = make("figure", { class: "plot" }, make("figcaption", {}, `${title} (${unit})`));
+  if (!rows.length) return figure;
+  const label = `${title}: at most ${show(most)}, in ${rows.length} bars. The table has all figures.`;
+  figure.append(bars(rows, most, label, show), table([title, unit], rows.map(
+    ([name, value]) => [name, show(value)],
+  )));
+  return figure;
+}
+
+function bars(rows, most, label, show) {
+  const svg = drawn("svg", {
+    viewBox: `0 0 ${WIDTH} ${HEIGHT + 18}`, role: "img", "aria-label": label,
+  });
+  const step = WIDTH / rows.length;
+  rows.forEach(([name, value], n) => {
+    const height = most ? Math.max(value ? 1 : 0, (value / most) * (HEIGHT - 14)) : 0;
+    const bar = drawn("rect", {
+      x: n * step + step * 0.1, y: HEIGHT - height, width: step * 0.8, height,
+    });
+    const hint = drawn("title");
+    hint.textContent = `${name}: ${show(value)}`;
+    bar.append(hint);
+    svg.append(bar);
+    if (n % Math.ceil(rows.length / MAX_LABELS) === 0) {
+      const text = drawn("text", { x: n * step + step / 2, y: HEIGHT + 14 });
+      text.textContent = name.replace(/^\d{4}-/, "").slice(0, 12); // a day without its year
+      svg.append(text);
+    }
+  });
+  const scale = drawn("text", { x: 2, y: 10, class: "scale" });
+  scale.textContent = show(most);
+  svg.append(drawn("line", { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }), scale);
+  return svg;
+}
+
+/** Cost per minute of each model; of a relay, beside what a cascade would have cost. */
+function comparison(byModel) {
+  const lines = byModel.filter((line) => line.session_seconds || line.nano_usd);
+  const rows = lines.map((line) => [
+    line.group.model, line.group.mode, dollars(line.nano_usd / NANO),
+    minuteCost(perMinute(line.nano_usd, line.session_seconds)),
+    line.group.mode === "relay"
+      ? minuteCost(perMinute(line.cascade_nano_usd, line.session_seconds)) : "–",
+  ]);
+  const heads = ["Model", "Mode", "Cost", "Per minute", "As a cascade, per minute"];
+  const note = make("p", { class: "hint" },
+    "As a cascade: an estimate for the same calls, from their time, the speech of their answers "
+    + "and their text.");
+  return make("figure", { class: "plot wide" }, make("figcaption", {}, "Cost per minute"),
+    table(heads, rows, true), note);
+}
+
+function table(heads, rows, open = false) {
+  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
+  const body = rows.map((cells) => make("tr", {}, ...cells.map((text) => make("td", {}, text))));
+  const whole = make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+  return open ? whole : make("details", {}, make("summary", {}, "Table"), whole);
+}
+
+function drawn(name, attributes = {}) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}

@@ -1,0 +1,175 @@
+"""Functions that run on this server when a model calls them: Python objects, and HTTP webhooks."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Protocol, Self
+
+import msgspec
+from msgspec import Meta
+
+from vivavoce.engines.http import HttpClient, ResponseTimeouts
+from vivavoce.engines.remote import RemoteServer, ServerKind
+from vivavoce.errors import EngineError, SettingsError
+from vivavoce.protocol.items import FunctionTool
+from vivavoce.secret import Secret, conceal
+from vivavoce.session.effects import RunTool
+
+log = logging.getLogger(__name__)
+
+GROUP = "vivavoce.tools"
+"""Entry points, by the name of the function."""
+MAX_OUTPUT_CHARACTERS = 16_384
+"""A model reads it in every later turn."""
+MAX_ANSWER_BYTES = 1 << 20
+CONNECT_TIMEOUT_S = 5.0
+_KIND = ServerKind("webhook", "a function")
+
+
+class ToolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[tools.NAME]: a function of this server, for the policies that name it."""
+
+    url: str = ""
+    """Of a webhook. Empty: the entry point `vivavoce.tools` of that name."""
+    secret: str = ""
+    """Sent to the webhook as a bearer token."""
+    description: str = ""
+    """What the model reads of it. Empty: that of the entry point."""
+    parameters: dict[str, Any] = {}
+    """A JSON schema of its arguments. Empty: that of the entry point."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 8.0
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url is the address of a webhook, http:// or https://")
+        conceal(self, "secret")
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One call, as a function gets it, and a webhook as JSON."""
+
+    name: str
+    arguments: dict[str, Any]
+    call_id: str
+    session_id: str
+    key: str
+    """The name of the API key that opened the session; "" where none is needed."""
+
+
+class Tool(Protocol):
+    """What an entry point names: an object that is called for each call of a model.
+
+    It may have `description` and `parameters`, a JSON schema. The result is given to the model:
+    text as it is, anything else as JSON. Its calls may run at the same time.
+    """
+
+    def __call__(self, call: ToolCall) -> Awaitable[object]: ...
+
+
+class Webhook:
+    """POSTs a call as JSON; the body of the answer is the result."""
+
+    def __init__(self, name: str, url: str, secret: Secret, timeout_s: float) -> None:
+        bearer = secret.reveal()
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        self._http = HttpClient(
+            RemoteServer(url, _KIND, headers=headers), connect_timeout_s=CONNECT_TIMEOUT_S
+        )
+        self._name = name
+        self._timeouts = ResponseTimeouts(timeout_s, timeout_s)
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._http.__aexit__(*exc)
+
+    async def __call__(self, call: ToolCall) -> str:
+        body = msgspec.json.encode(call)
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        async with self._http.request("POST", "", body, timeouts=self._timeouts) as response:
+            if not 200 <= response.status < 300:
+                raise await response.refusal(CONNECT_TIMEOUT_S)
+            return (await response.read(MAX_ANSWER_BYTES, deadline)).decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A function and how it is declared to models."""
+
+    declared: FunctionTool
+    function: Tool
+    timeout_s: float
+
+    async def run(self, order: RunTool, session_id: str, key: str) -> str:
+        """The result as text for the model. A failure is a result, too: {"error": …}."""
+        name = self.declared.name
+        try:
+            arguments = msgspec.json.decode(order.arguments or "{}", type=dict[str, Any])
+        except msgspec.DecodeError:
+            return _error("the arguments are not a JSON object")
+        call = ToolCall(name, arguments, order.call_id, session_id, key)
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                result = await self.function(call)
+            text = result if isinstance(result, str) else msgspec.json.encode(result).decode()
+        except TimeoutError:
+            log.warning("the tool %r took longer than %g s", name, self.timeout_s)
+            return _error("timeout")
+        except EngineError as exc:
+            log.warning("the tool %r failed: %s", name, exc)
+            return _error("the function failed")
+        except Exception:  # foreign code: it ends no call
+            log.exception("the tool %r failed", name)
+            return _error("the function failed")
+        if len(text) > MAX_OUTPUT_CHARACTERS:
+            log.warning("the result of the tool %r is cut to %d", name, MAX_OUTPUT_CHARACTERS)
+        return text[:MAX_OUTPUT_CHARACTERS]
+
+
+def _error(reason: str) -> str:
+    return msgspec.json.encode({"error": reason}).decode()
+
+
+async def built_tools(
+    settings: Mapping[str, ToolSettings], stack: AsyncExitStack
+) -> dict[str, ServerTool]:
+    """The functions by name, entered on the stack. Raises SettingsError."""
+    tools: dict[str, ServerTool] = {}
+    for name, each in settings.items():
+        function: Any
+        if each.url:
+            secret = each.secret if isinstance(each.secret, Secret) else Secret(each.secret)
+            webhook = Webhook(name, each.url, secret, each.timeout_seconds)
+            function = await stack.enter_async_context(webhook)
+        else:
+            function = _loaded(name)
+        description = each.description or getattr(function, "description", "")
+        parameters = each.parameters or getattr(function, "parameters", None)
+        declared = FunctionTool(
+            name, description, parameters or {"type": "object", "properties": {}}
+        )
+        tools[name] = ServerTool(declared, function, each.timeout_seconds)
+    return tools
+
+
+def _loaded(name: str) -> object:
+    """The object that an entry point names. Raises SettingsError."""
+    found = tuple(entry_points(group=GROUP, name=name))
+    if not found:
+        raise SettingsError(
+            f"[tools.{name}] no package has an entry point {GROUP!r} of that name; set url for a "
+            f"webhook"
+        )
+    try:
+        tool: object = found[0].load()
+    except Exception as exc:
+        raise SettingsError(f"[tools.{name}] {found[0].value} cannot be loaded: {exc}") from exc
+    if not callable(tool):
+        raise SettingsError(f"[tools.{name}] {found[0].value} cannot be called")
+    return tool

@@ -1,0 +1,244 @@
+"""Functions of an upstream server's model that run on this server, out of the client's sight.
+
+Rules:
+1. The client sees no event of such a call. Output indexes are dense without it, and no
+   previous_item_id names it.
+2. A response that consists of such calls only is not seen at all.
+3. When every call of a completed response is answered, one response.create follows, unless the
+   client has calls of the same response to answer: then its own response.create goes on.
+4. Results of a response that did not complete are discarded.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from vivavoce.protocol.client import ItemCreate
+from vivavoce.protocol.items import FunctionCallOutput
+from vivavoce.protocol.upstream import UpstreamEvent, UpstreamItem
+from vivavoce.session.brain import Shared
+from vivavoce.session.effects import CancelTool, RunTool
+from vivavoce.session.facts import ToolFinished
+from vivavoce.session.relay.outbox import Outbox
+
+MAX_ROUNDS = 8
+"""Responses in a row that call such functions; the next one may call none."""
+_ITEM_EVENTS = ("conversation.item.created", "conversation.item.added", "conversation.item.done")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A response as far as the client has seen it."""
+
+    created: bytes | None
+    """Its response.created, held back until more of it is seen."""
+    in_conversation: bool
+    hidden: list[int] = field(default_factory=list)
+    """Output indexes of hidden calls."""
+    calls: list[str] = field(default_factory=list)
+    """Their call ids, of those that are complete."""
+    client_calls: bool = False
+    """Whether it has calls that the client answers."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """The calls of a completed response, some of which still run."""
+
+    running: set[str]
+    goes_on: bool
+    """Whether this server requests the next response."""
+
+
+class HiddenCalls:
+    """The calls of one session, and what its client sees of the responses that hold them."""
+
+    def __init__(self, shared: Shared, outbox: Outbox) -> None:
+        self._shared = shared
+        self._outbox = outbox
+        self._items: dict[str, str | None] = {}  # hidden items, and the item before each
+        self._seen: dict[str, _Seen] = {}  # by response
+        self._running: set[str] = set()  # call ids
+        self._outputs: dict[str, str] = {}  # of calls that are answered, by call id
+        self._rounds: list[_Round] = []
+        self._deferred: bytes | None = None  # a response.create of the client that waits
+        self._count = 0  # rounds in a row
+
+    @property
+    def waiting(self) -> bool:
+        """Whether calls run on which a further response depends."""
+        return bool(self._rounds)
+
+    def takes(self, event: UpstreamEvent) -> bool:
+        """Whether an event is about a hidden call, so that nobody else gets it."""
+        names = self._shared.options.rules.tool_names
+        if not names:
+            return False
+        item = event.item
+        if item is not None and (item.id in self._items or self._is_call(item, names)):
+            self._take_item(event, item)
+            return True
+        return event.item_id in self._items
+
+    def shown(self, event: UpstreamEvent, raw: bytes) -> tuple[bytes, ...]:
+        """The frames that the client gets of an event that is not hidden."""
+        if not self._shared.options.rules.tool_names:
+            return (raw,)
+        if event.type == "response.created" and event.response:
+            in_conversation = event.response.conversation_id is not None
+            self._seen[event.response.id] = _Seen(raw, in_conversation)
+            return ()
+        if event.type == "response.done" and event.response:
+            return self._done(event.response.id, event.response.status, raw)
+        if (seen := self._seen.get(event.response_id)) is not None:
+            if event.item is not None and event.item.type == "function_call":
+                seen.client_calls = True
+            before = sum(index < event.output_index for index in seen.hidden)
+            if before:
+                raw = _changed(raw, output_index=event.output_index - before)
+            return (*self._release(seen), raw)
+        if event.type in _ITEM_EVENTS or event.previous_item_id in self._items:
+            raw = self._linked(event, raw)
+        return (raw,)
+
+    def release(self, response_id: str) -> tuple[bytes, ...]:
+        """What was held back of a response that ends here, not upstream."""
+        seen = self._seen.pop(response_id, None)
+        self._cancel(seen.calls if seen else ())
+        return () if seen is None else self._release(seen)
+
+    def answer(self, fact: ToolFinished) -> None:
+        """Take the result of a call."""
+        if fact.call_id not in self._running:
+            return
+        self._running.discard(fact.call_id)
+        self._outputs[fact.call_id] = fact.output
+        self._send_outputs()
+
+    def defer(self, request: bytes) -> bool:
+        """Whether a response.create of the client waits until the calls are answered."""
+        if self._rounds:
+            self._deferred = request
+        return bool(self._rounds)
+
+    def another_began(self) -> None:
+        """The upstream server responds to something else: it needs no request of this server."""
+        for each in self._rounds:
+            each.goes_on = False
+
+    def next_request(self) -> bytes | None:
+        """The response.create that is due, once; None: none is."""
+        due = [each for each in self._rounds if not each.running]
+        if not due:
+            return None
+        self._rounds = [each for each in self._rounds if each.running]
+        if self._rounds:
+            self._rounds[0].goes_on |= any(each.goes_on for each in due)
+            return None
+        request, self._deferred = self._deferred, None
+        if request is None and any(each.goes_on for each in due):
+            request = self._outbox.own({"type": "response.create", **self._follow_up()})
+        return request
+
+    def stop(self) -> None:
+        """No result is wanted any more."""
+        self._cancel(tuple(self._running))
+        self._rounds.clear()
+        self._deferred = None
+
+    def _is_call(self, item: UpstreamItem, names: frozenset[str]) -> bool:
+        return item.type == "function_call" and item.name in names
+
+    def _take_item(self, event: UpstreamEvent, item: UpstreamItem) -> None:
+        if event.type in _ITEM_EVENTS and event.previous_item_id is not None:
+            self._items[item.id] = event.previous_item_id
+        else:
+            self._items.setdefault(item.id, None)
+        seen = self._seen.get(event.response_id)
+        if seen is None or item.type != "function_call":
+            return
+        if event.output_index not in seen.hidden:
+            seen.hidden.append(event.output_index)
+        done = event.type == "response.output_item.done" and item.status == "completed"
+        if done and seen.in_conversation and item.call_id and item.call_id not in seen.calls:
+            seen.calls.append(item.call_id)
+            self._running.add(item.call_id)
+            run = RunTool(item.call_id, item.name or "", item.arguments or "")
+            self._shared.effects.add(run)
+
+    def _done(self, response_id: str, status: str, raw: bytes) -> tuple[bytes, ...]:
+        seen = self._seen.pop(response_id, None)
+        if seen is None:
+            return (raw,)
+        unseen = seen.created is not None and bool(seen.hidden)
+        if status != "completed":
+            self._cancel(seen.calls)
+        elif seen.calls:
+            running = self._running.intersection(seen.calls)
+            self._rounds.append(_Round(set(seen.calls), not seen.client_calls))
+            self._count += 1
+            if len(running) < len(seen.calls):
+                self._send_outputs()
+        else:
+            self._count = 0
+        if unseen and status == "completed":
+            return ()
+        if seen.hidden:
+            raw = self._without_hidden_output(raw)
+        return (*self._release(seen), raw)
+
+    def _send_outputs(self) -> None:
+        """Answer the calls whose response has completed."""
+        effects = self._shared.effects
+        for each in self._rounds:
+            for call_id in sorted(each.running & self._outputs.keys()):
+                each.running.discard(call_id)
+                item_id = effects.ids.next("item")
+                self._items[item_id] = None
+                output = self._outputs.pop(call_id)
+                item = FunctionCallOutput(id=item_id, call_id=call_id, output=output)
+                self._outbox.queue(ItemCreate(item=item))
+
+    def _follow_up(self) -> dict[str, Any]:
+        """A function that must be called would be called for ever."""
+        if self._count >= MAX_ROUNDS:
+            return {"response": {"tool_choice": "none"}}
+        if self._shared.options.realtime.tool_choice in ("auto", "none"):
+            return {}
+        return {"response": {"tool_choice": "auto"}}
+
+    def _cancel(self, call_ids: list[str] | tuple[str, ...]) -> None:
+        for call_id in call_ids:
+            self._outputs.pop(call_id, None)
+            if call_id in self._running:
+                self._running.discard(call_id)
+                self._shared.effects.add(CancelTool(call_id))
+
+    def _release(self, seen: _Seen) -> tuple[bytes, ...]:
+        created, seen.created = seen.created, None
+        return () if created is None else (created,)
+
+    def _linked(self, event: UpstreamEvent, raw: bytes) -> bytes:
+        """An event with the id of the last item before that the client sees."""
+        previous = event.previous_item_id
+        if previous not in self._items:
+            return raw
+        while previous in self._items:
+            previous = self._items[previous]
+        return _changed(raw, previous_item_id=previous)
+
+    def _without_hidden_output(self, raw: bytes) -> bytes:
+        fields = msgspec.json.decode(raw)
+        output = fields["response"].get("output")
+        if isinstance(output, list):
+            fields["response"]["output"] = [
+                item
+                for item in output
+                if not (isinstance(item, dict) and item.get("id") in self._items)
+            ]
+        return msgspec.json.encode(fields)
+
+
+def _changed(raw: bytes, **fields: Any) -> bytes:
+    return msgspec.json.encode({**msgspec.json.decode(raw), **fields})
