@@ -10,7 +10,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Mark, Speech
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpokenText
+from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechProgress
 from vivavoce.engines.sockets import Query, server_of
 
 VERSION = "2025-04-16"
@@ -75,7 +75,7 @@ class CartesiaTTS(SocketTTS):
     def context_of(self, event: dict[str, Any]) -> str:
         return str(event.get("context_id", ""))
 
-    def read(self, event: dict[str, Any], spoken: SpokenText) -> Speech | None:
+    def read(self, event: dict[str, Any], spoken: SpeechProgress) -> Speech | None:
         match event:
             case {"type": "chunk", "data": str(audio)}:
                 return Speech(spoken.take(audio))

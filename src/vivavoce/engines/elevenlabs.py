@@ -10,7 +10,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Mark, Speech
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpokenText
+from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechProgress
 from vivavoce.engines.sockets import Query, server_of
 
 MIN_SPEED, MAX_SPEED = 0.7, 1.2
@@ -69,7 +69,7 @@ class ElevenLabsTTS(SocketTTS):
     def context_of(self, event: dict[str, Any]) -> str:
         return str(event.get("contextId") or event.get("context_id") or "")
 
-    def read(self, event: dict[str, Any], spoken: SpokenText) -> Speech | None:
+    def read(self, event: dict[str, Any], spoken: SpeechProgress) -> Speech | None:
         match event:
             case {"audio": str(audio)} if audio:
                 marks: tuple[Mark, ...] = ()

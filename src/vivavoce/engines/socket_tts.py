@@ -40,7 +40,7 @@ class SocketTTSSettings(SocketSettings, frozen=True, kw_only=True, forbid_unknow
 
 
 @dataclass(slots=True)
-class SpokenText:
+class SpeechProgress:
     """One text, and how much of its speech has come."""
 
     text: str
@@ -110,7 +110,7 @@ class SocketTTS(SocketEngine):
         """The context that a message belongs to."""
 
     @abstractmethod
-    def read(self, event: dict[str, Any], spoken: SpokenText) -> Speech | None:
+    def read(self, event: dict[str, Any], spoken: SpeechProgress) -> Speech | None:
         """The speech in a message; None: it was the last one. Raises EngineError, ValueError."""
 
     async def __aexit__(self, *exc: object) -> None:
@@ -148,7 +148,7 @@ class SocketTTS(SocketEngine):
         context = secrets.token_hex(8)
         events: asyncio.Queue[dict[str, Any] | EngineError]
         events = connection.contexts[context] = asyncio.Queue(MAX_WAITING_MESSAGES)
-        spoken, ended = SpokenText(text, self.sample_rate), False
+        spoken, ended = SpeechProgress(text, self.sample_rate), False
         try:
             for message in self.messages(context, text, voice_id, speed, language):
                 await self.send(connection.socket, message)
@@ -164,7 +164,7 @@ class SocketTTS(SocketEngine):
             raise self._server.unexpected("no sound")
 
     async def _next(
-        self, events: "asyncio.Queue[dict[str, Any] | EngineError]", spoken: SpokenText
+        self, events: "asyncio.Queue[dict[str, Any] | EngineError]", spoken: SpeechProgress
     ) -> dict[str, Any]:
         settings = self._settings
         seconds = settings.gap_seconds if spoken.samples else settings.first_audio_seconds
@@ -178,7 +178,7 @@ class SocketTTS(SocketEngine):
             raise event
         return event
 
-    def _read(self, event: dict[str, Any], spoken: SpokenText) -> Speech | None:
+    def _read(self, event: dict[str, Any], spoken: SpeechProgress) -> Speech | None:
         try:
             return self.read(event, spoken)
         except (ValueError, binascii.Error) as exc:
