@@ -389,3 +389,18 @@ def test_every_named_service_is_an_endpoint_that_can_be_built() -> None:
         for name, service in services.items():
             options = {"base_url": service.base_url, "model": "m", **service.options}
             assert registry.create(kind, "openai", options), name
+
+
+def test_key_of_an_engine_for_one_service_comes_from_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vivavoce.toml").write_text(
+        '[models.default]\nstt = "deepgram"\ntts = ["cartesia", "elevenlabs"]\n'
+        '[engines.tts.cartesia]\napi_key = "of-the-file"\n'
+    )
+    variables = dict.fromkeys(("DEEPGRAM_API_KEY", "CARTESIA_API_KEY"), SECRET)
+    found, sources = load(None, variables, {})
+    assert sources == ["vivavoce.toml", "DEEPGRAM_API_KEY"]
+    assert found.engines["stt"]["deepgram"]["api_key"].reveal() == SECRET
+    assert found.engines["tts"]["cartesia"]["api_key"].reveal() == "of-the-file"

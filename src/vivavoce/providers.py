@@ -60,6 +60,14 @@ PROVIDERS: Mapping[str, Mapping[str, Provider]] = {
     },
 }
 """The services, by kind of engine."""
+KEY_VARIABLES: Mapping[tuple[str, str], str] = {
+    ("stt", "realtime"): "OPENAI_API_KEY",
+    ("stt", "deepgram"): "DEEPGRAM_API_KEY",
+    ("stt", "assemblyai"): "ASSEMBLYAI_API_KEY",
+    ("tts", "cartesia"): "CARTESIA_API_KEY",
+    ("tts", "elevenlabs"): "ELEVENLABS_API_KEY",
+}
+"""The variables of engines for one service, which have its name."""
 
 
 def add_providers(
@@ -72,6 +80,13 @@ def add_providers(
     """
     used = []
     for kind, name in _named(tree):
+        if variable := KEY_VARIABLES.get((kind, name)):
+            if text := environment.get(variable):
+                table = tree.setdefault("engines", {}).setdefault(kind, {}).setdefault(name, {})
+                if "engine" not in table and "api_key" not in table:
+                    table["api_key"] = text
+                    used.append(variable)
+            continue
         provider = PROVIDERS[kind].get(name)
         if provider is None or name in installed[kind]:
             continue

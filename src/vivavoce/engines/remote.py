@@ -56,11 +56,15 @@ class RemoteServer:
         api_key: str = "",
         headers: Mapping[str, str],
         key_header: str = "Authorization",
+        has_key: bool = False,
     ) -> None:
-        """key_header: where the API key is sent; in Authorization it is a bearer token."""
+        """key_header: where the API key is sent; in Authorization it is a bearer token.
+
+        has_key: the key is among the headers.
+        """
         self._base = parse_base_url(base_url)
         self._kind = kind
-        self._has_key = bool(api_key)
+        self._has_key = has_key or bool(api_key)
         self.address = str(self._base.with_user(None).with_query(None).with_fragment(None))
         """To be shown: without user, password and query."""
         self.name = f"the {kind.name} at {self.address}"
