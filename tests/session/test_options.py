@@ -22,6 +22,7 @@ from vivavoce.protocol.session import (
     ServerVad,
     SessionObject,
     SessionPatch,
+    TranscribedBy,
     Transcription,
     TranscriptionSession,
     TurnDetection,
@@ -454,6 +455,8 @@ def test_names_of_speech_models_are_served_by_what_the_engines_say() -> None:
         transcription_model="stt for whisper-1",
         speech_model="tts for tts-1",
     )
+    written = options(transcription_settings(), offer)
+    assert written.session.served_by == TranscribedBy("default", "stt for whisper-1")
 
 
 def test_speech_model_of_null_is_the_one_of_the_server() -> None:
