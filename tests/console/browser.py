@@ -36,7 +36,7 @@ FLAGS: Final = (
 MICROPHONE: Final = """
 let opened;
 window.microphone = new Promise((resolve) => (opened = resolve));
-navigator.mediaDevices.getUserMedia = async () => {
+if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
   const room = new AudioContext();
   const mouth = room.createMediaStreamDestination();
   const loudness = new GainNode(room, { gain: 0 });
