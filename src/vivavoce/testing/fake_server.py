@@ -125,19 +125,6 @@ class FakeTTS(ScriptedTTS):
     def __init__(self) -> None:
         super().__init__(TTSScript(voices=VOICES, realtime_factor=PACE))
 
-    @asynccontextmanager
-    async def application(self, main: Coroutine[Any, Any, object]) -> AsyncIterator[Self]:
-        """Run the application beside the block, and cancel it at the end.
-
-        An exception of the application ends the block and is raised.
-        """
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(main)
-            try:
-                yield self
-            finally:
-                task.cancel()
-
     def set_pace(self, factor: float) -> None:
         """Seconds to make one second of audio, from the next utterance on."""
         self._script = msgspec.structs.replace(self._script, realtime_factor=factor)
