@@ -66,7 +66,7 @@ class PromisedSessions:
         return session_id
 
     def find(self, session_id: str) -> tuple[Opening, Mapping[str, str]]:
-        """Raises InvalidRequest for what is no id, and HTTPNotFound."""
+        """Raises InvalidRequest for an id that is not valid, and HTTPNotFound."""
         try:
             uuid.UUID(session_id)
         except ValueError as exc:

@@ -231,4 +231,4 @@ async def _close(socket: Socket) -> None:
 
 def _retrieve(task: asyncio.Task[Socket]) -> None:
     if not task.cancelled():
-        task.exception()  # whoever takes the connection sees it
+        task.exception()  # raised again for the caller that takes the connection

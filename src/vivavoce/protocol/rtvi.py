@@ -110,7 +110,7 @@ class PcmInput:
 class RtviProtocol:
     """One connection. `clock` gives unix seconds; `channel`: it is a WebRTC data channel.
 
-    library_version: of this server, which clients are told.
+    library_version: the version of this server, for `bot-ready`.
     """
 
     subprotocols = ()

@@ -42,7 +42,7 @@ class XaiTranslation:
             self._creates_responses = vad.get("create_response") is not False
 
     def received(self, raw: bytes) -> tuple[bytes | None, bytes | None]:
-        """A frame as a GA server sends it, None: it has no such; and what the server is told."""
+        """The frame in GA, None where GA has no such event; and what to send to the server."""
         try:
             event: Any = json.decode(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
