@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+import tomllib
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from tests.server import serving_beside
 from vivavoce import testing
@@ -32,6 +34,7 @@ from vivavoce.settings import (
     ServerSettings,
     SessionSettings,
     StoreSettings,
+    load_tree,
 )
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -85,19 +88,48 @@ def test_engines_and_their_options_are_all_documented(entry) -> None:  # type: i
     assert [o for o in options if f"`{o}`" not in row] == []
 
 
-def test_commands_and_options_are_all_documented() -> None:
-    text = page("docs/cli.md")
-    for command in ("serve", "talk", "demo", "config"):
-        assert f"## `vivavoce {command}`" in text
-        section = text.partition(f"## `vivavoce {command}`")[2].partition("\n## ")[0]
-        arguments = cli[command].assemble_argument_collection()
-        missing = [
-            name
-            for argument in arguments
-            for name in argument.names
-            if name.startswith("--") and not name.startswith("--no-color") and name not in section
-        ]
-        assert missing == []
+def _commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
+    """Each command that does something, with its words."""
+    for name in app:
+        if not name.startswith("-"):
+            inner = list(_commands(app[name], (*path, name)))
+            yield from inner or [((*path, name), app[name])]
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in _commands(cli)]
+)
+def test_command_and_its_options_are_documented(path: tuple[str, ...], command: App) -> None:
+    sections = re.split(r"^## ", page("docs/cli.md"), flags=re.MULTILINE)
+    section = next((s for s in sections if f"`{path[0]}`" in s or f"`vivavoce {path[0]}`" in s), "")
+    pages = re.findall(r"\]\((\w+\.md)", section)  # those that it refers to
+    section += "".join(page(f"docs/{name}") for name in pages)
+    assert " ".join(path) in section
+    arguments = command.assemble_argument_collection()
+    options = {
+        name
+        for argument in arguments
+        if argument.field_info.kind is not argument.field_info.POSITIONAL_OR_KEYWORD
+        for name in argument.names
+        if name.startswith("--") and not name.startswith("--no-")
+    }
+    assert {name for name in options if name not in section} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        pytest.param(path.name, block, id=f"{path.name}:{block.splitlines()[0]}")
+        for path in (*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md")
+        for block in re.findall(r"```toml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+        if not block.startswith("[project.")
+    ],
+)
+def test_settings_shown_as_an_example_are_valid(name: str, block: str) -> None:
+    tree = tomllib.loads(block)
+    if "models" in tree:  # an excerpt leaves the model out that a client without a name gets
+        tree["models"].setdefault(tree.get("default_model", "default"), {})
+    assert load_tree(tree, name, {}, {})
 
 
 @pytest.mark.parametrize(
