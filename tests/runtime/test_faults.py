@@ -402,6 +402,7 @@ def test_model_without_a_fallback_has_its_apology_spoken_and_the_next_turn_works
 class LostSTT(BaseEngine):
     """Hangs until it is killed after 8 s; its next process takes 8 s to load."""
 
+    Settings = FallbackSettings
     sample_rate = 24_000
 
     def __init__(self) -> None:
