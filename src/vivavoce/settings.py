@@ -26,6 +26,7 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
+from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -245,6 +246,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    interruption: InterruptionSettings = InterruptionSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
@@ -373,6 +375,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
     "telephony": TelephonySettings,
+    "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
 }

@@ -111,6 +111,16 @@ class Transcriptions:
             )
         )
 
+    def report(self, key: TranscriptionKey) -> None:
+        """The client knows of its item now: it gets the words, if it wants transcripts."""
+        if active := self._active.get(key):
+            active.reported = self._shared.options.transcription is not None
+
+    def failed(self, key: TranscriptionKey) -> bool:
+        """Whether it has failed."""
+        active = self._active.get(key)
+        return active is not None and active.failure is not None
+
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
         """Transcribe all recordings of an item whose words are not known."""
         for index, recording in entry.recordings.items():
