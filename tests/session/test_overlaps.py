@@ -16,7 +16,6 @@ from tests.session.stage import (
     drawn,
     events,
     hear,
-    judged,
     of,
     receive,
     spoke,
@@ -25,10 +24,11 @@ from tests.session.stage import (
     transcribe,
     types,
     update,
+    vad_scores,
 )
 from tests.session.stage import settings as opening
 from vivavoce.protocol import server as says
-from vivavoce.protocol.client import InputAudioAppend, InputAudioClear, InputAudioCommit
+from vivavoce.protocol.client import InputAudioAppend, InputAudioClear, InputAudioCommit, ItemDelete
 from vivavoce.protocol.session import (
     AudioInputPatch,
     AudioPatch,
@@ -91,7 +91,7 @@ class Call:
             self.now += WINDOW_S
             came = receive(self.session, InputAudioAppend(audio=drawn(window)), self.now)
             for effect in of(RunVad, came):
-                came = came + tell(self.session, judged(effect), now=self.now)
+                came = came + tell(self.session, vad_scores(effect), now=self.now)
             new += came
         self.effects += new
         return new
@@ -188,6 +188,36 @@ def test_failed_transcription_of_speech_over_an_answer_is_an_interruption() -> N
     assert "input_audio_buffer.speech_started" in types(effects)
     assert "conversation.item.input_audio_transcription.failed" in types(effects)
     assert the(CancelGeneration, effects)
+
+
+def test_speech_over_an_answer_whose_words_end_too_early_is_an_interruption() -> None:
+    call = Call()
+    call.hear(10 * "." + "#####")
+    call.effects += tell(
+        call.session,
+        TranscriptUpdated(of(StartTranscription, call.effects)[-1].key, "Mm", 2, True),
+        now=call.now,
+    )
+    call.hear(8 * ".")
+    assert of(CancelGeneration, call.effects)
+    assert types(call.effects).count("input_audio_buffer.committed") == 1
+
+
+def test_answer_that_was_deleted_is_not_compared_with_the_microphone() -> None:
+    call = Call()
+    receive(call.session, ItemDelete(item_id=call.item_id), call.now)
+    call.hear(10 * "." + SHORT)
+    call.words("Yeah.")
+    assert types(call.effects)[0] == "input_audio_buffer.committed"
+
+
+def test_turn_that_is_taken_over_in_its_silence_changes_no_level() -> None:
+    call = Call()
+    call.hear(320 * "." + "####")
+    _, first = call.session.swap(CascadeBrain, call.now)
+    for effect in of(RunVad, first):
+        tell(call.session, vad_scores(effect), now=call.now)
+    assert "input_audio_buffer.speech_stopped" in types(call.hear(10 * "."))
 
 
 def test_next_turn_makes_an_item_of_what_waits_for_its_words() -> None:

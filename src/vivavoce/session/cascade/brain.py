@@ -209,7 +209,7 @@ class CascadeBrain:
         return None
 
     def settle(self, now: float) -> None:
-        if self._transcriptions.busy:
+        if self._transcriptions.busy or self._overlaps.busy:
             self._pass_on_failures(now)
         self._overlaps.settle()
         if not self._draining and not self._turns.speaking:

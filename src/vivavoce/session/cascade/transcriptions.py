@@ -117,9 +117,9 @@ class Transcriptions:
             active.reported = self._shared.options.transcription is not None
 
     def failed(self, key: TranscriptionKey) -> bool:
-        """Whether it has failed."""
+        """Whether no more words of it come, since it has failed or is over."""
         active = self._active.get(key)
-        return active is not None and active.failure is not None
+        return active is None or active.failure is not None
 
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
         """Transcribe all recordings of an item whose words are not known."""
