@@ -50,8 +50,9 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamLost,
 )
+from vivavoce.session.lifetime import ENDING_TIMEOUT_S, LAST_WORDS_S
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import ENDING_TIMEOUT_S, LAST_WORDS_S, Session
+from vivavoce.session.shell import Session
 
 SPENT = AccessEnded("insufficient_quota", "The budget key:ada:usd:day is spent.", 4002)
 SECOND = 24_000

@@ -89,7 +89,7 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     ]
     assert language_of(stage.shared.options) == "it"
     other = Stage(Transcription("m"), model="nobody-knows")
-    assert other.start(B) == [StartTranscription(B, "house", None, "", asked_model="m")]
+    assert other.start(B) == [StartTranscription(B, "local", None, "", asked_model="m")]
 
 
 def recorded(seconds: int) -> RecordUsage:
@@ -312,7 +312,7 @@ def test_item_outside_the_conversation_is_transcribed_without_events(stage: Stag
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 30), max_size=8), st.text(max_size=4))
-def test_all_deltas_of_an_item_make_up_its_transcript(
+def test_deltas_of_an_item_make_up_its_transcript(
     words: str, stable: list[int], doubtful: str
 ) -> None:
     stage, sent = Stage(), list[str]()

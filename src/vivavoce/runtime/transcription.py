@@ -160,13 +160,15 @@ async def transcripts(
 ) -> AsyncGenerator[Transcript]:
     """What the engine recognises, ending with a final transcript.
 
-    A recogniser that is lost in the middle is asked once more, and gets all audio from the start.
+    A recogniser that is lost in the middle is asked once more, and gets all audio from the start;
+    the last transcript is repeated then, as a sign of progress.
     Raises EngineError: it failed, ended without a final transcript, or was silent for so long.
     """
 
     def stalled() -> EngineError:
         return EngineError(f"speech recognition gave nothing for {stall_timeout_s:g} s")
 
+    last = Transcript("")
     while True:
         final = False
         try:
@@ -176,11 +178,13 @@ async def transcripts(
             ):
                 while (transcript := await guard.wait(anext(recognised, None))) is not None:
                     final = transcript.final
+                    last = last if final else transcript
                     yield transcript
         except EngineLost as exc:
             if not audio.rewind():
                 raise
             log.warning("STT worker lost, retrying with the same audio: %s", exc)
+            yield last
             continue
         if not final:
             raise EngineError("speech recognition ended without a result")

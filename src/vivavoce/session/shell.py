@@ -11,20 +11,12 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
-from vivavoce.protocol.items import FunctionCallOutput
-from vivavoce.protocol.server import (
-    ItemAdded,
-    ItemDeleted,
-    ItemDone,
-    ItemRetrieved,
-    ItemTruncated,
-    SessionCreated,
-    SessionUpdated,
-)
+from vivavoce.protocol.server import SessionCreated, SessionUpdated
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.announcement import Announcements, Ending
 from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.client_items import ClientItems
 from vivavoce.session.conversation import Conversation, SavedEntry
 from vivavoce.session.effects import (
     CleanAudio,
@@ -49,18 +41,14 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamEventReceived,
 )
-from vivavoce.session.item_validation import entry_of, in_format
-from vivavoce.session.limits import SessionLimits, span
+from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
+from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, Options
 from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
 CHECKPOINT_VERSION = 1
-ENDING_TIMEOUT_S = 15.0  # for the last sentence: from then on the session ends without it
-LAST_WORDS_S = 5.0  # before a session expires, for its last sentence
-LATE_S = 1.0  # that a session may last longer where this sentence is not over
-TIME_WARNING_S = 60.0  # before a session expires
 _NO_CHANGE = (
     RunVad,
     FeedAudio,
@@ -118,16 +106,15 @@ class Session:
         )
         self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)
-        self._expires_at = now + limits.max_seconds
-        self._last_activity = now
+        self._lifetime = Lifetime(limits, now)
+        self._items = ClientItems(self._shared)
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
-        self._time_warning = bool(limits.say_time_low)
         self._changed = False  # since the last checkpoint
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
-            self._expires_at = now + checkpoint.expires_in
+            self._lifetime.expires_at = now + checkpoint.expires_in
             quiet_for = checkpoint.quiet_for
             handover = Handover(
                 position=checkpoint.position,
@@ -142,7 +129,10 @@ class Session:
         said_at = self._announcements.deadline(self._brain)
         if self._state == "ending":
             return said_at
-        return min(self._warns_at, self._ends_at, self._idle_at, said_at, self._brain.deadline)
+        lifetime = self._lifetime
+        return min(
+            lifetime.warns_at, lifetime.ends_at, self._idle_at, said_at, self._brain.deadline
+        )
 
     @property
     def settings(self) -> SessionObject:
@@ -169,7 +159,7 @@ class Session:
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
         if self._brain.busy:  # nobody is idle while an answer is generated
-            self._last_activity = now
+            self._lifetime.active_at = now
         if self._state != "closed":
             self._take(fact, now)
         if self._state != "closed":
@@ -203,7 +193,7 @@ class Session:
         else:
             return None
         if effect is not None:
-            self._last_activity = now
+            self._lifetime.active_at = now
         return effect
 
     def swap(
@@ -245,7 +235,7 @@ class Session:
             session=self._shared.options.session,
             entries=self._shared.conversation.save(),
             usage=msgspec.structs.replace(self.usage),
-            expires_in=self._expires_at - now,
+            expires_in=self._lifetime.expires_at - now,
             position=self._brain.position,
             quiet_for=None if quiet_since is None else now - quiet_since,
         )
@@ -258,16 +248,16 @@ class Session:
             return
         match fact:
             case Received(event=event, raw=raw):
-                self._last_activity = now
+                self._lifetime.active_at = now
                 try:
                     self._on_client(event, raw, now)
                 except InvalidRequest as problem:
                     self._refuse(problem, event.event_id)
             case InvalidFrame(problem=problem):
-                self._last_activity = now
+                self._lifetime.active_at = now
                 self._refuse(problem, None)
             case AudioArrived(audio=audio):
-                self._last_activity = now
+                self._lifetime.active_at = now
                 try:
                     self._rules.take_audio(len(audio) // BYTES_PER_SAMPLE, now)
                 except InvalidRequest:
@@ -331,16 +321,13 @@ class Session:
             case events.SessionUpdate():
                 self._update(event, now)
             case events.ItemCreate():
-                self._create_item(event, now)
-            case events.ItemRetrieve(item_id=item_id):
-                kept = self._shared.conversation.retrieve(item_id)
-                item = in_format(kept, self._shared.options.input_format)
-                event_id = self._shared.effects.event_id()
-                self._shared.effects.send(ItemRetrieved(event_id=event_id, item=item))
+                self._items.create(event, self._brain, now)
+            case events.ItemRetrieve():
+                self._items.retrieve(event)
             case events.ItemTruncate():
-                self._truncate(event, now)
-            case events.ItemDelete(item_id=item_id):
-                self._delete(item_id, now)
+                self._items.truncate(event, self._brain, now)
+            case events.ItemDelete():
+                self._items.delete(event, self._brain, now)
             case (
                 events.InputAudioAppend()
                 | events.InputAudioCommit()
@@ -371,19 +358,12 @@ class Session:
         self._rules.take_audio(len(event.audio) // width * RATE // rate, now)
 
     def _on_timer(self, now: float) -> None:
-        limits = self._shared.limits
-        if self._ends_at <= now:
-            reason = f"Your session hit the maximum duration of {span(limits.max_seconds)}."
-            latest = self._expires_at + LATE_S
-            ending = Ending("session_expired", reason, 1001, reason, latest)
-            self._end(ending, limits.say_time_over, now)
+        if self._lifetime.ends_at <= now:
+            self._end(*self._lifetime.expired(), now)
         elif self._idle_at <= now:
-            reason = f"nothing came for {span(limits.idle_seconds)}"
-            message, latest = f"{reason.capitalize()}.", now + ENDING_TIMEOUT_S
-            self._end(Ending("session_idle", message, 1000, reason, latest), limits.say_idle, now)
-        elif self._warns_at <= now:
-            self._time_warning = False
-            self._announcements.warn(limits.say_time_low)
+            self._end(*self._lifetime.idle(now), now)
+        elif self._lifetime.warns_at <= now:
+            self._announcements.warn(self._lifetime.warned())
         else:
             self._brain.on_timer(now)
 
@@ -412,49 +392,6 @@ class Session:
         event_id = shared.effects.event_id()
         shared.effects.send(SessionUpdated(event_id=event_id, session=shared.options.session))
 
-    def _create_item(self, event: events.ItemCreate, now: float) -> None:
-        shared = self._shared
-        conversation, effects = shared.conversation, shared.effects
-        self._rules.check_item(event.item)
-        entry = entry_of(event.item, shared.options.input_format, effects.ids, "item")
-        item = entry.item
-        if isinstance(item, FunctionCallOutput) and not conversation.has_call(item.call_id):
-            raise InvalidRequest(
-                f"Tool call ID '{item.call_id}' not found in conversation.",
-                code="invalid_tool_call_id",
-            )
-        if item.id == self._brain.reserved_id:
-            raise InvalidRequest(
-                f"Error adding item: an item with id '{item.id}' already exists.",
-                code="item_create_duplicate_item_id",
-                param="item.id",
-            )
-        conversation.check_room()
-        before = conversation.add(entry, event.previous_item_id)
-        for sent in (ItemAdded, ItemDone):
-            effects.send(sent(event_id=effects.event_id(), previous_item_id=before, item=item))
-        self._brain.on_item_added(entry, event.previous_item_id, now)
-
-    def _truncate(self, event: events.ItemTruncate, now: float) -> None:
-        shared = self._shared
-        shared.conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
-        shared.playback.drop(event.item_id, now)
-        self._brain.on_item_truncated(event.item_id, event.audio_end_ms, now)
-        shared.effects.send(
-            ItemTruncated(
-                event_id=shared.effects.event_id(),
-                item_id=event.item_id,
-                content_index=event.content_index,
-                audio_end_ms=event.audio_end_ms,
-            )
-        )
-
-    def _delete(self, item_id: str, now: float) -> None:
-        self._shared.conversation.delete(item_id)
-        event_id = self._shared.effects.event_id()
-        self._shared.effects.send(ItemDeleted(event_id=event_id, item_id=item_id))
-        self._brain.on_item_deleted(item_id, now)
-
     def _refuse(self, problem: InvalidRequest, event_id: str | None) -> None:
         self._shared.effects.error(
             problem.message,
@@ -475,19 +412,5 @@ class Session:
         return playback.by_server and playback.until == INFINITY
 
     @property
-    def _ends_at(self) -> float:
-        """When the session expires, or its last sentence begins."""
-        early = LAST_WORDS_S if self._shared.limits.say_time_over else 0.0
-        return self._expires_at - early
-
-    @property
-    def _warns_at(self) -> float:
-        return self._expires_at - TIME_WARNING_S if self._time_warning else INFINITY
-
-    @property
     def _idle_at(self) -> float:
-        """When nothing was received or played for idle_seconds."""
-        seconds = self._shared.limits.idle_seconds
-        if not seconds or self._brain.busy:
-            return INFINITY
-        return max(self._last_activity, self._shared.playback.until) + seconds
+        return self._lifetime.idle_at(self._shared.playback.until, busy=self._brain.busy)

@@ -1,6 +1,8 @@
 """Moonshine with its real weights: `vivavoce models pull` fetches them."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from vivavoce.engines.moonshine.stt import PACK, MoonshineSettings, MoonshineSTT
 from vivavoce.engines.packs import problem_of
 from vivavoce.errors import EngineError
 from vivavoce.media import files
+from vivavoce.runtime.transcription import RecordedAudio, transcripts
 from vivavoce.testing.conformance import check_stt, check_transcripts
 
 pulled = pytest.mark.skipif(problem_of(PACK) is not None, reason=f"{PACK} is not installed")
@@ -23,6 +26,12 @@ RATE = 16_000
 async def pieces(audio: bytes, size: int = 640) -> AsyncIterator[bytes]:
     for start in range(0, len(audio), size):
         yield audio[start : start + size]
+
+
+def worker_pid() -> int:
+    """The process of the engine: the only child of this one."""
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return int(child)
 
 
 def transcripts_of(*recordings: bytes) -> list[list[Transcript]]:
@@ -48,6 +57,28 @@ def test_moonshine_conforms_to_the_contract() -> None:
             await check_stt(engine, speech, language="en")
 
     asyncio.run(main())
+
+
+@pulled
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs real recordings beside the project")
+def test_utterance_in_a_process_that_hangs_is_recognised_by_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MoonshineSTT, "hang_seconds", 1.0)
+    audio = recording("go_forward_ten_meters")
+
+    async def main() -> str:
+        async with MoonshineSTT(MoonshineSettings()) as engine:
+            await engine.host.loaded(object)
+            os.kill(worker_pid(), signal.SIGSTOP)
+            given = RecordedAudio(audio, RATE, RATE)
+            heard = [each async for each in transcripts(engine, given)]
+            return heard[-1].text
+
+    assert asyncio.run(main()).lower().strip(".") in (
+        "go forward ten meters",
+        "go forward 10 meters",
+    )
 
 
 @pulled

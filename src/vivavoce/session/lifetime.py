@@ -1,0 +1,59 @@
+"""How long a session lasts: its expiry, the time in which nothing comes, and what is said of both.
+
+All times are of the clock of the session's facts, seconds.
+"""
+
+from vivavoce.session.announcement import Ending
+from vivavoce.session.limits import SessionLimits, span
+
+INFINITY = float("inf")
+ENDING_TIMEOUT_S = 15.0  # for the last sentence: from then on the session ends without it
+LAST_WORDS_S = 5.0  # before a session expires, for its last sentence
+LATE_S = 1.0  # that a session may last longer where this sentence is not over
+TIME_WARNING_S = 60.0  # before a session expires
+
+
+class Lifetime:
+    """When a session warns, and when it ends by itself."""
+
+    def __init__(self, limits: SessionLimits, now: float) -> None:
+        self.expires_at = now + limits.max_seconds
+        self.active_at = now
+        """When something was received last, or an answer was generated."""
+        self._limits = limits
+        self._warns = bool(limits.say_time_low)
+
+    @property
+    def ends_at(self) -> float:
+        """When the session expires, or its last sentence begins."""
+        early = LAST_WORDS_S if self._limits.say_time_over else 0.0
+        return self.expires_at - early
+
+    @property
+    def warns_at(self) -> float:
+        return self.expires_at - TIME_WARNING_S if self._warns else INFINITY
+
+    def idle_at(self, played_until: float, *, busy: bool) -> float:
+        """When nothing was received or played for idle_seconds."""
+        seconds = self._limits.idle_seconds
+        if not seconds or busy:
+            return INFINITY
+        return max(self.active_at, played_until) + seconds
+
+    def warned(self) -> str:
+        """What is said a minute before the end, once."""
+        self._warns = False
+        return self._limits.say_time_low
+
+    def expired(self) -> tuple[Ending, str]:
+        """The ending of a session that has lasted for long enough, and its last sentence."""
+        reason = f"Your session hit the maximum duration of {span(self._limits.max_seconds)}."
+        latest = self.expires_at + LATE_S
+        ending = Ending("session_expired", reason, 1001, reason, latest)
+        return ending, self._limits.say_time_over
+
+    def idle(self, now: float) -> tuple[Ending, str]:
+        """That of a session in which nothing happens."""
+        reason = f"nothing came for {span(self._limits.idle_seconds)}"
+        message, latest = f"{reason.capitalize()}.", now + ENDING_TIMEOUT_S
+        return Ending("session_idle", message, 1000, reason, latest), self._limits.say_idle
