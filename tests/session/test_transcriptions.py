@@ -268,7 +268,8 @@ def two_recordings() -> Entry:
 
 def test_every_recording_of_an_item_without_words_is_transcribed(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    language = {"language": "it", "prompt": "pasta, pizza", "asked_model": "whisper-1"}
+    language: dict[str, Any] = {"language": "it", "prompt": "pasta, pizza"}
+    language["asked_model"] = "whisper-1"
     assert stage.effects() == [
         StartTranscription(A, "gpt-realtime", **language),
         FeedAudio(A, b"\x01\x02"),

@@ -6,7 +6,7 @@ end costs nothing when only silence was added. Long audio is cut in pauses; the 
 are final.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -93,7 +93,7 @@ class Utterance:
             return
         self._settle(result)
         words = self._buffer.timed(self._model.text(result.tokens).split(), speech)
-        scores = self._model.word_scores(result) or [None] * len(words)
+        scores: Sequence[float | None] = self._model.word_scores(result) or [None] * len(words)
         self._words = tuple(
             msgspec.structs.replace(word, logprob=score)
             for word, score in zip(words, scores, strict=True)
