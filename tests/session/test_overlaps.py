@@ -98,8 +98,10 @@ class Call:
 
     def words(self, text: str, *, final: bool = True) -> list[Effect]:
         """Of the last turn."""
-        kind = EndAudio if final else StartTranscription
-        key = of(kind, self.effects)[-1].key
+        if final:
+            key = of(EndAudio, self.effects)[-1].key
+        else:
+            key = of(StartTranscription, self.effects)[-1].key
         new = tell(self.session, TranscriptUpdated(key, text, len(text), final), now=self.now)
         self.effects += new
         return new
