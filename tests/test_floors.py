@@ -52,6 +52,7 @@ FLOORS: dict[str, float] = {
     "engines.socket_stt": 2.5,
     "engines.socket_tts": 2.5,
     "engines.packs": 2.5,
+    "engines.pulling": 2.5,
     "engines.turn.text": 2.5,
     "engines": 3,
     "runtime": 4,

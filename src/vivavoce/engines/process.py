@@ -76,6 +76,8 @@ class HostLimits:
     """Longer than any turn of the worker takes."""
     nice: int = 0
     """Added to the niceness of the process; above 0, the server comes first."""
+    idle_seconds: float = 0.0
+    """Processes without work for so long are ended; the next work starts others. 0: they stay."""
     remedy: str = "raise its workers"
     """What an operator can do when all places are taken."""
 
@@ -206,6 +208,8 @@ class WorkerProcess:
         self.failure: str | None = None
         """Why the last process ended, in a sentence; None while there is one that works."""
         self.hello: msgspec.Raw | None = None
+        self.loaded_at: float | None = None
+        """When the first process had loaded its model."""
         self.places_taken = 0
         self._spec = spec
         self._owner = owner
@@ -222,6 +226,17 @@ class WorkerProcess:
     @property
     def _closing(self) -> bool:
         return self._stopped.is_set()
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Resident memory of the process; None: there is none, or it is not known."""
+        if self._process is None:
+            return None
+        try:
+            fields = Path(f"/proc/{self._process.pid}/statm").read_bytes().split()
+        except OSError:
+            return None
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else None
 
     def open(self, request: object, decode: Any) -> HostStream[Any]:
         """A stream, in a place that was taken before."""
@@ -368,6 +383,7 @@ class WorkerProcess:
         match report:
             case WorkerReady(hello):
                 self.hello = hello
+                self.loaded_at = self.loaded_at or asyncio.get_running_loop().time()
                 self.ready, self.failure = True, None
                 self._owner.assign_places()
             case Pong():
