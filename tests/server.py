@@ -59,9 +59,9 @@ class Server:
     port: int
     sessions: Sessions
     cascades: Mapping[str, Cascade]
-    app: web.Application
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
+    app: web.Application = field(default_factory=web.Application)
 
     @property
     def http(self) -> str:
@@ -153,7 +153,7 @@ async def serving(
             async with serve_app(app, local) as port:
                 catalog = built.models.catalog
                 yield Server(
-                    port, sessions, catalog.cascades, app, catalog.default, complaints.messages
+                    port, sessions, catalog.cascades, catalog.default, complaints.messages, app
                 )
                 await sessions.drain(0)
         assert not complaints.messages, "\n".join(complaints.messages)

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from yarl import URL
 
 from tests.server import Server, scripted, serving
 from tests.test_packs_command import WEIGHTS, offer, wheel_of
@@ -77,7 +78,7 @@ def test_pack_is_pulled_named_listed_and_deleted_by_any_of_its_names(
     offer(cache, wheel_of(WEIGHTS))
 
     async def test(_: Server, client: aiohttp.ClientSession) -> None:
-        url = aiohttp.client.URL(f"/v1/models/{path}", encoded=True)
+        url = URL(f"/v1/models/{path}", encoded=True)
         assert await ids(client) == ["scripted"]
         async with client.post(url, headers={"Accept": "text/event-stream"}) as answer:
             assert answer.content_type == "text/event-stream"
