@@ -41,6 +41,7 @@ FLOORS: dict[str, float] = {
     "engines.worker": 2.5,
     "engines.process": 2.5,
     "engines.host": 2.5,
+    "engines.host_stream": 2.5,
     "engines.hosted": 2.5,
     "engines.passages": 2.5,
     "engines.sentences": 2.5,
