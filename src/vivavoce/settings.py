@@ -69,6 +69,11 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""
+    preload: tuple[str, ...] = ()
+    """Names of models, as clients give them, that are loaded at start and not at their first
+    use."""
+    use: Literal["any", "commercial"] = "any"
+    """commercial: models whose licence forbids that are not used."""
     secret: str = ""
     """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 
