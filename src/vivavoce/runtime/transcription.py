@@ -10,6 +10,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT, Transcript
 from vivavoce.errors import AudioError, EngineError, EngineLost
+from vivavoce.protocol.logprobs import ScoredWord, TokenLogprob, token_logprobs
 from vivavoce.runtime.tasks import Signal, StallGuard
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
@@ -190,6 +191,16 @@ async def transcripts(
         return
 
 
+def logprobs_of(transcript: Transcript, start: int, end: int) -> tuple[TokenLogprob, ...]:
+    """The tokens that end in that part of the text without white space at its ends; empty where the
+    engine gives no probabilities."""
+    return token_logprobs(transcript.text.strip(), scored_words(transcript), start, end)
+
+
+def scored_words(transcript: Transcript) -> tuple[ScoredWord, ...]:
+    return tuple(ScoredWord(word.text, word.logprob) for word in transcript.words)
+
+
 async def transcribe_item(
     stt: STT,
     order: StartTranscription,
@@ -204,7 +215,11 @@ async def transcribe_item(
             async for transcript in recognised:
                 post(
                     TranscriptUpdated(
-                        order.key, transcript.text, transcript.stable, transcript.final
+                        order.key,
+                        transcript.text,
+                        transcript.stable,
+                        transcript.final,
+                        scored_words(transcript) if order.scored else (),
                     )
                 )
     except EngineError as exc:

@@ -45,6 +45,8 @@ class StartTranscription(Struct, frozen=True):
     prompt: str
     asked_model: str = ""
     """The model of recognition as the client named it: used where the engine offers it."""
+    scored: bool = False
+    """Whether to report the probabilities of words."""
 
 
 class FeedAudio(Struct, frozen=True):
@@ -137,6 +139,12 @@ class PlayAudio(Struct, frozen=True):
 
 class ClearPlayback(Struct, frozen=True):
     """Drop at once what was not played yet."""
+
+
+class DuckPlayback(Struct, frozen=True):
+    """Play answers softly from now on, or at full level again."""
+
+    ducked: bool
 
 
 class ConfigureCleaning(Struct, frozen=True):
@@ -258,6 +266,7 @@ ShellEffect: TypeAlias = (
     | SendRaw
     | PlayAudio
     | ClearPlayback
+    | DuckPlayback
     | Say
     | RunTool
     | CancelTool

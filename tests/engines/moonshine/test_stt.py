@@ -127,6 +127,9 @@ def test_recordings_at_once_are_recognised_with_partials_and_times() -> None:
     assert any(each.stable and not each.final for each in long)
     asked = next(w for w in reversed(long[-1].words) if w.text.lower() == "ask")
     assert 7_000 < asked.start_ms < 9_000  # spoken at about 8 s; times are estimated
+    scores = [word.logprob for transcript in (*long, *short) for word in transcript.words]
+    assert all(score is not None and score <= 0.0 for score in scores)
+    assert sum(score or 0.0 for score in scores) / len(scores) > -0.5
 
 
 def test_missing_folder_and_foreign_folder_are_refused_with_the_place(tmp_path: Path) -> None:

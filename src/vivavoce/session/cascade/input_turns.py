@@ -10,6 +10,8 @@ Rules:
    clock. No samples are made up: positions stay those of the client.
 """
 
+from dataclasses import dataclass
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
@@ -37,6 +39,16 @@ MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that has ended, and that the client was not told of. Positions are samples."""
+
+    key: TranscriptionKey
+    start: int
+    end: int
+    pcm: bytes
+
+
 class InputTurns:
     """Owns the input buffer and the turn detector."""
 
@@ -52,6 +64,9 @@ class InputTurns:
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
         self._text_scored: str | None = None  # the words last sent to ScoreTurn in this pause
+        self._speech_end = 0  # of the last window with speech in a turn
+        self.announced = True
+        """Whether the client was told of the open turn."""
         self._cleaning: str | None = None
         self.apply_settings()
 
@@ -68,6 +83,23 @@ class InputTurns:
     @property
     def speaking(self) -> bool:
         return self._detector is not None and self._detector.speaking
+
+    @property
+    def key(self) -> TranscriptionKey:
+        """The transcription of the open turn, or of the next."""
+        return self._key
+
+    @property
+    def silence(self) -> int:
+        """Samples since the user spoke last in the open turn."""
+        return self._detector.silence if self._detector else 0
+
+    @property
+    def sound(self) -> bytes:
+        """The audio of the open turn, or of one that has just ended, from its first to its last
+        window with speech."""
+        begin = self._detector.onset if self._detector else self._speech_end
+        return self._buffer.read(begin, self._speech_end)
 
     @property
     def live(self) -> bool:
@@ -122,6 +154,7 @@ class InputTurns:
             self._key = TranscriptionKey(item_id)
             if self._detector is not None:
                 self._detector.resume(self._buffer.end)
+                self.announced = True
                 self._start_transcription()
         self.take(pcm, now)
 
@@ -139,7 +172,10 @@ class InputTurns:
         return Edge.STOPPED
 
     def score(self, fact: VadScores, n: int) -> Edge | None:
-        """Take the score of window `n` of a fact. After the last one call catch_up()."""
+        """Take the score of window `n` of a fact. After the last one call catch_up().
+
+        After Edge.STARTED call start_turn(), after Edge.STOPPED end_turn() or withhold().
+        """
         at = fact.at + n * WINDOW
         if self._detector is None or at != self._scored:  # from before a clear or a commit
             return None
@@ -147,8 +183,8 @@ class InputTurns:
         edge = self._detector.feed(at, fact.speech[n])
         if not self._detector.silence:
             self._text_scored = None  # the next pause is another, whatever its words
-        if edge is Edge.STARTED:
-            self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if self._detector.speaking and not self._detector.silence:
+            self._speech_end = self._scored
         held = self._scored - self._buffer.start  # not all that came: that depends on the pace
         if edge is None and self._detector.speaking and held > self._intake.max_samples:
             self._detector.reset()  # a turn that fills the buffer is cut into several
@@ -178,16 +214,41 @@ class InputTurns:
         self._detector.set_likelihood(likelihood)
         return self._detector.end_if_silent()
 
+    def start_turn(self, *, announced: bool) -> None:
+        """The user has begun to speak. announced: whether the client is told now."""
+        assert self._detector
+        self.announced = announced
+        self._buffer.drop(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if announced:
+            self._send_started(self._key, self._buffer.start)
+        self._start_transcription(reported=announced)
+
+    def announce(self) -> None:
+        """Tell the client of the open turn after all."""
+        self.announced = True
+        self._send_started(self._key, self._buffer.start)
+        self._transcriptions.report(self._key)
+
     def end_turn(self, now: float) -> None:
-        """The user has stopped: call after Edge.STOPPED only."""
-        self._shared.effects.send(
-            SpeechStopped(
-                event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
-                audio_end_ms=to_ms(self._scored),
-            )
-        )
+        """The user has stopped, and the client knows of the turn."""
+        self._send_stopped(self._key, self._scored)
         self._commit(self._scored, now)
+
+    def withhold(self, now: float) -> EndedTurn:
+        """The user has stopped: await the words of the turn, without an item. See put()."""
+        key, start, end = self._key, self._buffer.start, self._scored
+        self._feed(end)
+        self._transcriptions.finish(key, now)
+        self._key, self._text_scored = TranscriptionKey(self._new_id()), None
+        return EndedTurn(key, start, end, self._buffer.cut(end))
+
+    def put(self, turn: EndedTurn, *, announced: bool) -> None:
+        """Make an item of a turn that was withheld. announced: as of one that was not."""
+        if announced:
+            self._send_started(turn.key, turn.start)
+            self._send_stopped(turn.key, turn.end)
+        self._put_item(turn.key.item_id, turn.pcm, words={})
+        self._transcriptions.report(turn.key)
 
     def commit(self, now: float) -> None:
         """The client ends the turn. Raises InvalidRequest when it is too short."""
@@ -268,21 +329,28 @@ class InputTurns:
         self._sent = self._scored = self._buffer.start
         self._send_to_vad()
 
-    def _start(self, start: int) -> None:
-        self._buffer.drop(start)
+    def _send_started(self, key: TranscriptionKey, start: int) -> None:
         self._shared.effects.send(
             SpeechStarted(
                 event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
+                item_id=key.item_id,
                 audio_start_ms=to_ms(start),
             )
         )
-        self._start_transcription()
 
-    def _start_transcription(self) -> None:
+    def _send_stopped(self, key: TranscriptionKey, end: int) -> None:
+        self._shared.effects.send(
+            SpeechStopped(
+                event_id=self._shared.effects.event_id(),
+                item_id=key.item_id,
+                audio_end_ms=to_ms(end),
+            )
+        )
+
+    def _start_transcription(self, *, reported: bool = True) -> None:
         if not self._transcriptions.pending(self._key):
             self._fed = self._buffer.start
-            self._transcriptions.start(self._key)
+            self._transcriptions.start(self._key, reported=reported)
 
     def _feed(self, upto: int) -> None:
         self._transcriptions.feed(self._key, self._buffer.read(self._fed, upto))
@@ -296,6 +364,9 @@ class InputTurns:
     def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
         item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
         self._text_scored = None
+        self._put_item(item_id, pcm, words)
+
+    def _put_item(self, item_id: str, pcm: bytes, words: dict[int, str]) -> None:
         item = Message(id=item_id, role="user", content=(InputAudio(),))
         entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
         previous = self._shared.conversation.add(entry)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from msgspec import UNSET, UnsetType
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
+from vivavoce.protocol.logprobs import TokenLogprob, token_logprobs
 from vivavoce.protocol.server import (
     TranscriptionCompleted,
     TranscriptionDelta,
@@ -46,6 +49,8 @@ class ItemTranscription:
     model: str
     reported: bool
     """Whether the client asked for transcripts."""
+    scored: bool = False
+    """Whether it asked for the probabilities of the words."""
     samples: int = 0
     sent: int = 0
     """Characters of the transcript that were sent as deltas."""
@@ -100,7 +105,9 @@ class Transcriptions:
         """
         options = self._shared.options
         transcription, model = options.transcription, options.served_by.model
-        self._active[key] = ItemTranscription(model, reported and transcription is not None)
+        self._active[key] = ItemTranscription(
+            model, reported and transcription is not None, options.includes_logprobs
+        )
         self._shared.effects.add(
             StartTranscription(
                 key,
@@ -108,8 +115,19 @@ class Transcriptions:
                 language=language_of(options),
                 prompt=(transcription.prompt if transcription else None) or "",
                 asked_model=transcription.model if transcription else "",
+                scored=options.includes_logprobs,
             )
         )
+
+    def report(self, key: TranscriptionKey) -> None:
+        """The client knows of its item now: it gets the words, if it wants transcripts."""
+        if active := self._active.get(key):
+            active.reported = self._shared.options.transcription is not None
+
+    def failed(self, key: TranscriptionKey) -> bool:
+        """Whether no more words of it come, since it has failed or is over."""
+        active = self._active.get(key)
+        return active is None or active.failure is not None
 
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
         """Transcribe all recordings of an item whose words are not known."""
@@ -163,7 +181,7 @@ class Transcriptions:
             active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable
         if active.reported and stable > active.sent:
-            self._send_delta(fact.key, fact.text[active.sent : stable])
+            self._send_delta(fact, stable, active)
             active.sent = stable
         if not fact.final:
             return False
@@ -200,6 +218,7 @@ class Transcriptions:
                     content_index=fact.key.content_index,
                     transcript=fact.text,
                     usage=usage,
+                    logprobs=_logprobs(fact, 0, len(fact.text), active),
                 )
             )
 
@@ -216,13 +235,23 @@ class Transcriptions:
             )
         )
 
-    def _send_delta(self, key: TranscriptionKey, delta: str) -> None:
+    def _send_delta(self, fact: TranscriptUpdated, stable: int, active: ItemTranscription) -> None:
         effects = self._shared.effects
         effects.send(
             TranscriptionDelta(
                 event_id=effects.event_id(),
-                item_id=key.item_id,
-                content_index=key.content_index,
-                delta=delta,
+                item_id=fact.key.item_id,
+                content_index=fact.key.content_index,
+                delta=fact.text[active.sent : stable],
+                logprobs=_logprobs(fact, active.sent, stable, active),
             )
         )
+
+
+def _logprobs(
+    fact: TranscriptUpdated, start: int, end: int, active: ItemTranscription
+) -> tuple[TokenLogprob, ...] | UnsetType:
+    """Of the tokens that end in that part of the text."""
+    if not active.scored:
+        return UNSET
+    return token_logprobs(fact.text, fact.words, start, end) or UNSET
