@@ -41,7 +41,7 @@ class StreamTTS(BaseEngine):
     capabilities = Capabilities(streams_text=True, word_times="exact")
     sample_rate = 24_000
     default_voice = "alloy"
-    voices = (Voice("alloy", ()), Voice("own", ()))
+    voices: tuple[Voice, ...] = (Voice("alloy", ()), Voice("own", ()))
 
     def __init__(self, faults: dict[str, Exception | float] | None = None) -> None:
         self.answers: list[list[str]] = []
