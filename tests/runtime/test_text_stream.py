@@ -74,7 +74,7 @@ class StreamTTS(BaseEngine):
                 given.append(piece)
                 self.given_at.append(asyncio.get_running_loop().time())
                 size = int(len(piece) * PER_CHARACTER / how["speed"])
-                marks = []
+                marks: list[Mark] = []
                 for word in piece.split():
                     start = piece.index(word, marks[-1].end - at if marks else 0)
                     place = samples + start * size // len(piece)
@@ -98,7 +98,8 @@ class StreamTTS(BaseEngine):
 
 def cascade(tts: Any, *things: Any) -> Cascade:
     engines = ScriptedEngines().cascade
-    return replace(engines, llm=ListLLM(*things, ChatEnded()), tts=tts)
+    llm: Any = ListLLM(*things, ChatEnded())
+    return replace(engines, llm=llm, tts=tts)
 
 
 def test_clauses_are_handed_over_as_they_come_in_one_text() -> None:
