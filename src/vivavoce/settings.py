@@ -26,6 +26,7 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
+from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -241,6 +242,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session: SessionSettings = SessionSettings()
     webrtc: WebRTCSettings = WebRTCSettings()
     telephony: TelephonySettings = TelephonySettings()
+    turns: TurnSettings = TurnSettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
@@ -375,6 +377,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "telephony": TelephonySettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "turns": TurnSettings,
 }
 
 

@@ -70,6 +70,8 @@ class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad")
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
     idle_timeout_ms: int | UnsetType | None = None
+    explain: bool | UnsetType = UNSET
+    """An extension of ours: speech_stopped says why the turn was ended."""
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_vad"):
@@ -78,6 +80,8 @@ class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_v
     eagerness: Eagerness = "auto"
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
+    explain: bool | UnsetType = UNSET
+    """An extension of ours, as that of ServerVad: see TurnDecision of protocol/server.py."""
 
 
 TurnDetection: TypeAlias = ServerVad | SemanticVad
@@ -202,6 +206,7 @@ class ServerVadPatch(
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
     idle_timeout_ms: IdleTimeout | UnsetType | None = UNSET
+    explain: bool | UnsetType = UNSET
 
 
 class SemanticVadPatch(
@@ -210,6 +215,7 @@ class SemanticVadPatch(
     eagerness: Eagerness | UnsetType = UNSET
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
+    explain: bool | UnsetType = UNSET
 
 
 class AudioInputPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -60,14 +60,45 @@ WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
 Clause: TypeAlias = str | GenerationFailed | None
 
 
+class Gate:
+    """Holds the clauses of an answer back until it is opened; some may pass before."""
+
+    def __init__(self, clauses: int) -> None:
+        """clauses: how many may pass."""
+        self.characters = 0
+        """Of text that the model has given."""
+        self._clauses = clauses
+        self._opened = Signal()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def wait(self) -> float:
+        """Wait until the next clause may pass; return for how many seconds that took."""
+        if self._opened.is_set:
+            return 0.0
+        if self._clauses > 0:
+            self._clauses -= 1
+            return 0.0
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._opened.wait()
+        return clock() - began
+
+
 async def answer(
-    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+    order: Generate,
+    cascade: Cascade,
+    post: Post,
+    wait_writable: WaitWritable,
+    gate: Gate | None = None,
 ) -> None:
     """Generate an answer and post its facts; cancel to stop.
 
-    `wait_writable` is backpressure: it waits until the client has taken what it was sent.
+    `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
+    clauses wait there before they are spoken or posted.
     """
-    clauses = ClauseFeed(spoken=order.prompt.spoken)
+    clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate)
     async with asyncio.TaskGroup() as tasks:
         generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
@@ -89,9 +120,10 @@ async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWrita
 class ClauseFeed:
     """The text of an answer between the model and the voice, cut into clauses."""
 
-    def __init__(self, *, spoken: bool) -> None:
-        """spoken: False: text is passed on as it comes."""
+    def __init__(self, *, spoken: bool, gate: Gate | None = None) -> None:
+        """spoken: False: text is passed on as it comes. gate: it may hold clauses back."""
         self._spoken = spoken
+        self._gate = gate
         self._cutter = Clauses()
         self._ready: deque[str] = deque()
         self._end: list[GenerationFailed | None] = []
@@ -104,9 +136,15 @@ class ClauseFeed:
         """More text; waits while CLAUSES_AHEAD clauses wait to be spoken."""
         self._begun = min(self._begun, asyncio.get_running_loop().time())
         self._words += len(text.split())
+        if self._gate:
+            self._gate.characters += len(text)
         for clause in self._cutter.feed(text) if self._spoken else [text]:
             await self._append(clause)
         self._changed.set()
+
+    async def wait_allowed(self) -> float:
+        """Wait until the next clause may be taken; return for how many seconds that took."""
+        return await self._gate.wait() if self._gate else 0.0
 
     async def flush(self) -> None:
         """No more text comes."""
@@ -239,6 +277,7 @@ async def _perform_clauses(
     clauses: ClauseFeed,
 ) -> bool:
     while True:
+        writer.postpone(await clauses.wait_allowed())
         match await clauses.next(writer.hurry_at):
             case None:
                 return True
@@ -281,6 +320,10 @@ class SpeechWriter:
     def hurry_at(self) -> float:
         """When the next clause is needed, so that no pause is heard before it."""
         return self._heard_until - self._latency - SPEECH_MARGIN_S
+
+    def postpone(self, seconds: float) -> None:
+        """What was spoken so far was held back for so long."""
+        self._heard_until += seconds
 
     async def speak(self, clause: str) -> None:
         """Raises EngineError."""

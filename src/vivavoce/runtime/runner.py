@@ -22,6 +22,7 @@ from vivavoce.session.effects import (
     Close,
     Effect,
     PlayAudio,
+    RecordTurn,
     RecordUsage,
     RequestFallback,
     RunTool,
@@ -379,7 +380,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage():
+            case RecordUsage() | RecordTurn():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

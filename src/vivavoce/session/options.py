@@ -42,6 +42,7 @@ from vivavoce.protocol.session import (
     TurnDetection,
     with_transcription,
 )
+from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.policy import Rules
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
@@ -76,6 +77,8 @@ class ModelInfo:
     """None: names of models of speech are passed on."""
     turn_samples: int = 0
     """Audio of a turn that its turn detection reads, at the most."""
+    transcribes_at_end: bool = False
+    """Whether its recogniser begins its work at the end of a recording."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -98,6 +101,7 @@ class AvailableModels:
     """Names that are looked for in place of one that is not configured."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
+    turns: TurnSettings = field(default_factory=TurnSettings)
 
     def served_by(
         self, model: str, voice: str, *, transcription: str = "", speech: str = ""
@@ -133,6 +137,11 @@ class Options:
     @property
     def transcribes_only(self) -> bool:
         return isinstance(self.session, TranscriptionSession)
+
+    @property
+    def turns(self) -> TurnSettings:
+        """How the end of a turn is decided, and what begins before it is."""
+        return self._models.turns
 
     @property
     def sends_failure_errors(self) -> bool:
@@ -199,6 +208,17 @@ class Options:
     def turn_samples(self) -> int:
         """Audio of a turn that the turn detection of the model reads, at the most."""
         return self._models.models[self.served_by.model].turn_samples
+
+    @property
+    def transcribes_at_end(self) -> bool:
+        """Whether the recogniser of the model begins its work at the end of a recording."""
+        return self._models.models[self.served_by.model].transcribes_at_end
+
+    @property
+    def explains_turns(self) -> bool:
+        """Whether the client wants to know why a turn was ended."""
+        vad = self.turn_detection
+        return vad is not None and vad.explain is True
 
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
