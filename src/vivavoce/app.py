@@ -28,6 +28,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
 from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
@@ -166,6 +167,7 @@ def application(
         ChatRoutes(catalog, max_bytes=max_bytes),
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
+        SpeechAnalysisRoutes(catalog, max_bytes=max_bytes),
         ModelRoutes(catalog),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),

@@ -217,7 +217,7 @@ def test_argument_has_the_type_or_the_default_of_its_schema() -> None:
         ('[1e999, "\\ud800"]', "Unknown and ?"),
     ],
 )
-def test_result_is_told_in_words(output: str, told: str) -> None:
+def test_tool_result_is_answered_in_words(output: str, told: str) -> None:
     assert result_in_words(output) == told
     items = (user("weather in paris"), called("get_weather"), returned(output))
     assert answer(*items, tools=(WEATHER,)) == told
@@ -285,7 +285,7 @@ ITEM = TEXT.map(user) | TEXT.map(assistant) | TEXT.map(called) | OUTPUT.map(retu
     choice=st.sampled_from(["none", "auto", "required"]),
     limit=st.none() | st.integers(0, 50),
 )
-def test_any_request_is_answered_within_its_limits_and_the_same_again(
+def test_any_request_is_answered_within_its_limits_and_repeatably(
     items: list[Item], tools: list[FunctionTool], choice: ToolChoice, limit: int | None
 ) -> None:
     more: Any = {"tools": tuple(tools), "tool_choice": choice, "max_output_tokens": limit}

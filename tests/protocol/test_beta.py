@@ -400,7 +400,7 @@ def shown_by(beta: Beta, event: AnyServerEvent) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("voice", ["marin", "cedar", "af_heart", *sorted(VOICES)])
-def test_session_with_a_voice_that_nobody_named_shows_one_of_the_beta(voice: str) -> None:
+def test_session_with_the_default_voice_shows_one_of_the_beta(voice: str) -> None:
     shown = shown_by(Beta(), with_voice(voice))["session"]["voice"]
     assert shown == (voice if voice in VOICES else "alloy")
 

@@ -18,6 +18,7 @@ from vivavoce.protocol.rest_audio import (
     SpeechDone,
     SpeechRequest,
     SpeechUsage,
+    TimestampsRequest,
     TokenUsage,
     TranscriptDelta,
     TranscriptDone,
@@ -25,8 +26,8 @@ from vivavoce.protocol.rest_audio import (
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
+    form_request,
     language_name,
-    transcription_request,
 )
 from vivavoce.protocol.session import CustomVoice
 from vivavoce.protocol.subtitles import Timed, segments, words_in_seconds
@@ -84,7 +85,7 @@ def sent(struct: msgspec.Struct) -> Any:
         ),
     ],
 )
-def test_the_library_reads_what_we_send_and_misses_nothing(
+def test_official_type_validates_each_event_without_extra_fields(
     ours: msgspec.Struct, theirs: type
 ) -> None:
     wire = sent(ours)
@@ -99,7 +100,7 @@ def test_official_type_refuses_an_event_with_a_missing_field() -> None:
         TypeAdapter(official.TranscriptionVerbose).validate_python({"text": "Go."})
 
 
-def test_the_library_tells_our_events_apart() -> None:
+def test_official_union_selects_the_type_of_each_event() -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(official.TranscriptionStreamEvent)
     assert type(adapter.validate_python(sent(TranscriptDelta("Go")))).__name__.endswith(
         "DeltaEvent"
@@ -107,7 +108,7 @@ def test_the_library_tells_our_events_apart() -> None:
     assert type(adapter.validate_python(sent(TranscriptDone("Go")))).__name__.endswith("DoneEvent")
 
 
-def test_speech_is_sent_as_base64_and_what_it_cost() -> None:
+def test_speech_events_carry_base64_audio_and_usage() -> None:
     assert sent(SpeechDelta(b"\xff\xfb")) == {"type": "speech.audio.delta", "audio": "//s="}
     assert sent(SpeechDone(SpeechUsage(14, 101, 115))) == {
         "type": "speech.audio.done",
@@ -115,14 +116,14 @@ def test_speech_is_sent_as_base64_and_what_it_cost() -> None:
     }
 
 
-def test_a_wish_for_speech_has_the_defaults_of_the_api() -> None:
+def test_speech_request_without_options_has_the_defaults_of_the_api() -> None:
     wish = speech.read(b'{"model": "tts-1", "input": "Hello", "voice": "nova"}')
     assert wish == SpeechRequest(model="tts-1", input="Hello", voice="nova")
     assert (wish.response_format, wish.speed, wish.stream_format) == ("mp3", 1.0, "audio")
     assert wish.voice_id == "nova"
 
 
-def test_a_voice_may_be_an_object_and_a_null_is_nothing() -> None:
+def test_speech_request_with_a_voice_object_or_null_is_read() -> None:
     wish = speech.read(b'{"input": "a", "voice": {"id": "v1"}, "instructions": null, "speed": 2}')
     assert wish == SpeechRequest(input="a", voice=CustomVoice("v1"), speed=2.0)
     assert wish.voice_id == "v1"
@@ -141,19 +142,19 @@ def test_a_voice_may_be_an_object_and_a_null_is_nothing() -> None:
         ('{"input": "a", "voice": 3}', "voice"),
     ],
 )
-def test_a_wish_for_speech_that_makes_no_sense_names_its_field(body: str, param: str) -> None:
+def test_speech_request_with_a_bad_value_names_its_field(body: str, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         speech.read(body)
     assert refused.value.param == param
 
 
-def test_a_form_is_read_with_the_defaults_of_the_api() -> None:
-    assert transcription_request({}) == TranscriptionRequest()
+def test_form_is_read_with_the_defaults_of_the_api() -> None:
+    assert form_request({}, TranscriptionRequest) == TranscriptionRequest()
     assert TranscriptionRequest().response_format == "json"
     assert TranscriptionRequest().timestamp_granularities == ("segment",)
 
 
-def test_all_fields_of_a_form_are_read() -> None:
+def test_form_fields_are_all_read() -> None:
     fields = {
         "model": ["whisper-1"],
         "language": ["en", "it"],
@@ -165,7 +166,7 @@ def test_all_fields_of_a_form_are_read() -> None:
         "stream": ["true"],
         "chunking_strategy": ["auto"],
     }
-    assert transcription_request(fields) == TranscriptionRequest(
+    assert form_request(fields, TranscriptionRequest) == TranscriptionRequest(
         model="whisper-1",
         language="it",
         prompt="Vivavoce",
@@ -177,14 +178,14 @@ def test_all_fields_of_a_form_are_read() -> None:
     )
 
 
-def test_an_empty_field_is_none() -> None:
+def test_form_with_an_empty_field_reads_it_as_absent() -> None:
     fields = {"language": [""], "temperature": [""], "timestamp_granularities": [""], "stream": []}
-    assert transcription_request(fields) == TranscriptionRequest()
+    assert form_request(fields, TranscriptionRequest) == TranscriptionRequest()
 
 
 @pytest.mark.parametrize(("said", "meant"), [("True", True), ("false", False), ("0", False)])
-def test_yes_and_no_are_said_in_several_ways(said: str, meant: bool) -> None:
-    assert transcription_request({"stream": [said]}).stream is meant
+def test_boolean_of_a_form_is_read_in_every_spelling(said: str, meant: bool) -> None:
+    assert form_request({"stream": [said]}, TranscriptionRequest).stream is meant
 
 
 @pytest.mark.parametrize(
@@ -198,15 +199,34 @@ def test_yes_and_no_are_said_in_several_ways(said: str, meant: bool) -> None:
         ({"stream": ["perhaps"]}, "stream"),
     ],
 )
-def test_a_form_that_makes_no_sense_names_its_field(
-    fields: dict[str, list[str]], param: str
-) -> None:
+def test_form_with_a_bad_value_names_its_field(fields: dict[str, list[str]], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        transcription_request(fields)
+        form_request(fields, TranscriptionRequest)
     assert refused.value.param == param
 
 
-def test_we_know_the_formats_that_the_library_knows() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("threshold", "1.5", "invalid_value"),
+        ("threshold", "loud", "invalid_type"),
+        ("neg_threshold", "-1", "invalid_value"),
+        ("min_speech_duration_ms", "-5", "invalid_value"),
+        ("min_silence_duration_ms", "2.5", "invalid_type"),
+        ("max_speech_duration_s", "0", "invalid_value"),
+        ("speech_pad_ms", "-1", "invalid_value"),
+        ("min_silence", "100", "unknown_parameter"),
+    ],
+)
+def test_timestamps_request_with_an_invalid_field_names_it(
+    name: str, value: str, code: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        form_request({name: [value]}, TimestampsRequest)
+    assert (refused.value.param, refused.value.code) == (name, code)
+
+
+def test_formats_are_those_of_the_official_library() -> None:
     theirs = get_type_hints(official.TranslationCreateParams)["response_format"]
     assert set(get_args(theirs)) == set(get_args(TranscriptFormat))
     known = speech_create_params.SpeechCreateParams.__annotations__.keys()

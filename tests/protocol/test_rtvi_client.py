@@ -381,7 +381,7 @@ def test_message_that_cannot_be_served_is_an_error_response(
 
 
 @pytest.mark.parametrize("kind", ["describe-config", "describe-actions", "get-config"])
-def test_what_a_client_may_configure_is_nothing(kind: str) -> None:
+def test_client_configuration_offers_no_options(kind: str) -> None:
     (answer,) = answers(sent(made(), kind))
     assert answer["id"] == "m1"
     assert list(answer["data"].values()) == [[]]

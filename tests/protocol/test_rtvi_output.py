@@ -100,7 +100,7 @@ def test_end_of_speech_waits_no_longer_than_for_an_answer(event: AnyServerEvent)
     assert types(output, event)[:2] == ["user-stopped-speaking", "bot-llm-started"]
 
 
-def test_end_of_speech_without_transcripts_is_told_at_once() -> None:
+def test_end_of_speech_without_transcripts_is_sent_at_once() -> None:
     assert types(made(STARTED), STOPPED) == ["user-stopped-speaking"]
 
 
@@ -176,7 +176,7 @@ def test_response_of_which_nothing_is_known_has_no_metrics() -> None:
     assert types(made(), DONE) == ["bot-llm-stopped"]
 
 
-def test_sounds_of_the_end_are_told() -> None:
+def test_sounds_at_the_end_are_reported() -> None:
     assert types(made(), says.OutputAudioDone(**PART)) == ["bot-tts-stopped"]
     assert types(made(), says.InputAudioCleared(**E)) == []
 

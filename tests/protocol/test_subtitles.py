@@ -43,11 +43,11 @@ def cut(text: str, words: list[Timed]) -> list[str]:
         ("3.5 metres", ["3.5 metres"]),
     ],
 )
-def test_a_line_ends_with_a_sentence_and_keeps_its_signs(text: str, cut_up: list[str]) -> None:
+def test_line_ends_with_a_sentence_and_keeps_its_punctuation(text: str, cut_up: list[str]) -> None:
     assert cut(text, spoken(text)) == cut_up
 
 
-def test_a_pause_ends_a_line() -> None:
+def test_pause_ends_a_line() -> None:
     words = spoken("yes of course not", pauses={1: 700, 3: 699})
     assert lines(Timed("yes of course not", 0, 9_000), words) == [
         Timed("yes", 0, 300),
@@ -55,7 +55,7 @@ def test_a_pause_ends_a_line() -> None:
     ]
 
 
-def test_a_line_is_not_too_long_to_be_read() -> None:
+def test_line_has_a_bounded_length() -> None:
     text = "word, " * 40
     assert cut(text, spoken(text, each_ms=100)) == [("word, " * 14).strip()] * 2 + [
         ("word, " * 12).strip()
@@ -69,14 +69,14 @@ def test_words_without_spaces_between_them_are_found() -> None:
     assert cut("こんにちは世界。元気?", words) == ["こんにちは世界。", "元気?"]
 
 
-def test_a_passage_whose_words_are_not_known_is_one_line() -> None:
+def test_passage_without_word_times_is_one_line() -> None:
     passage = Timed("One. Two.", 100, 900)
     assert lines(passage) == [passage]
     assert lines(passage, [Timed("Three", 100, 900)]) == [passage]
     assert lines(passage, [Timed("Two", 100, 500), Timed("One", 500, 900)]) == [passage]
 
 
-def test_a_passage_without_text_is_no_line() -> None:
+def test_passage_without_text_gives_no_line() -> None:
     assert lines(Timed(" \n", 0, 1_000), spoken("well")) == []
 
 
@@ -92,7 +92,7 @@ def test_a_passage_without_text_is_no_line() -> None:
         max_size=60,
     )
 )
-def test_whatever_is_said_lines_are_all_of_it_in_order_and_short(
+def test_lines_of_any_words_hold_all_of_them_in_order_and_are_short(
     said: list[tuple[str, str, int, int]],
 ) -> None:
     words: list[Timed] = []
@@ -153,7 +153,7 @@ def test_segments_are_lines_in_seconds() -> None:
     assert first.compression_ratio < 1 < 2.4 < second.compression_ratio
 
 
-def test_words_are_told_in_seconds() -> None:
+def test_words_have_times_in_seconds() -> None:
     assert words_in_seconds([Timed(" go", 10, 250)]) == (
         TranscriptionWord(word="go", start=0.01, end=0.25),
     )

@@ -35,6 +35,7 @@ from vivavoce.session.facts import (
     TokenCounts,
     ToolCallArguments,
     TranscriptionKey,
+    TranscriptUpdated,
 )
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo
@@ -151,8 +152,8 @@ class Work:
             self.scripted.catalog, self.facts.append, self._writable, self.tasks, gauge
         )
 
-    def take(self, text: str | None) -> None:
-        self.taken.append(text)
+    def take(self, final: TranscriptUpdated | None) -> None:
+        self.taken.append(final and final.text)
 
     @staticmethod
     def _fail(exc: Exception) -> None:

@@ -66,7 +66,7 @@ def cascade(choice: EngineChoice, **engines: Any) -> Cascade:
     return replace(
         ScriptedEngines().cascade,
         **engines,
-        names={"stt": "house", "llm": "brain", "tts": "mouth"},
+        names={"stt": "local", "llm": "brain", "tts": "mouth"},
         choice=choice,
     )
 
@@ -81,9 +81,9 @@ def test_name_that_nothing_has_is_served_by_the_engine_of_the_conversation() -> 
     async def main() -> None:
         own = Named("own")
         made = cascade(EngineChoice(source=Source()), stt=own)
-        for asked in ("", "house", "unheard-of"):
+        for asked in ("", "local", "unheard-of"):
             assert await recogniser(made, asked) is own
-            assert made.transcription_model(asked) == "house"
+            assert made.transcription_model(asked) == "local"
 
     run(main())
 
@@ -121,7 +121,7 @@ def test_alias_stands_for_the_first_of_its_names_that_is_there() -> None:
         made = cascade(EngineChoice(aliases, source))
         assert made.transcription_model("whisper-1") == "small"
         assert source.asked == [("whisper-1", False), ("large", True), ("small", True)]
-        assert made.transcription_model("tts-1") == "house"
+        assert made.transcription_model("tts-1") == "local"
         assert made.choice.model("whisper-1") == "large"
         assert made.choice.model("gpt-x") == "gpt-x"
 
@@ -194,8 +194,8 @@ def test_engine_that_cannot_be_loaded_is_replaced_and_not_tried_at_once(
         assert made.transcription_model("late") == "late"
         assert made.voice("any", "late") == "any"  # its voices are not known yet
         assert await recogniser(made, "late") is own
-        assert "stt late failed: [engines.stt.late] no weights; pull them; house" in caplog.text
-        assert made.transcription_model("late") == "house"
+        assert "stt late failed: [engines.stt.late] no weights; pull them; local" in caplog.text
+        assert made.transcription_model("late") == "local"
         assert RETRY_S > 0
 
     asyncio.run(main())

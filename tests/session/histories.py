@@ -1,7 +1,7 @@
-"""Random histories: whatever clients, engines and the clock may do, in whatever order.
+"""Random histories: what clients, engines and the clock can do, in any order.
 
-A step is a few small numbers, so that a history shrinks and can be played to two sessions. What
-they mean is decided when it is played: an id is picked among those that were seen until then.
+A step is a few small numbers, so that a history shrinks and can be played to two sessions. Their
+meaning is decided when it is played: an id is picked among those that were seen until then.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from tests.session.stage import MODELS, drawn, judged, settings, spoke, transcription_settings
+from tests.session.stage import MODELS, drawn, settings, spoke, transcription_settings, vad_scores
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
@@ -116,19 +116,20 @@ OPENINGS: tuple[SessionObject, ...] = (
 )
 FROM_CLIENTS = (
     *("append", "append", "append", "commit", "clear", "write", "write", "record", "call"),
-    *("output", "retrieve", "truncate", "delete", "create", "create", "beside", "cancel"),
-    *("update", "nonsense", "steal"),
+    *("output", "retrieve", "truncate", "delete", "create", "create", "out of band", "cancel"),
+    *("update", "invalid", "reserved id"),
 )
 FROM_ENGINES = (
-    *("judge", "judge", "judge", "judge again", "assess", "hear", "hear", "hear last"),
-    *("deaf", "brood", "think", "speak", "speak", "call out", "argue", "conclude", "end", "fail"),
+    *("vad", "vad", "vad", "vad again", "turn score", "transcribe", "transcribe", "transcript"),
+    *("transcription fails", "progress", "text", "audio", "audio", "tool call", "arguments"),
+    *("generated", "spoken", "failure"),
 )
-FROM_OUTSIDE = ("wake", "wake", "wake early")
-RARELY = ("drain", "leave", "sleep")
+FROM_OUTSIDE = ("timer", "timer", "early timer")
+RARELY = ("drain", "disconnect", "long wait")
 
 
 class Step(NamedTuple):
-    """One thing that happens: what, two numbers that say how, and after how many seconds."""
+    """One thing that happens: its kind, two numbers that vary it, seconds since the last one."""
 
     kind: str
     n: int
@@ -137,7 +138,7 @@ class Step(NamedTuple):
 
 
 def steps(*kinds: str) -> st.SearchStrategy[list[Step]]:
-    """One thing that happens."""
+    """A list of one step of these kinds."""
     step = st.builds(
         Step,
         st.sampled_from(kinds),
@@ -149,26 +150,26 @@ def steps(*kinds: str) -> st.SearchStrategy[list[Step]]:
 
 
 def scene(*kinds: str, n: int = 0, m: int = 4) -> list[Step]:
-    """What usually happens one after the other, to what came last."""
+    """Steps that usually follow each other and concern the newest ids."""
     return [Step(kind, n, m, 0.125) for kind in kinds]
 
 
 SCENES = st.sampled_from(
     [
-        [*scene("append", n=1), *scene("judge", "hear", "hear last")],
-        [*scene("append", n=1), *scene("judge")],
-        [*scene("append"), *scene("judge", "hear")],
-        [*scene("append"), *scene("commit", "hear last", "create")],
+        [*scene("append", n=1), *scene("vad", "transcribe", "transcript")],
+        [*scene("append", n=1), *scene("vad")],
+        [*scene("append"), *scene("vad", "transcribe")],
+        [*scene("append"), *scene("commit", "transcript", "create")],
         [*scene("write", n=5), *scene("create")],
         [*scene("write", n=5), *scene("create", n=2)],
-        scene("record", "create", "hear last"),
-        scene("record", "beside", "hear last", n=1),
-        scene("think", "speak", m=12),
-        scene("think", "speak", "conclude", "end", m=8),
-        scene("speak", "speak", m=12),
-        scene("call out", "argue", "call out", "argue", "conclude", "end"),
-        scene("speak", "truncate", m=2),
-        scene("end", "wake"),
+        scene("record", "create", "transcript"),
+        scene("record", "out of band", "transcript", n=1),
+        scene("text", "audio", m=12),
+        scene("text", "audio", "generated", "spoken", m=8),
+        scene("audio", "audio", m=12),
+        scene("tool call", "arguments", "tool call", "arguments", "generated", "spoken"),
+        scene("audio", "truncate", m=2),
+        scene("spoken", "timer"),
     ]
 )
 
@@ -187,13 +188,13 @@ openings = st.sampled_from(OPENINGS)
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A fact, when it came, and what was made of it."""
+    """A fact, its time, and its effects."""
 
     now: float
     fact: Fact
     effects: list[Effect]
     deadline: float  # thereafter
-    used: tuple[int, ...]  # until then: the tally
+    used: tuple[int, ...]  # until then: the totals of usage
 
 
 class World:
@@ -217,17 +218,17 @@ class World:
         self.items: list[str] = [entry.item.id for entry in entries]
         self.responses: list[str] = []
         self.keys: list[TranscriptionKey] = []
-        self._verdicts: list[VadScores] = []  # not given yet
+        self._scores: list[VadScores] = []  # not given yet
         self._given: list[VadScores] = []
         self._finished: set[TranscriptionKey] = set()
         self._words: dict[
             TranscriptionKey, int
-        ] = {}  # how many letters of WORDS were heard, by dictation
+        ] = {}  # letters of WORDS that were recognised, by transcription
 
     def take_over(self, other: "World") -> None:
-        """Know what another knows, but for its session and its history."""
+        """Copy ids, scores and transcripts of another, not its session and history."""
         self.items, self.responses, self.keys = [*other.items], [*other.responses], [*other.keys]
-        self._verdicts, self._given = [*other._verdicts], [*other._given]
+        self._scores, self._given = [*other._scores], [*other._given]
         self._finished, self._words = {*other._finished}, {**other._words}
 
     def play(self, steps: list[Step]) -> list[Moment]:
@@ -244,9 +245,9 @@ class World:
         return effects
 
     def record(self, fact: Fact, effects: list[Effect]) -> None:
-        """Remember what came of a fact."""
-        tally = self.session.usage
-        used = (tally.responses, tally.input_tokens, tally.output_tokens, tally.transcribed_seconds)
+        """Keep a fact with its effects."""
+        total = self.session.usage
+        used = (total.responses, total.input_tokens, total.output_tokens, total.transcribed_seconds)
         self.history.append(Moment(self.now, fact, effects, self.session.deadline, used))
         for effect in effects:
             self._notice(effect)
@@ -260,7 +261,7 @@ class World:
             case Send(event=says.ResponseCreated(response=response)):
                 self.responses.append(response.id)
             case RunVad():
-                self._verdicts.append(judged(effect))
+                self._scores.append(vad_scores(effect))
             case StartTranscription(key=key):
                 self.keys.append(key)
             case EndAudio(key=key):
@@ -269,36 +270,36 @@ class World:
     def _fact(self, step: Step) -> Fact | None:
         n, m = step.n, step.m
         match step.kind:
-            case "judge":
-                if not self._verdicts:
+            case "vad":
+                if not self._scores:
                     return None
-                self._given.append(self._verdicts.pop(0))
+                self._given.append(self._scores.pop(0))
                 return self._given[-1]
-            case "judge again":
+            case "vad again":
                 return pick(self._given, n)
-            case "assess":
+            case "turn score":
                 return TurnScored(pick(self.items, n) or "item_x", m / 15)
-            case "hear" | "hear last":
-                last = step.kind == "hear last"
+            case "transcribe" | "transcript":
+                last = step.kind == "transcript"
                 return self._transcribed(pick(self.keys, n) or NO_KEY, m, final=last)
-            case "deaf":
+            case "transcription fails":
                 return ItemTranscriptionFailed(pick(self.keys, n) or NO_KEY, "it is broken")
-            case "wake" | "sleep":
-                if self.session.deadline - self.now < (60.0 if step.kind == "wake" else 1e6):
+            case "timer" | "long wait":
+                if self.session.deadline - self.now < (60.0 if step.kind == "timer" else 1e6):
                     self.now = max(self.now, self.session.deadline)
                 return TimerFired()
-            case "wake early":
+            case "early timer":
                 return TimerFired()
             case "drain":
                 return DrainStarted() if n == 0 else None
-            case "leave":
+            case "disconnect":
                 return Disconnected() if n == 0 else None
-            case "nonsense":
+            case "invalid":
                 return InvalidFrame(InvalidRequest("No.", event_id=f"event_{n}"))
         return self._of_answer(step) or Received(self._event(step))
 
     def _transcribed(self, key: TranscriptionKey, m: int, *, final: bool) -> TranscriptUpdated:
-        """Words only grow; the final ones come when all sound has."""
+        """A transcript only grows; the final one comes when all audio has."""
         self._words[key] = length = min(self._words.get(key, 0) + m, len(WORDS))
         final = final and (key in self._finished or key not in self.keys)
         return TranscriptUpdated(
@@ -308,23 +309,23 @@ class World:
     def _of_answer(self, step: Step) -> Fact | None:
         response_id = pick(self.responses, step.n) or "resp_x"
         match step.kind:
-            case "brood":
+            case "progress":
                 return GenerationProgress(response_id)
-            case "think":
+            case "text":
                 return TextGenerated(response_id, WORDS[: step.m])
-            case "speak":
+            case "audio":
                 return spoke(response_id, WORDS[: step.m], ms=250)
-            case "call out":
+            case "tool call":
                 return ToolCallStarted(response_id, step.m % 4, f"call_{step.m}", "wave")
-            case "argue":
+            case "arguments":
                 return ToolCallArguments(response_id, step.m % 4, "{}")
-            case "conclude":
+            case "generated":
                 tokens = TokenCounts(step.m, step.n, step.m // 2) if step.m % 2 else None
                 reason = ("stop", "stop", "length", "content_filter")[step.m % 4]
                 return GenerationFinished(response_id, reason, tokens)  # type: ignore[arg-type]
-            case "end":
+            case "spoken":
                 return OutputFinished(response_id)
-            case "fail":
+            case "failure":
                 stage = ("stt", "llm", "tts")[step.m % 3]
                 return GenerationFailed(response_id, stage, "it is broken")  # type: ignore[arg-type]
         return None
@@ -348,7 +349,7 @@ class World:
                 return asks.ResponseCancel(response_id=pick([*self.responses, "resp_x", None], m))
             case "update":
                 return asks.SessionUpdate(session=PATCHES[n % len(PATCHES)])
-            case "create" | "beside":
+            case "create" | "out of band":
                 return asks.ResponseCreate(response=self._params(step))
         before = pick(["", "root", "gone", None, None, None, known], m)
         return asks.ItemCreate(item=self._item(step), previous_item_id=before)
@@ -361,7 +362,7 @@ class World:
         n, m = step.n, step.m
         item_id = pick(["", "", f"mine_{n}", pick(self.items, n) or ""], m)
         match step.kind:
-            case "steal":
+            case "reserved id":
                 number = 1 + 16 * n + m
                 text = (InputText("stolen"),)
                 return Message(id=f"item_{self.salt}{number:05x}", role="user", content=text)
@@ -395,5 +396,5 @@ class World:
 
 
 def pick(choices: list[T], n: int) -> T | None:
-    """One of the choices, the last ones most easily; None if there are none."""
+    """One of the choices, counted from the last one; None if there are none."""
     return choices[-1 - n % len(choices)] if choices else None

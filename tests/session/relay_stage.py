@@ -146,7 +146,7 @@ def sent_upstream(effects: list[Effect]) -> list[dict[str, Any]]:
 HELLO = Message(id="hi", role="user", content=(InputText(text="hello"),))
 
 
-def lost(relay: Relay, model: str = "house") -> list[Any]:
+def lost(relay: Relay, model: str = "local") -> list[Any]:
     """The upstream server is lost, and the cascade of that model takes over."""
     the(RequestFallback, relay.take(UpstreamLost("gone")))
     last, first = relay.session.swap(CascadeBrain, relay.now, model=model)

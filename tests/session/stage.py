@@ -1,7 +1,7 @@
-"""Shared builders for the tests of the session core: sessions, sound, drawings, what came out.
+"""Shared builders for the tests of the session core: sessions, audio, drawings, effects.
 
 A drawing is one character a window of 32 ms: '#' speech, '.' silence, a digit d the probability
-d / 10. Its sound carries the probability in its samples, so that any Judge can be answered.
+d / 10. Its audio carries the probability in its samples, so that any RunVad can be answered.
 """
 
 from collections.abc import Iterable
@@ -71,14 +71,14 @@ from vivavoce.session.usage import UsageMeter
 T = TypeVar("T")
 
 VOICES = ModelInfo(voices=frozenset({"marin", "ash"}), default_voice="ash")
-MODELS = AvailableModels(models={"gpt-realtime": VOICES, "house": VOICES}, default_model="house")
+MODELS = AvailableModels(models={"gpt-realtime": VOICES, "local": VOICES}, default_model="local")
 VAD = ServerVad()
 TOOLS = tuple(FunctionTool(name) for name in ("wave", "dial", "add", "look", "get_weather"))
 """Functions that tests let a model call."""
 WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
 LIMITS = SessionLimits()
-WORDS_MS = 100  # how long each word of an answer lasts
+WORDS_MS = 100  # length of each word of an answer
 TURN = "####" + 16 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
 
 
@@ -105,9 +105,9 @@ def transcription_settings(
     turn_detection: TurnDetection | None = VAD,
     transcription: Transcription | None = WHISPER,
 ) -> TranscriptionSession:
-    """The settings of a session that only writes down."""
-    sound = AudioInput(transcription=transcription, turn_detection=turn_detection)
-    return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(sound))
+    """The settings of a transcription session."""
+    audio = AudioInput(transcription=transcription, turn_detection=turn_detection)
+    return TranscriptionSession(id="sess_1", audio=TranscriptionAudio(audio))
 
 
 def shared(
@@ -140,7 +140,7 @@ def a_session(
     now: float = 0.0,
     **chosen: Any,
 ) -> Session:
-    """A session that has greeted its client. `chosen` goes to settings()."""
+    """A session that has begun. `chosen` goes to settings()."""
     session = Session(
         opening or settings(**chosen), offer, limits, salt=salt, now=now, checkpoint=checkpoint
     )
@@ -159,7 +159,7 @@ def update(session: Session, patch: SessionPatch, now: float = 0.0) -> list[Effe
 
 
 def drawn(pattern: str) -> bytes:
-    """The sound of a drawing, PCM at 24 kHz."""
+    """The audio of a drawing, PCM at 24 kHz."""
     levels = [{"#": 900, ".": 100}.get(c) or int(c) * 100 for c in pattern]
     return np.repeat(np.array(levels, "<i2"), WINDOW).tobytes()
 
@@ -167,14 +167,14 @@ def drawn(pattern: str) -> bytes:
 SPOKEN = drawn("####")
 
 
-def judged(effect: RunVad) -> VadScores:
-    """The verdict on sound that was drawn."""
+def vad_scores(effect: RunVad) -> VadScores:
+    """The scores of the audio of a drawing."""
     windows = np.frombuffer(effect.audio, "<i2").reshape(-1, WINDOW)
     return VadScores(effect.at, tuple(float(level) for level in windows.mean(axis=1) / 1000))
 
 
 def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
-    """The user is heard, one append a window; every Judge is answered at once."""
+    """Audio of a drawing comes, one append a window; every RunVad is answered at once."""
     return hear_sound(session, (drawn(window) for window in pattern), now)
 
 
@@ -189,14 +189,14 @@ def hear_sound(session: Session, pieces: Iterable[bytes], now: float = 0.0) -> l
         effects += new
         for effect in new:
             if isinstance(effect, RunVad):
-                effects += tell(session, judged(effect), now=now)
+                effects += tell(session, vad_scores(effect), now=now)
     return effects
 
 
 def transcribe(
     session: Session, effects: list[Effect], text: str, now: float = 0.0
 ) -> list[Effect]:
-    """Give the final words of every dictation that these effects finish."""
+    """The final transcript of every recording that these effects end."""
     return [
         effect
         for finish in effects
@@ -212,18 +212,18 @@ def say(session: Session, text: str, pattern: str = TURN, now: float = 0.0) -> l
 
 
 def write(session: Session, text: str, now: float = 0.0) -> list[Effect]:
-    """The client puts in a user's text and asks for a response."""
+    """The client adds a text of the user and requests a response."""
     item = Message(role="user", content=(InputText(text=text),))
     return receive(session, ItemCreate(item=item), now) + ask(session, now=now)
 
 
 def ask(session: Session, now: float = 0.0, **params: Any) -> list[Effect]:
-    """The client asks for a response."""
+    """The client requests a response."""
     return receive(session, ResponseCreate(response=ResponseParams(**params)), now)
 
 
 def spoke(response_id: str, text: str, *, begin: int = 0, ms: int = WORDS_MS) -> AudioGenerated:
-    """A piece of an answer: its words, each so long, from sample `begin` of the answer on."""
+    """Audio of an answer: its words, each of `ms`, from sample `begin` of the answer on."""
     length = ms * 24
     texts = [f"{word} " for word in text.split()]
     words = tuple(SpokenWord(word, begin + n * length) for n, word in enumerate(texts))
@@ -231,19 +231,19 @@ def spoke(response_id: str, text: str, *, begin: int = 0, ms: int = WORDS_MS) ->
 
 
 def events(effects: list[Effect]) -> list[AnyServerEvent]:
-    """What the client is told."""
+    """Events that are sent to the client."""
     return [effect.event for effect in effects if isinstance(effect, Send)]
 
 
 def types(effects: list[Effect]) -> list[str]:
-    """The types of what the client is told."""
+    """Types of the events that are sent to the client."""
     return [str(type(event).__struct_config__.tag) for event in events(effects)]
 
 
 def of(kind: type[T], effects: list[Effect]) -> list[T]:
     """All effects, or events sent, of one kind."""
-    told = [effect.event if isinstance(effect, Send) else effect for effect in effects]
-    return [one for one in told if isinstance(one, kind)]
+    found = [effect.event if isinstance(effect, Send) else effect for effect in effects]
+    return [one for one in found if isinstance(one, kind)]
 
 
 def the(kind: type[T], effects: list[Effect]) -> T:
@@ -254,7 +254,7 @@ def the(kind: type[T], effects: list[Effect]) -> T:
 
 
 def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
-    """Facts, one after the other, at one time. What only observers see is left out."""
+    """The effects of facts at one time, without those for observers."""
     return [
         effect
         for fact in facts
@@ -264,7 +264,7 @@ def tell(session: Session, *facts: Fact, now: float = 0.0) -> list[Effect]:
 
 
 def wake(session: Session, now: float | None = None) -> list[Effect]:
-    """The session is woken at its deadline, or at that time."""
+    """The timer of the session fires at its deadline, or at that time."""
     return tell(session, TimerFired(), now=session.deadline if now is None else now)
 
 
@@ -273,7 +273,7 @@ def done(effects: list[Effect]) -> Response:
 
 
 def without_audio(item: Item) -> Item:
-    """An item as a restored session has it."""
+    """An item as a restored session has it: audio is not saved."""
     if not isinstance(item, Message):
         return item
     content = tuple(
@@ -291,12 +291,12 @@ def problem(effects: list[Effect]) -> tuple[str | None, str]:
 
 
 def answered(effects: list[Effect]) -> str:
-    """The id of the one answer that is asked for."""
+    """The id of the one response whose generation is requested."""
     return the(Generate, effects).response_id
 
 
 def texts(items: tuple[Item, ...]) -> list[str | None]:
-    """What a model reads of each message."""
+    """The text of each part of the messages, as a model reads it."""
     return [
         getattr(part, "text", None) or getattr(part, "transcript", None)
         for item in items
@@ -306,12 +306,12 @@ def texts(items: tuple[Item, ...]) -> list[str | None]:
 
 
 def kept(session: Session) -> list[str | None]:
-    """What a model would read now."""
+    """The texts of the conversation, as a model would read them now."""
     return texts(the(Generate, ask(session, conversation="none")).prompt.items)
 
 
 def record(session: Session, item_id: str, pcm: bytes = SPOKEN, now: float = 0.0) -> list[Effect]:
-    """The client puts a recording into the conversation."""
+    """The client adds a recording to the conversation."""
     item = Message(id=item_id, role="user", content=(InputAudio(audio=pcm),))
     return receive(session, ItemCreate(item=item), now)
 

@@ -68,7 +68,7 @@ PATIENT = ServerVad(interrupt_response=False)
 STALLS = SessionLimits(stall_seconds=4.0)
 
 
-def test_a_second_response_is_refused_while_one_runs() -> None:
+def test_second_response_is_refused_while_one_runs() -> None:
     session = a_session()
     first = answered(write(session, "hello"))
     assert problem(ask(session)) == (
@@ -89,7 +89,7 @@ def test_any_number_may_run_beside_it() -> None:
     assert [response.conversation_id for response in ended] == [None] * 4 + ["conv_1"]
 
 
-def test_a_transcription_session_has_no_responses() -> None:
+def test_transcription_session_has_no_responses() -> None:
     session = a_session(transcription_settings())
     effects = ask(session)
     assert problem(effects) == (
@@ -99,7 +99,7 @@ def test_a_transcription_session_has_no_responses() -> None:
     assert the(says.ErrorEvent, effects).error.param == "type"
 
 
-def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> None:
+def test_response_is_created_at_once_and_generated_when_the_transcript_is_final() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     effects = ask(session)
@@ -110,7 +110,7 @@ def test_a_response_is_announced_at_once_and_made_when_the_words_are_known() -> 
     assert texts(prompt.items) == ["hello"]
 
 
-def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> None:
+def test_recording_that_only_a_cancelled_response_reads_is_dropped() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
@@ -123,7 +123,7 @@ def test_a_recording_that_only_a_cancelled_response_would_read_is_dropped() -> N
     assert tell(session, final(key, "late")) == []
 
 
-def test_whatever_is_thought_said_and_called_is_told() -> None:
+def test_text_audio_and_calls_are_sent_to_the_client() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(
@@ -145,7 +145,7 @@ def test_whatever_is_thought_said_and_called_is_told() -> None:
 @pytest.mark.parametrize(
     ("reason", "said"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
-def test_an_answer_that_the_model_did_not_finish_is_incomplete(reason: Any, said: Any) -> None:
+def test_answer_that_the_model_did_not_finish_is_incomplete(reason: Any, said: Any) -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(
@@ -160,13 +160,13 @@ def test_an_answer_that_the_model_did_not_finish_is_incomplete(reason: Any, said
     assert response.output[0].status == "incomplete"
 
 
-def test_an_answer_may_end_without_a_conclusion() -> None:
+def test_answer_can_end_without_generation_finished() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     assert done(tell(session, OutputFinished(response_id))).status == "completed"
 
 
-def test_what_comes_of_a_stopped_or_an_unknown_answer_counts_no_more() -> None:
+def test_output_of_a_cancelled_or_unknown_response_is_ignored() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     receive(session, ResponseCancel())
@@ -177,7 +177,7 @@ def test_what_comes_of_a_stopped_or_an_unknown_answer_counts_no_more() -> None:
     )
 
 
-def test_what_comes_before_the_answer_is_asked_for_is_no_answer() -> None:
+def test_output_before_the_generation_is_requested_is_ignored() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     response_id = the(says.ResponseCreated, ask(session)).response.id
@@ -185,7 +185,7 @@ def test_what_comes_before_the_answer_is_asked_for_is_no_answer() -> None:
     assert answered(tell(session, final("u", "hello"))) == response_id
 
 
-def test_without_an_id_the_response_of_the_conversation_is_cancelled() -> None:
+def test_cancel_without_an_id_cancels_the_response_of_the_conversation() -> None:
     session = a_session()
     beside = answered(ask(session, conversation="none"))
     response_id = answered(write(session, "hello"))
@@ -202,7 +202,7 @@ def test_without_an_id_the_response_of_the_conversation_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("response_id", [None, "resp_x"])
-def test_nothing_to_cancel_is_an_error(response_id: str | None) -> None:
+def test_cancel_without_a_response_is_an_error(response_id: str | None) -> None:
     session = a_session()
     ask(session, conversation="none")
     assert problem(receive(session, ResponseCancel(response_id=response_id))) == (
@@ -211,7 +211,7 @@ def test_nothing_to_cancel_is_an_error(response_id: str | None) -> None:
     )
 
 
-def test_a_response_that_waits_is_cancelled_without_stopping_anything() -> None:
+def test_response_that_waits_is_cancelled_without_stopping_anything() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     ask(session)
@@ -233,18 +233,18 @@ def test_speech_interrupts_an_answer_that_is_complete_but_still_played() -> None
     assert kept(session) == ["count", "one"]
 
 
-def test_the_client_knows_better_what_was_heard() -> None:
+def test_truncation_by_the_client_overrules_the_estimate_of_what_was_heard() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     effects = tell(session, spoke(response_id, "one two three", ms=1000), now=11.0)
     item_id = the(says.OutputItemAdded, effects).item.id
-    told = ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=2000)
-    receive(session, told, now=12.0)
+    sent = ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=2000)
+    receive(session, sent, now=12.0)
     hear(session, "##", now=12.0)
     assert kept(session) == ["count", "one two"]
 
 
-def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation() -> None:
+def test_voice_is_locked_while_audio_of_the_assistant_is_in_the_conversation() -> None:
     session = a_session(offer=LOCKED)
     voice = RealtimePatch(audio=AudioPatch(output=AudioOutputPatch(voice="ash")))
     back = RealtimePatch(audio=AudioPatch(output=AudioOutputPatch(voice="marin")))
@@ -264,7 +264,7 @@ def test_the_voice_is_bound_while_sound_of_the_assistant_is_in_the_conversation(
     assert code == "cannot_update_voice"
 
 
-def test_a_turn_that_ends_while_nothing_may_interrupt_is_answered_next() -> None:
+def test_turn_that_ends_during_an_uninterruptible_answer_is_answered_next() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     effects = say(session, "two")
@@ -276,7 +276,7 @@ def test_a_turn_that_ends_while_nothing_may_interrupt_is_answered_next() -> None
 
 
 @pytest.mark.parametrize("stage", ["stt", "llm", "tts"])
-def test_a_failed_answer_says_where_it_broke_off(stage: Any) -> None:
+def test_failed_answer_names_the_stage_that_failed(stage: Any) -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))
     tell(session, spoke(response_id, "one"))
@@ -307,7 +307,7 @@ def test_failed_response_with_failure_errors_is_followed_by_an_error_event() -> 
     assert (error.type, error.code, error.message) == ("server_error", "llm_failed", "it is broken")
 
 
-def test_when_the_words_do_not_come_what_waits_for_them_fails() -> None:
+def test_transcription_that_fails_fails_the_response_that_waits_for_it() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     ask(session)
@@ -335,7 +335,7 @@ def test_words_that_failed_long_ago_fail_nothing() -> None:
     assert texts(the(Generate, write(session, "never mind")).prompt.items) == [None, "never mind"]
 
 
-def test_an_answer_of_which_nothing_comes_is_given_up() -> None:
+def test_answer_without_output_is_given_up() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
     assert session.deadline == 14.0
@@ -359,7 +359,7 @@ def test_at_the_end_of_the_session_every_response_ends() -> None:
     assert of(CancelGeneration, effects) == [CancelGeneration(running)]
 
 
-def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
+def test_id_of_an_item_in_the_input_is_replaced() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     item = Message(id="u", role="user", content=(InputAudio(audio=SPOKEN),))
@@ -370,7 +370,7 @@ def test_the_clients_id_of_an_item_in_the_input_means_nothing() -> None:
     assert [texts(answer.prompt.items) for answer in answers] == [[key.item_id] for key in keys]
 
 
-def test_only_what_has_stalled_is_given_up() -> None:
+def test_stall_fails_only_the_response_that_stalled() -> None:
     session = a_session(limits=STALLS)
     answered(ask(session, conversation="none", now=10.0))
     answered(write(session, "hello", now=12.0))
@@ -378,7 +378,7 @@ def test_only_what_has_stalled_is_given_up() -> None:
     assert session.deadline == 16.0
 
 
-def test_an_answer_that_was_deleted_is_not_cut() -> None:
+def test_deleted_answer_is_not_truncated() -> None:
     session = a_session()
     response_id = answered(write(session, "count"))
     effects = tell(session, spoke(response_id, "one two"))
@@ -386,7 +386,7 @@ def test_an_answer_that_was_deleted_is_not_cut() -> None:
     assert done(receive(session, ResponseCancel())).status == "cancelled"
 
 
-def test_whoever_sends_recordings_has_heard_a_complete_answer_whole() -> None:
+def test_complete_answer_before_a_recording_counts_as_heard_whole() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     tell(

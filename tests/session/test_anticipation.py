@@ -57,7 +57,7 @@ REST = 9 * "."  # the rest of the silence that ends a turn
 def offer(level: Anticipation, *, at_end: bool = True, **turns: Any) -> AvailableModels:
     info = replace(VOICES, transcribes_at_end=at_end)
     settings = TurnSettings(anticipation=level, **turns)
-    return AvailableModels({"house": info}, "house", turns=settings)
+    return AvailableModels({"local": info}, "local", turns=settings)
 
 
 def early(level: Anticipation = "transcript", *, at_end: bool = True, **more: Any) -> Session:
@@ -113,7 +113,7 @@ def test_draft_is_dropped_and_counted_when_the_user_goes_on() -> None:
     effects = [e for piece in "##" for e in session_effects(session, piece)]
     assert the(DropAnticipated, effects).id == draft.draft_id
     assert wasted(effects) == [
-        RecordUsage(draft.draft_id, "house", DurationUsage(seconds=1), "speculative")
+        RecordUsage(draft.draft_id, "local", DurationUsage(seconds=1), "speculative")
     ]
     assert session.usage.speculative_tokens == 10
     assert session.usage.transcribed_seconds == 0
@@ -239,7 +239,7 @@ def test_words_of_a_draft_are_evidence_under_semantic_vad() -> None:
 
 def test_draft_waits_for_the_sound_to_be_scored_and_is_not_made_of_a_voice_held_up() -> None:
     info = replace(VOICES, transcribes_at_end=True, turn_samples=24_000)
-    models = AvailableModels({"house": info}, "house", turns=TurnSettings())
+    models = AvailableModels({"local": info}, "local", turns=TurnSettings())
     session = a_session(offer=models, turn_detection=SemanticVad())
     effects = hear(session, "####" + PAUSE)
     assert of(DraftTranscript, effects) == []
@@ -252,7 +252,7 @@ def test_draft_waits_for_the_sound_to_be_scored_and_is_not_made_of_a_voice_held_
 def test_sound_of_an_earlier_pause_is_ignored() -> None:
     info = replace(VOICES, turn_samples=24_000)
     session = a_session(
-        offer=AvailableModels({"house": info}, "house"), turn_detection=SemanticVad()
+        offer=AvailableModels({"local": info}, "local"), turn_detection=SemanticVad()
     )
     item_id = the(ScoreTurn, hear(session, "####" + PAUSE)).item_id
     hear(session, "##")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hypothesis_examples import examples
-from tests.session.stage import VOICES, drawn, judged
+from tests.session.stage import VOICES, drawn, vad_scores
 from tests.session.stage import settings as session_settings
 from tests.session.test_input_turns import wants
 from vivavoce.protocol import client as asks
@@ -109,7 +109,7 @@ class Call:
     def __init__(self, level: Anticipation, opening: TurnDetection, *, at_end: bool) -> None:
         info = replace(VOICES, transcribes_at_end=at_end)
         turns = TurnSettings(anticipation=level)
-        models = AvailableModels({"house": info}, "house", turns=turns)
+        models = AvailableModels({"local": info}, "local", turns=turns)
         heard = Transcription("whisper-1")
         self.session = Session(
             session_settings(turn_detection=opening, transcription=heard),
@@ -186,7 +186,7 @@ class Call:
             case Send(event=event):
                 self.sent.append(event)
             case RunVad():
-                self._facts.append(judged(effect))
+                self._facts.append(vad_scores(effect))
             case StartTranscription(key=key):
                 self._audio[key] = b""
             case FeedAudio(key=key, audio=audio):

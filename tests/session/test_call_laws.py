@@ -82,7 +82,7 @@ def law(check: Callable[[Call], None]) -> Callable[[], None]:
 
 
 @law
-def test_one_answer_is_heard_at_a_time_from_its_start_to_its_stop(world: Call) -> None:
+def test_answers_are_played_one_at_a_time_from_start_to_stop(world: Call) -> None:
     heard: str | None = None
     over: set[str] = set()
     for event in events(world):
@@ -101,7 +101,7 @@ def test_one_answer_is_heard_at_a_time_from_its_start_to_its_stop(world: Call) -
 
 
 @law
-def test_nothing_is_played_outside_an_answer_that_was_started(world: Call) -> None:
+def test_audio_is_played_only_between_start_and_stop_of_its_answer(world: Call) -> None:
     heard = False
     for effect in effects(world):
         match effect:
@@ -116,20 +116,20 @@ def test_nothing_is_played_outside_an_answer_that_was_started(world: Call) -> No
 
 
 @law
-def test_no_sound_is_sent(world: Call) -> None:
+def test_audio_is_never_sent_over_the_data_channel(world: Call) -> None:
     assert not any(isinstance(event, says.OutputAudioDelta) for event in events(world))
 
 
 @law
-def test_an_answer_stops_only_when_all_of_it_has_left(world: Call) -> None:
+def test_answer_stops_only_when_all_of_its_audio_was_played(world: Call) -> None:
     """So when nothing waits and no response is being made, nothing is being heard."""
-    told = [*events(world)]
-    made = {e.response.id for e in told if isinstance(e, says.ResponseCreated)}
-    made -= {e.response.id for e in told if isinstance(e, says.ResponseDone)}
-    started = {e.response_id for e in told if isinstance(e, says.OutputAudioStarted)}
+    sent = [*events(world)]
+    made = {e.response.id for e in sent if isinstance(e, says.ResponseCreated)}
+    made -= {e.response.id for e in sent if isinstance(e, says.ResponseDone)}
+    started = {e.response_id for e in sent if isinstance(e, says.OutputAudioStarted)}
     over = {
         e.response_id
-        for e in told
+        for e in sent
         if isinstance(e, says.OutputAudioStopped | says.OutputAudioCleared)
     }
     if not world.waiting and not made:
@@ -138,7 +138,9 @@ def test_an_answer_stops_only_when_all_of_it_has_left(world: Call) -> None:
 
 @settings(max_examples=examples(60))
 @given(openings, CALLS)
-def test_the_server_truncates_to_what_has_left(opening: SessionObject, steps: list[Step]) -> None:
+def test_server_truncates_to_the_audio_that_was_played(
+    opening: SessionObject, steps: list[Step]
+) -> None:
     world = Call(opening)
     for step in steps:
         world.play([step])
@@ -156,7 +158,7 @@ def test_the_server_truncates_to_what_has_left(opening: SessionObject, steps: li
 
 @settings(max_examples=examples(40))
 @given(openings, histories(*FROM_CLIENTS, *FROM_ENGINES, *FROM_OUTSIDE, *RARELY, "play", "hush"))
-def test_the_same_facts_at_the_same_times_have_the_same_effects(
+def test_same_facts_of_a_call_at_the_same_times_give_the_same_effects(
     opening: SessionObject, steps: list[Step]
 ) -> None:
     first, second = Call(opening), Call(opening)
@@ -169,9 +171,7 @@ def test_the_same_facts_at_the_same_times_have_the_same_effects(
 
 @settings(max_examples=examples(40))
 @given(openings, EVERYTHING)
-def test_a_call_that_plays_nothing_ends_all_the_same(
-    opening: SessionObject, steps: list[Step]
-) -> None:
+def test_call_whose_track_plays_nothing_ends(opening: SessionObject, steps: list[Step]) -> None:
     world = Call(opening)
     world.play(steps)
     world.tell(Disconnected())

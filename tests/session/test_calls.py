@@ -7,7 +7,6 @@ from tests.session.stage import (
     done,
     drawn,
     events,
-    judged,
     kept,
     of,
     problem,
@@ -18,6 +17,7 @@ from tests.session.stage import (
     the,
     types,
     update,
+    vad_scores,
     wake,
     write,
 )
@@ -70,13 +70,13 @@ def a_call(
 
 
 def hear(session: Session, pattern: str, now: float = 0.0) -> list[Effect]:
-    """A track brings what was drawn; every Judge is answered at once."""
+    """A track brings the audio of a drawing; every RunVad is answered at once."""
     effects: list[Effect] = []
     for window in pattern:
         new = session.handle(AudioArrived(drawn(window)), now)
         effects += new
         for effect in of(RunVad, new):
-            effects += session.handle(judged(effect), now)
+            effects += session.handle(vad_scores(effect), now)
     return effects
 
 
@@ -91,7 +91,7 @@ def speaking(session: Session, *, complete: bool = False) -> tuple[str, str]:
     return response_id, the(says.ContentPartAdded, effects).item_id
 
 
-def test_an_answer_is_played_and_not_sent() -> None:
+def test_answer_of_a_call_is_played_and_not_sent() -> None:
     session = a_call()
     response_id = answered(write(session, "Hello?"))
     effects = tell(session, spoke(response_id, "one two"))
@@ -126,7 +126,7 @@ def test_words_without_sound_start_nothing() -> None:
     assert of(PlayAudio, effects) == []
 
 
-def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() -> None:
+def test_speech_stops_playout_and_truncates_the_answer_where_it_was_heard() -> None:
     session = a_call()
     response_id, item_id = speaking(session)
     tell(session, AudioPlayed(item_id, 250 * MS))
@@ -156,7 +156,7 @@ def test_who_speaks_up_hears_no_more_and_the_answer_ends_where_it_was_heard() ->
     assert kept(session)[-1] == "one two three"
 
 
-def test_a_complete_answer_that_still_plays_is_cleared_and_truncated_only() -> None:
+def test_complete_answer_in_playout_is_only_cleared_and_truncated() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
     tell(session, AudioPlayed(item_id, 110 * MS))
@@ -170,14 +170,14 @@ def test_a_complete_answer_that_still_plays_is_cleared_and_truncated_only() -> N
     assert kept(session)[-1] == "one"
 
 
-def test_what_was_heard_to_the_end_is_not_truncated() -> None:
+def test_answer_heard_to_its_end_is_not_truncated() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
     tell(session, AudioPlayed(item_id, 400 * MS))
     assert types(hear(session, "####")) == ["input_audio_buffer.speech_started"]
 
 
-def test_a_client_stops_the_answer_and_then_its_sound() -> None:
+def test_client_cancels_an_answer_and_then_clears_its_audio() -> None:
     session = a_call()
     response_id, item_id = speaking(session)
     tell(session, AudioPlayed(item_id, 90 * MS))
@@ -192,7 +192,7 @@ def test_a_client_stops_the_answer_and_then_its_sound() -> None:
     assert receive(session, OutputAudioClear()) == []
 
 
-def test_an_answer_that_is_only_stopped_is_heard_to_the_end_of_its_sound() -> None:
+def test_cancelled_answer_is_played_to_the_end_of_its_audio() -> None:
     session = a_call()
     _, item_id = speaking(session)
     receive(session, ResponseCancel())
@@ -210,7 +210,7 @@ def test_sound_of_an_item_that_was_deleted_is_cleared_without_a_word_about_the_i
     assert types(receive(session, OutputAudioClear())) == ["output_audio_buffer.cleared"]
 
 
-def test_the_user_is_silent_only_when_the_answer_has_been_played() -> None:
+def test_idle_timeout_counts_from_the_end_of_playout() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
     assert session.deadline == LIMITS.max_seconds
@@ -219,21 +219,21 @@ def test_the_user_is_silent_only_when_the_answer_has_been_played() -> None:
     assert "input_audio_buffer.timeout_triggered" in types(wake(session))
 
 
-def test_a_server_that_shuts_down_lets_the_answer_be_heard() -> None:
+def test_drain_waits_for_the_end_of_playout() -> None:
     session = a_call()
     _, item_id = speaking(session, complete=True)
     assert of(Close, tell(session, DrainStarted())) == []
     assert the(Close, tell(session, AudioPlayed(item_id, 400 * MS))).code == 1012
 
 
-def test_without_a_judge_of_turns_the_track_fills_the_buffer_until_it_is_committed() -> None:
+def test_track_without_turn_detection_fills_the_buffer_until_a_commit() -> None:
     session = a_call(turn_detection=None)
     effects = hear(session, "####")
     assert [len(feed.audio) for feed in of(FeedAudio, effects)] == [1536] * 4
     assert "input_audio_buffer.committed" in types(receive(session, InputAudioCommit()))
 
 
-def test_what_nobody_commits_for_long_is_let_go_in_silence() -> None:
+def test_audio_that_is_never_committed_is_dropped_without_an_event() -> None:
     session = a_call(limits=SessionLimits(max_buffer_seconds=0.1), turn_detection=None)
     effects = hear(session, "####")
     assert of(CancelTranscription, effects) == []
@@ -243,7 +243,7 @@ def test_what_nobody_commits_for_long_is_let_go_in_silence() -> None:
     assert problem(receive(session, InputAudioCommit()))[0] == "input_audio_buffer_commit_empty"
 
 
-def test_the_settings_are_those_that_the_client_was_shown() -> None:
+def test_session_object_shows_the_settings_in_force() -> None:
     session = a_call()
     effects = update(session, RealtimePatch(instructions="Be brief."))
     assert the(says.SessionUpdated, effects).session == session.settings

@@ -25,13 +25,13 @@ from vivavoce.session.effects import Generate, StartTranscription
 from vivavoce.session.facts import OutputFinished
 
 
-def test_what_is_changed_holds_from_the_next_turn_on() -> None:
+def test_changed_settings_hold_from_the_next_turn_on() -> None:
     session = a_session(transcription=WHISPER, instructions="Be brief.")
     began = hear(session, "####")
     update(
         session,
         RealtimePatch(
-            model="house",
+            model="local",
             instructions="Sing.",
             audio=AudioPatch(
                 input=AudioInputPatch(transcription=TranscriptionPatch(language="it")),
@@ -44,15 +44,15 @@ def test_what_is_changed_holds_from_the_next_turn_on() -> None:
         "gpt-realtime",
     )
     first = the(Generate, transcribe(session, hear(session, 16 * "."), "hello")).prompt
-    assert (first.instructions, first.voice, first.model) == ("Sing.", "ash", "house")
+    assert (first.instructions, first.voice, first.model) == ("Sing.", "ash", "local")
     update(session, RealtimePatch(instructions="Hum."))
     assert the(StartTranscription, hear(session, "####")).language == "it"
 
 
-def test_a_running_answer_is_not_changed() -> None:
+def test_running_answer_is_not_changed() -> None:
     session = a_session()
     effects = write(session, "hello")
     update(session, RealtimePatch(output_modalities=("text",)))
-    told = tell(session, spoke(answered(effects), "good day"), OutputFinished(answered(effects)))
-    assert "response.output_audio.delta" in types(told)
-    assert done(told).output_modalities == ("audio",)
+    sent = tell(session, spoke(answered(effects), "good day"), OutputFinished(answered(effects)))
+    assert "response.output_audio.delta" in types(sent)
+    assert done(sent).output_modalities == ("audio",)

@@ -89,7 +89,7 @@ def committed(effects: list[Effect]) -> str:
     return the(says.InputAudioCommitted, effects).item_id
 
 
-def test_a_commit_needs_a_tenth_of_a_second() -> None:
+def test_commit_needs_a_tenth_of_a_second() -> None:
     # 46
     session = a_session(turn_detection=None)
     receive(session, InputAudioAppend(audio=bytes(2 * 2399)))
@@ -104,7 +104,7 @@ def test_a_commit_needs_a_tenth_of_a_second() -> None:
     assert committed(receive(session, InputAudioCommit()))
 
 
-def test_the_buffer_is_cleared_also_when_it_is_empty_and_during_an_answer() -> None:
+def test_buffer_is_cleared_also_when_it_is_empty_and_during_an_answer() -> None:
     # 43, 47, 48
     session = a_session(turn_detection=None)
     assert types(receive(session, InputAudioClear())) == ["input_audio_buffer.cleared"]
@@ -114,7 +114,7 @@ def test_the_buffer_is_cleared_also_when_it_is_empty_and_during_an_answer() -> N
     assert types(receive(session, InputAudioClear())) == ["input_audio_buffer.cleared"]
 
 
-def test_one_id_names_a_turn_from_its_first_sound_to_its_last_word() -> None:
+def test_turn_keeps_one_item_id_from_its_start_to_its_transcript() -> None:
     # 49, 50, 51, 58
     session = a_session(transcription=WHISPER)
     began = hear(session, "####")
@@ -142,7 +142,7 @@ def test_times_count_the_sound_and_include_padding_and_silence() -> None:
     assert entry.samples == (stopped.audio_end_ms - started.audio_start_ms) * 24
 
 
-def test_a_user_item_has_no_words_and_no_sound_when_it_is_added() -> None:
+def test_user_item_has_no_words_and_no_sound_when_it_is_added() -> None:
     # 45, 66
     session = a_session(turn_detection=None, transcription=WHISPER)
     receive(session, InputAudioAppend(audio=SPOKEN))
@@ -151,7 +151,7 @@ def test_a_user_item_has_no_words_and_no_sound_when_it_is_added() -> None:
         assert wire(event)["item"]["content"] == [{"type": "input_audio", "transcript": None}]
 
 
-def test_every_transcription_says_what_it_cost() -> None:
+def test_every_transcription_reports_its_usage() -> None:
     # 54, 55, 56
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u", bytes(2 * 24_001))
@@ -164,14 +164,14 @@ def test_every_transcription_says_what_it_cost() -> None:
     assert session.usage.transcribed_seconds == 2
 
 
-def test_in_a_transcription_session_nothing_is_answered() -> None:
+def test_transcription_session_creates_no_response() -> None:
     # 59
     session = a_session(transcription_settings())
-    told = types(say(session, "hello") + say(session, "hello"))
-    assert not [kind for kind in told if kind.startswith("response.")]
+    sent = types(say(session, "hello") + say(session, "hello"))
+    assert not [kind for kind in sent if kind.startswith("response.")]
 
 
-def test_a_clients_own_ids_and_places_are_kept() -> None:
+def test_ids_and_places_given_by_the_client_are_kept() -> None:
     # 62, 63, 64
     session = a_session()
     places: list[tuple[str, str | None, str | None]] = [
@@ -204,7 +204,7 @@ def test_a_clients_own_ids_and_places_are_kept() -> None:
         ),
     ],
 )
-def test_an_unknown_item_is_an_error_that_names_the_event(event: Any, code: str) -> None:
+def test_unknown_item_is_an_error_that_names_the_event(event: Any, code: str) -> None:
     # 68, 69, 109, 112
     session = a_session()
     receive(session, ItemCreate(item=Message(id="gone", role="user", content=(HELLO,))))
@@ -215,7 +215,7 @@ def test_an_unknown_item_is_an_error_that_names_the_event(event: Any, code: str)
     assert set(error) == {"type", "code", "message", "param", "event_id"}
 
 
-def test_only_sound_of_the_assistant_is_truncated_and_only_what_there_is() -> None:
+def test_truncate_accepts_only_assistant_audio_within_its_length() -> None:
     # 70, 71, 72, 73, 89
     session = a_session()
     response_id = answered(write(session, "count"))
@@ -242,7 +242,7 @@ def test_only_sound_of_the_assistant_is_truncated_and_only_what_there_is() -> No
     assert texts(prompt(ask(session)).items) == ["count", "one"]
 
 
-def test_a_response_shows_every_key_from_first_to_last() -> None:
+def test_response_shows_every_key_from_creation_to_end() -> None:
     # 79, 80, 81
     session = a_session()
     created = ask(session, metadata={"client_event_id": "x"})
@@ -274,7 +274,7 @@ def test_a_response_shows_every_key_from_first_to_last() -> None:
     }
 
 
-def test_an_input_of_its_own_replaces_the_conversation() -> None:
+def test_input_of_a_response_replaces_the_conversation() -> None:
     # 84, 85
     session = a_session(turn_detection=None)
     for name in ("a", "b"):
@@ -294,7 +294,7 @@ def test_an_input_of_its_own_replaces_the_conversation() -> None:
     assert texts(prompt(ask(session)).items) == ["a", "b"]
 
 
-def test_wishes_of_one_response_do_not_outlive_it() -> None:
+def test_parameters_of_a_response_do_not_outlive_it() -> None:
     # 85
     session = a_session(instructions="Be brief.")
     voice = AudioParams(output=AudioOutputParams(voice="ash"))
@@ -311,7 +311,7 @@ def test_wishes_of_one_response_do_not_outlive_it() -> None:
 
 
 @pytest.mark.parametrize("choice", ["none", "auto", "required", ToolName("wave")])
-def test_the_choice_of_tools_reaches_the_model(choice: ToolChoice) -> None:
+def test_choice_of_tools_reaches_the_model(choice: ToolChoice) -> None:
     # 94
     tool = FunctionTool("wave")
     session = a_session(tools=(tool,), tool_choice=choice)
@@ -321,7 +321,7 @@ def test_the_choice_of_tools_reaches_the_model(choice: ToolChoice) -> None:
     assert (asked.tools, asked.tool_choice) == ((), "none")
 
 
-def test_a_message_and_several_calls_are_outputs_in_order() -> None:
+def test_message_and_several_calls_are_outputs_in_order() -> None:
     # 75, 86, 88, 90, 91, 92, 93
     session = a_session()
     response_id = answered(write(session, "wave twice"))

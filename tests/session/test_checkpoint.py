@@ -1,4 +1,4 @@
-"""A session that was written down and read again goes on as if nothing had happened."""
+"""A session restored from a checkpoint goes on as the original."""
 
 import re
 from typing import Any
@@ -173,10 +173,10 @@ class Names:
     def __init__(self, known: Checkpoint) -> None:
         self._names = {entry.item.id: entry.item.id for entry in known.entries}
 
-    def without(self, told: object) -> str:
-        if isinstance(told, Send) and isinstance(told.event, ItemRetrieved):
-            told = without_audio(told.event.item)
-        return re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, repr(told))
+    def without(self, sent: object) -> str:
+        if isinstance(sent, Send) and isinstance(sent.event, ItemRetrieved):
+            sent = without_audio(sent.event.item)
+        return re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, repr(sent))
 
     def _name(self, found: re.Match[str]) -> str:
         return self._names.setdefault(found[0], f"new {len(self._names)}")

@@ -87,7 +87,7 @@ def refused(call: Any, *args: Any) -> tuple[str | None, str | None, str]:
         ("b", ["a", "b", "new"], "b"),
     ],
 )
-def test_an_item_goes_where_the_client_says(
+def test_item_goes_where_the_client_says(
     after: str | None, order: list[str], before: str | None
 ) -> None:
     conversation = a_conversation(typed("a"), typed("b"))
@@ -95,7 +95,7 @@ def test_an_item_goes_where_the_client_says(
     assert ids(conversation) == order
 
 
-def test_an_item_after_one_that_is_not_there_is_not_added() -> None:
+def test_item_after_one_that_is_not_there_is_not_added() -> None:
     conversation = a_conversation(typed("a"))
     assert refused(conversation.add, typed("new"), "nowhere") == (
         "item_create_invalid_previous_item_id",
@@ -106,7 +106,7 @@ def test_an_item_after_one_that_is_not_there_is_not_added() -> None:
     assert conversation.find("new") is None
 
 
-def test_an_id_is_taken_once() -> None:
+def test_item_id_is_accepted_once() -> None:
     conversation = a_conversation(typed("a", "first"))
     code, param, _ = refused(conversation.add, typed("a", "second"))
     assert (code, param) == ("item_create_duplicate_item_id", "item.id")
@@ -118,7 +118,7 @@ def test_empty_conversation_has_no_items() -> None:
     assert (list(conversation), len(conversation), conversation.previous("a")) == ([], 0, None)
 
 
-def test_an_item_is_deleted_once() -> None:
+def test_item_is_deleted_once() -> None:
     conversation = a_conversation(typed("a"), typed("b"), typed("c"))
     conversation.delete("b")
     assert ids(conversation) == ["a", "c"]
@@ -130,7 +130,7 @@ def test_an_item_is_deleted_once() -> None:
     )
 
 
-def test_an_item_that_was_deleted_does_not_come_back_as_something_else() -> None:
+def test_deleted_item_does_not_come_back_under_its_id() -> None:
     conversation = a_conversation(typed("a"), typed("b"))
     conversation.replace(typed("b", "changed").item)
     conversation.delete("a")
@@ -138,7 +138,7 @@ def test_an_item_that_was_deleted_does_not_come_back_as_something_else() -> None
     assert shown(conversation) == (typed("b", "changed").item,)
 
 
-def test_a_users_item_is_retrieved_with_its_sound() -> None:
+def test_users_item_is_retrieved_with_its_sound() -> None:
     conversation = a_conversation(voiced("a", b"\x05\x06"), typed("b"))
     sound = InputAudio(audio=b"\x05\x06")
     assert conversation.retrieve("a") == Message(id="a", role="user", content=(sound,))
@@ -150,7 +150,7 @@ def test_a_users_item_is_retrieved_with_its_sound() -> None:
     )
 
 
-def test_words_are_shown_to_the_client_from_when_they_are_told() -> None:
+def test_word_times_are_shown_from_the_moment_they_are_sent() -> None:
     entry = voiced("a", b"\x05\x06", words="hello")
     conversation = a_conversation(entry)
     assert conversation.retrieve("a") == Message(
@@ -162,7 +162,7 @@ def test_words_are_shown_to_the_client_from_when_they_are_told() -> None:
     )
 
 
-def test_an_answer_is_retrieved_with_the_sound_that_was_heard() -> None:
+def test_answer_is_retrieved_with_the_sound_that_was_heard() -> None:
     conversation = a_conversation(answer("a", "one two three"))
     conversation.truncate("a", 0, 150)
     part = OutputAudio(transcript="one two", audio=b"\x07\x00" * (WORD * 3 // 2))
@@ -177,7 +177,7 @@ def test_calls_and_their_results_are_retrieved_as_they_are() -> None:
     assert not conversation.has_call("call_2")
 
 
-def test_more_sound_than_a_client_takes_in_one_event_is_left_out() -> None:
+def test_audio_larger_than_a_client_takes_in_one_event_is_left_out() -> None:
     longest, too_long = bytes(RETRIEVED_BYTES), bytes(RETRIEVED_BYTES + 2)
     said = Ledger()
     said.add(too_long, (SpokenWord("long ", 0),))
@@ -198,7 +198,7 @@ def _sound(item: Item) -> bytes | None:
     return part.audio if isinstance(part.audio, bytes) else None
 
 
-def test_a_truncated_answer_keeps_the_words_that_were_heard() -> None:
+def test_truncated_answer_keeps_the_words_that_were_heard() -> None:
     conversation = a_conversation(typed("a"), answer("b", "one two three"))
     conversation.truncate("b", 0, 149)
     assert shown(conversation) == (typed("a").item, spoken_item("b", "one"))
@@ -206,7 +206,7 @@ def test_a_truncated_answer_keeps_the_words_that_were_heard() -> None:
     assert shown(conversation) == (typed("a").item,)  # nobody heard any of it
 
 
-def test_an_answer_may_be_truncated_at_its_very_end_and_no_later() -> None:
+def test_answer_can_be_truncated_at_its_end_and_no_later() -> None:
     conversation = a_conversation(answer("b", "one two three"))
     conversation.truncate("b", 0, 300)
     assert shown(conversation) == (spoken_item("b", "one two three"),)
@@ -217,7 +217,7 @@ def test_an_answer_may_be_truncated_at_its_very_end_and_no_later() -> None:
     )
 
 
-def test_a_started_millisecond_is_part_of_the_answer() -> None:
+def test_started_millisecond_is_part_of_the_answer() -> None:
     ledger = Ledger()
     ledger.add(bytes(2 * 2401), (SpokenWord("one ", 0),))
     conversation = a_conversation(Entry(spoken_item("a", "one "), ledger=ledger))
@@ -225,7 +225,7 @@ def test_a_started_millisecond_is_part_of_the_answer() -> None:
     assert ledger.heard == 2401
 
 
-def test_only_the_sound_of_an_answer_can_be_truncated() -> None:
+def test_truncation_is_for_the_audio_of_an_answer_only() -> None:
     written = Message(id="w", role="assistant", content=(OutputText(text="hi"),))
     silent = Entry(spoken_item("s", ""), ledger=Ledger())
     call = Entry(FunctionCall(id="f", call_id="call_1", name="dial"))
@@ -240,7 +240,7 @@ def test_only_the_sound_of_an_answer_can_be_truncated() -> None:
     assert refused(conversation.truncate, "b", 1, 0)[:2] == ("invalid_value", "content_index")
 
 
-def test_an_answer_truncated_while_it_is_made_stays_so_when_it_is_complete() -> None:
+def test_answer_truncated_while_it_is_made_stays_so_when_it_is_complete() -> None:
     entry = answer("b", "one two three", "in_progress")
     conversation = a_conversation(entry)
     conversation.truncate("b", 0, 100)
@@ -250,7 +250,7 @@ def test_an_answer_truncated_while_it_is_made_stays_so_when_it_is_complete() -> 
     assert conversation.retrieve("b") == Message(id="b", role="assistant", content=(part,))
 
 
-def test_an_answer_that_was_cut_off_keeps_the_words_that_were_played() -> None:
+def test_interrupted_answer_keeps_the_words_that_were_played() -> None:
     conversation = a_conversation(answer("b", "one two three"), typed("a"))
     conversation.cut("b", WORD)
     conversation.cut("a", 0)  # there is no sound to cut off
@@ -258,7 +258,7 @@ def test_an_answer_that_was_cut_off_keeps_the_words_that_were_played() -> None:
     assert shown(conversation) == (spoken_item("b", "one"), typed("a").item)
 
 
-def test_what_the_client_says_was_heard_counts_more_than_what_must_have_been_played() -> None:
+def test_truncation_by_the_client_overrules_the_estimate_of_playout() -> None:
     conversation = a_conversation(answer("b", "one two three"))
     conversation.cut("b", WORD)
     conversation.truncate("b", 0, 200)
@@ -267,7 +267,7 @@ def test_what_the_client_says_was_heard_counts_more_than_what_must_have_been_pla
     assert shown(conversation) == (spoken_item("b", "one two"),)
 
 
-def test_a_model_is_shown_words_and_no_sound() -> None:
+def test_prompt_has_text_and_no_audio() -> None:
     conversation = a_conversation(
         voiced("a", words="hello there"),
         voiced("b"),  # its words will never come
@@ -284,14 +284,14 @@ def test_a_model_is_shown_words_and_no_sound() -> None:
     )
 
 
-def test_a_model_is_shown_no_call_that_broke_off() -> None:
+def test_prompt_leaves_out_an_incomplete_call() -> None:
     broken = FunctionCall(
         id="d", call_id="call_1", name="dial", arguments='{"to', status="incomplete"
     )
     assert shown(a_conversation(Entry(broken))) == ()
 
 
-def test_the_oldest_sound_goes_first_and_its_words_stay() -> None:
+def test_oldest_audio_is_dropped_first_and_its_transcript_stays() -> None:
     conversation = a_conversation(
         voiced("a", bytes(400), words="oldest"),
         answer("b", "one"),  # 4800 bytes
@@ -308,7 +308,7 @@ def test_the_oldest_sound_goes_first_and_its_words_stay() -> None:
     assert refused(conversation.truncate, "b", 0, 101)[1] == "audio_end_ms"
 
 
-def test_the_sound_of_a_new_item_stays_until_its_words_can_have_been_made_out() -> None:
+def test_audio_of_a_new_item_is_kept_until_it_can_be_transcribed() -> None:
     conversation = a_conversation(voiced("a", bytes(400)), kept_bytes=0)
     assert _sound(conversation.retrieve("a")) == bytes(400)
     conversation.add(voiced("b", bytes(400)), "root")
@@ -353,7 +353,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_conversation_is_a_list_of_items_of_which_so_much_was_heard(
+def test_conversation_equals_a_list_of_items_with_their_heard_positions(
     steps: list[tuple[str, int, Any]],
 ) -> None:
     conversation, model = a_conversation(), list[tuple[str, int]]()  # id, milliseconds heard
@@ -383,8 +383,8 @@ def test_a_conversation_is_a_list_of_items_of_which_so_much_was_heard(
             assert wrong or (step == "truncate" and detail > 300)
         heard = {one: " ".join(["one", "two", "three"][: (ms + 50) // 100]) for one, ms in model}
         assert ids(conversation) == [one for one, _ in model]
-        told = {one: words for one, words in heard.items() if words}
-        assert [(i.id, _words(i)) for i in shown(conversation)] == list(told.items())
+        sent = {one: words for one, words in heard.items() if words}
+        assert [(i.id, _words(i)) for i in shown(conversation)] == list(sent.items())
 
 
 def _words(item: Item) -> str:
@@ -393,7 +393,7 @@ def _words(item: Item) -> str:
     return item.content[0].transcript.rstrip()
 
 
-def test_a_conversation_is_written_down_with_its_sound_its_words_and_what_was_heard() -> None:
+def test_saved_conversation_has_audio_words_and_heard_positions() -> None:
     conversation = a_conversation(voiced("a", b"\x01\x02", words="hello"), answer("b", "one two"))
     conversation.truncate("b", 0, 100)
     saved = conversation.save()

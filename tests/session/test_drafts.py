@@ -38,12 +38,12 @@ def said(*parts: Part) -> Message:
     return Message(id="u", role="user", content=parts)
 
 
-def test_an_item_without_an_id_is_given_one() -> None:
+def test_item_without_an_id_gets_one() -> None:
     assert taken(Message(role="user", content=())).item.id == "item_s00001"
     assert taken(said(InputText(text="hi"))) == Entry(said(InputText(text="hi")))
 
 
-def test_an_id_may_be_longer_than_openai_takes_but_not_endless() -> None:
+def test_id_longer_than_openai_takes_is_accepted_up_to_a_bound() -> None:
     longest = FunctionCallOutput(id="x" * 64, call_id="call_1", output="")
     assert taken(longest).item.id == "x" * 64
     assert refused(FunctionCallOutput(id="x" * 65, call_id="call_1", output="")) == (
@@ -54,7 +54,7 @@ def test_an_id_may_be_longer_than_openai_takes_but_not_endless() -> None:
     )
 
 
-def test_whatever_status_a_client_sends_its_item_is_complete() -> None:
+def test_item_of_the_client_is_complete_whatever_its_status() -> None:
     item = taken(Message(id="a", status="in_progress", role="system", content=())).item
     assert item.status == "completed"
 
@@ -68,7 +68,7 @@ def test_sound_is_taken_out_of_an_item() -> None:
     )
 
 
-def test_sound_that_comes_with_its_words_needs_no_ear() -> None:
+def test_audio_with_a_transcript_is_not_transcribed() -> None:
     entry = taken(said(InputAudio(audio=bytes(4), transcript="hello")))
     assert entry == Entry(
         said(InputAudio(transcript="hello")), {0: bytes(4)}, words={0: "hello"}, samples=2
@@ -80,7 +80,7 @@ def test_words_may_come_without_their_sound() -> None:
     assert entry == Entry(said(InputAudio(transcript="hello")), words={0: "hello"})
 
 
-def test_the_sound_of_all_parts_counts() -> None:
+def test_sound_of_all_parts_counts() -> None:
     entry = taken(said(InputAudio(audio=bytes(4)), InputAudio(audio=bytes(6))))
     assert (entry.samples, sorted(entry.recordings)) == (5, [0, 1])
 
@@ -92,7 +92,7 @@ def test_sound_comes_in_the_format_of_the_session() -> None:
     assert entry.samples == 240
 
 
-def test_a_part_with_neither_sound_nor_words_is_refused() -> None:
+def test_part_with_neither_sound_nor_words_is_refused() -> None:
     assert refused(said(InputText(text="a"), InputAudio())) == (
         "missing_required_parameter",
         "item.content[1].audio",
@@ -100,7 +100,7 @@ def test_a_part_with_neither_sound_nor_words_is_refused() -> None:
     )
 
 
-def test_half_a_sample_is_refused_because_nothing_can_complete_it() -> None:
+def test_half_a_sample_in_an_item_is_refused() -> None:
     code, param, message = refused(said(InputAudio(audio=b"\x01\x02\x03")))
     assert (code, param) == ("invalid_value", "item.content[0].audio")
     assert "odd number of bytes" in message
@@ -148,7 +148,7 @@ def test_each_role_has_its_parts(role: Literal["system", "user", "assistant"], p
         ),
     ],
 )
-def test_a_part_in_the_wrong_mouth_is_refused(
+def test_part_that_its_role_does_not_allow_is_refused(
     role: Literal["system", "user", "assistant"], part: Part, message: str
 ) -> None:
     item = Message(role=role, content=(part,))
@@ -159,7 +159,7 @@ def test_a_part_in_the_wrong_mouth_is_refused(
     )
 
 
-def test_a_call_from_history_is_taken_and_given_an_id_where_it_has_none() -> None:
+def test_call_from_history_gets_an_id_where_it_has_none() -> None:
     call = FunctionCall(id="f", call_id="call_1", name="dial", arguments="{}")
     assert taken(call) == Entry(call)
     nameless = taken(FunctionCall(id="f", name="dial")).item
@@ -167,7 +167,7 @@ def test_a_call_from_history_is_taken_and_given_an_id_where_it_has_none() -> Non
 
 
 @pytest.mark.parametrize("call_id", ["", "call 1", "call_ä", "call_1\n"])
-def test_the_id_of_a_call_is_letters_digits_dashes_and_underscores(call_id: str) -> None:
+def test_id_of_a_call_is_letters_digits_dashes_and_underscores(call_id: str) -> None:
     assert refused(FunctionCallOutput(call_id=call_id, output="")) == (
         "invalid_value",
         "item.call_id",
@@ -177,12 +177,12 @@ def test_the_id_of_a_call_is_letters_digits_dashes_and_underscores(call_id: str)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "data:text/html,x", ""])
-def test_a_picture_is_data_or_on_the_web_and_never_a_file(url: str) -> None:
+def test_picture_is_a_data_or_web_url_and_never_a_file(url: str) -> None:
     code, param, _ = refused(said(InputText(text="look"), InputImage(image_url=url)))
     assert (code, param) == ("invalid_value", "item.content[1].image_url")
 
 
-def test_no_item_is_called_root() -> None:
+def test_item_id_root_is_refused() -> None:
     assert refused(Message(id="root", role="user", content=())) == (
         "invalid_value",
         "item.id",

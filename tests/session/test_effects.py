@@ -9,18 +9,18 @@ def test_ids_are_of_their_kind_and_never_repeat() -> None:
 
 
 def test_effects_come_out_once_in_the_order_in_which_they_were_put() -> None:
-    outbox = EffectBuffer(Ids("x"))
-    cleared = InputAudioCleared(event_id=outbox.event_id())
-    outbox.send(cleared)
-    outbox.add(Close(1000, "bye"))
-    assert outbox.drain() == [Send(cleared), Close(1000, "bye")]
-    assert outbox.drain() == []
+    buffer = EffectBuffer(Ids("x"))
+    cleared = InputAudioCleared(event_id=buffer.event_id())
+    buffer.send(cleared)
+    buffer.add(Close(1000, "bye"))
+    assert buffer.drain() == [Send(cleared), Close(1000, "bye")]
+    assert buffer.drain() == []
 
 
-def test_an_error_names_the_event_at_fault() -> None:
-    outbox = EffectBuffer(Ids("x"))
-    outbox.error("No.", code="invalid_value", param="audio", cause="event_of_the_client")
-    assert outbox.drain() == [
+def test_error_names_the_event_at_fault() -> None:
+    buffer = EffectBuffer(Ids("x"))
+    buffer.error("No.", code="invalid_value", param="audio", cause="event_of_the_client")
+    assert buffer.drain() == [
         Send(
             ErrorEvent(
                 event_id="event_x00001",
@@ -36,9 +36,9 @@ def test_an_error_names_the_event_at_fault() -> None:
     ]
 
 
-def test_a_fault_of_ours_is_not_blamed_on_the_client() -> None:
-    outbox = EffectBuffer(Ids("x"))
-    outbox.error("The voice broke.", kind="server_error", code="tts_failed")
+def test_error_of_the_server_names_no_event() -> None:
+    buffer = EffectBuffer(Ids("x"))
+    buffer.error("The voice broke.", kind="server_error", code="tts_failed")
     body = ErrorBody(
         type="server_error",
         code="tts_failed",
@@ -46,4 +46,4 @@ def test_a_fault_of_ours_is_not_blamed_on_the_client() -> None:
         param=None,
         event_id=None,
     )
-    assert outbox.drain() == [Send(ErrorEvent(event_id="event_x00001", error=body))]
+    assert buffer.drain() == [Send(ErrorEvent(event_id="event_x00001", error=body))]

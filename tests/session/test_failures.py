@@ -54,7 +54,7 @@ def test_words_that_failed_do_not_matter_to_what_does_not_read_them() -> None:
     assert the(Generate, ask(session, conversation="none", input=())).prompt.items == ()
 
 
-def test_whatever_comes_puts_the_stall_off() -> None:
+def test_any_progress_restarts_the_stall_timer() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
     tell(session, TextGenerated(response_id, "one"), now=13.0)
@@ -65,7 +65,7 @@ def test_whatever_comes_puts_the_stall_off() -> None:
     assert reason == "Nothing came from speech synthesis for 4 seconds; the response was given up."
 
 
-def test_a_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
+def test_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
     first = tell(session, GenerationProgress(response_id), now=13.0)
@@ -79,7 +79,7 @@ def test_a_slow_model_that_has_no_clause_complete_is_not_given_up() -> None:
     assert failure(wake(session))[0] == "llm_stalled"
 
 
-def test_a_voice_that_says_nothing_is_given_up_however_the_model_goes_on() -> None:
+def test_stalled_tts_is_given_up_while_the_model_goes_on() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
     tell(session, TextGenerated(response_id, "one"), now=11.0)
@@ -88,7 +88,7 @@ def test_a_voice_that_says_nothing_is_given_up_however_the_model_goes_on() -> No
     assert failure(wake(session))[0] == "tts_stalled"
 
 
-def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls() -> None:
+def test_stall_after_all_text_was_spoken_is_blamed_on_the_model() -> None:
     session = a_session(limits=STALLS)
     response_id = answered(write(session, "hello", now=10.0))
     tell(
@@ -100,7 +100,7 @@ def test_when_all_that_was_thought_has_been_spoken_it_is_the_model_that_stalls()
     assert failure(wake(session))[0] == "llm_stalled"
 
 
-def test_a_response_whose_words_do_not_come_in_time_is_given_up() -> None:
+def test_response_whose_transcript_is_late_is_given_up() -> None:
     session = a_session(limits=STALLS)
     effects = hear(session, "####" + 16 * ".", now=10.0)
     key = the(EndAudio, effects).key

@@ -296,8 +296,8 @@ def test_7_8_a_response_out_of_band_leaves_no_trace() -> None:
     assert story.of(effects) == ["response.created R1"]
     effects += tell(session, TranscriptUpdated(TranscriptionKey("u"), "hurray", 6, True))
     response_id = answered(effects)
-    told = tell(session, TextGenerated(response_id, "good"), OutputFinished(response_id))
-    assert story.of(told) == [
+    sent = tell(session, TextGenerated(response_id, "good"), OutputFinished(response_id))
+    assert story.of(sent) == [
         "response.output_item.added R1 B",
         "response.content_part.added R1 B",
         "response.output_text.delta R1 B",
@@ -307,7 +307,7 @@ def test_7_8_a_response_out_of_band_leaves_no_trace() -> None:
         "response.done R1",
         "rate_limits.updated",
     ]
-    for response in (the(says.ResponseCreated, effects).response, done(told)):
+    for response in (the(says.ResponseCreated, effects).response, done(sent)):
         assert (response.conversation_id, response.metadata) == (None, {"topic": "mood"})
 
 
@@ -349,9 +349,9 @@ def test_7_10_a_bad_event_is_answered_and_changes_nothing() -> None:
     effects = write(session, "hello")
     story.of(effects)
     bad = InvalidFrame(refusal('{"type":"scooby.dooby.doo","event_id":"my_awesome_event"}'))
-    told = tell(session, bad)
-    assert story.of(told) == ["error"]
-    error = the(says.ErrorEvent, told).error
+    sent = tell(session, bad)
+    assert story.of(sent) == ["error"]
+    error = the(says.ErrorEvent, sent).error
     assert (error.type, error.code) == ("invalid_request_error", "invalid_value")
     assert (error.param, error.event_id) == ("type", "my_awesome_event")
     assert error.message.startswith("Invalid value: 'scooby.dooby.doo'.")

@@ -30,7 +30,7 @@ from vivavoce.session.limits import SessionLimits
 HOUR = LIMITS.max_seconds
 
 
-def test_a_turn_whose_sound_stops_coming_is_over_and_answered() -> None:
+def test_turn_whose_audio_stops_coming_ends_and_is_answered() -> None:
     session = a_session()
     hear(session, "####", now=10.0)
     assert session.deadline == 13.0
@@ -40,7 +40,7 @@ def test_a_turn_whose_sound_stops_coming_is_over_and_answered() -> None:
     answered(transcribe(session, ended, "well", now=13.0))
 
 
-def test_what_is_heard_after_that_is_another_turn_at_the_place_where_it_was_sent() -> None:
+def test_audio_after_a_gap_is_another_turn_at_its_own_position() -> None:
     session = a_session()
     hear(session, "####", now=10.0)
     wake(session)
@@ -49,7 +49,7 @@ def test_what_is_heard_after_that_is_another_turn_at_the_place_where_it_was_sent
     )
 
 
-def test_every_sound_begins_the_wait_anew() -> None:
+def test_every_append_restarts_the_gap_timer() -> None:
     session = a_session()
     hear(session, "##", now=10.0)
     hear(session, ".", now=12.5)
@@ -57,7 +57,7 @@ def test_every_sound_begins_the_wait_anew() -> None:
     assert types(wake(session, now=15.4)) == []
 
 
-def test_outside_a_turn_and_without_turn_detection_nothing_is_waited_for() -> None:
+def test_gap_outside_a_turn_or_without_turn_detection_sets_no_timer() -> None:
     session = a_session()
     hear(session, "....", now=10.0)
     assert session.deadline == HOUR
@@ -66,7 +66,7 @@ def test_outside_a_turn_and_without_turn_detection_nothing_is_waited_for() -> No
     assert session.deadline == HOUR
 
 
-def test_a_silence_that_the_client_wants_to_be_longer_is_longer() -> None:
+def test_gap_is_as_long_as_the_silence_duration_of_the_client() -> None:
     session = a_session(turn_detection=ServerVad(silence_duration_ms=5_000))
     hear(session, "####", now=10.0)
     assert session.deadline == 15.0
@@ -77,7 +77,7 @@ def test_a_silence_that_the_client_wants_to_be_longer_is_longer() -> None:
     assert session.deadline == 18.0
 
 
-def test_sound_that_is_not_judged_yet_has_not_stopped() -> None:
+def test_audio_without_vad_scores_yet_is_no_gap() -> None:
     session = a_session()
     hear(session, "####", now=10.0)
     order = the(RunVad, receive(session, InputAudioAppend(audio=SPOKEN), now=11.0))
@@ -87,7 +87,7 @@ def test_sound_that_is_not_judged_yet_has_not_stopped() -> None:
     assert the(says.SpeechStopped, wake(session, now=20.0)).audio_end_ms == 8 * 32
 
 
-def test_the_operator_may_wait_for_ever() -> None:
+def test_gap_timer_can_be_switched_off_by_the_operator() -> None:
     session = a_session(limits=SessionLimits(gap_seconds=0.0))
     hear(session, "####", now=10.0)
     assert session.deadline == HOUR
@@ -103,7 +103,7 @@ def test_half_a_sample_is_reported_and_the_turn_ended_each_in_its_time(odd: byte
     assert types(wake(session, now=13.0))[0] == "input_audio_buffer.speech_stopped"
 
 
-def test_a_turn_of_a_transcription_ends_like_that_too() -> None:
+def test_turn_of_a_transcription_session_ends_after_a_gap() -> None:
     session = a_session(transcription_settings(transcription=WHISPER))
     hear(session, "####", now=10.0)
     assert "input_audio_buffer.committed" in types(wake(session, now=13.0))

@@ -28,7 +28,7 @@ from vivavoce.session.facts import (
 )
 
 
-def test_a_cancelled_answer_keeps_the_words_that_were_played() -> None:
+def test_cancelled_answer_keeps_the_words_that_were_played() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     tell(session, spoke(response_id, "one two three", ms=1000), now=11.0)
@@ -45,7 +45,7 @@ def test_words_whose_sound_had_not_come_were_not_heard() -> None:
     assert kept(session) == ["count", "one"]
 
 
-def test_an_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> None:
+def test_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> None:
     session = a_session()
     response_id = answered(write(session, "count"))
     tell(session, TextGenerated(response_id, "one two"))
@@ -53,7 +53,7 @@ def test_an_answer_that_is_cancelled_before_its_first_sound_was_not_heard() -> N
     assert kept(session) == ["count"]
 
 
-def test_an_answer_that_was_played_to_its_end_is_kept_whole() -> None:
+def test_answer_that_was_played_to_its_end_is_kept_whole() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     tell(
@@ -63,7 +63,7 @@ def test_an_answer_that_was_played_to_its_end_is_kept_whole() -> None:
     assert kept(session) == ["count", "one two three "]
 
 
-def test_an_answer_is_played_after_the_one_before_it() -> None:
+def test_answer_is_played_after_the_one_before_it() -> None:
     session = a_session()
     first = answered(write(session, "count", now=10.0))
     tell(session, spoke(first, "one two", ms=1000), OutputFinished(first), now=11.0)
@@ -73,7 +73,7 @@ def test_an_answer_is_played_after_the_one_before_it() -> None:
     assert kept(session) == ["count", "one two ", "three"]
 
 
-def test_an_answer_that_has_not_come_to_the_ear_was_not_said() -> None:
+def test_answer_of_which_nothing_was_played_was_not_said() -> None:
     session = a_session()
     first = answered(write(session, "count", now=10.0))
     tell(session, spoke(first, "one two", ms=1000), OutputFinished(first), now=11.0)
@@ -93,7 +93,7 @@ def test_cancelling_an_answer_does_not_stop_the_one_before_it() -> None:
     assert kept(session) == ["count", "one two "]
 
 
-def test_the_client_may_say_later_what_was_heard() -> None:
+def test_client_can_truncate_an_answer_later() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     effects = tell(session, spoke(response_id, "one two three", ms=1000), now=11.0)
@@ -104,7 +104,7 @@ def test_the_client_may_say_later_what_was_heard() -> None:
     assert kept(session) == ["count", "one two"]
 
 
-def test_an_answer_that_was_deleted_was_not_said() -> None:
+def test_deleted_answer_was_not_said() -> None:
     session = a_session()
     response_id = answered(write(session, "count", now=10.0))
     effects = tell(session, spoke(response_id, "one two", ms=1000), now=11.0)

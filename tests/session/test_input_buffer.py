@@ -34,7 +34,7 @@ def test_positions_and_milliseconds_translate() -> None:
     assert to_ms(23) == 0  # whole milliseconds only
 
 
-def test_a_buffer_counts_all_sound_that_ever_came() -> None:
+def test_buffer_counts_all_sound_that_ever_came() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
     assert buffer.cut(4) == sound(4)
@@ -42,7 +42,7 @@ def test_a_buffer_counts_all_sound_that_ever_came() -> None:
     assert (buffer.start, buffer.end, len(buffer)) == (4, 15, 11)
 
 
-def test_a_buffer_reads_what_is_still_here() -> None:
+def test_buffer_reads_what_is_still_here() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
     buffer.drop(4)
@@ -52,7 +52,7 @@ def test_a_buffer_reads_what_is_still_here() -> None:
     assert buffer.read(7, 5) == b""
 
 
-def test_what_was_forgotten_is_not_forgotten_again() -> None:
+def test_forgotten_audio_is_not_forgotten_again() -> None:
     buffer = InputBuffer()
     buffer.append(sound(10))
     buffer.drop(6)
@@ -79,7 +79,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_buffer_is_a_window_on_all_sound_of_the_session(
+def test_buffer_equals_a_window_on_all_audio(
     steps: list[tuple[str, int, int]],
 ) -> None:
     buffer, everything, start = InputBuffer(), b"", 0
@@ -103,7 +103,7 @@ def test_a_buffer_is_a_window_on_all_sound_of_the_session(
 
 
 @given(st.lists(st.binary(max_size=9), max_size=30))
-def test_however_the_bytes_are_cut_the_samples_are_the_same(pieces: list[bytes]) -> None:
+def test_samples_do_not_depend_on_the_cutting_of_the_bytes(pieces: list[bytes]) -> None:
     intake = an_intake()
     for piece in pieces:
         intake.append(append(piece), 0.0)
@@ -148,7 +148,7 @@ def test_half_a_sample_is_reported_by_the_event_that_left_it() -> None:
     assert "odd number of bytes" in problem.message
 
 
-def test_a_change_of_format_gives_back_half_a_sample_of_the_old_one() -> None:
+def test_change_of_format_gives_back_half_a_sample_of_the_old_one() -> None:
     intake = an_intake()
     intake.append(append(b"\x01\x02\x03", "event_odd"), 7.0)
     assert intake.set_format("audio/pcm") is None  # no change: the half may still be completed
@@ -166,7 +166,7 @@ def test_g711_becomes_three_samples_a_byte() -> None:
     assert intake.buffer.read(45, 270) == decode(bytes(range(100)), "audio/pcmu")[: 2 * 225]
 
 
-def test_a_full_buffer_takes_no_more_until_there_is_room() -> None:
+def test_full_buffer_takes_no_more_until_there_is_room() -> None:
     intake = an_intake(longest=to_samples(10))
     intake.append(append(sound(300)), 0.0)  # the append that fills it is still taken whole
     with pytest.raises(InvalidRequest) as refused:
@@ -180,7 +180,7 @@ def test_a_full_buffer_takes_no_more_until_there_is_room() -> None:
     assert len(intake.buffer) == 1
 
 
-def test_what_somebody_else_bounds_takes_no_room() -> None:
+def test_audio_bounded_elsewhere_takes_no_room() -> None:
     intake = an_intake(longest=100)
     intake.append(append(sound(300)), 0.0)
     intake.append(append(sound(1)), 0.0, begin=200)

@@ -13,7 +13,6 @@ from tests.session.stage import (
     events,
     hear,
     hear_sound,
-    judged,
     of,
     receive,
     the,
@@ -21,6 +20,7 @@ from tests.session.stage import (
     transcription_settings,
     types,
     update,
+    vad_scores,
 )
 from vivavoce.audio.formats import ms
 from vivavoce.protocol.client import (
@@ -75,7 +75,7 @@ def sound_of(session: Session, item_id: str) -> bytes:
 
 
 def fed(effects: list[Effect], item_id: str) -> bytes:
-    """All sound of an item that was given to be written down."""
+    """All audio of an item that was transcribed."""
     return b"".join(feed.audio for feed in of(FeedAudio, effects) if feed.key.item_id == item_id)
 
 
@@ -83,7 +83,7 @@ def error_of(effects: list[Effect]) -> ErrorBody:
     return the(ErrorEvent, effects).error
 
 
-def test_a_turn_is_announced_committed_and_written_down_under_one_id() -> None:
+def test_turn_is_started_committed_and_transcribed_under_one_id() -> None:
     session = a_session(turn_detection=QUIET, transcription=Transcription("whisper-1"))
     effects = hear(session, 20 * "." + TURN)
     effects += transcribe(session, effects, "hello")
@@ -106,7 +106,7 @@ def test_a_turn_is_announced_committed_and_written_down_under_one_id() -> None:
     assert {*told, *ordered, the(ItemAdded, effects).item.id} == {item_id}
 
 
-def test_the_clock_of_a_turn_counts_sound_from_prefix_to_silence() -> None:
+def test_clock_of_a_turn_counts_sound_from_prefix_to_silence() -> None:
     session = a_session(turn_detection=QUIET)
     effects = hear(session, 20 * "." + TURN)
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
@@ -116,7 +116,7 @@ def test_the_clock_of_a_turn_counts_sound_from_prefix_to_silence() -> None:
     assert sound_of(session, item_id) == drawn(20 * "." + TURN)[48 * 340 : 48 * 1280]
 
 
-def test_the_next_item_follows_the_last_and_takes_none_of_its_sound() -> None:
+def test_next_item_follows_the_last_and_takes_none_of_its_sound() -> None:
     session = a_session(turn_detection=QUIET)
     first, second = hear(session, TURN), hear(session, "##" + TURN)
     committed = the(InputAudioCommitted, second)
@@ -129,7 +129,7 @@ PATTERNS = st.text("#.", min_size=40, max_size=60).map(lambda drawing: drawing +
 
 @settings(max_examples=examples(40))
 @given(PATTERNS, st.lists(st.integers(1, 40_000), max_size=40), st.integers(100, 600))
-def test_a_recording_sent_at_once_gives_the_same_items_as_one_spoken_live(
+def test_recording_sent_at_once_gives_the_same_items_as_live_speech(
     pattern: str, sizes: list[int], silence_ms: int
 ) -> None:
     vad = msgspec.structs.replace(QUIET, silence_duration_ms=silence_ms, prefix_padding_ms=100)
@@ -147,7 +147,7 @@ def test_a_recording_sent_at_once_gives_the_same_items_as_one_spoken_live(
         assert sound_of(sent, committed.item_id) == sound_of(live, committed.item_id)
 
 
-def test_whoever_speaks_for_too_long_is_heard_in_pieces() -> None:
+def test_turn_beyond_the_buffer_is_committed_in_pieces() -> None:
     session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=2.0))
     effects = hear_sound(session, [drawn(150 * "#" + 20 * ".")])
     items = [committed.item_id for committed in of(InputAudioCommitted, effects)]
@@ -165,7 +165,7 @@ def test_silence_does_not_grow() -> None:
 
 
 @pytest.mark.parametrize("vad", [QUIET, None])
-def test_less_than_a_tenth_of_a_second_is_no_item(vad: ServerVad | None) -> None:
+def test_commit_of_less_than_a_tenth_of_a_second_makes_no_item(vad: ServerVad | None) -> None:
     session = a_session(turn_detection=vad)
     receive(session, append(bytes(48 * 99)))
     assert error_of(receive(session, COMMIT)) == ErrorBody(
@@ -195,7 +195,7 @@ def test_sound_enough_for_an_item_is_never_refused(prefix_ms: int, pieces: list[
     assert bool(of(InputAudioCommitted, receive(session, COMMIT))) == (sum(pieces) >= 100)
 
 
-def test_without_turn_detection_sound_is_written_down_as_it_comes() -> None:
+def test_audio_without_turn_detection_is_transcribed_as_it_comes() -> None:
     session = a_session(turn_detection=None)
     effects = receive(session, append(drawn("##"))) + receive(session, append(drawn("..")))
     assert events(effects) == []
@@ -211,7 +211,7 @@ def test_without_turn_detection_sound_is_written_down_as_it_comes() -> None:
     assert "response.created" not in types(committed)
 
 
-def test_a_commit_in_the_middle_of_a_turn_takes_all_that_came() -> None:
+def test_commit_in_the_middle_of_a_turn_takes_all_audio() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####") + receive(session, append(drawn("#")[:100]))
     committed = receive(session, COMMIT)
@@ -222,21 +222,21 @@ def test_a_commit_in_the_middle_of_a_turn_takes_all_that_came() -> None:
     assert "input_audio_buffer.speech_stopped" not in types(hear(session, 20 * "."))
 
 
-def test_what_was_cleared_is_forgotten_and_never_comes_back() -> None:
+def test_cleared_audio_never_comes_back() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
     late = the(RunVad, receive(session, append(drawn("###"))))
     cleared = receive(session, CLEAR)
     assert types(cleared) == ["input_audio_buffer.cleared"]
     assert the(CancelTranscription, cleared).key.item_id == the(SpeechStarted, began).item_id
-    assert session.handle(judged(late), 0.0) == []
+    assert session.handle(vad_scores(late), 0.0) == []
     again = hear(session, TURN)
     assert the(SpeechStarted, again).item_id != the(SpeechStarted, began).item_id
     assert the(SpeechStarted, again).audio_start_ms == 7 * 32
     assert sound_of(session, the(InputAudioCommitted, again).item_id) == drawn(TURN)
 
 
-def test_nothing_is_cleared_and_said_so() -> None:
+def test_clear_of_an_empty_buffer_is_confirmed() -> None:
     assert types(receive(a_session(), CLEAR)) == ["input_audio_buffer.cleared"]
 
 
@@ -290,16 +290,16 @@ def test_half_a_sample_is_reported_when_the_format_changes() -> None:
     assert error_of(changed).event_id == "event_odd"
 
 
-def test_a_judge_that_does_not_keep_up_fills_the_buffer_and_a_turn_does_not() -> None:
+def test_buffer_is_filled_by_audio_without_vad_scores_and_not_by_a_turn() -> None:
     session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=1.0))
     assert "error" not in types(hear(session, 31 * "#"))
     late = receive(session, append(drawn(32 * "#")))
     assert error_of(receive(session, append(drawn("#")))).code == "input_audio_buffer_full"
-    session.handle(judged(the(RunVad, late)), 0.0)
+    session.handle(vad_scores(the(RunVad, late)), 0.0)
     assert "error" not in types(receive(session, append(drawn("#"))))
 
 
-def test_a_full_buffer_is_refused_and_kept() -> None:
+def test_full_buffer_is_refused_and_kept() -> None:
     session = a_session(turn_detection=None, limits=SessionLimits(max_buffer_seconds=1.0))
     receive(session, append(bytes(48 * 1001)))
     error = error_of(receive(session, append(bytes(48), "event_late")))
@@ -308,12 +308,12 @@ def test_a_full_buffer_is_refused_and_kept() -> None:
     assert ms(sound_of(session, item_id)) == 1001
 
 
-def test_a_turn_goes_on_when_turn_detection_is_switched_off() -> None:
+def test_turn_goes_on_when_turn_detection_is_switched_off() -> None:
     session = a_session(turn_detection=QUIET)
     began = hear(session, "####")
     late = the(RunVad, receive(session, append(drawn("#"))))
     update(session, wants(turn_detection=None))
-    assert session.handle(judged(late), 0.0) == []
+    assert session.handle(vad_scores(late), 0.0) == []
     rest = receive(session, append(drawn(20 * ".")))
     assert events(rest) == []
     committed = receive(session, COMMIT)
@@ -323,11 +323,11 @@ def test_a_turn_goes_on_when_turn_detection_is_switched_off() -> None:
     assert fed(began + rest + committed, item_id) == sound_of(session, item_id)
 
 
-def test_what_was_said_before_turn_detection_was_switched_on_is_a_turn() -> None:
+def test_audio_before_turn_detection_is_switched_on_is_a_turn() -> None:
     session = a_session(turn_detection=None)
     receive(session, append(drawn(20 * "." + "####")))
     effects = update(session, wants(turn_detection={"type": "server_vad"}))
-    effects += session.handle(judged(the(RunVad, effects)), 0.0)
+    effects += session.handle(vad_scores(the(RunVad, effects)), 0.0)
     effects += hear(session, 16 * ".")
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
     item_id = the(InputAudioCommitted, effects).item_id
@@ -354,7 +354,7 @@ def test_words_come_while_the_user_still_speaks_under_the_id_of_the_item() -> No
     assert the(TranscriptionDelta, rest).delta == " world"
 
 
-def test_a_transcription_session_turns_speech_into_items_and_nothing_else() -> None:
+def test_transcription_session_makes_items_of_speech_and_nothing_else() -> None:
     session = a_session(transcription_settings())
     effects = hear(session, TURN)
     effects += transcribe(session, effects, "hello")
@@ -362,7 +362,7 @@ def test_a_transcription_session_turns_speech_into_items_and_nothing_else() -> N
     assert types(effects)[-1] == "conversation.item.input_audio_transcription.completed"
 
 
-def test_a_new_language_holds_from_the_next_turn_on() -> None:
+def test_new_language_holds_from_the_next_turn_on() -> None:
     session = a_session(turn_detection=QUIET, transcription=Transcription("whisper-1", "en"))
     first = hear(session, "####")
     update(session, wants(transcription={"language": "it", "prompt": "pasta"}))

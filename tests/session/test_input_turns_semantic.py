@@ -69,7 +69,7 @@ def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
-def test_a_judgement_that_comes_late_ends_the_turn_at_once() -> None:
+def test_turn_score_that_comes_late_ends_the_turn_at_once() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     assert types(hear(session, 20 * ".")) == []
@@ -79,7 +79,7 @@ def test_a_judgement_that_comes_late_ends_the_turn_at_once() -> None:
     ]
 
 
-def test_the_same_words_are_assessed_once_a_pause_and_more_words_anew() -> None:
+def test_turn_score_is_requested_once_a_pause_and_again_for_more_words() -> None:
     session = a_session(turn_detection=PATIENT, transcription=Transcription("m", "en"))
     item_id = paused(session, "I am")
     assert of(ScoreTurn, hear(session, "...")) == []
@@ -93,23 +93,23 @@ def test_the_same_words_are_assessed_once_a_pause_and_more_words_anew() -> None:
 
 def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
     listening = replace(VOICES, turn_samples=5 * 768)
-    offer = AvailableModels({"house": listening}, "house")
+    offer = AvailableModels({"local": listening}, "local")
     session = a_session(turn_detection=PATIENT, offer=offer)
     score = the(ScoreTurn, hear(session, "####" + 7 * "."))
     assert score.audio == drawn("." * 5)
     longer = replace(VOICES, turn_samples=100 * 768)
-    session = a_session(turn_detection=PATIENT, offer=AvailableModels({"house": longer}, "house"))
+    session = a_session(turn_detection=PATIENT, offer=AvailableModels({"local": longer}, "local"))
     assert the(ScoreTurn, hear(session, "####" + 7 * ".")).audio == drawn("####" + 5 * ".")
 
 
-def test_every_pause_is_assessed_however_the_sound_comes() -> None:
+def test_every_pause_is_scored_however_the_audio_is_cut() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     effects = hear_sound(session, [drawn("##" + 7 * ".")])  # speech and the next pause at once
     assert of(ScoreTurn, effects) == [ScoreTurn(item_id, "I am", None)]
 
 
-def test_an_update_of_other_settings_leaves_a_judgement_in_force() -> None:
+def test_update_of_other_settings_leaves_a_turn_score_in_force() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 1.0), 0.0)
@@ -119,7 +119,7 @@ def test_an_update_of_other_settings_leaves_a_judgement_in_force() -> None:
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
-def test_a_new_eagerness_has_the_words_assessed_again() -> None:
+def test_new_eagerness_requests_a_new_turn_score() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 0.0), 0.0)
@@ -127,7 +127,7 @@ def test_a_new_eagerness_has_the_words_assessed_again() -> None:
     assert the(ScoreTurn, hear(session, ".")).item_id == item_id
 
 
-def test_a_judgement_of_another_turn_changes_nothing() -> None:
+def test_turn_score_of_another_turn_changes_nothing() -> None:
     session = a_session(turn_detection=PATIENT)
     old = paused(session)
     receive(session, InputAudioCommit())
@@ -166,7 +166,7 @@ def test_speech_soon_after_a_turn_counts_as_a_pause_of_the_speaker() -> None:
     assert decision.usual_pause_ms == (3 * 500 + 15 * 32) // 4
 
 
-def test_words_of_an_earlier_turn_are_not_assessed() -> None:
+def test_transcript_of_an_earlier_turn_is_not_scored() -> None:
     session = a_session(turn_detection=PATIENT)
     old = paused(session)
     receive(session, InputAudioCommit())
@@ -174,7 +174,7 @@ def test_words_of_an_earlier_turn_are_not_assessed() -> None:
     assert of(ScoreTurn, partly(session, old, "I am late")) == []
 
 
-def test_under_server_vad_nobody_is_asked_how_words_sound() -> None:
+def test_server_vad_requests_no_turn_score() -> None:
     session = a_session(turn_detection=ServerVad(silence_duration_ms=1000))
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     effects = partly(session, item_id, "I am") + hear(session, 10 * ".")
@@ -193,7 +193,7 @@ def answered(session: Session, now: float) -> None:
         session.handle(fact, now)
 
 
-def test_when_the_user_stays_silent_the_silence_becomes_an_item_and_is_answered() -> None:
+def test_idle_timeout_makes_an_item_of_the_silence_and_answers_it() -> None:
     session = a_session(turn_detection=IDLE)
     answered(session, now=10.0)
     hear(session, 188 * ".", now=16.4)  # six seconds
@@ -216,7 +216,7 @@ def test_when_the_user_stays_silent_the_silence_becomes_an_item_and_is_answered(
     )
 
 
-def test_the_silence_of_a_timeout_begins_no_earlier_than_the_session() -> None:
+def test_silence_of_a_timeout_begins_no_earlier_than_the_session() -> None:
     session = a_session(turn_detection=IDLE)
     answered(session, now=10.0)  # the client sends nothing at all after its turn
     timeout = the(TimeoutTriggered, session.handle(TimerFired(), 16.5))

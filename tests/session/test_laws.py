@@ -46,7 +46,7 @@ def test_answers_open_and_close_in_pairs(world: World) -> None:
 
 
 @law
-def test_one_answer_at_a_time_in_the_conversation(world: World) -> None:
+def test_answers_of_the_conversation_do_not_overlap(world: World) -> None:
     active: str | None = None
     for event in events(world):
         match event:
@@ -59,7 +59,7 @@ def test_one_answer_at_a_time_in_the_conversation(world: World) -> None:
 
 
 @law
-def test_whatever_is_begun_in_a_response_is_ended_once(world: World) -> None:
+def test_outputs_of_a_response_begin_and_end_once(world: World) -> None:
     begun: Counter[tuple[str, str]] = Counter()
     ended: Counter[tuple[str, str]] = Counter()
     for event in events(world):
@@ -89,7 +89,7 @@ def test_whatever_is_begun_in_a_response_is_ended_once(world: World) -> None:
 
 
 @law
-def test_a_response_lists_what_it_put_out_in_order(world: World) -> None:
+def test_response_lists_its_outputs_in_order(world: World) -> None:
     put_out: dict[str, list[str]] = {}
     for event in events(world):
         match event:
@@ -103,8 +103,8 @@ def test_a_response_lists_what_it_put_out_in_order(world: World) -> None:
 
 
 @law
-def test_arguments_are_told_as_done_only_of_complete_calls(world: World) -> None:
-    told = {
+def test_arguments_done_is_sent_only_for_complete_calls(world: World) -> None:
+    sent = {
         e.item_id: e.arguments for e in events(world) if isinstance(e, says.FunctionArgumentsDone)
     }
     complete = {
@@ -114,11 +114,11 @@ def test_arguments_are_told_as_done_only_of_complete_calls(world: World) -> None
         and isinstance(event.item, FunctionCall)
         and event.item.status == "completed"
     }
-    assert told == complete
+    assert sent == complete
 
 
 @law
-def test_the_conversation_is_what_the_client_was_told(world: World) -> None:
+def test_conversation_equals_the_items_that_the_client_was_sent(world: World) -> None:
     """A mirror that is kept by the events alone, as clients keep one."""
     mirror: list[str] = []
     done: Counter[str] = Counter()
@@ -147,7 +147,7 @@ def test_the_conversation_is_what_the_client_was_told(world: World) -> None:
 
 
 @law
-def test_what_the_session_makes_stands_at_the_end(world: World) -> None:
+def test_items_of_the_session_are_added_at_the_end(world: World) -> None:
     mirror: list[str] = []
     for moment in world.history:
         for effect in moment.effects:
@@ -164,7 +164,7 @@ def test_what_the_session_makes_stands_at_the_end(world: World) -> None:
 
 
 @law
-def test_no_id_of_ours_is_given_twice(world: World) -> None:
+def test_generated_ids_are_unique(world: World) -> None:
     """But for an item that the client puts back after it has deleted it."""
     event_ids = [msgspec.to_builtins(event)["event_id"] for event in events(world)]
     assert len(set(event_ids)) == len(event_ids)
@@ -193,7 +193,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 @law
-def test_nothing_is_negative(world: World) -> None:
+def test_numbers_are_never_negative(world: World) -> None:
     for event in events(world):
         assert min(numbers(msgspec.to_builtins(event)), default=0) >= 0
     for effect in effects(world):
@@ -250,12 +250,12 @@ def test_deltas_add_up(world: World) -> None:
 
 
 @law
-def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: World) -> None:
+def test_failed_response_is_followed_by_one_error_with_its_reason(world: World) -> None:
     for moment in world.history:
-        told = [effect.event for effect in moment.effects if isinstance(effect, Send)]
+        sent = [effect.event for effect in moment.effects if isinstance(effect, Send)]
         failed = [
             (event.response.status_details.error.code, event.response.status_details.error.message)
-            for event in told
+            for event in sent
             if isinstance(event, says.ResponseDone)
             and event.response.status == "failed"
             and event.response.status_details
@@ -263,7 +263,7 @@ def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: Wo
         ]
         errors = [
             (event.error.code, event.error.message)
-            for event in told
+            for event in sent
             if isinstance(event, says.ErrorEvent) and event.error.type == "server_error"
         ]
         assert errors == failed
@@ -271,7 +271,7 @@ def test_a_failed_response_is_followed_by_one_error_that_says_the_same(world: Wo
 
 @settings(max_examples=examples(40))
 @given(openings, EVERYTHING)
-def test_the_official_library_reads_every_event(opening: SessionObject, steps: list[Step]) -> None:
+def test_official_library_reads_every_event(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)
     world.play(steps)
     world.tell(Disconnected())

@@ -15,21 +15,21 @@ def a_ledger() -> Ledger:
     return ledger
 
 
-def test_all_was_heard_unless_something_says_otherwise() -> None:
+def test_answer_counts_as_heard_whole_unless_it_was_cut() -> None:
     ledger = a_ledger()
     assert ledger.heard is None
     assert ledger.heard_text == ledger.text == "Good morning, Ada. "
     assert ledger.heard_audio == b"\x01\x00" * 150 + b"\x02\x00" * 150
 
 
-def test_a_word_was_heard_when_half_of_its_sound_was() -> None:
+def test_word_was_heard_when_half_of_its_audio_was() -> None:
     ledger = a_ledger()
     for heard, text in [(0, ""), (49, ""), (50, "Good"), (149, "Good"), (150, "Good morning,")]:
         ledger.cut(heard)
         assert ledger.heard_text == text
 
 
-def test_the_last_word_lasts_to_the_end_of_the_sound() -> None:
+def test_last_word_lasts_to_the_end_of_the_sound() -> None:
     ledger = a_ledger()
     ledger.cut(249)
     assert ledger.heard_text == "Good morning,"
@@ -37,14 +37,14 @@ def test_the_last_word_lasts_to_the_end_of_the_sound() -> None:
     assert ledger.heard_text == "Good morning, Ada."
 
 
-def test_of_a_cut_answer_only_the_heard_sound_is_shown() -> None:
+def test_cut_answer_shows_only_the_heard_audio() -> None:
     ledger = a_ledger()
     ledger.cut(151)
     assert ledger.heard_audio == b"\x01\x00" * 150 + b"\x02\x00"
     assert ledger.text == "Good morning, Ada. "  # what was said stays known
 
 
-def test_no_more_can_be_heard_than_was_said() -> None:
+def test_heard_position_is_bounded_by_the_audio() -> None:
     ledger = a_ledger()
     ledger.cut(9_999)
     assert ledger.heard == 300
@@ -58,7 +58,7 @@ def test_words_that_come_after_a_cut_were_not_heard() -> None:
     assert ledger.samples == 500
 
 
-def test_a_word_whose_sound_has_not_come_was_not_heard() -> None:
+def test_word_whose_sound_has_not_come_was_not_heard() -> None:
     ledger = Ledger()
     ledger.add(bytes(200), (SpokenWord("Wait ", 0), SpokenWord("there. ", 100)))
     ledger.cut(100)
@@ -72,7 +72,7 @@ def test_sound_that_was_given_up_leaves_its_length_and_its_words() -> None:
     assert (ledger.samples, ledger.heard_text, ledger.heard_audio) == (300, "Good morning,", b"")
 
 
-def test_no_sound_is_kept_behind_sound_that_was_given_up() -> None:
+def test_audio_behind_dropped_audio_is_not_kept() -> None:
     ledger = a_ledger()
     ledger.audio.clear()
     ledger.add(bytes(200), (SpokenWord("Bye. ", 300),))
@@ -104,7 +104,7 @@ def ledgers(draw: st.DrawFn) -> Ledger:
 
 
 @given(ledgers(), st.lists(st.integers(0, 2000), min_size=2, max_size=5))
-def test_what_was_heard_is_how_the_answer_began_and_grows_with_the_ear(
+def test_heard_text_is_a_beginning_of_the_answer_and_grows_with_the_heard_position(
     ledger: Ledger, cuts: list[int]
 ) -> None:
     heard = []
@@ -117,9 +117,7 @@ def test_what_was_heard_is_how_the_answer_began_and_grows_with_the_ear(
 
 
 @given(ledgers(), st.none() | st.integers(0, 2000))
-def test_a_ledger_that_was_written_down_goes_on_as_if_nothing_had_happened(
-    ledger: Ledger, cut: int | None
-) -> None:
+def test_restored_ledger_goes_on_as_the_original(ledger: Ledger, cut: int | None) -> None:
     if cut is not None:
         ledger.cut(cut)
     restored = Ledger.load(ledger.save())

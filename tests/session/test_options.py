@@ -90,7 +90,7 @@ def test_absent_keeps_what_is_in_force() -> None:
     assert changed(wants({}), opening).session == options(opening).session
 
 
-def test_what_a_server_says_about_a_session_is_read_and_ignored() -> None:
+def test_update_with_read_only_fields_ignores_them() -> None:
     mine = {"id": "sess_x", "object": "o", "expires_at": 1, "served_by": {"model": "m"}}
     assert changed(wants(mine)).session == options().session
 
@@ -184,7 +184,9 @@ def test_noise_reduction_keeps_its_strength() -> None:
         (hears(noise_reduction={"strength": 0.5}), "session.audio.input.noise_reduction.type"),
     ],
 )
-def test_what_is_switched_on_needs_its_name(update: SessionPatch, param: str) -> None:
+def test_transcription_that_is_switched_on_needs_its_model(
+    update: SessionPatch, param: str
+) -> None:
     assert refused(options(), update) == (
         "missing_required_parameter",
         param,
@@ -192,7 +194,7 @@ def test_what_is_switched_on_needs_its_name(update: SessionPatch, param: str) ->
     )
 
 
-def test_one_bad_field_refuses_the_whole_update() -> None:
+def test_update_with_one_bad_field_is_refused_whole() -> None:
     update = wants({"instructions": "New.", "tools": [], "audio": {"input": {"transcription": {}}}})
     refused(options(instructions="Old."), update)
 
@@ -209,7 +211,7 @@ def test_sound_comes_and_goes_in_the_format_asked_for(name: Any, kind: Any) -> N
 
 
 @pytest.mark.parametrize("modalities", [("audio", "text"), (), ("text", "text")])
-def test_a_response_is_in_text_or_in_sound_never_both(modalities: Any) -> None:
+def test_response_is_text_or_audio_and_never_both(modalities: Any) -> None:
     assert refused(options(), wants({"output_modalities": modalities})) == (
         "invalid_value",
         "session.output_modalities",
@@ -223,31 +225,31 @@ def test_a_response_is_in_text_or_in_sound_never_both(modalities: Any) -> None:
 def test_unknown_names_are_kept_and_served_by_the_defaults() -> None:
     made = options(model="gpt-99", voice="nova")
     assert (made.realtime.model, made.realtime.audio.output.voice) == ("gpt-99", "nova")
-    assert made.served_by == made.realtime.served_by == ServedBy(model="house", voice="ash")
+    assert made.served_by == made.realtime.served_by == ServedBy(model="local", voice="ash")
     assert (made.voice("marin"), made.voice("nova")) == ("marin", "ash")
 
 
-def test_a_new_model_and_a_new_voice_are_served_from_now_on() -> None:
+def test_new_model_and_voice_are_served_from_now_on() -> None:
     made = options()
     assert made.served_by == ServedBy(model="gpt-realtime", voice="marin")
-    update = wants({"model": "house", "audio": {"output": {"voice": {"id": "ash"}}}})
+    update = wants({"model": "local", "audio": {"output": {"voice": {"id": "ash"}}}})
     made.update(update, pristine=False, has_spoken=True)
-    assert made.realtime.served_by == ServedBy(model="house", voice="ash")
+    assert made.realtime.served_by == ServedBy(model="local", voice="ash")
     assert made.realtime.audio.output.voice == "ash"  # shown as a plain name
 
 
 def test_voices_of_two_models_are_kept_apart() -> None:
     """A voice is looked up in the model that speaks, whichever model is the default."""
     deep = ModelInfo(voices=frozenset({"bass", "tenor"}), default_voice="bass")
-    offer = AvailableModels({**MODELS.models, "deep": deep}, default_model="house")
+    offer = AvailableModels({**MODELS.models, "deep": deep}, default_model="local")
     made = options(offer=offer, model="deep", voice="tenor")
     assert (made.voice("tenor"), made.voice("marin")) == ("tenor", "bass")
     assert made.served_by == ServedBy(model="deep", voice="tenor")
-    made.update(wants({"model": "house"}), pristine=False, has_spoken=False)
-    assert made.served_by == ServedBy(model="house", voice="ash")
+    made.update(wants({"model": "local"}), pristine=False, has_spoken=False)
+    assert made.served_by == ServedBy(model="local", voice="ash")
 
 
-def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
+def test_voice_is_locked_after_it_spoke_where_the_settings_say_so() -> None:
     offer = AvailableModels(MODELS.models, MODELS.default_model, lock_voice=True)
     made = options(offer=offer)
     assert refused(made, speaks(voice="ash", speed=1.2), has_spoken=True) == (
@@ -262,7 +264,7 @@ def test_the_voice_is_locked_once_it_spoke_where_the_operator_says_so() -> None:
     assert made.realtime.audio.output.voice == "ash"
 
 
-def test_a_conversation_becomes_a_transcription_before_anything_has_happened() -> None:
+def test_conversation_can_become_a_transcription_session_before_anything_has_happened() -> None:
     opening = settings(transcription=Transcription(model="whisper-1"), expires_at=99)
     update = wants(
         {"type": "transcription", "audio": {"input": {"turn_detection": None}, "output": {}}}
@@ -274,7 +276,7 @@ def test_a_conversation_becomes_a_transcription_before_anything_has_happened() -
     )
 
 
-def test_a_session_does_not_change_its_type_later() -> None:
+def test_session_does_not_change_its_type_later() -> None:
     assert refused(options(), wants({"type": "transcription"})) == (
         "invalid_parameter",
         "session.type",
@@ -287,7 +289,7 @@ def test_a_session_does_not_change_its_type_later() -> None:
     )
 
 
-def test_a_transcription_session_has_nothing_to_say_about_responses() -> None:
+def test_transcription_session_has_no_response_settings() -> None:
     made = options(transcription_settings(turn_detection=ServerVad(threshold=0.7)))
     assert isinstance(made.session, TranscriptionSession)
     assert msgspec.to_builtins(made.session)["audio"]["input"]["turn_detection"] == {
@@ -303,10 +305,10 @@ def test_a_transcription_session_has_nothing_to_say_about_responses() -> None:
     assert made.transcription == Transcription("whisper-1")
 
 
-def test_a_transcription_session_is_served_by_the_default_model() -> None:
+def test_transcription_session_is_served_by_the_default_model() -> None:
     made = options(transcription_settings())
-    assert made.realtime == RealtimeSession(model="house")
-    assert made.served_by.model == "house"
+    assert made.realtime == RealtimeSession(model="local")
+    assert made.served_by.model == "local"
 
 
 DETECTIONS = st.none() | st.one_of(
@@ -389,7 +391,7 @@ def tried(made: Options, update: SessionPatch, *, pristine: bool) -> bool:
 
 
 @given(st.lists(patches(), max_size=4), patches(), st.booleans())
-def test_an_update_that_comes_twice_counts_once_and_a_refused_one_not_at_all(
+def test_update_counts_once_when_sent_twice_and_not_when_refused(
     history: list[SessionPatch], update: SessionPatch, pristine: bool
 ) -> None:
     made = options()
@@ -405,7 +407,7 @@ def test_an_update_that_comes_twice_counts_once_and_a_refused_one_not_at_all(
 
 
 @given(patches())
-def test_what_an_update_does_not_mention_stays(update: SessionPatch) -> None:
+def test_update_keeps_the_fields_that_it_does_not_name(update: SessionPatch) -> None:
     made = options(settings(instructions="Old.", transcription=Transcription("whisper-1")))
     before = made.realtime
     if isinstance(update, RealtimePatch) and tried(made, update, pristine=False):

@@ -23,15 +23,15 @@ from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, Tr
 
 
 @law
-def test_nothing_comes_after_the_close(world: World) -> None:
+def test_session_has_no_effects_after_the_close(world: World) -> None:
     everything = list(effects(world))
     assert [type(effect) for effect in everything].count(Close) == 1
     assert isinstance(everything[-1], Close)
-    assert world.play([Step("write", 1, 1, 0.0), Step("wake", 0, 0, 0.0)])[-1].effects == []
+    assert world.play([Step("write", 1, 1, 0.0), Step("timer", 0, 0, 0.0)])[-1].effects == []
 
 
 @law
-def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> None:
+def test_vad_gets_whole_windows_in_order(world: World) -> None:
     """Where it goes on elsewhere, the client or a commit has made it so."""
     end = 0
     moved = False
@@ -49,7 +49,7 @@ def test_sound_is_judged_in_whole_windows_one_after_the_other(world: World) -> N
 
 
 @law
-def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
+def test_every_transcription_has_a_beginning_and_an_end(world: World) -> None:
     """Once it is over, the client may have deleted its item and put in another of that name."""
     state: dict[TranscriptionKey, str] = {}
     for moment in world.history:
@@ -75,7 +75,7 @@ def test_every_dictation_has_a_beginning_and_an_end(world: World) -> None:
 
 
 @law
-def test_an_answer_is_asked_for_once_and_stopped_at_most_once(world: World) -> None:
+def test_generation_is_requested_once_and_cancelled_at_most_once(world: World) -> None:
     state: dict[str, str] = {}
     for effect in effects(world):
         match effect:
@@ -97,7 +97,7 @@ def test_an_answer_is_asked_for_once_and_stopped_at_most_once(world: World) -> N
 
 
 @law
-def test_an_answer_reads_no_call_that_broke_off(world: World) -> None:
+def test_prompts_hold_no_incomplete_call(world: World) -> None:
     for effect in effects(world):
         if isinstance(effect, Generate):
             calls = [item for item in effect.prompt.items if isinstance(item, FunctionCall)]
@@ -105,7 +105,7 @@ def test_an_answer_reads_no_call_that_broke_off(world: World) -> None:
 
 
 @law
-def test_the_tally_only_grows_and_is_the_sum_of_what_was_told(world: World) -> None:
+def test_usage_only_grows_and_is_the_sum_of_what_was_reported(world: World) -> None:
     responses = [e.response.usage for e in events(world) if isinstance(e, says.ResponseDone)]
     usages = [usage for usage in responses if usage is not None]
     assert len(usages) == len(responses)
@@ -118,9 +118,9 @@ def test_the_tally_only_grows_and_is_the_sum_of_what_was_told(world: World) -> N
     used = [moment.used for moment in world.history]
     for earlier, later in pairwise(used):
         assert all(less <= more for less, more in zip(earlier, later, strict=True))
-    tally = world.session.usage
-    assert tally.responses == len(usages)
-    assert tally.input_tokens == sum(usage.input_tokens for usage in usages)
-    assert tally.output_tokens == sum(usage.output_tokens for usage in usages)
-    told = [e.usage for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
-    assert tally.transcribed_seconds >= sum(u.seconds for u in told if isinstance(u, DurationUsage))
+    total = world.session.usage
+    assert total.responses == len(usages)
+    assert total.input_tokens == sum(usage.input_tokens for usage in usages)
+    assert total.output_tokens == sum(usage.output_tokens for usage in usages)
+    sent = [e.usage for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
+    assert total.transcribed_seconds >= sum(u.seconds for u in sent if isinstance(u, DurationUsage))

@@ -1,4 +1,4 @@
-"""What a response puts out, told piece by piece."""
+"""What a response puts out, sent piece by piece."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ def spoken(outbox: EffectBuffer, format_: Format = "audio/pcm") -> SpokenMessage
     return SpokenMessage(AT, outbox, format_)
 
 
-def sound_of(told: list[says.AnyServerEvent]) -> bytes:
-    return b"".join(e.delta for e in told if isinstance(e, says.OutputAudioDelta))
+def sound_of(sent: list[says.AnyServerEvent]) -> bytes:
+    return b"".join(e.delta for e in sent if isinstance(e, says.OutputAudioDelta))
 
 
-def test_a_spoken_message_begins_with_an_empty_part() -> None:
+def test_spoken_message_begins_with_an_empty_part() -> None:
     outbox = an_outbox()
     message = spoken(outbox)
     message.begin()
@@ -43,7 +43,7 @@ def test_a_spoken_message_begins_with_an_empty_part() -> None:
     )
 
 
-def test_words_are_told_before_their_sound() -> None:
+def test_words_are_sent_before_their_audio() -> None:
     outbox = an_outbox()
     spoken(outbox).add(SOUND, WORDS)
     assert events(outbox.drain()) == [
@@ -52,7 +52,7 @@ def test_words_are_told_before_their_sound() -> None:
     ]
 
 
-def test_sound_without_words_and_words_without_sound_are_told_alone() -> None:
+def test_audio_without_words_and_words_without_audio_are_sent_alone() -> None:
     outbox = an_outbox()
     message = spoken(outbox)
     message.add(SOUND, ())
@@ -63,7 +63,7 @@ def test_sound_without_words_and_words_without_sound_are_told_alone() -> None:
     ]
 
 
-def test_a_spoken_message_ends_with_its_whole_transcript() -> None:
+def test_spoken_message_ends_with_its_whole_transcript() -> None:
     outbox = an_outbox()
     message = spoken(outbox)
     message.add(SOUND, WORDS)
@@ -80,7 +80,7 @@ def test_a_spoken_message_ends_with_its_whole_transcript() -> None:
     )
 
 
-def test_a_spoken_message_keeps_what_it_said_in_its_ledger() -> None:
+def test_spoken_message_keeps_words_and_audio_in_its_ledger() -> None:
     message = spoken(an_outbox())
     message.add(SOUND, WORDS)
     message.ledger.cut(480)
@@ -88,7 +88,7 @@ def test_a_spoken_message_keeps_what_it_said_in_its_ledger() -> None:
 
 
 @pytest.mark.parametrize("format_", ["audio/pcmu", "audio/pcma"])
-def test_a_complete_message_sends_all_of_its_sound_as_the_client_wants_it(format_: Format) -> None:
+def test_complete_message_sends_all_audio_in_the_format_of_the_client(format_: Format) -> None:
     outbox = an_outbox()
     message = spoken(outbox, format_)
     message.add(SOUND, WORDS)
@@ -97,7 +97,7 @@ def test_a_complete_message_sends_all_of_its_sound_as_the_client_wants_it(format
     assert sound_of(events(outbox.drain())) == encode(SOUND + SOUND, format_)
 
 
-def test_a_message_that_was_cut_off_sends_no_more_sound() -> None:
+def test_interrupted_message_sends_no_more_audio() -> None:
     outbox = an_outbox()
     message = spoken(outbox, "audio/pcmu")
     message.add(SOUND, WORDS)
@@ -111,7 +111,7 @@ def test_a_message_that_was_cut_off_sends_no_more_sound() -> None:
     assert message.item("incomplete").status == "incomplete"
 
 
-def test_a_written_message_is_told_as_it_grows_and_whole_at_its_end() -> None:
+def test_written_message_streams_its_text_and_sends_it_whole_at_its_end() -> None:
     outbox = an_outbox()
     message = WrittenMessage(AT, outbox)
     message.begin()
@@ -129,7 +129,7 @@ def test_a_written_message_is_told_as_it_grows_and_whole_at_its_end() -> None:
     ]
 
 
-def test_a_written_message_shows_its_text_only_when_it_is_over() -> None:
+def test_written_message_shows_its_text_only_when_it_is_over() -> None:
     message = WrittenMessage(AT, an_outbox())
     message.add("Good day.")
     assert message.item("in_progress") == Message(
@@ -140,7 +140,7 @@ def test_a_written_message_shows_its_text_only_when_it_is_over() -> None:
     )
 
 
-def test_a_call_is_told_as_its_arguments_grow_and_whole_at_its_end() -> None:
+def test_call_streams_its_arguments_and_sends_them_whole_at_its_end() -> None:
     outbox = an_outbox()
     call = CallOutput(AT, outbox, "call_1", "get_weather")
     call.begin()
@@ -161,7 +161,7 @@ def test_a_call_is_told_as_its_arguments_grow_and_whole_at_its_end() -> None:
     ]
 
 
-def test_a_call_that_broke_off_is_never_told_as_done() -> None:
+def test_incomplete_call_has_no_arguments_done() -> None:
     outbox = an_outbox()
     call = CallOutput(AT, outbox, "call_1", "get_weather")
     call.add('{"ci')

@@ -21,7 +21,7 @@ from vivavoce.session.facts import (
 PATIENT = ServerVad(interrupt_response=False)
 
 
-def test_two_turns_that_had_to_wait_are_answered_at_once() -> None:
+def test_owed_turns_are_answered_together() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")
@@ -30,7 +30,7 @@ def test_two_turns_that_had_to_wait_are_answered_at_once() -> None:
     assert types(tell(session, OutputFinished(second))) == ["response.done", "rate_limits.updated"]
 
 
-def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
+def test_owed_turn_is_not_answered_into_the_next() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")
@@ -45,7 +45,7 @@ def test_a_turn_that_had_to_wait_is_not_answered_into_the_next() -> None:
     ]
 
 
-def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> None:
+def test_owed_turn_is_answered_by_a_response_of_the_client() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")
@@ -56,7 +56,7 @@ def test_a_turn_that_had_to_wait_is_answered_by_the_clients_own_response() -> No
     assert types(tell(session, OutputFinished(second)))[-1] == "response.created"
 
 
-def test_a_turn_that_had_to_wait_is_not_answered_at_a_shutdown() -> None:
+def test_owed_turn_is_not_answered_at_a_drain() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")

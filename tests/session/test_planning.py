@@ -71,7 +71,7 @@ def with_input(*items: Item | ItemReference) -> ResponseParams:
     return ResponseParams(input=items)
 
 
-def test_without_wishes_the_session_decides() -> None:
+def test_response_without_parameters_has_those_of_the_session() -> None:
     assert plan(ResponseParams()) == ResponsePlan(
         prompt=Prompt(
             model="gpt-realtime",
@@ -98,7 +98,7 @@ def test_without_wishes_the_session_decides() -> None:
     )
 
 
-def test_every_wish_goes_before_the_session() -> None:
+def test_parameters_of_a_response_overrule_the_session() -> None:
     wished = plan(
         ResponseParams(
             output_modalities=("text",),
@@ -147,32 +147,32 @@ def test_null_means_not_given() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, 5), (UNSET, 5), (0, 0), (7, 7)])
-def test_only_null_and_absence_are_no_value(
+def test_parameters_that_are_null_or_absent_have_no_value(
     value: int | msgspec.UnsetType | None, expected: int
 ) -> None:
     assert given(value, 5) == expected
 
 
-def test_empty_wishes_are_wishes() -> None:
+def test_empty_parameters_of_a_response_are_parameters() -> None:
     wished = plan(ResponseParams(instructions="", tools=(), metadata={}))
     assert (wished.prompt.instructions, wished.prompt.tools, wished.metadata) == ("", (), None)
 
 
-def test_no_limit_of_tokens_is_none_for_the_model() -> None:
+def test_token_limit_inf_is_none_for_the_model() -> None:
     wished = plan(ResponseParams(max_output_tokens="inf"))
     assert (wished.max_output_tokens, wished.prompt.max_output_tokens) == ("inf", None)
 
 
-def test_an_unknown_voice_is_echoed_and_the_default_speaks() -> None:
+def test_unknown_voice_is_shown_and_served_by_the_default() -> None:
     wished = plan(audio(AudioOutputParams(voice="nova")))
     assert (wished.voice, wished.prompt.voice) == ("nova", "ash")
     wished = plan(audio(AudioOutputParams(voice=CustomVoice("voice_1"))))
     assert (wished.voice, wished.prompt.voice) == ("voice_1", "ash")
 
 
-def test_an_unknown_model_is_answered_by_the_default() -> None:
+def test_unknown_model_is_answered_by_the_default() -> None:
     session = msgspec.structs.replace(IN_FORCE, model="gpt-realtime-9")
-    assert plan(ResponseParams(), session).prompt.model == "house"
+    assert plan(ResponseParams(), session).prompt.model == "local"
 
 
 def test_g711_can_be_asked_for() -> None:
@@ -187,7 +187,7 @@ def test_both_modalities_at_once_are_refused() -> None:
     )
 
 
-def test_an_item_reference_is_the_item_itself() -> None:
+def test_item_reference_is_the_item_itself() -> None:
     conversation = a_conversation()
     wished = plan(with_input(ItemReference("known")), conversation=conversation)
     assert wished.listed is not None
@@ -195,7 +195,7 @@ def test_an_item_reference_is_the_item_itself() -> None:
     assert wished.inline == ()
 
 
-def test_an_item_in_the_input_stands_nowhere_else_and_has_an_id_of_ours() -> None:
+def test_item_in_the_input_has_a_new_id_and_is_not_in_the_conversation() -> None:
     item = Message(id="known", role="assistant", content=(OutputText(text="hi"),))
     wished = plan(with_input(ItemReference("known"), item))
     assert wished.listed is not None
@@ -206,21 +206,21 @@ def test_an_item_in_the_input_stands_nowhere_else_and_has_an_id_of_ours() -> Non
     assert wished.inline == wished.listed[1:]
 
 
-def test_the_same_item_twice_is_two_items() -> None:
+def test_item_given_twice_is_two_items() -> None:
     item = Message(id="x", role="user", content=(InputAudio(audio=b"\1\0"),))
     wished = plan(with_input(item, item))
     assert [entry.item.id for entry in wished.inline] == ["item_t00001", "item_t00002"]
     assert [entry.recordings for entry in wished.inline] == [{0: b"\1\0"}, {0: b"\1\0"}]
 
 
-def test_a_reference_to_nothing_is_refused() -> None:
+def test_reference_to_an_unknown_item_is_refused() -> None:
     assert refused(with_input(ItemReference("known"), ItemReference("gone"))) == (
         "response.input[1].id",
         "Invalid item reference: the item with id 'gone' does not exist.",
     )
 
 
-def test_a_bad_item_in_the_input_is_refused_at_its_place() -> None:
+def test_bad_item_in_the_input_is_refused_at_its_place() -> None:
     item = Message(role="user", content=(OutputText(text="hi"),))
     param, _ = refused(with_input(ItemReference("known"), item))
     assert param == "response.input[1].content[0].type"

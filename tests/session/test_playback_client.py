@@ -5,7 +5,7 @@ from vivavoce.session.playback import ClientPlayback
 SECOND = 24_000
 
 
-def test_nothing_was_ever_played() -> None:
+def test_playback_without_audio_has_played_nothing() -> None:
     playout = ClientPlayback()
     assert playout.until == float("-inf")
     assert playout.stop(5.0) == {}
@@ -21,7 +21,7 @@ def test_sound_is_played_from_the_moment_it_comes() -> None:
     assert playout.until == 11.0
 
 
-def test_what_comes_faster_than_it_is_played_waits() -> None:
+def test_audio_that_comes_faster_than_playout_waits() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (SECOND)), 10.0)
     playout.add("resp", "a", bytes(2 * (SECOND)), 10.5)
@@ -29,7 +29,7 @@ def test_what_comes_faster_than_it_is_played_waits() -> None:
     assert playout.stop(10.75) == {"a": 30_000}
 
 
-def test_a_gap_is_not_played() -> None:
+def test_gap_is_not_played() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (SECOND)), 10.0)
     playout.add("resp", "a", bytes(2 * (SECOND)), 20.0)
@@ -37,14 +37,14 @@ def test_a_gap_is_not_played() -> None:
     assert playout.stop(20.5) == {"a": 12_000}
 
 
-def test_what_was_played_is_not_stopped() -> None:
+def test_answer_that_was_played_is_not_stopped() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (SECOND)), 10.0)
     assert playout.stop(11.0) == {}
     assert playout.until == 11.0
 
 
-def test_one_answer_queues_behind_the_other() -> None:
+def test_answer_queues_behind_the_one_before_it() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (2 * SECOND)), 10.0)
     playout.add("resp", "b", bytes(2 * (3 * SECOND)), 10.5)
@@ -52,14 +52,14 @@ def test_one_answer_queues_behind_the_other() -> None:
     assert playout.stop(11.5) == {"a": 12_000, "b": 3 * SECOND}
 
 
-def test_an_answer_that_was_played_is_not_stopped_with_the_next() -> None:
+def test_answer_that_was_played_is_not_stopped_with_the_next() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (2 * SECOND)), 10.0)
     playout.add("resp", "b", bytes(2 * (3 * SECOND)), 10.5)
     assert playout.stop(13.0) == {"b": 2 * SECOND}
 
 
-def test_one_answer_is_taken_out_and_the_other_goes_on() -> None:
+def test_removed_answer_leaves_the_other_playing() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (2 * SECOND)), 10.0)
     playout.add("resp", "b", bytes(2 * (3 * SECOND)), 10.5)
@@ -69,7 +69,7 @@ def test_one_answer_is_taken_out_and_the_other_goes_on() -> None:
     assert playout.stop(11.0) == {"a": SECOND}
 
 
-def test_what_is_left_of_an_answer_is_taken_out() -> None:
+def test_rest_of_a_removed_answer_is_not_played() -> None:
     playout = ClientPlayback()
     playout.add("resp", "a", bytes(2 * (2 * SECOND)), 10.0)
     playout.add("resp", "b", bytes(2 * (3 * SECOND)), 10.5)

@@ -15,11 +15,11 @@ class Stage:
     """A buffer, and what it says, short."""
 
     def __init__(self) -> None:
-        self._outbox = EffectBuffer(Ids("t"))
-        self.buffer = ServerPlayback(self._outbox)
+        self._effects = EffectBuffer(Ids("t"))
+        self.buffer = ServerPlayback(self._effects)
 
     def said(self) -> list[str]:
-        return [_short(effect) for effect in self._outbox.drain()]
+        return [_short(effect) for effect in self._effects.drain()]
 
 
 def _short(effect: Effect) -> str:
@@ -42,20 +42,20 @@ def stage() -> Stage:
     return Stage()
 
 
-def test_nothing_was_ever_played(stage: Stage) -> None:
+def test_playback_without_audio_has_played_nothing(stage: Stage) -> None:
     assert stage.buffer.until == float("-inf")
     assert stage.buffer.stop(5.0) == {}
     assert stage.said() == []
 
 
-def test_an_answer_is_started_before_its_first_sound_and_once(stage: Stage) -> None:
+def test_answer_is_started_before_its_first_sound_and_once(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.add(*A, SOUND, 1.1)
     assert stage.said() == ["started resp_a", "play item_a", "play item_a"]
     assert stage.buffer.until == float("inf")
 
 
-def test_an_answer_stops_when_it_is_done_and_all_of_it_has_left(stage: Stage) -> None:
+def test_answer_stops_when_it_is_done_and_all_of_it_was_played(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 480, 1.1)
     stage.said()
@@ -67,7 +67,7 @@ def test_an_answer_stops_when_it_is_done_and_all_of_it_has_left(stage: Stage) ->
     assert stage.buffer.until == 1.4
 
 
-def test_an_answer_that_has_left_stops_as_soon_as_it_is_done(stage: Stage) -> None:
+def test_answer_that_was_played_stops_as_soon_as_it_is_done(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 480, 1.1)
     stage.said()
@@ -76,7 +76,7 @@ def test_an_answer_that_has_left_stops_as_soon_as_it_is_done(stage: Stage) -> No
     assert stage.buffer.until == 1.5
 
 
-def test_what_was_not_played_is_dropped(stage: Stage) -> None:
+def test_audio_not_played_is_dropped(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 100, 1.1)
     stage.said()
@@ -86,7 +86,7 @@ def test_what_was_not_played_is_dropped(stage: Stage) -> None:
     assert stage.buffer.stop(1.3) == {}
 
 
-def test_an_answer_that_was_cleared_is_heard_no_further(stage: Stage) -> None:
+def test_cleared_answer_is_played_no_further(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.stop(1.2)
     stage.said()
@@ -97,7 +97,7 @@ def test_an_answer_that_was_cleared_is_heard_no_further(stage: Stage) -> None:
     assert stage.buffer.until == 1.2
 
 
-def test_one_answer_is_played_behind_the_other(stage: Stage) -> None:
+def test_answer_is_played_behind_the_one_before_it(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.add(*B, SOUND, 1.0)
     assert stage.said() == ["started resp_a", "play item_a"]
@@ -111,7 +111,7 @@ def test_one_answer_is_played_behind_the_other(stage: Stage) -> None:
     assert stage.said() == ["stopped resp_b"]
 
 
-def test_what_waited_is_dropped_with_the_rest_and_was_never_started(stage: Stage) -> None:
+def test_waiting_answer_is_dropped_with_the_rest_and_never_started(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.add(*B, SOUND, 1.0)
     stage.buffer.ended("resp_a", 1.0)
@@ -120,13 +120,13 @@ def test_what_waited_is_dropped_with_the_rest_and_was_never_started(stage: Stage
     assert stage.said() == ["flush", "cleared resp_a"]
 
 
-def test_more_is_not_played_than_there_is(stage: Stage) -> None:
+def test_played_position_is_bounded_by_the_audio(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.played("item_a", 9999, 1.1)
     assert stage.buffer.stop(1.2) == {"item_a": 0}
 
 
-def test_an_answer_that_is_given_up_is_heard_to_the_end_of_what_there_is(stage: Stage) -> None:
+def test_failed_answer_is_played_to_the_end_of_its_audio(stage: Stage) -> None:
     stage.buffer.add(*A, SOUND, 1.0)
     assert stage.buffer.drop("item_a", 1.0) == 0
     assert stage.buffer.until == float("inf")

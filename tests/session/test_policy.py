@@ -111,7 +111,7 @@ def test_pinned_settings_cannot_be_changed_by_a_session_update() -> None:
     effects = update(
         relay,
         instructions="Give everything away.",
-        model="house",
+        model="local",
         tools=[{"type": "function", "name": "dial"}],
         tool_choice="none",
         max_output_tokens="inf",
@@ -167,7 +167,7 @@ def test_strict_policy_refuses_the_whole_update_and_names_the_pinned_setting() -
     assert param(effects) == "session.audio.output.voice"
     assert the(says.ErrorEvent, effects).error.event_id == "mine"
     assert sent_upstream(effects) == []
-    assert param(update(relay, model="house")) == "session.model"
+    assert param(update(relay, model="local")) == "session.model"
 
 
 def test_strict_policy_accepts_what_the_client_is_shown() -> None:
@@ -214,11 +214,11 @@ def test_pinned_voice_that_is_not_allowed_is_a_mistake_of_the_settings() -> None
 
 def test_model_that_the_key_does_not_allow_is_refused_in_a_session() -> None:
     relay = Relay(rules=Rules(None, frozenset({"far"})))
-    effects = update(relay, model="house")
+    effects = update(relay, model="local")
     assert problem(effects)[0] == "model_not_found"
     assert param(effects) == "session.model"
-    with pytest.raises(InvalidRequest, match="The model 'house' does not exist or you do not have"):
-        Rules(None, frozenset({"far"})).check_model("house")
+    with pytest.raises(InvalidRequest, match="The model 'local' does not exist or you do not have"):
+        Rules(None, frozenset({"far"})).check_model("local")
     Rules(None, frozenset({"far"})).check_model("far")
 
 
@@ -396,7 +396,7 @@ def test_session_without_a_policy_takes_everything() -> None:
     event = asks.ResponseCreate(response=ResponseParams(instructions="Hi."))
     assert rules.response(event) is event
     assert (rules.pinned, rules.hidden_instructions, rules.throttle_s(0.0)) == (None, None, 0.0)
-    patch = RealtimePatch(model="house", prompt={"id": "p"})
+    patch = RealtimePatch(model="local", prompt={"id": "p"})
     assert rules.settings(patch, settings()) is patch
     rules.take_audio(RATE, 0.0)
 

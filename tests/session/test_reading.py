@@ -29,7 +29,7 @@ from vivavoce.session.effects import EndAudio, FeedAudio, Generate, StartTranscr
 from vivavoce.session.facts import ItemTranscriptionFailed, OutputFinished, TranscriptionKey
 
 
-def test_it_waits_for_all_recordings_that_it_reads() -> None:
+def test_response_waits_for_all_recordings_that_it_reads() -> None:
     session = a_session(turn_detection=None)
     recording = InputAudio(audio=SPOKEN)
     item = Message(id="u", role="user", content=(recording, recording))
@@ -57,13 +57,13 @@ def test_two_responses_wait_for_the_same_words() -> None:
     assert [texts(answer.prompt.items) for answer in both] == [["hello"], ["hello"]]
 
 
-def test_a_response_waits_only_for_what_it_reads() -> None:
+def test_response_waits_only_for_what_it_reads() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     assert the(Generate, ask(session, conversation="none", input=())).prompt.items == ()
 
 
-def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
+def test_items_after_the_creation_of_a_response_are_not_read() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     ask(session)
@@ -73,7 +73,7 @@ def test_what_comes_after_the_response_was_announced_is_not_read() -> None:
     assert kept(session) == ["this", "and this?"]
 
 
-def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
+def test_recording_in_the_input_is_transcribed_without_events() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(item,))
@@ -88,7 +88,7 @@ def test_a_recording_in_the_input_is_written_down_and_nobody_is_told() -> None:
     assert kept(session) == []
 
 
-def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
+def test_item_may_be_referred_to_before_its_words_are_known() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     record(session, "v")
@@ -97,7 +97,7 @@ def test_an_item_may_be_referred_to_before_its_words_are_known() -> None:
     assert texts(the(Generate, tell(session, final("u", "yes"))).prompt.items) == ["yes"]
 
 
-def test_a_manual_commit_is_waited_for_like_a_turn() -> None:
+def test_manual_commit_is_waited_for_like_a_turn() -> None:
     session = a_session(turn_detection=None)
     receive(session, InputAudioAppend(audio=SPOKEN))
     committed = receive(session, InputAudioCommit())
@@ -122,7 +122,7 @@ def test_words_that_failed_are_not_forgotten_beside_the_conversation() -> None:
     assert failure(ask(session)) == ("stt_failed", "it is broken")
 
 
-def test_an_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
+def test_item_that_is_deleted_is_not_waited_for_nor_read() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     record(session, "v")

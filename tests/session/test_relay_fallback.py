@@ -11,7 +11,6 @@ from tests.session.stage import (
     drawn,
     final,
     hear,
-    judged,
     of,
     receive,
     spoke,
@@ -19,6 +18,7 @@ from tests.session.stage import (
     the,
     transcription_settings,
     types,
+    vad_scores,
     write,
 )
 from vivavoce.protocol import client as asks
@@ -78,7 +78,7 @@ def test_relay_lost_in_an_answer_closes_it_and_the_cascade_answers_again() -> No
     assert [item.id for item in response.output] == ["a"]
     assert of(DisconnectUpstream, effects)
     order = the(Generate, effects)
-    assert order.prompt.model == "house"
+    assert order.prompt.model == "local"
     assert order.prompt.instructions == "Be brief."
     assert texts(order.prompt.items) == ["how are you", "fine"]  # 100 of 300 ms were played
     ended = relay.take(TextGenerated(order.response_id, "x"), OutputFinished(order.response_id))
@@ -230,7 +230,7 @@ def test_relay_lost_in_a_turn_the_cascade_goes_on_with_it() -> None:
     effects = lost(relay)
     score = the(RunVad, effects)
     assert (score.at, len(score.audio)) == (0, len(drawn("....####")) + len(drawn("##")))
-    more = relay.take(judged(score)) + hear(relay.session, 16 * ".")
+    more = relay.take(vad_scores(score)) + hear(relay.session, 16 * ".")
     assert of(says.SpeechStarted, more) == []  # the upstream server has announced it
     assert the(says.SpeechStopped, more).item_id == "u"
     assert the(says.InputAudioCommitted, more).item_id == "u"

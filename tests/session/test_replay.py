@@ -1,4 +1,4 @@
-"""A session is a function of its facts and their times, and lives on where it is written down."""
+"""A session is a function of its facts and their times, and goes on where it is restored."""
 
 import re
 from typing import Any
@@ -26,27 +26,28 @@ from vivavoce.session.effects import Close, Effect, EndAudio, Send
 from vivavoce.session.facts import Received, TimerFired, TranscriptUpdated
 from vivavoce.session.limits import SessionLimits
 
-DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
+NO_TURN_DETECTION = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
 ENDLESS = SessionLimits(max_seconds=float("inf"), stall_seconds=4.0, max_buffer_seconds=4.0)
-SOUND = {"append", "commit", "judge", "judge again", "assess"}
+SOUND = {"append", "commit", "vad", "vad again", "turn score"}
 # while the words of a second turn, and a response beside the conversation that reads them, stall,
 # idle_timeout_ms after the first answer passes
 LATE_WORDS_IN_SILENCE = [
     *(Step("append", 1, 0, 0.0), Step("append", 0, 0, 0.0), Step("append", 1, 4, 0.125)),
-    *scene("judge", "hear", "hear last"),
-    *(Step("append", 0, 0, 0.0), Step("append", 0, 1, 0.0), *scene("end", "wake")),
-    *(Step("append", 0, 0, 0.125), Step("beside", 0, 0, 0.0), Step("wake", 0, 0, 0.0)),
+    *scene("vad", "transcribe", "transcript"),
+    *(Step("append", 0, 0, 0.0), Step("append", 0, 1, 0.0), *scene("spoken", "timer")),
+    *(Step("append", 0, 0, 0.125), Step("out of band", 0, 0, 0.0), Step("timer", 0, 0, 0.0)),
 ]
 LATER = histories(
-    *("write", "record", "call", "output", "retrieve", "truncate", "delete", "create", "beside"),
-    *("cancel", "nonsense", "wake", "hear", "hear last", "deaf", *FROM_ENGINES),
+    *("write", "record", "call", "output", "retrieve", "truncate", "delete", "create"),
+    *("out of band", "cancel", "invalid", "timer", "transcribe", "transcript"),
+    *("transcription fails", *FROM_ENGINES),
     longest=20,
 ).map(lambda steps: [step for step in steps if step.kind not in SOUND])
 
 
 @settings(max_examples=EXAMPLES)
 @given(openings, EVERYTHING)
-def test_the_same_facts_at_the_same_times_give_the_same_effects(
+def test_same_facts_at_the_same_times_give_the_same_effects(
     opening: SessionObject, steps: list[Step]
 ) -> None:
     first, second = World(opening), World(opening)
@@ -61,9 +62,7 @@ def test_the_same_facts_at_the_same_times_give_the_same_effects(
 @settings(max_examples=EXAMPLES)
 @given(openings, TALK)
 @example(OPENINGS[2], LATE_WORDS_IN_SILENCE)
-def test_a_session_that_was_woken_asks_to_be_woken_later(
-    opening: SessionObject, steps: list[Step]
-) -> None:
+def test_deadline_after_a_timer_fired_is_later(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)
     for moment in world.play(steps):
         if closed(moment):
@@ -73,14 +72,12 @@ def test_a_session_that_was_woken_asks_to_be_woken_later(
 
 @settings(max_examples=EXAMPLES)
 @given(openings, TALK)
-def test_a_session_that_nothing_is_told_comes_to_an_end(
-    opening: SessionObject, steps: list[Step]
-) -> None:
+def test_session_without_facts_comes_to_an_end(opening: SessionObject, steps: list[Step]) -> None:
     world = World(opening)
-    ended, naps = any(map(closed, world.play(steps))), 0
+    ended, timers = any(map(closed, world.play(steps))), 0
     while not ended:
-        ended, naps = closed(world.play([Step("sleep", 0, 0, 0.0)])[-1]), naps + 1
-        assert naps < 1000
+        ended, timers = closed(world.play([Step("long wait", 0, 0, 0.0)])[-1]), timers + 1
+        assert timers < 1000
 
 
 def closed(moment: Moment) -> bool:
@@ -89,7 +86,7 @@ def closed(moment: Moment) -> bool:
 
 @settings(max_examples=EXAMPLES)
 @given(openings, TALK, LATER)
-def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
+def test_restored_session_goes_on_as_the_original(
     opening: SessionObject, before: list[Step], after: list[Step]
 ) -> None:
     world = World(opening, limits=ENDLESS)
@@ -107,14 +104,14 @@ def test_a_session_that_was_written_down_goes_on_as_if_it_had_not_been(
 
 
 def come_to_rest(world: World) -> None:
-    """Between two turns: all that was said is written down, and all that was played is over."""
+    """Between two turns: every transcript is final, and nothing is being played."""
     open_keys = [
         effect.key
         for moment in world.history
         for effect in moment.effects
         if isinstance(effect, EndAudio)
     ]
-    world.tell(Received(SessionUpdate(session=DEAF)))
+    world.tell(Received(SessionUpdate(session=NO_TURN_DETECTION)))
     world.tell(Received(InputAudioClear()))
     for key in open_keys:
         world.tell(TranscriptUpdated(key, "", 0, True))

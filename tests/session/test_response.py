@@ -34,7 +34,7 @@ from vivavoce.session.effects import EffectBuffer, Generate, Ids, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, TokenCounts
 
 PROMPT = Prompt(
-    model="house",
+    model="local",
     instructions="Be brief.",
     items=(),
     tools=(),
@@ -67,14 +67,14 @@ FINE = (SpokenWord("fine ", 0),)
 
 
 class Stage:
-    """A response and what it has told so far."""
+    """A response and what it has sent so far."""
 
     def __init__(self, plan: ResponsePlan = PLAN, *, beside: bool = False) -> None:
-        self.outbox = EffectBuffer(Ids("t"))
+        self.buffer = EffectBuffer(Ids("t"))
         self.conversation = Conversation(kept_bytes=1_000_000)
         self.conversation.add(QUESTION)
         conversation = None if beside else self.conversation
-        self.response = ResponseState("resp_1", plan, self.outbox, conversation)
+        self.response = ResponseState("resp_1", plan, self.buffer, conversation)
         self.response.reads = (QUESTION,)
 
     def speak(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
@@ -83,10 +83,10 @@ class Stage:
         message.add(audio, words)
 
     def told(self) -> list[says.AnyServerEvent]:
-        return events(self.outbox.drain())
+        return events(self.buffer.drain())
 
     def kinds(self) -> list[str]:
-        return types(self.outbox.drain())
+        return types(self.buffer.drain())
 
 
 def reported(plan: ResponsePlan = PLAN, **fields: Any) -> Response:
@@ -101,7 +101,7 @@ def reported(plan: ResponsePlan = PLAN, **fields: Any) -> Response:
     )
 
 
-def test_it_is_announced_before_anything_is_asked() -> None:
+def test_response_created_is_sent_before_the_generation_is_requested() -> None:
     stage = Stage()
     stage.response.begin()
     assert stage.told() == [
@@ -110,15 +110,15 @@ def test_it_is_announced_before_anything_is_asked() -> None:
     assert stage.response.stage == "stt"
 
 
-def test_the_answer_is_asked_for_with_what_it_reads() -> None:
+def test_generation_is_requested_with_the_items_that_it_reads() -> None:
     stage = Stage()
     stage.response.generate()
     order = Generate("resp_1", dataclasses.replace(PROMPT, items=(QUESTION.item,)))
-    assert stage.outbox.drain() == [order]
+    assert stage.buffer.drain() == [order]
     assert (stage.response.generating, stage.response.stage) == (True, "llm")
 
 
-def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
+def test_spoken_answer_is_sent_in_the_order_of_the_protocol() -> None:
     stage = Stage()
     stage.response.begin()
     stage.response.generate()
@@ -143,7 +143,7 @@ def test_a_spoken_answer_is_told_in_the_order_of_the_protocol() -> None:
     ]
 
 
-def test_a_message_is_announced_empty_and_behind_the_question() -> None:
+def test_message_is_announced_empty_and_behind_the_question() -> None:
     stage = Stage()
     stage.response.add_text("fine")
     added, in_conversation, _ = stage.told()
@@ -157,21 +157,21 @@ def test_a_message_is_announced_empty_and_behind_the_question() -> None:
     assert stage.response.stage == "tts"
 
 
-def test_a_finished_message_is_told_twice_and_is_in_the_conversation() -> None:
+def test_finished_message_is_in_output_item_done_and_in_the_conversation() -> None:
     stage = Stage()
     stage.speak(TENTH, FINE)
     stage.told()
     stage.response.end("completed", None)
-    told = stage.outbox.drain()
+    sent = stage.buffer.drain()
     item = Message(id="item_t00001", role="assistant", content=(OutputAudio("fine "),))
-    assert the(says.OutputItemDone, told).item == item
-    done = the(says.ItemDone, told)
+    assert the(says.OutputItemDone, sent).item == item
+    done = the(says.ItemDone, sent)
     assert (done.item, done.previous_item_id) == (item, "q")
-    assert the(says.ResponseDone, told).response.output == (item,)
+    assert the(says.ResponseDone, sent).response.output == (item,)
     assert shown(stage.conversation) == (QUESTION.item, item)
 
 
-def test_a_written_answer_is_told_in_the_order_of_the_protocol() -> None:
+def test_written_answer_is_sent_in_the_order_of_the_protocol() -> None:
     stage = Stage(WRITTEN)
     stage.response.begin()
     stage.response.generate()
@@ -207,21 +207,21 @@ def test_sound_comes_in_the_format_that_was_settled() -> None:
     stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
     stage.speak(TENTH, FINE)
     stage.response.end("completed", None)
-    deltas = of(says.OutputAudioDelta, stage.outbox.drain())
+    deltas = of(says.OutputAudioDelta, stage.buffer.drain())
     assert sum(len(event.delta) for event in deltas) == 800
 
 
-def test_out_of_band_the_conversation_hears_nothing() -> None:
+def test_out_of_band_response_leaves_the_conversation_alone() -> None:
     plan = dataclasses.replace(WRITTEN, conversation_id=None)
     stage = Stage(plan, beside=True)
     stage.response.begin()
     stage.response.add_text("fine")
     stage.response.start_call(0, "call_1", "get_news")
     stage.response.end("completed", None)
-    told = stage.outbox.drain()
-    assert not [kind for kind in types(told) if kind.startswith("conversation.")]
-    assert the(says.ResponseCreated, told).response == reported(plan, status="in_progress")
-    assert the(says.ResponseDone, told).response.conversation_id is None
+    sent = stage.buffer.drain()
+    assert not [kind for kind in types(sent) if kind.startswith("conversation.")]
+    assert the(says.ResponseCreated, sent).response == reported(plan, status="in_progress")
+    assert the(says.ResponseDone, sent).response.conversation_id is None
     assert shown(stage.conversation) == (QUESTION.item,)
 
 
@@ -233,14 +233,14 @@ def nameless(items: tuple[Item, ...]) -> list[Item]:
     return [msgspec.structs.replace(item, id="") for item in items]
 
 
-def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
+def test_call_is_sent_in_the_order_of_the_protocol() -> None:
     stage = Stage()
     stage.response.start_call(0, "call_0", "do_0")
     stage.response.add_arguments(0, "{")
     stage.response.add_arguments(0, "}")
     stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
-    told = stage.outbox.drain()
-    assert types(told) == [
+    sent = stage.buffer.drain()
+    assert types(sent) == [
         "response.output_item.added",
         "conversation.item.added",
         "response.function_call_arguments.delta",
@@ -249,21 +249,21 @@ def test_a_call_is_told_in_the_order_of_the_protocol() -> None:
         "response.output_item.done",
         "conversation.item.done",
     ]
-    added = the(says.OutputItemAdded, told).item
+    added = the(says.OutputItemAdded, sent).item
     assert nameless((added,)) == [call("in_progress", arguments="")]
-    done = the(says.OutputItemDone, told).item
+    done = the(says.OutputItemDone, sent).item
     assert nameless((done,)) == [call("completed", arguments="{}")]
 
 
-def test_a_call_is_complete_when_the_next_begins() -> None:
+def test_call_is_complete_when_the_next_begins() -> None:
     stage = Stage()
     stage.response.start_call(0, "call_0", "do_0")
     stage.response.add_arguments(0, "{}")
     stage.told()
     stage.response.start_call(1, "call_1", "do_1")
-    told = stage.outbox.drain()
-    assert nameless((the(says.OutputItemDone, told).item,)) == [call(arguments="{}")]
-    added = the(says.OutputItemAdded, told)
+    sent = stage.buffer.drain()
+    assert nameless((the(says.OutputItemDone, sent).item,)) == [call(arguments="{}")]
+    added = the(says.OutputItemAdded, sent)
     assert (added.output_index, nameless((added.item,))) == (1, [call("in_progress", 1)])
 
 
@@ -277,29 +277,29 @@ def test_arguments_of_a_complete_or_unknown_call_are_dropped() -> None:
     assert stage.told() == []
 
 
-def test_a_message_goes_on_while_calls_are_made_beside_it() -> None:
+def test_message_goes_on_during_calls() -> None:
     stage = Stage()
     stage.speak(TENTH, FINE)
     stage.response.start_call(0, "call_0", "do_0")
     stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
     stage.speak(TENTH, (SpokenWord("thanks", 2400),))
     stage.response.end("completed", None)
-    response = the(says.ResponseDone, stage.outbox.drain()).response
+    response = the(says.ResponseDone, stage.buffer.drain()).response
     assert nameless(response.output) == [
         Message(role="assistant", content=(OutputAudio("fine thanks"),)),
         call(),
     ]
 
 
-def test_when_the_model_was_cut_short_its_last_call_is_incomplete() -> None:
+def test_last_call_of_a_generation_cut_short_is_incomplete() -> None:
     stage = Stage()
     stage.response.start_call(0, "call_0", "do_0")
     stage.response.add_arguments(0, "{")
     stage.told()
     stage.response.finish_generation(GenerationFinished("resp_1", "length"))
-    told = stage.outbox.drain()
-    assert types(told) == ["response.output_item.done", "conversation.item.done"]
-    assert nameless((the(says.ItemDone, told).item,)) == [call("incomplete", arguments="{")]
+    sent = stage.buffer.drain()
+    assert types(sent) == ["response.output_item.done", "conversation.item.done"]
+    assert nameless((the(says.ItemDone, sent).item,)) == [call("incomplete", arguments="{")]
 
 
 @pytest.mark.parametrize("arguments", ["{bad", "[1]", "7", "{} {}", "\ud800"])
@@ -309,9 +309,9 @@ def test_call_whose_arguments_are_no_json_object_is_incomplete(arguments: str) -
     stage.response.add_arguments(0, arguments)
     stage.told()
     stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
-    told = stage.outbox.drain()
-    assert types(told) == ["response.output_item.done", "conversation.item.done"]
-    assert the(says.ItemDone, told).item.status == "incomplete"
+    sent = stage.buffer.drain()
+    assert types(sent) == ["response.output_item.done", "conversation.item.done"]
+    assert the(says.ItemDone, sent).item.status == "incomplete"
     assert "do_0" in str(stage.response.call_problem)
 
 
@@ -319,19 +319,19 @@ def test_call_without_arguments_is_complete() -> None:
     stage = Stage()
     stage.response.start_call(0, "call_0", "do_0")
     stage.response.finish_generation(GenerationFinished("resp_1", "stop"))
-    assert the(says.ItemDone, stage.outbox.drain()).item.status == "completed"
+    assert the(says.ItemDone, stage.buffer.drain()).item.status == "completed"
     assert stage.response.call_problem is None
 
 
-def test_whatever_is_open_is_closed_at_the_end() -> None:
+def test_open_outputs_are_closed_at_the_end() -> None:
     stage = Stage()
     stage.response.start_call(0, "call_0", "do_0")
     stage.speak(TENTH, FINE)
     stage.told()
     details = StatusDetails(type="cancelled", reason="turn_detected")
     stage.response.end("cancelled", details)
-    told = stage.outbox.drain()
-    assert types(told) == [
+    sent = stage.buffer.drain()
+    assert types(sent) == [
         "response.output_item.done",
         "conversation.item.done",
         "response.output_audio.done",
@@ -342,31 +342,31 @@ def test_whatever_is_open_is_closed_at_the_end() -> None:
         "response.done",
         "rate_limits.updated",
     ]
-    done = the(says.ResponseDone, told).response
+    done = the(says.ResponseDone, sent).response
     assert (done.status, done.status_details) == ("cancelled", details)
     assert [item.status for item in done.output] == ["incomplete", "incomplete"]
-    assert [event.item.status for event in of(says.ItemDone, told)] == ["incomplete"] * 2
+    assert [event.item.status for event in of(says.ItemDone, sent)] == ["incomplete"] * 2
 
 
-def test_an_item_that_was_deleted_meanwhile_is_done_for_the_response_only() -> None:
+def test_item_deleted_meanwhile_ends_for_the_response_only() -> None:
     stage = Stage()
     stage.speak(TENTH, FINE)
     stage.conversation.delete("item_t00001")
     stage.told()
     stage.response.end("completed", None)
-    told = stage.outbox.drain()
-    assert of(says.ItemDone, told) == []
-    assert the(says.OutputItemDone, told).item.id == "item_t00001"
+    sent = stage.buffer.drain()
+    assert of(says.ItemDone, sent) == []
+    assert the(says.OutputItemDone, sent).item.id == "item_t00001"
     assert len(stage.conversation) == 1
 
 
-def test_what_was_truncated_while_it_was_made_stays_truncated() -> None:
+def test_answer_truncated_during_its_generation_stays_truncated() -> None:
     stage = Stage()
     stage.speak(TENTH, FINE)
     stage.conversation.truncate("item_t00001", 0, 100)
     stage.speak(TENTH, (SpokenWord("thanks", 2400),))
     stage.response.end("completed", None)
-    done = the(says.ItemDone, stage.outbox.drain()).item
+    done = the(says.ItemDone, stage.buffer.drain()).item
     assert isinstance(done, Message)
     assert done.content == (OutputAudio("fine thanks"),)
     assert stage.conversation.retrieve("item_t00001") == Message(
@@ -374,7 +374,7 @@ def test_what_was_truncated_while_it_was_made_stays_truncated() -> None:
     )
 
 
-def test_what_the_model_counted_is_used() -> None:
+def test_token_counts_of_the_model_are_used() -> None:
     stage = Stage()
     heard = Entry(Message(id="u", role="user", content=(InputAudio(),)), samples=4801)
     stage.response.reads = (QUESTION, heard)
@@ -397,17 +397,17 @@ def test_what_the_model_counted_is_used() -> None:
     )
 
 
-def test_without_a_count_tokens_are_estimated() -> None:
+def test_tokens_without_counts_of_the_model_are_estimated() -> None:
     stage = Stage()
     stage.response.generate()
     stage.speak(TENTH, FINE)
     usage = stage.response.end("completed", None)  # 3 for "Be brief.", 3 for "how are you?"
     assert usage.input_token_details == InputTokens(text_tokens=6)
     assert usage.output_token_details == OutputTokens(text_tokens=2, audio_tokens=2)
-    assert the(says.ResponseDone, stage.outbox.drain()).response.usage == usage
+    assert the(says.ResponseDone, stage.buffer.drain()).response.usage == usage
 
 
-def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
+def test_items_added_after_the_request_cost_nothing() -> None:
     stage = Stage()
     stage.response.generate()
     later = Message(id="u", role="user", content=(InputAudio(),))
@@ -415,10 +415,10 @@ def test_what_comes_into_the_conversation_later_costs_nothing() -> None:
     assert stage.response.end("completed", None).input_token_details.audio_tokens == 0
 
 
-def test_what_was_never_asked_or_failed_costs_nothing() -> None:
+def test_response_that_was_not_generated_or_failed_costs_nothing() -> None:
     assert Stage().response.end("cancelled", None) == Usage()
     stage = Stage()
     stage.response.generate()
     stage.speak(TENTH, FINE)
     assert stage.response.end("failed", None) == Usage()
-    assert the(says.ResponseDone, stage.outbox.drain()).response.usage == Usage()
+    assert the(says.ResponseDone, stage.buffer.drain()).response.usage == Usage()

@@ -136,9 +136,9 @@ def test_call_without_a_json_object_is_incomplete_and_fails_the_response(
     session = a_session()
     response_id = answered(write(session, "hello"))
     effects = tell(session, *called(response_id, arguments), *ended(response_id))
-    code, told = failure(effects)
+    code, reason = failure(effects)
     assert code == "invalid_tool_call"
-    assert message in told
+    assert message in reason
     assert of(says.FunctionArgumentsDone, effects) == []
     (call,) = done(effects).output
     assert call.status == "incomplete"

@@ -86,7 +86,7 @@ DEAF = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)
 HELLO = Message(id="hello", role="user", content=(InputText("hello"),))
 
 
-def test_the_client_is_greeted_with_its_session() -> None:
+def test_client_is_greeted_with_its_session() -> None:
     session = Session(settings(), MODELS, SessionLimits(), salt="t", now=0.0)
     (greeting,) = session.begin()
     assert isinstance(greeting, Send)
@@ -97,12 +97,12 @@ def test_the_client_is_greeted_with_its_session() -> None:
 
 def test_settings_are_answered_with_the_whole_session() -> None:
     session = a_session()
-    told = the(says.SessionUpdated, update(session, DEAF)).session
-    assert told == session.checkpoint(0.0).session
-    assert told == settings(turn_detection=None, served_by=told.served_by)
+    sent = the(says.SessionUpdated, update(session, DEAF)).session
+    assert sent == session.checkpoint(0.0).session
+    assert sent == settings(turn_detection=None, served_by=sent.served_by)
 
 
-def test_only_a_session_in_which_nothing_has_happened_changes_its_type() -> None:
+def test_session_type_can_be_changed_before_anything_has_happened() -> None:
     patch = TranscriptionSessionPatch()
     assert types(update(a_session(), patch)) == ["session.updated"]
     used = [a_session() for _ in range(3)]
@@ -113,7 +113,7 @@ def test_only_a_session_in_which_nothing_has_happened_changes_its_type() -> None
         assert problem(update(session, patch))[0] == "invalid_parameter"
 
 
-def test_a_refusal_names_the_event_that_caused_it() -> None:
+def test_refusal_names_the_event_that_caused_it() -> None:
     session = a_session()
     effects = receive(session, ItemDelete(item_id="gone", event_id="mine"))
     error = the(says.ErrorEvent, effects).error
@@ -121,7 +121,7 @@ def test_a_refusal_names_the_event_that_caused_it() -> None:
     assert error.type == "invalid_request_error"
 
 
-def test_what_is_no_event_is_refused() -> None:
+def test_invalid_frame_is_refused() -> None:
     bad = InvalidRequest("No.", code="invalid_value", param="type", event_id="mine")
     assert events(tell(a_session(), InvalidFrame(bad))) == [
         says.ErrorEvent(
@@ -133,13 +133,13 @@ def test_what_is_no_event_is_refused() -> None:
     ]
 
 
-def test_there_is_no_output_buffer() -> None:
+def test_output_buffer_clear_without_one_is_an_error() -> None:
     effects = receive(a_session(), OutputAudioClear(event_id="mine"))
     error = the(says.ErrorEvent, effects).error
     assert (error.code, error.param, error.event_id) == ("invalid_value", "type", "mine")
 
 
-def test_the_input_buffer_is_cleared() -> None:
+def test_input_buffer_is_cleared() -> None:
     session = a_session(turn_detection=None)
     receive(session, InputAudioAppend(audio=SPOKEN))
     effects = receive(session, InputAudioClear())
@@ -147,22 +147,22 @@ def test_the_input_buffer_is_cleared() -> None:
     assert problem(receive(session, InputAudioCommit()))[0] == "input_audio_buffer_commit_empty"
 
 
-def test_an_item_is_added_and_done_at_once() -> None:
+def test_item_is_added_and_done_at_once() -> None:
     session = a_session()
     receive(session, ItemCreate(item=HELLO))
     first = Message(role="system", content=(InputText("be kind"),))
-    told = events(receive(session, ItemCreate(item=first, previous_item_id="root")))
+    sent = events(receive(session, ItemCreate(item=first, previous_item_id="root")))
     item = msgspec.structs.replace(first, id="item_t00005")
-    assert told == [
+    assert sent == [
         says.ItemAdded(event_id="event_t00006", previous_item_id=None, item=item),
         says.ItemDone(event_id="event_t00007", previous_item_id=None, item=item),
     ]
-    told = events(receive(session, ItemCreate(item=FunctionCall(id="f", name="wave"))))
-    assert isinstance(told[0], says.ItemAdded)
-    assert told[0].previous_item_id == "hello"
+    sent = events(receive(session, ItemCreate(item=FunctionCall(id="f", name="wave"))))
+    assert isinstance(sent[0], says.ItemAdded)
+    assert sent[0].previous_item_id == "hello"
 
 
-def test_the_output_of_a_call_needs_the_call() -> None:
+def test_output_of_a_call_needs_the_call() -> None:
     session = a_session()
     output = ItemCreate(item=FunctionCallOutput(call_id="call_1", output="42"))
     assert problem(receive(session, output)) == (
@@ -174,7 +174,7 @@ def test_the_output_of_a_call_needs_the_call() -> None:
     assert types(receive(session, output)) == ["conversation.item.added", "conversation.item.done"]
 
 
-def test_no_client_takes_an_id_of_ours() -> None:
+def test_item_id_reserved_by_the_server_is_refused() -> None:
     session = a_session()
     started = the(says.SpeechStarted, hear(session, "####"))
     stolen = msgspec.structs.replace(HELLO, id=started.item_id)
@@ -189,7 +189,7 @@ def test_no_client_takes_an_id_of_ours() -> None:
     assert "conversation.item.added" in types(receive(session, ItemCreate(item=stolen)))
 
 
-def test_an_item_is_retrieved_with_its_sound_in_the_clients_format() -> None:
+def test_item_is_retrieved_with_its_sound_in_the_clients_format() -> None:
     session = a_session(turn_detection=None, input_format=PCMU())
     wire = encode(drawn("####"), "audio/pcmu")
     record(session, "u", wire)
@@ -201,7 +201,7 @@ def test_an_item_is_retrieved_with_its_sound_in_the_clients_format() -> None:
     assert len(part.audio) == len(wire)
 
 
-def test_what_has_no_sound_is_retrieved_as_it_is() -> None:
+def test_item_without_audio_is_retrieved_as_it_is() -> None:
     session = a_session()
     call = FunctionCall(id="f", call_id="call_1", name="wave")
     for item in (HELLO, call):
@@ -210,18 +210,18 @@ def test_what_has_no_sound_is_retrieved_as_it_is() -> None:
         assert the(says.ItemRetrieved, effects).item == item
 
 
-def test_an_answer_is_truncated_and_the_three_values_come_back() -> None:
+def test_answer_is_truncated_and_the_three_values_come_back() -> None:
     session = a_session()
     response_id = answered(write(session, "count"))
     effects = tell(session, spoke(response_id, "one two"), OutputFinished(response_id))
     item_id = the(says.OutputItemDone, effects).item.id
     ask_for = ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=100)
-    told = the(says.ItemTruncated, receive(session, ask_for))
-    assert (told.item_id, told.content_index, told.audio_end_ms) == (item_id, 0, 100)
+    sent = the(says.ItemTruncated, receive(session, ask_for))
+    assert (sent.item_id, sent.content_index, sent.audio_end_ms) == (item_id, 0, 100)
     assert kept(session) == ["count", "one"]
 
 
-def test_an_item_that_is_deleted_is_written_down_no_further() -> None:
+def test_deleted_item_is_transcribed_no_further() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u")
     effects = receive(session, ItemDelete(item_id="u"))
@@ -232,7 +232,7 @@ def test_an_item_that_is_deleted_is_written_down_no_further() -> None:
     assert tell(session, final("u", "late")) == []
 
 
-def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
+def test_word_times_that_were_requested_are_sent_and_stay_in_the_item() -> None:
     session = a_session(turn_detection=None, transcription=WHISPER)
     record(session, "u")
     assert types(tell(session, TranscriptUpdated(TranscriptionKey("u"), "hel", 2, False))) == [
@@ -247,7 +247,7 @@ def test_words_are_told_where_the_client_asked_and_stay_in_the_item() -> None:
     assert item.content == (InputAudio(audio=SPOKEN, transcript="hello"),)
 
 
-def test_words_are_not_told_where_nobody_asked() -> None:
+def test_word_times_are_not_sent_unless_requested() -> None:
     session = a_session(turn_detection=None)
     record(session, "u")
     assert tell(session, final("u", "hello")) == []
@@ -257,7 +257,7 @@ def test_words_are_not_told_where_nobody_asked() -> None:
     assert kept(session) == ["hello"]
 
 
-def test_words_of_what_is_not_in_the_conversation_are_told_to_nobody() -> None:
+def test_word_times_outside_the_conversation_are_not_sent() -> None:
     session = a_session(transcription=WHISPER)
     item = Message(role="user", content=(InputAudio(audio=SPOKEN),))
     effects = ask(session, conversation="none", input=(item,))
@@ -294,7 +294,7 @@ def test_speech_interrupts_where_the_client_wants_it(
     assert of(CancelGeneration, hear(session, "##")) == [CancelGeneration(response_id)] * interrupts
 
 
-def test_turn_detection_may_go_while_somebody_speaks() -> None:
+def test_turn_detection_can_be_switched_off_during_a_turn() -> None:
     session = a_session()
     hear(session, "####")
     update(session, DEAF)
@@ -309,7 +309,7 @@ def test_turn_detection_may_go_while_somebody_speaks() -> None:
     ("seconds", "said"),
     [(3600, "60 minutes"), (60, "1 minute"), (90, "90 seconds"), (0.5, "0.5 seconds")],
 )
-def test_a_session_ends_when_its_time_is_over(seconds: float, said: str) -> None:
+def test_session_ends_at_its_time_limit(seconds: float, said: str) -> None:
     session = a_session(limits=SessionLimits(max_seconds=seconds), now=100.0)
     answered(write(session, "hello", now=100.0))
     tell(session, now=100.0)
@@ -339,7 +339,7 @@ def test_after_the_close_there_is_nothing() -> None:
     assert write(session, "hello") + hear(session, "####") + wake(session) == []
 
 
-def test_a_session_of_which_nothing_comes_ends() -> None:
+def test_session_without_events_ends() -> None:
     session = a_session(limits=SessionLimits(idle_seconds=30.0), now=100.0)
     assert session.deadline == 130.0
     tell(session, InvalidFrame(InvalidRequest("No.")), now=110.0)
@@ -360,7 +360,7 @@ def an_answer(session: Session, now: float, ms: int = 2000) -> None:
     tell(session, spoke(response_id, "hi", ms=ms), OutputFinished(response_id), now=now)
 
 
-def test_when_nobody_speaks_after_an_answer_the_assistant_does() -> None:
+def test_silence_after_an_answer_is_answered_after_the_idle_timeout() -> None:
     session = a_session(turn_detection=QUIET)
     hear(session, 300 * ".", now=9.0)
     an_answer(session, now=10.0)
@@ -400,7 +400,7 @@ def test_words_that_do_not_come_in_time_are_given_up() -> None:
     assert error.message == ("Nothing came from speech recognition for 4 seconds; it was given up.")
 
 
-def test_a_session_that_was_written_down_goes_on() -> None:
+def test_restored_session_goes_on() -> None:
     session = a_session(instructions="Be brief.")
     an_answer(session, now=1.0)
     saved = session.checkpoint(9.0)
@@ -411,13 +411,13 @@ def test_a_session_that_was_written_down_goes_on() -> None:
     assert the(says.ResponseCreated, ask(again)).response.conversation_id == "conv_1"
 
 
-def test_a_response_is_cancelled() -> None:
+def test_response_is_cancelled() -> None:
     session = a_session()
     answered(receive(session, ResponseCreate()))
     assert done(receive(session, ResponseCancel())).status == "cancelled"
 
 
-def test_a_recogniser_that_fails_while_somebody_speaks_fails_that_turn_only() -> None:
+def test_recogniser_that_fails_in_a_turn_fails_that_turn_only() -> None:
     session = a_session(transcription=WHISPER)
     key = the(StartTranscription, hear(session, "####")).key
     assert tell(session, ItemTranscriptionFailed(key, "it is broken")) == []

@@ -38,7 +38,7 @@ def an_answer(session: Session, now: float, ms: int = 2000) -> None:
     tell(session, spoke(response_id, "hi", ms=ms), OutputFinished(response_id), now=now)
 
 
-def test_nobody_is_idle_while_an_answer_is_made() -> None:
+def test_idle_timeout_does_not_run_during_a_generation() -> None:
     session = a_session(limits=SessionLimits(idle_seconds=30.0))
     response_id = answered(write(session, "hello", now=0.0))
     for now in (9.0, 18.0, 27.0, 36.0):
@@ -50,7 +50,7 @@ def test_nobody_is_idle_while_an_answer_is_made() -> None:
     assert effects[1:] == [Close(1000, "nothing came for 30 seconds")]
 
 
-def test_nobody_is_idle_while_an_answer_is_played() -> None:
+def test_idle_timeout_does_not_run_during_playout() -> None:
     session = a_session(limits=SessionLimits(idle_seconds=30.0))
     response_id = answered(write(session, "hello", now=39.0))
     tell(session, spoke(response_id, "one", ms=5000), now=40.0)
@@ -61,11 +61,11 @@ def test_nobody_is_idle_while_an_answer_is_played() -> None:
     assert effects[1:] == [Close(1000, "nothing came for 30 seconds")]
 
 
-def test_a_session_may_be_idle_for_ever() -> None:
+def test_idle_limit_of_a_session_can_be_switched_off() -> None:
     assert a_session(limits=SessionLimits(max_seconds=NEVER)).deadline == NEVER
 
 
-def test_silence_counts_only_after_an_answer_and_while_nobody_speaks() -> None:
+def test_idle_timeout_runs_only_after_an_answer_and_outside_a_turn() -> None:
     session = a_session(turn_detection=QUIET)
     assert session.deadline == HOUR
     an_answer(session, now=10.0)
@@ -79,7 +79,7 @@ def test_silence_counts_only_after_an_answer_and_while_nobody_speaks() -> None:
     assert session.deadline == 24.0
 
 
-def test_whoever_has_spoken_since_is_not_silent() -> None:
+def test_idle_timeout_is_cancelled_by_speech() -> None:
     vad = ServerVad(idle_timeout_ms=5000, create_response=False, interrupt_response=False)
     session = a_session(turn_detection=vad)
     an_answer(session, now=10.0)
@@ -87,7 +87,7 @@ def test_whoever_has_spoken_since_is_not_silent() -> None:
     assert session.deadline == HOUR
 
 
-def test_an_answer_that_the_client_stops_playing_is_over() -> None:
+def test_answer_that_the_client_truncates_is_over() -> None:
     session = a_session(turn_detection=QUIET)
     response_id = answered(write(session, "count", now=10.0))
     effects = tell(
@@ -133,13 +133,13 @@ def test_half_a_sample_that_nothing_completes_is_reported() -> None:
     assert session.deadline == HOUR
 
 
-def test_without_create_response_a_turn_is_only_an_item() -> None:
+def test_turn_without_create_response_is_only_an_item() -> None:
     session = a_session(turn_detection=ServerVad(create_response=False))
     assert types(say(session, "hello"))[-1] == "conversation.item.done"
     assert session.deadline == HOUR
 
 
-def test_at_a_shutdown_nothing_is_begun_while_words_are_waited_for() -> None:
+def test_drain_starts_no_response_while_a_transcript_is_pending() -> None:
     session = a_session(transcription=WHISPER)
     record(session, "u")
     hear(session, "####")
@@ -147,7 +147,7 @@ def test_at_a_shutdown_nothing_is_begun_while_words_are_waited_for() -> None:
     assert types(hear(session, 16 * "."))[-1] == "conversation.item.done"
 
 
-def test_at_a_shutdown_nobody_is_asked_why_he_is_silent() -> None:
+def test_drain_starts_no_idle_timeout() -> None:
     session = a_session(turn_detection=QUIET)
     an_answer(session, now=10.0)
     record(session, "u", now=12.0)

@@ -47,7 +47,7 @@ from vivavoce.session.relay.brain import RelayBrain
 UPSTREAM = ("up open", "up item", "up item", "up call", "up say", "up say", "up end", "up done")
 TURNS = ("up start", "up turn", "up turn", "up connect", "up noise")
 # what a cascade would answer itself, a relay leaves to the upstream server
-CLIENTS = tuple({*FROM_CLIENTS} - {"nonsense", "steal"})
+CLIENTS = tuple({*FROM_CLIENTS} - {"invalid", "reserved id"})
 SCENES = st.sampled_from(
     [
         scene("up open", "up item", "up say", "up say", "up done", n=1, m=4),
@@ -62,11 +62,11 @@ RELAYED = st.lists(
 ).map(lambda scenes: [step for one in scenes for step in one])
 LAWS = (
     test_laws.test_answers_open_and_close_in_pairs,
-    test_laws.test_whatever_is_begun_in_a_response_is_ended_once,
-    test_laws.test_a_response_lists_what_it_put_out_in_order,
-    test_laws.test_the_conversation_is_what_the_client_was_told,
+    test_laws.test_outputs_of_a_response_begin_and_end_once,
+    test_laws.test_response_lists_its_outputs_in_order,
+    test_laws.test_conversation_equals_the_items_that_the_client_was_sent,
     test_laws.test_deltas_add_up,
-    test_laws.test_nothing_is_negative,
+    test_laws.test_numbers_are_never_negative,
 )
 
 
@@ -251,7 +251,7 @@ def test_law_holds_when_the_brain_is_swapped_twice(
     world.swap(RelayBrain, model="gpt-realtime")
     world.play(relayed)
     world.tell(UpstreamLost("gone"))
-    world.swap(CascadeBrain, model="house")
+    world.swap(CascadeBrain, model="local")
     world.play(after)
     world.tell(Disconnected())
     CHECKS[law.__name__](world)

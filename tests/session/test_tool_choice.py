@@ -22,7 +22,7 @@ def planned(options: Options, params: ResponseParams) -> object:
 
 
 @pytest.mark.parametrize("tools", [(), (RING,)])
-def test_an_update_that_chooses_a_function_that_is_not_there_changes_nothing(
+def test_update_that_chooses_a_function_that_is_not_there_changes_nothing(
     tools: tuple[FunctionTool, ...],
 ) -> None:
     options = Options(settings(tools=(DIAL,)), MODELS)
@@ -39,7 +39,7 @@ def test_an_update_that_chooses_a_function_that_is_not_there_changes_nothing(
 
 
 @pytest.mark.parametrize("tools", [msgspec.UNSET, (DIAL, RING)])
-def test_an_update_may_choose_a_function_of_its_own_or_of_the_session(
+def test_update_may_choose_a_function_of_its_own_or_of_the_session(
     tools: tuple[FunctionTool, ...] | msgspec.UnsetType,
 ) -> None:
     options = Options(settings(tools=(DIAL,)), MODELS)
@@ -48,7 +48,7 @@ def test_an_update_may_choose_a_function_of_its_own_or_of_the_session(
     assert options.realtime.tool_choice == ToolName("dial")
 
 
-def test_a_response_may_choose_a_function_of_its_own_or_of_the_session_and_no_other() -> None:
+def test_response_may_choose_a_function_of_its_own_or_of_the_session_and_no_other() -> None:
     options = Options(settings(tools=(DIAL,)), MODELS)
     dial, ring = ToolName("dial"), ToolName("ring")
     assert planned(options, ResponseParams(tool_choice=dial)) == dial
@@ -63,6 +63,6 @@ def test_a_response_may_choose_a_function_of_its_own_or_of_the_session_and_no_ot
         assert refused.value.param == "response.tool_choice"
 
 
-def test_the_choice_of_a_session_does_not_stand_in_the_way_of_a_response_without_tools() -> None:
+def test_tool_choice_of_a_session_does_not_bind_a_response_without_tools() -> None:
     options = Options(settings(tools=(DIAL,), tool_choice=ToolName("dial")), MODELS)
     assert planned(options, ResponseParams(tools=())) == ToolName("dial")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.session.stage import ask, final, of, record, settings, shared, the, t
 from tests.session.stage import events as sent_events
 from vivavoce.protocol.client import ItemCreate, ResponseCreate
 from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
+from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
     ResponseDone,
@@ -37,6 +39,7 @@ from vivavoce.session.facts import (
     TranscriptionKey,
     TranscriptUpdated,
 )
+from vivavoce.session.options import LOGPROBS
 
 INFINITY = float("inf")
 REQUESTED = Transcription("whisper-1", "it", "pasta, pizza")
@@ -86,7 +89,7 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     ]
     assert language_of(stage.shared.options) == "it"
     other = Stage(Transcription("m"), model="nobody-knows")
-    assert other.start(B) == [StartTranscription(B, "house", None, "", asked_model="m")]
+    assert other.start(B) == [StartTranscription(B, "local", None, "", asked_model="m")]
 
 
 def test_words_of_a_draft_stand_in_until_there_are_others(stage: Stage) -> None:
@@ -125,6 +128,27 @@ def test_transcript_growing_sends_each_stable_character_once(stage: Stage) -> No
     assert deltas(last) == ["world"]
     assert the(TranscriptionCompleted, last).transcript == "hello world"
     assert types(last)[-1] == "conversation.item.input_audio_transcription.completed"
+
+
+@pytest.mark.parametrize("logprob", [-0.25, None])
+def test_transcript_with_probabilities_sends_them_where_the_session_includes_them(
+    stage: Stage, logprob: float | None
+) -> None:
+    options = stage.shared.options
+    options.session = msgspec.structs.replace(options.session, include=(LOGPROBS,))
+    (started,) = stage.start()
+    assert isinstance(started, StartTranscription)
+    assert started.scored
+    words = (ScoredWord("hi", -0.5), ScoredWord("you", logprob))
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 2, False, words), 0.0)
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 6, True, words), 0.0)
+    hi, you, completed = (
+        [token.token for token in event.logprobs or ()]
+        for event in sent_events(stage.effects())
+        if isinstance(event, TranscriptionDelta | TranscriptionCompleted)
+    )
+    known = logprob is not None
+    assert (hi, you, completed) == ((["hi"], [" you"], ["hi", " you"]) if known else ([], [], []))
 
 
 def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:
@@ -254,7 +278,8 @@ def two_recordings() -> Entry:
 
 def test_every_recording_of_an_item_without_words_is_transcribed(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    language = {"language": "it", "prompt": "pasta, pizza", "asked_model": "whisper-1"}
+    language: dict[str, Any] = {"language": "it", "prompt": "pasta, pizza"}
+    language["asked_model"] = "whisper-1"
     assert stage.effects() == [
         StartTranscription(A, "gpt-realtime", **language),
         FeedAudio(A, b"\x01\x02"),
@@ -298,7 +323,7 @@ def test_item_outside_the_conversation_is_transcribed_without_events(stage: Stag
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 30), max_size=8), st.text(max_size=4))
-def test_all_deltas_of_an_item_make_up_its_transcript(
+def test_deltas_of_an_item_make_up_its_transcript(
     words: str, stable: list[int], doubtful: str
 ) -> None:
     stage, sent = Stage(), list[str]()

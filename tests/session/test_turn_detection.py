@@ -71,7 +71,7 @@ def test_turn_edges(heard: str, drawn: str) -> None:
         (0.0, "000011100000000", "     [   ]     "),
     ],
 )
-def test_the_threshold_says_what_is_speech(threshold: float, heard: str, drawn: str) -> None:
+def test_threshold_separates_speech_from_silence(threshold: float, heard: str, drawn: str) -> None:
     settings = ServerVad(threshold=threshold, silence_duration_ms=96)
     assert edges(heard, settings) == drawn
 
@@ -80,11 +80,11 @@ def test_half_a_second_of_silence_ends_a_turn_unless_the_client_says_otherwise()
     assert edges("##" + 20 * ".", ServerVad()).index("]") == 17  # 16 windows are 512 ms
 
 
-def test_no_silence_at_all_means_one_window() -> None:
+def test_silence_duration_of_zero_means_one_window() -> None:
     assert edges("##.##.", ServerVad(silence_duration_ms=0)) == " [] []"
 
 
-def test_the_onset_is_where_the_first_window_of_speech_begins() -> None:
+def test_onset_is_the_beginning_of_the_first_window_of_speech() -> None:
     detector = a_detector()
     for n, speech in enumerate([0.1, 0.9, 0.1, 0.9, 0.9]):
         detector.feed(n * WINDOW, speech)
@@ -92,13 +92,13 @@ def test_the_onset_is_where_the_first_window_of_speech_begins() -> None:
     assert detector.onset == 3 * WINDOW
 
 
-def test_the_prefix_is_what_the_client_asked_for() -> None:
+def test_prefix_has_the_length_that_the_client_sets() -> None:
     assert TurnDetector(ServerVad()).prefix == 300 * 24
     assert TurnDetector(ServerVad(prefix_padding_ms=0)).prefix == 0
     assert TurnDetector(SemanticVad()).prefix == 300 * 24
 
 
-def test_a_reset_ends_a_turn_without_a_word() -> None:
+def test_reset_ends_a_turn_without_an_event() -> None:
     detector = a_detector()
     for n in range(3):
         detector.feed(n * WINDOW, 0.9)
@@ -128,7 +128,7 @@ def test_new_settings_hold_for_a_turn_that_is_under_way() -> None:
 @pytest.mark.parametrize(
     ("eagerness", "seconds"), [("low", 8), ("medium", 4), ("auto", 4), ("high", 2)]
 )
-def test_words_that_nobody_judges_finished_end_after_the_longest_wait(
+def test_turn_without_a_high_score_ends_after_the_longest_wait(
     eagerness: Eagerness, seconds: int
 ) -> None:
     drawn = edges("##" + 260 * ".", SemanticVad(eagerness=eagerness))
@@ -141,7 +141,7 @@ def test_words_that_sound_finished_end_soon(eagerness: Eagerness, ms: int) -> No
     assert drawn.index("]") == 1 + -(-ms * 24 // WINDOW)
 
 
-def test_the_less_finished_words_sound_the_longer_they_are_waited_for() -> None:
+def test_wait_is_longer_for_a_lower_turn_score() -> None:
     waits = [
         edges("##" + 260 * ".", SemanticVad(), believing={8: likelihood}).index("]")
         for likelihood in (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -149,7 +149,7 @@ def test_the_less_finished_words_sound_the_longer_they_are_waited_for() -> None:
     assert waits == [14, 24, 41, 72, 126]  # 0.4, 0.7, 1.3, 2.2 and 4 seconds
 
 
-def test_a_likelihood_beyond_its_bounds_is_taken_for_the_bound() -> None:
+def test_turn_score_beyond_its_bounds_is_clipped() -> None:
     drawn = [
         edges("##" + 130 * ".", SemanticVad(), believing={8: likelihood})
         for likelihood in (-3.0, 0.0, 1.0, 7.0)
@@ -158,7 +158,7 @@ def test_a_likelihood_beyond_its_bounds_is_taken_for_the_bound() -> None:
     assert drawn[2] == drawn[3]
 
 
-def test_words_judged_late_end_a_turn_at_once() -> None:
+def test_late_turn_score_ends_a_turn_at_once() -> None:
     assert edges("##" + 30 * ".", SemanticVad(), believing={25: 1.0}).index("]") == 25
 
 
@@ -176,13 +176,13 @@ def test_a_pause_begins_after_160_ms_of_silence() -> None:
     assert asked == [False] * 6 + [True] * 4 + [False]  # from 160 ms of silence on
 
 
-def test_a_judgement_that_was_not_asked_for_changes_nothing() -> None:
+def test_turn_score_that_was_not_requested_changes_nothing() -> None:
     talking = edges("##" + 30 * ".", SemanticVad(), believing={1: 1.0, 3: 1.0})
     assert "]" not in talking
     assert edges("##" + 6 * ".", windows=5, believing={4: 1.0}) == edges("##......", windows=5)
 
 
-def test_settings_that_stay_the_same_leave_a_judgement_in_force() -> None:
+def test_equal_settings_leave_a_turn_score_in_force() -> None:
     detector = TurnDetector(SemanticVad())
     for n, c in enumerate("##" + 8 * "."):
         detector.feed(n * WINDOW, LEVELS[c])

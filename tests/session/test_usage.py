@@ -29,7 +29,7 @@ from vivavoce.session.usage import (
 )
 
 
-def test_a_token_is_about_four_characters() -> None:
+def test_token_is_about_four_characters() -> None:
     assert [estimate(text) for text in ("", "a", "four", "five!")] == [0, 1, 1, 2]
 
 
@@ -45,7 +45,7 @@ def test_a_token_is_about_four_characters() -> None:
         (FunctionCallOutput(call_id="call_1", output="ringing"), "ringing"),
     ],
 )
-def test_all_text_of_an_item_counts(item: Item, words: str) -> None:
+def test_text_of_an_item_counts_whole(item: Item, words: str) -> None:
     assert words_of(item) == words
 
 
@@ -71,19 +71,19 @@ def test_sound_counts_by_its_length_and_text_as_the_model_counted() -> None:
     )
 
 
-def test_where_the_model_does_not_count_text_is_estimated() -> None:
+def test_text_tokens_without_counts_of_the_model_are_estimated() -> None:
     usage = response_usage(None, context=7, heard=0, said="four", spoken=0)
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (7, 1, 8)
     assert usage.input_token_details.cached_tokens == 0
 
 
-def test_a_started_unit_of_sound_is_a_whole_token() -> None:
+def test_started_unit_of_sound_is_a_whole_token() -> None:
     usage = response_usage(None, context=0, heard=2401, said="", spoken=1)
     assert usage.input_token_details.audio_tokens == 2
     assert usage.output_token_details.audio_tokens == 1
 
 
-def test_no_more_can_be_cached_than_was_put_in() -> None:
+def test_cached_tokens_are_bounded_by_the_input() -> None:
     usage = response_usage(
         TokenCounts(input=5, output=1, cached=9), context=0, heard=0, said="", spoken=0
     )
@@ -93,7 +93,7 @@ def test_no_more_can_be_cached_than_was_put_in() -> None:
 @pytest.mark.parametrize(
     ("samples", "seconds"), [(0, 0), (1, 1), (24_000, 1), (24_001, 2), (47_999, 2)]
 )
-def test_a_transcription_costs_started_seconds(samples: int, seconds: int) -> None:
+def test_transcription_costs_started_seconds(samples: int, seconds: int) -> None:
     assert transcription_usage(samples) == DurationUsage(seconds=seconds)
 
 
@@ -101,21 +101,21 @@ def test_usage_meter_adds_up_and_reports_each_use() -> None:
     effects = EffectBuffer(Ids("t"))
     meter = UsageMeter(effects)
     used = [
-        RecordUsage("r1", "house", Usage(input_tokens=3, output_tokens=4, total_tokens=7)),
-        RecordUsage("r2", "house", Usage(input_tokens=10, output_tokens=19, total_tokens=29)),
-        RecordUsage("i1:0", "house", DurationUsage(seconds=5), "transcription"),
-        RecordUsage("i2:0", "house", DurationUsage(seconds=2), "transcription"),
+        RecordUsage("r1", "local", Usage(input_tokens=3, output_tokens=4, total_tokens=7)),
+        RecordUsage("r2", "local", Usage(input_tokens=10, output_tokens=19, total_tokens=29)),
+        RecordUsage("i1:0", "local", DurationUsage(seconds=5), "transcription"),
+        RecordUsage("i2:0", "local", DurationUsage(seconds=2), "transcription"),
         RecordUsage("i3:0", "asr", Usage(output_tokens=1), "transcription"),
     ]
     for record in used:
         meter.add(record)
     assert effects.drain() == used
-    tally = meter.totals
+    total = meter.totals
     assert (
-        tally.responses,
-        tally.input_tokens,
-        tally.output_tokens,
-        tally.transcribed_seconds,
+        total.responses,
+        total.input_tokens,
+        total.output_tokens,
+        total.transcribed_seconds,
     ) == (
         2,
         13,

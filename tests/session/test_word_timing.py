@@ -45,7 +45,7 @@ def test_mark_beyond_the_text_times_what_is_left() -> None:
     assert WordTiming("end").marked([(900, 7)]) == [SpokenWord("end", 7)]
 
 
-def test_words_without_marks_come_when_they_should_have_begun() -> None:
+def test_words_without_marks_come_at_their_estimated_times() -> None:
     clause = WordTiming("one two")
     second = 4 * MS_PER_CHARACTER * 24
     assert clause.estimated(1) == [SpokenWord("one ", 0)]
@@ -58,7 +58,7 @@ def test_words_come_sooner_at_a_higher_speed() -> None:
     assert [word.at for word in clause.estimated(99_999)] == [0, 2 * MS_PER_CHARACTER * 24]
 
 
-def test_nothing_is_estimated_once_marks_have_come() -> None:
+def test_word_times_are_not_estimated_after_a_mark() -> None:
     clause = WordTiming("one two three")
     clause.marked([(3, 0)])
     assert clause.estimated(1_000_000) == []

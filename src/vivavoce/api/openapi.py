@@ -28,6 +28,8 @@ from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.rest_audio import (
     SpeechRequest,
+    SpeechTimestamp,
+    TimestampsRequest,
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
@@ -56,7 +58,12 @@ POLICY: Final = (
 )
 """Of /docs. The style sheet of Swagger UI has its images in data: URLs."""
 LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
-"""Fields of TranscriptionRequest that are lists; a form sends them as `name[]`."""
+"""Fields of forms that are lists; a form sends them as `name[]`."""
+
+
+FORMS: Final[tuple[type[msgspec.Struct], ...]] = (TimestampsRequest, TranscriptionRequest)
+"""Requests that a form sends, with a file: the schema of TranscriptionRequest is
+TranscriptionForm."""
 
 
 class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
@@ -113,6 +120,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     Problem,
     ReadyStatus,
     SpeechRequest,
+    SpeechTimestamp,
     TranscriptionJson,
     TranscriptionVerbose,
     VoiceList,
@@ -125,7 +133,8 @@ def openapi_document(version: str) -> Json:
     document: Json = msgspec.json.decode((FOLDER / "openapi.json").read_bytes())
     document["info"]["version"] = version
     _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
-    schemas["TranscriptionForm"] = _transcription_form()
+    for shape in FORMS:
+        schemas[f"{shape.__name__.removesuffix('Request')}Form"] = _form(shape)
     document["components"]["schemas"] = schemas
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -136,17 +145,24 @@ def openapi_document(version: str) -> Json:
     return document
 
 
-def _transcription_form() -> Json:
-    """The schema of TranscriptionRequest as a form sends it, with the file."""
-    _, schemas = msgspec.json.schema_components([TranscriptionRequest])
-    request = schemas["TranscriptionRequest"]
+def _form(shape: type[msgspec.Struct]) -> Json:
+    """The schema of a request as a form sends it, with the file."""
+    _, schemas = msgspec.json.schema_components([shape])
+    request = schemas[shape.__name__]
     fields: Json = {
-        f"{name}[]" if name in LIST_FIELDS else name: schema
+        f"{name}[]" if name in LIST_FIELDS else name: _without_null(schema)
         for name, schema in request["properties"].items()
     }
-    fields["language"] = {"type": "string"}  # a form cannot send null
     file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     return {**request, "properties": {"file": file, **fields}, "required": ["file"]}
+
+
+def _without_null(schema: Json) -> Json:
+    """A form cannot send null: the field is left out."""
+    if "anyOf" not in schema:
+        return schema
+    (only,) = (each for each in schema["anyOf"] if each != {"type": "null"})
+    return {**only, **{key: schema[key] for key in ("description",) if key in schema}}
 
 
 class ReferenceRoutes:

@@ -6,9 +6,8 @@ https://www.assemblyai.com/docs/api-reference/streaming-api
 from typing import Any
 
 from vivavoce.engines.base import Capabilities, Word
-from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.socket_stt import HeardParts, SocketSTT
-from vivavoce.engines.sockets import Query, SocketSettings, server_of
+from vivavoce.engines.sockets import Query, SocketSettings
 
 
 class AssemblyAISettings(SocketSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,15 +22,8 @@ class AssemblyAISTT(SocketSTT):
 
     Settings = AssemblyAISettings
     capabilities = Capabilities(word_times="exact", models="those of AssemblyAI")
-
-    def __init__(self, settings: AssemblyAISettings) -> None:
-        self._settings = settings
-        kind = ServerKind("STT", "a transcript", "model and query")
-        server = server_of(settings, kind, key_header="Authorization", key_scheme="")
-        self.connect_to(settings, server, "ws")
-
-    def first_query(self) -> Query:
-        return self.query_for(None)
+    path = "ws"
+    key_scheme = ""
 
     def query_for(self, language: str | None) -> Query:
         return {

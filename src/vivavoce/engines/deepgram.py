@@ -6,9 +6,8 @@ https://developers.deepgram.com/reference/speech-to-text/listen-streaming
 from typing import Any
 
 from vivavoce.engines.base import Capabilities, Word
-from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.socket_stt import HeardParts, SocketSTT
-from vivavoce.engines.sockets import Query, SocketSettings, server_of
+from vivavoce.engines.sockets import Query, SocketSettings
 
 
 class DeepgramSettings(SocketSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,15 +24,10 @@ class DeepgramSTT(SocketSTT):
 
     Settings = DeepgramSettings
     capabilities = Capabilities(word_times="exact", models="those of Deepgram")
-
-    def __init__(self, settings: DeepgramSettings) -> None:
-        self._settings = settings
-        kind = ServerKind("STT", "a transcript", "model, language and query")
-        server = server_of(settings, kind, key_header="Authorization", key_scheme="Token")
-        self.connect_to(settings, server, "listen")
-
-    def first_query(self) -> Query:
-        return self.query_for(None)
+    path = "listen"
+    key_scheme = "Token"
+    named_settings = "model, language and query"
+    _settings: DeepgramSettings
 
     def query_for(self, language: str | None) -> Query:
         return {

@@ -12,7 +12,8 @@ other side.
 
 * A process that ends by itself is replaced, after a pause that doubles up to MAX_PAUSE_S while that
   goes on; its streams raise EngineLost. The same for a process that answers no ping within
-  `hang_seconds` while it has a stream, and then is killed.
+  `hang_seconds` while it has a stream, and then is killed. Another is started in its place after
+  half of that time, and gets the streams from then on.
 * A process that cannot be started, for whatever reason, is an EngineError to those who wait for it,
   and is tried again.
 * `streams_per_worker` streams run in a process at once; further ones wait for at most
@@ -57,6 +58,7 @@ class WorkerHost(Generic[M]):
         self.name = name
         self.limits = limits or HostLimits()
         self.processes: tuple[WorkerProcess, ...] = ()
+        self._retired: set[WorkerProcess] = set()  # replaced, and with streams still
         self._spec = WorkerSpec(worker, options, name, self.limits)
         self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()  # for a place, in order
         self._decode = msgspec.msgpack.Decoder(message).decode
@@ -67,7 +69,7 @@ class WorkerHost(Generic[M]):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        processes, self.processes = self.processes, ()
+        processes, self.processes = (*self.processes, *self._retired), ()
         closed = EngineError(f"[engines.{self.name}] the engine was closed")
         self._fail_waiting(closed)
         async with asyncio.TaskGroup() as tasks:
@@ -169,6 +171,18 @@ class WorkerHost(Generic[M]):
         """Where all processes are down, fail the waiting streams with the reason."""
         if self.processes and all(process.failure for process in self.processes):
             self._fail_waiting(EngineError(self.processes[0].failure or ""))
+
+    def replace(self, process: WorkerProcess) -> None:
+        """Start another in its place; those that wait get the new one."""
+        successor = WorkerProcess(self._spec, self)
+        successor.succeed(process)
+        self.processes = tuple(successor if one is process else one for one in self.processes)
+        self._retired.add(process)
+        process.retire()
+
+    def retired_ended(self, process: WorkerProcess) -> None:
+        """It is gone for good."""
+        self._retired.discard(process)
 
     def _fail_waiting(self, error: EngineError) -> None:
         while self._waiting:

@@ -10,7 +10,7 @@ An engine derives from HostedSTT or HostedTTS and makes a WorkerHost.
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
@@ -28,17 +28,24 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 M = TypeVar("M")
 
 
-class HostedSettings(Protocol):
-    """What the settings of most such engines have."""
+class HostedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings that engines with worker processes have in common."""
 
-    @property
-    def workers(self) -> int: ...
-    @property
-    def streams_per_worker(self) -> int: ...
-    @property
-    def start_seconds(self) -> float: ...
-    @property
-    def wait_seconds(self) -> float: ...
+    workers: AtLeastOne = 1
+    """Processes."""
+    streams_per_worker: AtLeastOne = 16
+    """Pieces of work that a process does in turns."""
+    start_seconds: Seconds = 20.0
+    """How long the first work waits for the model to be loaded."""
+    wait_seconds: Seconds = 10.0
+    """How long work waits for a place when all are taken."""
+
+
+class ThreadedSettings(HostedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of engines whose model uses several threads."""
+
+    threads: AtLeastOne = 1
+    """Threads of one piece of work."""
 
 
 class HostedEngine(BaseEngine, Generic[M]):

@@ -51,6 +51,9 @@ SETTLED_S = 10.0
 """A process that lived so long is replaced without a pause."""
 PINGS = 4
 """In `hang_seconds`. A process that answers none of them hangs."""
+REPLACED_AFTER = 0.5
+"""Of `hang_seconds`: then another is started, which loads its model while the first may yet answer,
+so that what was lost with the first can be done again at once."""
 MAX_STARVATION = 4
 """On a machine with too much to do, a process is given up after at most this often that time."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -106,6 +109,14 @@ class ProcessOwner(Protocol):
 
     def start_failed(self) -> None:
         """A process ended before it was ready."""
+        ...
+
+    def replace(self, process: "WorkerProcess") -> None:
+        """It does not answer: start another beside it, and retire it."""
+        ...
+
+    def retired_ended(self, process: "WorkerProcess") -> None:
+        """A process that was retired has ended."""
         ...
 
 
@@ -214,6 +225,7 @@ class WorkerProcess:
         self._process: Process | None = None
         self._killed_for: str | None = None
         self._alive = False
+        self._retired = False
         self._stopped = asyncio.Event()
         self._owed = asyncio.Event()  # there are streams
         self._wanted = asyncio.Event()  # somebody waits for it
@@ -244,7 +256,26 @@ class WorkerProcess:
 
     def give_place_back(self) -> None:
         self.places_taken -= 1
+        self._end_if_retired()
         self._owner.assign_places()
+
+    def succeed(self, process: "WorkerProcess") -> None:
+        """Be the one in whose place that process was, which does not answer."""
+        self.hello, self.failure = process.hello, process.unanswered()
+
+    def retire(self) -> None:
+        """End it when its streams have ended, or when it hangs for good; start none again."""
+        self._retired = True
+        self._end_if_retired()
+
+    def unanswered(self) -> str:
+        """What is wrong with a process that is to be replaced."""
+        seconds = self._spec.limits.hang_seconds * REPLACED_AFTER
+        return f"[engines.{self._spec.name}] its worker process has not answered for {seconds:g} s"
+
+    def _end_if_retired(self) -> None:
+        if self._retired and not self.places_taken:
+            self.kill("was replaced")
 
     def want(self) -> None:
         """Start it soon, if it is down."""
@@ -289,6 +320,9 @@ class WorkerProcess:
                 ended = f"was given up: {type(exc).__name__}"
             soon = 0 if self.ready and loop.time() - began >= SETTLED_S else soon + 1
             self._lost(ended)
+            if self._retired:
+                self._owner.retired_ended(self)
+                return
             if self._closing:
                 return
             log.warning("%s; starting another", self.failure)
@@ -405,6 +439,9 @@ class WorkerProcess:
                 silent = 0.0
             else:
                 silent += working_seconds(before, _cpu_seconds(process.pid), tick)
+            if silent >= seconds * REPLACED_AFTER and not self._retired:
+                log.warning("%s; starting another", self.unanswered())
+                self._owner.replace(self)
         self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
 
 

@@ -4,9 +4,8 @@ import base64
 from typing import Any
 
 from vivavoce.engines.base import Capabilities
-from vivavoce.engines.remote import ServerKind
 from vivavoce.engines.socket_stt import HeardParts, SocketSTT
-from vivavoce.engines.sockets import Query, Socket, SocketSettings, server_of
+from vivavoce.engines.sockets import Query, Socket, SocketSettings
 
 PREFIX = "conversation.item.input_audio_transcription."
 
@@ -24,15 +23,7 @@ class RealtimeSTT(SocketSTT):
     Settings = RealtimeSTTSettings
     capabilities = Capabilities(models="those of the server")
     sample_rate = 24_000
-
-    def __init__(self, settings: RealtimeSTTSettings) -> None:
-        self._settings = settings
-        kind = ServerKind("STT", "a transcript", "model and query")
-        server = server_of(settings, kind, key_header="Authorization")
-        self.connect_to(settings, server, "realtime")
-
-    def first_query(self) -> Query:
-        return self.query_for(None)
+    path = "realtime"
 
     def query_for(self, language: str | None) -> Query:
         return {"intent": "transcription"} | self._settings.query

@@ -7,10 +7,11 @@ import array
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from vivavoce.engines.base import Transcript, Word
-from vivavoce.engines.sockets import Query, Socket, SocketEngine
+from vivavoce.engines.remote import ServerKind
+from vivavoce.engines.sockets import Query, Socket, SocketEngine, SocketSettings, server_of
 from vivavoce.errors import EngineError
 
 FRAME_MS = 100
@@ -48,6 +49,21 @@ class SocketSTT(SocketEngine):
     """Speech to text by a service; see the top of this file."""
 
     sample_rate = 16_000
+    path: ClassVar[str]
+    """Of the WebSockets, after base_url."""
+    key_scheme: ClassVar[str] = "Bearer"
+    """Before the key in Authorization; "": nothing is."""
+    named_settings: ClassVar[str] = "model and query"
+    """Those that an error names which the service did not expect."""
+
+    def __init__(self, settings: SocketSettings) -> None:
+        kind = ServerKind("STT", "a transcript", self.named_settings)
+        scheme = self.key_scheme
+        server = server_of(settings, kind, key_header="Authorization", key_scheme=scheme)
+        self.connect_to(settings, server, self.path)
+
+    def first_query(self) -> Query:
+        return self.query_for(None)
 
     @abstractmethod
     def query_for(self, language: str | None) -> Query:
@@ -81,7 +97,7 @@ class SocketSTT(SocketEngine):
             heard, shown = HeardParts(), ""
             while True:
                 event = await self.within(
-                    lambda: self.receive(socket), sending, self._timeouts.first_result_seconds
+                    lambda: self.receive(socket), sending, self._settings.first_result_seconds
                 )
                 if event is None and not sending.done():
                     self.lose()

@@ -83,7 +83,6 @@ class SocketTTS(SocketEngine):
 
     def speak_with(self, settings: SocketTTSSettings) -> None:
         """Called by __init__, besides connect_to()."""
-        self._settings = settings
         self.sample_rate = settings.sample_rate
         self.voices = tuple(Voice(name, ()) for name in settings.voices)
         self.default_voice = self.voices[0].id

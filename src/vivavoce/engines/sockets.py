@@ -86,11 +86,11 @@ class SocketEngine(BaseEngine):
     _server: RemoteServer
     _client: HttpClient
     _path: str
-    _timeouts: SocketSettings
+    _settings: SocketSettings
 
     def connect_to(self, settings: SocketSettings, server: RemoteServer, path: str) -> None:
         """path: of the WebSockets, after base_url."""
-        self._server, self._path, self._timeouts = server, path, settings
+        self._server, self._path, self._settings = server, path, settings
         self._client = HttpClient(server, connect_timeout_s=settings.connect_seconds)
         self._spare: tuple[Query, asyncio.Task[Socket], float] | None = None
         self._last: Query | None = None
@@ -120,7 +120,7 @@ class SocketEngine(BaseEngine):
 
     def first_query(self) -> Query:
         """That of the connection which is opened before the first request is known."""
-        return self._timeouts.query
+        return self._settings.query
 
     async def take(self, query: Query) -> Socket:
         """An open WebSocket, which nobody else has. Raises EngineError."""
@@ -205,7 +205,7 @@ class SocketEngine(BaseEngine):
             path,
             query=query,
             heartbeat_s=HEARTBEAT_S,
-            timeout_s=self._timeouts.connect_seconds,
+            timeout_s=self._settings.connect_seconds,
         )
 
     def _drop_spare(self) -> None:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.items import Item
+from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.protocol.responses import DurationUsage, Response, TranscriptionTokens
 from vivavoce.protocol.session import SessionObject
 
@@ -100,6 +101,8 @@ class TranscriptionDelta(
     item_id: str
     content_index: int = 0
     delta: str
+    logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
+    """Where the session includes them and the recogniser knows them."""
 
 
 class TranscriptionCompleted(
@@ -114,6 +117,7 @@ class TranscriptionCompleted(
     content_index: int = 0
     transcript: str
     usage: DurationUsage | TranscriptionTokens
+    logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
 
 
 class TranscriptionError(msgspec.Struct, frozen=True):

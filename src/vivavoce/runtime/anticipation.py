@@ -7,15 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from typing import TypeAlias
 
 import msgspec
 
-from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Gate, Post, WaitWritable, answer
 from vivavoce.runtime.tasks import Tasks
-from vivavoce.runtime.transcription import AudioFeed, transcripts
+from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import DraftTranscript, Generate, Speculate
 from vivavoce.session.facts import (
     AnticipationEnded,
@@ -25,15 +24,19 @@ from vivavoce.session.facts import (
     GenerationFact,
     GenerationFailed,
     GenerationFinished,
+    ItemTranscriptionFailed,
     TextGenerated,
     TokenCounts,
     ToolCallArguments,
     TranscriptionKey,
+    TranscriptUpdated,
 )
 
 log = logging.getLogger(__name__)
 
 LOAD_INTERVAL_S = 1.0
+TakeDraft: TypeAlias = Callable[[TranscriptUpdated | None], None]
+"""Takes the words of a draft; None: it has none."""
 
 
 class LoadGauge:
@@ -132,9 +135,16 @@ class _Draft:
 
     def __init__(self, draft_id: str) -> None:
         self.id = draft_id
-        self.text: str | None = None
-        self.wanted: Callable[[str | None], None] | None = None
-        """Called with the text, or None where it fails, once the turn has ended."""
+        self.final: TranscriptUpdated | None = None
+        self.wanted: TakeDraft | None = None
+        """Called once the turn has ended."""
+
+    def note(self, fact: TranscriptUpdated | ItemTranscriptionFailed) -> None:
+        """Take a fact of its transcription."""
+        if isinstance(fact, ItemTranscriptionFailed):
+            log.info("a draft of a transcript failed: %s", fact.reason)
+        elif fact.final:
+            self.final = fact
 
 
 class AnticipationWork:
@@ -166,18 +176,16 @@ class AnticipationWork:
         self._drafts[key] = _Draft(effect.draft_id)
         self._tasks.start(("draft", key), self._transcribe(effect, self._drafts[key], audio))
 
-    def take_draft(
-        self, key: TranscriptionKey, draft_id: str, take: Callable[[str | None], None]
-    ) -> None:
-        """The turn has ended: call `take` with the words of that draft, None where it has none."""
+    def take_draft(self, key: TranscriptionKey, draft_id: str, take: TakeDraft) -> None:
+        """The turn has ended: call `take` with the words of that draft."""
         draft = self._drafts.get(key)
         if draft is None or draft.id != draft_id:
             take(None)
-        elif draft.text is None:
+        elif draft.final is None:
             draft.wanted = take
         else:
             del self._drafts[key]
-            take(draft.text)
+            take(draft.final)
 
     def cancel(self, key: TranscriptionKey) -> None:
         """Stop the draft of a recording."""
@@ -214,28 +222,21 @@ class AnticipationWork:
             self._post(held.used())
 
     async def _transcribe(self, effect: DraftTranscript, draft: _Draft, audio: bytes) -> None:
-        order, text = effect.order, None
-        cascade = self._catalog.of(order.model)
-        try:
-            async with cascade.use_stt(order.asked_model) as stt:
-                feed = AudioFeed(stt.sample_rate, lambda: None)
-                feed.feed(audio)
-                feed.finish()
-                heard = transcripts(stt, feed, language=order.language, prompt=order.prompt)
-                async with aclosing(heard):
-                    async for transcript in heard:
-                        text = transcript.text if transcript.final else text
-        except EngineError as exc:
-            log.info("a draft of a transcript failed: %s", exc)
-        draft.text = text
+        order = effect.order
+        async with self._catalog.of(order.model).use_stt(order.asked_model) as stt:
+            feed = AudioFeed(stt.sample_rate, lambda: None)
+            feed.feed(audio)
+            feed.finish()
+            await transcribe_item(stt, order, feed, draft.note)
+        final = draft.final
         if draft.wanted is not None:
             del self._drafts[order.key]
-            draft.wanted(text)
-        elif text is None:
+            draft.wanted(final)
+        elif final is None:
             del self._drafts[order.key]
             self._post(AnticipationEnded(draft.id, refused=True))
         else:
-            self._post(DraftTranscribed(draft.id, text))
+            self._post(DraftTranscribed(draft.id, final.text))
 
     async def _answer(self, effect: Speculate, held: HeldAnswer) -> None:
         order = Generate(effect.speculation_id, effect.prompt)

@@ -235,13 +235,13 @@ class CascadePerformer:
             feed.finish()
             return
 
-        def take(text: str | None) -> None:
-            if text is None or not text.startswith(effect.begins):
+        def take(final: TranscriptUpdated | None) -> None:
+            if final is None or not final.text.startswith(effect.begins):
                 feed.finish()
             else:
                 self._feeds.pop(key, None)
                 self._tasks.cancel(key)
-                self._port.post(TranscriptUpdated(key, text, len(text), True))
+                self._port.post(final)
 
         self._early.take_draft(key, effect.draft_id, take)
 

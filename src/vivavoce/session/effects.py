@@ -45,6 +45,8 @@ class StartTranscription(Struct, frozen=True):
     prompt: str
     asked_model: str = ""
     """The model of recognition as the client named it: used where the engine offers it."""
+    scored: bool = False
+    """Whether to report the probabilities of words."""
 
 
 class FeedAudio(Struct, frozen=True):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import AnyClientEvent
+from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
@@ -62,6 +63,8 @@ class TranscriptUpdated(Struct, frozen=True):
     text: str
     stable: int
     final: bool
+    words: tuple[ScoredWord, ...] = ()
+    """With their probabilities, where the recogniser gives them."""
 
 
 class TokenCounts(Struct, frozen=True):

@@ -55,6 +55,8 @@ _FRESH: dict[type, Any] = {
 }
 _INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
 _IGNORED = {"id", "object", "expires_at", "served_by"}
+LOGPROBS = "item.input_audio_transcription.logprobs"
+"""Among the `include` of a session."""
 
 
 class EngineNames(Protocol):
@@ -159,6 +161,11 @@ class Options:
     @property
     def transcription(self) -> Transcription | None:
         return self.session.audio.input.transcription
+
+    @property
+    def includes_logprobs(self) -> bool:
+        """Whether the client asks for the probabilities of the user's words."""
+        return LOGPROBS in (self.session.include or ())
 
     @property
     def noise_reduction(self) -> Literal["near_field", "far_field"] | None:

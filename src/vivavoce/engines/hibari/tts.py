@@ -6,11 +6,9 @@ The times of words are those at which the model itself places their phonemes.
 
 import importlib.util
 
-import msgspec
-
 from vivavoce.engines.base import OPENAI_VOICES, Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedTTS, ThreadedSettings
 from vivavoce.engines.worker import SpeechChunk, UtteranceRequest
 
 if importlib.util.find_spec("hibari") is None:
@@ -20,19 +18,13 @@ HEART = "heart"
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 
 
-class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HibariSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.hibari]`."""
 
     workers: AtLeastOne = 1
     """Processes. Each takes some 220 MB."""
-    threads: AtLeastOne = 1
-    """Threads of one synthesis."""
     streams_per_worker: AtLeastOne = 32
     """Utterances that a process speaks in turns, a sentence at a time."""
-    start_seconds: Seconds = 20.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class HibariTTS(HostedTTS):

@@ -4,11 +4,9 @@ import asyncio
 import importlib.util
 from typing import Literal
 
-import msgspec
-
 from vivavoce.engines.base import OPENAI_VOICES, Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds, ThreadedSettings
 from vivavoce.engines.kokoro.phonemes import LANGUAGES
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.sentences import RATE
@@ -57,7 +55,7 @@ ALIASES = {
 """OpenAI's voices."""
 
 
-class KokoroSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KokoroSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.kokoro]`."""
 
     model: str = PACK
@@ -69,13 +67,9 @@ class KokoroSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     workers: AtLeastOne = 1
     """Processes. Each takes some 460 MB."""
     threads: AtLeastOne = 2
-    """Threads of one synthesis."""
     streams_per_worker: AtLeastOne = 4
     """Utterances that a process speaks in turns, a sentence at a time."""
     start_seconds: Seconds = 30.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 def _tag(voice: str) -> str:

@@ -7,11 +7,9 @@ estimated from the length of the words and the loudness of the audio.
 import asyncio
 import importlib.util
 
-import msgspec
-
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, ThreadedSettings
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.worker import Hypothesis
 
@@ -22,21 +20,13 @@ PACK = "moonshine-tiny-en"
 FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 
 
-class MoonshineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MoonshineSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.stt.moonshine]`."""
 
     model: str = PACK
     """A model of `vivavoce models`, or a folder with its files."""
     workers: AtLeastOne = 1
     """Processes. Each takes some 180 MB."""
-    threads: AtLeastOne = 1
-    """Threads of one decoding."""
-    streams_per_worker: AtLeastOne = 16
-    """Utterances that a process decodes in turns."""
-    start_seconds: Seconds = 20.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class MoonshineSTT(HostedSTT):

@@ -14,7 +14,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSettings, HostedSTT, Seconds
 from vivavoce.engines.worker import Hypothesis
 
 if importlib.util.find_spec("pocketsphinx") is None:
@@ -28,15 +28,14 @@ def spare_cores() -> int:
     return max(1, min((os.cpu_count() or 2) - 1, MAX_DEFAULT_WORKERS))
 
 
-class PocketsphinxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PocketsphinxSettings(HostedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[engines.stt.pocketsphinx]`."""
+
     workers: AtLeastOne = msgspec.field(default_factory=spare_cores)
     """Processes. Each takes some 100 MB and keeps at most one core busy."""
     streams_per_worker: AtLeastOne = 4
     """Utterances that a process decodes at the same time; each after the first takes 60 MB."""
     start_seconds: Seconds = 15.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class PocketsphinxSTT(HostedSTT):

@@ -8,7 +8,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds, ThreadedSettings
 from vivavoce.engines.packs import weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.sherpa.folders import Layout, recognised_folder
@@ -20,7 +20,7 @@ if importlib.util.find_spec("sherpa_onnx") is None:
 WORKERS = "vivavoce.engines.sherpa.worker"
 
 
-class SherpaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SherpaSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.stt.sherpa]`."""
 
     model: str = "moonshine-tiny-en"
@@ -35,16 +35,7 @@ class SherpaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Sessions that are decoded together."""
     partial_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.6
     """Of models that do not stream: decode again after so much more speech; 0: only in pauses."""
-    workers: AtLeastOne = 1
-    """Processes."""
-    threads: AtLeastOne = 1
-    """Threads of one decoding."""
-    streams_per_worker: AtLeastOne = 16
-    """Utterances that a process takes at a time."""
     start_seconds: Seconds = 30.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class SherpaSTT(HostedSTT):

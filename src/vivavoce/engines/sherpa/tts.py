@@ -8,7 +8,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds, ThreadedSettings
 from vivavoce.engines.packs import weights_folder
 from vivavoce.engines.sentences import RATE
 from vivavoce.engines.sherpa.folders import VoiceLayout, voice_folder
@@ -19,7 +19,7 @@ if importlib.util.find_spec("sherpa_onnx") is None:
     raise ModuleNotFoundError("No module named 'sherpa_onnx'", name="sherpa_onnx")
 
 
-class SherpaVoiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SherpaVoiceSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.sherpa]`."""
 
     model: str = ""
@@ -32,16 +32,9 @@ class SherpaVoiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """Names for the speakers of the model, in its order."""
     language: str = ""
     """The language tag that it speaks. Empty: any."""
-    workers: AtLeastOne = 1
-    """Processes."""
-    threads: AtLeastOne = 1
-    """Threads of one synthesis."""
     streams_per_worker: AtLeastOne = 4
     """Utterances that a process speaks in turns, a sentence at a time."""
     start_seconds: Seconds = 30.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class SherpaTTS(HostedTTS):

@@ -9,11 +9,9 @@ decide alone.
 import asyncio
 import importlib.util
 
-import msgspec
-
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedEngine, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedEngine, ThreadedSettings
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.turn.text import likelihood
 from vivavoce.errors import EngineError
@@ -27,7 +25,7 @@ SCORE_TIMEOUT_S = 0.5
 """Of the sound; then the words decide. The silence that ends a finished turn is 0.4 s."""
 
 
-class SmartTurnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SmartTurnSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.turn.smart-turn]`."""
 
     model: str = PACK
@@ -36,12 +34,8 @@ class SmartTurnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Of transcripts whose language is not known."""
     workers: AtLeastOne = 1
     """Processes. Each takes some 110 MB."""
-    threads: AtLeastOne = 1
-    """Threads of one decision."""
     streams_per_worker: AtLeastOne = 16
     """Decisions that wait in a process; they are made one after another, some 80 ms each."""
-    start_seconds: Seconds = 20.0
-    wait_seconds: Seconds = 10.0
 
 
 class SmartTurn(HostedEngine[float]):

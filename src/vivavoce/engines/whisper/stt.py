@@ -12,7 +12,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds, ThreadedSettings
 from vivavoce.engines.packs import check_files, manifest, weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.worker import Hypothesis
@@ -30,7 +30,7 @@ SIZES = (
 """Names of faster-whisper: it downloads them from the Hugging Face hub."""
 
 
-class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WhisperSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.stt.whisper]`."""
 
     model: str = "whisper-base"
@@ -49,16 +49,7 @@ class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     that of 30 s of audio."""
     hot_words: str = ""
     """Names and words to expect, before the prompt of a client."""
-    workers: AtLeastOne = 1
-    """Processes."""
-    threads: AtLeastOne = 1
-    """Threads of one decoding, on a CPU."""
-    streams_per_worker: AtLeastOne = 16
-    """Utterances that a process takes at a time."""
     start_seconds: Seconds = 30.0
-    """How long the first utterances wait for the model to be loaded."""
-    wait_seconds: Seconds = 10.0
-    """How long an utterance waits for a place when all are taken."""
 
 
 class WhisperSTT(HostedSTT):

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from msgspec import UNSET, UnsetType
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
+from vivavoce.protocol.logprobs import TokenLogprob, token_logprobs
 from vivavoce.protocol.server import (
     TranscriptionCompleted,
     TranscriptionDelta,
@@ -46,6 +49,8 @@ class ItemTranscription:
     order: StartTranscription
     reported: bool
     """Whether the client asked for transcripts."""
+    scored: bool = False
+    """Whether it asked for the probabilities of the words."""
     samples: int = 0
     sent: int = 0
     """Characters of the transcript that were sent as deltas."""
@@ -123,8 +128,11 @@ class Transcriptions:
             language=language_of(options),
             prompt=(transcription.prompt if transcription else None) or "",
             asked_model=transcription.model if transcription else "",
+            scored=options.includes_logprobs,
         )
-        self._active[key] = ItemTranscription(order, reported and transcription is not None)
+        self._active[key] = ItemTranscription(
+            order, reported and transcription is not None, options.includes_logprobs
+        )
         self._shared.effects.add(order)
 
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
@@ -179,7 +187,7 @@ class Transcriptions:
             active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable
         if active.reported and stable > active.sent:
-            self._send_delta(fact.key, fact.text[active.sent : stable])
+            self._send_delta(fact, stable, active)
             active.sent = stable
         if not fact.final:
             return False
@@ -216,6 +224,7 @@ class Transcriptions:
                     content_index=fact.key.content_index,
                     transcript=fact.text,
                     usage=usage,
+                    logprobs=_logprobs(fact, 0, len(fact.text), active),
                 )
             )
 
@@ -232,13 +241,23 @@ class Transcriptions:
             )
         )
 
-    def _send_delta(self, key: TranscriptionKey, delta: str) -> None:
+    def _send_delta(self, fact: TranscriptUpdated, stable: int, active: ItemTranscription) -> None:
         effects = self._shared.effects
         effects.send(
             TranscriptionDelta(
                 event_id=effects.event_id(),
-                item_id=key.item_id,
-                content_index=key.content_index,
-                delta=delta,
+                item_id=fact.key.item_id,
+                content_index=fact.key.content_index,
+                delta=fact.text[active.sent : stable],
+                logprobs=_logprobs(fact, active.sent, stable, active),
             )
         )
+
+
+def _logprobs(
+    fact: TranscriptUpdated, start: int, end: int, active: ItemTranscription
+) -> tuple[TokenLogprob, ...] | UnsetType:
+    """Of the tokens that end in that part of the text."""
+    if not active.scored:
+        return UNSET
+    return token_logprobs(fact.text, fact.words, start, end) or UNSET
