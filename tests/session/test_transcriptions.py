@@ -377,3 +377,11 @@ def test_failure_of_one_item_leaves_the_response_to_the_other_alone(
     other = "a#1" if failed.item_id == "a" else "a"
     prompt = the(Generate, effects).prompt
     assert [item.id for item in prompt.items] == [other]
+
+
+def test_transcription_reported_later_sends_all_its_words(stage: Stage) -> None:
+    stage.transcriptions.start(A, reported=False)
+    assert not deltas(stage.take("one two", 7))
+    stage.transcriptions.report(A)
+    stage.transcriptions.report(B)  # there is none
+    assert deltas(stage.take("one two three", final=True)) == ["one two three"]

@@ -40,6 +40,7 @@ __all__ = [
     "Cleaner",
     "Engine",
     "Mark",
+    "Residency",
     "Speech",
     "TextDelta",
     "Transcript",
@@ -48,6 +49,7 @@ __all__ = [
     "Word",
     "health_of",
     "is_loading",
+    "residency_of",
     "translator_of",
     "warm",
 ]
@@ -74,6 +76,21 @@ class Capabilities:
     """
     models: str = ""
     """Which weights it uses, how large, and where they come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What an engine keeps in memory on this machine. Times are those of the event loop."""
+
+    loaded: bool
+    """False: its model is being loaded, or is loaded at its next use."""
+    users: int = 0
+    """Pieces of work under way and waiting."""
+    loaded_at: float | None = None
+    used_at: float | None = None
+    """The end of the last work; None: it has done none."""
+    memory_bytes: int | None = None
+    """Of its processes; None: not known."""
 
 
 class Engine(Protocol):
@@ -115,6 +132,19 @@ class BaseEngine:
         An engine that speaks to a server opens a connection in the background. Never raises.
         """
 
+    def residency(self) -> Residency | None:
+        """What it keeps in memory; None: nothing that could be given back. Does not block."""
+        return None
+
+    async def load(self) -> None:
+        """Wait until its model is loaded. Raises EngineError."""
+
+    async def unload(self) -> None:
+        """Give the memory of its model back; the next use loads it again.
+
+        Raises EngineError: it is in use.
+        """
+
     def for_model(self, name: str) -> Self | None:
         """STT, TTS: this engine with another of its models; None: it does not offer that one.
 
@@ -150,6 +180,12 @@ def health_of(engine: object) -> str | None:
     """Its health(); None for an engine of version 1 of the contract, which has none."""
     health = getattr(engine, "health", None)
     return health() if health is not None else None
+
+
+def residency_of(engine: object) -> Residency | None:
+    """Its residency(); None for an engine that does not derive from BaseEngine."""
+    residency = getattr(engine, "residency", None)
+    return residency() if residency is not None else None
 
 
 def is_loading(engine: object) -> bool:

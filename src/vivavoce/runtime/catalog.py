@@ -89,8 +89,8 @@ class Cascade:
         return Own(stage, self.names.get(stage, ""), engines[stage])
 
     def warm(self) -> None:
-        """Work will follow: engines that speak to a server open their connections."""
-        for engine in (self.stt, self.llm, self.tts):
+        """Work will follow: connections are opened, and models loaded that were given back."""
+        for engine in (self.turn, self.stt, self.llm, self.tts):
             warm(engine)
 
     @property

@@ -20,6 +20,7 @@ from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
     Close,
+    DuckPlayback,
     Effect,
     PlayAudio,
     RecordTurn,
@@ -75,6 +76,10 @@ class Player(Protocol):
 
     def flush(self) -> None:
         """Drop what was not played yet."""
+        ...
+
+    def duck(self, ducked: bool) -> None:
+        """Play softly from now on, or at full level again."""
         ...
 
 
@@ -372,6 +377,9 @@ class Runner:
             case ClearPlayback():
                 assert self._player
                 self._player.flush()
+            case DuckPlayback(ducked=ducked):
+                assert self._player
+                self._player.duck(ducked)
             case Say():
                 self._say(effect)
             case RunTool(call_id=call_id):

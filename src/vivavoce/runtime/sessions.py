@@ -19,6 +19,7 @@ from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
+from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
@@ -86,6 +87,8 @@ class ServerContext:
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
+    inventory: Inventory | None = None
+    """Those, and what can be loaded beside them."""
 
 
 class Sessions:

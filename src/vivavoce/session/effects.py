@@ -179,6 +179,12 @@ class ClearPlayback(Struct, frozen=True):
     """Drop at once what was not played yet."""
 
 
+class DuckPlayback(Struct, frozen=True):
+    """Play answers softly from now on, or at full level again."""
+
+    ducked: bool
+
+
 class ConfigureCleaning(Struct, frozen=True):
     """Clean the microphone from now on: echo, noise and gain; None: no longer.
 
@@ -309,6 +315,7 @@ ShellEffect: TypeAlias = (
     | SendRaw
     | PlayAudio
     | ClearPlayback
+    | DuckPlayback
     | Say
     | RunTool
     | CancelTool

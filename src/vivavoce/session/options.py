@@ -19,6 +19,7 @@ from vivavoce.protocol.session import (
     AudioOutputPatch,
     AudioPatch,
     CustomVoice,
+    Interruption,
     Modality,
     NoiseReduction,
     NoiseReductionPatch,
@@ -43,6 +44,7 @@ from vivavoce.protocol.session import (
     with_transcription,
 )
 from vivavoce.session.endpointing import TurnSettings
+from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
@@ -54,6 +56,7 @@ _FRESH: dict[type, Any] = {
     NoiseReductionPatch: NoiseReduction(type="near_field"),
 }
 _INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
+_INTERRUPTION: dict[type, Interruption] = {ServerVad: "immediate", SemanticVad: "judged"}
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 LOGPROBS = "item.input_audio_transcription.logprobs"
 """Among the `include` of a session."""
@@ -101,6 +104,8 @@ class AvailableModels:
     """Follow a failed response with an `error` event."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that are looked for in place of one that is not configured."""
+    interruption: InterruptionSettings = field(default_factory=InterruptionSettings)
+    """What is taken for an interruption, where that is judged."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
     turns: TurnSettings = field(default_factory=TurnSettings)
@@ -157,6 +162,19 @@ class Options:
     @property
     def turn_detection(self) -> TurnDetection | None:
         return self.session.audio.input.turn_detection
+
+    @property
+    def judges_interruptions(self) -> bool:
+        """Whether only speech that is meant to interrupts an answer, and not any speech."""
+        vad = self.turn_detection
+        if vad is None or vad.interrupt_response is not True:
+            return False
+        return (vad.interruption or _INTERRUPTION[type(vad)]) == "judged"
+
+    @property
+    def interruption(self) -> InterruptionSettings:
+        """What is taken for an interruption."""
+        return self._models.interruption
 
     @property
     def transcription(self) -> Transcription | None:
@@ -350,10 +368,16 @@ def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
     match audio.input.turn_detection:
         case ServerVad() as vad:
             bare: TurnDetection = msgspec.structs.replace(
-                vad, create_response=UNSET, interrupt_response=UNSET, idle_timeout_ms=UNSET
+                vad,
+                create_response=UNSET,
+                interrupt_response=UNSET,
+                idle_timeout_ms=UNSET,
+                interruption=UNSET,
             )
         case SemanticVad() as vad:
-            bare = msgspec.structs.replace(vad, create_response=UNSET, interrupt_response=UNSET)
+            bare = msgspec.structs.replace(
+                vad, create_response=UNSET, interrupt_response=UNSET, interruption=UNSET
+            )
         case None:
             return audio
         case other:

@@ -16,6 +16,7 @@ from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import BrainEvent, Handover, Shared
 from vivavoce.session.cascade.anticipation import Anticipations
 from vivavoce.session.cascade.input_turns import InputTurns
+from vivavoce.session.cascade.overlaps import Overlaps
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
@@ -58,6 +59,7 @@ class CascadeBrain:
         self._turns: InputTurns
         self._anticipations: Anticipations
         self._responses: Responses
+        self._overlaps: Overlaps
 
     def attach(self, handover: Handover, now: float) -> None:
         start = handover.position - len(handover.pending_audio) // 2
@@ -69,6 +71,7 @@ class CascadeBrain:
             quiet_since=handover.quiet_since,
             begun=self._anticipations.answer_of,
         )
+        self._overlaps = Overlaps(self._shared, self._transcriptions, self._turns, self._responses)
         if handover.pending_audio or handover.turn_item_id is not None:
             self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
         for entry in _unanswered(self._shared.conversation):
@@ -77,6 +80,7 @@ class CascadeBrain:
             self._responses.turn_ended(now)
 
     def detach(self, now: float) -> Handover:
+        self._overlaps.stop()
         handover = Handover(
             position=self._turns.position,
             pending_audio=self._turns.pending_audio(),
@@ -115,6 +119,7 @@ class CascadeBrain:
             or self._responses.busy
             or self._responses.due
             or self._transcriptions.busy
+            or self._overlaps.busy
         )
 
     @property
@@ -176,6 +181,8 @@ class CascadeBrain:
                 for n in range(len(speech)):
                     self._on_edge(self._turns.score(fact, n), now)
                 self._turns.catch_up()
+                if self._overlaps.held:
+                    self._overlaps.judge(now)
                 if self._turns.speaking:
                     self._anticipate()
             case (
@@ -223,8 +230,9 @@ class CascadeBrain:
         return None
 
     def settle(self, now: float) -> None:
-        if self._transcriptions.busy:
+        if self._transcriptions.busy or self._overlaps.busy:
             self._pass_on_failures(now)
+        self._overlaps.settle()
         if not self._draining and not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
@@ -234,34 +242,55 @@ class CascadeBrain:
 
     def stop(self, now: float) -> None:
         self._anticipations.stop()
+        self._overlaps.stop()
         self._responses.stop_all(now)
         self._transcriptions.cancel_all()
 
     def _on_edge(self, edge: Edge | None, now: float) -> None:
         vad = self._shared.options.turn_detection
-        if edge is not None:
-            self._responses.quiet_since = None
         if edge is Edge.STARTED:
             self._anticipations.drop()
+            if self._overlaps.begin(now):
+                self._turns.start_turn(announced=False)
+                return
+            self._overlaps.release()
+            self._turns.start_turn(announced=True)
+            self._responses.quiet_since = None
             if vad and vad.interrupt_response is True:
                 self._responses.interrupt(now, live=self._turns.live)
         elif edge is Edge.STOPPED:
+            if not self._turns.announced:
+                self._anticipations.drop()
+                self._overlaps.end(now)
+                return
+            self._responses.quiet_since = None
+            self._overlaps.note_level(self._turns.sound)
             self._turns.end_turn(now, self._anticipations.draft_of(self._turns.key))
-            if vad and vad.create_response is True and not self._draining:
-                self._responses.turn_ended(now)
+            self._answer_turn(now)
+
+    def _answer_turn(self, now: float) -> None:
+        vad = self._shared.options.turn_detection
+        if vad and vad.create_response is True and not self._draining:
+            self._responses.turn_ended(now)
 
     def _anticipate(self) -> None:
         """Begin early what the turn will need, or drop it."""
+        if self._overlaps.held:  # it may not become a turn
+            return
         vad = self._shared.options.turn_detection
         creates = vad is not None and vad.create_response is True and not self._draining
         self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
+        if fact.final and self._overlaps.words_complete(fact.key, fact.text, now):
+            self._answer_turn(now)
         reported = self._transcriptions.reported(fact.key)
         if not self._transcriptions.take(fact, now):
             if fact.key == self._turns.key:
                 self._anticipations.words_changed()
                 self._turns.score_turn()
+                if self._overlaps.held:
+                    self._overlaps.judge(now)
                 self._anticipate()
             return
         index = fact.key.content_index
@@ -273,6 +302,8 @@ class CascadeBrain:
         self._responses.words_known(fact.key, now)
 
     def _pass_on_failures(self, now: float) -> None:
+        if self._overlaps.busy and self._overlaps.fail(now):
+            self._answer_turn(now)
         for failure in self._transcriptions.failures():
             self._responses.words_failed(failure, now)
 

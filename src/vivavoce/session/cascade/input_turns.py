@@ -10,6 +10,8 @@ Rules:
    clock. No samples are made up: positions stay those of the client.
 """
 
+from dataclasses import dataclass
+
 from msgspec import UNSET
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
@@ -24,6 +26,7 @@ from vivavoce.protocol.server import (
     SpeechStarted,
     SpeechStopped,
     TimeoutTriggered,
+    TurnDecision,
 )
 from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.brain import Shared
@@ -60,6 +63,17 @@ MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that has ended, and that the client was not told of. Positions are samples."""
+
+    key: TranscriptionKey
+    start: int
+    end: int
+    pcm: bytes
+    decision: TurnDecision
+
+
 class InputTurns:
     """Owns the input buffer and the turn detector."""
 
@@ -84,6 +98,9 @@ class InputTurns:
         self._ended_by: EndedBy = "silence"
         self.scores_words = False
         """Whether words are scored while the user speaks, too."""
+        self._speech_end = 0  # of the last window with speech in a turn
+        self.announced = True
+        """Whether the client was told of the open turn."""
         self._cleaning: str | None = None
         self.apply_settings()
 
@@ -121,6 +138,13 @@ class InputTurns:
         """Whether the sound of this pause is being scored."""
         has_sound = self._shared.options.turn_samples > 0
         return has_sound and self._pause_scored and self._evidence.sound is None
+
+    @property
+    def sound(self) -> bytes:
+        """The audio of the open turn, or of one that has just ended, from its first to its last
+        window with speech."""
+        begin = self._detector.onset if self._detector else self._speech_end
+        return self._buffer.read(begin, self._speech_end)
 
     @property
     def live(self) -> bool:
@@ -175,6 +199,7 @@ class InputTurns:
             self._key = TranscriptionKey(item_id)
             if self._detector is not None:
                 self._detector.resume(self._buffer.end)
+                self.announced = True
                 self._start_transcription()
         self.take(pcm, now)
 
@@ -193,7 +218,10 @@ class InputTurns:
         return Edge.STOPPED
 
     def score(self, fact: VadScores, n: int) -> Edge | None:
-        """Take the score of window `n` of a fact. After the last one call catch_up()."""
+        """Take the score of window `n` of a fact. After the last one call catch_up().
+
+        After Edge.STARTED call start_turn(), after Edge.STOPPED end_turn() or withhold().
+        """
         at = fact.at + n * WINDOW
         if self._detector is None or at != self._scored:  # from before a clear or a commit
             return None
@@ -202,8 +230,8 @@ class InputTurns:
         edge = self._detector.feed(at, fact.speech[n])
         if silence and not self._detector.silence and edge is None:
             self._end_pause(silence)
-        if edge is Edge.STARTED:
-            self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if self._detector.speaking and not self._detector.silence:
+            self._speech_end = self._scored
         held = self._scored - self._buffer.start  # not all that came: that depends on the pace
         if edge is None and self._detector.speaking and held > self._intake.max_samples:
             self._detector.reset()  # a turn that fills the buffer is cut into several
@@ -239,25 +267,45 @@ class InputTurns:
             detector.wait_for(wait)
         return detector.end_if_silent()
 
-    def end_turn(self, now: float, draft_id: str) -> None:
-        """The user has stopped: call after Edge.STOPPED only. draft_id: see EndAudio."""
+    def start_turn(self, *, announced: bool) -> None:
+        """The user has begun to speak. announced: whether the client is told now."""
         assert self._detector
-        waited = self._detector.waited
-        evidence = self._evidence if self._detector.is_semantic else None
-        decision = decision_of(
-            waited, self._ended_by, evidence, self._pauses, self._shared.options.turns
-        )
-        self._spoken_until, self._ended_by = self._scored - waited, "silence"
-        self._shared.effects.send(
-            SpeechStopped(
-                event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
-                audio_end_ms=to_ms(self._scored),
-                decision=decision if self._shared.options.explains_turns else UNSET,
-            )
-        )
-        self._shared.effects.add(RecordTurn(self._key.item_id, decision))
+        self.announced = announced
+        gap = self._detector.onset - self._spoken_until
+        if self._spoken_until and gap <= MAX_CUT_GAP:
+            self._pauses.add(max(0, gap))  # the turn before was ended too soon
+        self._buffer.drop(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if announced:
+            self._send_started(self._key, self._buffer.start)
+        self._start_transcription(reported=announced)
+
+    def announce(self) -> None:
+        """Tell the client of the open turn after all."""
+        self.announced = True
+        self._send_started(self._key, self._buffer.start)
+        self._transcriptions.report(self._key)
+
+    def end_turn(self, now: float, draft_id: str) -> None:
+        """The user has stopped, and the client knows of the turn. draft_id: see EndAudio."""
+        self._send_stopped(self._key, self._scored, self._decide())
         self._commit(self._scored, now, draft_id)
+
+    def withhold(self, now: float) -> EndedTurn:
+        """The user has stopped: await the words of the turn, without an item. See put()."""
+        key, start, end, decision = self._key, self._buffer.start, self._scored, self._decide()
+        self._feed(end)
+        self._transcriptions.finish(key, now)
+        self._key = TranscriptionKey(self._new_id())
+        self._forget_scores()
+        return EndedTurn(key, start, end, self._buffer.cut(end), decision)
+
+    def put(self, turn: EndedTurn, *, announced: bool) -> None:
+        """Make an item of a turn that was withheld. announced: as of one that was not."""
+        if announced:
+            self._send_started(turn.key, turn.start)
+            self._send_stopped(turn.key, turn.end, turn.decision)
+        self._put_item(turn.key.item_id, turn.pcm, words={})
+        self._transcriptions.report(turn.key)
 
     def commit(self, now: float) -> None:
         """The client ends the turn. Raises InvalidRequest when it is too short."""
@@ -339,24 +387,38 @@ class InputTurns:
         self._sent = self._scored = self._buffer.start
         self._send_to_vad()
 
-    def _start(self, start: int) -> None:
-        assert self._detector
-        if (gap := self._detector.onset - self._spoken_until) <= MAX_CUT_GAP and self._spoken_until:
-            self._pauses.add(max(0, gap))  # the turn before was ended too soon
-        self._buffer.drop(start)
+    def _send_started(self, key: TranscriptionKey, start: int) -> None:
         self._shared.effects.send(
             SpeechStarted(
                 event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
+                item_id=key.item_id,
                 audio_start_ms=to_ms(start),
             )
         )
-        self._start_transcription()
 
-    def _start_transcription(self) -> None:
+    def _send_stopped(self, key: TranscriptionKey, end: int, decision: TurnDecision) -> None:
+        self._shared.effects.send(
+            SpeechStopped(
+                event_id=self._shared.effects.event_id(),
+                item_id=key.item_id,
+                audio_end_ms=to_ms(end),
+                decision=decision if self._shared.options.explains_turns else UNSET,
+            )
+        )
+        self._shared.effects.add(RecordTurn(key.item_id, decision))
+
+    def _decide(self) -> TurnDecision:
+        """Why the turn has just ended."""
+        assert self._detector
+        waited, ended_by = self._detector.waited, self._ended_by
+        self._spoken_until, self._ended_by = self._scored - waited, "silence"
+        evidence = self._evidence if self._detector.is_semantic else None
+        return decision_of(waited, ended_by, evidence, self._pauses, self._shared.options.turns)
+
+    def _start_transcription(self, *, reported: bool = True) -> None:
         if not self._transcriptions.pending(self._key):
             self._fed = self._buffer.start
-            self._transcriptions.start(self._key)
+            self._transcriptions.start(self._key, reported=reported)
 
     def _feed(self, upto: int) -> None:
         self._transcriptions.feed(self._key, self._buffer.read(self._fed, upto))
@@ -370,6 +432,9 @@ class InputTurns:
     def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
         item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
         self._forget_scores()
+        self._put_item(item_id, pcm, words)
+
+    def _put_item(self, item_id: str, pcm: bytes, words: dict[int, str]) -> None:
         item = Message(id=item_id, role="user", content=(InputAudio(),))
         entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
         previous = self._shared.conversation.add(entry)

@@ -10,7 +10,7 @@ Rules:
 from collections.abc import Callable
 from typing import Literal, assert_never
 
-from vivavoce.audio.formats import RATE, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
@@ -43,6 +43,8 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
 INFINITY = float("inf")
+PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
+PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -212,6 +214,25 @@ class Responses:
                 code="response_cancel_not_active",
             )
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
+
+    def audible(self, now: float) -> bool:
+        """Whether an answer is being played, or is about to go on."""
+        active = self.active
+        return self._shared.playback.until > now or bool(active and active.audio_samples)
+
+    def played(self, now: float) -> tuple[str, bytes]:
+        """The words that are being played about now, and the audio that was played last."""
+        if (playing := self._shared.playback.playing(now)) is None:
+            return "", b""
+        item_id, unplayed = playing
+        entry = self._shared.conversation.find(item_id)
+        if entry is None or entry.ledger is None:
+            return "", b""
+        ledger = entry.ledger
+        at = ledger.samples - unplayed
+        begin = max(0, at - PLAYED_AUDIO) * BYTES_PER_SAMPLE
+        audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
+        return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
 
     def interrupt(self, now: float, *, live: bool) -> None:
         """Barge-in: the answer ends, and no earlier one is played any further.

@@ -135,6 +135,16 @@ class Transcriptions:
         )
         self._shared.effects.add(order)
 
+    def report(self, key: TranscriptionKey) -> None:
+        """The client knows of its item now: it gets the words, if it wants transcripts."""
+        if active := self._active.get(key):
+            active.reported = self._shared.options.transcription is not None
+
+    def failed(self, key: TranscriptionKey) -> bool:
+        """Whether no more words of it come, since it has failed or is over."""
+        active = self._active.get(key)
+        return active is None or active.failure is not None
+
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
         """Transcribe all recordings of an item whose words are not known."""
         for index, recording in entry.recordings.items():
