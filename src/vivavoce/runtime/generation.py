@@ -2,9 +2,10 @@
 
 language model → _generate() → ClauseFeed → _perform() → SpeechWriter → facts
 
-What is spoken first is cut early: a few words are enough to begin with, and while they are heard
-the next ones are generated. After that a clause is cut early only where the voice would run out of
-speech otherwise.
+A synthesiser that takes text as it comes gets each clause at once, in one piece of work for the
+whole answer. What is spoken first is cut early: a few words are enough to begin with, and while
+they are heard the next ones are generated. After that a clause is cut early only where the voice
+would run out of speech otherwise.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from vivavoce.engines.base import (
     ChatRequest,
     ChatUsage,
     TextDelta,
+    streaming,
 )
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
@@ -42,6 +44,7 @@ from vivavoce.session.facts import (
     ToolCallArguments,
     ToolCallStarted,
 )
+from vivavoce.session.word_timing import MS_PER_CHARACTER
 
 CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
 PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
@@ -256,6 +259,8 @@ async def _perform(
 ) -> bool:
     """Post clause after clause, spoken or written; False: it failed, and that was posted."""
     async with _writer(order, cascade, post, wait_writable) as writer:
+        if order.prompt.spoken and writer.streams_text:
+            return await _perform_stream(order, writer, post, clauses)
         return await _perform_clauses(order, writer, post, wait_writable, clauses)
 
 
@@ -295,6 +300,28 @@ async def _perform_clauses(
                     return False
 
 
+async def _perform_stream(
+    order: Generate, writer: "SpeechWriter", post: Post, clauses: ClauseFeed
+) -> bool:
+    """The same by a synthesiser that gets the text as it comes."""
+    ending: list[GenerationFailed | None] = []
+
+    async def texts() -> AsyncGenerator[str]:
+        while isinstance(clause := await clauses.next(writer.hurry_at), str):
+            writer.hand_over(clause)
+            yield clause
+        ending.append(clause)
+
+    try:
+        await writer.speak_stream(texts())
+    except EngineError as exc:
+        post(GenerationFailed(order.response_id, "tts", str(exc)))
+        return False
+    if failed := ending[0]:
+        post(failed)
+    return failed is None
+
+
 class SpeechWriter:
     """Synthesises the clauses of one answer in order."""
 
@@ -315,11 +342,43 @@ class SpeechWriter:
         self._samples = 0  # of the answer so far
         self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
         self._latency = 0.0  # the longest from a clause to its first sound
+        self._owed = 0  # characters that were handed over and are not spoken yet
+        self._handed_at = 0.0  # the first of them
+
+    @property
+    def streams_text(self) -> bool:
+        """Whether the synthesiser gets the text as it comes."""
+        return streaming(self._synthesis.tts) is not None
 
     @property
     def hurry_at(self) -> float:
         """When the next clause is needed, so that no pause is heard before it."""
-        return self._heard_until - self._latency - SPEECH_MARGIN_S
+        until = self._heard_until
+        if self._owed > 0:
+            seconds = self._owed * MS_PER_CHARACTER / 1000 / self._synthesis.speed
+            until = max(until, self._handed_at) + seconds
+        return until - self._latency - SPEECH_MARGIN_S
+
+    def hand_over(self, text: str) -> None:
+        """This goes to the synthesiser now."""
+        self._post(TextGenerated(self._response_id, text))
+        if self._owed <= 0:
+            self._handed_at = asyncio.get_running_loop().time()
+        self._owed += len(text)
+
+    async def speak_stream(self, texts: AsyncIterator[str]) -> None:
+        """Speak a text as it comes. Raises EngineError."""
+        async with aclosing(self._synthesis.stream(texts)) as pieces:
+            async for piece in pieces:
+                if piece.audio:
+                    now = asyncio.get_running_loop().time()
+                    if not self._samples:
+                        self._latency = now - self._handed_at
+                    self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
+                self._samples += len(piece.audio) // 2
+                self._owed -= sum(len(word.text) for word in piece.words)
+                self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
+                await self._wait_writable()
 
     def postpone(self, seconds: float) -> None:
         """What was spoken so far was held back for so long."""
