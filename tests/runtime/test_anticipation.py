@@ -153,7 +153,7 @@ class Work:
         )
 
     def take(self, final: TranscriptUpdated | None) -> None:
-        self.taken.append(final and final.text)
+        self.taken.append(None if final is None else final.text)
 
     @staticmethod
     def _fail(exc: Exception) -> None:
