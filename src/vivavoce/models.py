@@ -197,6 +197,7 @@ class BuiltModels:
     """The engines of each cascade model."""
     engines: Mapping[str, object]
     """Every engine by `kind:name`."""
+    inventory: ConfiguredEngines
 
 
 @asynccontextmanager
@@ -223,7 +224,7 @@ async def built_models(
             for name, targets in aliases_of(settings).items()
         }
         catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
-        yield BuiltModels(catalog, selected, builder.by_name())
+        yield BuiltModels(catalog, selected, builder.by_name(), builder.source)
 
 
 def relay_of(name: str, model: RelayModel) -> Relay:

@@ -26,6 +26,8 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
+from vivavoce.session.endpointing import TurnSettings
+from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -68,6 +70,11 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""
+    preload: tuple[str, ...] = ()
+    """Names of models, as clients give them, that are loaded at start and not at their first
+    use."""
+    use: Literal["any", "commercial"] = "any"
+    """commercial: models whose licence forbids that are not used."""
     secret: str = ""
     """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 
@@ -241,10 +248,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session: SessionSettings = SessionSettings()
     webrtc: WebRTCSettings = WebRTCSettings()
     telephony: TelephonySettings = TelephonySettings()
+    turns: TurnSettings = TurnSettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    interruption: InterruptionSettings = InterruptionSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
@@ -373,8 +382,10 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
     "telephony": TelephonySettings,
+    "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "turns": TurnSettings,
 }
 
 

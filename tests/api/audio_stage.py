@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 from tests.api.routes_stage import catalog_of, scripted_stt, scripted_tts, serving_routes
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.speech import SpeechRoutes
+from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, TTS
@@ -55,9 +56,11 @@ async def stage(
         scripted_tts(tts) if tts is None or isinstance(tts, dict) else tts,
         default_voice=voice,
     )
+    analysis = {name: options[name] for name in ("max_bytes", "max_seconds") if name in options}
     async with serving_routes(
         SpeechRoutes(catalog, stall_timeout_s=options.get("stall_timeout_s", 30.0)),
         TranscriptionRoutes(catalog, **options),
+        SpeechAnalysisRoutes(catalog, **analysis),
         ModelRoutes(catalog, lambda: 1_700_000_000.5),
     ) as (client, http, base):
         yield Stage(client, http, base)

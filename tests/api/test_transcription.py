@@ -144,6 +144,35 @@ def test_streamed_deltas_concatenate_to_the_text() -> None:
     }
 
 
+@pytest.mark.parametrize("logprob", [-0.5, None])
+def test_logprobs_are_sent_where_asked_for_and_known(logprob: float | None) -> None:
+    partly = {"text": "one two three", "partials": True}
+    script = {"transcripts": [partly, "four"], "word_times": True, "logprob": logprob}
+
+    async def main() -> tuple[Any, list[Any], Any]:
+        async with stage(stt=script) as here:
+            create = here.client.audio.transcriptions.create
+            whole = await create(file=("a.wav", TWICE), model="m", include=["logprobs"])
+            stream = await create(
+                file=("a.wav", TWICE), model="m", include=["logprobs"], stream=True
+            )
+            events = [event async for event in stream]
+            return whole, events, await create(file=("a.wav", TWICE), model="m")
+
+    whole, events, without = asyncio.run(main())
+    assert without.logprobs is None
+    *deltas, done = events
+    if logprob is None:
+        assert all(answer.logprobs is None for answer in (whole, *events))
+        return
+    for answer in (whole, done):
+        assert [token.token for token in answer.logprobs] == ["one", " two", " three", " four"]
+        assert {token.logprob for token in answer.logprobs} == {-0.5}
+        assert bytes(map(int, answer.logprobs[-1].bytes)) == b" four"
+    for event in deltas:
+        assert "".join(token.token for token in event.logprobs) == event.delta
+
+
 @pytest.mark.parametrize("sound", [quiet(2), quiet(0.001)])
 def test_silent_recording_has_empty_text(sound: bytes) -> None:
     async def main() -> tuple[Any, list[Any]]:

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.audio.segments import Segment, Segmenter, SegmentSettings
+from vivavoce.audio.segments import (
+    Segment,
+    Segmenter,
+    SegmentSettings,
+    SpeechRules,
+    speech_segments,
+)
 
 PROBABILITIES = {".": 0.0, ",": 0.4, "-": 0.6, "#": 1.0}
 
@@ -124,3 +130,81 @@ def test_all_speech_is_in_ordered_bounded_segments(
 
     whole = Segmenter(100, 1_000, settings)
     assert whole.feed(heard) + whole.flush() == found
+
+
+def marked(heard: str, **rules: float) -> str:
+    """Each window of 100 ms: s where it is in a segment."""
+    given = SpeechRules(threshold=0.5, **{"min_silence_seconds": 0.3, **rules})
+    found = speech_segments(
+        [PROBABILITIES[each] for each in heard],
+        given,
+        samples=len(heard) * 100,
+        window_samples=100,
+        sample_rate=1_000,
+    )
+    marks = ["."] * len(heard)
+    for segment in found:
+        assert segment.start < segment.end
+        for at in range(segment.start // 100, segment.end // 100):
+            assert marks[at] == ".", "segments overlap"
+            marks[at] = "s"
+    return "".join(marks)
+
+
+@pytest.mark.parametrize(
+    ("heard", "rules", "found"),
+    [
+        ("", {}, ""),
+        ("....", {}, "...."),
+        (".##..#...", {}, ".sssss..."),  # two quiet windows do not end it
+        (".##...#..", {}, ".ss...s.."),  # three do
+        (",##,,,..", {}, ".sssss.."),  # between the two thresholds nothing changes
+        (",##,,,..", {"silence_threshold": 0.45}, ".ss....."),
+        (",##,,,..", {"silence_threshold": 0.9}, ".ss....."),  # it is the lower of the two
+        (".#...##..", {"min_speech_seconds": 0.2}, ".....ss.."),
+        (".##......#.", {"padding_seconds": 0.2}, "sssss..ssss"),
+        (".##...#..", {"padding_seconds": 0.2}, "sssssssss"),  # half of the silence each
+        ("#####", {"max_speech_seconds": 2.0}, "sssss"),
+    ],
+)
+def test_speech_segments_follow_the_rules(heard: str, rules: dict[str, float], found: str) -> None:
+    assert marked(heard, **rules) == found
+
+
+def test_speech_longer_than_the_limit_is_cut_in_its_last_pause_or_at_the_limit() -> None:
+    def parts(heard: str) -> list[tuple[int, int]]:
+        rules = SpeechRules(0.5, min_silence_seconds=0.3, max_speech_seconds=0.5)
+        found = speech_segments(
+            [PROBABILITIES[each] for each in heard],
+            rules,
+            samples=len(heard) * 100,
+            window_samples=100,
+            sample_rate=1_000,
+        )
+        return [(segment.start // 100, segment.end // 100) for segment in found]
+
+    assert parts("##.#.###") == [(0, 4), (5, 8)]
+    assert parts("########") == [(0, 5), (5, 8)]
+    assert parts("####..##") == [(0, 4), (6, 8)]
+
+
+@given(
+    st.text("".join(PROBABILITIES), max_size=60),
+    st.floats(0, 0.5),
+    st.one_of(st.none(), st.floats(0.1, 1.0)),
+)
+def test_speech_segments_are_ordered_and_within_the_recording(
+    heard: str, padding: float, most: float | None
+) -> None:
+    rules = SpeechRules(0.5, padding_seconds=padding, max_speech_seconds=most)
+    samples = max(0, len(heard) * 100 - 30)
+    found = speech_segments(
+        [PROBABILITIES[each] for each in heard],
+        rules,
+        samples=samples,
+        window_samples=100,
+        sample_rate=1_000,
+    )
+    bounds = [bound for segment in found for bound in (segment.start, segment.end)]
+    assert bounds == sorted(bounds)
+    assert all(0 <= bound <= samples for bound in bounds)

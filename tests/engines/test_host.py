@@ -311,6 +311,49 @@ def test_hanging_process_is_killed_and_replaced(stop: bool) -> None:
     assert (again, replaced) == (["0"], True)
 
 
+def test_hanging_process_has_a_successor_that_loads_before_its_streams_are_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = tmp_path / "gate"
+
+    async def main() -> list[str]:
+        async with host_of({"gate": str(gate)}, hang_seconds=0.8) as host:
+            old = await pid_of(host)
+            async with host.open(("pid", 0)) as stream:
+                await anext(stream)
+                os.mkfifo(gate)
+                os.kill(old, signal.SIGSTOP)
+                await until(lambda: host.health() is not None)
+                order = ["lost" if stream.closed else "replaced"]
+                with pytest.raises(EngineLost):
+                    await anext(stream)
+            again = asyncio.create_task(said(host, "count", 1))
+            await asyncio.to_thread(gate.write_bytes, b"")
+            order += [*await again, str(host.health()), str(host.loading)]
+            assert await pid_of(host) != old
+            return order
+
+    assert run(main()) == ["replaced", "0", "None", "False"]
+    assert "has not answered for 0.4 s; starting another" in caplog.text
+    assert "gave no sign of life for 0.8 s, and was killed; starting" not in caplog.text
+
+
+def test_process_that_answers_again_ends_its_streams_and_is_replaced_all_the_same() -> None:
+    async def main() -> tuple[list[str], bool]:
+        async with host_of(hang_seconds=2.0) as host:
+            old = await pid_of(host)
+            async with host.open(("pid", 0)) as stream:
+                await anext(stream)
+                os.kill(old, signal.SIGSTOP)
+                await until(lambda: host.processes[0].failure is not None)
+                os.kill(old, signal.SIGCONT)
+                stream.end_input()
+                rest = [message async for message in stream]
+            return rest, await pid_of(host) != old
+
+    assert run(main()) == ([], True)
+
+
 def test_worker_that_only_waits_for_input_is_no_hang() -> None:
     async def main() -> list[str]:
         async with host_of(hang_seconds=0.2) as host, host.open(("pid", 0)) as stream:
@@ -519,3 +562,39 @@ def _running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_host_without_work_ends_its_processes_and_the_next_stream_starts_others() -> None:
+    async def main() -> None:
+        async with host_of(idle_seconds=0.05) as host:
+            first = await pid_of(host)
+            loaded = host.residency()
+            assert loaded.loaded
+            assert loaded.memory_bytes is None or loaded.memory_bytes > 1_000_000
+            async with host.open(("pid", 0)) as stream:
+                await anext(stream)
+                await asyncio.sleep(0.1)  # longer than idle_seconds, but it is in use
+                assert host.residency().users == 1
+                with pytest.raises(EngineError, match="in use"):
+                    await host.unload()
+            await until(lambda: not host.processes)
+            assert host.residency().loaded is False
+            assert (host.health(), host.loading) == (None, False)
+            assert await pid_of(host) != first
+            await host.unload()
+            host.start()
+            assert await pid_of(host)
+
+    run(main())
+
+
+def test_closed_host_is_not_started_by_a_use() -> None:
+    async def main() -> None:
+        async with host_of(idle_seconds=0.01) as host:
+            await host.unload()
+        host.start()
+        assert host.processes == ()
+        with pytest.raises(EngineError, match="it is closed"):
+            await host.load()
+
+    run(main())

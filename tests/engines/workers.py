@@ -23,6 +23,9 @@ class TestWorker:
             raise EngineError("no model here")
         if options.get("fail") == "hang":
             time.sleep(1_000)
+        if os.path.exists(options.get("gate", "")):
+            with open(options["gate"], "rb") as gate:  # a pipe: loading takes until it is written
+                gate.read()
         self.hello = {"pid": os.getpid(), **options}
 
     def serve(self, request: tuple[str, int], stream: WorkerStream) -> Iterator[int]:

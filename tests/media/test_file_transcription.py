@@ -39,7 +39,7 @@ async def passages(
     """Each with the text as it came."""
     transcriber = FileTranscriber(stt, asyncio.Semaphore(slots), stall_timeout_s=stall_timeout_s)
     async for passage in transcriber.passages(file, vad()):
-        yield passage, [delta async for delta in passage.deltas()]
+        yield passage, [delta.text async for delta in passage.deltas()]
 
 
 async def texts(stt: STT, file: SoundFile, **options: Any) -> list[str]:
@@ -208,7 +208,7 @@ def test_leaving_early_closes_the_engines_streams() -> None:
         passage = await anext(found)
         delta = await anext(passage.deltas())
         await found.aclose()
-        return delta
+        return delta.text
 
     assert asyncio.run(main()) == "one"
     assert 1 <= len(closed) <= 2

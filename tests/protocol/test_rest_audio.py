@@ -18,6 +18,7 @@ from vivavoce.protocol.rest_audio import (
     SpeechDone,
     SpeechRequest,
     SpeechUsage,
+    TimestampsRequest,
     TokenUsage,
     TranscriptDelta,
     TranscriptDone,
@@ -25,8 +26,8 @@ from vivavoce.protocol.rest_audio import (
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
+    form_request,
     language_name,
-    transcription_request,
 )
 from vivavoce.protocol.session import CustomVoice
 from vivavoce.protocol.subtitles import Timed, segments, words_in_seconds
@@ -148,7 +149,7 @@ def test_speech_request_with_a_bad_value_names_its_field(body: str, param: str) 
 
 
 def test_form_is_read_with_the_defaults_of_the_api() -> None:
-    assert transcription_request({}) == TranscriptionRequest()
+    assert form_request({}, TranscriptionRequest) == TranscriptionRequest()
     assert TranscriptionRequest().response_format == "json"
     assert TranscriptionRequest().timestamp_granularities == ("segment",)
 
@@ -165,7 +166,7 @@ def test_form_fields_are_all_read() -> None:
         "stream": ["true"],
         "chunking_strategy": ["auto"],
     }
-    assert transcription_request(fields) == TranscriptionRequest(
+    assert form_request(fields, TranscriptionRequest) == TranscriptionRequest(
         model="whisper-1",
         language="it",
         prompt="Vivavoce",
@@ -179,12 +180,12 @@ def test_form_fields_are_all_read() -> None:
 
 def test_form_with_an_empty_field_reads_it_as_absent() -> None:
     fields = {"language": [""], "temperature": [""], "timestamp_granularities": [""], "stream": []}
-    assert transcription_request(fields) == TranscriptionRequest()
+    assert form_request(fields, TranscriptionRequest) == TranscriptionRequest()
 
 
 @pytest.mark.parametrize(("said", "meant"), [("True", True), ("false", False), ("0", False)])
 def test_boolean_of_a_form_is_read_in_every_spelling(said: str, meant: bool) -> None:
-    assert transcription_request({"stream": [said]}).stream is meant
+    assert form_request({"stream": [said]}, TranscriptionRequest).stream is meant
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,29 @@ def test_boolean_of_a_form_is_read_in_every_spelling(said: str, meant: bool) -> 
 )
 def test_form_with_a_bad_value_names_its_field(fields: dict[str, list[str]], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        transcription_request(fields)
+        form_request(fields, TranscriptionRequest)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("threshold", "1.5", "invalid_value"),
+        ("threshold", "loud", "invalid_type"),
+        ("neg_threshold", "-1", "invalid_value"),
+        ("min_speech_duration_ms", "-5", "invalid_value"),
+        ("min_silence_duration_ms", "2.5", "invalid_type"),
+        ("max_speech_duration_s", "0", "invalid_value"),
+        ("speech_pad_ms", "-1", "invalid_value"),
+        ("min_silence", "100", "unknown_parameter"),
+    ],
+)
+def test_timestamps_request_with_an_invalid_field_names_it(
+    name: str, value: str, code: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        form_request({name: [value]}, TimestampsRequest)
+    assert (refused.value.param, refused.value.code) == (name, code)
 
 
 def test_formats_are_those_of_the_official_library() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.session.stage import ask, final, of, record, settings, shared, the, t
 from tests.session.stage import events as sent_events
 from vivavoce.protocol.client import ItemCreate, ResponseCreate
 from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Message
+from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
     ResponseDone,
@@ -37,6 +39,7 @@ from vivavoce.session.facts import (
     TranscriptionKey,
     TranscriptUpdated,
 )
+from vivavoce.session.options import LOGPROBS
 
 INFINITY = float("inf")
 REQUESTED = Transcription("whisper-1", "it", "pasta, pizza")
@@ -89,6 +92,16 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     assert other.start(B) == [StartTranscription(B, "local", None, "", asked_model="m")]
 
 
+def test_words_of_a_draft_stand_in_until_there_are_others(stage: Stage) -> None:
+    stage.transcriptions.set_draft(A, "too early")
+    assert stage.transcriptions.text(A) == ""
+    stage.start()
+    stage.transcriptions.set_draft(A, "it is")
+    assert stage.transcriptions.text(A) == "it is"
+    stage.take("is it")
+    assert stage.transcriptions.text(A) == "is it"
+
+
 def recorded(seconds: int) -> RecordUsage:
     """The usage of the recording A."""
     return RecordUsage("a:0", "gpt-realtime", DurationUsage(seconds=seconds), "transcription")
@@ -115,6 +128,27 @@ def test_transcript_growing_sends_each_stable_character_once(stage: Stage) -> No
     assert deltas(last) == ["world"]
     assert the(TranscriptionCompleted, last).transcript == "hello world"
     assert types(last)[-1] == "conversation.item.input_audio_transcription.completed"
+
+
+@pytest.mark.parametrize("logprob", [-0.25, None])
+def test_transcript_with_probabilities_sends_them_where_the_session_includes_them(
+    stage: Stage, logprob: float | None
+) -> None:
+    options = stage.shared.options
+    options.session = msgspec.structs.replace(options.session, include=(LOGPROBS,))
+    (started,) = stage.start()
+    assert isinstance(started, StartTranscription)
+    assert started.scored
+    words = (ScoredWord("hi", -0.5), ScoredWord("you", logprob))
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 2, False, words), 0.0)
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 6, True, words), 0.0)
+    hi, you, completed = (
+        [token.token for token in event.logprobs or ()]
+        for event in sent_events(stage.effects())
+        if isinstance(event, TranscriptionDelta | TranscriptionCompleted)
+    )
+    known = logprob is not None
+    assert (hi, you, completed) == ((["hi"], [" you"], ["hi", " you"]) if known else ([], [], []))
 
 
 def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:
@@ -244,7 +278,8 @@ def two_recordings() -> Entry:
 
 def test_every_recording_of_an_item_without_words_is_transcribed(stage: Stage) -> None:
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
-    language = {"language": "it", "prompt": "pasta, pizza", "asked_model": "whisper-1"}
+    language: dict[str, Any] = {"language": "it", "prompt": "pasta, pizza"}
+    language["asked_model"] = "whisper-1"
     assert stage.effects() == [
         StartTranscription(A, "gpt-realtime", **language),
         FeedAudio(A, b"\x01\x02"),
@@ -342,3 +377,11 @@ def test_failure_of_one_item_leaves_the_response_to_the_other_alone(
     other = "a#1" if failed.item_id == "a" else "a"
     prompt = the(Generate, effects).prompt
     assert [item.id for item in prompt.items] == [other]
+
+
+def test_transcription_reported_later_sends_all_its_words(stage: Stage) -> None:
+    stage.transcriptions.start(A, reported=False)
+    assert not deltas(stage.take("one two", 7))
+    stage.transcriptions.report(A)
+    stage.transcriptions.report(B)  # there is none
+    assert deltas(stage.take("one two three", final=True)) == ["one two three"]

@@ -12,6 +12,14 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from vivavoce.api.admin import (
+    NewBudget,
+    NewKey,
+    OwnerChange,
+    RecordList,
+    ShownBudget,
+    ShownKey,
+)
 from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
     BetaSecretLifetime,
@@ -22,12 +30,16 @@ from vivavoce.api.client_secrets import (
 )
 from vivavoce.api.http_errors import Problem, VoxrayError
 from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
+from vivavoce.api.packs import DeletedModel, LoadedModel, LoadedModels, PackList, PulledModel
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.api.usage import UsageReport
 from vivavoce.api.voxray import VoxrayData
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.rest_audio import (
     SpeechRequest,
+    SpeechTimestamp,
+    TimestampsRequest,
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
@@ -56,7 +68,12 @@ POLICY: Final = (
 )
 """Of /docs. The style sheet of Swagger UI has its images in data: URLs."""
 LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
-"""Fields of TranscriptionRequest that are lists; a form sends them as `name[]`."""
+"""Fields of forms that are lists; a form sends them as `name[]`."""
+
+
+FORMS: Final[tuple[type[msgspec.Struct], ...]] = (TimestampsRequest, TranscriptionRequest)
+"""Requests that a form sends, with a file: the schema of TranscriptionRequest is
+TranscriptionForm."""
 
 
 class BetaSessionRequest(BetaSessionPatch, frozen=True, kw_only=True):
@@ -94,9 +111,20 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     ConnectResponse,
+    DeletedModel,
+    LoadedModel,
+    LoadedModels,
+    NewBudget,
+    NewKey,
     OfferAnswer,
     OfferRequest,
+    OwnerChange,
+    PackList,
     PatchStatus,
+    PulledModel,
+    RecordList,
+    ShownBudget,
+    ShownKey,
     StartRequest,
     StartResponse,
     StartedData,
@@ -113,8 +141,10 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     Problem,
     ReadyStatus,
     SpeechRequest,
+    SpeechTimestamp,
     TranscriptionJson,
     TranscriptionVerbose,
+    UsageReport,
     VoiceList,
 )
 """The types that `openapi.json` refers to as #/components/schemas/NAME."""
@@ -125,7 +155,8 @@ def openapi_document(version: str) -> Json:
     document: Json = msgspec.json.decode((FOLDER / "openapi.json").read_bytes())
     document["info"]["version"] = version
     _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
-    schemas["TranscriptionForm"] = _transcription_form()
+    for shape in FORMS:
+        schemas[f"{shape.__name__.removesuffix('Request')}Form"] = _form(shape)
     document["components"]["schemas"] = schemas
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -136,17 +167,24 @@ def openapi_document(version: str) -> Json:
     return document
 
 
-def _transcription_form() -> Json:
-    """The schema of TranscriptionRequest as a form sends it, with the file."""
-    _, schemas = msgspec.json.schema_components([TranscriptionRequest])
-    request = schemas["TranscriptionRequest"]
+def _form(shape: type[msgspec.Struct]) -> Json:
+    """The schema of a request as a form sends it, with the file."""
+    _, schemas = msgspec.json.schema_components([shape])
+    request = schemas[shape.__name__]
     fields: Json = {
-        f"{name}[]" if name in LIST_FIELDS else name: schema
+        f"{name}[]" if name in LIST_FIELDS else name: _without_null(schema)
         for name, schema in request["properties"].items()
     }
-    fields["language"] = {"type": "string"}  # a form cannot send null
     file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     return {**request, "properties": {"file": file, **fields}, "required": ["file"]}
+
+
+def _without_null(schema: Json) -> Json:
+    """A form cannot send null: the field is left out."""
+    if "anyOf" not in schema:
+        return schema
+    (only,) = (each for each in schema["anyOf"] if each != {"type": "null"})
+    return {**only, **{key: schema[key] for key in ("description",) if key in schema}}
 
 
 class ReferenceRoutes:

@@ -4,14 +4,14 @@ A translation by an engine that does not translate is a transcription.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.metered import metered
@@ -23,6 +23,7 @@ from vivavoce.engines.base import STT, translator_of
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
+from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rest_audio import (
     InputTokenDetails,
@@ -33,13 +34,18 @@ from vivavoce.protocol.rest_audio import (
     TranscriptionRequest,
     TranscriptionVerbose,
     VerboseSegment,
+    form_request,
     language_name,
-    transcription_request,
 )
 from vivavoce.protocol.subtitles import Timed
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
-from vivavoce.runtime.file_transcription import STALL_TIMEOUT_S, FileTranscriber, Passage
+from vivavoce.runtime.file_transcription import (
+    STALL_TIMEOUT_S,
+    FileTranscriber,
+    Passage,
+    PassageDelta,
+)
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
 
 MAX_SECONDS = 4 * 3600.0
@@ -64,14 +70,14 @@ class TranscriptionJob:
     passages: AsyncGenerator[Passage]
     done: list[Passage] = field(default_factory=list)
 
-    async def deltas(self) -> AsyncGenerator[str]:
+    async def deltas(self) -> AsyncGenerator[PassageDelta]:
         """The text as a stream, read once. Raises InvalidRequest, EngineError."""
         try:
             async with aclosing(self.passages) as passages:
                 async for passage in passages:
                     space = " " if self.done else ""
                     async for delta in passage.deltas():
-                        yield space + delta
+                        yield PassageDelta(space + delta.text, _spaced(delta.logprobs, space))
                         space = ""
                     if passage.text:
                         self.done.append(passage)
@@ -81,6 +87,21 @@ class TranscriptionJob:
     @property
     def text(self) -> str:
         return " ".join(passage.text for passage in self.done)
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...] | UnsetType:
+        """Of all tokens, where they are asked for and the engine gives them."""
+        return self._included(
+            token
+            for number, passage in enumerate(self.done)
+            for token in _spaced(passage.logprobs, " " if number else "")
+        )
+
+    def delta(self, delta: PassageDelta) -> TranscriptDelta:
+        return TranscriptDelta(delta.text, logprobs=self._included(delta.logprobs))
+
+    def _included(self, tokens: Iterable[TokenLogprob]) -> tuple[TokenLogprob, ...] | UnsetType:
+        return (tuple(tokens) or UNSET) if "logprobs" in self.asked.include else UNSET
 
     @property
     def samples(self) -> int:
@@ -113,7 +134,9 @@ class TranscriptionJob:
             case "verbose_json":
                 return json_response(self._verbose())
             case "json":
-                return json_response(TranscriptionJson(text=self.text, usage=self.duration))
+                return json_response(
+                    TranscriptionJson(text=self.text, logprobs=self.logprobs, usage=self.duration)
+                )
 
     def _lines(self) -> list[Timed]:
         return [line for passage in self.done for line in _lines(passage)]
@@ -180,7 +203,7 @@ class TranscriptionRoutes:
 
     async def _answer(self, request: web.Request, task: Task) -> web.StreamResponse:
         async with received(request, max_bytes=self._max_bytes) as form:
-            asked = transcription_request(form.fields)
+            asked = form_request(form.fields, TranscriptionRequest)
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
             asked = msgspec.structs.replace(asked, model=model)
             name, cascade = self._catalog.name_of(model), self._catalog.of(model)
@@ -224,8 +247,8 @@ async def _respond(request: web.Request, job: TranscriptionJob) -> web.StreamRes
 async def _as_events(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:
     async with EventStream(request) as stream, aclosing(job.deltas()) as deltas:
         async for delta in deltas:
-            await stream.send(TranscriptDelta(delta))
-        await stream.send(TranscriptDone(job.text, usage=job.tokens))
+            await stream.send(job.delta(delta))
+        await stream.send(TranscriptDone(job.text, logprobs=job.logprobs, usage=job.tokens))
     return stream.response
 
 
@@ -235,6 +258,15 @@ def _lines(passage: Passage) -> list[Timed]:
 
 def _words(passage: Passage) -> list[Timed]:
     return [Timed(word.text, word.start_ms, word.end_ms) for word in passage.words]
+
+
+def _spaced(tokens: tuple[TokenLogprob, ...], space: str) -> tuple[TokenLogprob, ...]:
+    """With the space that joins a passage to the one before it."""
+    if not tokens or not space:
+        return tokens
+    first, *others = tokens
+    token = space + first.token
+    return (msgspec.structs.replace(first, token=token, bytes=tuple(token.encode())), *others)
 
 
 def _plain(text: str, content_type: str = "text/plain") -> web.Response:

@@ -1,9 +1,11 @@
-"""Long sound cut at its pauses into pieces that a recogniser can take. Arithmetic only, no sound.
+"""Where the speech is in a sound, by its probability in each window. Arithmetic only, no sound.
 
-The sound itself stays with the caller, who holds it from `needed_from` on.
+A Segmenter cuts long sound at its pauses, while it comes, into pieces that a recogniser can take;
+the sound itself stays with the caller, who holds it from `needed_from` on. speech_segments() finds
+the speech of a whole recording.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -113,3 +115,110 @@ class Segmenter:
         if longest:
             return min(begins + min(self._padding, (longest + 1) // 2), self._most)
         return min(range(half, self._most + 1), key=lambda at: (self._open[at], -at))
+
+
+CUT_PAUSE_SECONDS = 0.1
+"""Speech that is too long is cut in a pause of this length, as Silero's own function does."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRules:
+    """What is speech in a recording. The defaults are those of speaches."""
+
+    threshold: float = 0.75
+    """A window from this probability on begins speech."""
+    silence_threshold: float | None = None
+    """Below it a window is silence; between the two it is what the window before it was. None:
+    0.15 below `threshold`."""
+    min_speech_seconds: float = 0.0
+    max_speech_seconds: float | None = None
+    min_silence_seconds: float = 1.0
+    padding_seconds: float = 0.0
+
+    @property
+    def silent_below(self) -> float:
+        if self.silence_threshold is None:
+            return max(self.threshold - 0.15, 0.01)
+        return min(self.silence_threshold, self.threshold)
+
+
+def speech_segments(
+    probabilities: Sequence[float],
+    rules: SpeechRules,
+    *,
+    samples: int,
+    window_samples: int = 512,
+    sample_rate: int = 16_000,
+) -> list[Segment]:
+    """The speech of a recording of `samples` samples, in order, without overlaps.
+
+    probabilities: of each of its windows, the last of which may be incomplete.
+    """
+    speech = list(_speech_flags(probabilities, rules))
+    silence = max(1, round(rules.min_silence_seconds * sample_rate / window_samples))
+    most = len(speech)
+    if rules.max_speech_seconds is not None:
+        most = max(1, int(rules.max_speech_seconds * sample_rate / window_samples))
+    pause = max(1, round(CUT_PAUSE_SECONDS * sample_rate / window_samples))
+    found = [
+        Segment(start * window_samples, min(end * window_samples, samples))
+        for run in _runs(speech, silence)
+        for start, end in _parts(speech, *run, most, pause)
+    ]
+    least = max(1, round(rules.min_speech_seconds * sample_rate))
+    return _padded(
+        [segment for segment in found if segment.end - segment.start >= least],
+        round(rules.padding_seconds * sample_rate),
+        samples,
+    )
+
+
+def _speech_flags(probabilities: Iterable[float], rules: SpeechRules) -> Iterator[bool]:
+    """Whether each window is speech, with the hysteresis of the two thresholds."""
+    speech = False
+    for probability in probabilities:
+        speech = probability >= (rules.silent_below if speech else rules.threshold)
+        yield speech
+
+
+def _runs(speech: Sequence[bool], silence: int) -> Iterator[tuple[int, int]]:
+    """Windows of speech, start and end; less than `silence` windows between them are part of it."""
+    start = end = -1
+    for at, is_speech in enumerate(speech):
+        if is_speech:
+            if start < 0:
+                start = at
+            elif at - end >= silence:
+                yield start, end
+                start = at
+            end = at + 1
+    if start >= 0:
+        yield start, end
+
+
+def _parts(
+    speech: Sequence[bool], start: int, end: int, most: int, pause: int
+) -> Iterator[tuple[int, int]]:
+    """A run in parts of at most `most` windows, cut in the last pause that a part has."""
+    while end - start > most:
+        quiet, part_end = 0, start + most
+        for at in range(start + most - 1, start, -1):
+            quiet = 0 if speech[at] else quiet + 1
+            if quiet >= pause and speech[at - 1]:
+                part_end = at
+                break
+        yield start, part_end
+        start = next(at for at in range(part_end, end) if speech[at])
+    yield start, end
+
+
+def _padded(found: list[Segment], padding: int, samples: int) -> list[Segment]:
+    """With `padding` samples on either side, half of a shorter silence between two segments."""
+    made = []
+    for i, segment in enumerate(found):
+        before = segment.start - (found[i - 1].end if i else 0)
+        after = (found[i + 1].start if i + 1 < len(found) else samples) - segment.end
+        left = min(padding, before // 2 if i else before)
+        right = min(padding, after - after // 2 if i + 1 < len(found) else after)
+        made.append(Segment(segment.start - left, segment.end + right))
+    return made

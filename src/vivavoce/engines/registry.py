@@ -40,6 +40,18 @@ def create(kind: str, name: str, options: Mapping[str, object], *, table: str = 
         raise SettingsError(with_place(place, exc)) from exc
 
 
+def problem_of(kind: str, name: str) -> str | None:
+    """Why the class of an engine cannot be used here, in a sentence; None: it can.
+
+    Imports its module, which is small: a library that it needs is only looked for.
+    """
+    try:
+        _loaded(_entry(kind, name), f"[engines.{kind}.{name}]")
+    except SettingsError as exc:
+        return str(exc)
+    return None
+
+
 def with_place(place: str, error: Exception) -> str:
     """The message of the error, led by the place, which it may name itself."""
     message = str(error)

@@ -4,11 +4,12 @@ Optional fields have the value that is used when a client does not send them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.session import CustomVoice
 from vivavoce.protocol.validation import refusal
@@ -18,6 +19,9 @@ MAX_INPUT_CHARACTERS = 65_536
 
 TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity: TypeAlias = Literal["word", "segment"]
+MillisecondsOrZero: TypeAlias = Annotated[int, Meta(ge=0)]
+Probability: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+F = TypeVar("F", bound=msgspec.Struct)
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,23 +75,49 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
 
 
+class TimestampsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of POST /v1/audio/speech/timestamps, but for the file: those of speaches."""
+
+    model: str = ""
+    threshold: Probability = 0.75
+    """A window of sound from this probability of speech on begins speech."""
+    neg_threshold: Probability | None = None
+    """Below it, a window is silence; between the two, what the window before it was. null:
+    `threshold` less 0.15."""
+    min_speech_duration_ms: MillisecondsOrZero = 0
+    """Shorter speech is left out."""
+    max_speech_duration_s: Annotated[float, Meta(gt=0.0)] | None = None
+    """Longer speech is cut, in its last pause if there is one."""
+    min_silence_duration_ms: MillisecondsOrZero = 1000
+    """Shorter silence is part of the speech around it."""
+    speech_pad_ms: MillisecondsOrZero = 0
+    """Added on either side of speech, as far as there is silence."""
+
+
+class SpeechTimestamp(msgspec.Struct, frozen=True):
+    """A stretch of speech, in milliseconds from the start of the recording."""
+
+    start: int
+    end: int
+
+
 _LISTS = {"timestamp_granularities", "include"}
 
 
-def transcription_request(fields: Mapping[str, Sequence[str]]) -> TranscriptionRequest:
+def form_request(fields: Mapping[str, Sequence[str]], shape: type[F]) -> F:
     """Read a form: the values of each field, whose name comes without the `[]` of a list.
 
-    An empty value is none; of several, where one is wanted, the last counts; unknown fields are
-    passed over. Raises InvalidRequest with the field as its `param`.
+    An empty value is none; of several, where one is wanted, the last counts. Raises InvalidRequest
+    with the field as its `param`; an unknown field is one where the shape forbids it.
     """
     given: dict[str, str | list[str]] = {}
     for name, values in fields.items():
         if filled := [value for value in values if value]:
             given[name] = filled if name in _LISTS else filled[-1]
     try:
-        return msgspec.convert(given, TranscriptionRequest, strict=False)
+        return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as exc:
-        raise refusal(str(exc), TranscriptionRequest, None, None) from exc
+        raise refusal(str(exc), shape, None, None) from exc
 
 
 class InputTokenDetails(msgspec.Struct, frozen=True):
@@ -116,6 +146,8 @@ class TranscriptionJson(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     """The answer in `response_format` json."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
+    """With `include[]=logprobs`, of a recogniser that knows them."""
     languages: tuple[DetectedLanguage, ...] | UnsetType = UNSET
     usage: DurationUsage | TokenUsage | UnsetType = UNSET
 
@@ -161,10 +193,13 @@ class TranscriptionVerbose(msgspec.Struct, frozen=True, kw_only=True):
     usage: DurationUsage | UnsetType = UNSET
 
 
-class TranscriptDelta(msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.delta"):
+class TranscriptDelta(
+    msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.delta", omit_defaults=True
+):
     """The transcript grew by this. All deltas together are its text."""
 
     delta: str
+    logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
 
 
 class TranscriptDone(
@@ -173,6 +208,7 @@ class TranscriptDone(
     """The transcript is complete; the last event."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
     languages: tuple[DetectedLanguage, ...] | UnsetType = UNSET
     usage: TokenUsage | UnsetType = UNSET
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from vivavoce.protocol.logprobs import word_starts
 from vivavoce.protocol.rest_audio import TranscriptionWord, VerboseSegment
 
 LINE_CHARACTERS = 84
@@ -39,7 +40,7 @@ def lines(passage: Timed, words: Sequence[Timed] = ()) -> list[Timed]:
     whole = Timed(" ".join(passage.text.split()), passage.start_ms, passage.end_ms)
     if not whole.text:
         return []
-    starts = _starts(whole.text, words)
+    starts = word_starts(whole.text, [word.text for word in words])
     if not starts:
         return [whole]
     made = []
@@ -49,22 +50,6 @@ def lines(passage: Timed, words: Sequence[Timed] = ()) -> list[Timed]:
         made.append(Timed(text, words[first].start_ms, words[last].end_ms))
         first = last + 1
     return made
-
-
-def _starts(text: str, words: Sequence[Timed]) -> list[int]:
-    """Where each word's part of the text begins, the signs before it included, and the text's end.
-
-    Nothing if the text has not all of the words, in order.
-    """
-    starts = []
-    at = 0
-    for word in words:
-        place = text.find(word.text.strip(), at)
-        if place < 0:
-            return []
-        starts.append(text.rfind(" ", at, place) + 1 or place)
-        at = place + len(word.text.strip())
-    return [0, *starts[1:], len(text)] if starts else []
 
 
 def _ends(text: str, words: Sequence[Timed], starts: Sequence[int]) -> Iterator[int]:

@@ -6,15 +6,17 @@ Only what is being worked on is in memory: a piece of sound, and a few passages 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.segments import Segment, Segmenter
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.errors import EngineError
 from vivavoce.media.decoding import SoundFile
+from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.runtime.concurrency import in_thread, prefetched
-from vivavoce.runtime.transcription import RecordedAudio, transcripts
+from vivavoce.runtime.transcription import RecordedAudio, logprobs_of, transcripts
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW
 
@@ -138,6 +140,31 @@ async def stretches(file: SoundFile, vad: VadBatcher) -> AsyncGenerator[SpeechSt
         await in_thread(pieces.close)
 
 
+async def speech_probabilities(file: SoundFile, vad: VadBatcher) -> list[float]:
+    """Of each window of a file; the last one is filled up with silence.
+
+    Raises AudioError, EngineError.
+    """
+    pieces = file.pieces(_PIECE_SECONDS)
+    scorer = SpeechScorer(vad)
+    scores: list[float] = []
+    try:
+        while (piece := await in_thread(next, pieces, None)) is not None:
+            whole = piece + bytes(-len(piece) % _WINDOW_BYTES)
+            scores += await scorer.score(whole, may_miss=_WINDOWS_AHEAD)
+        return scores + await scorer.score(b"")
+    finally:
+        scorer.close()
+        await in_thread(pieces.close)
+
+
+class PassageDelta(NamedTuple):
+    """The text of a passage grew by this; logprobs are empty where the engine gives none."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
 class Passage:
     """A stretch of speech that is being recognised."""
 
@@ -149,11 +176,17 @@ class Passage:
         self.words: tuple[Word, ...] = ()
         """Their times count from the start of the recording."""
         self.language: str | None = None
+        self._latest = Transcript("")
         self._changed = asyncio.Event()
         self._over = False
         self._failure: Exception | None = None
 
-    async def deltas(self) -> AsyncGenerator[str]:
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Of all its tokens; empty where the engine gives none."""
+        return logprobs_of(self._latest, 0, len(self.text))
+
+    async def deltas(self) -> AsyncGenerator[PassageDelta]:
         """The text as it becomes certain, to be taken once. Raises EngineError."""
         sent = 0
         while True:
@@ -161,8 +194,9 @@ class Passage:
             if self._failure is not None:
                 raise self._failure
             if len(self.text) > sent:
-                yield self.text[sent:]
-                sent = len(self.text)
+                end = len(self.text)
+                yield PassageDelta(self.text[sent:], logprobs_of(self._latest, sent, end))
+                sent = end
             elif self._over:
                 return
             else:
@@ -170,10 +204,15 @@ class Passage:
 
     def update(self, transcript: Transcript) -> None:
         """Take the transcript so far. White space at both ends is not part of the text."""
+        self._latest = transcript
         if transcript.final:
             self.text = transcript.text.strip()
             self.words = tuple(
-                Word(word.text, word.start_ms + self.start_ms, word.end_ms + self.start_ms)
+                replace(
+                    word,
+                    start_ms=word.start_ms + self.start_ms,
+                    end_ms=word.end_ms + self.start_ms,
+                )
                 for word in transcript.words
             )
             self.language = transcript.language

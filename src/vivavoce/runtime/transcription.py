@@ -10,6 +10,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import STT, Transcript
 from vivavoce.errors import AudioError, EngineError, EngineLost
+from vivavoce.protocol.logprobs import ScoredWord, TokenLogprob, token_logprobs
 from vivavoce.runtime.tasks import Signal, StallGuard
 from vivavoce.session.effects import StartTranscription
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
@@ -54,6 +55,11 @@ class AudioFeed:
     @property
     def waiting_bytes(self) -> int:
         return len(self._pcm)
+
+    @property
+    def so_far(self) -> bytes | None:
+        """All that was fed, PCM at 24 kHz; None: it is not kept any more."""
+        return None if self._kept is None else bytes(self._kept + self._pcm)
 
     def set_rate(self, sample_rate: int) -> None:
         """The engine was found only now. Call it before the first of the audio is read."""
@@ -159,13 +165,15 @@ async def transcripts(
 ) -> AsyncGenerator[Transcript]:
     """What the engine recognises, ending with a final transcript.
 
-    A recogniser that is lost in the middle is asked once more, and gets all audio from the start.
+    A recogniser that is lost in the middle is asked once more, and gets all audio from the start;
+    the last transcript is repeated then, as a sign of progress.
     Raises EngineError: it failed, ended without a final transcript, or was silent for so long.
     """
 
     def stalled() -> EngineError:
         return EngineError(f"speech recognition gave nothing for {stall_timeout_s:g} s")
 
+    last = Transcript("")
     while True:
         final = False
         try:
@@ -175,15 +183,27 @@ async def transcripts(
             ):
                 while (transcript := await guard.wait(anext(recognised, None))) is not None:
                     final = transcript.final
+                    last = last if final else transcript
                     yield transcript
         except EngineLost as exc:
             if not audio.rewind():
                 raise
             log.warning("STT worker lost, retrying with the same audio: %s", exc)
+            yield last
             continue
         if not final:
             raise EngineError("speech recognition ended without a result")
         return
+
+
+def logprobs_of(transcript: Transcript, start: int, end: int) -> tuple[TokenLogprob, ...]:
+    """The tokens that end in that part of the text without white space at its ends; empty where the
+    engine gives no probabilities."""
+    return token_logprobs(transcript.text.strip(), scored_words(transcript), start, end)
+
+
+def scored_words(transcript: Transcript) -> tuple[ScoredWord, ...]:
+    return tuple(ScoredWord(word.text, word.logprob) for word in transcript.words)
 
 
 async def transcribe_item(
@@ -200,7 +220,11 @@ async def transcribe_item(
             async for transcript in recognised:
                 post(
                     TranscriptUpdated(
-                        order.key, transcript.text, transcript.stable, transcript.final
+                        order.key,
+                        transcript.text,
+                        transcript.stable,
+                        transcript.final,
+                        scored_words(transcript) if order.scored else (),
                     )
                 )
     except EngineError as exc:

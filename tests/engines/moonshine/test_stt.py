@@ -1,6 +1,8 @@
 """Moonshine with its real weights: `vivavoce models pull` fetches them."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from vivavoce.engines.moonshine.stt import PACK, MoonshineSettings, MoonshineSTT
 from vivavoce.engines.packs import problem_of
 from vivavoce.errors import EngineError
 from vivavoce.media import files
+from vivavoce.runtime.transcription import RecordedAudio, transcripts
 from vivavoce.testing.conformance import check_stt, check_transcripts
 
 pulled = pytest.mark.skipif(problem_of(PACK) is not None, reason=f"{PACK} is not installed")
@@ -23,6 +26,12 @@ RATE = 16_000
 async def pieces(audio: bytes, size: int = 640) -> AsyncIterator[bytes]:
     for start in range(0, len(audio), size):
         yield audio[start : start + size]
+
+
+def worker_pid() -> int:
+    """The process of the engine: the only child of this one."""
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return int(child)
 
 
 def transcripts_of(*recordings: bytes) -> list[list[Transcript]]:
@@ -48,6 +57,28 @@ def test_moonshine_conforms_to_the_contract() -> None:
             await check_stt(engine, speech, language="en")
 
     asyncio.run(main())
+
+
+@pulled
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs real recordings beside the project")
+def test_utterance_in_a_process_that_hangs_is_recognised_by_its_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MoonshineSTT, "hang_seconds", 1.0)
+    audio = recording("go_forward_ten_meters")
+
+    async def main() -> str:
+        async with MoonshineSTT(MoonshineSettings()) as engine:
+            await engine.host.loaded(object)
+            os.kill(worker_pid(), signal.SIGSTOP)
+            given = RecordedAudio(audio, RATE, RATE)
+            heard = [each async for each in transcripts(engine, given)]
+            return heard[-1].text
+
+    assert asyncio.run(main()).lower().strip(".") in (
+        "go forward ten meters",
+        "go forward 10 meters",
+    )
 
 
 @pulled
@@ -96,6 +127,9 @@ def test_recordings_at_once_are_recognised_with_partials_and_times() -> None:
     assert any(each.stable and not each.final for each in long)
     asked = next(w for w in reversed(long[-1].words) if w.text.lower() == "ask")
     assert 7_000 < asked.start_ms < 9_000  # spoken at about 8 s; times are estimated
+    scores = [word.logprob for transcript in (*long, *short) for word in transcript.words]
+    assert all(score is not None and score <= 0.0 for score in scores)
+    assert sum(score or 0.0 for score in scores) / len(scores) > -0.5
 
 
 def test_missing_folder_and_foreign_folder_are_refused_with_the_place(tmp_path: Path) -> None:

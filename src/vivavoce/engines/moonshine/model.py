@@ -32,6 +32,9 @@ class Decoded(NamedTuple):
     log_probabilities: tuple[float, ...]
 
 
+NOTHING = Decoded((), ())
+
+
 class MoonshineModel:
     """The sessions of one process."""
 
@@ -57,9 +60,9 @@ class MoonshineModel:
         }
         self._vocabulary = tuple(vocabulary((folder / FILES[2]).read_bytes()))
 
-    def decode(self, samples: Samples, prefix: tuple[int, ...] = ()) -> Iterator[Decoded | None]:
-        """Decode samples [n], -1..1; the tokens begin with `prefix`. Yields None while it works, so
-        that other streams have their turn, and the result once, last."""
+    def decode(self, samples: Samples, prefix: Decoded = NOTHING) -> Iterator[Decoded | None]:
+        """Decode samples [n], -1..1; the tokens begin with those of `prefix`. Yields None while it
+        works, so that other streams have their turn, and the result once, last."""
         audio = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))[None]
         mask = np.ones(audio.shape, np.int64)
         feed = {"input_values": audio, "attention_mask": mask}
@@ -68,10 +71,10 @@ class MoonshineModel:
         )[0]
         yield None
         cache = dict(self._empty)
-        tokens = list(prefix)
-        scores = [0.0] * len(prefix)
-        fed = [START_TOKEN, *prefix]
-        limit = len(prefix) + SPARE_TOKENS + int(len(samples) / RATE * MAX_TOKENS_PER_SECOND)
+        tokens = list(prefix.tokens)
+        scores = list(prefix.log_probabilities)
+        fed = [START_TOKEN, *tokens]
+        limit = len(tokens) + SPARE_TOKENS + int(len(samples) / RATE * MAX_TOKENS_PER_SECOND)
         for step in range(limit):
             feed = {
                 "input_ids": np.array([fed], np.int64),
@@ -99,6 +102,22 @@ class MoonshineModel:
         """The text of tokens, without spaces at its ends."""
         data = b"".join(self._piece(token) for token in tokens)
         return data.decode("utf-8", "ignore").replace("\u2581", " ").strip()
+
+    def word_scores(self, result: Decoded) -> list[float]:
+        """The log probability of each word of the text; empty where tokens are not whole words."""
+        groups: list[list[int]] = []
+        for i, token in enumerate(result.tokens):
+            if self.begins_word(token) or not groups:
+                groups.append([])
+            groups[-1].append(i)
+        scored = [
+            (word, sum(result.log_probabilities[i] for i in group))
+            for group in groups
+            if (word := self.text(tuple(result.tokens[i] for i in group)))
+        ]
+        if [word for word, _ in scored] != self.text(result.tokens).split():
+            return []
+        return [score for _, score in scored]
 
     def begins_word(self, token: int) -> bool:
         return self._vocabulary[token].startswith(WORD_START)

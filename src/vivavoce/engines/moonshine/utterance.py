@@ -6,9 +6,11 @@ end costs nothing when only silence was added. Long audio is cut in pauses; the 
 are final.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from vivavoce.engines.moonshine.model import Decoded, MoonshineModel
+import msgspec
+
+from vivavoce.engines.moonshine.model import NOTHING, Decoded, MoonshineModel
 from vivavoce.engines.passages import CUT_PAUSE_MS, FRAME, MIN_CUT_MS, PAUSE_MS, SpeechBuffer
 from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
@@ -38,7 +40,7 @@ class Utterance:
         self._done: tuple[HeardWord, ...] = ()
         self._words: tuple[HeardWord, ...] = ()
         self._recent: list[tuple[int, ...]] = []
-        self._prefix: tuple[int, ...] = ()
+        self._prefix = NOTHING
         self._decoded_frames = -1
         self._decoded_at = 0
 
@@ -63,7 +65,7 @@ class Utterance:
 
     @property
     def _stable(self) -> int:
-        return len(self._done) + len(self._model.text(self._prefix).split())
+        return len(self._done) + len(self._model.text(self._prefix.tokens).split())
 
     def _due(self) -> bool:
         """Whether to decode now."""
@@ -86,11 +88,16 @@ class Utterance:
             if result is None:
                 yield 0
         assert result is not None
-        if not self._prefix and not self._is_speech(result):
+        if not self._prefix.tokens and not self._is_speech(result):
             self._words, self._recent = (), []
             return
-        self._settle(result.tokens)
-        self._words = self._buffer.timed(self._model.text(result.tokens).split(), speech)
+        self._settle(result)
+        words = self._buffer.timed(self._model.text(result.tokens).split(), speech)
+        scores: Sequence[float | None] = self._model.word_scores(result) or [None] * len(words)
+        self._words = tuple(
+            msgspec.structs.replace(word, logprob=score)
+            for word, score in zip(words, scores, strict=True)
+        )
 
     def _is_speech(self, result: Decoded) -> bool:
         """Whether these are words that somebody said; see the limits above."""
@@ -106,8 +113,9 @@ class Utterance:
             and sum(scores) / len(scores) < MIN_MEAN_LOG_PROBABILITY
         )
 
-    def _settle(self, tokens: tuple[int, ...]) -> None:
+    def _settle(self, result: Decoded) -> None:
         """Words that stood in the last decodings alike, but for the last ones, become stable."""
+        tokens = result.tokens
         self._recent = [*self._recent, tokens][-AGREEING:]
         if len(self._recent) < AGREEING:
             return
@@ -119,8 +127,8 @@ class Utterance:
         starts = [i for i in range(common) if self._model.begins_word(tokens[i])]
         if len(starts) > UNSTABLE_WORDS:
             end = starts[-UNSTABLE_WORDS]
-            if end > len(self._prefix):
-                self._prefix = tokens[:end]
+            if end > len(self._prefix.tokens):
+                self._prefix = Decoded(tokens[:end], result.log_probabilities[:end])
 
     def _may_cut(self) -> bool:
         length = self._buffer.frames * 20
@@ -131,5 +139,5 @@ class Utterance:
         """Begin a new part behind what was decoded."""
         self._done, self._words = (*self._done, *self._words), ()
         self._buffer.drop()
-        self._recent, self._prefix = [], ()
+        self._recent, self._prefix = [], NOTHING
         self._decoded_frames, self._decoded_at = -1, 0

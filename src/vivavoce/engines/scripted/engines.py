@@ -154,7 +154,10 @@ class ScriptedSTT(BaseEngine):
         if not words or not self._script.word_times:
             return ()
         each = min(self._script.word_ms, audio_ms // len(words))
-        return tuple(Word(word, i * each, (i + 1) * each) for i, word in enumerate(words))
+        return tuple(
+            Word(word, i * each, (i + 1) * each, self._script.logprob)
+            for i, word in enumerate(words)
+        )
 
     def _milliseconds(self, samples: int) -> int:
         return samples * 1000 // self.sample_rate

@@ -84,6 +84,8 @@ class STTScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Audio for one word of a partial transcript."""
     word_times: bool = False
     """Whether transcripts have word times, each word `word_ms` long or less."""
+    logprob: Annotated[float, msgspec.Meta(le=0)] | None = None
+    """Of each word, where there are word times: the logarithm of its probability."""
     sample_rate: Hertz = 16_000
 
 

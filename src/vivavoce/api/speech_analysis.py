@@ -1,0 +1,82 @@
+"""POST /v1/audio/speech/timestamps: where a recording has speech, in the shapes of speaches."""
+
+from aiohttp import web
+
+from vivavoce.api.http_errors import json_response
+from vivavoce.api.metered import metered
+from vivavoce.api.requests import unless_gone
+from vivavoce.api.transcription import (
+    MAX_FILES,
+    MAX_SECONDS,
+    MAX_WAITING_FILES,
+)
+from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.segments import Segment, SpeechRules, speech_segments
+from vivavoce.errors import AudioError, InvalidRequest
+from vivavoce.media.decoding import Bounds, SoundFile
+from vivavoce.protocol.rest_audio import SpeechTimestamp, TimestampsRequest, form_request
+from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.concurrency import WorkSlots, in_thread
+from vivavoce.runtime.file_transcription import speech_probabilities
+from vivavoce.session.cascade.turn_detection import WINDOW
+
+
+class SpeechAnalysisRoutes:
+    """Analyses recordings with the voice activity detection of a catalog."""
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        max_seconds: float = MAX_SECONDS,
+        max_files: int = MAX_FILES,
+        max_waiting_files: int = MAX_WAITING_FILES,
+    ) -> None:
+        self._catalog = catalog
+        self._max_bytes = max_bytes
+        self._bounds = Bounds(max_seconds=max_seconds)
+        self._files = WorkSlots(max_files, max_waiting_files, "recordings")
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/v1/audio/speech/timestamps", self.timestamps)
+
+    async def timestamps(self, request: web.Request) -> web.StreamResponse:
+        return await unless_gone(request, self._timestamps(request))
+
+    async def _timestamps(self, request: web.Request) -> web.StreamResponse:
+        async with received(request, max_bytes=self._max_bytes) as form:
+            asked = form_request(form.fields, TimestampsRequest)
+            name = self._catalog.name_of(asked.model)
+            async with metered(request, name), self._files.one():
+                file = self._file(form)
+                try:
+                    scores = await speech_probabilities(file, self._catalog.of(asked.model).vad)
+                except AudioError as exc:
+                    raise _unreadable(exc) from exc
+                found = await in_thread(_segments, scores, asked, round(file.seconds * RATE))
+                return json_response([_timestamp(segment) for segment in found])
+
+    def _file(self, form: Form) -> SoundFile:
+        return SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
+
+
+def _unreadable(exc: AudioError) -> InvalidRequest:
+    return InvalidRequest(sentence(exc), code="invalid_audio", param="file")
+
+
+def _segments(scores: list[float], asked: TimestampsRequest, samples: int) -> list[Segment]:
+    rules = SpeechRules(
+        threshold=asked.threshold,
+        silence_threshold=asked.neg_threshold,
+        min_speech_seconds=asked.min_speech_duration_ms / 1000,
+        max_speech_seconds=asked.max_speech_duration_s,
+        min_silence_seconds=asked.min_silence_duration_ms / 1000,
+        padding_seconds=asked.speech_pad_ms / 1000,
+    )
+    return speech_segments(scores, rules, samples=samples, window_samples=WINDOW, sample_rate=RATE)
+
+
+def _timestamp(segment: Segment) -> SpeechTimestamp:
+    return SpeechTimestamp(segment.start * 1000 // RATE, segment.end * 1000 // RATE)
