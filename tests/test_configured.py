@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,27 +88,24 @@ def test_pack_that_is_installed_serves_its_name(
     with_catalog(tables(), installed)
 
 
-def test_default_names_of_clients_stand_for_installed_packs_whose_engine_is_here(
+def test_default_names_of_speaches_stand_for_installed_packs_whose_engine_is_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = ("whisper-1", "gpt-4o-mini-transcribe", "Systran/faster-distil-whisper-small.en")
+    heard, spoken = "Systran/faster-distil-whisper-small.en", "speaches-ai/Kokoro-82M-v1.0-ONNX"
     missing: dict[str, str] = {}
     monkeypatch.setattr(registry, "problem_of", lambda _, engine: missing.get(engine))
 
     async def without(catalog: ModelCatalog) -> None:
-        assert {catalog.of("").transcription_model(name) for name in names} == {"scripted"}
-        assert catalog.of("").speech_model("tts-1") == "scripted"
+        assert catalog.of("").transcription_model(heard) == "scripted"
+        assert catalog.of("").speech_model(spoken) == "scripted"
 
     async def with_packs(catalog: ModelCatalog) -> None:
-        own = catalog.of("")
-        assert own.transcription_model("whisper-1") == "scripted"  # the settings name it
-        assert own.transcription_model(names[-1]) == "whisper-base"
-        cascade = replace(own, chosen=frozenset())
-        assert {cascade.transcription_model(name) for name in names} == {"whisper-base"}
-        assert cascade.speech_model("tts-1") == "kokoro-82m"
-        assert cascade.speech_model("speaches-ai/Kokoro-82M-v1.0-ONNX") == "kokoro-82m"
-        assert cascade.voice("af_heart", "tts-1") == "af_heart"  # known when it is loaded
+        cascade = catalog.of("")
+        assert cascade.transcription_model("whisper-1") == "scripted"
+        assert cascade.transcription_model(heard) == "whisper-base"
+        assert cascade.speech_model(spoken) == "kokoro-82m"
+        assert cascade.voice("af_heart", spoken) == "af_heart"  # it is not loaded yet
 
     with_catalog(tables(), without)
     for pack in ("whisper-base", "kokoro-82m"):

@@ -19,7 +19,7 @@ from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
-from vivavoce.runtime.choice import CHOSEN, DEFAULT, EngineChoice
+from vivavoce.runtime.choice import DEFAULT, EngineChoice
 from vivavoce.runtime.fallback import Member
 from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -220,7 +220,7 @@ async def built_models(
                 cascades[name], selected[name] = await builder.cascade(name, model)
                 builder.source.add_model(name, cascades[name])
         aliases = {
-            name: tuple(target for target in targets if target not in (DEFAULT, CHOSEN))
+            name: tuple(target for target in targets if target != DEFAULT)
             for name, targets in aliases_of(settings).items()
         }
         catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
@@ -317,7 +317,6 @@ class _Builder:
             default_voice=self._voice(name, model, tts),
             apology=self.at.settings.fallback.apology,
             names={stage: chosen[stage].name for stage in STAGES},
-            chosen=frozenset(stage for stage in STAGES if model.engines[stage] != AUTO),
             choice=self.choice,
         )
         return cascade, tuple(chosen.values())

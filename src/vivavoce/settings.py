@@ -21,7 +21,7 @@ from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
-from vivavoce.runtime.choice import CHOSEN, DEFAULT
+from vivavoce.runtime.choice import DEFAULT
 from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
@@ -218,21 +218,18 @@ class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A date, 2026-12-01, or a time; before it the built-in price counts."""
 
 
-_WHISPER, _KOKORO = ("whisper-base", "whisper-tiny.en"), ("kokoro-82m",)
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-realtime-whisper"),
-        (CHOSEN, *_WHISPER, DEFAULT),
+        (DEFAULT,),
     ),
-    **dict.fromkeys(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"), (CHOSEN, *_KOKORO, DEFAULT)),
+    **dict.fromkeys(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"), (DEFAULT,)),
     **dict.fromkeys(("gpt-realtime", "gpt-4o-realtime-preview"), (DEFAULT,)),
-    "Systran/faster-distil-whisper-small.en": (*_WHISPER, "moonshine-tiny-en", DEFAULT),
-    "speaches-ai/Kokoro-82M-v1.0-ONNX": (*_KOKORO, DEFAULT),
+    "Systran/faster-distil-whisper-small.en": ("whisper-base", "whisper-tiny.en", DEFAULT),
+    "speaches-ai/Kokoro-82M-v1.0-ONNX": ("kokoro-82m", DEFAULT),
     "af_heart": ("heart", "marin", DEFAULT),
 }
-"""The default names of OpenAI's clients and of speaches': an installed pack, else the default.
-
-Clients of OpenAI's send theirs unasked: an engine that the settings name comes before the pack."""
+"""The default names of OpenAI's clients, and of speaches', which stand for an installed pack."""
 
 
 ModelSettings: TypeAlias = CascadeModel | RelayModel

@@ -38,8 +38,6 @@ class Cascade:
     """Spoken where no language model answers; "": nothing is."""
     names: Mapping[Stage, str] = field(default_factory=dict)
     """What the settings call the engines."""
-    chosen: frozenset[Stage] = frozenset()
-    """The stages whose engine the settings name, in place of `auto`."""
     choice: EngineChoice = field(default_factory=EngineChoice)
     """Finds other engines, by the names of models that clients give."""
 
@@ -87,7 +85,7 @@ class Cascade:
 
     def _own(self, stage: Stage) -> Own:
         engines = {"stt": self.stt, "llm": self.llm, "tts": self.tts}
-        return Own(stage, self.names.get(stage, ""), engines[stage], stage in self.chosen)
+        return Own(stage, self.names.get(stage, ""), engines[stage])
 
     def warm(self) -> None:
         """Work will follow: connections are opened, and models loaded that were given back."""

@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT = "default"
 """Among the aliases: the engine of the conversation."""
-CHOSEN = "chosen"
-"""Among the aliases: the same, where the settings name that engine; else it is passed over."""
 LOAD_TIMEOUT_S = 30.0
 RETRY_S = 60.0
 """An engine that could not be loaded is not tried again for so long."""
@@ -171,8 +169,6 @@ class Own:
     stage: Stage
     name: str
     engine: Any
-    is_chosen: bool = False
-    """Whether the settings name it; else it is the best that was found at start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +184,8 @@ class EngineChoice:
     def find(self, own: Own, asked: str) -> EngineMatch:
         """What serves the name; `own` where nothing else does. Never waits."""
         for name in (asked, *self.aliases.get(asked, ())):
-            if name in ("", DEFAULT, own.name) or (name == CHOSEN and own.is_chosen):
+            if name in ("", DEFAULT, own.name):
                 break
-            if name == CHOSEN:
-                continue
             choose = getattr(own.engine, "for_model", None)
             offered = choose(name) if choose is not None else None
             if offered is not None:
@@ -204,8 +198,7 @@ class EngineChoice:
 
     def model(self, asked: str) -> str:
         """The name under which the service of a language model is asked."""
-        names = self.aliases.get(asked, ())
-        return next((name for name in names if name not in (DEFAULT, CHOSEN)), asked)
+        return next((name for name in self.aliases.get(asked, ()) if name != DEFAULT), asked)
 
     @asynccontextmanager
     async def use(self, own: Own, asked: str) -> AsyncIterator[Any]:
