@@ -7,9 +7,10 @@ Rules:
 3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
+from collections.abc import Callable
 from typing import Literal, assert_never
 
-from vivavoce.audio.formats import RATE, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
@@ -23,6 +24,7 @@ from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
     ClearEchoReference,
+    Prompt,
     RecordUsage,
 )
 from vivavoce.session.facts import (
@@ -41,6 +43,8 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
 INFINITY = float("inf")
+PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
+PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -52,12 +56,19 @@ class Responses:
     """The responses in progress, and the one that is due."""
 
     def __init__(
-        self, shared: Shared, transcriptions: Transcriptions, *, quiet_since: float | None = None
+        self,
+        shared: Shared,
+        transcriptions: Transcriptions,
+        *,
+        quiet_since: float | None = None,
+        begun: Callable[[Prompt], str] = lambda _: "",
     ) -> None:
+        """begun: the answer to a prompt that was begun early; "": none was."""
         self._shared = shared
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
+        self._begun = begun
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
         self.quiet_since = quiet_since
@@ -204,6 +215,25 @@ class Responses:
             )
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
 
+    def audible(self, now: float) -> bool:
+        """Whether an answer is being played, or is about to go on."""
+        active = self.active
+        return self._shared.playback.until > now or bool(active and active.audio_samples)
+
+    def played(self, now: float) -> tuple[str, bytes]:
+        """The words that are being played about now, and the audio that was played last."""
+        if (playing := self._shared.playback.playing(now)) is None:
+            return "", b""
+        item_id, unplayed = playing
+        entry = self._shared.conversation.find(item_id)
+        if entry is None or entry.ledger is None:
+            return "", b""
+        ledger = entry.ledger
+        at = ledger.samples - unplayed
+        begin = max(0, at - PLAYED_AUDIO) * BYTES_PER_SAMPLE
+        audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
+        return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
+
     def interrupt(self, now: float, *, live: bool) -> None:
         """Barge-in: the answer ends, and no earlier one is played any further.
 
@@ -323,7 +353,8 @@ class Responses:
             find = self._shared.conversation.find
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
-        response.generate()
+        of_turn = response.plan.listed is None and response.plan.conversation_id is not None
+        response.generate(self._begun if of_turn else None)
 
     def _complete(self, response: ResponseState, now: float) -> None:
         reason = response.finished.reason if response.finished else "stop"
