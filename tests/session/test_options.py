@@ -483,9 +483,11 @@ def test_key_that_is_limited_to_models_is_held_to_them_for_models_of_speech(far:
     written = Options(
         transcription_settings(), AvailableModels({"default": info}, "default", rules=rules)
     )
-    patch = {"type": "transcription", "transcription_model": "whisper-1"}
+    refusable = {"type": "transcription", "transcription_model": "whisper-1"}
     with pytest.raises(InvalidRequest, match="whisper-1"):
-        written.update(msgspec.convert(patch, type=SessionPatch), pristine=True, has_spoken=False)
+        written.update(
+            msgspec.convert(refusable, type=SessionPatch), pristine=True, has_spoken=False
+        )
 
 
 def test_speech_model_of_null_is_the_one_of_the_server() -> None:
