@@ -101,7 +101,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
-    available = replace(available, interruption=settings.interruption)
+    available = replace(available, turns=settings.turns, interruption=settings.interruption)
     voice = available.models[settings.default_model].default_voice
     turns = ServerVad(
         threshold=session.vad_threshold,

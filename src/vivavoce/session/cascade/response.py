@@ -11,6 +11,7 @@ Rules:
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -252,10 +253,10 @@ class ResponseState:
             server.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
         )
 
-    def generate(self) -> None:
-        """All words of its context are known: order the answer."""
+    def generate(self, begun: Callable[[Prompt], str] | None = None) -> None:
+        """All words of its context are known: order the answer. begun: see Responses."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
-        self._order = Generate(self.id, prompt)
+        self._order = Generate(self.id, prompt, begun(prompt) if begun else "")
         self.stage = "llm"
         self._effects.add(self._order)
 

@@ -7,6 +7,7 @@ Rules:
 3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
@@ -23,6 +24,7 @@ from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
     ClearEchoReference,
+    Prompt,
     RecordUsage,
 )
 from vivavoce.session.facts import (
@@ -54,12 +56,19 @@ class Responses:
     """The responses in progress, and the one that is due."""
 
     def __init__(
-        self, shared: Shared, transcriptions: Transcriptions, *, quiet_since: float | None = None
+        self,
+        shared: Shared,
+        transcriptions: Transcriptions,
+        *,
+        quiet_since: float | None = None,
+        begun: Callable[[Prompt], str] = lambda _: "",
     ) -> None:
+        """begun: the answer to a prompt that was begun early; "": none was."""
         self._shared = shared
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
+        self._begun = begun
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
         self.quiet_since = quiet_since
@@ -344,7 +353,8 @@ class Responses:
             find = self._shared.conversation.find
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
-        response.generate()
+        of_turn = response.plan.listed is None and response.plan.conversation_id is not None
+        response.generate(self._begun if of_turn else None)
 
     def _complete(self, response: ResponseState, now: float) -> None:
         reason = response.finished.reason if response.finished else "stop"
