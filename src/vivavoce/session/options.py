@@ -281,6 +281,7 @@ class Options:
         merged = _merged(current, patch, "session")
         if isinstance(patch, RealtimePatch):
             check_choice(patch.tool_choice, merged.tools, "session.tool_choice")
+        self._check_speech_models(merged)
         self.session = self._resolved(merged)
 
     def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
@@ -295,6 +296,26 @@ class Options:
                 "Cannot update a conversation's voice if assistant audio is present.",
                 code="cannot_update_voice",
             )
+
+    def _check_speech_models(self, session: SessionObject) -> None:
+        """Raise InvalidRequest for models of speech that the key does not allow."""
+        model, speech = "", ""
+        if isinstance(session, RealtimeSession):
+            model, speech = self._served_by(session, "").model, session.speech_model or ""
+        names = self._models.models[model or self._models.default_model].names
+        heard = session.audio.input.transcription
+        self.rules.check_served(
+            heard.model if heard else "",
+            names.transcription_model(heard.model) if names and heard else None,
+            names.transcription_model("") if names else "",
+            "session.audio.input.transcription.model",
+        )
+        self.rules.check_served(
+            speech,
+            names.speech_model(speech) if names else None,
+            names.speech_model("") if names else "",
+            "session.speech_model",
+        )
 
     def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
         transcription = session.audio.input.transcription
