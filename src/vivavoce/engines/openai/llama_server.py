@@ -7,7 +7,6 @@ started again.
 
 import asyncio
 import logging
-import os
 import secrets
 import shutil
 import socket
@@ -36,14 +35,21 @@ HEALTH_TIMEOUT_S = 5.0
 """A server that does not say how it is for so long, after a failure, hangs."""
 MIN_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
 """Before a server that ended is started again."""
+END_NOTICE_S = 0.5
+"""From a server that refuses connections to the end of its process."""
 CLOSE_TIMEOUT_S = 3.0
 MAX_COMPLAINT_BYTES = 4_000
 ALL_LAYERS = 999
-_DIES_WITH_PARENT = (
-    "import ctypes, os, signal, sys; "
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL); os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""PR_SET_PDEATHSIG: llama-server does not notice that its starter is gone."""
+_START = """
+import os, signal, sys
+os.environ["LLAMA_API_KEY"] = sys.stdin.readline().strip()
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""The key comes by a pipe: the arguments of a process can be read by everybody. PR_SET_PDEATHSIG:
+llama-server does not notice that its starter is gone."""
 
 
 class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,21 +172,22 @@ class LlamaLLM(BaseEngine):
 
     async def _serve(self, command: list[str], port: int, key: str) -> str:
         """One server, from its start to its end; how it ended."""
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-c", _DIES_WITH_PARENT, *command]
-        environment = {**os.environ, "LLAMA_API_KEY": key}
+        start = (sys.executable, "-I", "-c", _START, *command)
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment
+                *start, stdin=PIPE, stdout=DEVNULL, stderr=PIPE
             )
         except OSError as exc:
             return f"could not be started: {exc.strerror or exc}"
+        assert process.stdin
         assert process.stderr
+        process.stdin.write(f"{key}\n".encode())
         complaint = asyncio.create_task(_last_line(process.stderr))
         ending = asyncio.create_task(process.wait())
         watching = asyncio.create_task(self._watch(port))
         try:
             await asyncio.wait((ending, watching), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ending,), timeout=END_NOTICE_S)
             if not ending.done():
                 return watching.result()
             said = await complaint
@@ -241,7 +248,7 @@ async def _last_line(source: asyncio.StreamReader) -> str:
 
 def _found(settings: LlamaSettings) -> tuple[str, str]:
     """The paths of the program and of the model. Raises EngineError."""
-    program = shutil.which(os.path.expanduser(settings.server))
+    program = shutil.which(Path(settings.server).expanduser())
     if program is None:
         raise EngineError(
             f"[engines.llm.llama] server: there is no program {settings.server!r}; install "

@@ -13,7 +13,7 @@ import pytest
 
 from tests.engines.openai.chat_server import collect
 from vivavoce.engines.base import ChatEnded, TextDelta
-from vivavoce.engines.llama import LlamaLLM, LlamaSettings
+from vivavoce.engines.openai.llama_server import LlamaLLM, LlamaSettings
 from vivavoce.errors import EngineError
 from vivavoce.testing import check_llm
 
@@ -98,7 +98,7 @@ def test_server_that_dies_or_hangs_is_started_again(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("HEALTH_TIMEOUT_S", "MIN_PAUSE_S", "CLOSE_TIMEOUT_S"):
-        monkeypatch.setattr(f"vivavoce.engines.llama.{name}", 0.3)
+        monkeypatch.setattr(f"vivavoce.engines.openai.llama_server.{name}", 0.3)
 
     async def main() -> None:
         async with LlamaLLM(settings(tmp_path, first_token_seconds=0.5)) as llm:
