@@ -108,6 +108,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         prefix_padding_ms=session.prefix_padding_ms,
         silence_duration_ms=session.silence_duration_ms,
         interrupt_response=session.allow_interruptions,
+        idle_timeout_ms=session.idle_prompt_ms or None,
     )
     template = RealtimeSession(
         instructions=session.instructions,

@@ -105,6 +105,8 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     vad_threshold: Threshold = 0.5
     allow_interruptions: bool = True
     """Whether speech interrupts an answer."""
+    idle_prompt_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
+    """After so long a silence the model is asked for an answer (`idle_timeout_ms`); 0: never."""
     lock_voice: bool = False
     failure_errors: bool = False
 

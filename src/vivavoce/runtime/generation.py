@@ -31,7 +31,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt, Say
+from vivavoce.session.effects import Filler, Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -101,7 +101,7 @@ async def answer(
     `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
     clauses wait there before they are spoken or posted.
     """
-    clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate)
+    clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate, filler=order.filler)
     async with asyncio.TaskGroup() as tasks:
         generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
@@ -123,10 +123,14 @@ async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWrita
 class ClauseFeed:
     """The text of an answer between the model and the voice, cut into clauses."""
 
-    def __init__(self, *, spoken: bool, gate: Gate | None = None) -> None:
-        """spoken: False: text is passed on as it comes. gate: it may hold clauses back."""
+    def __init__(
+        self, *, spoken: bool, gate: Gate | None = None, filler: Filler | None = None
+    ) -> None:
+        """spoken: False: text is passed on as it comes. gate: it may hold clauses back. filler:
+        the first clause, where the model takes so long for one."""
         self._spoken = spoken
         self._gate = gate
+        self._filler = filler
         self._cutter = Clauses()
         self._ready: deque[str] = deque()
         self._end: list[GenerationFailed | None] = []
@@ -165,10 +169,16 @@ class ClauseFeed:
         hurry_at: from then on, in the loop's time, some words of a clause will do.
         """
         clock = asyncio.get_running_loop().time
+        filler, self._filler = self._filler, None
+        fill_at = clock() + filler.after_s if filler else INFINITY
         while not self._ready and not self._end:
             at = max(hurry_at, self._begun + FIRST_PIECE_S)
             if clock() >= at and (early := self._early(clock())):
                 return early
+            if self._begun == INFINITY:  # nothing came of the model
+                if filler and clock() >= fill_at:
+                    return f"{filler.text} "
+                at = fill_at
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(at if clock() < at < INFINITY else None):
@@ -282,8 +292,7 @@ async def _perform_clauses(
     clauses: ClauseFeed,
 ) -> bool:
     while True:
-        writer.postpone(await clauses.wait_allowed())
-        match await clauses.next(writer.hurry_at):
+        match await _next(clauses, writer):
             case None:
                 return True
             case GenerationFailed() as failed:
@@ -300,6 +309,12 @@ async def _perform_clauses(
                     return False
 
 
+async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
+    """The next clause as soon as it may be spoken, and some words of it where that is late."""
+    writer.postpone(await clauses.wait_allowed())
+    return await clauses.next(writer.hurry_at)
+
+
 async def _perform_stream(
     order: Generate, writer: "SpeechWriter", post: Post, clauses: ClauseFeed
 ) -> bool:
@@ -307,7 +322,7 @@ async def _perform_stream(
     ending: list[GenerationFailed | None] = []
 
     async def texts() -> AsyncGenerator[str]:
-        while isinstance(clause := await clauses.next(writer.hurry_at), str):
+        while isinstance(clause := await _next(clauses, writer), str):
             writer.hand_over(clause)
             yield clause
         ending.append(clause)

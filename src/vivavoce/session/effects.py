@@ -119,6 +119,13 @@ class Prompt:
     """The model of speech synthesis that the client names, if any."""
 
 
+class Filler(Struct, frozen=True):
+    """What is said first where nothing comes of the model for so long."""
+
+    text: str
+    after_s: float
+
+
 class Generate(Struct, frozen=True):
     """Generate an answer.
 
@@ -132,6 +139,8 @@ class Generate(Struct, frozen=True):
     begun: str = ""
     """What was begun early by Speculate and is this answer: it goes on, and what it gave so far is
     reported first. Where it has ended the answer is generated anew."""
+    filler: Filler | None = None
+    """Of a spoken answer that was not begun early."""
 
 
 class Speculate(Struct, frozen=True):
