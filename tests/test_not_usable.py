@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from tests.server import scripted
-from vivavoce import configured, models
-from vivavoce.engines import packs
+from vivavoce import configured
+from vivavoce.engines import packs, registry
 from vivavoce.engines.packs import PackFile
 from vivavoce.errors import EngineNotUsable
 from vivavoce.models import BuiltModels, built_models
@@ -77,7 +77,7 @@ def refused(settings: Settings) -> str:
 
 def both(settings: Settings, kind: str, problem: str) -> None:
     """The server starts with another engine and says why; a strict one does not start."""
-    wanted = dict(settings.models["default"].engines)[kind]  # type: ignore[union-attr,index]
+    wanted = dict(settings.models["default"].engines)[kind]  # type: ignore[union-attr]
     name, reason = started(settings, kind)
     assert name != wanted
     assert reason.startswith(f"in place of {wanted}: {problem}")
@@ -143,14 +143,14 @@ def test_language_that_no_engine_has_is_replaced_by_another_engine() -> None:
 def test_engine_without_its_package_is_left_out_of_a_list(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    create = models.registry.create
+    create = registry.create
 
     def created(kind: str, name: str, options: Mapping[str, object], *, table: str = "") -> Any:
         if name == "whisper":
             raise EngineNotUsable("[engines.stt.whisper] needs the package 'faster_whisper'")
         return create(kind, name, options, table=table)
 
-    monkeypatch.setattr(models.registry, "create", created)
+    monkeypatch.setattr(registry, "create", created)
     settings = settings_of({"stt": ["whisper", "scripted"]})
     assert started(settings, "stt") == ("scripted", "")
     assert "needs the package 'faster_whisper'; it is left out" in caplog.text
