@@ -134,6 +134,13 @@ class AudioGenerated(Struct, frozen=True):
     """Whether the synthesiser has spoken all text it was given so far."""
 
 
+class SpeechFailed(Struct, frozen=True):
+    """Speech synthesis failed: the rest of the answer comes as words without audio."""
+
+    response_id: str
+    reason: str
+
+
 class OutputFinished(Struct, frozen=True):
     """The answer is complete."""
 
@@ -221,6 +228,7 @@ GenerationFact: TypeAlias = (
     | ToolCallArguments
     | GenerationFinished
     | AudioGenerated
+    | SpeechFailed
     | OutputFinished
     | GenerationFailed
 )

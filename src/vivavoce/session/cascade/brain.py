@@ -31,6 +31,7 @@ from vivavoce.session.facts import (
     ItemTranscriptionFailed,
     OutputFinished,
     Received,
+    SpeechFailed,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
@@ -176,6 +177,7 @@ class CascadeBrain:
                 | ToolCallStarted()
                 | ToolCallArguments()
                 | GenerationFinished()
+                | SpeechFailed()
                 | OutputFinished()
                 | GenerationFailed()
             ):
