@@ -249,15 +249,16 @@ class TurnModel(Engine, Protocol):
 
 @runtime_checkable
 class AudioTurnModel(TurnModel, Protocol):
-    """Decides by the sound of the turn as well; score() decides where there is none."""
+    """Reads the sound of the turn as well."""
 
     audio_seconds: float
     """How much of the turn it wants at the most: of its end."""
 
     async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
-        """Probability, 0..1, that the turn is finished.
+        """Probability, 0..1, that the turn is finished, by its sound.
 
-        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        The session joins it with that of score(). pcm: 16-bit mono at 24 kHz, with the pause that
+        is to be judged at its end.
         """
         ...
 

@@ -32,7 +32,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import SpokenPiece, Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt, Say
+from vivavoce.session.effects import Filler, Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -68,14 +68,45 @@ WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
 Clause: TypeAlias = str | GenerationFailed | None
 
 
+class Gate:
+    """Holds the clauses of an answer back until it is opened; some may pass before."""
+
+    def __init__(self, clauses: int) -> None:
+        """clauses: how many may pass."""
+        self.characters = 0
+        """Of text that the model has given."""
+        self._clauses = clauses
+        self._opened = Signal()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def wait(self) -> float:
+        """Wait until the next clause may pass; return for how many seconds that took."""
+        if self._opened.is_set:
+            return 0.0
+        if self._clauses > 0:
+            self._clauses -= 1
+            return 0.0
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._opened.wait()
+        return clock() - began
+
+
 async def answer(
-    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+    order: Generate,
+    cascade: Cascade,
+    post: Post,
+    wait_writable: WaitWritable,
+    gate: Gate | None = None,
 ) -> None:
     """Generate an answer and post its facts; cancel to stop.
 
-    `wait_writable` is backpressure: it waits until the client has taken what it was sent.
+    `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
+    clauses wait there before they are spoken or posted.
     """
-    clauses = ClauseFeed(spoken=order.prompt.spoken)
+    clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate, filler=order.filler)
     async with asyncio.TaskGroup() as tasks:
         generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
@@ -97,9 +128,14 @@ async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWrita
 class ClauseFeed:
     """The text of an answer between the model and the voice, cut into clauses."""
 
-    def __init__(self, *, spoken: bool) -> None:
-        """spoken: False: text is passed on as it comes."""
+    def __init__(
+        self, *, spoken: bool, gate: Gate | None = None, filler: Filler | None = None
+    ) -> None:
+        """spoken: False: text is passed on as it comes. gate: it may hold clauses back. filler:
+        the first clause, where the model takes so long for one."""
         self._spoken = spoken
+        self._gate = gate
+        self._filler = filler
         self._cutter = Clauses()
         self._ready: deque[str] = deque()
         self._end: list[GenerationFailed | None] = []
@@ -112,9 +148,15 @@ class ClauseFeed:
         """More text; waits while CLAUSES_AHEAD clauses wait to be spoken."""
         self._begun = min(self._begun, asyncio.get_running_loop().time())
         self._words += len(text.split())
+        if self._gate:
+            self._gate.characters += len(text)
         for clause in self._cutter.feed(text) if self._spoken else [text]:
             await self._append(clause)
         self._changed.set()
+
+    async def wait_allowed(self) -> float:
+        """Wait until the next clause may be taken; return for how many seconds that took."""
+        return await self._gate.wait() if self._gate else 0.0
 
     async def flush(self) -> None:
         """No more text comes."""
@@ -132,10 +174,16 @@ class ClauseFeed:
         hurry_at: from then on, in the loop's time, some words of a clause will do.
         """
         clock = asyncio.get_running_loop().time
+        filler, self._filler = self._filler, None
+        fill_at = clock() + filler.after_s if filler else INFINITY
         while not self._ready and not self._end:
             at = max(hurry_at, self._begun + FIRST_PIECE_S)
             if clock() >= at and (early := self._early(clock())):
                 return early
+            if self._begun == INFINITY:  # nothing came of the model
+                if filler and clock() >= fill_at:
+                    return f"{filler.text} "
+                at = fill_at
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(at if clock() < at < INFINITY else None):
@@ -252,7 +300,7 @@ async def _perform_clauses(
     clauses: ClauseFeed,
 ) -> bool:
     while True:
-        match await clauses.next(writer.hurry_at):
+        match await _next(clauses, writer):
             case None:
                 return True
             case GenerationFailed() as failed:
@@ -268,6 +316,12 @@ async def _perform_clauses(
                     writer.fall_silent(exc)
 
 
+async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
+    """The next clause as soon as it may be spoken, and some words of it where that is late."""
+    writer.postpone(await clauses.wait_allowed())
+    return await clauses.next(writer.hurry_at)
+
+
 async def _perform_stream(
     order: Generate,
     writer: "SpeechWriter",
@@ -279,7 +333,7 @@ async def _perform_stream(
     ending: list[GenerationFailed | None] = []
 
     async def texts() -> AsyncGenerator[str]:
-        while isinstance(clause := await clauses.next(writer.hurry_at), str):
+        while isinstance(clause := await _next(clauses, writer), str):
             writer.hand_over(clause)
             yield clause
         ending.append(clause)
@@ -356,6 +410,10 @@ class SpeechWriter:
                 self._samples += len(piece.audio) // 2
                 self._owed -= sum(len(word.text) for word in piece.words)
                 await self._post_piece(piece)
+
+    def postpone(self, seconds: float) -> None:
+        """What was spoken so far was held back for so long."""
+        self._heard_until += seconds
 
     async def speak(self, clause: str) -> None:
         """Speak a clause, or write it once the synthesiser has failed. Raises EngineError."""
