@@ -175,6 +175,10 @@ class RecordingPeer:
         self.raw.append(data)
         self._news.set()
 
+    @property
+    def is_writable(self) -> bool:
+        return self.writable.is_set()
+
     async def wait_writable(self) -> None:
         await self.writable.wait()
 

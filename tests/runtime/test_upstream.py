@@ -50,7 +50,8 @@ def test_provider_is_read_from_the_host() -> None:
 
 def test_azure_gets_its_key_in_one_header_and_the_deployment_as_model() -> None:
     relay = Relay(AZURE, "my-deployment", key=Secret("k"))
-    assert relay.headers("") == {"api-key": "k"}
+    assert relay.credentials() == {"api-key": "k"}
+    assert relay.identification("") == {}
     assert relay.query(transcription=False) == {"model": "my-deployment"}
 
 
@@ -67,12 +68,12 @@ def test_transcription_session_of_another_server_names_the_model() -> None:
 def test_pseudonym_of_a_user_is_stable_and_says_nothing_of_the_name() -> None:
     relay = Relay(OPENAI, "m", key=Secret("k"))
     first, again, other = (
-        relay.headers(user)["OpenAI-Safety-Identifier"] for user in ("anna", "anna", "bob")
+        relay.identification(user)["OpenAI-Safety-Identifier"] for user in ("anna", "anna", "bob")
     )
     assert first == again != other
     assert len(first) == 43
     assert "anna" not in first
-    assert "OpenAI-Safety-Identifier" not in Relay("wss://far.example", "m").headers("anna")
+    assert Relay("wss://far.example", "m").identification("anna") == {}
 
 
 def test_token_is_printed_anew_for_each_connection() -> None:

@@ -41,6 +41,9 @@ class Reader:
     got: bytearray = field(default_factory=bytearray)
     ended: bool = False
 
+    def take(self, data: bytes) -> bool:
+        return False
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self.got += data
         return self.done, b""

@@ -99,6 +99,32 @@ def test_queue_sends_in_order_before_the_close() -> None:
     assert (client.closed, client.aborted) == ((1000, b"done"), False)
 
 
+def test_frame_goes_out_at_once_where_none_waits_and_the_connection_takes_it() -> None:
+    """One that it does not take waits, and those behind it."""
+    sent: list[bytes] = []
+
+    def send_now(message: bytes, opcode: int) -> bool:
+        if len(sent) < 2:
+            sent.append(message)
+            return True
+        return False
+
+    async def script() -> None:
+        client = Client()
+        queue = SendQueue(client, client, GA(), send_now)
+        for n in range(4):
+            queue.send_frames((Frame("text", b"%d" % n),))
+        assert sent == [b"0", b"1"]
+        assert queue.waiting_bytes == 2
+        queue.close(1000, "")
+        await queue.write()
+        await queue.finish_close()
+        queue.send_frames((Frame("text", b"late"),))
+        assert client.got == [b"2", b"3"]
+
+    run(script())
+
+
 def test_wait_writable_waits_while_too_much_is_queued() -> None:
     async def script(queue: SendQueue) -> None:
         loop = asyncio.get_running_loop()

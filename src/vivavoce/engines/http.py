@@ -9,17 +9,22 @@ import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from random import getrandbits
 from typing import Annotated, Any, Self, TypeAlias
 
 import aiohttp
+from aiohttp._websocket.helpers import websocket_mask
 from msgspec import Meta
 
 from vivavoce.engines.remote import RemoteServer
 from vivavoce.errors import EngineError
+from vivavoce.protocol.ws_frames import TEXT, Pass, PassingReader, frame_head
 
 MAX_REFUSAL_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 16 << 20
 """Of a WebSocket message, where the caller sets no other bound."""
+MAX_UNSENT_BYTES = 32 * 1024
+"""In a connection, above which send_now() sends nothing."""
 KEEP_ALIVE_TIMEOUT_S = 60.0
 """A pause in a conversation should not cost a new TLS handshake."""
 SETTLE_TIMEOUT_S = 0.1
@@ -133,6 +138,88 @@ async def _note_reuse(
         context.trace_request_ctx.append(True)
 
 
+class DirectSocket:
+    """Mixed into an aiohttp WebSocket, of a client or a server: frames in and out without a task.
+
+    It uses private names of aiohttp; tests fail when they change.
+    """
+
+    _closed: bool
+    _heartbeat: float | None
+    _heartbeat_cb: asyncio.TimerHandle | None
+    _heartbeat_when: float
+    _pong_response_cb: asyncio.TimerHandle | None
+    _passing: PassingReader | None = None
+    _transport: asyncio.Transport | None = None
+    _masks = False
+    """Whether frames are masked: those of a client are."""
+
+    @property
+    def passes(self) -> Pass | None:
+        """Gets each text as soon as it has come, where none before it waits to be received."""
+        return self._passing.passes if self._passing else None
+
+    @passes.setter
+    def passes(self, passes: Pass | None) -> None:
+        if self._passing:
+            self._passing.passes = passes
+
+    async def receive(self, timeout: float | None = None) -> Any:
+        """The next message that has not passed."""
+        passing, received = self._passing, super().receive(timeout)  # type: ignore[misc]
+        if passing is None:
+            return await received
+        passing.idle = True
+        try:
+            return await received
+        finally:
+            passing.idle = False
+
+    def send_now(self, message: bytes, opcode: int = TEXT) -> bool:
+        """Send a frame without waiting. False: more waits already than should, or it is closed."""
+        transport = self._transport
+        if self._closed or transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return False
+        head = frame_head(opcode, len(message), masked=self._masks)
+        if self._masks:
+            mask = getrandbits(32).to_bytes(4, "big")
+            masked = bytearray(message)
+            websocket_mask(mask, masked)
+            transport.write(head + mask + masked)
+        else:
+            transport.write(head + message)
+        return True
+
+    def _on_data_received(self) -> None:
+        """Put off the next ping. aiohttp schedules a call for each read to do that."""
+        if self._pong_response_cb is not None or self._heartbeat_cb is None:
+            super()._on_data_received()  # type: ignore[misc]
+        elif self._heartbeat is not None:
+            self._heartbeat_when = asyncio.get_running_loop().time() + self._heartbeat
+
+
+class ClientSocket(DirectSocket, aiohttp.ClientWebSocketResponse):
+    """A WebSocket to a server."""
+
+    _masks = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        connection = self._response.connection
+        self._transport = connection.transport if connection else None
+
+    @property
+    def _parser(self) -> Any:
+        """aiohttp puts its reader here, and gives the connection what it finds here."""
+        return self._passing
+
+    @_parser.setter
+    def _parser(self, reader: Any) -> None:
+        self._passing = None if reader is None else PassingReader(reader)
+
+
 class HttpClient:
     """Requests and WebSockets to one server, on connections that are kept alive."""
 
@@ -158,10 +245,12 @@ class HttpClient:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for session in (self._kept, self._fresh):
-            if session is not None:
-                await session.close()
+        kept, fresh = self._sessions()
         self._kept = self._fresh = None
+        try:
+            await kept.close()
+        finally:  # where it is cancelled again, too
+            await fresh.close()
 
     @asynccontextmanager
     async def request(
@@ -206,7 +295,7 @@ class HttpClient:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         heartbeat_s: float | None = None,
         timeout_s: float,
-    ) -> aiohttp.ClientWebSocketResponse:
+    ) -> ClientSocket:
         """An open WebSocket, without compression; the caller closes it.
 
         query: added to that of the base URL. headers: as for request(). heartbeat_s: seconds
@@ -215,7 +304,7 @@ class HttpClient:
         kept, _ = self._sessions()
         try:
             async with asyncio.timeout(timeout_s):
-                return await kept.ws_connect(
+                socket = await kept.ws_connect(
                     self.server.url(path).update_query(query or {}),
                     headers=await self._headers(headers),
                     protocols=protocols,
@@ -226,6 +315,8 @@ class HttpClient:
             raise self.server.unreachable(exc) from exc
         except TimeoutError as exc:
             raise self.server.late(timeout_s) from exc
+        assert isinstance(socket, ClientSocket)
+        return socket
 
     async def _headers(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
         """Those of one request, with credentials that change over time. Raises EngineError."""
@@ -275,6 +366,7 @@ class HttpClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[tracing],
             middlewares=(self._refuse_handshake,),
+            ws_response_class=ClientSocket,
         )
 
     async def _refuse_handshake(

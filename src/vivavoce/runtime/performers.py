@@ -21,7 +21,7 @@ from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
-from vivavoce.runtime.tasks import Signal, Tasks
+from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
@@ -79,6 +79,10 @@ class SessionPort(Protocol):
         """Give the session a fact."""
         ...
 
+    def pass_output(self, frame: bytes) -> bool:
+        """Give the client a frame of an upstream server as it is; False: it has to be posted."""
+        ...
+
     def progressed(self) -> None:
         """Something that waited was taken."""
         ...
@@ -102,6 +106,10 @@ class Performer(Protocol):
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         """Carry out an effect. Never waits."""
+        ...
+
+    def pass_input(self, frame: bytes) -> None:
+        """Send a client's frame upstream, as Session.pass_input() has allowed. Never waits."""
         ...
 
     def give_up(self) -> None:
@@ -185,6 +193,9 @@ class CascadePerformer:
                 raise AssertionError("a cascade has no upstream server")
             case _:
                 assert_never(effect)
+
+    def pass_input(self, frame: bytes) -> None:
+        raise AssertionError("a cascade has no upstream server")
 
     def give_up(self) -> None:
         for key in [key for key, feed in self._feeds.items() if feed.waiting_bytes]:
@@ -324,7 +335,9 @@ class RelayPerformer:
         self._tasks = Tasks(group, port.fail, port.progressed)
         self._waiting: deque[bytes] = deque()  # for the upstream server
         self._waiting_bytes = 0
-        self._more = Signal()  # to be sent
+        self._sending = False  # whether a task sends what waits
+        self._socket: UpstreamSocket | None = None  # of the session that is open there
+        self._translation: XaiTranslation | None = None
 
     @property
     def behind(self) -> bool:
@@ -333,24 +346,29 @@ class RelayPerformer:
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:
             case ConnectUpstream(transcription=transcription):
-                self._waiting.clear()
-                self._waiting_bytes = 0
+                self.close()
                 self._tasks.start("connection", self._connect(transcription))
             case SendUpstream(data=data):
-                self._put(data)
+                self.pass_input(data)
             case HoldUpstream(seconds=seconds):
                 self._relay.hold.set(seconds)
             case DisconnectUpstream():
-                self._tasks.cancel_all()
+                self.close()
             case _:
                 raise AssertionError("a relay has no engines")
 
     def give_up(self) -> None:
-        self._tasks.cancel_all()
+        self.close()
         self._port.post(UpstreamLost("the upstream server takes no more audio"))
 
     def close(self) -> None:
+        if self._socket is not None:
+            self._socket.passes = None
+            self._socket = None
         self._tasks.cancel_all()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._sending = False
 
     async def _connect(self, transcription: bool) -> None:
         relay = self._relay
@@ -359,16 +377,21 @@ class RelayPerformer:
             return
         try:
             async with relay.connected(user=self._user, transcription=transcription) as opened:
+                self._socket, self._translation = opened.socket, relay.translation()
                 self._port.post(UpstreamConnected(opened.expires_in))
-                reason = await self._carry(opened.socket, relay.translation())
+                reason = await self._receive(opened.socket, self._translation)
         except UpstreamRefused as exc:
             relay.hold.set(exc.fault.hold_s)
             reason = exc.fault.reason
         self._port.post(UpstreamLost(reason))
 
-    async def _carry(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> str:
-        """Carry frames both ways until the connection ends; return why it did."""
-        sending = asyncio.create_task(self._send(socket, translation))
+    async def _receive(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> str:
+        """Take what the upstream server sends until the connection ends; return why it did.
+
+        Most audio does not come here: it passes as soon as its bytes are there.
+        """
+        if translation is None:
+            socket.passes = self._port.pass_output
         try:
             while True:
                 message = await socket.receive()
@@ -378,37 +401,49 @@ class RelayPerformer:
                 raw = data.encode() if isinstance(data, str) else data
                 if translation and (raw := self._translated(raw, translation)) is None:
                     continue
-                event = read_upstream(raw)
-                if event.type == "error":
-                    log.warning("an upstream server: %s", masked(raw[:500]).decode())
-                self._port.post(UpstreamEventReceived(event, raw))
+                if not self._port.pass_output(raw):
+                    event = read_upstream(raw)
+                    if event.type == "error":
+                        log.warning("an upstream server: %s", masked(raw[:500]).decode())
+                    self._port.post(UpstreamEventReceived(event, raw))
                 await self._port.writable()
         finally:
-            sending.cancel()
-            await asyncio.wait([sending])
+            socket.passes = None
+            if self._socket is socket:
+                self._socket = None
+                self._tasks.cancel("sending")
         return f"the upstream server closed the connection ({socket.close_code})"
 
     def _translated(self, raw: bytes, translation: XaiTranslation) -> bytes | None:
         """A frame as a GA server sends it; None: the session does not get it."""
         frame, reply = translation.received(raw)
         if reply is not None:
-            self._put(reply)
+            self.pass_input(reply)
         return frame
 
-    def _put(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        self._more.set()
+    def pass_input(self, frame: bytes) -> None:
+        """Send it now, or as soon as what is before it was taken."""
+        socket, translation = self._socket, self._translation
+        if socket is None:
+            return  # nothing is sent before the session there has begun, nor after its end
+        if not self._waiting and socket.send_now(frame):
+            if translation:
+                translation.sent(frame)
+            return
+        self._waiting.append(frame)
+        self._waiting_bytes += len(frame)
+        if not self._sending:
+            self._sending = True
+            self._tasks.start("sending", self._send(socket, translation))
 
     async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _carry() sees it, too
-            while True:
-                while self._waiting:
-                    data = self._waiting.popleft()
-                    self._waiting_bytes -= len(data)
-                    if translation:
-                        translation.sent(data)
-                    await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
-                    self._port.progressed()
-                self._more.clear()
-                await self._more.wait()
+        """Send all that waits, as fast as the upstream server takes it."""
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _receive() sees it, too
+            while self._waiting:
+                data = self._waiting.popleft()
+                self._waiting_bytes -= len(data)
+                if translation:
+                    translation.sent(data)
+                await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
+                self._port.progressed()
+            self._sending = False

@@ -35,10 +35,8 @@ from vivavoce.session.facts import (
     Disconnected,
     Fact,
     GenerationFailed,
-    Received,
     TimerFired,
     ToolFinished,
-    UpstreamEventReceived,
 )
 from vivavoce.session.shell import Checkpoint, Session
 
@@ -56,6 +54,11 @@ class Peer(Protocol):
 
     def send_raw(self, data: bytes) -> None:
         """Queue a GA server event, JSON. Never waits."""
+        ...
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether wait_writable() would not wait."""
         ...
 
     async def wait_writable(self) -> None:
@@ -91,7 +94,7 @@ class Observer(Protocol):
 
         Called before they are carried out. It must not change or keep the list, nor wait. It does
         not see audio that a relay passes on, but for the first of an answer: see
-        Session.forward().
+        Session.pass_output().
         """
         ...
 
@@ -198,28 +201,35 @@ class Runner:
         """
         if self._closed.is_set:
             return
-        kind = type(fact)
-        if (
-            (kind is UpstreamEventReceived or kind is Received)
-            and self._begun
-            and not self._busy
-            and self._forward(fact)
-        ):
-            return
         self._facts.append(fact)
         if self._begun and not self._busy:
             self._take_all()
 
-    def _forward(self, fact: Fact) -> bool:
-        """Pass on a piece of audio, where nothing else follows from it; whether that was done."""
+    def pass_input(self, frame: bytes) -> bool:
+        """Send a frame of a GA client upstream as it is, where it is audio that no rule touches.
+
+        False: nothing was done; decode it, and post what it says. Never waits.
+        """
+        performer = self._performer
+        if self._busy or not self._begun or self._closed.is_set or performer is None:
+            return False
         try:
-            effect = self._session.forward(fact, now := self._clock())
-            if effect is None:
+            if performer.behind or not self._session.pass_input(frame, self._clock()):
                 return False
-            if type(effect) is SendRaw:
-                self._peer.send_raw(effect.data)
-            else:
-                self._perform(effect, now)
+            performer.pass_input(frame)
+        except Exception as exc:  # noqa: BLE001  see fail()
+            self.fail(exc)
+        return True
+
+    def pass_output(self, frame: bytes) -> bool:
+        """Send a frame of the upstream server to the client as it is: see pass_input()."""
+        if self._busy or not self._begun or self._closed.is_set:
+            return False
+        try:
+            peer = self._peer
+            if not (peer.is_writable and self._session.pass_output(frame, self._clock())):
+                return False
+            peer.send_raw(frame)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True

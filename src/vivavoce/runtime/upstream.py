@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -62,10 +62,14 @@ def provider_of(url: str) -> Provider:
 
 
 class UpstreamSocket(Protocol):
-    """A WebSocket as aiohttp's client has it."""
+    """A WebSocket as aiohttp's client has it, and what engines/http.py adds."""
+
+    passes: Callable[[bytes], bool] | None
 
     @property
     def close_code(self) -> int | None: ...
+
+    def send_now(self, text: bytes) -> bool: ...
 
     async def receive(self) -> aiohttp.WSMessage: ...
 
@@ -126,6 +130,32 @@ class Hold:
             pause = min(2 * pause, MAX_PROBE_PAUSE_S)
 
 
+class SharedClient:
+    """The HTTP client of all sessions with one upstream server, open while there is any.
+
+    One of its own would cost a session 20 KiB.
+    """
+
+    def __init__(self) -> None:
+        self._client: HttpClient | None = None
+        self._users = 0
+
+    @asynccontextmanager
+    async def use(self, server: RemoteServer) -> AsyncGenerator[HttpClient]:
+        """server: its address and credentials, which are the same each time."""
+        if self._client is None:
+            self._client = HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S)
+            await self._client.__aenter__()
+        self._users += 1
+        try:
+            yield self._client
+        finally:
+            self._users -= 1
+            if not self._users:
+                client, self._client = self._client, None
+                await client.__aexit__()
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A session that an upstream server has begun."""
@@ -154,6 +184,7 @@ class Relay:
     dialect: Literal["", "ga", "xai"] = ""
     """The protocol of the server; "": by its address."""
     heartbeat_s: float = HEARTBEAT_S
+    client: SharedClient = field(default_factory=SharedClient, compare=False, repr=False)
 
     def translation(self) -> XaiTranslation | None:
         """For one connection; None: the server speaks GA."""
@@ -176,20 +207,23 @@ class Relay:
         intent = {"intent": "transcription"}
         return intent if self.provider in ("openai", "azure") else {"model": self.model, **intent}
 
-    def headers(self, user: str) -> dict[str, str]:
-        """Credentials, and a pseudonym of the user where the provider asks for one.
+    def credentials(self) -> dict[str, str]:
+        """The header with the key; none where a command prints tokens."""
+        key = self.key.reveal()
+        if not key or self.token_command:
+            return {}
+        return {"api-key": key} if self.provider == "azure" else {"Authorization": f"Bearer {key}"}
 
-        The pseudonym is the same in every session, and says nothing of the user's name.
+    def identification(self, user: str) -> dict[str, str]:
+        """The header with a pseudonym of the user, where the provider asks for one.
+
+        It is the same in every session, and says nothing of the user's name.
         """
-        key, headers = self.key.reveal(), {}
-        if key and not self.token_command:
-            azure = self.provider == "azure"
-            headers = {"api-key": key} if azure else {"Authorization": f"Bearer {key}"}
-        if user and self.provider in ("openai", "azure"):
-            digest = hmac.new(key.encode(), user.encode(), hashlib.sha256).digest()
-            pseudonym = base64.urlsafe_b64encode(digest).decode()[:IDENTIFIER_CHARACTERS]
-            headers["OpenAI-Safety-Identifier"] = pseudonym
-        return headers
+        if not user or self.provider not in ("openai", "azure"):
+            return {}
+        digest = hmac.new(self.key.reveal().encode(), user.encode(), hashlib.sha256).digest()
+        pseudonym = base64.urlsafe_b64encode(digest).decode()[:IDENTIFIER_CHARACTERS]
+        return {"OpenAI-Safety-Identifier": pseudonym}
 
     @asynccontextmanager
     async def connected(
@@ -199,15 +233,17 @@ class Relay:
 
         A token is fetched for each connection: it expires within the hour.
         """
-        headers = self.headers(user)
+        headers = self.identification(user)
         if self.token_command:
             headers["Authorization"] = f"Bearer {await _printed(self.token_command)}"
-        server = _Server("http" + self.url.removeprefix("ws"), _KIND, headers=headers)
-        async with HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S) as http:
+        address = "http" + self.url.removeprefix("ws")
+        async with self.client.use(_Server(address, _KIND, headers=self.credentials())) as http:
+            http.server.hide(*headers.values())
             try:
                 socket = await http.connect_websocket(
                     "",
                     query=self.query(transcription=transcription),
+                    headers=headers,
                     max_message_bytes=MAX_FRAME_BYTES,
                     heartbeat_s=self.heartbeat_s,
                     timeout_s=CONNECT_TIMEOUT_S,

@@ -18,8 +18,8 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effects import Effect, EffectBuffer
-from vivavoce.session.facts import BrainFact, Received, UpstreamEventReceived
+from vivavoce.session.effects import EffectBuffer
+from vivavoce.session.facts import BrainFact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import Options
 from vivavoce.session.playback import Playback
@@ -121,17 +121,15 @@ class Brain(Protocol):
         """Close on the wire what is open, stop all work, and leave the rest to another brain."""
         ...
 
-    @property
-    def forwards_input(self) -> bool:
-        """Whether forward() may be given the client's audio."""
+    def pass_input(self, frame: bytes, now: float) -> bool:
+        """Whether a frame of a GA client goes upstream as it is: audio that no rule touches.
+
+        It is counted then. False: nothing is changed, and the frame has to be decoded.
+        """
         ...
 
-    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
-        """The one effect of a fact that brings audio, where nothing else follows from it.
-
-        The client's audio comes in a frame of GA. None: the fact was not taken, and on_fact() has
-        to be given it.
-        """
+    def pass_output(self, frame: bytes, now: float) -> bool:
+        """Whether a frame of the upstream server goes to the client as it is: likewise."""
         ...
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:

@@ -110,6 +110,11 @@ class Rules:
         self._policy = policy
         self._models = models
         self._audio_until = float("-inf")  # when all audio so far was spoken, at the allowed speed
+        blocked = policy.blocked_events if policy else ()
+        self._audio_passes = "input_audio_buffer.append" not in blocked
+        speed = policy.audio_speed if policy else 0.0
+        self._samples_a_second = RATE * speed  # that are taken; 0: all
+        self._burst_s = policy.audio_burst_seconds / speed if policy and speed else 0.0
 
     @property
     def pinned(self) -> RealtimePatch | None:
@@ -204,26 +209,32 @@ class Rules:
 
     def take_audio(self, samples: int, now: float) -> None:
         """Audio has come, samples at 24 kHz. Raises InvalidRequest where far too much has."""
-        policy = self._policy
-        if policy is None or not policy.audio_speed:
+        if not self._samples_a_second:
             return
-        ahead = self._audio_until - now - policy.audio_burst_seconds / policy.audio_speed
-        if ahead > MAX_AUDIO_AHEAD_S:
+        if self._audio_until - now - self._burst_s > MAX_AUDIO_AHEAD_S:
             raise InvalidRequest(
-                f"Audio comes faster than {policy.audio_speed:g} times real time.",
+                f"Audio comes faster than {self._samples_a_second / RATE:g} times real time.",
                 code="rate_limit_exceeded",
                 param="audio",
             )
-        spoken = samples / RATE / policy.audio_speed
-        self._audio_until = max(self._audio_until, now) + spoken
+        self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
+
+    def lets_audio_pass(self, samples: int, now: float) -> bool:
+        """Whether audio passes as it is, neither blocked nor too early; it is counted then."""
+        if not self._audio_passes:
+            return False
+        if self._samples_a_second:
+            until = self._audio_until
+            if until - now > self._burst_s:
+                return False
+            self._audio_until = (until if until > now else now) + samples / self._samples_a_second
+        return True
 
     def throttle_s(self, now: float) -> float:
         """For so many seconds the client should not be read."""
-        policy = self._policy
-        if policy is None or not policy.audio_speed:
+        if not self._samples_a_second:
             return 0.0
-        ahead = self._audio_until - now - policy.audio_burst_seconds / policy.audio_speed
-        return min(MAX_THROTTLE_S, max(0.0, ahead))
+        return min(MAX_THROTTLE_S, max(0.0, self._audio_until - now - self._burst_s))
 
     def _without_pinned(self, given: T, pinned: Any, path: str, current: Any) -> T:
         """A request without the settings that are pinned. `current`: what the client sees now.

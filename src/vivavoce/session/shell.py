@@ -39,7 +39,6 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
-    UpstreamEventReceived,
 )
 from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
 from vivavoce.session.limits import SessionLimits
@@ -169,32 +168,24 @@ class Session:
             self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
         return effects
 
-    def forward(self, fact: Fact, now: float) -> Effect | None:
-        """The one effect of a fact that brings audio, where nothing else follows from it.
+    def pass_input(self, frame: bytes, now: float) -> bool:
+        """Whether a frame of a GA client goes upstream as it is; it is counted then.
 
-        None: the fact was not taken; give it to handle(). Fifty times a second and session, this
-        takes the place of handle() for the audio of a relay.
+        That is audio which no rule touches. False: nothing is changed; decode the frame, and give
+        handle() what it says. Of a relay this takes the place of handle() 25 times a second.
         """
-        if self._state != "open":
-            return None
-        if type(fact) is UpstreamEventReceived:
-            effect = self._brain.forward(fact, now)
-            self._changed = self._changed or effect is not None
-        elif type(fact) is Received and self._brain.forwards_input:
-            event = fact.event
-            if not isinstance(event, events.InputAudioAppend) or fact.raw is None:
-                return None
-            try:
-                self._rules.check_event(event)
-                self._take_audio(event, now)
-            except InvalidRequest:  # nothing is changed: handle() refuses it
-                return None
-            effect = self._brain.forward(fact, now)
-        else:
-            return None
-        if effect is not None:
-            self._lifetime.active_at = now
-        return effect
+        if self._state != "open" or not self._brain.pass_input(frame, now):
+            return False
+        self._lifetime.active_at = now
+        return True
+
+    def pass_output(self, frame: bytes, now: float) -> bool:
+        """Whether a frame of an upstream server goes to the client as it is: see pass_input()."""
+        if self._state != "open" or not self._brain.pass_output(frame, now):
+            return False
+        self._lifetime.active_at = now
+        self._changed = True
+        return True
 
     def swap(
         self, brain: BrainFactory, now: float, *, model: str = ""

@@ -156,6 +156,8 @@ class _Silent:
     def send_raw(self, data: bytes) -> None:
         """Nothing is to be done."""
 
+    is_writable = True
+
     async def wait_writable(self) -> None:
         """It is always writable."""
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMessage, WSMsgType
 
 from vivavoce.errors import InvalidRequest, VoiceError
 from vivavoce.protocol.client import AnyClientEvent
@@ -22,6 +22,7 @@ from vivavoce.protocol.wire import (
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import InvalidFrame, Received
+from vivavoce.transports.frame_guard import GuardedSocket
 from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
@@ -39,11 +40,11 @@ class Connection:
     """A client: its socket, its protocol, and the queue of frames that are sent to it."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, transport: WritableTransport, protocol: WireProtocol
+        self, socket: GuardedSocket, transport: WritableTransport, protocol: WireProtocol
     ) -> None:
         """`socket` is prepared."""
         self.protocol = protocol
-        self.queue = SendQueue(socket, transport, protocol)
+        self.queue = SendQueue(socket, transport, protocol, socket.send_now)
         self.gone = Signal()
         """Nothing is sent any more: the queue was closed, or the client is lost or cut off."""
         self.on_gone: Callable[[], None] | None = None
@@ -104,16 +105,19 @@ class Connection:
                 self._answer(one)
             else:
                 runner.post(Received(one))
+        passes = runner.pass_input if self.protocol.is_ga else None
+        self._socket.passes = passes
         try:
             async for message in self._socket:
                 began = clock()
                 if message.type is _TEXT or not await self._is_control(message):
                     if (frame := self._frame(message)) is None:
                         break
-                    decoded = self._decoded(frame)
-                    if len(frame.data) > LARGE_BYTES:
-                        await asyncio.sleep(0)
-                    self._take(decoded, frame, runner)
+                    if passes is None or not passes(frame.data):
+                        decoded = self._decoded(frame)
+                        if len(frame.data) > LARGE_BYTES:
+                            await asyncio.sleep(0)
+                        self._take(decoded, frame, runner)
                     busy += clock() - began
                     await runner.wait_caught_up()
                 else:
@@ -123,6 +127,8 @@ class Connection:
                     busy = 0.0
         except ConnectionError:  # the client was lost while a ping was answered
             pass
+        finally:
+            self._socket.passes = None
 
     def note_silence(self) -> None:
         """Tell a client that has sent no sound, where its protocol has a message for that."""

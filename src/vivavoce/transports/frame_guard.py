@@ -11,8 +11,11 @@ import contextlib
 from typing import Any
 
 from aiohttp import WebSocketError, web
+from aiohttp._websocket.helpers import websocket_mask
 
+from vivavoce.engines.http import DirectSocket
 from vivavoce.protocol.bounds import MAX_FRAME_BYTES
+from vivavoce.protocol.ws_frames import PassingReader
 
 MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
 """A larger message closes the connection (1009); from MAX_FRAME_BYTES on it is only refused."""
@@ -152,6 +155,8 @@ class GuardedReader:
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._reader is None:
             return True, b""
+        if not self._rest and self._reader.take(data):
+            return False, b""
         if self._rest:
             self._rest += data
             self._pause()
@@ -242,7 +247,7 @@ class GuardedReader:
             self._timer = None
 
 
-class GuardedSocket(web.WebSocketResponse):
+class GuardedSocket(DirectSocket, web.WebSocketResponse):
     """A WebSocketResponse whose connection is guarded; the close frame says why it failed."""
 
     def __init__(self, budget: MemoryBudget, **options: Any) -> None:
@@ -254,7 +259,10 @@ class GuardedSocket(web.WebSocketResponse):
         connection: Any = request.protocol
         tail, connection._message_tail = connection._message_tail, b""
         super()._post_start(request, protocol, writer)
-        self._guard = GuardedReader(self._parser, self._reader, connection, self._budget)
+        assert self._parser is not None
+        self._passing = PassingReader(self._parser, websocket_mask)
+        self._transport = connection.transport
+        self._guard = GuardedReader(self._passing, self._reader, connection, self._budget)
         connection._payload_parser = self._guard
         if tail:  # frames that came together with the request
             self._guard.feed_data(tail)

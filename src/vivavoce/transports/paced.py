@@ -39,6 +39,10 @@ class PacedPeer:
     def send_raw(self, data: bytes) -> None:
         self._queue.send_raw(data)
 
+    @property
+    def is_writable(self) -> bool:
+        return self._queue.is_writable and self._pacer.queue.seconds <= MAX_QUEUED_SECONDS
+
     async def wait_writable(self) -> None:
         await self._queue.wait_writable()
         while self._pacer.queue.seconds > MAX_QUEUED_SECONDS and not self._queue.is_closing:

@@ -8,7 +8,7 @@ Rules:
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
@@ -16,6 +16,7 @@ from aiohttp import ClientConnectionError, WSMsgType
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import Frame, WireProtocol
+from vivavoce.protocol.ws_frames import BINARY, TEXT
 from vivavoce.runtime.tasks import Signal
 
 WRITABLE_BYTES = 1024 * 1024  # generation pauses while more than this is queued
@@ -25,6 +26,7 @@ CLOSE_TIMEOUT_S = 10.0  # for the bytes in the transport and the closing handsha
 YIELD_EVERY_FRAMES = 32
 _MAX_REASON_BYTES = 123  # RFC 6455, 5.5
 _OPCODES = {"text": WSMsgType.TEXT, "binary": WSMsgType.BINARY}
+_NUMBERS = {"text": TEXT, "binary": BINARY}
 _LOST = 1006  # RFC 6455, 7.4.1: never on the wire
 
 
@@ -48,9 +50,15 @@ class SendQueue:
     """The peer of a session: frames go out in order, as fast as the client reads."""
 
     def __init__(
-        self, socket: Socket, transport: WritableTransport, protocol: WireProtocol
+        self,
+        socket: Socket,
+        transport: WritableTransport,
+        protocol: WireProtocol,
+        send_now: Callable[[bytes, int], bool] | None = None,
     ) -> None:
+        """send_now: writes a frame without waiting; False: it cannot. None: write() does it all."""
         self._protocol = protocol
+        self._send_now = send_now
         self._socket = socket
         self._transport = transport
         self._frames: deque[Frame] = deque()
@@ -67,6 +75,11 @@ class SendQueue:
         return self._bytes
 
     @property
+    def is_writable(self) -> bool:
+        """Whether wait_writable() would not wait."""
+        return self._bytes <= WRITABLE_BYTES or self._closing is not None
+
+    @property
     def is_closing(self) -> bool:
         """Whether nothing is sent any more."""
         return self._closing is not None
@@ -81,6 +94,10 @@ class SendQueue:
         In another protocol it is translated; an event that is not known is left out.
         """
         if self._protocol.is_ga:
+            direct = None if self._frames or self._closing else self._send_now
+            if direct and direct(data, TEXT):
+                self._sent += 1
+                return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:
             self.send(event)
@@ -89,8 +106,13 @@ class SendQueue:
         if self._closing is not None:
             return
         for frame in frames:
+            if not self._frames and self._goes_now(frame):
+                self._sent += 1
+                continue
             self._frames.append(frame)
             self._bytes += len(frame.data)
+        if not self._frames:
+            return
         self._more.set()
         if len(self._frames) > 1:
             self._keep_watch()
@@ -150,6 +172,10 @@ class SendQueue:
             self._transport.abort()
         if self._transport.get_write_buffer_size():
             self._transport.abort()
+
+    def _goes_now(self, frame: Frame) -> bool:
+        """Write a frame before which none waits, in the step that has made it."""
+        return self._send_now is not None and self._send_now(frame.data, _NUMBERS[frame.kind])
 
     async def _write_one(self) -> None:
         frame = self._frames.popleft()

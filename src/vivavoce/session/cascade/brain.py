@@ -21,7 +21,6 @@ from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
-from vivavoce.session.effects import Effect
 from vivavoce.session.facts import (
     AnticipationEnded,
     AudioCleaned,
@@ -33,7 +32,6 @@ from vivavoce.session.facts import (
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
-    Received,
     SpeechFailed,
     TextGenerated,
     ToolCallArguments,
@@ -226,10 +224,11 @@ class CascadeBrain:
             self._turns.time_out(self._idle_timeout_ms)
             self._responses.turn_ended(now)
 
-    forwards_input = False
+    def pass_input(self, frame: bytes, now: float) -> bool:
+        return False
 
-    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
-        return None
+    def pass_output(self, frame: bytes, now: float) -> bool:
+        return False
 
     def settle(self, now: float) -> None:
         if self._transcriptions.busy or self._overlaps.busy:

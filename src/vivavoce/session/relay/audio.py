@@ -2,14 +2,23 @@
 
 import base64
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, Decoder, Encoder, Format, to_ms
+from vivavoce.audio.formats import (
+    BYTES_PER_SAMPLE,
+    G711_RATE,
+    RATE,
+    Decoder,
+    Encoder,
+    Format,
+    to_ms,
+)
+from vivavoce.protocol.audio_frames import AudioFrames
 from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
 from vivavoce.protocol.items import InputAudio, Message
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.brain import Handover, Shared
 from vivavoce.session.conversation import Entry
-from vivavoce.session.options import format_name
+from vivavoce.session.ledger import Ledger
 from vivavoce.session.relay.outbox import Outbox
 
 
@@ -23,7 +32,10 @@ class RelayInput:
         """Samples that came in this session."""
         self.turn_item: str | None = None
         """Announced by speech_started, not committed."""
+        self._rules = shared.options.rules
+        self._frames = AudioFrames("input_audio_buffer.append")
         self._pending = bytearray()  # PCM
+        self._kept_bytes = 0  # of it, at most
         self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
         self.format: Format = "audio/pcm"
         self._decoder, self._encoder = Decoder(self.format), Encoder(self.format)
@@ -40,13 +52,35 @@ class RelayInput:
             self._pending += handover.pending_audio
             self._append(handover.pending_audio)
 
-    def use_format(self, format_: Format) -> None:
+    def on_settings(self) -> None:
+        """The settings of the session are new, or have changed."""
+        format_ = self._shared.options.input_format
         if format_ != self.format:
             self.format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
+        self._bound()
 
-    def keep(self, audio: bytes) -> None:
-        """Audio in the client's format, which is sent as it came."""
+    def begin_turn(self, item_id: str | None) -> None:
+        self.turn_item = item_id
+        self._bound()
+
+    def passes(self, frame: bytes, now: float) -> bool:
+        """Whether a client's frame is audio that no rule touches; it is counted then."""
+        if not (audio := self._frames.audio(frame)):
+            return False
+        size = len(audio)
+        samples = (
+            size // BYTES_PER_SAMPLE if self.format == "audio/pcm" else size * RATE // G711_RATE
+        )
+        if not self._rules.lets_audio_pass(samples, now):
+            return False
+        self._keep(self._decoder.feed(audio))
+        return True
+
+    def take(self, audio: bytes, raw: bytes | None) -> None:
+        """Audio in the client's format that had to be decoded, and its frame if that is GA's."""
+        if raw is not None:
+            self._frames.learn(raw)
         self._keep(self._decoder.feed(audio))
 
     def add(self, pcm: bytes) -> None:
@@ -60,8 +94,8 @@ class RelayInput:
         self.clear()
 
     def clear(self) -> None:
-        self.turn_item = None
         self._pending.clear()
+        self.begin_turn(None)
 
     def keep_recording(self, entry: Entry, item: Message) -> None:
         """Keep the audio of a turn: its words may never come from the upstream server."""
@@ -74,17 +108,21 @@ class RelayInput:
             entry.samples = len(pcm) // BYTES_PER_SAMPLE
 
     def _keep(self, pcm: bytes) -> None:
-        """Keep audio of the open turn, and a second before it, for another brain.
+        """Keep audio for another brain."""
+        pending = self._pending
+        pending += pcm
+        self.position += len(pcm) // BYTES_PER_SAMPLE
+        if len(pending) > self._kept_bytes:
+            del pending[: len(pending) - self._kept_bytes]
+
+    def _bound(self) -> None:
+        """Keep audio of the open turn, and a second before it.
 
         Without turn detection the client says what is a turn: then all of it may be one.
         """
-        self._pending += pcm
-        self.position += len(pcm) // BYTES_PER_SAMPLE
         in_turn = self.turn_item is not None or self._shared.options.turn_detection is None
         seconds = self._shared.limits.max_buffer_seconds if in_turn else 1.0
-        excess = len(self._pending) - int(seconds * RATE) * BYTES_PER_SAMPLE
-        if excess > 0:
-            del self._pending[:excess]
+        self._kept_bytes = int(seconds * RATE) * BYTES_PER_SAMPLE
 
     def _append(self, pcm: bytes) -> None:
         if audio := self._encoder.feed(pcm):
@@ -99,6 +137,13 @@ class RelayOutput:
         self._outbox = outbox
         self._format: Format = "audio/pcm"
         self._decoder = Decoder(self._format)
+        self._frames = AudioFrames("response.output_audio.delta")
+        self._passing: tuple[str, str, Ledger | None] = ("", "", None)
+        """The response, the item and its ledger to which the audio that passes belongs."""
+
+    def use_format(self, format_: Format) -> None:
+        if format_ != self._format:
+            self._format, self._decoder = format_, Decoder(format_)
 
     def add(self, event: UpstreamEvent, now: float) -> None:
         """Take an output_audio.delta."""
@@ -106,14 +151,34 @@ class RelayOutput:
             audio = base64.b64decode(event.delta)
         except ValueError:
             return
-        format_ = format_name(self._shared.options.realtime.audio.output.format)
-        if format_ != self._format:
-            self._format, self._decoder = format_, Decoder(format_)
+        self._add(event.response_id, event.item_id, self._ledger(event.item_id), audio, now)
+
+    def pass_like(self, event: UpstreamEvent, raw: bytes) -> None:
+        """Further audio of this item passes as it comes."""
+        self._passing = (event.response_id, event.item_id, self._ledger(event.item_id))
+        self._frames.learn(raw)
+
+    def pass_nothing(self) -> None:
+        self._frames.forget()
+
+    def passes(self, frame: bytes, now: float) -> bool:
+        """Whether a frame is audio that passes; it is taken note of then."""
+        if not (audio := self._frames.audio(frame)):
+            return False
+        self._add(*self._passing, audio, now)
+        return True
+
+    def _add(
+        self, response_id: str, item_id: str, ledger: Ledger | None, audio: bytes, now: float
+    ) -> None:
         pcm = self._decoder.feed(audio)
-        self._shared.playback.add(event.response_id, event.item_id, pcm, now)
-        entry = self._shared.conversation.find(event.item_id)
-        if entry and entry.ledger:
-            entry.ledger.add(pcm, ())
+        self._shared.playback.add(response_id, item_id, pcm, now)
+        if ledger is not None:
+            ledger.add(pcm, ())
+
+    def _ledger(self, item_id: str) -> Ledger | None:
+        entry = self._shared.conversation.find(item_id)
+        return entry.ledger if entry else None
 
     def interrupt(self, now: float) -> None:
         """The user speaks: nothing is played any further."""

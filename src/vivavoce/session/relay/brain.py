@@ -32,16 +32,13 @@ from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
-    Effect,
     HoldUpstream,
     RecordUsage,
     RequestFallback,
     SendRaw,
-    SendUpstream,
 )
 from vivavoce.session.facts import (
     BrainFact,
-    Received,
     SpokenWord,
     ToolFinished,
     UpstreamConnected,
@@ -50,6 +47,7 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
+from vivavoce.session.options import format_name
 from vivavoce.session.relay.audio import RelayInput, RelayOutput
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
 from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
@@ -59,7 +57,6 @@ from vivavoce.session.relay.tools import HiddenCalls
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
-_AUDIO_DELTA = "response.output_audio.delta"
 RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
 
 
@@ -86,7 +83,6 @@ class RelayBrain:
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._request = ResponseRequest()
         self._calls = HiddenCalls(shared, self._outbox)
-        self._speaking: str | None = None  # the item whose audio is passed on as it comes
         self._quiet_since: float | None = None
         self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
         self._heard_at = 0.0  # when the upstream server said something, or was asked something
@@ -165,7 +161,7 @@ class RelayBrain:
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
         match event:
             case InputAudioAppend(audio=audio):
-                self._input.keep(audio)
+                self._input.take(audio, raw)
             case InputAudioCommit():
                 self._quiet_since = None
             case OutputAudioClear():
@@ -206,23 +202,14 @@ class RelayBrain:
             ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
         )
 
-    @property
-    def forwards_input(self) -> bool:
-        return self._outbox.is_open and not self._lost
+    def pass_input(self, frame: bytes, now: float) -> bool:
+        return self._outbox.is_open and not self._lost and self._input.passes(frame, now)
 
-    def forward(self, fact: Received | UpstreamEventReceived, now: float) -> Effect | None:
-        if type(fact) is Received:
-            assert isinstance(fact.event, InputAudioAppend)
-            assert fact.raw is not None
-            self._input.keep(fact.event.audio)
-            return SendUpstream(fact.raw)
-        assert isinstance(fact, UpstreamEventReceived)
-        event = fact.event
-        if event.item_id != self._speaking or event.type != _AUDIO_DELTA or self._lost:
-            return None
+    def pass_output(self, frame: bytes, now: float) -> bool:
+        if self._lost or not self._output.passes(frame, now):
+            return False
         self._heard_at = now
-        self._output.add(event, now)
-        return SendRaw(fact.raw)
+        return True
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:
@@ -234,7 +221,7 @@ class RelayBrain:
                 return
             case UpstreamEventReceived(event=event, raw=raw):
                 self._heard_at = now
-                if not self._calls.takes(event) and self._take(event, now):
+                if not self._calls.takes(event) and self._take(event, raw, now):
                     raw = masked(raw) if _is_failure(event) else raw
                     self._send_raw(self._calls.shown(event, raw))
                 self._request_next(now)
@@ -309,10 +296,10 @@ class RelayBrain:
         self._calls.stop()
         self._shared.effects.add(DisconnectUpstream())
 
-    def _take(self, event: UpstreamEvent, now: float) -> bool:
+    def _take(self, event: UpstreamEvent, raw: bytes, now: float) -> bool:
         """Keep what an event says of the conversation; return whether the client gets it."""
         if event.type != "response.output_audio_transcript.delta":
-            self._speaking = None
+            self._output.pass_nothing()
         match event.type:
             case "" | "session.created" | "session.updated" | "conversation.created":
                 return False
@@ -325,11 +312,11 @@ class RelayBrain:
                 if self._shared.playback.by_server:
                     return False
                 if not self._shared.options.rules.tool_names:
-                    self._speaking = event.item_id
+                    self._output.pass_like(event, raw)
             case "conversation.item.done":
                 return self._finish_item(event)
             case "input_audio_buffer.speech_started":
-                self._input.turn_item = event.item_id or None
+                self._input.begin_turn(event.item_id or None)
                 self._quiet_since = None
                 vad = self._shared.options.turn_detection
                 if vad and vad.interrupt_response is True:
@@ -471,7 +458,8 @@ class RelayBrain:
         if (turn_detection := kept["audio"]["input"].get("turn_detection")) is not None:
             turn_detection.pop("explain", None)
             turn_detection.pop("interruption", None)
-        self._input.use_format(self._shared.options.input_format)
+        self._input.on_settings()
+        self._output.use_format(format_name(self._shared.options.realtime.audio.output.format))
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
 
 

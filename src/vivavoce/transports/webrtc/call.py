@@ -121,6 +121,10 @@ class Call:
         for listener in self._listeners:
             listener.send_raw(data)
 
+    @property
+    def is_writable(self) -> bool:
+        return self.runner is None or not self._is_full()
+
     async def wait_writable(self) -> None:
         while self.runner is not None and self._is_full():
             self._writable.clear()

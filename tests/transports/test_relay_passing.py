@@ -1,0 +1,115 @@
+"""Audio passes through both sockets of a relay as its bytes come, byte for byte and in order."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fake_upstream import Answer, FakeUpstream
+from tests.transports.test_relay import TIMEOUT_S, relaying
+from tests.transports.test_relay_faults import on_relay
+from vivavoce.protocol.upstream import read_upstream
+from vivavoce.runtime import performers
+from vivavoce.transports import websocket
+
+WORDS = "one two three four five six seven eight nine ten"
+APPENDS = 40
+
+
+def appends() -> list[str]:
+    """Silence, as no two frames of which are the same."""
+    frames = []
+    for n in range(APPENDS):
+        audio = base64.b64encode(bytes(1920 + 2 * n)).decode()
+        event = {"type": "input_audio_buffer.append", "event_id": f"mine_{n}", "audio": audio}
+        frames.append(json.dumps(event))
+    return frames
+
+
+def test_audio_of_both_directions_passes_byte_for_byte_and_most_of_it_is_never_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[bytes] = []
+
+    def read(raw: bytes) -> Any:
+        parsed.append(raw)
+        return read_upstream(raw)
+
+    monkeypatch.setattr(performers, "read_upstream", read)
+
+    async def main() -> None:
+        fake = FakeUpstream(Answer(WORDS, pause_s=0.001, chunks=4))
+        async with (
+            fake.serve() as url,
+            relaying(url) as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, params={"model": "far"}) as socket,
+        ):
+            sent = appends()
+            got: list[bytes] = []
+            await socket.send_str('{"type":"response.create"}')
+            async with asyncio.timeout(TIMEOUT_S):
+                for frame in sent:
+                    await socket.send_str(frame)
+                    await asyncio.sleep(0)
+                while not got or b'"response.done"' not in got[-1]:
+                    got.append((await socket.receive_str()).encode())
+                (session,) = fake.sessions
+                await session.wait_for("input_audio_buffer.append", APPENDS)
+            assert [f.decode() for f in session.received if b"append" in f] == sent
+            given = [f for f in session.sent if b'"response.' in f]
+            assert [f for f in got if b'"response.' in f] == given
+            audio = [f for f in given if b"output_audio.delta" in f]
+            assert len(audio) == 40
+            assert sum(b"output_audio.delta" in f for f in parsed) < 10
+
+    asyncio.run(main())
+
+
+def test_audio_that_passes_puts_off_the_pings_of_both_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that answers no ping stays connected while its audio comes."""
+    monkeypatch.setattr(websocket, "HEARTBEAT_S", 0.3)
+
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with (
+            fake.serve() as url,
+            relaying(url, heartbeat_s=0.3) as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, params={"model": "far"}, autoping=False) as socket,
+        ):
+            kinds = set()
+            for frame in appends():
+                await socket.send_str(frame)
+                await asyncio.sleep(0.025)
+            await socket.send_str('{"type":"response.create"}')
+            async with asyncio.timeout(TIMEOUT_S):
+                while (message := await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                    kinds.add(message.type)
+                    if message.type is aiohttp.WSMsgType.TEXT and "response.done" in message.data:
+                        break
+            assert kinds == {aiohttp.WSMsgType.TEXT}
+
+    asyncio.run(main())
+
+
+def test_append_that_the_policy_of_the_wire_refuses_is_answered_among_those_that_pass() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with on_relay(fake) as (_, client):
+            good = base64.b64encode(bytes(1920)).decode()
+            for audio in (good, good, "no base64", good):
+                await client.send("input_audio_buffer.append", audio=audio)
+            with pytest.raises(AssertionError, match="base64"):
+                await client.until("response.done")
+            await client.send("response.create")
+            await client.until("response.done")
+            (session,) = fake.sessions
+            assert [e["audio"] for e in session.events("input_audio_buffer.append")] == [good] * 3
+
+    asyncio.run(main())
