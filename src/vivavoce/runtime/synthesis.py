@@ -11,6 +11,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS
 from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
+from vivavoce.engines.spoken_forms import SpokenForms, spoken_forms
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.tasks import StallGuard
@@ -64,13 +65,15 @@ class Synthesis:
     async def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
         """The speech of one clause, which begins at sample `start` of the answer.
 
-        Markdown and emoji are not spoken; a clause in which nothing is left to say has all its
-        words and no audio. The words together are `text` to the letter. An engine that is lost in
-        the middle is asked for the clause once more, and what was already passed on is left out.
+        Markdown and emoji are not spoken, and written forms are read as a person would. A clause in
+        which nothing is left to say has all its words and no audio. The words together are `text`
+        to the letter. An engine that is lost in the middle is asked for the clause once more, and
+        what was already passed on is left out.
         Lets other tasks run after `max_piece_ms` of audio at the latest. Raises EngineError.
         """
-        timing, spoken = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
-        if not says_something(spoken):
+        timing, plain = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
+        spoken = spoken_forms(plain, spoken_language(plain, self.language or self._voice_language))
+        if not says_something(plain):
             yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
             await asyncio.sleep(0)
             return
@@ -96,21 +99,23 @@ class Synthesis:
                 log.warning("TTS worker lost, retrying the clause: %s", exc)
 
     async def _pieces(
-        self, text: str, timing: WordTiming, skip: int
+        self, spoken: SpokenForms, timing: WordTiming, skip: int
     ) -> AsyncGenerator[SpokenPiece]:
         """One attempt at a clause, without its first `skip` samples and the rest of its words."""
         rate, made = self.tts.sample_rate, 0
         resampler = Resampler(rate, RATE)
         speech = self.tts.synthesize(
-            text,
+            spoken.text,
             voice=self.voice,
             speed=self.speed,
-            language=spoken_language(text, self.language),
+            language=spoken_language(spoken.text, self.language),
             instructions=self.instructions,
         )
         async with aclosing(speech), StallGuard(self.stall_timeout_s, self._stalled) as guard:
             while (piece := await guard.wait(anext(speech, None))) is not None:
-                words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
+                words = timing.marked(
+                    (spoken.original_end(m.end), m.at * RATE // rate) for m in piece.marks
+                )
                 for part in _parts(piece.audio, rate, self.max_piece_ms):
                     audio = resampler.feed(part)
                     made += len(audio) // 2
@@ -120,6 +125,12 @@ class Synthesis:
                         yield SpokenPiece(audio, tuple(words))
                     words = []
         yield SpokenPiece(resampler.flush()[2 * max(0, skip - made) :], last=True)
+
+    @property
+    def _voice_language(self) -> str | None:
+        """The one language of the voice; None: it has several, or is not known."""
+        found = next((v.languages for v in self.tts.voices if v.id == self.voice), ())
+        return found[0] if len(found) == 1 else None
 
     def _stalled(self) -> EngineError:
         return EngineError(f"the synthesiser made no sound for {self.stall_timeout_s:g} s")
