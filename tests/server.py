@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce.accounting import metering
-from vivavoce.app import application, auth_of, build
+from vivavoce.app import application, auth_of, build, follow_keys
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
@@ -138,14 +138,15 @@ async def serving(
         local = msgspec.structs.replace(settings.server, host=HOST, port=0)
         async with build(settings, local_servers=()) as built, AsyncExitStack() as stack:
             sessions = Sessions(built.context)
-            booked = None
+            booked, auth = None, auth_of(settings)
             if accounts:
                 store = await stack.enter_async_context(SQLiteStore(":memory:"))
                 meter = await stack.enter_async_context(metering(settings, built.models, store))
+                follow_keys(auth, meter)
                 booked = (meter, await stack.enter_async_context(Metrics()))
             app = application(
                 sessions,
-                auth_of(settings),
+                auth,
                 webrtc or settings.webrtc,
                 accounts=booked,
                 telephony=settings.telephony,

@@ -101,13 +101,14 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
-    available = replace(available, interruption=settings.interruption)
+    available = replace(available, turns=settings.turns, interruption=settings.interruption)
     voice = available.models[settings.default_model].default_voice
     turns = ServerVad(
         threshold=session.vad_threshold,
         prefix_padding_ms=session.prefix_padding_ms,
         silence_duration_ms=session.silence_duration_ms,
         interrupt_response=session.allow_interruptions,
+        idle_timeout_ms=session.idle_prompt_ms or None,
     )
     template = RealtimeSession(
         instructions=session.instructions,

@@ -22,7 +22,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import Filler, Generate, Prompt
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -437,3 +437,37 @@ def test_chat_request_has_all_settings_of_the_prompt() -> None:
         ChatRequest("Be kind.", (), max_output_tokens=9, language="it"),
     ]
     assert {(voice, speed) for _, voice, speed in scripted.tts.spoken} == {("alloy", 1.0)}
+
+
+HURRIED = Filler("One moment.", 1.0)
+
+
+def filled(first_token_seconds: float, **how: Any) -> list[tuple[float, str]]:
+    """The clauses of an answer with a filler, and when each goes to the voice."""
+
+    async def main() -> list[tuple[float, GenerationFact]]:
+        posted: list[tuple[float, GenerationFact]] = []
+        clock = asyncio.get_running_loop().time
+        answers = {"text": "It is late.", "first_token_seconds": first_token_seconds} | how
+        cascade = ScriptedEngines(llm={"answers": [answers]}).cascade
+        order = Generate("r", PROMPT, filler=HURRIED)
+        await answer(order, cascade, lambda fact: posted.append((clock(), fact)), _no_wait)
+        return posted
+
+    return [(at, fact.text) for at, fact in run(main()) if isinstance(fact, TextGenerated)]
+
+
+def test_filler_is_said_where_nothing_comes_of_the_model() -> None:
+    (first, filler), (second, text) = filled(3.0)
+    assert (filler, text) == ("One moment. ", "It is late.")
+    assert first == pytest.approx(1.0, abs=0.01)
+    assert second == pytest.approx(3.0, abs=0.1)
+
+
+def test_filler_is_not_said_where_the_model_answers_in_time() -> None:
+    assert [text for _, text in filled(0.9)] == ["It is late."]
+
+
+def test_filler_is_said_before_the_call_of_a_slow_model() -> None:
+    said_ = filled(3.0, text="", calls=[{"name": "wave"}])
+    assert [text for _, text in said_] == ["One moment. "]

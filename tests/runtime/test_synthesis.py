@@ -72,7 +72,7 @@ def test_marks_time_the_words_of_the_original_text() -> None:
 
 
 def test_written_forms_are_read_and_the_words_stay_those_of_the_text() -> None:
-    marks = (Mark(0, 0, 2), Mark(100, 3, 4), Mark(200, 5, 12), Mark(300, 13, 16))
+    marks = (Mark(0, 0, 2), Mark(100, 3, 4), Mark(200, 5, 12), Mark(300, 26, 29))
     tts = ListTTS([Speech(SAMPLES, marks)])
     made = pieces(tts, "So $5.50 now.", language="en")
     assert tts.asked == [("So 5 dollars and 50 cents now.", "en")]

@@ -92,6 +92,16 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     assert other.start(B) == [StartTranscription(B, "local", None, "", asked_model="m")]
 
 
+def test_words_of_a_draft_stand_in_until_there_are_others(stage: Stage) -> None:
+    stage.transcriptions.set_draft(A, "too early")
+    assert stage.transcriptions.text(A) == ""
+    stage.start()
+    stage.transcriptions.set_draft(A, "it is")
+    assert stage.transcriptions.text(A) == "it is"
+    stage.take("is it")
+    assert stage.transcriptions.text(A) == "is it"
+
+
 def recorded(seconds: int) -> RecordUsage:
     """The usage of the recording A."""
     return RecordUsage("a:0", "gpt-realtime", DurationUsage(seconds=seconds), "transcription")

@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import json_response
-from vivavoce.api.metered import metered
+from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
@@ -207,6 +207,8 @@ class TranscriptionRoutes:
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
             asked = msgspec.structs.replace(asked, model=model)
             name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+            served, own = cascade.transcription_model(model), cascade.transcription_model("")
+            check_model(request, model, name, served=served, own=own)
             async with (
                 metered(request, name) as meter,
                 self._files.one(),

@@ -13,7 +13,17 @@ derive from BaseEngine stay valid within a version. `vivavoce.testing.conformanc
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +52,7 @@ __all__ = [
     "Mark",
     "Residency",
     "Speech",
+    "StreamingTTS",
     "TextDelta",
     "Transcript",
     "TurnModel",
@@ -50,6 +61,7 @@ __all__ = [
     "health_of",
     "is_loading",
     "residency_of",
+    "streaming",
     "translator_of",
     "warm",
 ]
@@ -65,6 +77,8 @@ class Capabilities:
     """Language tags that it understands or speaks."""
     streaming_input: bool = True
     """STT: words come while audio still comes in. False: all work is done at its end."""
+    streams_text: bool = False
+    """TTS: it has synthesize_stream(), and gets the text of an answer as it is generated."""
     word_times: Literal["exact", "estimated", "none"] = "none"
     """STT: times of words. TTS: marks."""
     licence: str = ""
@@ -125,6 +139,11 @@ class BaseEngine:
     def loading(self) -> bool:
         """Whether a model is still being loaded: work that is asked for now waits for it."""
         return False
+
+    @property
+    def streams_text(self) -> bool:
+        """Whether it is a StreamingTTS: what its capabilities say."""
+        return self.capabilities.streams_text
 
     def warm(self) -> None:
         """Called when a session begins and when its user begins to speak: work will follow.
@@ -230,15 +249,16 @@ class TurnModel(Engine, Protocol):
 
 @runtime_checkable
 class AudioTurnModel(TurnModel, Protocol):
-    """Decides by the sound of the turn as well; score() decides where there is none."""
+    """Reads the sound of the turn as well."""
 
     audio_seconds: float
     """How much of the turn it wants at the most: of its end."""
 
     async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
-        """Probability, 0..1, that the turn is finished.
+        """Probability, 0..1, that the turn is finished, by its sound.
 
-        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        The session joins it with that of score(). pcm: 16-bit mono at 24 kHz, with the pause that
+        is to be judged at its end.
         """
         ...
 
@@ -415,6 +435,32 @@ class TTS(Engine, Protocol):
         in `voices`; EngineLost: the same text may be given again.
         """
         ...
+
+
+class StreamingTTS(TTS, Protocol):
+    """Text to speech of a text that is still being written. Its `streams_text` is set."""
+
+    def synthesize_stream(
+        self,
+        pieces: AsyncIterator[str],
+        *,
+        voice: str,
+        speed: float,
+        language: str | None,
+        instructions: str,
+    ) -> AsyncGenerator[Speech]:
+        """Yield the speech of all pieces as one text, the first while later ones are awaited.
+
+        pieces: whole words, prose as for synthesize(), with the spaces between them. Marks are
+        places in all pieces together. Without a piece there is no speech. Closing it stops the
+        speech, whatever was given. Raises as synthesize() does.
+        """
+        ...
+
+
+def streaming(tts: TTS) -> StreamingTTS | None:
+    """The engine, where it takes text as it comes."""
+    return cast(StreamingTTS, tts) if getattr(tts, "streams_text", False) else None
 
 
 class CleanStream(Protocol):

@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,7 +33,6 @@ from vivavoce.errors import EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M")
 
 LOAD_TIMEOUT_S = 300.0
 """From the start of a process to its model being loaded."""

@@ -71,6 +71,8 @@ class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad")
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
     idle_timeout_ms: int | UnsetType | None = None
+    explain: bool | UnsetType = UNSET
+    """An extension of ours: speech_stopped says why the turn was ended."""
     interruption: Interruption | UnsetType = UNSET
     """An extension of ours: whether any speech interrupts an answer, or only what is meant to.
 
@@ -84,6 +86,8 @@ class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_v
     eagerness: Eagerness = "auto"
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
+    explain: bool | UnsetType = UNSET
+    """An extension of ours, as that of ServerVad: see TurnDecision of protocol/server.py."""
     interruption: Interruption | UnsetType = UNSET
     """An extension of ours, as that of ServerVad."""
 
@@ -210,6 +214,7 @@ class ServerVadPatch(
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
     idle_timeout_ms: IdleTimeout | UnsetType | None = UNSET
+    explain: bool | UnsetType = UNSET
     interruption: Interruption | UnsetType = UNSET
 
 
@@ -219,6 +224,7 @@ class SemanticVadPatch(
     eagerness: Eagerness | UnsetType = UNSET
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
+    explain: bool | UnsetType = UNSET
     interruption: Interruption | UnsetType = UNSET
 
 

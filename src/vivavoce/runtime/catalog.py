@@ -10,11 +10,12 @@ from vivavoce.engines.base import (
     STT,
     TTS,
     AudioTurnModel,
+    Capabilities,
     Cleaner,
     TurnModel,
     warm,
 )
-from vivavoce.runtime.chains import FallbackTTS
+from vivavoce.runtime.chains import FallbackSTT, FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, Own
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -97,7 +98,9 @@ class Cascade:
         """The data of this model that a session needs."""
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
-        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE))
+        stt = self.stt.members[0].engine if isinstance(self.stt, FallbackSTT) else self.stt
+        at_end = not getattr(stt, "capabilities", Capabilities()).streaming_input
+        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE), at_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vivavoce.session.effects import (
     DuckPlayback,
     Effect,
     PlayAudio,
+    RecordTurn,
     RecordUsage,
     RequestFallback,
     RunTool,
@@ -387,7 +388,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage():
+            case RecordUsage() | RecordTurn():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
@@ -98,6 +99,7 @@ class Sessions:
     ) -> None:
         self.context = context
         self._wall_clock = wall_clock
+        self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
@@ -223,7 +225,7 @@ class Sessions:
 
     def cascade(self, model: str) -> Driver:
         """Drives a cascade model."""
-        performer = partial(CascadePerformer, self.context.catalog, model)
+        performer = partial(CascadePerformer, self.context.catalog, model, load=self._load)
         return Driver(CascadeBrain, performer, model)
 
     async def _wait_until_empty(self, seconds: float) -> None:

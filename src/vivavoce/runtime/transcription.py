@@ -56,6 +56,11 @@ class AudioFeed:
     def waiting_bytes(self) -> int:
         return len(self._pcm)
 
+    @property
+    def so_far(self) -> bytes | None:
+        """All that was fed, PCM at 24 kHz; None: it is not kept any more."""
+        return None if self._kept is None else bytes(self._kept + self._pcm)
+
     def set_rate(self, sample_rate: int) -> None:
         """The engine was found only now. Call it before the first of the audio is read."""
         self._rate = sample_rate

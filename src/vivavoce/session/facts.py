@@ -10,6 +10,8 @@ from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
+TurnSource: TypeAlias = Literal["words", "sound"]
+"""What tells that a turn may be over."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -47,10 +49,11 @@ class VadScores(Struct, frozen=True):
 
 
 class TurnScored(Struct, frozen=True):
-    """The answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
+    """An answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
 
     item_id: str
     likelihood: float
+    source: TurnSource = "words"
 
 
 class TranscriptUpdated(Struct, frozen=True):
@@ -62,6 +65,35 @@ class TranscriptUpdated(Struct, frozen=True):
     final: bool
     words: tuple[ScoredWord, ...] = ()
     """With their probabilities, where the recogniser gives them."""
+
+
+class TokenCounts(Struct, frozen=True):
+    """Tokens as the model counted them."""
+
+    input: int
+    output: int
+    cached: int = 0
+
+
+class DraftTranscribed(Struct, frozen=True):
+    """The answer to DraftTranscript."""
+
+    draft_id: str
+    text: str
+
+
+class AnticipationEnded(Struct, frozen=True):
+    """A draft or a speculation came to nothing; what a speculation has used."""
+
+    id: str
+    tokens: TokenCounts | None = None
+    characters: int = 0
+    """Of text that the model gave."""
+    spoken_characters: int = 0
+    samples: int = 0
+    """Of speech."""
+    refused: bool = False
+    """Whether it was not begun: the server is too busy."""
 
 
 class ItemTranscriptionFailed(Struct, frozen=True):
@@ -99,14 +131,6 @@ class ToolCallArguments(Struct, frozen=True):
     response_id: str
     index: int
     arguments: str
-
-
-class TokenCounts(Struct, frozen=True):
-    """Tokens as the model counted them."""
-
-    input: int
-    output: int
-    cached: int = 0
 
 
 class GenerationFinished(Struct, frozen=True):
@@ -229,6 +253,8 @@ CascadeFact: TypeAlias = (
     | TurnScored
     | TranscriptUpdated
     | ItemTranscriptionFailed
+    | DraftTranscribed
+    | AnticipationEnded
     | GenerationFact
     | AudioCleaned
 )

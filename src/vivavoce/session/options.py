@@ -43,6 +43,7 @@ from vivavoce.protocol.session import (
     TurnDetection,
     with_transcription,
 )
+from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
 
@@ -81,6 +82,8 @@ class ModelInfo:
     """None: names of models of speech are passed on."""
     turn_samples: int = 0
     """Audio of a turn that its turn detection reads, at the most."""
+    transcribes_at_end: bool = False
+    """Whether its recogniser begins its work at the end of a recording."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -105,6 +108,7 @@ class AvailableModels:
     """What is taken for an interruption, where that is judged."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
+    turns: TurnSettings = field(default_factory=TurnSettings)
 
     def served_by(
         self, model: str, voice: str, *, transcription: str = "", speech: str = ""
@@ -140,6 +144,11 @@ class Options:
     @property
     def transcribes_only(self) -> bool:
         return isinstance(self.session, TranscriptionSession)
+
+    @property
+    def turns(self) -> TurnSettings:
+        """How the end of a turn is decided, and what begins before it is."""
+        return self._models.turns
 
     @property
     def sends_failure_errors(self) -> bool:
@@ -225,6 +234,17 @@ class Options:
         """Audio of a turn that the turn detection of the model reads, at the most."""
         return self._models.models[self.served_by.model].turn_samples
 
+    @property
+    def transcribes_at_end(self) -> bool:
+        """Whether the recogniser of the model begins its work at the end of a recording."""
+        return self._models.models[self.served_by.model].transcribes_at_end
+
+    @property
+    def explains_turns(self) -> bool:
+        """Whether the client wants to know why a turn was ended."""
+        vad = self.turn_detection
+        return vad is not None and vad.explain is True
+
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
         return self._served_by(self.realtime, name).voice
@@ -261,6 +281,7 @@ class Options:
         merged = _merged(current, patch, "session")
         if isinstance(patch, RealtimePatch):
             check_choice(patch.tool_choice, merged.tools, "session.tool_choice")
+        self._check_speech_models(merged)
         self.session = self._resolved(merged)
 
     def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
@@ -275,6 +296,26 @@ class Options:
                 "Cannot update a conversation's voice if assistant audio is present.",
                 code="cannot_update_voice",
             )
+
+    def _check_speech_models(self, session: SessionObject) -> None:
+        """Raise InvalidRequest for models of speech that the key does not allow."""
+        model, speech = "", ""
+        if isinstance(session, RealtimeSession):
+            model, speech = self._served_by(session, "").model, session.speech_model or ""
+        names = self._models.models[model or self._models.default_model].names
+        heard = session.audio.input.transcription
+        self.rules.check_served(
+            heard.model if heard else "",
+            names.transcription_model(heard.model) if names and heard else None,
+            names.transcription_model("") if names else "",
+            "session.audio.input.transcription.model",
+        )
+        self.rules.check_served(
+            speech,
+            names.speech_model(speech) if names else None,
+            names.speech_model("") if names else "",
+            "session.speech_model",
+        )
 
     def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
         transcription = session.audio.input.transcription

@@ -11,6 +11,7 @@ Rules:
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -29,7 +30,7 @@ from vivavoce.protocol.responses import (
 )
 from vivavoce.protocol.session import AudioFormat, Modality
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effects import EffectBuffer, Generate, Prompt
+from vivavoce.session.effects import EffectBuffer, Filler, Generate, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, Stage
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
@@ -236,6 +237,7 @@ class ResponseState:
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
         self.finished: GenerationFinished | None = None
+        self.filler: Filler | None = None
         self._order: Generate | None = None
         self._effects = effects
         self._conversation = conversation
@@ -252,10 +254,13 @@ class ResponseState:
             server.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
         )
 
-    def generate(self) -> None:
-        """All words of its context are known: order the answer."""
+    def generate(
+        self, begun: Callable[[Prompt], str] = lambda _: "", filler: Filler | None = None
+    ) -> None:
+        """All words of its context are known: order the answer. begun: see Responses."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
-        self._order = Generate(self.id, prompt)
+        self.filler = filler
+        self._order = Generate(self.id, prompt, begun(prompt), filler)
         self.stage = "llm"
         self._effects.add(self._order)
 

@@ -7,6 +7,7 @@ Rules:
 3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
@@ -23,6 +24,8 @@ from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
     ClearEchoReference,
+    Filler,
+    Prompt,
     RecordUsage,
 )
 from vivavoce.session.facts import (
@@ -54,12 +57,20 @@ class Responses:
     """The responses in progress, and the one that is due."""
 
     def __init__(
-        self, shared: Shared, transcriptions: Transcriptions, *, quiet_since: float | None = None
+        self,
+        shared: Shared,
+        transcriptions: Transcriptions,
+        *,
+        quiet_since: float | None = None,
+        begun: Callable[[Prompt], str] = lambda _: "",
     ) -> None:
+        """begun: the answer to a prompt that was begun early; "": none was."""
         self._shared = shared
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
+        self._begun = begun
+        self._filled = ""  # the last turn in which a filler was said
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
         self.quiet_since = quiet_since
@@ -180,6 +191,8 @@ class Responses:
             case GenerationProgress():
                 response.open_message()
             case TextGenerated(text=text):
+                if response.filler and text.strip() == response.filler.text:
+                    self._filled = _turn_of(response)
                 response.add_text(text)
                 self._bound_text(response, now)
             case ToolCallStarted():
@@ -344,7 +357,19 @@ class Responses:
             find = self._shared.conversation.find
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
-        response.generate()
+        of_turn = response.plan.listed is None and response.plan.conversation_id is not None
+        if of_turn:
+            response.generate(self._begun, self._filler(response))
+        else:
+            response.generate()
+
+    def _filler(self, response: ResponseState) -> Filler | None:
+        """What is said while the model takes its time, unless it was said in this turn."""
+        limits, prompt = self._shared.limits, response.plan.prompt
+        said = self._filled and self._filled == _turn_of(response)
+        if not limits.filler_seconds or not prompt.spoken or said:
+            return None
+        return Filler(limits.filler(prompt.language), limits.filler_seconds)
 
     def _complete(self, response: ResponseState, now: float) -> None:
         reason = response.finished.reason if response.finished else "stop"
@@ -375,6 +400,10 @@ class Responses:
     def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
         self._end(response, "failed", StatusDetails(type="failed", error=error), now)
+        in_conversation = response.plan.conversation_id is not None
+        heard = response.audio_samples or not response.plan.prompt.spoken
+        if self._shared.limits.say_failed and in_conversation and not heard:
+            self._shared.announcements.append(self._shared.limits.say_failed)
         if self._shared.options.sends_failure_errors:
             self._shared.effects.error(reason, kind="server_error", code=code)
 
@@ -391,6 +420,11 @@ class Responses:
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)
+
+
+def _turn_of(response: ResponseState) -> str:
+    """The id of the user's item that a response answers; "" for none."""
+    return next((e.item.id for e in reversed(response.reads) if _is_of_user(e)), "")
 
 
 def _is_of_user(entry: Entry) -> bool:

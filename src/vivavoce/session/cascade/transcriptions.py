@@ -46,7 +46,7 @@ class Failure:
 class ItemTranscription:
     """One recording that is being transcribed."""
 
-    model: str
+    order: StartTranscription
     reported: bool
     """Whether the client asked for transcripts."""
     scored: bool = False
@@ -55,10 +55,17 @@ class ItemTranscription:
     sent: int = 0
     """Characters of the transcript that were sent as deltas."""
     text: str = ""
+    draft: str = ""
+    """The words of a draft of it, while it has none itself."""
     deadline: float = INFINITY
     """When the next words are overdue; infinite while audio still comes."""
     failure: tuple[str, str] | None = None
     """Code and reason, once it has failed."""
+
+    @property
+    def sent_text(self) -> str:
+        """What was sent of its words: the final ones begin with that."""
+        return self.text[: self.sent]
 
 
 class Transcriptions:
@@ -93,9 +100,19 @@ class Transcriptions:
         return {key for key in self._active if key.item_id in item_ids}
 
     def text(self, key: TranscriptionKey) -> str:
-        """The words so far."""
+        """The words so far, or those of a draft."""
         active = self._active.get(key)
-        return active.text if active else ""
+        return (active.text or active.draft) if active else ""
+
+    def working(self, key: TranscriptionKey) -> ItemTranscription | None:
+        """It, where it is in progress and has not failed."""
+        active = self._active.get(key)
+        return None if active is None or active.failure else active
+
+    def set_draft(self, key: TranscriptionKey, text: str) -> None:
+        """The words of a draft of it; "": there is none any more."""
+        if active := self._active.get(key):
+            active.draft = text
 
     def start(self, key: TranscriptionKey, *, reported: bool = True) -> None:
         """Start one with the settings as they are now.
@@ -104,20 +121,19 @@ class Transcriptions:
         settings say whether it gets transcripts.
         """
         options = self._shared.options
-        transcription, model = options.transcription, options.served_by.model
+        transcription = options.transcription
+        order = StartTranscription(
+            key,
+            model=options.served_by.model,
+            language=language_of(options),
+            prompt=(transcription.prompt if transcription else None) or "",
+            asked_model=transcription.model if transcription else "",
+            scored=options.includes_logprobs,
+        )
         self._active[key] = ItemTranscription(
-            model, reported and transcription is not None, options.includes_logprobs
+            order, reported and transcription is not None, options.includes_logprobs
         )
-        self._shared.effects.add(
-            StartTranscription(
-                key,
-                model=model,
-                language=language_of(options),
-                prompt=(transcription.prompt if transcription else None) or "",
-                asked_model=transcription.model if transcription else "",
-                scored=options.includes_logprobs,
-            )
-        )
+        self._shared.effects.add(order)
 
     def report(self, key: TranscriptionKey) -> None:
         """The client knows of its item now: it gets the words, if it wants transcripts."""
@@ -144,12 +160,12 @@ class Transcriptions:
             active.samples += len(audio) // BYTES_PER_SAMPLE
             self._shared.effects.add(FeedAudio(key, audio))
 
-    def finish(self, key: TranscriptionKey, now: float) -> None:
-        """All its audio has come: the words are due."""
+    def finish(self, key: TranscriptionKey, now: float, *, draft_id: str = "") -> None:
+        """All its audio has come: the words are due. draft_id: see EndAudio."""
         if active := self._active.get(key):
             active.deadline = now + self._shared.limits.stall_seconds
             if not active.failure:
-                self._shared.effects.add(EndAudio(key))
+                self._shared.effects.add(EndAudio(key, draft_id, active.sent_text))
 
     def cancel(self, item_id: str) -> None:
         """Cancel those of an item."""
@@ -209,7 +225,7 @@ class Transcriptions:
     def _complete(self, fact: TranscriptUpdated, active: ItemTranscription) -> None:
         effects, usage = self._shared.effects, transcription_usage(active.samples)
         record_id = f"{fact.key.item_id}:{fact.key.content_index}"
-        self._shared.usage.add(RecordUsage(record_id, active.model, usage, "transcription"))
+        self._shared.usage.add(RecordUsage(record_id, active.order.model, usage, "transcription"))
         if active.reported:
             effects.send(
                 TranscriptionCompleted(
