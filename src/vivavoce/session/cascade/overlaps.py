@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from vivavoce.audio.formats import RATE, to_ms
 from vivavoce.session.brain import Shared
-from vivavoce.session.cascade.input_turns import EndedTurn, InputTurns
+from vivavoce.session.cascade.input_buffer import EndedTurn
+from vivavoce.session.cascade.input_turns import InputTurns
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.effects import DuckPlayback
