@@ -92,7 +92,9 @@ class Overlaps:
         """The open turn interrupts the answer."""
         self.release()
         self._turns.announce()
-        self._responses.interrupt(now, live=self._turns.live)
+        key = self._turns.key
+        doubtful = "" if self._transcriptions.text(key) else key.item_id
+        self._responses.interrupt(now, live=self._turns.live, doubtful=doubtful)
 
     def end(self, now: float) -> None:
         """The open turn has ended, and it is held: its words decide."""
