@@ -8,7 +8,7 @@ from vivavoce.engines.packs import cache_folder, manifest
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
 from vivavoce.session.facts import Stage
-from vivavoce.settings import Settings
+from vivavoce.settings import Kind, Settings
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -20,7 +20,7 @@ class ConfiguredEngines:
         self._settings = settings
         self._running: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
         self._models: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
-        self.on_demand: dict[tuple[Stage, str], OnDemandEngine] = {}
+        self.on_demand: dict[tuple[str, str], OnDemandEngine] = {}
 
     def add(self, kind: str, name: str, engine: Any, model: str) -> None:
         """An engine that runs, under the name of its settings, and its model or folder."""
@@ -38,6 +38,16 @@ class ConfiguredEngines:
         """Give back what was loaded."""
         for demand in self.on_demand.values():
             await demand.unload()
+
+    def speaker(self, name: str) -> OnDemandEngine:
+        """The speaker model of that name in the settings. Raises SettingsError: a bad option."""
+        make = partial(self._make, "speaker", name, {})
+        if ("speaker", name) not in self.on_demand:
+            make()
+            self.on_demand["speaker", name] = OnDemandEngine(
+                "speaker", name, make, idle_s=self._settings.server.unload_seconds
+            )
+        return self.on_demand["speaker", name]
 
     def find(self, stage: Stage, name: str, *, alias: bool) -> EngineMatch | None:
         """See EngineSource. An alias may name every installed engine, and ENGINE:MODEL."""
@@ -78,7 +88,7 @@ class ConfiguredEngines:
             )
         return self.on_demand[stage, name]
 
-    def _make(self, stage: Stage, name: str, options: dict[str, object]) -> Any:
+    def _make(self, stage: Kind, name: str, options: dict[str, object]) -> Any:
         """Raises SettingsError."""
         given = dict(self._settings.engines.get(stage, {}).get(name, {}))
         real = given.pop("engine", name)

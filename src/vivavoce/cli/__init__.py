@@ -154,7 +154,7 @@ def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None
         out.print(f"  model [bold]{escape(model)}[/bold]{mark}", highlight=False)
         for engine in built.models.selected.get(model, ()):
             text = f"{engine.name}: {engine.reason}" if engine.reason else engine.name
-            out.print(f"    {engine.kind:<6}{escape(text)}", highlight=False, soft_wrap=True)
+            out.print(f"    {engine.kind:<8}{escape(text)}", highlight=False, soft_wrap=True)
         if relay := built.models.catalog.relays.get(model):
             out.print(f"    relay {escape(relay.url)}", highlight=False, soft_wrap=True)
     out.file.flush()

@@ -11,7 +11,7 @@ Version 2 of the contract. New members get defaults in BaseEngine and Capabiliti
 derive from BaseEngine stay valid within a version. `vivavoce.testing.conformance` checks an engine.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
@@ -40,6 +40,7 @@ __all__ = [
     "Cleaner",
     "Engine",
     "Mark",
+    "SpeakerModel",
     "Speech",
     "TextDelta",
     "Transcript",
@@ -406,4 +407,29 @@ class Cleaner(Engine, Protocol):
 
     def open(self, field: Literal["near", "far"]) -> CleanStream:
         """Begin a stream. near: a headset or hand-held microphone; far: across the room."""
+        ...
+
+
+class SpeakerModel(Engine, Protocol):
+    """Says how a voice sounds, so that two recordings of one speaker can be known by it."""
+
+    sample_rate: int
+    """Hertz of the 16-bit mono PCM that it takes."""
+    dimensions: int
+    """Of an embedding."""
+    window_ms: int
+    """Sound that it reads at a time: of a longer clip it gives the mean, of a shorter one an
+    embedding that is less certain."""
+    same_voice: float
+    """The cosine of the embeddings of two clips of some seconds from which on they are taken for
+    one voice."""
+    same_windows: float
+    """The mean cosine of single windows of two groups from which on these are taken for one."""
+
+    async def embed(self, clips: Sequence[bytes]) -> NDArray[np.float32]:
+        """[len(clips), dimensions]: an embedding of length 1 of each clip.
+
+        A clip holds speech of one voice, at least one sample. Raises EngineError; EngineLost: the
+        same clips may be given again.
+        """
         ...
