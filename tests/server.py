@@ -9,20 +9,24 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 import msgspec
+from aiohttp import web
 
-from vivavoce.app import application, auth_of, build
+from vivavoce.accounting import metering
+from vivavoce.app import application, auth_of, build, follow_keys
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings, parse
+from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.telemetry.metrics import Metrics
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 HOST = "127.0.0.1"
@@ -57,6 +61,7 @@ class Server:
     cascades: Mapping[str, Cascade]
     default: str = "default"
     complaints: list[str] = field(default_factory=list)
+    app: web.Application = field(default_factory=web.Application)
 
     @property
     def http(self) -> str:
@@ -117,25 +122,40 @@ def scripted(
 
 @asynccontextmanager
 async def serving(
-    settings: Settings | None = None, *, webrtc: WebRTCSettings | None = None
+    settings: Settings | None = None,
+    *,
+    webrtc: WebRTCSettings | None = None,
+    accounts: bool = False,
 ) -> AsyncIterator[Server]:
-    """A server in this process and loop. Leaving it fails when it logged an error meanwhile."""
+    """A server in this process and loop. Leaving it fails when it logged an error meanwhile.
+
+    accounts: with usage, metrics and the records of keys, in memory.
+    """
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     try:
         settings = settings or scripted()
         local = msgspec.structs.replace(settings.server, host=HOST, port=0)
-        async with build(settings, local_servers=()) as built:
+        async with build(settings, local_servers=()) as built, AsyncExitStack() as stack:
             sessions = Sessions(built.context)
+            booked, auth = None, auth_of(settings)
+            if accounts:
+                store = await stack.enter_async_context(SQLiteStore(":memory:"))
+                meter = await stack.enter_async_context(metering(settings, built.models, store))
+                follow_keys(auth, meter)
+                booked = (meter, await stack.enter_async_context(Metrics()))
             app = application(
                 sessions,
-                auth_of(settings),
+                auth,
                 webrtc or settings.webrtc,
+                accounts=booked,
                 telephony=settings.telephony,
             )
             async with serve_app(app, local) as port:
                 catalog = built.models.catalog
-                yield Server(port, sessions, catalog.cascades, catalog.default, complaints.messages)
+                yield Server(
+                    port, sessions, catalog.cascades, catalog.default, complaints.messages, app
+                )
                 await sessions.drain(0)
         assert not complaints.messages, "\n".join(complaints.messages)
     finally:

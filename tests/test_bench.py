@@ -4,8 +4,10 @@ import asyncio
 import importlib
 
 import pytest
-from bench import quality, search, webrtc
+from bench import quality, search, turns, webrtc
 from bench.__main__ import MODULES
+from bench.dialogues import Scenario, half
+from bench.turns_plot import drawn
 
 ALONE = (
     "engines",
@@ -15,6 +17,7 @@ ALONE = (
     "soak",
     "speech_first_byte",
     "transcription",
+    "turns",
     "ws",
 )  # too long for `make bench`
 
@@ -62,3 +65,30 @@ def test_bisection_finds_the_maximum_from_both_sides(limit: int) -> None:
     assert max(asked) <= 500
     assert found <= limit
     assert limit >= 500 or limit - found <= 5
+
+
+def test_turn_figures_count_cuts_yields_backchannels_and_false_starts() -> None:
+    outcomes = [
+        turns.Outcome("a", "complete sentence", decided_ms=300.0, answered_ms=420.0),
+        turns.Outcome("b", "hesitation", cut=True),
+        turns.Outcome("c", "interruption", stopped_ms=250.0),
+        turns.Outcome("d", "backchannel"),
+        turns.Outcome("e", "backchannel", stopped_ms=200.0),
+        turns.Outcome("f", "music"),
+        turns.Outcome("g", "echo", problem="no answer came"),
+    ]
+    values = {figure.measure.split(",")[0]: figure.value for figure in turns.figures(outcomes)}
+    assert values["premature cuts"] == 50.0
+    assert values["yields to an interruption"] == 100.0
+    assert values["backchannel selectivity"] == 0.5
+    assert values["scenarios that failed"] == 1
+    svg = drawn(outcomes)
+    assert svg.count("<circle") == len(outcomes)
+    assert "a: 420 ms" in svg
+
+
+def test_scenarios_are_halved_by_kind() -> None:
+    every = [Scenario(str(n), ("cough", "music")[n % 2], b"", 0.0, 0.0) for n in range(8)]
+    assert [one.name for one in half(every, "tune")] == ["0", "1", "4", "5"]
+    assert [one.name for one in half(every, "report")] == ["2", "3", "6", "7"]
+    assert half(every, "both") == every

@@ -11,6 +11,7 @@ import pytest
 
 from tests.engines.openai.chat_server import ChatServer, gives, lists
 from tests.server import scripted, serving
+from vivavoce.engines import registry
 from vivavoce.engines.openai.stt import OpenAISTT
 from vivavoce.models import built_models
 from vivavoce.runtime.catalog import ModelCatalog
@@ -85,6 +86,33 @@ def test_pack_that_is_installed_serves_its_name(
     with_catalog(tables(), missing)
     (tmp_path / "vivavoce" / "models" / pack).mkdir(parents=True)
     with_catalog(tables(), installed)
+
+
+def test_default_names_of_speaches_stand_for_installed_packs_whose_engine_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    heard, spoken = "Systran/faster-distil-whisper-small.en", "speaches-ai/Kokoro-82M-v1.0-ONNX"
+    missing: dict[str, str] = {}
+    monkeypatch.setattr(registry, "problem_of", lambda _, engine: missing.get(engine))
+
+    async def without(catalog: ModelCatalog) -> None:
+        assert catalog.of("").transcription_model(heard) == "scripted"
+        assert catalog.of("").speech_model(spoken) == "scripted"
+
+    async def with_packs(catalog: ModelCatalog) -> None:
+        cascade = catalog.of("")
+        assert cascade.transcription_model("whisper-1") == "scripted"
+        assert cascade.transcription_model(heard) == "whisper-base"
+        assert cascade.speech_model(spoken) == "kokoro-82m"
+        assert cascade.voice("af_heart", spoken) == "af_heart"  # it is not loaded yet
+
+    with_catalog(tables(), without)
+    for pack in ("whisper-base", "kokoro-82m"):
+        (tmp_path / "vivavoce" / "models" / pack).mkdir(parents=True)
+    with_catalog(tables(), with_packs)
+    missing.update(whisper="faster-whisper is missing", kokoro="onnxruntime is missing")
+    with_catalog(tables(), without)
 
 
 def test_model_that_another_endpoint_lists_is_asked_for_there() -> None:

@@ -22,6 +22,7 @@ from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
+from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.session.policy import Policy
@@ -29,7 +30,6 @@ from vivavoce.settings import (
     _CHAT,
     _TELEPHONY,
     CascadeModel,
-    ModelPrice,
     RelayModel,
     ServerSettings,
     SessionSettings,

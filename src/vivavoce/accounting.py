@@ -15,10 +15,10 @@ from yarl import URL
 from vivavoce.errors import SettingsError
 from vivavoce.limits.accounts import ApiKey
 from vivavoce.limits.connections import is_loopback
-from vivavoce.limits.prices import Price, PriceEntry, PriceTable, price_of, read_prices
+from vivavoce.limits.prices import ModelPrice, Price, PriceEntry, PriceTable, price_of, read_prices
 from vivavoce.models import BuiltModels, Selected
 from vivavoce.secret import Secret
-from vivavoce.settings import ModelPrice, Settings
+from vivavoce.settings import Settings
 from vivavoce.store.base import AccountStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering

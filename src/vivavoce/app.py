@@ -1,5 +1,6 @@
 """Composes the server from its settings: models, sessions, authentication and routes."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -18,13 +19,14 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.accounting import metering, open_store
-from vivavoce.api.admin import AdminRoutes
+from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
+from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
 from vivavoce.api.speech import SpeechRoutes
@@ -34,6 +36,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
+from vivavoce.configured import ConfiguredEngines
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -98,12 +101,14 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
+    available = replace(available, turns=settings.turns, interruption=settings.interruption)
     voice = available.models[settings.default_model].default_voice
     turns = ServerVad(
         threshold=session.vad_threshold,
         prefix_padding_ms=session.prefix_padding_ms,
         silence_duration_ms=session.silence_duration_ms,
         interrupt_response=session.allow_interruptions,
+        idle_timeout_ms=session.idle_prompt_ms or None,
     )
     template = RealtimeSession(
         instructions=session.instructions,
@@ -117,6 +122,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
+        inventory=models.inventory,
         policies={
             name: settings.policies[model.policy]
             for name, model in settings.models.items()
@@ -167,11 +173,14 @@ def application(
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         SpeechAnalysisRoutes(catalog, max_bytes=max_bytes),
-        ModelRoutes(catalog),
+        ModelRoutes(catalog, inventory=context.inventory),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
+    if context.inventory is not None:
+        check = AdminCheck(auth, accounts[0] if accounts else None)
+        PackRoutes(context.inventory, check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
@@ -257,7 +266,33 @@ async def _serve_metered(
                     accounts=(meter, metrics),
                     telephony=settings.telephony,
                 )
-                await _listen(settings, tls, app, sessions, partial(announce, built))
+                async with preloading(built.models.inventory, strict=settings.server.strict):
+                    await _listen(settings, tls, app, sessions, partial(announce, built))
+
+
+@asynccontextmanager
+async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
+    """Load meanwhile what the settings name for the start; failures are logged.
+
+    strict: load it before, and raise SettingsError where that fails.
+    """
+
+    async def load() -> None:
+        for problem in await inventory.preload():
+            if strict:
+                raise SettingsError(problem)
+            log.warning("%s", problem)
+
+    if strict:
+        await load()
+
+    task = None if strict else asyncio.create_task(load())
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 async def _listen(

@@ -1,14 +1,19 @@
 """The engines of the settings and the weights on this machine, by the names that clients give."""
 
+import asyncio
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, get_args
 
-from vivavoce.engines import registry
-from vivavoce.engines.packs import cache_folder, manifest
+from vivavoce.engines import pulling, registry
+from vivavoce.engines.base import residency_of
+from vivavoce.engines.packs import Pack, cache_folder, forbids_commerce, manifest
+from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
+from vivavoce.runtime.inventory import OfferedModel, PackSummary, Report, Resident
 from vivavoce.session.facts import Stage
-from vivavoce.settings import Kind, Settings
+from vivavoce.settings import Kind, Settings, aliases_of
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -18,12 +23,17 @@ class ConfiguredEngines:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._aliases = aliases_of(settings)
         self._running: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
         self._models: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
-        self.on_demand: dict[tuple[str, str], OnDemandEngine] = {}
+        self._entered: list[Resident] = []
+        self._speakers: dict[str, OnDemandEngine] = {}
+        self.on_demand: dict[tuple[Stage, str], OnDemandEngine] = {}
 
     def add(self, kind: str, name: str, engine: Any, model: str) -> None:
         """An engine that runs, under the name of its settings, and its model or folder."""
+        idle_s = self._idle_s(kind, name, 0.0)
+        self._entered.append(Resident(f"{kind}:{name}", kind, model, engine, False, idle_s))
         if kind in self._running:
             self._running[kind][name] = engine
             if model:
@@ -36,18 +46,18 @@ class ConfiguredEngines:
 
     async def close(self) -> None:
         """Give back what was loaded."""
-        for demand in self.on_demand.values():
+        for demand in (*self.on_demand.values(), *self._speakers.values()):
             await demand.unload()
 
     def speaker(self, name: str) -> OnDemandEngine:
         """The speaker model of that name in the settings. Raises SettingsError: a bad option."""
         make = partial(self._make, "speaker", name, {})
-        if ("speaker", name) not in self.on_demand:
+        if name not in self._speakers:
             make()
-            self.on_demand["speaker", name] = OnDemandEngine(
+            self._speakers[name] = OnDemandEngine(
                 "speaker", name, make, idle_s=self._settings.server.unload_seconds
             )
-        return self.on_demand["speaker", name]
+        return self._speakers[name]
 
     def find(self, stage: Stage, name: str, *, alias: bool) -> EngineMatch | None:
         """See EngineSource. An alias may name every installed engine, and ENGINE:MODEL."""
@@ -64,28 +74,28 @@ class ConfiguredEngines:
         return EngineMatch(name, demand.engine, demand, other=True)
 
     def _demand(self, stage: Stage, name: str, *, alias: bool) -> OnDemandEngine | None:
-        if (stage, name) not in self.on_demand:
-            engine = name
-            options: dict[str, object] = {}
-            pack = manifest().get(name)
-            if pack is not None and (cache_folder() / name).is_dir():
-                kind, _, engine = pack.engine.partition(":")
-                if kind != stage:
-                    return None
-                options = {"model": name}
-            elif alias:
-                engine, colon, model = name.partition(":")
-                options = {"model": model} if colon else {}
-                if engine not in (*registry.names(stage), *self._settings.engines.get(stage, {})):
-                    return None
-            elif name not in self._settings.engines.get(stage, {}):
+        if (stage, name) in self.on_demand:
+            return self.on_demand[stage, name]
+        engine = name
+        options: dict[str, object] = {}
+        if name in manifest() and (cache_folder() / name).is_dir():
+            kind, _, engine = manifest()[name].engine.partition(":")
+            if kind != stage or self.problem_of(name) is not None:
                 return None
-            self.on_demand[stage, name] = OnDemandEngine(
-                stage,
-                name,
-                partial(self._make, stage, engine, options),
-                idle_s=self._settings.server.unload_seconds,
-            )
+            options = {"model": name}
+        elif alias:
+            engine, colon, model = name.partition(":")
+            options = {"model": model} if colon else {}
+            if engine not in (*registry.names(stage), *self._settings.engines.get(stage, {})):
+                return None
+        elif name not in self._settings.engines.get(stage, {}):
+            return None
+        self.on_demand[stage, name] = OnDemandEngine(
+            stage,
+            name,
+            partial(self._make, stage, engine, options),
+            idle_s=self._idle_s(stage, engine, self._settings.server.unload_seconds),
+        )
         return self.on_demand[stage, name]
 
     def _make(self, stage: Kind, name: str, options: dict[str, object]) -> Any:
@@ -93,3 +103,132 @@ class ConfiguredEngines:
         given = dict(self._settings.engines.get(stage, {}).get(name, {}))
         real = given.pop("engine", name)
         return registry.create(stage, real, given | options, table=name)
+
+    def _idle_s(self, kind: Any, name: str, default: float) -> float:
+        """The `idle_unload_seconds` of an engine; it is checked when the engine is made."""
+        given = self._settings.engines.get(kind, {}).get(name, {}).get("idle_unload_seconds")
+        return float(given) if isinstance(given, int | float) else default
+
+    def offered(self, kind: str) -> Iterator[OfferedModel]:
+        """See Inventory: names of engines and their models, installed packs, their aliases."""
+        found: dict[str, Any] = {}
+        for each in self._entered:
+            if each.kind == kind:
+                for name in filter(None, (each.id.partition(":")[2], each.model)):
+                    found.setdefault(name, each.engine)
+        for (stage, name), demand in self.on_demand.items():
+            if stage == kind:
+                found.setdefault(name, demand.engine)
+        for known, tables in self._settings.engines.items():
+            if known == kind:
+                found |= {name: found.get(name) for name in tables}
+        for pack in self.packs():
+            if pack.installed and pack.kind == kind and self.problem_of(pack.id) is None:
+                found.setdefault(pack.id, None)
+        for alias, targets in self._aliases.items():
+            if (target := next((each for each in targets if each in found), None)) is not None:
+                found.setdefault(alias, found[target])
+        return (OfferedModel(name, engine) for name, engine in found.items())
+
+    def residents(self) -> Iterator[Resident]:
+        """See Inventory."""
+        for each in self._entered:
+            if residency_of(each.engine) is not None:
+                yield each
+        for (stage, name), demand in self.on_demand.items():
+            yield self._on_demand(stage, name, demand)
+
+    def resident(self, asked: str) -> Resident | None:
+        """See Inventory."""
+        for name in (asked, *self._aliases.get(asked, ())):
+            for each in self.residents():
+                if each.is_named(name):
+                    return each
+            for stage in STAGES:
+                demand = self._demand(stage, name, alias=name != asked)
+                if demand is not None:
+                    return self._on_demand(stage, name, demand)
+        return None
+
+    def _on_demand(self, stage: Stage, name: str, demand: OnDemandEngine) -> Resident:
+        return Resident(name, stage, name, demand, True, demand.idle_s)
+
+    async def preload(self) -> list[str]:
+        """Load what the settings name for the start; why something was not loaded."""
+        return [
+            problem
+            for name in self._settings.server.preload
+            if (problem := await self._preload(name)) is not None
+        ]
+
+    async def _preload(self, name: str) -> str | None:
+        place, found = "[server] preload", self.resident(name)
+        if found is None:
+            return f"{place}: no engine and no installed model is called {name!r}"
+        try:
+            await found.engine.load()
+        except EngineError as exc:
+            return f"{place}: {name}: {exc}"
+        return None
+
+    def packs(self) -> list[PackSummary]:
+        """See Inventory."""
+        return [_summary(name, pack) for name, pack in manifest().items()]
+
+    def pack_named(self, asked: str) -> str | None:
+        """See Inventory."""
+        names = (asked, *self._aliases.get(asked, ()))
+        return next((name for name in names if name in manifest()), None)
+
+    def problem_of(self, name: str) -> str | None:
+        """Why a pack may not or cannot be used, whether it is installed or not; None: it can."""
+        kind, _, engine = manifest()[name].engine.partition(":")
+        return licence_problem(self._settings, name) or registry.problem_of(kind, engine)
+
+    async def fetch(self, name: str, report: Report) -> None:
+        """See Inventory. Raises EngineError."""
+        if (problem := licence_problem(self._settings, name)) is not None:
+            raise EngineError(problem)
+        await pulling.pull(name, report)
+
+    async def remove(self, name: str) -> None:
+        """See Inventory. Raises EngineError: it is in use, or not here."""
+        for each in self.residents():
+            if name != each.model:
+                continue
+            if not each.on_demand:
+                raise EngineError(
+                    f"the model {name} is that of {each.id}; take it out of the settings first"
+                )
+            if each.engine.users:
+                raise EngineError(f"the model {name} is in use; try again later")
+            await each.engine.unload()
+        for key in [key for key in self.on_demand if key[1] == name]:
+            del self.on_demand[key]
+        await asyncio.to_thread(pulling.remove, name)
+
+
+def licence_problem(settings: Settings, model: str) -> str | None:
+    """Why the licence of a pack forbids the use that the settings name; None: it does not."""
+    pack = manifest().get(model)
+    if pack is None or settings.server.use != "commercial" or not forbids_commerce(pack.licence):
+        return None
+    return (
+        f"the model {model} has the licence {pack.licence}, which forbids commercial use; choose "
+        f'another model, or set [server] use = "any"'
+    )
+
+
+def _summary(name: str, pack: Pack) -> PackSummary:
+    kind, _, engine = pack.engine.partition(":")
+    installed = (cache_folder() / name).is_dir()
+    return PackSummary(
+        name,
+        kind,
+        engine,
+        pack.description,
+        pack.licence,
+        pack.download_bytes,
+        pack.size,
+        installed,
+    )

@@ -19,6 +19,7 @@ from vivavoce.engines import registry
 from vivavoce.engines.registry import mistake
 from vivavoce.errors import SettingsError
 from vivavoce.limits.connections import ConnectionLimits, is_loopback
+from vivavoce.limits.prices import ModelPrice
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
@@ -26,6 +27,8 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
+from vivavoce.session.endpointing import TurnSettings
+from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -38,7 +41,6 @@ Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean", "speaker"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
 OneOrMore: TypeAlias = str | Annotated[tuple[str, ...], Meta(min_length=1)]
-Usd: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -68,6 +70,14 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""
+    preload: tuple[str, ...] = ()
+    """Names of models, as clients give them, that are loaded at start and not at their first
+    use."""
+    use: Literal["any", "commercial"] = "any"
+    """commercial: models whose licence forbids that are not used."""
+    strict: bool = False
+    """Refuse to start where an engine that the settings name cannot be used, in place of starting
+    with another."""
     secret: str = ""
     """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 
@@ -95,6 +105,8 @@ class SessionSettings(SessionLimits, frozen=True, forbid_unknown_fields=True):
     vad_threshold: Threshold = 0.5
     allow_interruptions: bool = True
     """Whether speech interrupts an answer."""
+    idle_prompt_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
+    """After so long a silence the model is asked for an answer (`idle_timeout_ms`); 0: never."""
     lock_voice: bool = False
     failure_errors: bool = False
 
@@ -190,32 +202,6 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         conceal(self, "url")  # it may hold a password
 
 
-class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
-
-    Tokens and characters are priced by the million, audio and sessions by the hour.
-    """
-
-    text_input: Usd | None = None
-    text_cached: Usd | None = None
-    text_output: Usd | None = None
-    audio_input: Usd | None = None
-    audio_cached: Usd | None = None
-    audio_output: Usd | None = None
-    image_input: Usd | None = None
-    image_cached: Usd | None = None
-    characters: Usd | None = None
-    """That a synthesiser speaks."""
-    audio_hour: Usd | None = None
-    """Of recognised audio."""
-    session_hour: Usd | None = None
-    """Of the clock while a session lasts."""
-    message: Usd | None = None
-    """A text message of a client."""
-    effective_from: str = ""
-    """A date, 2026-12-01, or a time; before it the built-in price counts."""
-
-
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
@@ -226,11 +212,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"), (DEFAULT,)),
     **dict.fromkeys(("gpt-realtime", "gpt-4o-realtime-preview"), (DEFAULT,)),
-    "Systran/faster-distil-whisper-small.en": ("moonshine-tiny-en", DEFAULT),
-    "speaches-ai/Kokoro-82M-v1.0-ONNX": ("kokoro", DEFAULT),
-    "af_heart": ("marin", DEFAULT),
+    "Systran/faster-distil-whisper-small.en": ("whisper-base", "whisper-tiny.en", DEFAULT),
+    "speaches-ai/Kokoro-82M-v1.0-ONNX": ("kokoro-82m", DEFAULT),
+    "af_heart": ("heart", "marin", DEFAULT),
 }
-"""The default names of OpenAI's clients and of speaches'."""
+"""The default names of OpenAI's clients, and of speaches', which stand for an installed pack."""
 
 
 ModelSettings: TypeAlias = CascadeModel | RelayModel
@@ -247,10 +233,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session: SessionSettings = SessionSettings()
     webrtc: WebRTCSettings = WebRTCSettings()
     telephony: TelephonySettings = TelephonySettings()
+    turns: TurnSettings = TurnSettings()
     models: dict[str, ModelSettings] = msgspec.field(
         default_factory=lambda: {"default": CascadeModel()}
     )
     default_model: str = "default"
+    interruption: InterruptionSettings = InterruptionSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
@@ -379,8 +367,10 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "session": SessionSettings,
     "webrtc": WebRTCSettings,
     "telephony": TelephonySettings,
+    "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "turns": TurnSettings,
 }
 
 

@@ -8,9 +8,13 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.server import serving_beside
+from tests.api.audio_stage import tone
+from tests.api.routes_stage import wav_of
+from tests.server import scripted, serving, serving_beside
+from vivavoce.api.metered import METERING
 from vivavoce.limits.accounts import ApiKey, Budget
 from vivavoce.limits.keys import hash_of
+from vivavoce.settings import parse
 from vivavoce.store.sqlite import SQLiteStore
 
 SCRIPTED = """
@@ -205,3 +209,51 @@ async def _booked(path: Path) -> None:
             if {row.kind for row in rows} == {"response", "session"}:
                 return
             await asyncio.sleep(0.02)
+
+
+def test_key_that_is_limited_to_models_is_held_to_them_over_http() -> None:
+    tree = msgspec.to_builtins(scripted(), enc_hook=str)
+    tree["models"]["second"] = tree["models"]["default"]
+    tree["engines"]["stt"]["deaf"] = {"engine": "scripted"}
+    tree["engines"]["tts"]["bass"] = {"engine": "scripted", "voices": ["low"]}
+    settings = parse({**tree, "keys": {"first": hash_of("first")}})
+
+    async def main() -> None:
+        async with (
+            asyncio.timeout(30),
+            serving(settings, accounts=True) as server,
+            aiohttp.ClientSession(server.http, headers=header("ada")) as client,
+        ):
+            meter = server.app[METERING]
+            key = ApiKey(name="ada", hash=hash_of("ada"), models=("default", "bass"))
+            await meter.store.save("key", "ada", msgspec.json.encode(key))
+            await meter.refresh()
+
+            async def status(path: str, **body: Any) -> int:
+                async with client.post(path, **body) as response:
+                    if response.status == 400:
+                        error = (await response.json())["error"]
+                        assert (error["code"], error["param"]) == ("model_not_found", "model")
+                    return response.status
+
+            async def spoken(model: str) -> int:
+                body = {"input": "Hi.", "model": model, "response_format": "pcm"}
+                return await status("/v1/audio/speech", json=body)
+
+            async def heard(model: str) -> int:
+                form = aiohttp.FormData({"model": model})
+                form.add_field("file", wav_of(tone(0.2)), filename="a.wav")
+                return await status("/v1/audio/transcriptions", data=form)
+
+            async def answered(model: str) -> int:
+                body = {"model": model, "messages": [{"role": "user", "content": "Hi."}]}
+                return await status("/v1/chat/completions", json=body)
+
+            assert [await spoken(one) for one in ("", "tts-1", "bass")] == [200, 200, 200]
+            assert await spoken("second") == 400
+            assert [await heard(one) for one in ("", "whisper-1")] == [200, 200]
+            assert [await heard(one) for one in ("deaf", "second")] == [400, 400]
+            assert [await answered(one) for one in ("", "default")] == [200, 200]
+            assert [await answered(one) for one in ("gpt-5", "second")] == [400, 400]
+
+    asyncio.run(main())

@@ -13,7 +13,8 @@ def around(*directions: int, each: int = 5, spread: float = 0.1, seed: int = 0) 
     random = np.random.default_rng(seed)
     axes = np.eye(16)[list(directions) * each]
     made = axes + random.normal(size=axes.shape) * spread
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made.astype(np.float32)
 
 
 def plain(vectors: Floats, similarity: float) -> list[int]:
@@ -33,7 +34,7 @@ def plain(vectors: Floats, similarity: float) -> list[int]:
     labels = np.zeros(len(vectors), np.intp)
     for number, group in enumerate(groups):
         labels[group] = number
-    return in_order(labels).tolist()
+    return [int(label) for label in in_order(labels)]
 
 
 @given(st.integers(0, 1_000), st.integers(1, 14), st.floats(-0.5, 0.9))

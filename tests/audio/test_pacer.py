@@ -1,5 +1,6 @@
 """Audio is released as fast as it is heard, in order, at most a little ahead."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,3 +110,19 @@ def test_pacer_releases_all_in_order_and_never_more_than_ahead(
                 played_until = max(played_until, now) + len(frame.audio) / 2 / RATE
                 assert played_until - now <= max(ahead, FRAME_SECONDS) + 1e-5
     assert got == put
+
+
+def test_playout_queue_ducked_plays_softly_with_a_ramp() -> None:
+    queue = PlayoutQueue()
+    loud = np.full(3 * FRAME_BYTES // 2, 8000, "<i2")
+    queue.put("a", loud.tobytes())
+    queue.ducked = True
+    first = np.frombuffer(queue.take(FRAME_BYTES)[0], "<i2")
+    assert (first[0], first[-1]) == (8000, 2000)
+    assert np.all(np.diff(first) <= 0)
+    second = np.frombuffer(queue.take(FRAME_BYTES)[0], "<i2")
+    assert set(second.tolist()) == {2000}
+    queue.ducked = False
+    third = np.frombuffer(queue.take(FRAME_BYTES)[0], "<i2")
+    assert (third[0], third[-1]) == (2000, 8000)
+    assert queue.take(FRAME_BYTES) == (b"", {})

@@ -218,6 +218,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
                         "turn_detection": {
                             "type": "server_vad",
                             "interrupt_response": True,
+                            "explain": True,
                             "threshold": 0.5,
                             "silence_duration_ms": 500,
                             "prefix_padding_ms": 300,
@@ -228,7 +229,12 @@ STATE: Final[dict[str, tuple[str, object]]] = {
                     "output": {"voice": "marin"},
                 },
             },
-            {"type": "semantic_vad", "interrupt_response": True, "eagerness": "low"},
+            {
+                "type": "semantic_vad",
+                "interrupt_response": True,
+                "explain": True,
+                "eagerness": "low",
+            },
         ],
     ),
     "substitutions_name_only_what_was_requested_and_replaced": (

@@ -562,3 +562,39 @@ def _running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_host_without_work_ends_its_processes_and_the_next_stream_starts_others() -> None:
+    async def main() -> None:
+        async with host_of(idle_seconds=0.05) as host:
+            first = await pid_of(host)
+            loaded = host.residency()
+            assert loaded.loaded
+            assert loaded.memory_bytes is None or loaded.memory_bytes > 1_000_000
+            async with host.open(("pid", 0)) as stream:
+                await anext(stream)
+                await asyncio.sleep(0.1)  # longer than idle_seconds, but it is in use
+                assert host.residency().users == 1
+                with pytest.raises(EngineError, match="in use"):
+                    await host.unload()
+            await until(lambda: not host.processes)
+            assert host.residency().loaded is False
+            assert (host.health(), host.loading) == (None, False)
+            assert await pid_of(host) != first
+            await host.unload()
+            host.start()
+            assert await pid_of(host)
+
+    run(main())
+
+
+def test_closed_host_is_not_started_by_a_use() -> None:
+    async def main() -> None:
+        async with host_of(idle_seconds=0.01) as host:
+            await host.unload()
+        host.start()
+        assert host.processes == ()
+        with pytest.raises(EngineError, match="it is closed"):
+            await host.load()
+
+    run(main())

@@ -51,13 +51,30 @@ class FakeRecognition(agents.stt.RecognizeStream):  # type: ignore[misc]
 
 
 class FakeTTS(agents.tts.TTS):  # type: ignore[misc]
-    def __init__(self, *, fails: bool = False) -> None:
-        capabilities = agents.tts.TTSCapabilities(streaming=False)
+    def __init__(self, *, fails: bool = False, streaming: bool = False) -> None:
+        capabilities = agents.tts.TTSCapabilities(streaming=streaming)
         super().__init__(capabilities=capabilities, sample_rate=16_000, num_channels=1)
         self.fails = fails
 
     def synthesize(self, text: str, *, conn_options: Any) -> Any:
         return FakeSpeech(tts=self, input_text=text, conn_options=conn_options)
+
+    def stream(self, *, conn_options: Any) -> Any:
+        return FakeStreamedSpeech(tts=self, conn_options=conn_options)
+
+
+class FakeStreamedSpeech(agents.tts.SynthesizeStream):  # type: ignore[misc]
+    async def _run(self, output: Any) -> None:
+        if self._tts.fails:
+            raise agents.APIConnectionError("no route to the service")
+        output.initialize(
+            request_id="r", sample_rate=16_000, num_channels=1, mime_type="audio/pcm", stream=True
+        )
+        output.start_segment(segment_id="s")
+        async for given in self._input_ch:
+            if isinstance(given, str):
+                output.push(b"\x00\x40" * 200 * len(given))
+        output.flush()
 
 
 class FakeSpeech(agents.tts.ChunkedStream):  # type: ignore[misc]
@@ -102,9 +119,11 @@ def test_fake_plugins_pass_the_conformance_checks() -> None:
         for streaming in (True, False):
             async with LiveKitSTT(made("STT", streaming=streaming)) as stt:
                 await check_stt(stt)
-        async with LiveKitTTS(made("TTS")) as tts:
-            assert tts.sample_rate == 16_000
-            await check_tts(tts, speed=False)
+        for streaming in (True, False):
+            async with LiveKitTTS(made("TTS", streaming=streaming)) as tts:
+                assert tts.sample_rate == 16_000
+                assert tts.streams_text == streaming
+                await check_tts(tts, speed=False)
         async with LiveKitLLM(made("LLM")) as llm:
             await check_llm(llm)
 

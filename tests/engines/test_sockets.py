@@ -35,6 +35,8 @@ class Service:
         self.behave = behave
         self.requests: list[web.Request] = []
         self.messages: list[dict[str, Any]] = []
+        self.expires: tuple[str, ...] = ()
+        """After these texts a context is ended, whatever follows."""
         self.base_url = ""
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
@@ -305,7 +307,8 @@ def tone(text: str, speed: float) -> bytes:
 
 
 async def cartesia(socket: web.WebSocketResponse, service: Service) -> None:
-    """Timestamps, chunks and `done` of each context; `cancel` ends one."""
+    """Timestamps, chunks and `done` of each context; `cancel` ends one; `continue` keeps it."""
+    given_before: dict[str, int] = {}
     async with aclosing(audio_of(socket)) as given:  # type: ignore[type-var]
         async for message in given:
             assert isinstance(message, dict)
@@ -313,20 +316,24 @@ async def cartesia(socket: web.WebSocketResponse, service: Service) -> None:
             if message.get("cancel"):
                 continue
             context, text = message["context_id"], message["transcript"]
+            before = given_before.get(context, 0)
+            given_before[context] = before + len(text)
             speed = message.get("generation_config", {}).get("speed", 1.0)
             words = [(found[0], found.start()) for found in re.finditer(r"\S+", text)]
             times = {
                 "words": [word for word, _ in words],
-                "start": [at * 0.05 / speed for _, at in words],
+                "start": [(before + at) * 0.05 / speed for _, at in words],
                 "end": [0.0] * len(words),
             }
             shared = {"context_id": context, "status_code": 206, "done": False}
-            await socket.send_json(shared | {"type": "timestamps", "word_timestamps": times})
+            if words:
+                await socket.send_json(shared | {"type": "timestamps", "word_timestamps": times})
             pcm = tone(text, speed)
             for at in range(0, len(pcm), 9600):
                 data = base64.b64encode(pcm[at : at + 9600]).decode()
                 await socket.send_json(shared | {"type": "chunk", "data": data})
-            await socket.send_json(shared | {"type": "done", "done": True})
+            if not message["continue"] or text in service.expires:
+                await socket.send_json(shared | {"type": "done", "done": True})
 
 
 async def elevenlabs(socket: web.WebSocketResponse, service: Service) -> None:
@@ -395,6 +402,96 @@ def test_speech_has_the_times_of_its_words(kind: str) -> None:
             marks = [mark for piece in speech for mark in piece.marks]
             assert marks == [Mark(0, 0, 5), Mark(RATE * 300 // 1000, 6, 11)]
             assert len(there.requests) == 1
+
+    asyncio.run(main())
+
+
+async def spoken_stream(
+    tts: Any, *texts: str, between: Callable[[], Awaitable[object]] | None = None
+) -> list[Speech]:
+    async def pieces() -> AsyncIterator[str]:
+        for n, text in enumerate(texts):
+            if n and between is not None:
+                await between()
+            yield text
+
+    speech = tts.synthesize_stream(pieces(), voice="ann", speed=1.0, language="en", instructions="")
+    async with aclosing(speech):
+        return [piece async for piece in speech]
+
+
+def places(speech: list[Speech]) -> list[tuple[int, int]]:
+    """Of the words in the text."""
+    return [(mark.start, mark.end) for piece in speech for mark in piece.marks]
+
+
+@pytest.mark.parametrize("kind", SYNTHESISERS)
+def test_text_in_pieces_is_one_context_and_has_the_times_of_its_words(kind: str) -> None:
+    async def main() -> None:
+        async with service(SYNTHESISERS[kind]) as there, made_tts(kind, there.base_url) as tts:
+            speech = await spoken_stream(tts, "Hello there, ", "it is ", "noon.")
+            assert places(speech) == [(0, 5), (6, 12), (13, 15), (16, 18), (19, 24)]
+            assert len({message["context_id"] for message in there.messages}) == 1
+            texts = [m.get("transcript", m.get("text", "")).strip() for m in there.messages]
+            assert [text for text in texts if text] == ["Hello there,", "it is", "noon."]
+            assert not any(m.get("cancel") for m in there.messages)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", SYNTHESISERS)
+def test_text_in_pieces_that_is_interrupted_is_cancelled_with_its_context(kind: str) -> None:
+    async def main() -> None:
+        async with service(SYNTHESISERS[kind]) as there, made_tts(kind, there.base_url) as tts:
+            awaited = asyncio.Event()
+
+            async def forever() -> None:
+                awaited.set()
+                await asyncio.Event().wait()
+
+            talking = asyncio.create_task(
+                spoken_stream(tts, "Hello there. ", "And more.", between=forever)
+            )
+            await awaited.wait()
+            talking.cancel()
+            await asyncio.wait((talking,))
+            assert await spoken(tts, "It goes on.")  # on the same connection, after the cancelling
+            assert any(m.get("cancel") or m.get("close_context") for m in there.messages)
+            assert not any("And more." in str(message) for message in there.messages)
+            assert len(there.requests) == 1
+
+    asyncio.run(main())
+
+
+def test_context_that_the_service_ends_while_text_is_awaited_is_followed_by_another() -> None:
+    async def main() -> None:
+        async with service(cartesia) as there, made_tts("cartesia", there.base_url) as tts:
+
+            async def until_it_was_read() -> None:
+                await spoken(tts, "hm")  # over the same connection: its end comes later
+                for _ in range(9):
+                    await asyncio.sleep(0)
+
+            there.expires = ("One, ", "two. ")
+            speech = await spoken_stream(tts, "One, ", "two. ", "Three.", between=until_it_was_read)
+            named = {m["context_id"] for m in there.messages if m["transcript"] not in ("hm", "")}
+            assert len(named) == 3
+            assert places(speech) == [(0, 4), (5, 9), (10, 16)]
+            there.expires = ("Three.",)
+            speech = await spoken_stream(tts, "Three.", " ", between=until_it_was_read)
+            assert places(speech) == [(0, 6)]
+
+    asyncio.run(main())
+
+
+def test_service_that_falls_silent_while_it_owes_speech_is_an_error() -> None:
+    async def main() -> None:
+        async with (
+            service(stalls) as there,
+            made_tts("cartesia", there.base_url, first_audio_seconds=0.2) as tts,
+        ):
+            with pytest.raises(EngineError, match=r"did not begin to answer within 0\.2 s"):
+                await spoken_stream(tts, "Hello.")
 
     asyncio.run(main())
 

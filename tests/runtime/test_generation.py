@@ -22,7 +22,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
-from vivavoce.session.effects import Generate, Prompt
+from vivavoce.session.effects import Filler, Generate, Prompt
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -30,6 +30,7 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
     SpokenWord,
     TextGenerated,
     TokenCounts,
@@ -250,13 +251,16 @@ def test_model_stream_without_an_end_is_a_failure_and_loses_no_word() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 30])
-def test_synthesiser_failure_ends_the_answer_and_the_model(before: int) -> None:
-    llm_ = ListLLM(*[TextDelta("Word. ")] * 500, 1000.0, ChatEnded())
+def test_synthesiser_failure_leaves_the_rest_of_the_answer_in_writing(before: int) -> None:
+    llm_ = ListLLM(*[TextDelta("Some words. ")] * 50, ChatEnded())
     tts = ListTTS(*[Speech(b"\1\0" * 24)] * before, EngineError("no voice"))
-    posted = run(performed(cast(llm=llm_, tts=tts)))
-    assert posted[-1] == (0.0, GenerationFailed("r", "tts", "no voice"))
-    assert len(sound([fact for _, fact in posted])) == before * 48
-    assert (llm_.open, tts.open, tts.asked) == (0, 0, ["Word. "])
+    posted = facts(cast(llm=llm_, tts=tts))
+    assert posted[-1] == OutputFinished("r")
+    assert posted.count(SpeechFailed("r", "no voice")) == 1
+    words = [w for fact in posted if isinstance(fact, AudioGenerated) for w in fact.words]
+    assert "".join(word.text for word in words) == said(posted) == "Some words. " * 50
+    assert words[-1].at == before * 24 == len(sound(posted)) // 2
+    assert (llm_.open, tts.open, tts.asked) == (0, 0, ["Some words. "])
 
 
 def test_words_of_a_clause_begin_after_the_clause_before() -> None:
@@ -437,3 +441,37 @@ def test_chat_request_has_all_settings_of_the_prompt() -> None:
         ChatRequest("Be kind.", (), max_output_tokens=9, language="it"),
     ]
     assert {(voice, speed) for _, voice, speed in scripted.tts.spoken} == {("alloy", 1.0)}
+
+
+HURRIED = Filler("One moment.", 1.0)
+
+
+def filled(first_token_seconds: float, **how: Any) -> list[tuple[float, str]]:
+    """The clauses of an answer with a filler, and when each goes to the voice."""
+
+    async def main() -> list[tuple[float, GenerationFact]]:
+        posted: list[tuple[float, GenerationFact]] = []
+        clock = asyncio.get_running_loop().time
+        answers = {"text": "It is late.", "first_token_seconds": first_token_seconds} | how
+        cascade = ScriptedEngines(llm={"answers": [answers]}).cascade
+        order = Generate("r", PROMPT, filler=HURRIED)
+        await answer(order, cascade, lambda fact: posted.append((clock(), fact)), _no_wait)
+        return posted
+
+    return [(at, fact.text) for at, fact in run(main()) if isinstance(fact, TextGenerated)]
+
+
+def test_filler_is_said_where_nothing_comes_of_the_model() -> None:
+    (first, filler), (second, text) = filled(3.0)
+    assert (filler, text) == ("One moment. ", "It is late.")
+    assert first == pytest.approx(1.0, abs=0.01)
+    assert second == pytest.approx(3.0, abs=0.1)
+
+
+def test_filler_is_not_said_where_the_model_answers_in_time() -> None:
+    assert [text for _, text in filled(0.9)] == ["It is late."]
+
+
+def test_filler_is_said_before_the_call_of_a_slow_model() -> None:
+    said_ = filled(3.0, text="", calls=[{"name": "wave"}])
+    assert [text for _, text in said_] == ["One moment. "]

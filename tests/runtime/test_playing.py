@@ -24,6 +24,7 @@ class Loudspeaker:
     def __init__(self) -> None:
         self.waiting: dict[str, int] = {}
         self.flushed = 0
+        self.ducked = False
 
     def play(self, item_id: str, audio: bytes) -> None:
         self.waiting[item_id] = self.waiting.get(item_id, 0) + len(audio) // 2
@@ -31,6 +32,9 @@ class Loudspeaker:
     def flush(self) -> None:
         self.waiting.clear()
         self.flushed += 1
+
+    def duck(self, ducked: bool) -> None:
+        self.ducked = ducked
 
 
 def test_player_plays_the_answer_and_clears_it_on_request() -> None:

@@ -13,11 +13,12 @@ from vivavoce.runtime.vad_batcher import (
     FULL_LOAD,
     MAX_BACKLOG_WINDOWS,
     MAX_TICK_S,
+    SLICE_S,
     VadBatcher,
     VadStream,
 )
 from vivavoce.session.cascade.turn_detection import WINDOW
-from vivavoce.testing.virtual_time import run
+from vivavoce.testing.virtual_time import VirtualTimeLoop, run
 
 LOUD = b"\x00\x40" * WINDOW
 SOFT = bytes(2 * WINDOW)
@@ -113,6 +114,31 @@ def test_batch_is_bounded_and_streams_take_turns() -> None:
             stream.score(0, SOFT + SOFT)
         await settled()
         assert batching.vad.batches == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
+
+    run(main())
+
+
+def test_scores_delivered_in_slices_let_what_follows_from_the_first_run() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        batcher, order = VadBatcher(CountingVAD()), list[str]()
+
+        def deliver_to(name: str) -> VadStream:
+            def deliver(at: int, speech: tuple[float, ...]) -> None:
+                order.append(name)
+                loop.call_soon(order.append, f"after {name}")
+                loop.spend(SLICE_S * 0.6)
+                if name == "b":
+                    streams[3].close()
+
+            return batcher.open(deliver, lambda exc: order.append(repr(exc)))
+
+        streams = [deliver_to(name) for name in "abcd"]
+        for stream in streams:
+            stream.score(0, SOFT)
+        await settled()
+        assert order == ["a", "b", "after a", "after b", "c", "after c"]
 
     run(main())
 

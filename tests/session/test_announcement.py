@@ -6,6 +6,7 @@ import pytest
 
 from tests.session.relay_stage import Relay, raw_types
 from tests.session.stage import (
+    TURN,
     a_session,
     answered,
     ask,
@@ -27,13 +28,16 @@ from tests.session.stage import (
 from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import InputText, Message
-from vivavoce.protocol.session import PCMU
+from vivavoce.protocol.session import PCMU, Transcription
 from vivavoce.session.announcement import METADATA
+from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import (
     ClearPlayback,
     Close,
     DisconnectUpstream,
     Effect,
+    Filler,
+    Generate,
     PlayAudio,
     Say,
 )
@@ -50,7 +54,7 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamLost,
 )
-from vivavoce.session.lifetime import ENDING_TIMEOUT_S, LAST_WORDS_S
+from vivavoce.session.lifetime import ENDING_TIMEOUT_S, GREETING_DELAY_S, LAST_WORDS_S
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
 
@@ -275,3 +279,94 @@ def test_facts_of_other_responses_are_none_of_an_announcement(fact: Any) -> None
     session = a_session(settings())
     tell(session, BudgetLow())
     assert events(tell(session, fact)) == []
+
+
+# --- no dead air
+
+
+def test_greeting_is_said_once_the_client_had_time_for_its_settings() -> None:
+    session = a_session(limits=SessionLimits(say_greeting="Hello!", max_seconds=120.0))
+    assert session.deadline == GREETING_DELAY_S
+    id_, text = said(wake(session))
+    assert text == "Hello!"
+    tell(session, OutputFinished(id_), now=1.0)
+    assert session.deadline == 120.0
+
+
+def test_session_that_goes_on_is_not_greeted() -> None:
+    limits = SessionLimits(say_greeting="Hello!", max_seconds=120.0)
+    first = a_session(limits=limits)
+    again = a_session(limits=limits, checkpoint=first.checkpoint(20.0), now=5.0)
+    assert again.deadline == 105.0
+
+
+FAILED = SessionLimits(say_failed="Sorry, say that again.", stall_seconds=4.0)
+
+
+def test_failed_answer_that_was_not_heard_is_followed_by_a_sentence() -> None:
+    session = a_session(limits=FAILED)
+    id_ = answered(write(session, "hello"))
+    effects = tell(session, GenerationFailed(id_, "llm", "it is broken"))
+    assert said(effects)[1] == "Sorry, say that again."
+
+
+def test_stalled_recognition_is_followed_by_a_sentence() -> None:
+    session = a_session(limits=FAILED)
+    hear(session, TURN)
+    assert said(wake(session))[1] == "Sorry, say that again."
+
+
+@pytest.mark.parametrize("params", [{"conversation": "none"}, {"output_modalities": ("text",)}])
+def test_failed_answer_of_another_kind_is_not_followed_by_a_sentence(
+    params: dict[str, Any],
+) -> None:
+    session = a_session(limits=FAILED)
+    id_ = answered(ask(session, **params))
+    assert of(Say, tell(session, GenerationFailed(id_, "llm", "it is broken"))) == []
+
+
+def test_failed_answer_that_was_heard_is_not_followed_by_a_sentence() -> None:
+    session = a_session(limits=FAILED)
+    id_ = answered(write(session, "hello"))
+    tell(session, spoke(id_, "well", ms=100))
+    effects = tell(session, GenerationFailed(id_, "llm", "it is broken"))
+    assert of(Say, effects) == []
+
+
+def test_filler_is_ordered_once_a_turn_in_the_language_of_the_conversation() -> None:
+    limits = SessionLimits(filler_seconds=1.5)
+    session = a_session(limits=limits, transcription=Transcription("m", "de-CH"))
+    generate = the(Generate, write(session, "hallo"))
+    assert generate.filler == Filler("Einen Moment.", 1.5)
+    id_ = generate.response_id
+    tell(session, TextGenerated(id_, "Einen Moment. "), OutputFinished(id_))
+    assert the(Generate, ask(session)).filler is None  # the turn is the same
+    tell(session, OutputFinished(the_response(session)))
+    assert the(Generate, write(session, "hallo?")).filler is not None
+
+
+def the_response(session: Session) -> str:
+    """The id of the answer in progress."""
+    brain = session._brain
+    assert isinstance(brain, CascadeBrain)
+    assert brain._responses.active
+    return brain._responses.active.id
+
+
+def test_filler_that_was_not_needed_stays_for_the_next_answer_of_the_turn() -> None:
+    limits = SessionLimits(filler_seconds=1.5, say_filler="Hm.")
+    session = a_session(limits=limits)
+    id_ = answered(write(session, "hello"))
+    tell(session, TextGenerated(id_, "Well. "), OutputFinished(id_))
+    assert the(Generate, ask(session)).filler == Filler("Hm.", 1.5)
+
+
+@pytest.mark.parametrize("params", [{"conversation": "none"}, {"output_modalities": ("text",)}])
+def test_filler_is_for_spoken_answers_in_the_conversation(params: dict[str, Any]) -> None:
+    session = a_session(limits=SessionLimits(filler_seconds=1.5))
+    assert the(Generate, ask(session, **params)).filler is None
+
+
+def test_filler_of_an_unknown_language_is_english() -> None:
+    assert SessionLimits().filler("tlh") == "One moment."
+    assert SessionLimits().filler(None) == "One moment."

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from tests.session.stage import (
     TURN,
     VOICES,
@@ -26,9 +28,10 @@ from vivavoce.protocol.server import (
     SpeechStarted,
     SpeechStopped,
     TimeoutTriggered,
+    TurnDecision,
 )
 from vivavoce.protocol.session import SemanticVad, ServerVad, Transcription
-from vivavoce.session.effects import Effect, Generate, ScoreTurn
+from vivavoce.session.effects import Effect, Generate, RecordTurn, ScoreTurn
 from vivavoce.session.facts import (
     GenerationFinished,
     OutputFinished,
@@ -84,7 +87,7 @@ def test_turn_score_is_requested_once_a_pause_and_again_for_more_words() -> None
     assert of(ScoreTurn, partly(session, item_id, "I am here")) == [
         ScoreTurn(item_id, "I am here", "en")
     ]
-    assert of(ScoreTurn, hear(session, "##......")) == []
+    assert of(ScoreTurn, hear(session, "##....")) == []
     assert the(ScoreTurn, hear(session, ".")).text == "I am here"
 
 
@@ -96,7 +99,7 @@ def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
     assert score.audio == drawn("." * 5)
     longer = replace(VOICES, turn_samples=100 * 768)
     session = a_session(turn_detection=PATIENT, offer=AvailableModels({"local": longer}, "local"))
-    assert the(ScoreTurn, hear(session, "####" + 7 * ".")).audio == drawn("####" + 7 * ".")
+    assert the(ScoreTurn, hear(session, "####" + 7 * ".")).audio == drawn("####" + 5 * ".")
 
 
 def test_every_pause_is_scored_however_the_audio_is_cut() -> None:
@@ -133,6 +136,34 @@ def test_turn_score_of_another_turn_changes_nothing() -> None:
     assert types(hear(session, 20 * ".")) == []
     update(session, wants(turn_detection=None))
     assert session.handle(TurnScored(old, 1.0), 0.0) == []
+
+
+def test_decision_is_recorded_and_sent_to_a_client_that_asks_why() -> None:
+    session = a_session(turn_detection=PATIENT)
+    item_id = paused(session)
+    session.handle(TurnScored(item_id, 1.0), 0.0)
+    effects = hear(session, 7 * ".")
+    decision = TurnDecision(
+        waited_ms=416, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
+    )
+    assert the(RecordTurn, effects) == RecordTurn(item_id, decision)
+    assert the(SpeechStopped, effects).decision is UNSET
+    update(session, wants(turn_detection={"type": "server_vad", "explain": True}))
+    stopped = the(SpeechStopped, hear(session, TURN))
+    assert stopped.decision == TurnDecision(waited_ms=512, reason="silence_duration_ms")
+
+
+def test_speech_soon_after_a_turn_counts_as_a_pause_of_the_speaker() -> None:
+    session = a_session(turn_detection=PATIENT)
+    item_id = paused(session)
+    session.handle(TurnScored(item_id, 1.0), 0.0)
+    hear(session, 7 * ".")  # ended after 13 windows of silence
+    item_id = the(SpeechStarted, hear(session, "." + "####")).item_id
+    partly(session, item_id, "and")
+    hear(session, 7 * ".")
+    session.handle(TurnScored(item_id, 1.0), 0.0)
+    decision = the(RecordTurn, hear(session, 7 * ".")).decision
+    assert decision.usual_pause_ms == (3 * 500 + 15 * 32) // 4
 
 
 def test_transcript_of_an_earlier_turn_is_not_scored() -> None:

@@ -28,6 +28,7 @@ from vivavoce.protocol.session import (
     TurnDetection,
 )
 from vivavoce.session.options import AvailableModels, ModelInfo, Options
+from vivavoce.session.policy import Rules
 
 
 def wants(body: dict[str, Any]) -> SessionPatch:
@@ -459,6 +460,34 @@ def test_names_of_speech_models_are_served_by_what_the_engines_say() -> None:
     )
     written = options(transcription_settings(), offer)
     assert written.session.served_by == TranscribedBy("default", "stt for whisper-1")
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["cascade", "relay"])
+def test_key_that_is_limited_to_models_is_held_to_them_for_models_of_speech(far: bool) -> None:
+    info = ModelInfo(voices=None, default_voice="", names=None if far else Renamed())
+    rules = Rules(models=frozenset({"default", "whisper-base", "stt for spoken"}))
+    made = options(offer=AvailableModels({"default": info}, "default", rules=rules))
+    before = made.session
+    for patch, param in (
+        (hears(transcription={"model": "whisper-1"}), "session.audio.input.transcription.model"),
+        (wants({"transcription_model": "whisper-1"}), "session.audio.input.transcription.model"),
+        (wants({"speech_model": "tts-1"}), "session.speech_model"),
+    ):
+        with pytest.raises(InvalidRequest, match="does not exist or you do not have") as refused:
+            made.update(patch, pristine=True, has_spoken=False)
+        assert refused.value.param == param
+        assert made.session is before
+    made.update(hears(transcription={"model": "whisper-base"}), pristine=True, has_spoken=False)
+    if not far:  # what serves the name is allowed
+        made.update(hears(transcription={"model": "spoken"}), pristine=True, has_spoken=False)
+    written = Options(
+        transcription_settings(), AvailableModels({"default": info}, "default", rules=rules)
+    )
+    refusable = {"type": "transcription", "transcription_model": "whisper-1"}
+    with pytest.raises(InvalidRequest, match="whisper-1"):
+        written.update(
+            msgspec.convert(refusable, type=SessionPatch), pristine=True, has_spoken=False
+        )
 
 
 def test_speech_model_of_null_is_the_one_of_the_server() -> None:

@@ -222,6 +222,17 @@ def test_model_that_the_key_does_not_allow_is_refused_in_a_session() -> None:
     Rules(None, frozenset({"far"})).check_model("far")
 
 
+def test_speech_model_of_another_engine_needs_a_key_that_allows_it() -> None:
+    rules = Rules(None, frozenset({"default", "whisper-base"}))
+    for asked, served in (("", "own"), ("whisper-1", "own"), ("whisper-1", "whisper-base")):
+        rules.check_served(asked, served, "own", "model")
+    rules.check_served("whisper-base", None, "", "model")
+    for other in ("kokoro", None):
+        with pytest.raises(InvalidRequest, match="The model 'tts-1' does not exist or you do"):
+            rules.check_served("tts-1", other, "own", "model")
+    Rules().check_served("kokoro", "kokoro", "own", "model")
+
+
 def test_transcription_model_that_is_not_allowed_is_refused() -> None:
     relay = governed(transcription_models=["whisper-1"])
     effects = update(relay, audio={"input": {"transcription": {"model": "gpt-4o-transcribe"}}})

@@ -32,6 +32,7 @@ from vivavoce.protocol.session import (
     AudioPatch,
     RealtimePatch,
     ServerVad,
+    ServerVadPatch,
     TranscriptionPatch,
 )
 from vivavoce.session.cascade.brain import CascadeBrain
@@ -78,6 +79,18 @@ def test_relay_connected_sends_settings_then_what_was_queued_in_order() -> None:
     assert not {"id", "object", "expires_at", "served_by", "model"} & set(update["session"])
     assert (item["type"], item["item"]["id"]) == ("conversation.item.create", "hi")
     assert create["type"] == "response.create"
+
+
+def test_relay_asks_the_upstream_server_for_no_extension_of_ours() -> None:
+    relay = Relay()
+    detection = asks.SessionUpdate(
+        session=RealtimePatch(
+            audio=AudioPatch(input=AudioInputPatch(turn_detection=ServerVadPatch(explain=True)))
+        )
+    )
+    (update,) = sent_upstream(relay.send(detection))
+    assert update["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert "explain" not in update["session"]["audio"]["input"]["turn_detection"]
 
 
 def test_relay_while_connecting_keeps_the_last_seconds_of_audio_and_all_else() -> None:

@@ -15,6 +15,7 @@ from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Messag
 from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
+    InputTranscriptionSegment,
     ResponseDone,
     TranscriptionCompleted,
     TranscriptionDelta,
@@ -36,6 +37,7 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import (
     ItemTranscriptionFailed,
     Received,
+    SpokenSegment,
     TranscriptionKey,
     TranscriptUpdated,
 )
@@ -92,6 +94,16 @@ def test_transcription_started_uses_the_settings_of_the_session(stage: Stage) ->
     assert other.start(B) == [StartTranscription(B, "local", None, "", asked_model="m")]
 
 
+def test_words_of_a_draft_stand_in_until_there_are_others(stage: Stage) -> None:
+    stage.transcriptions.set_draft(A, "too early")
+    assert stage.transcriptions.text(A) == ""
+    stage.start()
+    stage.transcriptions.set_draft(A, "it is")
+    assert stage.transcriptions.text(A) == "it is"
+    stage.take("is it")
+    assert stage.transcriptions.text(A) == "is it"
+
+
 def recorded(seconds: int) -> RecordUsage:
     """The usage of the recording A."""
     return RecordUsage("a:0", "gpt-realtime", DurationUsage(seconds=seconds), "transcription")
@@ -139,6 +151,22 @@ def test_transcript_with_probabilities_sends_them_where_the_session_includes_the
     )
     known = logprob is not None
     assert (hi, you, completed) == ((["hi"], [" you"], ["hi", " you"]) if known else ([], [], []))
+
+
+def test_transcript_of_a_diarizing_model_sends_a_segment_for_each_speaker() -> None:
+    stage = Stage(Transcription("gpt-4o-transcribe-diarize"))
+    (started,) = stage.start()
+    assert isinstance(started, StartTranscription)
+    assert started.diarized
+    spoken = (SpokenSegment("A", "hi", 0, 400), SpokenSegment("B", "you", 500, 1250))
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 6, True, segments=spoken), 0.0)
+    _, *segments, completed = sent_events(stage.effects())
+    assert isinstance(completed, TranscriptionCompleted)
+    assert [
+        (each.id, each.speaker, each.text, each.start, each.end)
+        for each in segments
+        if isinstance(each, InputTranscriptionSegment)
+    ] == [("seg_0_000", "A", "hi", 0.0, 0.4), ("seg_0_001", "B", "you", 0.5, 1.25)]
 
 
 def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:
@@ -367,3 +395,11 @@ def test_failure_of_one_item_leaves_the_response_to_the_other_alone(
     other = "a#1" if failed.item_id == "a" else "a"
     prompt = the(Generate, effects).prompt
     assert [item.id for item in prompt.items] == [other]
+
+
+def test_transcription_reported_later_sends_all_its_words(stage: Stage) -> None:
+    stage.transcriptions.start(A, reported=False)
+    assert not deltas(stage.take("one two", 7))
+    stage.transcriptions.report(A)
+    stage.transcriptions.report(B)  # there is none
+    assert deltas(stage.take("one two three", final=True)) == ["one two three"]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
 from vivavoce.session.cascade.turn_detection import WINDOW, Edge, TurnDetector
+from vivavoce.session.endpointing import Evidence, SpeakerPauses, TurnSettings, silence_for
 
 MARKS = {None: " ", Edge.STARTED: "[", Edge.STOPPED: "]"}
 LEVELS = {"#": 0.9, ".": 0.1, "~": 0.4}  # '~': below the threshold, within the hysteresis
@@ -14,6 +15,13 @@ LEVELS = {"#": 0.9, ".": 0.1, "~": 0.4}  # '~': below the threshold, within the 
 def a_detector(settings: TurnDetection | None = None, *, windows: int = 3) -> TurnDetector:
     """A detector that ends a turn after so many windows of silence."""
     return TurnDetector(settings or ServerVad(silence_duration_ms=32 * windows))
+
+
+def believe(detector: TurnDetector, likelihood: float) -> None:
+    """It comes to be known how finished the words sound."""
+    eagerness: Eagerness = getattr(detector.settings, "eagerness", "medium")
+    evidence = Evidence(words=likelihood)
+    detector.wait_for(silence_for(evidence, eagerness, SpeakerPauses(), TurnSettings()))
 
 
 def edges(
@@ -32,7 +40,7 @@ def edges(
     for n, c in enumerate(pattern):
         edge = detector.feed(n * WINDOW, LEVELS[c] if c in LEVELS else int(c) / 10)
         if believing and n in believing:
-            detector.set_likelihood(believing[n])
+            believe(detector, believing[n])
             edge = edge or detector.end_if_silent()
         drawn += MARKS[edge]
     return drawn
@@ -159,17 +167,13 @@ def test_speech_makes_patient_again() -> None:
     assert "]" not in edges(heard, SemanticVad(), believing={9: 1.0})
 
 
-def test_turn_score_counts_only_in_a_pause_under_semantic_vad() -> None:
+def test_a_pause_begins_after_160_ms_of_silence() -> None:
     semantic = TurnDetector(SemanticVad())
     asked = []
     for n, c in enumerate("##" + 8 * "." + "#"):
         semantic.feed(n * WINDOW, LEVELS[c])
-        asked.append(semantic.needs_score)
-    assert asked == [False] * 8 + [True, True, False]  # from 200 ms of silence on
-    plain = a_detector(windows=30)
-    for n, c in enumerate("##" + 20 * "."):
-        plain.feed(n * WINDOW, LEVELS[c])
-    assert not plain.needs_score
+        asked.append(semantic.pausing)
+    assert asked == [False] * 6 + [True] * 4 + [False]  # from 160 ms of silence on
 
 
 def test_turn_score_that_was_not_requested_changes_nothing() -> None:
@@ -182,7 +186,7 @@ def test_equal_settings_leave_a_turn_score_in_force() -> None:
     detector = TurnDetector(SemanticVad())
     for n, c in enumerate("##" + 8 * "."):
         detector.feed(n * WINDOW, LEVELS[c])
-    detector.set_likelihood(1.0)
+    believe(detector, 1.0)
     detector.apply_settings(SemanticVad())
     rest = [detector.feed((10 + n) * WINDOW, 0.1) for n in range(6)]
     assert rest == [None, None, None, None, Edge.STOPPED, None]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.session.facts import SpokenWord
-from vivavoce.session.word_timing import MS_PER_CHARACTER, WordTiming
+from vivavoce.session.word_timing import MS_PER_CHARACTER, StreamTiming, WordTiming
 
 TEXT = st.text(alphabet="aé日. ,!'\n$", max_size=60)
 MARKS = st.lists(st.tuples(st.integers(0, 70), st.integers(0, 90_000)), max_size=12)
@@ -76,3 +76,23 @@ def test_last_words_begin_before_the_audio_is_over() -> None:
 def test_leading_space_belongs_to_the_first_word() -> None:
     assert WordTiming(" Hello there").rest(0) == [SpokenWord(" Hello ", 0), SpokenWord("there", 0)]
     assert WordTiming("\n\n").rest(0) == [SpokenWord("\n\n", 0)]
+
+
+def test_words_of_a_growing_text_are_found_behind_what_is_not_spoken() -> None:
+    growing = StreamTiming()
+    growing.add("It is **very** ", "It is   very   ")
+    assert growing.marked([(2, 0), (5, 10)]) == [SpokenWord("It ", 0), SpokenWord("is **", 10)]
+    growing.add("\U0001f600 ", "")
+    growing.add("cold.", "cold.")
+    assert growing.marked([(12, 20)]) == [SpokenWord("very** \U0001f600 ", 20)]
+    assert growing.marked([(19, 30)]) == [SpokenWord("cold.", 30)]
+    assert growing.rest(40) == []
+
+
+def test_words_of_a_growing_text_are_estimated_as_they_come() -> None:
+    growing = StreamTiming(speed=2.0)
+    assert growing.estimated(1) == []
+    growing.add("one ", "one ")
+    assert growing.estimated(1) == [SpokenWord("one ", 0)]
+    growing.add("two", "two")
+    assert growing.rest(9) == [SpokenWord("two", 0)]

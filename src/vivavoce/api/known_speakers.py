@@ -7,7 +7,7 @@ from io import BytesIO
 from urllib.parse import unquote_to_bytes
 
 from vivavoce.api.uploads import sentence
-from vivavoce.engines.base import SpeakerModel
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.runtime.diarization import KnownSpeaker, voice_of

@@ -12,6 +12,7 @@ from aiohttp import web
 from vivavoce.api.auth import WHO
 from vivavoce.limits.accounts import Budget, Owner, Unit
 from vivavoce.limits.prices import Quantities
+from vivavoce.session.policy import Rules
 from vivavoce.session.usage import estimate
 from vivavoce.store.base import Charge, UsageKind, UsageRow
 from vivavoce.telemetry.metering import Metering, charges_on
@@ -62,6 +63,22 @@ class RequestMeter:
             rated.row(f"{id_}:{number}", kind, model, owner, at)
             for number, (kind, model, rated) in enumerate(self._used)
         ]
+
+
+def check_model(
+    request: web.Request, asked: str, model: str, *, served: str | None = None, own: str = ""
+) -> None:
+    """Raise InvalidRequest for a model that the key of the request does not allow.
+
+    asked: the name that the client gives; model: the configured one that serves it; served, own:
+    the engine for that name, and that of the configured model, where these are known.
+    """
+    service = request.app.get(METERING)
+    allowed = service.directory.models_of(request.get(WHO, "")) if service else None
+    if allowed is not None and not allowed & {asked, served}:
+        rules = Rules(models=allowed)
+        rules.check_served(asked, served, own, "model")
+        rules.check_model(model)
 
 
 @asynccontextmanager

@@ -1,25 +1,43 @@
 """GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices."""
 
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
+from vivavoce.engines.base import Capabilities
+from vivavoce.errors import InvalidRequest
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.inventory import Inventory, OfferedModel
+
+
+class SpeakerVoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A voice of a model of speech, as clients of speaches read it."""
+
+    id: str
+    name: str
+    languages: list[str]
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A configured model, by the name that clients put into `model`."""
+    """A model, by the name that clients put into `model`."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     """When this server started, in seconds since 1970."""
     owned_by: Literal["vivavoce"] = "vivavoce"
+    task: str | UnsetType = UNSET
+    """Only in a list for a task; so the following."""
+    language: list[str] | UnsetType = UNSET
+    """Language tags; empty: any, or not known before it is loaded."""
+    sample_rate: int | UnsetType = UNSET
+    voices: list[SpeakerVoice] | UnsetType = UNSET
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -70,11 +88,28 @@ class VoiceList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
-class ModelRoutes:
-    """Lists the models of a catalog, and their voices."""
+TASKS: Final[Mapping[str, str]] = {
+    "automatic-speech-recognition": "stt",
+    "text-generation": "llm",
+    "text-to-speech": "tts",
+    "voice-activity-detection": "vad",
+    "turn-detection": "turn",
+    "speaker-embedding": "speaker",
+}
+"""The kinds of engines by the names of tasks that the Hugging Face hub and speaches use."""
 
-    def __init__(self, catalog: ModelCatalog, wall_clock: Callable[[], float] = time.time) -> None:
+
+class ModelRoutes:
+    """Lists the models of a catalog, their voices, and what serves each task."""
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        wall_clock: Callable[[], float] = time.time,
+        inventory: Inventory | None = None,
+    ) -> None:
         self._catalog = catalog
+        self._inventory = inventory
         self._created = int(wall_clock())
 
     def add_to(self, app: web.Application) -> None:
@@ -83,13 +118,25 @@ class ModelRoutes:
         app.router.add_get("/v1/audio/models", self.audio_models)
         app.router.add_get("/v1/audio/voices", self.voices)
 
-    async def models(self, _request: web.Request) -> web.Response:
-        return json_response(ModelList([self._model(name) for name in self._catalog.cascades]))
+    async def models(self, request: web.Request) -> web.Response:
+        """The configured models; with `?task=` the names for one stage. Raises InvalidRequest."""
+        task = request.query.get("task", "")
+        if not task:
+            return json_response(ModelList([self._model(name) for name in self._catalog.cascades]))
+        if task not in TASKS:
+            raise InvalidRequest(
+                f"There is no task {task[:100]!r}; there are: {', '.join(TASKS)}.", param="task"
+            )
+        return json_response(ModelList(self._of_task(task)))
 
     async def model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
         if name in self._catalog.cascades:
             return json_response(self._model(name))
+        for task in TASKS:
+            for found in self._of_task(task):
+                if found.id == name:
+                    return json_response(found)
         body = ProblemBody(
             message=f"The model {name[:100]!r} does not exist; known models: "
             f"{', '.join(self._catalog.cascades)}.",
@@ -120,6 +167,27 @@ class ModelRoutes:
 
     def _model(self, name: str) -> ModelObject:
         return ModelObject(id=name, created=self._created)
+
+    def _of_task(self, task: str) -> list[ModelObject]:
+        offered = self._inventory.offered(TASKS[task]) if self._inventory is not None else ()
+        return [self._offered(task, each) for each in offered]
+
+    def _offered(self, task: str, model: OfferedModel) -> ModelObject:
+        capabilities = getattr(model.engine, "capabilities", Capabilities())
+        languages = capabilities.languages
+        voices = getattr(model.engine, "voices", None)
+        return ModelObject(
+            id=model.name,
+            created=self._created,
+            task=task,
+            language=[] if languages == "any" else list(languages),
+            sample_rate=model.engine.sample_rate if voices else UNSET,
+            voices=[
+                SpeakerVoice(id=one.id, name=one.id, languages=[*one.languages]) for one in voices
+            ]
+            if voices
+            else UNSET,
+        )
 
     def _voices(self, models: list[str]) -> list[VoiceObject]:
         """The voices of an engine that these models share."""

@@ -12,6 +12,14 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from vivavoce.api.admin import (
+    NewBudget,
+    NewKey,
+    OwnerChange,
+    RecordList,
+    ShownBudget,
+    ShownKey,
+)
 from vivavoce.api.chat.request import ChatCompletion, ChatCompletionRequest
 from vivavoce.api.client_secrets import (
     BetaSecretLifetime,
@@ -22,7 +30,9 @@ from vivavoce.api.client_secrets import (
 )
 from vivavoce.api.http_errors import Problem, VoxrayError
 from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
+from vivavoce.api.packs import DeletedModel, LoadedModel, LoadedModels, PackList, PulledModel
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.api.usage import UsageReport
 from vivavoce.api.voxray import VoxrayData
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
@@ -118,9 +128,20 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ClientSecretRequest,
     ClientSecretResponse,
     ConnectResponse,
+    DeletedModel,
+    LoadedModel,
+    LoadedModels,
+    NewBudget,
+    NewKey,
     OfferAnswer,
     OfferRequest,
+    OwnerChange,
+    PackList,
     PatchStatus,
+    PulledModel,
+    RecordList,
+    ShownBudget,
+    ShownKey,
     StartRequest,
     StartResponse,
     StartedData,
@@ -144,6 +165,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     TranscriptionDiarized,
     TranscriptionJson,
     TranscriptionVerbose,
+    UsageReport,
     VoiceList,
 )
 """The types that `openapi.json` refers to as #/components/schemas/NAME."""

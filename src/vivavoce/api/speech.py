@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from vivavoce.api.metered import metered
+from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import read_body, unless_gone
 from vivavoce.api.sse import EventStream, write
 from vivavoce.audio.formats import RATE
@@ -94,6 +94,7 @@ class SpeechRoutes:
         model = asked.model or request.query.get("model", "")  # of an Azure deployment
         answer = _as_events if asked.stream_format == "sse" else _as_file
         name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+        self._check_model(request, model)
         async with metered(request, name) as meter, cascade.use_tts(model) as tts:
             synthesis = Synthesis(
                 tts,
@@ -110,8 +111,14 @@ class SpeechRoutes:
                 if job.samples:
                     meter.speech(name, len(asked.input), job.samples * 1000 // RATE)
 
+    def _check_model(self, request: web.Request, asked: str) -> None:
+        name, cascade = self._catalog.name_of(asked), self._catalog.of(asked)
+        served, own = cascade.speech_model(asked), cascade.speech_model("")
+        check_model(request, asked, name, served=served, own=own)
+
     async def sample(self, request: web.Request) -> web.StreamResponse:
         model, voice = request.query.get("model", ""), request.match_info["voice"]
+        self._check_model(request, model)
         async with self._catalog.of(model).use_tts(model) as tts:
             if voice not in {known.id for known in tts.voices}:
                 raise web.HTTPNotFound

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.known_speakers import known_speakers
-from vivavoce.api.metered import metered
+from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.transcription import (
     MAX_FILES,
@@ -68,6 +68,7 @@ class SpeechAnalysisRoutes:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, TimestampsRequest)
             name = self._catalog.name_of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
             async with metered(request, name), self._files.one():
                 file = self._file(form)
                 try:
@@ -84,6 +85,7 @@ class SpeechAnalysisRoutes:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, EmbeddingRequest)
             name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
             async with (
                 metered(request, name),
                 self._files.one(),
@@ -114,6 +116,7 @@ class SpeechAnalysisRoutes:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, DiarizationRequest)
             name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
             async with (
                 metered(request, name),
                 self._files.one(),

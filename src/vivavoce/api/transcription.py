@@ -15,13 +15,14 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.known_speakers import known_speakers
-from vivavoce.api.metered import metered
+from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.segments import SegmentSettings
-from vivavoce.engines.base import STT, SpeakerModel, translator_of
+from vivavoce.engines.base import STT, translator_of
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
@@ -250,6 +251,8 @@ class TranscriptionRoutes:
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
             asked = msgspec.structs.replace(asked, model=model)
             name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+            served, own = cascade.transcription_model(model), cascade.transcription_model("")
+            check_model(request, model, name, served=served, own=own)
             async with (
                 metered(request, name) as meter,
                 self._files.one(),

@@ -3,11 +3,14 @@
 from collections import deque
 from typing import NamedTuple
 
+import numpy as np
+
 from vivavoce.audio.formats import RATE
 
 FRAME_SECONDS = 0.02
 FRAME_BYTES = int(2 * RATE * FRAME_SECONDS)
 AHEAD_SECONDS = 0.04  # of audio at the client; a browser's audio thread needs one frame or two
+DUCKED_GAIN = 0.25  # -12 dB
 _EPSILON = 1e-6  # seconds
 
 
@@ -15,6 +18,9 @@ class PlayoutQueue:
     """Audio that waits to be played, by item, first in, first out: 16-bit mono PCM at 24 kHz."""
 
     def __init__(self) -> None:
+        self.ducked = False
+        """Whether it is played softly. Takes effect within the next frame."""
+        self._gain = 1.0
         self._pieces: deque[tuple[str, bytes]] = deque()
         self._taken = 0  # bytes of the first piece
         self._bytes = 0
@@ -44,11 +50,19 @@ class PlayoutQueue:
                 self._taken = 0
         pcm = b"".join(parts)
         self._bytes -= len(pcm)
-        return pcm, samples
+        return self._at_level(pcm), samples
 
     def clear(self) -> None:
         self._pieces.clear()
         self._taken = self._bytes = 0
+
+    def _at_level(self, pcm: bytes) -> bytes:
+        """At the gain that is wanted, in a ramp where it changes."""
+        gain, self._gain = self._gain, DUCKED_GAIN if self.ducked else 1.0
+        if gain == self._gain == 1.0 or not pcm:
+            return pcm
+        gains = np.linspace(gain, self._gain, len(pcm) // 2, dtype=np.float32)
+        return (np.frombuffer(pcm, "<i2") * gains).astype("<i2").tobytes()
 
 
 class PacedFrame(NamedTuple):

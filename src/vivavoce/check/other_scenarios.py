@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -93,73 +94,57 @@ async def http(target: CheckTarget, recording: CheckRecording) -> None:
     recording.dialect = "http"
     timeout = aiohttp.ClientTimeout(total=target.timeout_s)
     async with aiohttp.ClientSession(timeout=timeout, headers=target.headers) as session:
-
-        async def ask(name: str, method: str, path: str, **options: Any) -> EventFields:
+        for name, method, path, options in _http_requests(target):
             async with session.request(method, target.http + path, **options) as answer:
-                body = await answer.read()
-                found: EventFields = {
-                    "type": name,
-                    "status": answer.status,
-                    "content_type": answer.content_type,
-                    "allow_headers": answer.headers.get("Access-Control-Allow-Headers", ""),
-                    "bytes": len(body),
-                    "begins": body[:4].hex(),
-                }
-                with contextlib.suppress(msgspec.DecodeError, UnicodeError):
-                    found["json"] = msgspec.json.decode(body)
+                found = await _http_answer(name, answer)
             recording.notes[name] = found
             recording.entries.append(RecordedEvent(0.0, False, found))
-            return found
-
-        await ask("models", "GET", "/models")
-        await ask("not_found", "GET", "/no/such/endpoint")
-        secret = await ask(
-            "client_secret",
-            "POST",
-            "/realtime/client_secrets",
-            json={
-                "expires_after": {"anchor": "created_at", "seconds": 60},
-                "session": {"type": "realtime", "instructions": "Be brief."},
-            },
-        )
-        await ask(
-            "client_secret_too_long",
-            "POST",
-            "/realtime/client_secrets",
-            json={"expires_after": {"anchor": "created_at", "seconds": 1_000_000}},
-        )
-        await ask("beta_session", "POST", "/realtime/sessions", json={"model": target.model})
-        speech = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello there."}
-        await ask("speech_wav", "POST", "/audio/speech", json={**speech, "response_format": "wav"})
-        await ask("speech_pcm", "POST", "/audio/speech", json={**speech, "response_format": "pcm"})
-        await ask(
-            "speech_without_input", "POST", "/audio/speech", json={"model": "x", "voice": "alloy"}
-        )
-        await ask("transcription", "POST", "/audio/transcriptions", data=_upload(target.speech))
-        await ask(
-            "transcription_without_file",
-            "POST",
-            "/audio/transcriptions",
-            data={"model": "whisper-1"},
-        )
-        message = {"role": "user", "content": "Hello."}
-        await ask(
-            "chat", "POST", "/chat/completions", json={"model": target.model, "messages": [message]}
-        )
-        await ask(
-            "bad_json",
-            "POST",
-            "/chat/completions",
-            data=b"{",
-            headers={"Content-Type": "application/json"},
-        )
-        key = at(secret, "json", "value")
+    key = at(recording.notes["client_secret"], "json", "value")
     if isinstance(key, str):
         with contextlib.suppress(ConnectionEnded, EventMissing):
             secret_recording = CheckRecording("client_secret")
             headers = {"Authorization": f"Bearer {key}"}
             async with connected(target, secret_recording, headers=headers) as line:
                 recording.notes["secret_session"] = await line.until("session.created", "error")
+
+
+def _http_requests(target: CheckTarget) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(name of the note, method, path, options of aiohttp) of each request."""
+    yield "models", "GET", "/models", {}
+    yield "not_found", "GET", "/no/such/endpoint", {}
+    path, expiry = "/realtime/client_secrets", {"anchor": "created_at", "seconds": 60}
+    session = {"type": "realtime", "instructions": "Be brief."}
+    yield "client_secret", "POST", path, {"json": {"expires_after": expiry, "session": session}}
+    too_long = {"expires_after": {"anchor": "created_at", "seconds": 1_000_000}}
+    yield "client_secret_too_long", "POST", path, {"json": too_long}
+    yield "beta_session", "POST", "/realtime/sessions", {"json": {"model": target.model}}
+    path, speech = "/audio/speech", {"model": "gpt-4o-mini-tts", "voice": "alloy"}
+    for kind in ("wav", "pcm"):
+        body = {**speech, "input": "Hello there.", "response_format": kind}
+        yield f"speech_{kind}", "POST", path, {"json": body}
+    yield "speech_without_input", "POST", path, {"json": speech}
+    path = "/audio/transcriptions"
+    yield "transcription", "POST", path, {"data": _upload(target.speech)}
+    yield "transcription_without_file", "POST", path, {"data": {"model": "whisper-1"}}
+    path, message = "/chat/completions", {"role": "user", "content": "Hello."}
+    yield "chat", "POST", path, {"json": {"model": target.model, "messages": [message]}}
+    headers = {"Content-Type": "application/json"}
+    yield "bad_json", "POST", path, {"data": b"{", "headers": headers}
+
+
+async def _http_answer(name: str, answer: aiohttp.ClientResponse) -> EventFields:
+    body = await answer.read()
+    found: EventFields = {
+        "type": name,
+        "status": answer.status,
+        "content_type": answer.content_type,
+        "allow_headers": answer.headers.get("Access-Control-Allow-Headers", ""),
+        "bytes": len(body),
+        "begins": body[:4].hex(),
+    }
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError):
+        found["json"] = msgspec.json.decode(body)
+    return found
 
 
 def _upload(pcm24: bytes) -> aiohttp.FormData:

@@ -73,54 +73,58 @@ async def errors(target: CheckTarget, recording: CheckRecording) -> None:
         notes["alive"] = await update(line, instructions="Still here.")
 
 
+CREATED_ITEMS: tuple[tuple[str, EventFields, str | None], ...] = (
+    ("first", user_text("First.", id="check_first"), None),
+    ("last", user_text("Last.", id="check_last"), None),
+    ("root", user_text("Root.", id="check_root"), "root"),
+    ("middle", user_text("Middle.", id="check_middle"), "check_first"),
+    (
+        "system",
+        {
+            "type": "message",
+            "role": "system",
+            "content": [{"type": "input_text", "text": "Be kind."}],
+        },
+        None,
+    ),
+    (
+        "assistant",
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hello."}],
+        },
+        None,
+    ),
+    (
+        "call",
+        {
+            "type": "function_call",
+            "name": "get_weather",
+            "call_id": "call_check",
+            "arguments": "{}",
+        },
+        None,
+    ),
+    (
+        "output",
+        {
+            "type": "function_call_output",
+            "call_id": "call_check",
+            "output": '{"sky": "clear"}',
+        },
+        None,
+    ),
+)
+"""(name of the note, item, `previous_item_id`)"""
+
+
 async def items(target: CheckTarget, recording: CheckRecording) -> None:
     """Create items at every place, retrieve, delete."""
     notes = recording.notes
     async with connected(target, recording) as line:
         await line.until("session.created")
-        for name, item, previous in (
-            ("first", user_text("First.", id="check_first"), None),
-            ("last", user_text("Last.", id="check_last"), None),
-            ("root", user_text("Root.", id="check_root"), "root"),
-            ("middle", user_text("Middle.", id="check_middle"), "check_first"),
-            (
-                "system",
-                {
-                    "type": "message",
-                    "role": "system",
-                    "content": [{"type": "input_text", "text": "Be kind."}],
-                },
-                None,
-            ),
-            (
-                "assistant",
-                {
-                    "type": "message",
-                    "role": "assistant",
-                    "content": [{"type": "output_text", "text": "Hello."}],
-                },
-                None,
-            ),
-            (
-                "call",
-                {
-                    "type": "function_call",
-                    "name": "get_weather",
-                    "call_id": "call_check",
-                    "arguments": "{}",
-                },
-                None,
-            ),
-            (
-                "output",
-                {
-                    "type": "function_call_output",
-                    "call_id": "call_check",
-                    "output": '{"sky": "clear"}',
-                },
-                None,
-            ),
-        ):
+        for name, item, previous in CREATED_ITEMS:
             fields = (
                 {"item": item} if previous is None else {"item": item, "previous_item_id": previous}
             )

@@ -71,7 +71,11 @@ export function sessionOf(settings, tools = []) {
 
 function turnDetection(settings) {
   if (settings.turns === "none") return null;
-  const common = { type: settings.turns, interrupt_response: settings.interruptible };
+  const common = {
+    type: settings.turns,
+    interrupt_response: settings.interruptible,
+    explain: true, // why a turn was ended, for the timeline
+  };
   if (settings.turns === "semantic_vad") return { ...common, eagerness: settings.eagerness };
   return {
     ...common,

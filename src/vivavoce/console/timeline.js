@@ -90,7 +90,16 @@ function turnElement(turn) {
     const time = make("dd", {}, `${Math.round(turn.marks[name] - end)} ms`);
     marks.append(make("div", {}, make("dt", {}, text), time));
   }
+  if (turn.decision) {
+    marks.append(make("div", {}, make("dt", {}, "why"), make("dd", {}, decisionOf(turn.decision))));
+  }
   return make("li", { class: "turn", "data-turn": turn.number }, title, bar, marks);
+}
+
+/** Why a turn was ended: "waited 620 ms: sentence incomplete". */
+export function decisionOf({ waited_ms, reason, likelihood }) {
+  const sure = likelihood === undefined ? "" : ` (${Math.round(likelihood * 100)} %)`;
+  return `waited ${waited_ms} ms: ${reason}${sure}`;
 }
 
 /** Milliseconds as a share of the width of the list; the longest turn takes all of it. */

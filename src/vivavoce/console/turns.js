@@ -5,7 +5,7 @@ const MIN_SPEECH_RMS = 0.005;
 const SPEECH_SHARE = 0.1; // of the turn's loudest frame: quieter frames are not speech
 
 /**
- * A turn: {number, words, status, problem, marks, item}. The marks are `end` (of speech, or the
+ * A turn: {number, words, status, problem, decision, marks, item}. The marks are `end` (of speech, or the
  * sending of typed text), `decision`, `transcript`, `asked`, `token`, `audio`, `sound`, `done`,
  * `silent`, `cut`. Emits "change" with the turn.
  */
@@ -69,6 +69,7 @@ export class Turns extends Emitter {
         this.#add().item = event.item_id;
         break;
       case "input_audio_buffer.speech_stopped":
+        if (turn) turn.decision = event.decision;
         this.#decide(turn, at);
         break;
       case "input_audio_buffer.committed":

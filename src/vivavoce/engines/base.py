@@ -11,9 +11,19 @@ Version 2 of the contract. New members get defaults in BaseEngine and Capabiliti
 derive from BaseEngine stay valid within a version. `vivavoce.testing.conformance` checks an engine.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +50,9 @@ __all__ = [
     "Cleaner",
     "Engine",
     "Mark",
-    "SpeakerModel",
+    "Residency",
     "Speech",
+    "StreamingTTS",
     "TextDelta",
     "Transcript",
     "TurnModel",
@@ -49,6 +60,8 @@ __all__ = [
     "Word",
     "health_of",
     "is_loading",
+    "residency_of",
+    "streaming",
     "translator_of",
     "warm",
 ]
@@ -64,6 +77,8 @@ class Capabilities:
     """Language tags that it understands or speaks."""
     streaming_input: bool = True
     """STT: words come while audio still comes in. False: all work is done at its end."""
+    streams_text: bool = False
+    """TTS: it has synthesize_stream(), and gets the text of an answer as it is generated."""
     word_times: Literal["exact", "estimated", "none"] = "none"
     """STT: times of words. TTS: marks."""
     licence: str = ""
@@ -75,6 +90,21 @@ class Capabilities:
     """
     models: str = ""
     """Which weights it uses, how large, and where they come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What an engine keeps in memory on this machine. Times are those of the event loop."""
+
+    loaded: bool
+    """False: its model is being loaded, or is loaded at its next use."""
+    users: int = 0
+    """Pieces of work under way and waiting."""
+    loaded_at: float | None = None
+    used_at: float | None = None
+    """The end of the last work; None: it has done none."""
+    memory_bytes: int | None = None
+    """Of its processes; None: not known."""
 
 
 class Engine(Protocol):
@@ -110,10 +140,28 @@ class BaseEngine:
         """Whether a model is still being loaded: work that is asked for now waits for it."""
         return False
 
+    @property
+    def streams_text(self) -> bool:
+        """Whether it is a StreamingTTS: what its capabilities say."""
+        return self.capabilities.streams_text
+
     def warm(self) -> None:
         """Called when a session begins and when its user begins to speak: work will follow.
 
         An engine that speaks to a server opens a connection in the background. Never raises.
+        """
+
+    def residency(self) -> Residency | None:
+        """What it keeps in memory; None: nothing that could be given back. Does not block."""
+        return None
+
+    async def load(self) -> None:
+        """Wait until its model is loaded. Raises EngineError."""
+
+    async def unload(self) -> None:
+        """Give the memory of its model back; the next use loads it again.
+
+        Raises EngineError: it is in use.
         """
 
     def for_model(self, name: str) -> Self | None:
@@ -151,6 +199,12 @@ def health_of(engine: object) -> str | None:
     """Its health(); None for an engine of version 1 of the contract, which has none."""
     health = getattr(engine, "health", None)
     return health() if health is not None else None
+
+
+def residency_of(engine: object) -> Residency | None:
+    """Its residency(); None for an engine that does not derive from BaseEngine."""
+    residency = getattr(engine, "residency", None)
+    return residency() if residency is not None else None
 
 
 def is_loading(engine: object) -> bool:
@@ -195,15 +249,16 @@ class TurnModel(Engine, Protocol):
 
 @runtime_checkable
 class AudioTurnModel(TurnModel, Protocol):
-    """Decides by the sound of the turn as well; score() decides where there is none."""
+    """Reads the sound of the turn as well."""
 
     audio_seconds: float
     """How much of the turn it wants at the most: of its end."""
 
     async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
-        """Probability, 0..1, that the turn is finished.
+        """Probability, 0..1, that the turn is finished, by its sound.
 
-        pcm: 16-bit mono at 24 kHz, with the pause that is to be judged at its end.
+        The session joins it with that of score(). pcm: 16-bit mono at 24 kHz, with the pause that
+        is to be judged at its end.
         """
         ...
 
@@ -382,6 +437,32 @@ class TTS(Engine, Protocol):
         ...
 
 
+class StreamingTTS(TTS, Protocol):
+    """Text to speech of a text that is still being written. Its `streams_text` is set."""
+
+    def synthesize_stream(
+        self,
+        pieces: AsyncIterator[str],
+        *,
+        voice: str,
+        speed: float,
+        language: str | None,
+        instructions: str,
+    ) -> AsyncGenerator[Speech]:
+        """Yield the speech of all pieces as one text, the first while later ones are awaited.
+
+        pieces: whole words, prose as for synthesize(), with the spaces between them. Marks are
+        places in all pieces together. Without a piece there is no speech. Closing it stops the
+        speech, whatever was given. Raises as synthesize() does.
+        """
+        ...
+
+
+def streaming(tts: TTS) -> StreamingTTS | None:
+    """The engine, where it takes text as it comes."""
+    return cast(StreamingTTS, tts) if getattr(tts, "streams_text", False) else None
+
+
 class CleanStream(Protocol):
     """One microphone. All audio is 16-bit mono PCM at 24 kHz, whole samples."""
 
@@ -407,29 +488,4 @@ class Cleaner(Engine, Protocol):
 
     def open(self, field: Literal["near", "far"]) -> CleanStream:
         """Begin a stream. near: a headset or hand-held microphone; far: across the room."""
-        ...
-
-
-class SpeakerModel(Engine, Protocol):
-    """Says how a voice sounds, so that two recordings of one speaker can be known by it."""
-
-    sample_rate: int
-    """Hertz of the 16-bit mono PCM that it takes."""
-    dimensions: int
-    """Of an embedding."""
-    window_ms: int
-    """Sound that it reads at a time: of a longer clip it gives the mean, of a shorter one an
-    embedding that is less certain."""
-    same_voice: float
-    """The cosine of the embeddings of two clips of some seconds from which on they are taken for
-    one voice."""
-    same_windows: float
-    """The mean cosine of single windows of two groups from which on these are taken for one."""
-
-    async def embed(self, clips: Sequence[bytes]) -> NDArray[np.float32]:
-        """[len(clips), dimensions]: an embedding of length 1 of each clip.
-
-        A clip holds speech of one voice, at least one sample. Raises EngineError; EngineLost: the
-        same clips may be given again.
-        """
         ...

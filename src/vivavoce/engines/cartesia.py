@@ -10,7 +10,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Mark, Speech
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechProgress
+from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechContext, SpeechProgress
 from vivavoce.engines.sockets import Query, server_of
 
 VERSION = "2025-04-16"
@@ -30,10 +30,10 @@ class CartesiaSettings(SocketTTSSettings, frozen=True, kw_only=True, forbid_unkn
 
 
 class CartesiaTTS(SocketTTS):
-    """One connection for all; a context a text."""
+    """One connection for all; a context a text, or an answer that is given as it comes."""
 
     Settings = CartesiaSettings
-    capabilities = Capabilities(word_times="exact", models="those of Cartesia")
+    capabilities = Capabilities(streams_text=True, word_times="exact", models="those of Cartesia")
 
     def __init__(self, settings: CartesiaSettings) -> None:
         self._language = settings.language
@@ -48,26 +48,35 @@ class CartesiaTTS(SocketTTS):
     def path_for(self, voice: str) -> str:
         return "tts/websocket"
 
-    def messages(
-        self, context: str, text: str, voice: str, speed: float, language: str | None
-    ) -> Iterable[object]:
+    def whole(self, context: SpeechContext, text: str) -> Iterable[object]:
+        return (self._request(context, text, goes_on=False),)
+
+    def piece(self, context: SpeechContext, text: str) -> Iterable[object]:
+        return (self._request(context, text, goes_on=True),)
+
+    def finishing(self, context: SpeechContext) -> Iterable[object]:
+        return (self._request(context, "", goes_on=False),)
+
+    def _request(self, context: SpeechContext, text: str, *, goes_on: bool) -> object:
         request: dict[str, Any] = {
             "model_id": self._settings.model,
             "transcript": text,
-            "voice": {"mode": "id", "id": voice},
-            "language": (language or self._language).partition("-")[0].lower(),
-            "context_id": context,
+            "voice": {"mode": "id", "id": context.voice},
+            "language": (context.language or self._language).partition("-")[0].lower(),
+            "context_id": context.id,
             "output_format": {
                 "container": "raw",
                 "encoding": "pcm_s16le",
                 "sample_rate": self.sample_rate,
             },
             "add_timestamps": True,
-            "continue": False,
+            "continue": goes_on,
         }
-        if speed != 1.0:
-            request["generation_config"] = {"speed": min(max(speed, MIN_SPEED), MAX_SPEED)}
-        return (request,)
+        if goes_on:
+            request["max_buffer_delay_ms"] = 0  # text comes in pieces that can be spoken
+        if context.speed != 1.0:
+            request["generation_config"] = {"speed": min(max(context.speed, MIN_SPEED), MAX_SPEED)}
+        return request
 
     def cancelling(self, context: str) -> object:
         return {"context_id": context, "cancel": True}
@@ -85,7 +94,9 @@ class CartesiaTTS(SocketTTS):
             }:
                 marks: tuple[Mark, ...] = ()
                 for word, start in zip(words, starts, strict=False):
-                    marks += spoken.mark(str(word), round(float(start) * spoken.rate))
+                    marks += spoken.mark(
+                        str(word), spoken.begun + round(float(start) * spoken.rate)
+                    )
                 return Speech(b"", marks)
             case {"type": "error"}:
                 reason = event.get("message") or event.get("error") or event.get("title")

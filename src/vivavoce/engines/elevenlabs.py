@@ -10,7 +10,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Mark, Speech
 from vivavoce.engines.remote import ServerKind
-from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechProgress
+from vivavoce.engines.socket_tts import SocketTTS, SocketTTSSettings, SpeechContext, SpeechProgress
 from vivavoce.engines.sockets import Query, server_of
 
 MIN_SPEED, MAX_SPEED = 0.7, 1.2
@@ -29,10 +29,10 @@ class ElevenLabsSettings(SocketTTSSettings, frozen=True, kw_only=True, forbid_un
 
 
 class ElevenLabsTTS(SocketTTS):
-    """A connection a voice; a context a text."""
+    """A connection a voice; a context a text, or an answer that is given as it comes."""
 
     Settings = ElevenLabsSettings
-    capabilities = Capabilities(word_times="exact", models="those of ElevenLabs")
+    capabilities = Capabilities(streams_text=True, word_times="exact", models="those of ElevenLabs")
 
     def __init__(self, settings: ElevenLabsSettings) -> None:
         kind = ServerKind("TTS", "speech", "model, voices and query")
@@ -51,17 +51,21 @@ class ElevenLabsTTS(SocketTTS):
     def path_for(self, voice: str) -> str:
         return f"text-to-speech/{voice}/multi-stream-input"
 
-    def messages(
-        self, context: str, text: str, voice: str, speed: float, language: str | None
-    ) -> Iterable[object]:
-        begin: dict[str, Any] = {"text": " ", "context_id": context}
-        if speed != 1.0:
-            begin["voice_settings"] = {"speed": min(max(speed, MIN_SPEED), MAX_SPEED)}
-        return (
-            begin,
-            {"text": f"{text} ", "context_id": context, "flush": True},
-            self.cancelling(context),
-        )
+    def whole(self, context: SpeechContext, text: str) -> Iterable[object]:
+        return (*self.piece(context, text), *self.finishing(context))
+
+    def piece(self, context: SpeechContext, text: str) -> Iterable[object]:
+        if context.empty:
+            begin: dict[str, Any] = {"text": " ", "context_id": context.id}
+            if context.speed != 1.0:
+                speed = min(max(context.speed, MIN_SPEED), MAX_SPEED)
+                begin["voice_settings"] = {"speed": speed}
+            yield begin
+        # flushed: text comes in pieces that can be spoken, and the service would wait for more
+        yield {"text": f"{text.rstrip()} ", "context_id": context.id, "flush": True}
+
+    def finishing(self, context: SpeechContext) -> Iterable[object]:
+        return (self.cancelling(context.id),)
 
     def cancelling(self, context: str) -> object:
         return {"context_id": context, "close_context": True}

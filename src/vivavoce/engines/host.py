@@ -19,19 +19,26 @@ other side.
 * `streams_per_worker` streams run in a process at once; further ones wait for at most
   `wait_seconds`, and no more than `max_waiting` of them.
 * A stream has a window of bytes in each direction: the faster side waits.
+* With `idle_seconds` the processes are ended when nothing was asked of them for so long, and others
+  are started by the next stream.
 * Leaving the host ends every process, and gives back every descriptor.
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Generic, Self, TypeVar
 
 import msgspec
 
-from vivavoce.engines.process import HostLimits, HostStream, WorkerProcess, WorkerSpec
+from vivavoce.engines.base import Residency
+from vivavoce.engines.host_stream import HostStream
+from vivavoce.engines.process import HostLimits, WorkerProcess, WorkerSpec
 from vivavoce.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 __all__ = ["HostLimits", "HostStream", "WorkerHost"]
 
@@ -62,19 +69,92 @@ class WorkerHost(Generic[M]):
         self._spec = WorkerSpec(worker, options, name, self.limits)
         self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()  # for a place, in order
         self._decode = msgspec.msgpack.Decoder(message).decode
+        self._entered = False
+        self._was_unloaded = False
+        self._users = 0  # streams that are open or wait for a place
+        self._used_at: float | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Start the processes; they load meanwhile."""
-        self.processes = tuple(WorkerProcess(self._spec, self) for _ in range(self.limits.workers))
+        self._entered = True
+        self.start()
+        self._wait_for_work()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        processes, self.processes = (*self.processes, *self._retired), ()
+        self._entered = False
+        if self._idle is not None:
+            self._idle.cancel()
         closed = EngineError(f"[engines.{self.name}] the engine was closed")
         self._fail_waiting(closed)
-        async with asyncio.TaskGroup() as tasks:
-            for process in processes:
-                tasks.create_task(process.close())
+        self._end_processes()
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    def start(self) -> None:
+        """Start the processes, if they were ended for want of work."""
+        if self._entered and not self.processes:
+            number = self.limits.workers
+            self.processes = tuple(WorkerProcess(self._spec, self) for _ in range(number))
+
+    async def load(self) -> None:
+        """Wait until a process has loaded the model. Raises EngineError."""
+        with self._in_use():
+            (await self._place()).give_place_back()
+
+    async def unload(self) -> None:
+        """End the processes until the next use. Raises EngineError: the engine is in use."""
+        if self._users:
+            raise EngineError(f"[engines.{self.name}] it is in use; try again later")
+        self._end_processes()
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    def residency(self) -> Residency:
+        """What the processes keep in memory."""
+        loaded = [one.loaded_at for one in self.processes if one.loaded_at is not None]
+        known = [size for one in self.processes if (size := one.memory_bytes) is not None]
+        return Residency(
+            loaded=bool(loaded),
+            users=self._users,
+            loaded_at=min(loaded, default=None),
+            used_at=self._used_at,
+            memory_bytes=sum(known) if known else None,
+        )
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """The processes are not ended for want of work meanwhile."""
+        self._users += 1
+        if self._idle is not None:
+            self._idle.cancel()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._used_at = asyncio.get_running_loop().time()
+            self._wait_for_work()
+
+    def _wait_for_work(self) -> None:
+        """End the processes after `idle_seconds`, unless something is asked of them."""
+        if self._entered and self.limits.idle_seconds and not self._users:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self.limits.idle_seconds, self._give_back)
+
+    def _give_back(self) -> None:
+        log.info("%s is unloaded: it had no work for %g s", self.name, self.limits.idle_seconds)
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        """In the background."""
+        processes, self.processes = (*self.processes, *self._retired), ()
+        self._was_unloaded = True
+        for process in processes:
+            task = asyncio.create_task(process.close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     @property
     def is_awaited(self) -> bool:
@@ -90,12 +170,13 @@ class WorkerHost(Generic[M]):
     @property
     def loading(self) -> bool:
         """Whether no process has loaded yet since the host was entered."""
-        return all(process.hello is None for process in self.processes)
+        return not self._was_unloaded and all(process.hello is None for process in self.processes)
 
     async def loaded(self, hello: type[T]) -> T:
         """What a worker says of itself, when the first is loaded. Raises EngineError."""
-        process = await self._place()
-        process.give_place_back()
+        with self._in_use():
+            process = await self._place()
+            process.give_place_back()
         assert process.hello is not None
         return msgspec.msgpack.decode(process.hello, type=hello)
 
@@ -107,19 +188,21 @@ class WorkerHost(Generic[M]):
 
         Raises EngineError: no place came free, or no process could be started.
         """
-        stream: HostStream[M] = (await self._place()).open(request, self._decode)
-        feeding = asyncio.create_task(stream.feed_all(audio)) if audio is not None else None
-        try:
-            yield stream
-        finally:
-            stream.cancel()
-            if feeding is not None:
-                feeding.cancel()
-                await asyncio.wait({feeding})
+        with self._in_use():
+            stream: HostStream[M] = (await self._place()).open(request, self._decode)
+            feeding = asyncio.create_task(stream.feed_all(audio)) if audio is not None else None
+            try:
+                yield stream
+            finally:
+                stream.cancel()
+                if feeding is not None:
+                    feeding.cancel()
+                    await asyncio.wait({feeding})
 
     async def _place(self) -> WorkerProcess:
         """A process with a free place, which is taken thereby."""
         limits = self.limits
+        self.start()
         if not self.processes:
             raise EngineError(
                 f"[engines.{self.name}] it is closed; enter the engine before its use"

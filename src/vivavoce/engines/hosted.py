@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
-from vivavoce.engines.base import BaseEngine, Mark, Speech, Transcript, Voice, Word
+from vivavoce.engines.base import BaseEngine, Mark, Residency, Speech, Transcript, Voice, Word
 from vivavoce.engines.host import HostLimits, WorkerHost
 from vivavoce.engines.speech_text import says_something
 from vivavoce.engines.worker import Hypothesis, SpeechChunk, UtteranceRequest
@@ -25,6 +25,7 @@ NICENESS = 5
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+SecondsOrZero = Annotated[float, msgspec.Meta(ge=0)]
 M = TypeVar("M")
 
 
@@ -39,6 +40,9 @@ class HostedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long the first work waits for the model to be loaded."""
     wait_seconds: Seconds = 10.0
     """How long work waits for a place when all are taken."""
+    idle_unload_seconds: SecondsOrZero | None = None
+    """The processes are ended after so long without work; the next work loads the model again. 0:
+    they stay. None: those of a configured model stay, others as [server] unload_seconds says."""
 
 
 class ThreadedSettings(HostedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +90,20 @@ class HostedEngine(BaseEngine, Generic[M]):
     def loading(self) -> bool:
         return self._host is not None and self._host.loading
 
+    def warm(self) -> None:
+        """Start the processes again, if they were ended for want of work."""
+        if self._host is not None:
+            self._host.start()
+
+    def residency(self) -> Residency | None:
+        return self._host.residency() if self._host else None
+
+    async def load(self) -> None:
+        await self.host.load()
+
+    async def unload(self) -> None:
+        await self.host.unload()
+
     @classmethod
     def limits_of(cls, settings: HostedSettings) -> HostLimits:
         """The limits that the settings name."""
@@ -96,6 +114,7 @@ class HostedEngine(BaseEngine, Generic[M]):
             wait_seconds=settings.wait_seconds,
             hang_seconds=cls.hang_seconds,
             nice=NICENESS,
+            idle_seconds=settings.idle_unload_seconds or 0.0,
             remedy="raise workers or streams_per_worker",
         )
 

@@ -226,6 +226,47 @@ class LiveKitTTS(_Plugin):
         finally:
             await stream.aclose()
 
+    @property
+    def streams_text(self) -> bool:
+        """Whether the plug-in does."""
+        return self._plugin is not None and bool(self._plugin.capabilities.streaming)
+
+    async def synthesize_stream(
+        self,
+        pieces: AsyncIterator[str],
+        *,
+        voice: str,
+        speed: float,
+        language: str | None,
+        instructions: str,
+    ) -> AsyncGenerator[Speech]:
+        """As base.StreamingTTS has it; the speed is that of the options."""
+        if voice != self.default_voice:
+            raise EngineError(f"there is no voice {voice!r}; there is: {self.default_voice}")
+        if (first := await anext(pieces, None)) is None:
+            return
+        stream = self._plugin.stream(conn_options=self._connect_options())
+        stream.push_text(first)
+        feeding = asyncio.create_task(_push_all(stream, pieces))
+        try:
+            async for audio in stream:
+                yield Speech(bytes(audio.frame.data))
+            await feeding
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise self._failed(exc) from exc
+        finally:
+            feeding.cancel()
+            await asyncio.wait((feeding,))
+            await stream.aclose()
+
+
+async def _push_all(stream: Any, pieces: AsyncIterator[str]) -> None:
+    async for piece in pieces:
+        stream.push_text(piece)
+    stream.end_input()
+
 
 class LiveKitLLM(_Plugin):
     """A language model; tools and their calls included, pictures not."""

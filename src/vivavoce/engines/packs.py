@@ -6,6 +6,7 @@ for its weights by the name of a pack or by a folder that holds the same files.
 
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 import msgspec
@@ -73,6 +74,11 @@ class Pack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
+
+
+def forbids_commerce(licence: str) -> bool:
+    """Whether an SPDX expression has a part for non-commercial use only, such as CC-BY-NC-4.0."""
+    return any("NC" in part.split("-") for part in re.split(r"[\s()]+", licence))
 
 
 @functools.cache

@@ -5,29 +5,23 @@ import logging
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import deque
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
+from vivavoce.engines.host_stream import HostStream
 from vivavoce.engines.worker import (
     HEADER,
-    INPUT_WINDOW_BYTES,
-    CancelStream,
-    EndOfInput,
     FromWorker,
     InputTaken,
     OpenStream,
-    OutputRead,
     Ping,
     Pong,
     StartWorker,
     StreamClosed,
-    StreamInput,
     StreamOutput,
     ToWorker,
     WorkerReady,
@@ -39,7 +33,6 @@ from vivavoce.errors import EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M")
 
 LOAD_TIMEOUT_S = 300.0
 """From the start of a process to its model being loaded."""
@@ -79,6 +72,8 @@ class HostLimits:
     """Longer than any turn of the worker takes."""
     nice: int = 0
     """Added to the niceness of the process; above 0, the server comes first."""
+    idle_seconds: float = 0.0
+    """Processes without work for so long are ended; the next work starts others. 0: they stay."""
     remedy: str = "raise its workers"
     """What an operator can do when all places are taken."""
 
@@ -120,95 +115,6 @@ class ProcessOwner(Protocol):
         ...
 
 
-class HostStream(Generic[M]):
-    """One stream. Iterate it for its messages; the iteration ends when the worker is done.
-
-    Raises EngineError: the worker's own; EngineLost: the process ended or was killed. Messages that
-    came before are given first.
-    """
-
-    def __init__(self, process: "WorkerProcess", number: int, decode: Any) -> None:
-        self._process = process
-        self._number = number
-        self._decode = decode
-        self._window = INPUT_WINDOW_BYTES
-        self._writable = asyncio.Event()
-        self._news = asyncio.Event()
-        self._messages: deque[msgspec.Raw] = deque()
-        self._error: BaseException | None = None
-        self.closed = False
-        """Nothing is sent or received any more."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> M:
-        while not self._messages and not self.closed:
-            self._news.clear()
-            await self._news.wait()
-        if self._messages:
-            message = self._messages.popleft()
-            self._process.send(OutputRead(self._number, len(message)))
-            made: M = self._decode(message)
-            return made
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
-
-    async def feed(self, data: bytes) -> None:
-        """Send input, as fast as the worker takes it; nothing once the stream is closed."""
-        start = 0
-        while start < len(data) and not self.closed:
-            if not self._window:
-                self._writable.clear()
-                await self._writable.wait()
-                continue
-            piece = data[start : start + self._window]
-            self._window -= len(piece)
-            start += len(piece)
-            self._process.send(StreamInput(self._number, piece))
-
-    def end_input(self) -> None:
-        """All input was fed."""
-        if not self.closed:
-            self._process.send(EndOfInput(self._number))
-
-    async def feed_all(self, audio: AsyncIterator[bytes]) -> None:
-        """Send all of it, and the end. What it raises, the reader of the stream raises, too."""
-        try:
-            async for piece in audio:
-                await self.feed(piece)
-        except Exception as exc:  # noqa: BLE001  it is raised in the reader
-            self.cancel(exc)
-        else:
-            self.end_input()
-
-    def cancel(self, error: BaseException | None = None) -> None:
-        """Nobody reads it any more, or only the error. The place is free at once."""
-        if not self.closed:
-            self._process.send(CancelStream(self._number))
-            self.close(error)
-
-    def close(self, error: BaseException | None) -> None:
-        """No more will come. Called by the process."""
-        if not self.closed:
-            self.closed = True
-            self._error = error
-            self._process.release(self._number)
-        self._writable.set()
-        self._news.set()
-
-    def receive(self, report: InputTaken | StreamOutput) -> None:
-        """A frame of the process about this stream."""
-        match report:
-            case InputTaken(size=size):
-                self._window += size
-                self._writable.set()
-            case StreamOutput(message=message):
-                self._messages.append(message)
-                self._news.set()
-
-
 class WorkerProcess:
     """A process and its successors, one at a time; the streams in it."""
 
@@ -217,6 +123,8 @@ class WorkerProcess:
         self.failure: str | None = None
         """Why the last process ended, in a sentence; None while there is one that works."""
         self.hello: msgspec.Raw | None = None
+        self.loaded_at: float | None = None
+        """When the first process had loaded its model."""
         self.places_taken = 0
         self._spec = spec
         self._owner = owner
@@ -234,6 +142,17 @@ class WorkerProcess:
     @property
     def _closing(self) -> bool:
         return self._stopped.is_set()
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Resident memory of the process; None: there is none, or it is not known."""
+        if self._process is None:
+            return None
+        try:
+            fields = Path(f"/proc/{self._process.pid}/statm").read_bytes().split()
+        except OSError:
+            return None
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else None
 
     def open(self, request: object, decode: Any) -> HostStream[Any]:
         """A stream, in a place that was taken before."""
@@ -402,6 +321,7 @@ class WorkerProcess:
         match report:
             case WorkerReady(hello):
                 self.hello = hello
+                self.loaded_at = self.loaded_at or asyncio.get_running_loop().time()
                 self.ready, self.failure = True, None
                 self._owner.assign_places()
             case Pong():

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from vivavoce.errors import EngineError, SettingsError
+from vivavoce.errors import EngineError, EngineNotUsable, SettingsError
 
 GROUP = "vivavoce.engines"
 
@@ -38,6 +38,18 @@ def create(kind: str, name: str, options: Mapping[str, object], *, table: str = 
         return engine(settings)
     except (EngineError, SettingsError) as exc:
         raise SettingsError(with_place(place, exc)) from exc
+
+
+def problem_of(kind: str, name: str) -> str | None:
+    """Why the class of an engine cannot be used here, in a sentence; None: it can.
+
+    Imports its module, which is small: a library that it needs is only looked for.
+    """
+    try:
+        _loaded(_entry(kind, name), f"[engines.{kind}.{name}]")
+    except SettingsError as exc:
+        return str(exc)
+    return None
 
 
 def with_place(place: str, error: Exception) -> str:
@@ -81,9 +93,9 @@ def _loaded(entry: EntryPoint, place: str) -> Any:
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as exc:
-        raise SettingsError(f"{place} {_missing(entry, exc)}") from exc
+        raise EngineNotUsable(f"{place} {_missing(entry, exc)}") from exc
     except (ImportError, OSError) as exc:
-        raise SettingsError(
+        raise EngineNotUsable(
             f"{place} a package it needs is installed but cannot be loaded: {exc}"
         ) from exc
     try:

@@ -8,10 +8,10 @@ import base64
 import binascii
 import secrets
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta
 
@@ -43,10 +43,37 @@ class SocketTTSSettings(SocketSettings, frozen=True, kw_only=True, forbid_unknow
 class SpeechProgress:
     """One text, and how much of its speech has come."""
 
-    text: str
     rate: int
+    text: str = ""
+    """What the service was given so far."""
+    ended: bool = False
+    """Whether it was given all."""
     samples: int = 0
+    begun: int = 0
+    """Sample at which the present context began."""
+    given_at: float = 0.0
+    """When it was given the last of the text, in the loop's time."""
     _at: int = 0
+
+    @property
+    def rest(self) -> str:
+        """The text whose words have not come yet."""
+        return self.text[self._at :].lstrip()
+
+    @property
+    def owes(self) -> bool:
+        """Whether more is to come without more text."""
+        return self.ended or any(map(str.isalnum, self.rest))
+
+    def give(self, text: str) -> None:
+        """The service is given more text."""
+        self.text += text
+        self.given_at = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """It was given all."""
+        self.ended = True
+        self.given_at = asyncio.get_running_loop().time()
 
     def take(self, audio: str) -> bytes:
         """Whole samples of base64. Raises ValueError."""
@@ -64,12 +91,31 @@ class SpeechProgress:
         return (Mark(at, start, self._at),) if at >= self.samples else ()
 
 
+Events: TypeAlias = "asyncio.Queue[dict[str, Any] | EngineError]"
+
+
+@dataclass(slots=True)
+class SpeechContext:
+    """How a text is spoken, and the name that its messages bear."""
+
+    voice: str
+    speed: float
+    language: str | None
+    id: str = ""
+    empty: bool = True
+    """Whether it was given no text yet."""
+
+    def renew(self) -> None:
+        """Go on under another name: the service has ended this one."""
+        self.id, self.empty = secrets.token_hex(8), True
+
+
 @dataclass(slots=True)
 class SharedSocket:
     """A WebSocket, and the texts that are spoken over it."""
 
     socket: Socket
-    contexts: dict[str, "asyncio.Queue[dict[str, Any] | EngineError]"] = field(default_factory=dict)
+    contexts: dict[str, Events] = field(default_factory=dict)
     reader: "asyncio.Task[None] | None" = None
 
 
@@ -95,10 +141,16 @@ class SocketTTS(SocketEngine):
         """The path of the WebSocket that speaks with the voice of that id."""
 
     @abstractmethod
-    def messages(
-        self, context: str, text: str, voice: str, speed: float, language: str | None
-    ) -> Iterable[object]:
-        """What asks for the speech of a text."""
+    def whole(self, context: SpeechContext, text: str) -> Iterable[object]:
+        """What asks for the speech of a whole text."""
+
+    @abstractmethod
+    def piece(self, context: SpeechContext, text: str) -> Iterable[object]:
+        """What gives a context some text, and more follows. Its first has `context.empty` set."""
+
+    @abstractmethod
+    def finishing(self, context: SpeechContext) -> Iterable[object]:
+        """What says that a context was given all its text."""
 
     @abstractmethod
     def cancelling(self, context: str) -> object:
@@ -138,44 +190,139 @@ class SocketTTS(SocketEngine):
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         """As base.TTS has it. Closing it before its end cancels its context."""
-        voice_id = self._settings.voices.get(voice)
-        if voice_id is None:
-            raise EngineError(f"{self._server.name} has no voice {voice!r}; add it to voices")
+        context = self._context(voice, speed, language)
         if not says_something(text):
             return
-        connection = await self._connection(self.path_for(voice_id))
-        context = secrets.token_hex(8)
-        events: asyncio.Queue[dict[str, Any] | EngineError]
-        events = connection.contexts[context] = asyncio.Queue(MAX_WAITING_MESSAGES)
-        spoken, ended = SpeechProgress(text, self.sample_rate), False
-        try:
-            for message in self.messages(context, text, voice_id, speed, language):
+        spoken = SpeechProgress(self.sample_rate)
+        async with self._talk(context) as (connection, events):
+            spoken.give(text)
+            spoken.end()
+            for message in self.whole(context, text):
                 await self.send(connection.socket, message)
             while (speech := self._read(await self._next(events, spoken), spoken)) is not None:
                 if speech.audio or speech.marks:
                     yield speech
-            ended = True
-        finally:
-            del connection.contexts[context]
-            if not ended and not connection.socket.closed:
-                self._cancel(connection.socket, context)
+            context.id = ""
         if not spoken.samples:
             raise self._server.unexpected("no sound")
 
-    async def _next(
-        self, events: "asyncio.Queue[dict[str, Any] | EngineError]", spoken: SpeechProgress
-    ) -> dict[str, Any]:
-        settings = self._settings
-        seconds = settings.gap_seconds if spoken.samples else settings.first_audio_seconds
+    async def synthesize_stream(
+        self,
+        pieces: AsyncIterator[str],
+        *,
+        voice: str,
+        speed: float,
+        language: str | None,
+        instructions: str,
+    ) -> AsyncGenerator[Speech]:
+        """As base.StreamingTTS has it: one context, which is given the text as it comes."""
+        context = self._context(voice, speed, language)
+        if (first := await anext(pieces, None)) is None:
+            return
+        spoken = SpeechProgress(self.sample_rate)
+        async with self._talk(context) as (connection, events):
+            await self._give(connection, context, spoken, first)
+            feeding = asyncio.create_task(self._feed(connection, context, spoken, pieces))
+            try:
+                while not (spoken.ended and context.empty):
+                    speech = self._read(await self._next(events, spoken), spoken)
+                    if speech is None:
+                        if spoken.ended:
+                            break
+                        await self._renew(connection, context, spoken)
+                    elif speech.audio or speech.marks:
+                        yield speech
+            finally:
+                feeding.cancel()
+                await asyncio.wait((feeding,))
+            context.id = ""
+
+    def _context(self, voice: str, speed: float, language: str | None) -> SpeechContext:
+        voice_id = self._settings.voices.get(voice)
+        if voice_id is None:
+            raise EngineError(f"{self._server.name} has no voice {voice!r}; add it to voices")
+        return SpeechContext(voice_id, speed, language, secrets.token_hex(8))
+
+    @asynccontextmanager
+    async def _talk(self, context: SpeechContext) -> AsyncGenerator[tuple[SharedSocket, Events]]:
+        """The connection, and the messages of the context. Cancels it unless its id is cleared."""
+        connection = await self._connection(self.path_for(context.voice))
+        events: Events = asyncio.Queue(MAX_WAITING_MESSAGES)
+        connection.contexts[context.id] = events
         try:
-            async with asyncio.timeout(seconds):
-                event = await events.get()
-        except TimeoutError as exc:
-            silent = self._server.silent if spoken.samples else self._server.late
-            raise silent(seconds) from exc
-        if isinstance(event, EngineError):
-            raise event
-        return event
+            yield connection, events
+        finally:
+            for name in [name for name, one in connection.contexts.items() if one is events]:
+                del connection.contexts[name]
+            if context.id and not connection.socket.closed:
+                self._cancel(connection.socket, context.id)
+
+    async def _give(
+        self, connection: SharedSocket, context: SpeechContext, spoken: SpeechProgress, text: str
+    ) -> None:
+        messages = [*self.piece(context, text)]
+        context.empty = False
+        spoken.give(text)
+        for message in messages:
+            await self.send(connection.socket, message)
+
+    async def _feed(
+        self,
+        connection: SharedSocket,
+        context: SpeechContext,
+        spoken: SpeechProgress,
+        pieces: AsyncIterator[str],
+    ) -> None:
+        """Give the text as it comes, and its end. What is raised, the reader raises, too."""
+        events = connection.contexts[context.id]
+        try:
+            async for text in pieces:
+                await self._give(connection, context, spoken, text)
+            spoken.end()
+            if context.empty:  # nothing is owed: the service has ended the context before
+                events.put_nowait({})
+            for message in () if context.empty else self.finishing(context):
+                await self.send(connection.socket, message)
+        except EngineError as exc:
+            events.put_nowait(exc)
+
+    async def _renew(
+        self, connection: SharedSocket, context: SpeechContext, spoken: SpeechProgress
+    ) -> None:
+        """The service ended the context, because no text came for long: the next goes to another.
+
+        What crossed with that end is given once more.
+        """
+        events = connection.contexts.pop(context.id)
+        context.renew()
+        connection.contexts[context.id] = events
+        spoken.begun = spoken.samples
+        if any(map(str.isalnum, spoken.rest)):
+            messages = [*self.piece(context, spoken.rest)]
+            context.empty = False
+            for message in messages:
+                await self.send(connection.socket, message)
+
+    async def _next(self, events: Events, spoken: SpeechProgress) -> dict[str, Any]:
+        """The next message of a context. Raises EngineError: it is late, while speech is owed."""
+        settings, clock = self._settings, asyncio.get_running_loop().time
+        seconds = settings.gap_seconds if spoken.samples else settings.first_audio_seconds
+        since = clock()
+        while True:
+            try:
+                async with asyncio.timeout_at(max(since, spoken.given_at) + seconds):
+                    event = await events.get()
+            except TimeoutError as exc:
+                if clock() < spoken.given_at + seconds:
+                    continue
+                if not spoken.owes:
+                    since = clock()
+                    continue
+                silent = self._server.silent if spoken.samples else self._server.late
+                raise silent(seconds) from exc
+            if isinstance(event, EngineError):
+                raise event
+            return event
 
     def _read(self, event: dict[str, Any], spoken: SpeechProgress) -> Speech | None:
         try:

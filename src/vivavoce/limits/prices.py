@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from vivavoce.protocol.responses import Usage
 
@@ -20,6 +22,7 @@ _DENOMINATOR = 18 * MILLION  # the least common multiple of MILLION and MS_PER_H
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 MAX_USD = 1_000_000
 """The dearest price that is accepted, for a million tokens, an hour or a message."""
+Usd: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_USD)]
 
 
 class Quantities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -291,3 +294,32 @@ def usd(nano_usd: int) -> str:
     whole, part = divmod(rest, NANO)
     digits = f"{part:09d}".rstrip("0").ljust(2, "0")
     return f"{sign}{whole}.{digits}"
+
+
+# --- settings
+
+
+class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[prices.NAME]: what a model costs, in USD, in place of the built-in price table.
+
+    Tokens and characters are priced by the million, audio and sessions by the hour.
+    """
+
+    text_input: Usd | None = None
+    text_cached: Usd | None = None
+    text_output: Usd | None = None
+    audio_input: Usd | None = None
+    audio_cached: Usd | None = None
+    audio_output: Usd | None = None
+    image_input: Usd | None = None
+    image_cached: Usd | None = None
+    characters: Usd | None = None
+    """That a synthesiser speaks."""
+    audio_hour: Usd | None = None
+    """Of recognised audio."""
+    session_hour: Usd | None = None
+    """Of the clock while a session lasts."""
+    message: Usd | None = None
+    """A text message of a client."""
+    effective_from: str = ""
+    """A date, 2026-12-01, or a time; before it the built-in price counts."""

@@ -175,6 +175,23 @@ class SpeechStarted(
     audio_start_ms: int
 
 
+class TurnDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a turn was ended, and from what: an extension of ours."""
+
+    waited_ms: int
+    """Silence before the decision."""
+    reason: str
+    """A few words: "sentence incomplete"."""
+    likelihood: float | UnsetType = UNSET
+    """That the turn was over, 0..1, by all sources together; under semantic_vad, as the rest."""
+    words: float | UnsetType = UNSET
+    """That of the words alone; absent: unknown."""
+    sound: float | UnsetType = UNSET
+    """That of the voice alone."""
+    usual_pause_ms: int | UnsetType = UNSET
+    """The pauses of this speaker in mid-turn."""
+
+
 class SpeechStopped(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"
 ):
@@ -182,6 +199,8 @@ class SpeechStopped(
 
     item_id: str
     audio_end_ms: int
+    decision: TurnDecision | UnsetType = UNSET
+    """Where the client asked for it: `turn_detection.explain`."""
 
 
 class TimeoutTriggered(

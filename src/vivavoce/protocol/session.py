@@ -14,6 +14,7 @@ from vivavoce.protocol.items import FunctionTool, ToolChoice, Tools
 Modality: TypeAlias = Literal["text", "audio"]
 MaxTokens: TypeAlias = Annotated[int, Meta(ge=1, le=4096)] | Literal["inf"]
 Eagerness: TypeAlias = Literal["low", "medium", "high", "auto"]
+Interruption: TypeAlias = Literal["immediate", "judged"]
 Threshold: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=60_000)]
 IdleTimeout: TypeAlias = Annotated[int, Meta(ge=5_000, le=30_000)]
@@ -70,6 +71,13 @@ class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad")
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
     idle_timeout_ms: int | UnsetType | None = None
+    explain: bool | UnsetType = UNSET
+    """An extension of ours: speech_stopped says why the turn was ended."""
+    interruption: Interruption | UnsetType = UNSET
+    """An extension of ours: whether any speech interrupts an answer, or only what is meant to.
+
+    Absent: "immediate" for server_vad, "judged" for semantic_vad.
+    """
 
 
 class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_vad"):
@@ -78,6 +86,10 @@ class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_v
     eagerness: Eagerness = "auto"
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
+    explain: bool | UnsetType = UNSET
+    """An extension of ours, as that of ServerVad: see TurnDecision of protocol/server.py."""
+    interruption: Interruption | UnsetType = UNSET
+    """An extension of ours, as that of ServerVad."""
 
 
 TurnDetection: TypeAlias = ServerVad | SemanticVad
@@ -202,6 +214,8 @@ class ServerVadPatch(
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
     idle_timeout_ms: IdleTimeout | UnsetType | None = UNSET
+    explain: bool | UnsetType = UNSET
+    interruption: Interruption | UnsetType = UNSET
 
 
 class SemanticVadPatch(
@@ -210,6 +224,8 @@ class SemanticVadPatch(
     eagerness: Eagerness | UnsetType = UNSET
     create_response: bool | UnsetType = UNSET
     interrupt_response: bool | UnsetType = UNSET
+    explain: bool | UnsetType = UNSET
+    interruption: Interruption | UnsetType = UNSET
 
 
 class AudioInputPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

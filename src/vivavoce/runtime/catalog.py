@@ -10,13 +10,14 @@ from vivavoce.engines.base import (
     STT,
     TTS,
     AudioTurnModel,
+    Capabilities,
     Cleaner,
-    SpeakerModel,
     TurnModel,
     warm,
 )
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import InvalidRequest
-from vivavoce.runtime.chains import FallbackTTS
+from vivavoce.runtime.chains import FallbackSTT, FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, OnDemandEngine, Own
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -102,8 +103,8 @@ class Cascade:
         return Own(stage, self.names.get(stage, ""), engines[stage])
 
     def warm(self) -> None:
-        """Work will follow: engines that speak to a server open their connections."""
-        for engine in (self.stt, self.llm, self.tts):
+        """Work will follow: connections are opened, and models loaded that were given back."""
+        for engine in (self.turn, self.stt, self.llm, self.tts):
             warm(engine)
 
     @property
@@ -111,7 +112,9 @@ class Cascade:
         """The data of this model that a session needs."""
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
-        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE))
+        stt = self.stt.members[0].engine if isinstance(self.stt, FallbackSTT) else self.stt
+        at_end = not getattr(stt, "capabilities", Capabilities()).streaming_input
+        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE), at_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import (
@@ -19,6 +20,7 @@ from vivavoce.engines.base import (
     Speech,
     TextDelta,
     Transcript,
+    streaming,
 )
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import Message, OutputText
@@ -31,10 +33,13 @@ from vivavoce.runtime.fallback import (
     Race,
     following,
 )
+from vivavoce.runtime.text_stream import KeptText, speech_of
 from vivavoce.session.word_timing import MS_PER_CHARACTER
 
 log = logging.getLogger(__name__)
 
+MIN_OWED_CHARACTERS = 40
+"""An engine may wait for more of a text that is shorter and not complete."""
 MAX_SAID = 64
 """Languages of which the log says once that another engine speaks them."""
 CONTINUE = (
@@ -178,28 +183,82 @@ class FallbackTTS(Chain[TTS]):
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
         """As base.TTS has it."""
-        if voice not in {known.id for known in self.voices}:
-            raise EngineError(f"there is no voice {voice!r} of {self.members[0].name}")
-        order, at, samples = self._order_for(voice, language), 0, 0
+        how: Any = {"speed": speed, "language": language, "instructions": instructions}
 
         def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
-            known = {each.id for each in member.engine.voices}
-            return member.engine.synthesize(
-                text[at:],
-                voice=voice if voice in known else member.engine.default_voice,
-                speed=speed,
-                language=language,
-                instructions=instructions,
-            )
+            voiced = self._voice(member, voice)
+            return member.engine.synthesize(text[spoken.at :], voice=voiced, **how)
 
-        while True:
+        async def goes_on(at: int) -> bool:
+            return bool(text[at:].strip())
+
+        def follow(begun: Begun[TTS, Speech]) -> AsyncGenerator[Speech]:
+            return following(self, begun, self.settings.gap_seconds)
+
+        order = self._order_for(voice, language)
+        spoken = _Spoken(self, lambda: text, speed)
+        async with aclosing(self._speak(order, spoken, begin, follow, goes_on)) as speech:
+            async for piece in speech:
+                yield piece
+
+    @property
+    def streams_text(self) -> bool:
+        """Whether the first engine takes text as it comes; the others may speak piece by piece."""
+        return streaming(self.members[0].engine) is not None
+
+    async def synthesize_stream(
+        self,
+        pieces: AsyncIterator[str],
+        *,
+        voice: str,
+        speed: float,
+        language: str | None,
+        instructions: str,
+    ) -> AsyncGenerator[Speech]:
+        """As base.StreamingTTS has it."""
+        how: Any = {"speed": speed, "language": language, "instructions": instructions}
+        async with KeptText(pieces) as kept:
+
+            def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
+                voiced = self._voice(member, voice)
+                return speech_of(member.engine, kept.pieces(spoken.at), voice=voiced, **how)
+
+            def follow(begun: Begun[TTS, Speech]) -> AsyncGenerator[Speech]:
+                return self._following_text(begun, kept)
+
+            order = self._order_for(voice, language)
+            if not await kept.reaches():
+                return
+            spoken = _Spoken(self, lambda: kept.text, speed)
+            async with aclosing(self._speak(order, spoken, begin, follow, kept.reaches)) as speech:
+                async for piece in speech:
+                    yield piece
+
+    def _voice(self, member: Member[TTS], voice: str) -> str:
+        """The voice, or the engine's own where it has another one."""
+        known = {each.id for each in member.engine.voices}
+        return voice if voice in known else member.engine.default_voice
+
+    async def _speak(
+        self,
+        order: list[Member[TTS]],
+        spoken: "_Spoken",
+        begin: Callable[[Member[TTS]], AsyncGenerator[Speech]],
+        follow: Callable[[Begun[TTS, Speech]], AsyncGenerator[Speech]],
+        goes_on: Callable[[int], Awaitable[bool]],
+    ) -> AsyncGenerator[Speech]:
+        """The speech of a text by one engine after another, each from where the last one stopped.
+
+        begin: an engine's speech from `spoken.at` on. follow: all of a stream that has begun.
+        goes_on: whether there are words from a character on.
+        """
+        while await goes_on(spoken.at):
             async with Race(self, begin, order, self.settings.tts_seconds) as race:
                 begun = await race.first()
                 order = race.rest
-                spoken = _Spoken(text, at, samples, begun.member.engine.sample_rate, self)
+                spoken.begin(begun.member.engine.sample_rate)
                 try:
-                    stream = following(self, begun, self.settings.gap_seconds)
-                    async with aclosing(stream) as pieces:
+                    async with aclosing(follow(begun)) as pieces:
                         async for piece in pieces:
                             yield spoken.take(piece)
                     if rest := spoken.flush():
@@ -209,12 +268,49 @@ class FallbackTTS(Chain[TTS]):
                     self.fail(begun.member, exc, order)
                     if not order:
                         raise EngineError(str(exc)) from exc
-                    at, samples = spoken.reached(speed), spoken.samples
-            if not text[at:].strip():
-                return
+                    spoken.stop()
+
+    async def _following_text(
+        self, begun: Begun[TTS, Speech], kept: KeptText
+    ) -> AsyncGenerator[Speech]:
+        """All that an engine gives that gets its text as it comes.
+
+        Raises EngineError: it fails, or gives nothing for gap_seconds while it owes speech.
+        """
+        clock, seconds = asyncio.get_running_loop().time, self.settings.gap_seconds
+        piece = begun.first
+        while piece is not None:
+            yield piece
+            given, known = clock(), len(kept.text)
+            coming = asyncio.ensure_future(anext(begun.stream, None))
+            try:
+                while not coming.done():
+                    owes = kept.ended or len(kept.text) - known >= MIN_OWED_CHARACTERS
+                    due = max(given, kept.changed_at) + seconds
+                    if owes and clock() >= due:
+                        raise self.late(begun.member, seconds)
+                    more = asyncio.ensure_future(kept.changed())
+                    try:
+                        await asyncio.wait(
+                            (coming, more),
+                            timeout=due - clock() if owes else None,
+                            return_when=asyncio.FIRST_COMPLETED,
+                        )
+                    finally:
+                        more.cancel()
+                        await asyncio.wait((more,))
+                piece = coming.result()
+            finally:
+                coming.cancel()
+                await asyncio.wait((coming,))
 
     def _order_for(self, voice: str, language: str | None) -> list[Member[TTS]]:
-        """Those that work come first; among them those that fit the language, then the voice."""
+        """Those that work come first; among them those that fit the language, then the voice.
+
+        Raises EngineError: none has the voice.
+        """
+        if voice not in {known.id for known in self.voices}:
+            raise EngineError(f"there is no voice {voice!r} of {self.members[0].name}")
         now = asyncio.get_running_loop().time()
 
         def unfitness(member: Member[TTS]) -> tuple[bool, bool, bool]:
@@ -243,25 +339,32 @@ def speaks(tts: TTS, language: str | None) -> bool:
 
 
 class _Spoken:
-    """What one synthesiser has spoken of a text: its audio at the rate of the chain."""
+    """What synthesisers have spoken of a text: their audio at the rate of the chain."""
 
-    def __init__(self, text: str, at: int, samples: int, rate: int, chain: FallbackTTS) -> None:
-        self._text = text
-        self._at = at  # character that it began with
-        self._begin = samples  # of the utterance, that others made before
-        self._rate = rate
+    def __init__(self, chain: FallbackTTS, text: Callable[[], str], speed: float) -> None:
+        """text: all that has come of it."""
+        self.samples = 0
+        """Of all engines."""
         self._chain_rate = chain.sample_rate
-        self._resampler = Resampler(rate, chain.sample_rate)
+        self._text = text
+        self._speed = speed
+        self.at = 0
+        """The character with which the present engine began, or the next one begins."""
+        self.begin(chain.sample_rate)
+
+    def begin(self, rate: int) -> None:
+        """An engine begins to speak."""
+        self._rate, self._begin = rate, self.samples
+        self._resampler = Resampler(rate, self._chain_rate)
         self._marks: list[Mark] = []
-        self.samples = samples
 
     def take(self, piece: Speech) -> Speech:
         audio = self._resampler.feed(piece.audio)
         marks = tuple(
             Mark(
                 self._begin + mark.at * self._chain_rate // self._rate,
-                self._at + mark.start,
-                self._at + mark.end,
+                self.at + mark.start,
+                self.at + mark.end,
             )
             for mark in piece.marks
         )
@@ -274,18 +377,19 @@ class _Spoken:
         self.samples += len(rest) // 2
         return rest
 
-    def reached(self, speed: float) -> int:
-        """The character from which on words were not spoken, or not to their end.
+    def stop(self) -> None:
+        """The engine is given up: the next one begins with what was not spoken to its end.
 
         By the marks; without them by the usual length of speech. A word may come twice, but none
         is left out.
         """
-        heard = [mark for mark in self._marks if mark.at < self.samples]
         if self._marks:
-            return heard[-1].start if heard else self._at
-        ms = (self.samples - self._begin) * 1000 / self._chain_rate
-        end = min(len(self._text), self._at + int(ms * speed / MS_PER_CHARACTER))
-        return max(self._at, self._text.rfind(" ", 0, end) + 1)
+            heard = [mark for mark in self._marks if mark.at < self.samples]
+            self.at = heard[-1].start if heard else self.at
+            return
+        ms, text = (self.samples - self._begin) * 1000 / self._chain_rate, self._text()
+        end = min(len(text), self.at + int(ms * self._speed / MS_PER_CHARACTER))
+        self.at = max(self.at, text.rfind(" ", 0, end) + 1)
 
 
 def _continued(stable: str, transcript: Transcript) -> Transcript:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from vivavoce.engines.base import Residency, residency_of
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
 from vivavoce.runtime.fallback import Chain, FallbackSettings, Member
@@ -49,12 +50,12 @@ class OnDemandEngine:
         self.users = 0
         self.engine: Any = None
         """None: it is not loaded."""
+        self.idle_s = idle_s
         self._make = make
-        self._idle_s = idle_s
         self._ready: asyncio.Future[Any] | None = None
         self._leave = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._used_at = 0.0
+        self._loaded_at = self._used_at = 0.0
         self._failed_until = float("-inf")
 
     @property
@@ -71,6 +72,21 @@ class OnDemandEngine:
         finally:
             self.users -= 1
             self._used_at = asyncio.get_running_loop().time()
+
+    @property
+    def loading(self) -> bool:
+        return self._ready is not None and self.engine is None
+
+    def residency(self) -> Residency:
+        """What it keeps in memory."""
+        inner = residency_of(self.engine) if self.engine is not None else None
+        return Residency(
+            loaded=self.engine is not None and (inner is None or inner.loaded),
+            users=self.users,
+            loaded_at=self._loaded_at if self.engine is not None else None,
+            used_at=self._used_at or None,
+            memory_bytes=inner.memory_bytes if inner else None,
+        )
 
     async def load(self) -> Any:
         """Load it if need be. Raises EngineError."""
@@ -100,7 +116,7 @@ class OnDemandEngine:
         clock = asyncio.get_running_loop().time
         try:
             async with await asyncio.to_thread(self._make) as engine:
-                self.engine, self._used_at = engine, clock()
+                self.engine, self._loaded_at, self._used_at = engine, clock(), clock()
                 if not ready.done():
                     ready.set_result(engine)
                 log.info("%s %s is loaded", self.stage, self.name)
@@ -119,12 +135,12 @@ class OnDemandEngine:
     async def _wait_until_idle(self, leave: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         while not leave.is_set():
-            idle_at = (clock() if self.users else self._used_at) + self._idle_s
-            if self._idle_s and not self.users and clock() >= idle_at:
+            idle_at = (clock() if self.users else self._used_at) + self.idle_s
+            if self.idle_s and not self.users and clock() >= idle_at:
                 log.info("%s %s is given back: nobody used it", self.stage, self.name)
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(idle_at if self._idle_s else None):
+                async with asyncio.timeout_at(idle_at if self.idle_s else None):
                     await leave.wait()
 
 

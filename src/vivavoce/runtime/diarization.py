@@ -8,7 +8,7 @@ speech stay in memory: 6 MB for an hour, no sound.
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from string import ascii_uppercase
 
 import numpy as np
@@ -18,11 +18,14 @@ from vivavoce.audio.clusters import Floats, Labels, centroids, cluster, in_order
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.audio.segments import SegmentSettings
-from vivavoce.engines.base import SpeakerModel
+from vivavoce.engines.base import Transcript, Word
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.media.decoding import SoundFile
+from vivavoce.protocol.logprobs import word_starts
 from vivavoce.runtime.concurrency import in_thread
 from vivavoce.runtime.file_transcription import SpeechStretch, stretches
 from vivavoce.runtime.vad_batcher import VadBatcher
+from vivavoce.session.facts import SpokenSegment
 
 SPEECH = SegmentSettings(pause_seconds=0.4, padding_seconds=0.1)
 """Speakers change in pauses, most of which are short."""
@@ -35,6 +38,8 @@ MAX_PASSAGE_MS = 30_000
 """... up to this length."""
 MIN_WINDOWS = 2
 """A cluster with fewer windows is a mixture of voices, where others have more."""
+MAX_SESSION_SPEAKERS = 26
+"""Of a conversation; another one is taken for the most alike of them."""
 MIN_WINDOW_SHARE = 0.6
 """Of the sound that a model reads at a time: with less, a window makes no cluster."""
 _PIECE_SECONDS = 4.096
@@ -127,6 +132,66 @@ async def turn_stretches(
             yield SpeechStretch(turn.start_ms, turn.end_ms, pcm, turn.speaker)
     finally:
         await in_thread(pieces.close)
+
+
+class SessionSpeakers:
+    """The speakers of one conversation, who keep their labels from one recording to the next."""
+
+    def __init__(self) -> None:
+        self._voices: list[Floats] = []
+        """The sum of the embeddings of each."""
+
+    async def segments(
+        self, pcm: bytes, transcript: Transcript, model: SpeakerModel
+    ) -> tuple[SpokenSegment, ...]:
+        """What each said in a recording at the rate of the model, whose transcript is final.
+
+        Without times of words, the one who speaks longest has said all of it. Raises EngineError.
+        """
+        text = transcript.text.strip()
+        if not text or not pcm:
+            return ()
+        sound = resample(pcm, model.sample_rate, RATE)
+        stretch = SpeechStretch(0, len(sound) * 500 // RATE, sound)
+        windows, clips = await in_thread(_windows, stretch, model)
+        vectors = await model.embed(clips)
+        labels = _labels(vectors, np.array(windows.lengths_ms), model)
+        names = [self._label(vector, model) for vector in centroids(vectors, labels)]
+        turns = list(_split(windows, [names[label] for label in labels]))
+        return tuple(_said(text, transcript.words, turns))
+
+    def _label(self, voice: Floats, model: SpeakerModel) -> str:
+        """The letter of the speaker who sounds like that; a new one's else."""
+        alike = [float(voice @ known) / float(np.linalg.norm(known)) for known in self._voices]
+        best = int(np.argmax(alike)) if alike else 0
+        is_known = alike and alike[best] >= model.same_windows
+        if not is_known and len(self._voices) < MAX_SESSION_SPEAKERS:
+            self._voices.append(np.zeros_like(voice))
+            best = len(self._voices) - 1
+        self._voices[best] = self._voices[best] + voice
+        return next(islice(_letters(), best, None))
+
+
+def _said(
+    text: str, words: Sequence[Word], turns: Sequence[SpeakerTurn]
+) -> Iterator[SpokenSegment]:
+    """The text in parts, each of one speaker."""
+    starts = word_starts(text, [word.text for word in words])
+    if not starts:
+        longest = max(turns, key=lambda turn: turn.end_ms - turn.start_ms)
+        yield SpokenSegment(longest.speaker, text, turns[0].start_ms, turns[-1].end_ms)
+        return
+    speakers = [_speaker_at(turns, (word.start_ms + word.end_ms) // 2) for word in words]
+    first = 0
+    for i in range(1, len(words) + 1):
+        if i == len(words) or speakers[i] != speakers[first]:
+            said = text[starts[first] : starts[i]].strip()
+            yield SpokenSegment(speakers[first], said, words[first].start_ms, words[i - 1].end_ms)
+            first = i
+
+
+def _speaker_at(turns: Sequence[SpeakerTurn], at_ms: int) -> str:
+    return next((turn.speaker for turn in turns if at_ms < turn.end_ms), turns[-1].speaker)
 
 
 def passages_of(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:

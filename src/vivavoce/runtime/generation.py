@@ -2,12 +2,14 @@
 
 language model → _generate() → ClauseFeed → _perform() → SpeechWriter → facts
 
-What is spoken first is cut early: a few words are enough to begin with, and while they are heard
-the next ones are generated. After that a clause is cut early only where the voice would run out of
-speech otherwise.
+A synthesiser that takes text as it comes gets each clause at once, in one piece of work for the
+whole answer. What is spoken first is cut early: a few words are enough to begin with, and while
+they are heard the next ones are generated. After that a clause is cut early only where the voice
+would run out of speech otherwise.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -23,13 +25,14 @@ from vivavoce.engines.base import (
     ChatRequest,
     ChatUsage,
     TextDelta,
+    streaming,
 )
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
-from vivavoce.runtime.synthesis import Synthesis
+from vivavoce.runtime.synthesis import SpokenPiece, Synthesis
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Generate, Prompt, Say
+from vivavoce.session.effects import Filler, Generate, Prompt, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -37,11 +40,16 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
+    SpokenWord,
     TextGenerated,
     TokenCounts,
     ToolCallArguments,
     ToolCallStarted,
 )
+from vivavoce.session.word_timing import MS_PER_CHARACTER
+
+log = logging.getLogger(__name__)
 
 CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
 PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
@@ -60,19 +68,50 @@ WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
 Clause: TypeAlias = str | GenerationFailed | None
 
 
+class Gate:
+    """Holds the clauses of an answer back until it is opened; some may pass before."""
+
+    def __init__(self, clauses: int) -> None:
+        """clauses: how many may pass."""
+        self.characters = 0
+        """Of text that the model has given."""
+        self._clauses = clauses
+        self._opened = Signal()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def wait(self) -> float:
+        """Wait until the next clause may pass; return for how many seconds that took."""
+        if self._opened.is_set:
+            return 0.0
+        if self._clauses > 0:
+            self._clauses -= 1
+            return 0.0
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._opened.wait()
+        return clock() - began
+
+
 async def answer(
-    order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
+    order: Generate,
+    cascade: Cascade,
+    post: Post,
+    wait_writable: WaitWritable,
+    gate: Gate | None = None,
 ) -> None:
     """Generate an answer and post its facts; cancel to stop.
 
-    `wait_writable` is backpressure: it waits until the client has taken what it was sent.
+    `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
+    clauses wait there before they are spoken or posted.
     """
-    clauses = ClauseFeed(spoken=order.prompt.spoken)
+    clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate, filler=order.filler)
     async with asyncio.TaskGroup() as tasks:
         generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
-        generating.cancel()  # where speech failed, no more text is wanted
+        generating.cancel()
 
 
 async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
@@ -89,9 +128,14 @@ async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWrita
 class ClauseFeed:
     """The text of an answer between the model and the voice, cut into clauses."""
 
-    def __init__(self, *, spoken: bool) -> None:
-        """spoken: False: text is passed on as it comes."""
+    def __init__(
+        self, *, spoken: bool, gate: Gate | None = None, filler: Filler | None = None
+    ) -> None:
+        """spoken: False: text is passed on as it comes. gate: it may hold clauses back. filler:
+        the first clause, where the model takes so long for one."""
         self._spoken = spoken
+        self._gate = gate
+        self._filler = filler
         self._cutter = Clauses()
         self._ready: deque[str] = deque()
         self._end: list[GenerationFailed | None] = []
@@ -104,9 +148,15 @@ class ClauseFeed:
         """More text; waits while CLAUSES_AHEAD clauses wait to be spoken."""
         self._begun = min(self._begun, asyncio.get_running_loop().time())
         self._words += len(text.split())
+        if self._gate:
+            self._gate.characters += len(text)
         for clause in self._cutter.feed(text) if self._spoken else [text]:
             await self._append(clause)
         self._changed.set()
+
+    async def wait_allowed(self) -> float:
+        """Wait until the next clause may be taken; return for how many seconds that took."""
+        return await self._gate.wait() if self._gate else 0.0
 
     async def flush(self) -> None:
         """No more text comes."""
@@ -124,10 +174,16 @@ class ClauseFeed:
         hurry_at: from then on, in the loop's time, some words of a clause will do.
         """
         clock = asyncio.get_running_loop().time
+        filler, self._filler = self._filler, None
+        fill_at = clock() + filler.after_s if filler else INFINITY
         while not self._ready and not self._end:
             at = max(hurry_at, self._begun + FIRST_PIECE_S)
             if clock() >= at and (early := self._early(clock())):
                 return early
+            if self._begun == INFINITY:  # nothing came of the model
+                if filler and clock() >= fill_at:
+                    return f"{filler.text} "
+                at = fill_at
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(at if clock() < at < INFINITY else None):
@@ -216,8 +272,13 @@ async def _perform(
     wait_writable: WaitWritable,
     clauses: ClauseFeed,
 ) -> bool:
-    """Post clause after clause, spoken or written; False: it failed, and that was posted."""
+    """Post clause after clause, spoken or written; False: it failed, and that was posted.
+
+    Where speech fails, the rest is written.
+    """
     async with _writer(order, cascade, post, wait_writable) as writer:
+        if order.prompt.spoken and writer.streams_text:
+            return await _perform_stream(order, writer, post, wait_writable, clauses)
         return await _perform_clauses(order, writer, post, wait_writable, clauses)
 
 
@@ -239,7 +300,7 @@ async def _perform_clauses(
     clauses: ClauseFeed,
 ) -> bool:
     while True:
-        match await clauses.next(writer.hurry_at):
+        match await _next(clauses, writer):
             case None:
                 return True
             case GenerationFailed() as failed:
@@ -252,8 +313,40 @@ async def _perform_clauses(
                 try:
                     await writer.speak(clause)
                 except EngineError as exc:
-                    post(GenerationFailed(order.response_id, "tts", str(exc)))
-                    return False
+                    writer.fall_silent(exc)
+
+
+async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
+    """The next clause as soon as it may be spoken, and some words of it where that is late."""
+    writer.postpone(await clauses.wait_allowed())
+    return await clauses.next(writer.hurry_at)
+
+
+async def _perform_stream(
+    order: Generate,
+    writer: "SpeechWriter",
+    post: Post,
+    wait_writable: WaitWritable,
+    clauses: ClauseFeed,
+) -> bool:
+    """The same by a synthesiser that gets the text as it comes."""
+    ending: list[GenerationFailed | None] = []
+
+    async def texts() -> AsyncGenerator[str]:
+        while isinstance(clause := await _next(clauses, writer), str):
+            writer.hand_over(clause)
+            yield clause
+        ending.append(clause)
+
+    try:
+        await writer.speak_stream(texts())
+    except EngineError as exc:
+        writer.fall_silent(exc)
+        if not ending:
+            return await _perform_clauses(order, writer, post, wait_writable, clauses)
+    if failed := ending[0]:
+        post(failed)
+    return failed is None
 
 
 class SpeechWriter:
@@ -276,15 +369,60 @@ class SpeechWriter:
         self._samples = 0  # of the answer so far
         self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
         self._latency = 0.0  # the longest from a clause to its first sound
+        self._unspoken = ""  # what was given to the synthesiser, and its words not posted yet
+        self._silent = False  # the synthesiser has failed
+        self._owed = 0  # characters that were handed over and are not spoken yet
+        self._handed_at = 0.0  # the first of them
+
+    @property
+    def streams_text(self) -> bool:
+        """Whether the synthesiser gets the text as it comes."""
+        return streaming(self._synthesis.tts) is not None
 
     @property
     def hurry_at(self) -> float:
         """When the next clause is needed, so that no pause is heard before it."""
-        return self._heard_until - self._latency - SPEECH_MARGIN_S
+        if self._silent:
+            return INFINITY
+        until = self._heard_until
+        if self._owed > 0:
+            seconds = self._owed * MS_PER_CHARACTER / 1000 / self._synthesis.speed
+            until = max(until, self._handed_at) + seconds
+        return until - self._latency - SPEECH_MARGIN_S
+
+    def hand_over(self, text: str) -> None:
+        """This goes to the synthesiser now."""
+        self._post(TextGenerated(self._response_id, text))
+        self._unspoken += text
+        if self._owed <= 0:
+            self._handed_at = asyncio.get_running_loop().time()
+        self._owed += len(text)
+
+    async def speak_stream(self, texts: AsyncIterator[str]) -> None:
+        """Speak a text as it comes. Raises EngineError."""
+        async with aclosing(self._synthesis.stream(texts)) as pieces:
+            async for piece in pieces:
+                if piece.audio:
+                    now = asyncio.get_running_loop().time()
+                    if not self._samples:
+                        self._latency = now - self._handed_at
+                    self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
+                self._samples += len(piece.audio) // 2
+                self._owed -= sum(len(word.text) for word in piece.words)
+                await self._post_piece(piece)
+
+    def postpone(self, seconds: float) -> None:
+        """What was spoken so far was held back for so long."""
+        self._heard_until += seconds
 
     async def speak(self, clause: str) -> None:
-        """Raises EngineError."""
+        """Speak a clause, or write it once the synthesiser has failed. Raises EngineError."""
         self._post(TextGenerated(self._response_id, clause))
+        self._unspoken += clause
+        if self._silent:
+            self._write()
+            await self._wait_writable()
+            return
         clock = asyncio.get_running_loop().time
         asked, begun = clock(), False
         async with aclosing(self._synthesis.clause(clause, self._samples)) as pieces:
@@ -295,8 +433,25 @@ class SpeechWriter:
                     if not begun:
                         begun, self._latency = True, max(self._latency, now - asked)
                     self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
-                self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
-                await self._wait_writable()
+                await self._post_piece(piece)
+
+    def fall_silent(self, exc: EngineError) -> None:
+        """The synthesiser has failed: write what it has not spoken, and all that comes."""
+        log.warning("speech synthesis failed, an answer goes on in writing: %s", exc)
+        self._silent = True
+        self._post(SpeechFailed(self._response_id, str(exc)))
+        self._write()
+
+    async def _post_piece(self, piece: SpokenPiece) -> None:
+        self._unspoken = self._unspoken[sum(len(word.text) for word in piece.words) :]
+        self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
+        await self._wait_writable()
+
+    def _write(self) -> None:
+        """Post the words that were not spoken, without audio."""
+        text, self._unspoken = self._unspoken, ""
+        words = (SpokenWord(text, self._samples),) if text else ()
+        self._post(AudioGenerated(self._response_id, b"", words, ends=True))
 
 
 def _tokens(usage: ChatUsage | None) -> TokenCounts | None:

@@ -9,19 +9,23 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, assert_never
 
 import aiohttp
 
-from vivavoce.engines.base import AudioTurnModel
+from vivavoce.audio.resample import resample
+from vivavoce.engines.base import AudioTurnModel, Transcript
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
+from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer
 from vivavoce.runtime.tasks import Signal, Tasks
-from vivavoce.runtime.transcription import AudioFeed, transcribe_item
+from vivavoce.runtime.transcription import AudioFeed, KeptAudio, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
@@ -34,6 +38,8 @@ from vivavoce.session.effects import (
     ConfigureCleaning,
     ConnectUpstream,
     DisconnectUpstream,
+    DraftTranscript,
+    DropAnticipated,
     EndAudio,
     FeedAudio,
     Generate,
@@ -42,14 +48,18 @@ from vivavoce.session.effects import (
     RunVad,
     ScoreTurn,
     SendUpstream,
+    Speculate,
     StartTranscription,
 )
 from vivavoce.session.facts import (
     AudioCleaned,
     Fact,
     ItemTranscriptionFailed,
+    SpokenSegment,
     TranscriptionKey,
+    TranscriptUpdated,
     TurnScored,
+    TurnSource,
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
@@ -63,6 +73,7 @@ MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any furthe
 MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
 MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
 UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
+MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
 SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
 
 
@@ -114,14 +125,26 @@ class CascadePerformer:
     """Runs VAD, turn detection, recognition, generation and echo cancellation of one session."""
 
     def __init__(
-        self, catalog: ModelCatalog, model: str, port: SessionPort, group: asyncio.TaskGroup
+        self,
+        catalog: ModelCatalog,
+        model: str,
+        port: SessionPort,
+        group: asyncio.TaskGroup,
+        *,
+        load: LoadGauge | None = None,
     ) -> None:
+        """load: where it is high, nothing begins before it is needed; None: it never is."""
         self._catalog = catalog
         self._cascade: Cascade = catalog.of(model)
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
+        self._early = AnticipationWork(
+            catalog, port.post, port.writable, self._tasks, load or LoadGauge(float("inf"))
+        )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
+        self._unscored: set[TurnSource] = set()  # what failed when it was scored last
         self._vad: VadStream | None = None
+        self._speakers = SessionSpeakers()
         cleaner = self._cascade.cleaner
         self._echo = EchoCanceller(cleaner) if cleaner else None
         self._cascade.warm()
@@ -144,18 +167,19 @@ class CascadePerformer:
             case FeedAudio(key=key, audio=audio):
                 if feed := self._feeds.get(key):
                     feed.feed(audio)
-            case EndAudio(key=key):
-                if feed := self._feeds.get(key):
-                    feed.finish()
+            case EndAudio():
+                self._end_audio(effect)
             case CancelTranscription(key=key):
+                self._early.cancel(key)
                 self._feeds.pop(key, None)
                 self._tasks.cancel(key)
             case ScoreTurn():
-                self._tasks.start("score turn", self._score_turn(effect))
-            case Generate():
-                cascade = self._catalog.of(effect.prompt.model)
-                work = answer(effect, cascade, self._port.post, self._port.writable)
-                self._tasks.start(effect.response_id, work)
+                self._score_turn(effect)
+            case Generate(begun=begun):
+                if not (begun and self._early.adopt(begun, effect.response_id)):
+                    self._generate(effect)
+            case DraftTranscript() | Speculate() | DropAnticipated():
+                self._anticipate(effect)
             case CancelGeneration(response_id=response_id):
                 self._tasks.cancel(response_id)
             case CleanAudio(audio=audio):
@@ -202,25 +226,88 @@ class CascadePerformer:
             async with cascade.use_stt(effect.asked_model) as stt:
                 if stt.sample_rate != cascade.stt.sample_rate:
                     feed.set_rate(stt.sample_rate)
-                await transcribe_item(stt, effect, feed, self._port.post)
+                if effect.diarized and cascade.speaker is not None:
+                    kept = KeptAudio(feed, MAX_DIARIZED_SECONDS * 2 * stt.sample_rate)
+                    who = partial(self._segments, cascade, kept, stt.sample_rate)
+                    await transcribe_item(stt, effect, kept, self._port.post, who)
+                else:
+                    await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:
                 del self._feeds[effect.key]
 
-    async def _score_turn(self, effect: ScoreTurn) -> None:
+    async def _segments(
+        self, cascade: Cascade, audio: KeptAudio, rate: int, transcript: Transcript
+    ) -> tuple[SpokenSegment, ...]:
+        """Who said the words of an item; nobody where the speaker model fails."""
+        try:
+            async with cascade.use_speaker() as model:
+                pcm = await asyncio.to_thread(resample, bytes(audio.pcm), rate, model.sample_rate)
+                return await self._speakers.segments(pcm, transcript, model)
+        except EngineError as exc:
+            log.warning("speakers of an item are not told apart: %s", exc)
+            return ()
+
+    def _end_audio(self, effect: EndAudio) -> None:
+        key = effect.key
+        feed = self._feeds.get(key)
+        if feed is None:
+            return
+        if not effect.draft_id:
+            feed.finish()
+            return
+
+        def take(final: TranscriptUpdated | None) -> None:
+            if final is None or not final.text.startswith(effect.begins):
+                feed.finish()
+            else:
+                self._feeds.pop(key, None)
+                self._tasks.cancel(key)
+                self._port.post(final)
+
+        self._early.take_draft(key, effect.draft_id, take)
+
+    def _anticipate(self, effect: DraftTranscript | Speculate | DropAnticipated) -> None:
+        match effect:
+            case DraftTranscript(order=order):
+                feed = self._feeds.get(order.key)
+                self._early.draft(effect, feed.so_far if feed else None)
+            case Speculate():
+                self._early.speculate(effect)
+            case DropAnticipated(id=id_):
+                self._early.drop(id_)
+            case _:
+                assert_never(effect)
+
+    def _generate(self, order: Generate) -> None:
+        cascade = self._catalog.of(order.prompt.model)
+        work = answer(order, cascade, self._port.post, self._port.writable)
+        self._tasks.start(order.response_id, work)
+
+    def _score_turn(self, effect: ScoreTurn) -> None:
+        by_sound = effect.audio and isinstance(self._cascade.turn, AudioTurnModel)
+        if effect.text or not by_sound:
+            self._tasks.start("score words", self._score(effect, "words"))
+        if by_sound:
+            self._tasks.start("score sound", self._score(effect, "sound"))
+
+    async def _score(self, effect: ScoreTurn, source: TurnSource) -> None:
         turn, text, language = self._cascade.turn, effect.text, effect.language
         try:
             async with asyncio.timeout(SCORE_TIMEOUT_S):
-                if effect.audio and isinstance(turn, AudioTurnModel):
+                if source == "sound" and isinstance(turn, AudioTurnModel):
                     likelihood = await turn.score_audio(effect.audio, text, language=language)
                 else:
                     likelihood = await turn.score(text, language=language)
+            self._unscored.discard(source)
         except (EngineError, TimeoutError) as exc:
-            reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
-            log.warning("turn detection failed, turns end by silence only: %s", reason)
+            if source not in self._unscored:
+                reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
+                log.warning("turn detection fails, turns end without the %s: %s", source, reason)
+            self._unscored.add(source)
             likelihood = UNDECIDED
-        self._port.post(TurnScored(effect.item_id, likelihood))
+        self._port.post(TurnScored(effect.item_id, likelihood, source))
 
     def _configure_echo(
         self, effect: ConfigureCleaning | AddEchoReference | ClearEchoReference, now: float

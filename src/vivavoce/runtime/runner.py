@@ -20,8 +20,10 @@ from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
     Close,
+    DuckPlayback,
     Effect,
     PlayAudio,
+    RecordTurn,
     RecordUsage,
     RequestFallback,
     RunTool,
@@ -74,6 +76,10 @@ class Player(Protocol):
 
     def flush(self) -> None:
         """Drop what was not played yet."""
+        ...
+
+    def duck(self, ducked: bool) -> None:
+        """Play softly from now on, or at full level again."""
         ...
 
 
@@ -371,6 +377,9 @@ class Runner:
             case ClearPlayback():
                 assert self._player
                 self._player.flush()
+            case DuckPlayback(ducked=ducked):
+                assert self._player
+                self._player.duck(ducked)
             case Say():
                 self._say(effect)
             case RunTool(call_id=call_id):
@@ -379,7 +388,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage():
+            case RecordUsage() | RecordTurn():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

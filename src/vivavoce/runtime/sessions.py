@@ -16,8 +16,10 @@ from msgspec import UNSET
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
+from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
@@ -85,6 +87,8 @@ class ServerContext:
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
+    inventory: Inventory | None = None
+    """Those, and what can be loaded beside them."""
 
 
 class Sessions:
@@ -95,6 +99,7 @@ class Sessions:
     ) -> None:
         self.context = context
         self._wall_clock = wall_clock
+        self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
@@ -220,7 +225,7 @@ class Sessions:
 
     def cascade(self, model: str) -> Driver:
         """Drives a cascade model."""
-        performer = partial(CascadePerformer, self.context.catalog, model)
+        performer = partial(CascadePerformer, self.context.catalog, model, load=self._load)
         return Driver(CascadeBrain, performer, model)
 
     async def _wait_until_empty(self, seconds: float) -> None:

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import TTS
+from vivavoce.engines.base import TTS, Speech
 from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.tasks import StallGuard
+from vivavoce.runtime.text_stream import KeptText, speech_of
 from vivavoce.session.facts import SpokenWord
-from vivavoce.session.word_timing import WordTiming
+from vivavoce.session.word_timing import StreamTiming, WordTiming
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +77,47 @@ class Synthesis:
             yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
             await asyncio.sleep(0)
             return
+        attempt = partial(self.tts.synthesize, spoken, **self._how(spoken))
+        async with aclosing(self._attempts(attempt, timing)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def stream(self, texts: AsyncIterator[str]) -> AsyncGenerator[SpokenPiece]:
+        """The speech of a text that is still being written, as clause() has it.
+
+        texts: pieces with whole words, handed to the engine as they come.
+        """
+        timing = StreamTiming(speed=self.speed)
+        async with KeptText(_prose(texts, timing)) as kept:
+            if await kept.reaches():
+
+                def attempt() -> AsyncGenerator[Speech]:
+                    return speech_of(self.tts, kept.pieces(), **self._how(kept.text))
+
+                async with aclosing(self._attempts(attempt, timing)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            elif words := timing.rest(0):
+                yield SpokenPiece(b"", tuple(words), last=True)
+
+    def _how(self, text: str) -> dict[str, Any]:
+        return {
+            "voice": self.voice,
+            "speed": self.speed,
+            "language": spoken_language(text, self.language),
+            "instructions": self.instructions,
+        }
+
+    async def _attempts(
+        self, attempt: Callable[[], AsyncGenerator[Speech]], timing: WordTiming
+    ) -> AsyncGenerator[SpokenPiece]:
+        """What the first attempt gives; where the engine is lost, the rest by a second one."""
         made = 0  # samples passed on
         busy = 0  # bytes since other tasks were let run
         max_busy = self.max_piece_ms * 2 * RATE // 1000
         for may_retry in (True, False):
             try:
-                async with aclosing(self._pieces(spoken, timing, made)) as pieces:
+                async with aclosing(self._pieces(attempt(), timing, made)) as pieces:
                     async for piece in pieces:
                         made += len(piece.audio) // 2
                         if piece.last:
@@ -96,18 +134,11 @@ class Synthesis:
                 log.warning("TTS worker lost, retrying the clause: %s", exc)
 
     async def _pieces(
-        self, text: str, timing: WordTiming, skip: int
+        self, speech: AsyncGenerator[Speech], timing: WordTiming, skip: int
     ) -> AsyncGenerator[SpokenPiece]:
-        """One attempt at a clause, without its first `skip` samples and the rest of its words."""
+        """One attempt, without its first `skip` samples and the rest of its words."""
         rate, made = self.tts.sample_rate, 0
         resampler = Resampler(rate, RATE)
-        speech = self.tts.synthesize(
-            text,
-            voice=self.voice,
-            speed=self.speed,
-            language=spoken_language(text, self.language),
-            instructions=self.instructions,
-        )
         async with aclosing(speech), StallGuard(self.stall_timeout_s, self._stalled) as guard:
             while (piece := await guard.wait(anext(speech, None))) is not None:
                 words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
@@ -123,6 +154,17 @@ class Synthesis:
 
     def _stalled(self) -> EngineError:
         return EngineError(f"the synthesiser made no sound for {self.stall_timeout_s:g} s")
+
+
+async def _prose(texts: AsyncIterator[str], timing: StreamTiming) -> AsyncGenerator[str]:
+    """What is spoken of each text. The times of its words are begun."""
+    async for text in texts:
+        spoken = spoken_text(text)
+        if not says_something(spoken):
+            spoken = ""
+        timing.add(text, spoken)
+        if spoken:
+            yield spoken
 
 
 def clauses_of(text: str) -> Iterator[str]:

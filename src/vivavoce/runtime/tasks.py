@@ -151,8 +151,13 @@ class Tasks:
         self.cancel(key)
         task = self._group.create_task(self._guarded(work))
         self._tasks[key] = task
-        task.add_done_callback(lambda done: self._over(key, done))
+        task.add_done_callback(self._over)
         task.add_done_callback(lambda _: work.close())  # cancelled before it began, it never ran
+
+    def rename(self, old: Hashable, new: Hashable) -> None:
+        """From now on a task is cancelled under another key. It need not run any more."""
+        if task := self._tasks.pop(old, None):
+            self._tasks[new] = task
 
     def cancel(self, key: Hashable) -> None:
         if task := self._tasks.pop(key, None):
@@ -169,7 +174,9 @@ class Tasks:
         except Exception as exc:  # noqa: BLE001  a bug: it ends the session
             self._fail(exc)
 
-    def _over(self, key: Hashable, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-            self._ended()
+    def _over(self, task: asyncio.Task[None]) -> None:
+        for key, each in self._tasks.items():
+            if each is task:
+                del self._tasks[key]
+                self._ended()
+                return

@@ -3,6 +3,8 @@
 Windows that arrive within one tick are scored together: one matrix product for many users. The tick
 grows with the load, from nothing to MAX_TICK_S, so that a window costs less the more there are, and
 a server with few users adds no delay. A window that arrives after an idle tick is scored at once.
+Scores are delivered in slices of a millisecond: what follows from the first, such as the answer to
+a turn that has ended, begins before the last are delivered.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from vivavoce.session.cascade.turn_detection import WINDOW
 MAX_TICK_S = 0.010
 FULL_LOAD = 1600  # windows a second, 51 talking users: from there on the tick is MAX_TICK_S
 MAX_BACKLOG_WINDOWS = 8  # of a stream; above that it is scored without waiting for the tick
+SLICE_S = 0.001  # of delivering scores, until other callbacks of the event loop run
 _WINDOW_BYTES = 2 * WINDOW
 
 Floats = NDArray[np.float32]
@@ -36,7 +39,8 @@ class VadStream:
         self.deliver = deliver
         self.fail = fail
         self.waiting = 0
-        """Windows whose scores have not been delivered."""
+        """Windows that have not been scored."""
+        self.closed = False
         self._batcher = batcher
         self._queue: deque[tuple[int, bytes]] = deque()
         self._taken = 0  # bytes of the first of them
@@ -61,6 +65,7 @@ class VadStream:
         return at + start // 2, window
 
     def close(self) -> None:
+        self.closed = True
         self._queue.clear()
         self.waiting = 0
         self._batcher.release(self)
@@ -75,6 +80,8 @@ class VadBatcher:
         self._vad = vad
         self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
         self._ready: dict[int, VadStream] = {}
+        self._scored: deque[tuple[VadStream, int, float]] = deque()  # not delivered yet
+        self._delivering = False
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
         self._recent = 0.0  # windows of the last second, with exponential decay
@@ -127,7 +134,20 @@ class VadBatcher:
         scores = self._scores(batch, self._windows(taken)) if batch else ()
         for stream, (at, _), speech in zip(batch, taken, scores, strict=True):
             if speech is not None:
+                self._scored.append((stream, at, speech))
+        if not self._delivering:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SLICE_S
+        while self._scored and loop.time() < end:
+            stream, at, speech = self._scored.popleft()
+            if not stream.closed:
                 stream.deliver(at, (speech,))
+        if self._scored:
+            loop.call_soon(self._deliver)
+        self._delivering = bool(self._scored)
 
     def _windows(self, taken: list[tuple[int, bytes]]) -> Floats:
         """At the sample rate of the engine, [n, window_samples]."""

@@ -110,7 +110,7 @@ class Announcements:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._waiting: list[str] = []
+        self._waiting = shared.announcements
         self._now_said: Announcement | None = None
         self.ending: Ending | None = None
         """Set while the last sentence is said."""

@@ -6,7 +6,7 @@ machine, or a relay to an upstream server. One can take over from another in mid
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from vivavoce.protocol.client import (
@@ -46,6 +46,8 @@ class Shared:
     effects: EffectBuffer
     usage: UsageMeter
     limits: SessionLimits
+    announcements: list[str] = field(default_factory=list)
+    """Sentences that the server itself says, one at a time, as soon as nobody speaks."""
 
 
 @dataclass(frozen=True, slots=True)

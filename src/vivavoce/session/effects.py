@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 from vivavoce.protocol.responses import DurationUsage, Usage
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
 from vivavoce.session.facts import TranscriptionKey
 
 
@@ -47,6 +47,8 @@ class StartTranscription(Struct, frozen=True):
     """The model of recognition as the client named it: used where the engine offers it."""
     scored: bool = False
     """Whether to report the probabilities of words."""
+    diarized: bool = False
+    """Whether to report who speaks."""
 
 
 class FeedAudio(Struct, frozen=True):
@@ -60,6 +62,11 @@ class EndAudio(Struct, frozen=True):
     """All audio of that recording was fed: report the final TranscriptUpdated."""
 
     key: TranscriptionKey
+    draft_id: str = ""
+    """The draft whose words these are: only silence came after it. Where it has failed, the
+    recording is transcribed as ever."""
+    begins: str = ""
+    """How the words begin: a draft that begins otherwise has failed, too."""
 
 
 class CancelTranscription(Struct, frozen=True):
@@ -68,8 +75,20 @@ class CancelTranscription(Struct, frozen=True):
     key: TranscriptionKey
 
 
+class DraftTranscript(Struct, frozen=True):
+    """Transcribe what was fed of a recording so far, as if it were all, beside its transcription.
+
+    Report DraftTranscribed once, or AnticipationEnded where it fails or is not begun.
+    """
+
+    draft_id: str
+    order: StartTranscription
+    """That of its transcription."""
+
+
 class ScoreTurn(Struct, frozen=True):
-    """Score how likely it is that these words are a finished turn. Report TurnScored once.
+    """Score how likely it is that this is a finished turn. Report TurnScored for the words, and
+    for the sound where there is some.
 
     audio: the end of the turn, 16-bit mono PCM at 24 kHz, where the model wants it.
     """
@@ -102,16 +121,46 @@ class Prompt:
     """The model of speech synthesis that the client names, if any."""
 
 
+class Filler(Struct, frozen=True):
+    """What is said first where nothing comes of the model for so long."""
+
+    text: str
+    after_s: float
+
+
 class Generate(Struct, frozen=True):
     """Generate an answer.
 
     Report GenerationProgress, TextGenerated, ToolCallStarted, ToolCallArguments and
-    AudioGenerated as it comes, GenerationFinished when the model has ended, and OutputFinished or
-    GenerationFailed once, last.
+    AudioGenerated as it comes, SpeechFailed once at the most, GenerationFinished when the model
+    has ended, and OutputFinished or GenerationFailed once, last.
     """
 
     response_id: str
     prompt: Prompt
+    begun: str = ""
+    """What was begun early by Speculate and is this answer: it goes on, and what it gave so far is
+    reported first. Where it has ended the answer is generated anew."""
+    filler: Filler | None = None
+    """Of a spoken answer that was not begun early."""
+
+
+class Speculate(Struct, frozen=True):
+    """Generate an answer that nobody may need, and report nothing of it until a Generate names it.
+
+    Report AnticipationEnded where it fails, is not begun, or is dropped.
+    """
+
+    speculation_id: str
+    prompt: Prompt
+    speak: bool
+    """Whether its first clause is spoken early, too."""
+
+
+class DropAnticipated(Struct, frozen=True):
+    """Stop a draft or a speculation. Of a draft report nothing more."""
+
+    id: str
 
 
 class Say(Struct, frozen=True):
@@ -139,6 +188,12 @@ class PlayAudio(Struct, frozen=True):
 
 class ClearPlayback(Struct, frozen=True):
     """Drop at once what was not played yet."""
+
+
+class DuckPlayback(Struct, frozen=True):
+    """Play answers softly from now on, or at full level again."""
+
+    ducked: bool
 
 
 class ConfigureCleaning(Struct, frozen=True):
@@ -224,11 +279,19 @@ class RecordUsage(Struct, frozen=True):
     model: str
     """That of the response, or the recogniser that an upstream server used."""
     usage: Usage | DurationUsage
-    kind: Literal["response", "transcription"] = "response"
+    kind: Literal["response", "transcription", "speculative"] = "response"
+    """speculative: it was begun early, and was of no use."""
     characters: int = 0
     """That were given to a synthesiser."""
     confirmed: bool = True
     """False: the upstream server has not reported the usage, and more may have been billed."""
+
+
+class RecordTurn(Struct, frozen=True):
+    """Why a turn was ended. For observers: nothing is to be done."""
+
+    item_id: str
+    decision: TurnDecision
 
 
 class Close(Struct, frozen=True):
@@ -244,7 +307,10 @@ CascadeEffect: TypeAlias = (
     | FeedAudio
     | EndAudio
     | CancelTranscription
+    | DraftTranscript
     | ScoreTurn
+    | Speculate
+    | DropAnticipated
     | Generate
     | CancelGeneration
     | ConfigureCleaning
@@ -260,11 +326,13 @@ ShellEffect: TypeAlias = (
     | SendRaw
     | PlayAudio
     | ClearPlayback
+    | DuckPlayback
     | Say
     | RunTool
     | CancelTool
     | RequestFallback
     | RecordUsage
+    | RecordTurn
     | Close
 )
 """What the runner carries out itself."""

@@ -10,6 +10,8 @@ from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
+TurnSource: TypeAlias = Literal["words", "sound"]
+"""What tells that a turn may be over."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -47,10 +49,20 @@ class VadScores(Struct, frozen=True):
 
 
 class TurnScored(Struct, frozen=True):
-    """The answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
+    """An answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
 
     item_id: str
     likelihood: float
+    source: TurnSource = "words"
+
+
+class SpokenSegment(Struct, frozen=True):
+    """What one speaker said in a recording, in milliseconds from its start."""
+
+    speaker: str
+    text: str
+    start_ms: int
+    end_ms: int
 
 
 class TranscriptUpdated(Struct, frozen=True):
@@ -62,6 +74,37 @@ class TranscriptUpdated(Struct, frozen=True):
     final: bool
     words: tuple[ScoredWord, ...] = ()
     """With their probabilities, where the recogniser gives them."""
+    segments: tuple[SpokenSegment, ...] = ()
+    """Of the final one, where speakers are told apart."""
+
+
+class TokenCounts(Struct, frozen=True):
+    """Tokens as the model counted them."""
+
+    input: int
+    output: int
+    cached: int = 0
+
+
+class DraftTranscribed(Struct, frozen=True):
+    """The answer to DraftTranscript."""
+
+    draft_id: str
+    text: str
+
+
+class AnticipationEnded(Struct, frozen=True):
+    """A draft or a speculation came to nothing; what a speculation has used."""
+
+    id: str
+    tokens: TokenCounts | None = None
+    characters: int = 0
+    """Of text that the model gave."""
+    spoken_characters: int = 0
+    samples: int = 0
+    """Of speech."""
+    refused: bool = False
+    """Whether it was not begun: the server is too busy."""
 
 
 class ItemTranscriptionFailed(Struct, frozen=True):
@@ -101,14 +144,6 @@ class ToolCallArguments(Struct, frozen=True):
     arguments: str
 
 
-class TokenCounts(Struct, frozen=True):
-    """Tokens as the model counted them."""
-
-    input: int
-    output: int
-    cached: int = 0
-
-
 class GenerationFinished(Struct, frozen=True):
     """The model has ended; audio may still come."""
 
@@ -132,6 +167,13 @@ class AudioGenerated(Struct, frozen=True):
     words: tuple[SpokenWord, ...] = ()
     ends: bool = False
     """Whether the synthesiser has spoken all text it was given so far."""
+
+
+class SpeechFailed(Struct, frozen=True):
+    """Speech synthesis failed: the rest of the answer comes as words without audio."""
+
+    response_id: str
+    reason: str
 
 
 class OutputFinished(Struct, frozen=True):
@@ -221,6 +263,7 @@ GenerationFact: TypeAlias = (
     | ToolCallArguments
     | GenerationFinished
     | AudioGenerated
+    | SpeechFailed
     | OutputFinished
     | GenerationFailed
 )
@@ -229,6 +272,8 @@ CascadeFact: TypeAlias = (
     | TurnScored
     | TranscriptUpdated
     | ItemTranscriptionFailed
+    | DraftTranscribed
+    | AnticipationEnded
     | GenerationFact
     | AudioCleaned
 )

@@ -34,6 +34,10 @@ class Ledger:
         """All words of the answer."""
         return "".join(word.text for word in self._words)
 
+    def words_within(self, begin: int, end: int) -> str:
+        """The words that begin between these samples."""
+        return "".join(word.text for word in self._words if begin <= word.at < end)
+
     def cut(self, heard: int) -> None:
         """Only the first `heard` samples were played."""
         self.heard = min(heard, self.samples)

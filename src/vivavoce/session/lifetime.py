@@ -11,16 +11,22 @@ ENDING_TIMEOUT_S = 15.0  # for the last sentence: from then on the session ends 
 LAST_WORDS_S = 5.0  # before a session expires, for its last sentence
 LATE_S = 1.0  # that a session may last longer where this sentence is not over
 TIME_WARNING_S = 60.0  # before a session expires
+GREETING_DELAY_S = 0.3  # from the beginning: a client that chooses a voice does so at once
 
 
 class Lifetime:
     """When a session warns, and when it ends by itself."""
 
-    def __init__(self, limits: SessionLimits, now: float) -> None:
-        self.expires_at = now + limits.max_seconds
+    def __init__(
+        self, limits: SessionLimits, now: float, *, expires_in: float | None = None
+    ) -> None:
+        """expires_in: seconds that are left of a session that goes on; None: it begins."""
+        self.expires_at = now + (limits.max_seconds if expires_in is None else expires_in)
         self.active_at = now
         """When something was received last, or an answer was generated."""
         self._limits = limits
+        greets = limits.say_greeting and expires_in is None
+        self._greets_at = now + GREETING_DELAY_S if greets else INFINITY
         self._warns = bool(limits.say_time_low)
 
     @property
@@ -30,8 +36,10 @@ class Lifetime:
         return self.expires_at - early
 
     @property
-    def warns_at(self) -> float:
-        return self.expires_at - TIME_WARNING_S if self._warns else INFINITY
+    def speaks_at(self) -> float:
+        """When speak() has something to say."""
+        warns_at = self.expires_at - TIME_WARNING_S if self._warns else INFINITY
+        return min(self._greets_at, warns_at)
 
     def idle_at(self, played_until: float, *, busy: bool) -> float:
         """When nothing was received or played for idle_seconds."""
@@ -40,8 +48,11 @@ class Lifetime:
             return INFINITY
         return max(self.active_at, played_until) + seconds
 
-    def warned(self) -> str:
-        """What is said a minute before the end, once."""
+    def speak(self, now: float) -> str:
+        """What is due: the greeting, or the warning a minute before the end. Each once."""
+        if self._greets_at <= now:
+            self._greets_at = INFINITY
+            return self._limits.say_greeting
         self._warns = False
         return self._limits.say_time_low
 

@@ -1,5 +1,6 @@
 """How long a session may last, and how much it may hold."""
 
+import re
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -11,6 +12,19 @@ Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 MAX_CALLS_PER_RESPONSE = 128
+FILLERS = {
+    "de": "Einen Moment.",
+    "en": "One moment.",
+    "es": "Un momento.",
+    "fr": "Un instant.",
+    "it": "Un momento.",
+    "ja": "少々お待ちください。",
+    "nl": "Een moment.",
+    "pl": "Chwileczkę.",
+    "pt": "Um momento.",
+    "zh": "请稍等。",
+}
+"""What is said while the model takes its time, by the language of the conversation."""
 
 
 class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +62,19 @@ class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Said in the last seconds before `max_seconds`."""
     say_idle: str = ""
     """Said before a session ends after `idle_seconds`."""
+    say_greeting: str = ""
+    """Said when a session begins."""
+    say_failed: str = ""
+    """Said when an answer fails of which nothing was heard, at whatever stage."""
+    filler_seconds: SecondsOrZero = 0.0
+    """A filler is said where nothing comes of the model for so long, once a turn; 0: never."""
+    say_filler: str = ""
+    """The filler. Empty: "One moment." in the language of the conversation."""
+
+    def filler(self, language: str | None) -> str:
+        """What is said while the model takes its time."""
+        base = re.split("[-_]", (language or "en").lower())[0]
+        return self.say_filler or FILLERS.get(base, FILLERS["en"])
 
 
 def span(seconds: float) -> str:

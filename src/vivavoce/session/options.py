@@ -19,6 +19,7 @@ from vivavoce.protocol.session import (
     AudioOutputPatch,
     AudioPatch,
     CustomVoice,
+    Interruption,
     Modality,
     NoiseReduction,
     NoiseReductionPatch,
@@ -42,6 +43,8 @@ from vivavoce.protocol.session import (
     TurnDetection,
     with_transcription,
 )
+from vivavoce.session.endpointing import TurnSettings
+from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
@@ -53,6 +56,7 @@ _FRESH: dict[type, Any] = {
     NoiseReductionPatch: NoiseReduction(type="near_field"),
 }
 _INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
+_INTERRUPTION: dict[type, Interruption] = {ServerVad: "immediate", SemanticVad: "judged"}
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 LOGPROBS = "item.input_audio_transcription.logprobs"
 """Among the `include` of a session."""
@@ -78,6 +82,8 @@ class ModelInfo:
     """None: names of models of speech are passed on."""
     turn_samples: int = 0
     """Audio of a turn that its turn detection reads, at the most."""
+    transcribes_at_end: bool = False
+    """Whether its recogniser begins its work at the end of a recording."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -98,8 +104,11 @@ class AvailableModels:
     """Follow a failed response with an `error` event."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that are looked for in place of one that is not configured."""
+    interruption: InterruptionSettings = field(default_factory=InterruptionSettings)
+    """What is taken for an interruption, where that is judged."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
+    turns: TurnSettings = field(default_factory=TurnSettings)
 
     def served_by(
         self, model: str, voice: str, *, transcription: str = "", speech: str = ""
@@ -137,6 +146,11 @@ class Options:
         return isinstance(self.session, TranscriptionSession)
 
     @property
+    def turns(self) -> TurnSettings:
+        """How the end of a turn is decided, and what begins before it is."""
+        return self._models.turns
+
+    @property
     def sends_failure_errors(self) -> bool:
         """Whether an `error` event follows a failed response."""
         return self._models.failure_errors
@@ -148,6 +162,19 @@ class Options:
     @property
     def turn_detection(self) -> TurnDetection | None:
         return self.session.audio.input.turn_detection
+
+    @property
+    def judges_interruptions(self) -> bool:
+        """Whether only speech that is meant to interrupts an answer, and not any speech."""
+        vad = self.turn_detection
+        if vad is None or vad.interrupt_response is not True:
+            return False
+        return (vad.interruption or _INTERRUPTION[type(vad)]) == "judged"
+
+    @property
+    def interruption(self) -> InterruptionSettings:
+        """What is taken for an interruption."""
+        return self._models.interruption
 
     @property
     def transcription(self) -> Transcription | None:
@@ -207,6 +234,17 @@ class Options:
         """Audio of a turn that the turn detection of the model reads, at the most."""
         return self._models.models[self.served_by.model].turn_samples
 
+    @property
+    def transcribes_at_end(self) -> bool:
+        """Whether the recogniser of the model begins its work at the end of a recording."""
+        return self._models.models[self.served_by.model].transcribes_at_end
+
+    @property
+    def explains_turns(self) -> bool:
+        """Whether the client wants to know why a turn was ended."""
+        vad = self.turn_detection
+        return vad is not None and vad.explain is True
+
     def voice(self, name: str) -> str:
         """The voice that speaks when this one is asked for."""
         return self._served_by(self.realtime, name).voice
@@ -243,6 +281,7 @@ class Options:
         merged = _merged(current, patch, "session")
         if isinstance(patch, RealtimePatch):
             check_choice(patch.tool_choice, merged.tools, "session.tool_choice")
+        self._check_speech_models(merged)
         self.session = self._resolved(merged)
 
     def _check(self, patch: RealtimePatch, *, has_spoken: bool) -> None:
@@ -257,6 +296,26 @@ class Options:
                 "Cannot update a conversation's voice if assistant audio is present.",
                 code="cannot_update_voice",
             )
+
+    def _check_speech_models(self, session: SessionObject) -> None:
+        """Raise InvalidRequest for models of speech that the key does not allow."""
+        model, speech = "", ""
+        if isinstance(session, RealtimeSession):
+            model, speech = self._served_by(session, "").model, session.speech_model or ""
+        names = self._models.models[model or self._models.default_model].names
+        heard = session.audio.input.transcription
+        self.rules.check_served(
+            heard.model if heard else "",
+            names.transcription_model(heard.model) if names and heard else None,
+            names.transcription_model("") if names else "",
+            "session.audio.input.transcription.model",
+        )
+        self.rules.check_served(
+            speech,
+            names.speech_model(speech) if names else None,
+            names.speech_model("") if names else "",
+            "session.speech_model",
+        )
 
     def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
         transcription = session.audio.input.transcription
@@ -330,10 +389,16 @@ def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
     match audio.input.turn_detection:
         case ServerVad() as vad:
             bare: TurnDetection = msgspec.structs.replace(
-                vad, create_response=UNSET, interrupt_response=UNSET, idle_timeout_ms=UNSET
+                vad,
+                create_response=UNSET,
+                interrupt_response=UNSET,
+                idle_timeout_ms=UNSET,
+                interruption=UNSET,
             )
         case SemanticVad() as vad:
-            bare = msgspec.structs.replace(vad, create_response=UNSET, interrupt_response=UNSET)
+            bare = msgspec.structs.replace(
+                vad, create_response=UNSET, interrupt_response=UNSET, interruption=UNSET
+            )
         case None:
             return audio
         case other:

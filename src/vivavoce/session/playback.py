@@ -25,6 +25,10 @@ class Playback(Protocol):
         """When all audio will have been played; infinite while the server still plays some."""
         ...
 
+    def playing(self, now: float) -> tuple[str, int] | None:
+        """The item that is being played, and how many of its samples have not been yet."""
+        ...
+
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         """More audio of an answer, PCM."""
         ...
@@ -62,6 +66,11 @@ class ClientPlayback:
     @property
     def until(self) -> float:
         return self._until
+
+    def playing(self, now: float) -> tuple[str, int] | None:
+        unplayed = self._unplayed(now)  # the last item first
+        found = [(item_id, left) for item_id, left in unplayed.items() if left]
+        return found[-1] if found else None
 
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         samples = len(audio) // BYTES_PER_SAMPLE
@@ -142,6 +151,12 @@ class ServerPlayback:
     @property
     def until(self) -> float:
         return float("inf") if self._queue else self._silent_since
+
+    def playing(self, now: float) -> tuple[str, int] | None:
+        if not self._queue:
+            return None
+        answer = self._queue[0]
+        return answer.item_id, answer.came - answer.played
 
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         if response_id in self._muted:

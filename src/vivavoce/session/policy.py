@@ -137,6 +137,17 @@ class Rules:
         if self._models is not None and model not in self._models:
             raise _no_model(model, param)
 
+    def check_served(self, asked: str, served: str | None, own: str, param: str) -> None:
+        """Raise InvalidRequest for a model of speech that the key does not allow.
+
+        served: the engine or model that the name stands for; None: an upstream server decides.
+        own: the engine of the session's own model, which is allowed with it.
+        """
+        if self._models is None or not asked or served == own:
+            return
+        if not self._models & {asked, served}:
+            raise _no_model(asked, param)
+
     def check_event(self, event: AnyClientEvent) -> None:
         """Raise InvalidRequest for an event that is blocked."""
         kind = type(event).__struct_config__.tag

@@ -106,7 +106,8 @@ class Session:
         )
         self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)
-        self._lifetime = Lifetime(limits, now)
+        expires_in = checkpoint.expires_in if checkpoint else None
+        self._lifetime = Lifetime(limits, now, expires_in=expires_in)
         self._items = ClientItems(self._shared)
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
@@ -114,7 +115,6 @@ class Session:
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
-            self._lifetime.expires_at = now + checkpoint.expires_in
             quiet_for = checkpoint.quiet_for
             handover = Handover(
                 position=checkpoint.position,
@@ -131,7 +131,7 @@ class Session:
             return said_at
         lifetime = self._lifetime
         return min(
-            lifetime.warns_at, lifetime.ends_at, self._idle_at, said_at, self._brain.deadline
+            lifetime.speaks_at, lifetime.ends_at, self._idle_at, said_at, self._brain.deadline
         )
 
     @property
@@ -362,8 +362,8 @@ class Session:
             self._end(*self._lifetime.expired(), now)
         elif self._idle_at <= now:
             self._end(*self._lifetime.idle(now), now)
-        elif self._lifetime.warns_at <= now:
-            self._announcements.warn(self._lifetime.warned())
+        elif self._lifetime.speaks_at <= now:
+            self._announcements.warn(self._lifetime.speak(now))
         else:
             self._brain.on_timer(now)
 

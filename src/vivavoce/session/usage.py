@@ -23,7 +23,12 @@ CHARACTERS_PER_TOKEN = 4  # where the model does not count
 
 def estimate(text: str) -> int:
     """Tokens of a text, roughly."""
-    return -(-len(text) // CHARACTERS_PER_TOKEN)
+    return tokens_in(len(text))
+
+
+def tokens_in(characters: int) -> int:
+    """Tokens of so many characters, roughly."""
+    return -(-characters // CHARACTERS_PER_TOKEN)
 
 
 def words_of(item: Item) -> str:
@@ -71,6 +76,13 @@ def transcription_usage(samples: int) -> DurationUsage:
     return DurationUsage(seconds=-(-samples // RATE))
 
 
+def tokens_of(usage: Usage | DurationUsage) -> int:
+    """All tokens; a second of transcribed audio counts as it does in a prompt."""
+    if isinstance(usage, Usage):
+        return usage.total_tokens
+    return usage.seconds * RATE // HEARD_TOKEN
+
+
 class UsageTotals(msgspec.Struct):
     """All that a session has used so far. It only grows."""
 
@@ -78,9 +90,14 @@ class UsageTotals(msgspec.Struct):
     input_tokens: int = 0
     output_tokens: int = 0
     transcribed_seconds: int = 0
+    speculative_tokens: int = 0
+    """Of what began early and was of no use, in none of the other sums; ten a second of audio."""
 
     def add(self, record: RecordUsage) -> None:
         """Add the usage of one response or transcription."""
+        if record.kind == "speculative":
+            self.speculative_tokens += tokens_of(record.usage)
+            return
         self.responses += record.kind == "response"
         if isinstance(record.usage, Usage):
             self.input_tokens += record.usage.input_tokens

@@ -5,6 +5,7 @@ with it, so that all words together are the text to the letter.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from vivavoce.audio.formats import RATE
@@ -65,3 +66,31 @@ class WordTiming:
         text, self._timed = self._text[self._timed : end], end
         self._last = max(self._last, at)
         return SpokenWord(text, self._last)
+
+
+class StreamTiming(WordTiming):
+    """Words of a text that grows piece by piece, while its beginning is spoken already."""
+
+    def __init__(self, *, speed: float = 1.0) -> None:
+        super().__init__("", speed=speed)
+        self._spoken = 0  # characters given to the synthesiser
+        self._begins: list[int] = [0]  # of each piece, among those characters
+        self._places: list[int] = [0]  # of each piece, in the text
+
+    def add(self, text: str, spoken: str) -> None:
+        """More text, and what the synthesiser is given of it: without markdown, for example."""
+        self._begins.append(self._spoken)
+        self._places.append(len(self._text))
+        self._text += text
+        self._spoken += len(spoken)
+
+    def marked(self, marks: Iterable[tuple[int, int]]) -> list[SpokenWord]:
+        """As WordTiming has it; characters are those that the synthesiser was given."""
+        return super().marked((self._place(character), sample) for character, sample in marks)
+
+    def _place(self, character: int) -> int:
+        """The place in the text."""
+        piece = max(0, bisect_left(self._begins, character) - 1)
+        place = self._places[piece] + character - self._begins[piece]
+        end = self._places[piece + 1] if piece + 1 < len(self._places) else len(self._text)
+        return min(place, end)

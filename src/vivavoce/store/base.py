@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 import msgspec
 
 RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
-UsageKind: TypeAlias = Literal["response", "transcription", "speech", "completion", "session"]
+UsageKind: TypeAlias = Literal[
+    "response", "transcription", "speech", "completion", "session", "speculative"
+]
 MAX_AMOUNT = 2**53 - 1
 """Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
 PAGE_ROWS = 1000

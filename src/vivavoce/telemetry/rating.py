@@ -118,7 +118,7 @@ class Rater:
     def record(self, record: RecordUsage, served_by: str, at: float) -> Rated:
         """The cost of what a session reports. served_by: the configured model."""
         tariff = self.tariff(served_by)
-        if record.kind == "transcription":
+        if record.kind == "transcription" or isinstance(record.usage, DurationUsage):
             ref = PriceRef(record.model, tariff.provider) if tariff.mode == "relay" else tariff.stt
             if isinstance(record.usage, DurationUsage):
                 return self.recognised(ref, record.usage.seconds * 1000, at, tariff.percent)

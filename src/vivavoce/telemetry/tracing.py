@@ -10,13 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.client import ResponseCreate
 from vivavoce.protocol.server import ResponseDone, SpeechStopped
 from vivavoce.protocol.session import RealtimeSession, SessionObject
-from vivavoce.session.effects import Close, Effect, EndAudio, Generate, RequestFallback, Send
+from vivavoce.session.effects import (
+    Close,
+    Effect,
+    EndAudio,
+    Generate,
+    RecordTurn,
+    RequestFallback,
+    Send,
+)
 from vivavoce.session.facts import (
     AudioGenerated,
     Fact,
@@ -110,6 +119,9 @@ class SessionTrace:
         match effect:
             case Send(event=SpeechStopped()):
                 self._begin_turn(now)
+            case RecordTurn(decision=decision) if self._turn is not None:
+                for name, value in msgspec.to_builtins(decision).items():
+                    self._turn.set_attribute(f"vivavoce.turn.{name}", value)
             case Send(event=ResponseDone()):
                 self._end_turn(now)
             case EndAudio():

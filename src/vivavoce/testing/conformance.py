@@ -15,6 +15,7 @@ alike.
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 from contextlib import aclosing, suppress
 from typing import TypeVar
@@ -36,12 +37,14 @@ from vivavoce.engines.base import (
     ChatRequest,
     Cleaner,
     Engine,
-    SpeakerModel,
     Speech,
+    StreamingTTS,
     TextDelta,
     Transcript,
     TurnModel,
+    streaming,
 )
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import InputText, Message
 
@@ -245,6 +248,33 @@ async def check_tts(
     async with asyncio.TaskGroup() as tasks:
         for _ in range(2):
             tasks.create_task(say("Both at once."))
+    if (engine := streaming(tts)) is not None:
+        await _check_streamed_text(engine, text, language)
+
+
+async def _check_streamed_text(tts: StreamingTTS, text: str, language: str | None) -> None:
+    """Text may come word by word; without any there is no speech, and the rest may never come."""
+    come = asyncio.Event()
+
+    async def words(*, ends: bool = True) -> AsyncGenerator[str]:
+        for word in re.findall(r"\S+\s*", text):
+            yield word
+        if not ends:
+            await come.wait()
+
+    async def nothing() -> AsyncGenerator[str]:
+        return
+        yield
+
+    def begin(pieces: AsyncGenerator[str]) -> _Speaking:
+        return tts.synthesize_stream(
+            pieces, voice=tts.default_voice, speed=1.0, language=language, instructions=""
+        )
+
+    check_speech(await _collect(begin(words())), text)
+    assert await _collect(begin(nothing())) == [], "speech without text"
+    await _abandon(begin(words(ends=False)), 1)
+    check_speech(await _collect(begin(words())), text)
 
 
 def check_speech(pieces: list[Speech], text: str) -> int:

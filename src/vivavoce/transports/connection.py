@@ -25,7 +25,7 @@ from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.send_queue import SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
-YIELD_EVERY_FRAMES = 16  # many may have come at once
+SLICE_S = 0.001  # of taking frames that came at once, until other callbacks run
 LARGE_BYTES = 64 * 1024  # of a frame: others may run between its decoding and its effects
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
 
@@ -98,7 +98,7 @@ class Connection:
 
     async def read(self, runner: Runner) -> None:
         """Give the session what the client sends, until the client leaves or breaks the rules."""
-        taken = 0
+        clock, busy = asyncio.get_running_loop().time, 0.0
         for one in self._pending:
             if isinstance(one, _OWN):
                 self._answer(one)
@@ -106,6 +106,7 @@ class Connection:
                 runner.post(Received(one))
         try:
             async for message in self._socket:
+                began = clock()
                 if message.type is _TEXT or not await self._is_control(message):
                     if (frame := self._frame(message)) is None:
                         break
@@ -113,10 +114,13 @@ class Connection:
                     if len(frame.data) > LARGE_BYTES:
                         await asyncio.sleep(0)
                     self._take(decoded, frame, runner)
+                    busy += clock() - began
                     await runner.wait_caught_up()
-                taken += 1
-                if taken % YIELD_EVERY_FRAMES == 0:
+                else:
+                    busy += clock() - began
+                if busy > SLICE_S:
                     await asyncio.sleep(0)
+                    busy = 0.0
         except ConnectionError:  # the client was lost while a ping was answered
             pass
 

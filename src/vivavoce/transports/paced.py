@@ -60,6 +60,9 @@ class PacedPeer:
         self._pacer.queue.clear()
         self._eased.set()
 
+    def duck(self, ducked: bool) -> None:
+        self._pacer.queue.ducked = ducked
+
     async def run(self) -> None:
         """Send audio when it is due. Runs until the queue is closed, or it is cancelled."""
         clock = asyncio.get_running_loop().time

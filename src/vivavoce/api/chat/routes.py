@@ -31,7 +31,7 @@ from vivavoce.api.chat.request import (
     InputRecording,
 )
 from vivavoce.api.http_errors import json_response
-from vivavoce.api.metered import CompletionTap, RequestMeter, chat_quantities, metered
+from vivavoce.api.metered import CompletionTap, RequestMeter, chat_quantities, check_model, metered
 from vivavoce.api.requests import read_body, unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import sentence
@@ -80,8 +80,10 @@ class ChatRoutes:
             call = chat_request.parse(body)
         if not call.model:  # of an Azure deployment
             call = replace(call, model=request.query.get("model", ""))
+        name = self._catalog.name_of(call.model)
+        check_model(request, call.model, name)
         async with (
-            metered(request, self._catalog.name_of(call.model)) as meter,
+            metered(request, name) as meter,
             self._catalog.of(call.model).use_llm(call.model) as llm,
         ):
             return await unless_gone(request, self._answer(request, call, meter, body, llm))

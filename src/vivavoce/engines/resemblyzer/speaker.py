@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedEngine, Seconds
+from vivavoce.engines.hosted import HostedEngine, HostedSettings
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.errors import EngineError
 
@@ -22,7 +21,7 @@ SAME_WINDOWS = 0.66
 one voice becomes several (bench/diarization.py)."""
 
 
-class ResemblyzerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResemblyzerSettings(HostedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.speaker.resemblyzer]`."""
 
     model: str = PACK
@@ -31,12 +30,6 @@ class ResemblyzerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """The cosine of two embeddings from which on a voice is that of a known speaker."""
     same_windows: float = SAME_WINDOWS
     """The mean cosine from which on two groups of windows are one speaker: higher finds more."""
-    workers: AtLeastOne = 1
-    """Processes. Each takes some 60 MB."""
-    streams_per_worker: AtLeastOne = 16
-    """Requests that a process works on in turns."""
-    start_seconds: Seconds = 20.0
-    wait_seconds: Seconds = 10.0
 
 
 class ResemblyzerSpeaker(HostedEngine[bytes]):

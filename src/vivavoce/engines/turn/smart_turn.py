@@ -1,14 +1,13 @@
 """End of turn by the sound of the voice: smart-turn v3 on onnxruntime, in a worker process.
 
 The model reads the last eight seconds of a turn, its pause included, and knows some twenty
-languages. What it says and what turn:words says of the transcript so far count half each: the one
-notices a voice that is held up, the other a sentence that is complete. While no process works, the
-words decide alone.
+languages. score() is that of turn:words: the one notices a voice that is held up, the other a
+sentence that is complete. The session joins them, see [turns]; while no process works, the words
+decide alone.
 """
 
 import asyncio
 import importlib.util
-import logging
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
@@ -19,8 +18,6 @@ from vivavoce.errors import EngineError
 
 if importlib.util.find_spec("onnxruntime") is None:
     raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
-
-log = logging.getLogger(__name__)
 
 PACK = "smart-turn-v3"
 FILE = "smart-turn.onnx"
@@ -59,7 +56,6 @@ class SmartTurn(HostedEngine[float]):
 
     def __init__(self, settings: SmartTurnSettings) -> None:
         self._settings = settings
-        self._failing = False
 
     async def make_host(self) -> WorkerHost[float]:
         """Check the weights."""
@@ -79,21 +75,14 @@ class SmartTurn(HostedEngine[float]):
         return likelihood(text, language or self._settings.default_language)
 
     async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
-        """See AudioTurnModel. Raises nothing: without the model the words decide."""
-        by_words = await self.score(text, language=language)
+        """See AudioTurnModel."""
         try:
             async with asyncio.timeout(SCORE_TIMEOUT_S):
-                by_sound = await self._by_sound(pcm)
-        except (EngineError, TimeoutError) as exc:
-            if not self._failing:
-                reason = str(exc) or f"no answer within {SCORE_TIMEOUT_S:g} s"
-                log.warning("turn smart-turn failed, the words decide: %s", reason)
-            self._failing = True
-            return by_words
-        if self._failing:
-            self._failing = False
-            log.info("turn smart-turn works again")
-        return (by_sound + by_words) / 2
+                return await self._by_sound(pcm)
+        except TimeoutError as exc:
+            raise EngineError(
+                f"[engines.{self.name}] the sound was not scored within {SCORE_TIMEOUT_S:g} s"
+            ) from exc
 
     async def _by_sound(self, pcm: bytes) -> float:
         async with self.host.open(pcm) as stream:

@@ -14,22 +14,27 @@ from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import BrainEvent, Handover, Shared
+from vivavoce.session.cascade.anticipation import Anticipations
 from vivavoce.session.cascade.input_turns import InputTurns
+from vivavoce.session.cascade.overlaps import Overlaps
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import (
+    AnticipationEnded,
     AudioCleaned,
     AudioGenerated,
     BrainFact,
+    DraftTranscribed,
     GenerationFailed,
     GenerationFinished,
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
     Received,
+    SpeechFailed,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
@@ -53,14 +58,21 @@ class CascadeBrain:
         self._transcriptions = Transcriptions(shared)
         self._draining = False
         self._turns: InputTurns
+        self._anticipations: Anticipations
         self._responses: Responses
+        self._overlaps: Overlaps
 
     def attach(self, handover: Handover, now: float) -> None:
         start = handover.position - len(handover.pending_audio) // 2
         self._turns = InputTurns(self._shared, self._transcriptions, position=start)
+        self._anticipations = Anticipations(self._shared, self._transcriptions, self._turns)
         self._responses = Responses(
-            self._shared, self._transcriptions, quiet_since=handover.quiet_since
+            self._shared,
+            self._transcriptions,
+            quiet_since=handover.quiet_since,
+            begun=self._anticipations.answer_of,
         )
+        self._overlaps = Overlaps(self._shared, self._transcriptions, self._turns, self._responses)
         if handover.pending_audio or handover.turn_item_id is not None:
             self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
         for entry in _unanswered(self._shared.conversation):
@@ -69,6 +81,7 @@ class CascadeBrain:
             self._responses.turn_ended(now)
 
     def detach(self, now: float) -> Handover:
+        self._overlaps.stop()
         handover = Handover(
             position=self._turns.position,
             pending_audio=self._turns.pending_audio(),
@@ -107,6 +120,7 @@ class CascadeBrain:
             or self._responses.busy
             or self._responses.due
             or self._transcriptions.busy
+            or self._overlaps.busy
         )
 
     @property
@@ -122,6 +136,8 @@ class CascadeBrain:
         return self._turns.item_id
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
+        if not isinstance(event, InputAudioAppend):
+            self._anticipations.drop()
         match event:
             case InputAudioAppend():
                 self._turns.append(event, now)
@@ -142,18 +158,22 @@ class CascadeBrain:
         self._turns.take_track(audio, now)
 
     def on_settings(self, now: float) -> None:
+        self._anticipations.drop()
         self._turns.apply_settings()
 
     def on_item_added(self, entry: Entry, previous_item_id: str | None, now: float) -> None:
+        self._anticipations.drop()
         self._transcriptions.transcribe(entry, now=now)
 
     def on_item_deleted(self, item_id: str, now: float) -> None:
+        self._anticipations.drop()
         keys = self._transcriptions.keys_of({item_id})
         self._transcriptions.cancel(item_id)
         for key in keys:  # a response that waited for its words does not wait any longer
             self._responses.words_known(key, now)
 
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
+        self._anticipations.drop()
         self._responses.clear_echo_reference()
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
@@ -162,6 +182,10 @@ class CascadeBrain:
                 for n in range(len(speech)):
                     self._on_edge(self._turns.score(fact, n), now)
                 self._turns.catch_up()
+                if self._overlaps.held:
+                    self._overlaps.judge(now)
+                if self._turns.speaking:
+                    self._anticipate()
             case (
                 AudioGenerated()  # first: it comes as often as the scores
                 | GenerationProgress()
@@ -169,16 +193,22 @@ class CascadeBrain:
                 | ToolCallStarted()
                 | ToolCallArguments()
                 | GenerationFinished()
+                | SpeechFailed()
                 | OutputFinished()
                 | GenerationFailed()
             ):
                 self._responses.take(fact, now)
-            case TurnScored(item_id=item_id, likelihood=likelihood):
-                self._on_edge(self._turns.turn_scored(item_id, likelihood), now)
+            case TurnScored():
+                self._on_edge(self._turns.turn_scored(fact), now)
+                self._anticipate()
             case AudioCleaned(audio=audio):
                 self._turns.take(audio, now)
             case TranscriptUpdated():
                 self._on_words(fact, now)
+            case DraftTranscribed() | AnticipationEnded():
+                if self._anticipations.take(fact):
+                    self._turns.score_turn()
+                    self._anticipate()
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
             case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
@@ -202,8 +232,9 @@ class CascadeBrain:
         return None
 
     def settle(self, now: float) -> None:
-        if self._transcriptions.busy:
+        if self._transcriptions.busy or self._overlaps.busy:
             self._pass_on_failures(now)
+        self._overlaps.settle()
         if not self._draining and not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
@@ -212,25 +243,57 @@ class CascadeBrain:
         self._draining = True
 
     def stop(self, now: float) -> None:
+        self._anticipations.stop()
+        self._overlaps.stop()
         self._responses.stop_all(now)
         self._transcriptions.cancel_all()
 
     def _on_edge(self, edge: Edge | None, now: float) -> None:
         vad = self._shared.options.turn_detection
-        if edge is not None:
-            self._responses.quiet_since = None
         if edge is Edge.STARTED:
+            self._anticipations.drop()
+            if self._overlaps.begin(now):
+                self._turns.start_turn(announced=False)
+                return
+            self._overlaps.release()
+            self._turns.start_turn(announced=True)
+            self._responses.quiet_since = None
             if vad and vad.interrupt_response is True:
                 self._responses.interrupt(now, live=self._turns.live)
         elif edge is Edge.STOPPED:
-            self._turns.end_turn(now)
-            if vad and vad.create_response is True and not self._draining:
-                self._responses.turn_ended(now)
+            if not self._turns.announced:
+                self._anticipations.drop()
+                self._overlaps.end(now)
+                return
+            self._responses.quiet_since = None
+            self._overlaps.note_level(self._turns.sound)
+            self._turns.end_turn(now, self._anticipations.draft_of(self._turns.key))
+            self._answer_turn(now)
+
+    def _answer_turn(self, now: float) -> None:
+        vad = self._shared.options.turn_detection
+        if vad and vad.create_response is True and not self._draining:
+            self._responses.turn_ended(now)
+
+    def _anticipate(self) -> None:
+        """Begin early what the turn will need, or drop it."""
+        if self._overlaps.held:  # it may not become a turn
+            return
+        vad = self._shared.options.turn_detection
+        creates = vad is not None and vad.create_response is True and not self._draining
+        self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
+        if fact.final and self._overlaps.words_complete(fact.key, fact.text, now):
+            self._answer_turn(now)
         reported = self._transcriptions.reported(fact.key)
         if not self._transcriptions.take(fact, now):
-            self._turns.words_updated(fact.key)
+            if fact.key == self._turns.key:
+                self._anticipations.words_changed()
+                self._turns.score_turn()
+                if self._overlaps.held:
+                    self._overlaps.judge(now)
+                self._anticipate()
             return
         index = fact.key.content_index
         self._responses.set_words(fact.key, fact.text)
@@ -241,6 +304,8 @@ class CascadeBrain:
         self._responses.words_known(fact.key, now)
 
     def _pass_on_failures(self, now: float) -> None:
+        if self._overlaps.busy and self._overlaps.fail(now):
+            self._answer_turn(now)
         for failure in self._transcriptions.failures():
             self._responses.words_failed(failure, now)
 

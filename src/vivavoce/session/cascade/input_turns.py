@@ -10,6 +10,10 @@ Rules:
    clock. No samples are made up: positions stay those of the client.
 """
 
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
@@ -22,19 +26,52 @@ from vivavoce.protocol.server import (
     SpeechStarted,
     SpeechStopped,
     TimeoutTriggered,
+    TurnDecision,
 )
+from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.input_buffer import HalfSample, Intake
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
-from vivavoce.session.cascade.turn_detection import ONSET_WINDOWS, WINDOW, Edge, TurnDetector
+from vivavoce.session.cascade.turn_detection import (
+    ONSET_WINDOWS,
+    PAUSE,
+    WINDOW,
+    Edge,
+    TurnDetector,
+)
 from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import CleanAudio, ConfigureCleaning, RunVad, ScoreTurn
-from vivavoce.session.facts import TranscriptionKey, VadScores
+from vivavoce.session.effects import (
+    CleanAudio,
+    ConfigureCleaning,
+    RecordTurn,
+    RunVad,
+    ScoreTurn,
+)
+from vivavoce.session.endpointing import (
+    EndedBy,
+    Evidence,
+    SpeakerPauses,
+    decision_of,
+    silence_for,
+)
+from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
+MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that has ended, and that the client was not told of. Positions are samples."""
+
+    key: TranscriptionKey
+    start: int
+    end: int
+    pcm: bytes
+    decision: TurnDecision
 
 
 class InputTurns:
@@ -51,7 +88,19 @@ class InputTurns:
         self._sent = position  # the position up to which audio was sent to the VAD
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
-        self._text_scored: str | None = None  # the words last sent to ScoreTurn in this pause
+        self._evidence = Evidence()  # of the end of the turn, in this pause
+        self._text_scored: str | None = None  # the words last sent to ScoreTurn
+        self._pause_scored = False  # whether that was in this pause
+        self._pauses = SpeakerPauses()
+        self.resumed = 0
+        """How often the user has spoken again after a silence in mid-turn."""
+        self._spoken_until = 0  # the end of the speech of the last turn
+        self._ended_by: EndedBy = "silence"
+        self.scores_words = False
+        """Whether words are scored while the user speaks, too."""
+        self._speech_end = 0  # of the last window with speech in a turn
+        self.announced = True
+        """Whether the client was told of the open turn."""
         self._cleaning: str | None = None
         self.apply_settings()
 
@@ -68,6 +117,34 @@ class InputTurns:
     @property
     def speaking(self) -> bool:
         return self._detector is not None and self._detector.speaking
+
+    @property
+    def key(self) -> TranscriptionKey:
+        """The transcription of the turn that is open, or of the next."""
+        return self._key
+
+    @property
+    def silence(self) -> int:
+        """Samples since the user spoke last in this turn."""
+        return self._detector.silence if self._detector else 0
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of the end of the turn, in this pause."""
+        return self._evidence
+
+    @property
+    def awaits_sound(self) -> bool:
+        """Whether the sound of this pause is being scored."""
+        has_sound = self._shared.options.turn_samples > 0
+        return has_sound and self._pause_scored and self._evidence.sound is None
+
+    @property
+    def sound(self) -> bytes:
+        """The audio of the open turn, or of one that has just ended, from its first to its last
+        window with speech."""
+        begin = self._detector.onset if self._detector else self._speech_end
+        return self._buffer.read(begin, self._speech_end)
 
     @property
     def live(self) -> bool:
@@ -93,7 +170,7 @@ class InputTurns:
             self._score_anew()
         elif wanted != self._detector.settings:
             self._detector.apply_settings(wanted)
-            self._text_scored = None
+            self._pause_scored = False
 
     def append(self, event: InputAudioAppend, now: float) -> None:
         """Take audio. Raises InvalidRequest when the buffer is full."""
@@ -122,6 +199,7 @@ class InputTurns:
             self._key = TranscriptionKey(item_id)
             if self._detector is not None:
                 self._detector.resume(self._buffer.end)
+                self.announced = True
                 self._start_transcription()
         self.take(pcm, now)
 
@@ -136,22 +214,28 @@ class InputTurns:
         if self._detector is None or self._gap_ends > now:
             return None
         self._detector.reset()
+        self._ended_by = "gap"
         return Edge.STOPPED
 
     def score(self, fact: VadScores, n: int) -> Edge | None:
-        """Take the score of window `n` of a fact. After the last one call catch_up()."""
+        """Take the score of window `n` of a fact. After the last one call catch_up().
+
+        After Edge.STARTED call start_turn(), after Edge.STOPPED end_turn() or withhold().
+        """
         at = fact.at + n * WINDOW
         if self._detector is None or at != self._scored:  # from before a clear or a commit
             return None
         self._scored = at + WINDOW
+        silence = self._detector.silence
         edge = self._detector.feed(at, fact.speech[n])
-        if not self._detector.silence:
-            self._text_scored = None  # the next pause is another, whatever its words
-        if edge is Edge.STARTED:
-            self._start(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if silence and not self._detector.silence and edge is None:
+            self._end_pause(silence)
+        if self._detector.speaking and not self._detector.silence:
+            self._speech_end = self._scored
         held = self._scored - self._buffer.start  # not all that came: that depends on the pace
         if edge is None and self._detector.speaking and held > self._intake.max_samples:
             self._detector.reset()  # a turn that fills the buffer is cut into several
+            self._ended_by = "full"
             return Edge.STOPPED
         return edge
 
@@ -161,33 +245,67 @@ class InputTurns:
             return
         if self._detector.speaking:
             self._feed(self._scored)
-            self._score_turn()
+            self.score_turn()
         else:
             kept = max(self._detector.prefix + MARGIN, to_samples(MIN_COMMIT_MS))
             self._buffer.drop(self._scored - kept)
 
-    def words_updated(self, key: TranscriptionKey) -> None:
-        """A transcript has grown: its words may be a finished turn now."""
-        if key == self._key:
-            self._score_turn()
-
-    def turn_scored(self, item_id: str, likelihood: float) -> Edge | None:
+    def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""
-        if self._detector is None or item_id != self._key.item_id:
+        detector = self._detector
+        if detector is None or fact.item_id != self._key.item_id or self._text_scored is None:
             return None
-        self._detector.set_likelihood(likelihood)
-        return self._detector.end_if_silent()
+        if fact.source == "sound":
+            if not self._pause_scored:  # of an earlier pause
+                return None
+            self._evidence = Evidence(self._evidence.words, fact.likelihood)
+        else:
+            self._evidence = Evidence(fact.likelihood, self._evidence.sound)
+        if isinstance(detector.settings, SemanticVad) and detector.pausing:
+            eagerness, settings = detector.settings.eagerness, self._shared.options.turns
+            wait = silence_for(self._evidence, eagerness, self._pauses, settings)
+            detector.wait_for(wait)
+        return detector.end_if_silent()
 
-    def end_turn(self, now: float) -> None:
-        """The user has stopped: call after Edge.STOPPED only."""
-        self._shared.effects.send(
-            SpeechStopped(
-                event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
-                audio_end_ms=to_ms(self._scored),
-            )
-        )
-        self._commit(self._scored, now)
+    def start_turn(self, *, announced: bool) -> None:
+        """The user has begun to speak. announced: whether the client is told now."""
+        assert self._detector
+        self.announced = announced
+        gap = self._detector.onset - self._spoken_until
+        if self._spoken_until and gap <= MAX_CUT_GAP:
+            self._pauses.add(max(0, gap))  # the turn before was ended too soon
+        self._buffer.drop(max(self._buffer.start, self._detector.onset - self._detector.prefix))
+        if announced:
+            self._send_started(self._key, self._buffer.start)
+        self._start_transcription(reported=announced)
+
+    def announce(self) -> None:
+        """Tell the client of the open turn after all."""
+        self.announced = True
+        self._send_started(self._key, self._buffer.start)
+        self._transcriptions.report(self._key)
+
+    def end_turn(self, now: float, draft_id: str) -> None:
+        """The user has stopped, and the client knows of the turn. draft_id: see EndAudio."""
+        self._send_stopped(self._key, self._scored, self._decide())
+        self._commit(self._scored, now, draft_id)
+
+    def withhold(self, now: float) -> EndedTurn:
+        """The user has stopped: await the words of the turn, without an item. See put()."""
+        key, start, end, decision = self._key, self._buffer.start, self._scored, self._decide()
+        self._feed(end)
+        self._transcriptions.finish(key, now)
+        self._key = TranscriptionKey(self._new_id())
+        self._forget_scores()
+        return EndedTurn(key, start, end, self._buffer.cut(end), decision)
+
+    def put(self, turn: EndedTurn, *, announced: bool) -> None:
+        """Make an item of a turn that was withheld. announced: as of one that was not."""
+        if announced:
+            self._send_started(turn.key, turn.start)
+            self._send_stopped(turn.key, turn.end, turn.decision)
+        self._put_item(turn.key.item_id, turn.pcm, words={})
+        self._transcriptions.report(turn.key)
 
     def commit(self, now: float) -> None:
         """The client ends the turn. Raises InvalidRequest when it is too short."""
@@ -252,6 +370,7 @@ class InputTurns:
         self._intake.drop_half()
         self._buffer.drop(self._buffer.end)
         self._key = TranscriptionKey(self._new_id())
+        self._forget_scores()
         self._skip()
 
     def _send_to_vad(self) -> None:
@@ -268,34 +387,54 @@ class InputTurns:
         self._sent = self._scored = self._buffer.start
         self._send_to_vad()
 
-    def _start(self, start: int) -> None:
-        self._buffer.drop(start)
+    def _send_started(self, key: TranscriptionKey, start: int) -> None:
         self._shared.effects.send(
             SpeechStarted(
                 event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
+                item_id=key.item_id,
                 audio_start_ms=to_ms(start),
             )
         )
-        self._start_transcription()
 
-    def _start_transcription(self) -> None:
+    def _send_stopped(self, key: TranscriptionKey, end: int, decision: TurnDecision) -> None:
+        self._shared.effects.send(
+            SpeechStopped(
+                event_id=self._shared.effects.event_id(),
+                item_id=key.item_id,
+                audio_end_ms=to_ms(end),
+                decision=decision if self._shared.options.explains_turns else UNSET,
+            )
+        )
+        self._shared.effects.add(RecordTurn(key.item_id, decision))
+
+    def _decide(self) -> TurnDecision:
+        """Why the turn has just ended."""
+        assert self._detector
+        waited, ended_by = self._detector.waited, self._ended_by
+        self._spoken_until, self._ended_by = self._scored - waited, "silence"
+        evidence = self._evidence if self._detector.is_semantic else None
+        return decision_of(waited, ended_by, evidence, self._pauses, self._shared.options.turns)
+
+    def _start_transcription(self, *, reported: bool = True) -> None:
         if not self._transcriptions.pending(self._key):
             self._fed = self._buffer.start
-            self._transcriptions.start(self._key)
+            self._transcriptions.start(self._key, reported=reported)
 
     def _feed(self, upto: int) -> None:
         self._transcriptions.feed(self._key, self._buffer.read(self._fed, upto))
         self._fed = upto
 
-    def _commit(self, upto: int, now: float) -> None:
+    def _commit(self, upto: int, now: float, draft_id: str = "") -> None:
         self._feed(upto)
-        self._transcriptions.finish(self._key, now)
+        self._transcriptions.finish(self._key, now, draft_id=draft_id)
         self._add_item(self._buffer.cut(upto), words={})
 
     def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
         item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
-        self._text_scored = None
+        self._forget_scores()
+        self._put_item(item_id, pcm, words)
+
+    def _put_item(self, item_id: str, pcm: bytes, words: dict[int, str]) -> None:
         item = Message(id=item_id, role="user", content=(InputAudio(),))
         entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
         previous = self._shared.conversation.add(entry)
@@ -308,18 +447,43 @@ class InputTurns:
         for sent in (ItemAdded, ItemDone):
             effects.send(sent(event_id=effects.event_id(), previous_item_id=previous, item=item))
 
-    def _score_turn(self) -> None:
-        if self._detector is None or not self._detector.needs_score:
-            self._text_scored = None
+    def score_turn(self) -> None:
+        """Score the words when they have changed, and the sound once in each pause."""
+        detector = self._detector
+        if detector is None or not detector.speaking:
             return
         text = self._transcriptions.text(self._key)
+        if detector.pausing and (detector.is_semantic or self.scores_words):
+            if text == self._text_scored and self._pause_scored:
+                return
+            audio = b"" if self._pause_scored else self._last_audio()
+            self._pause_scored = True
+        elif self.scores_words and text and text != self._text_scored:
+            audio = b""
+        else:
+            return
         if text != self._text_scored:
+            self._evidence = Evidence(None, self._evidence.sound)
             self._text_scored = text
-            language = language_of(self._shared.options)
-            audio = self._buffer.read(
-                self._scored - self._shared.options.turn_samples, self._scored
-            )
-            self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
+        language = language_of(self._shared.options)
+        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
+
+    def _last_audio(self) -> bytes:
+        """What the turn detection of the model reads of the turn."""
+        return self._buffer.read(self._scored - self._shared.options.turn_samples, self._scored)
+
+    def _end_pause(self, silence: int) -> None:
+        """The user goes on: the next pause is another, whatever its words."""
+        self.resumed += 1
+        self._pause_scored = False
+        self._evidence = Evidence(self._evidence.words)
+        if silence >= PAUSE:
+            self._pauses.add(silence)
+
+    def _forget_scores(self) -> None:
+        self._evidence = Evidence()
+        self._text_scored = None
+        self._pause_scored = False
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

@@ -11,6 +11,7 @@ Rules:
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -29,7 +30,7 @@ from vivavoce.protocol.responses import (
 )
 from vivavoce.protocol.session import AudioFormat, Modality
 from vivavoce.session.conversation import Conversation, Entry, shown
-from vivavoce.session.effects import EffectBuffer, Generate, Prompt
+from vivavoce.session.effects import EffectBuffer, Filler, Generate, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, Stage
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
@@ -236,6 +237,8 @@ class ResponseState:
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
         self.finished: GenerationFinished | None = None
+        self.speech_problem: str | None = None  # why the rest of its message has no audio
+        self.filler: Filler | None = None
         self._order: Generate | None = None
         self._effects = effects
         self._conversation = conversation
@@ -245,6 +248,7 @@ class ResponseState:
         self._ended: dict[int, Status] = {}  # by output index
         self._calls: dict[int, CallOutput] = {}  # by the model's own index
         self._characters = 0  # of text and arguments
+        self._spoken_characters: int | None = None  # before speech synthesis failed
 
     def begin(self) -> None:
         event_id = self._effects.event_id()
@@ -252,10 +256,13 @@ class ResponseState:
             server.ResponseCreated(event_id=event_id, response=self._shown("in_progress"))
         )
 
-    def generate(self) -> None:
-        """All words of its context are known: order the answer."""
+    def generate(
+        self, begun: Callable[[Prompt], str] = lambda _: "", filler: Filler | None = None
+    ) -> None:
+        """All words of its context are known: order the answer. begun: see Responses."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
-        self._order = Generate(self.id, prompt)
+        self.filler = filler
+        self._order = Generate(self.id, prompt, begun(prompt), filler)
         self.stage = "llm"
         self._effects.add(self._order)
 
@@ -298,6 +305,12 @@ class ResponseState:
                 self._announce(written, Entry(written.item("in_progress")))
         return self._message
 
+    def fail_speech(self, reason: str) -> None:
+        """The words that come from now on have no audio."""
+        if self.speech_problem is None:
+            self._spoken_characters = self.spoken_characters
+            self.speech_problem = reason
+
     def add_text(self, text: str) -> None:
         self._characters += len(text)
         message = self.open_message()
@@ -335,6 +348,8 @@ class ResponseState:
     @property
     def spoken_characters(self) -> int:
         """Of the text that a synthesiser has spoken."""
+        if self._spoken_characters is not None:
+            return self._spoken_characters
         spoken = [output for output in self._outputs if isinstance(output, SpokenMessage)]
         return sum(len(words_of(output.item("completed"))) for output in spoken)
 

@@ -7,9 +7,10 @@ Rules:
 3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
+from collections.abc import Callable
 from typing import Literal, assert_never
 
-from vivavoce.audio.formats import RATE, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
@@ -23,6 +24,8 @@ from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
     ClearEchoReference,
+    Filler,
+    Prompt,
     RecordUsage,
 )
 from vivavoce.session.facts import (
@@ -32,6 +35,7 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
     Stage,
     TextGenerated,
     ToolCallArguments,
@@ -41,6 +45,8 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
 INFINITY = float("inf")
+PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
+PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -52,12 +58,20 @@ class Responses:
     """The responses in progress, and the one that is due."""
 
     def __init__(
-        self, shared: Shared, transcriptions: Transcriptions, *, quiet_since: float | None = None
+        self,
+        shared: Shared,
+        transcriptions: Transcriptions,
+        *,
+        quiet_since: float | None = None,
+        begun: Callable[[Prompt], str] = lambda _: "",
     ) -> None:
+        """begun: the answer to a prompt that was begun early; "": none was."""
         self._shared = shared
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
+        self._begun = begun
+        self._filled = ""  # the last turn in which a filler was said
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
         self.quiet_since = quiet_since
@@ -178,6 +192,8 @@ class Responses:
             case GenerationProgress():
                 response.open_message()
             case TextGenerated(text=text):
+                if response.filler and text.strip() == response.filler.text:
+                    self._filled = _turn_of(response)
                 response.add_text(text)
                 self._bound_text(response, now)
             case ToolCallStarted():
@@ -187,6 +203,8 @@ class Responses:
                 self._bound_text(response, now)
             case GenerationFinished():
                 response.finish_generation(fact)
+            case SpeechFailed(reason=reason):
+                response.fail_speech(reason)
             case OutputFinished():
                 self._complete(response, now)
             case GenerationFailed(stage=stage, reason=reason):
@@ -203,6 +221,25 @@ class Responses:
                 code="response_cancel_not_active",
             )
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
+
+    def audible(self, now: float) -> bool:
+        """Whether an answer is being played, or is about to go on."""
+        active = self.active
+        return self._shared.playback.until > now or bool(active and active.audio_samples)
+
+    def played(self, now: float) -> tuple[str, bytes]:
+        """The words that are being played about now, and the audio that was played last."""
+        if (playing := self._shared.playback.playing(now)) is None:
+            return "", b""
+        item_id, unplayed = playing
+        entry = self._shared.conversation.find(item_id)
+        if entry is None or entry.ledger is None:
+            return "", b""
+        ledger = entry.ledger
+        at = ledger.samples - unplayed
+        begin = max(0, at - PLAYED_AUDIO) * BYTES_PER_SAMPLE
+        audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
+        return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
 
     def interrupt(self, now: float, *, live: bool) -> None:
         """Barge-in: the answer ends, and no earlier one is played any further.
@@ -323,7 +360,19 @@ class Responses:
             find = self._shared.conversation.find
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
-        response.generate()
+        of_turn = response.plan.listed is None and response.plan.conversation_id is not None
+        if of_turn:
+            response.generate(self._begun, self._filler(response))
+        else:
+            response.generate()
+
+    def _filler(self, response: ResponseState) -> Filler | None:
+        """What is said while the model takes its time, unless it was said in this turn."""
+        limits, prompt = self._shared.limits, response.plan.prompt
+        said = self._filled and self._filled == _turn_of(response)
+        if not limits.filler_seconds or not prompt.spoken or said:
+            return None
+        return Filler(limits.filler(prompt.language), limits.filler_seconds)
 
     def _complete(self, response: ResponseState, now: float) -> None:
         reason = response.finished.reason if response.finished else "stop"
@@ -333,8 +382,18 @@ class Responses:
             self._end(response, "incomplete", StatusDetails(type="incomplete", reason=why), now)
         elif problem := response.call_problem:
             self._fail(response, "invalid_tool_call", f"The model failed: {problem}.", now)
+        elif response.speech_problem is not None:
+            self._complete_in_writing(response, response.speech_problem, now)
         else:
             self._end(response, "completed", None, now)
+
+    def _complete_in_writing(self, response: ResponseState, reason: str, now: float) -> None:
+        """Its words are complete; the client learns why some of them have no audio."""
+        message = f"Speech synthesis failed, the answer goes on in writing: {reason}"
+        error = ResponseError(type="server_error", code="tts_failed", message=message)
+        self._end(response, "completed", StatusDetails(type="completed", error=error), now)
+        if self._shared.options.sends_failure_errors:
+            self._shared.effects.error(message, kind="server_error", code="tts_failed")
 
     def _cut_off(self, response: ResponseState, details: StatusDetails, now: float) -> None:
         if response.generating:
@@ -354,6 +413,10 @@ class Responses:
     def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
         self._end(response, "failed", StatusDetails(type="failed", error=error), now)
+        in_conversation = response.plan.conversation_id is not None
+        heard = response.audio_samples or not response.plan.prompt.spoken
+        if self._shared.limits.say_failed and in_conversation and not heard:
+            self._shared.announcements.append(self._shared.limits.say_failed)
         if self._shared.options.sends_failure_errors:
             self._shared.effects.error(reason, kind="server_error", code=code)
 
@@ -370,6 +433,11 @@ class Responses:
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)
+
+
+def _turn_of(response: ResponseState) -> str:
+    """The id of the user's item that a response answers; "" for none."""
+    return next((e.item.id for e in reversed(response.reads) if _is_of_user(e)), "")
 
 
 def _is_of_user(entry: Entry) -> bool:

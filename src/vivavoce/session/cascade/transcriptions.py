@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.protocol.logprobs import TokenLogprob, token_logprobs
 from vivavoce.protocol.server import (
+    InputTranscriptionSegment,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionError,
@@ -26,6 +27,8 @@ from vivavoce.session.options import Options
 from vivavoce.session.usage import transcription_usage
 
 INFINITY = float("inf")
+DIARIZES = "-diarize"
+"""A model of recognition whose name ends like this tells speakers apart."""
 
 
 def language_of(options: Options) -> str | None:
@@ -46,7 +49,7 @@ class Failure:
 class ItemTranscription:
     """One recording that is being transcribed."""
 
-    model: str
+    order: StartTranscription
     reported: bool
     """Whether the client asked for transcripts."""
     scored: bool = False
@@ -55,10 +58,17 @@ class ItemTranscription:
     sent: int = 0
     """Characters of the transcript that were sent as deltas."""
     text: str = ""
+    draft: str = ""
+    """The words of a draft of it, while it has none itself."""
     deadline: float = INFINITY
     """When the next words are overdue; infinite while audio still comes."""
     failure: tuple[str, str] | None = None
     """Code and reason, once it has failed."""
+
+    @property
+    def sent_text(self) -> str:
+        """What was sent of its words: the final ones begin with that."""
+        return self.text[: self.sent]
 
 
 class Transcriptions:
@@ -93,9 +103,19 @@ class Transcriptions:
         return {key for key in self._active if key.item_id in item_ids}
 
     def text(self, key: TranscriptionKey) -> str:
-        """The words so far."""
+        """The words so far, or those of a draft."""
         active = self._active.get(key)
-        return active.text if active else ""
+        return (active.text or active.draft) if active else ""
+
+    def working(self, key: TranscriptionKey) -> ItemTranscription | None:
+        """It, where it is in progress and has not failed."""
+        active = self._active.get(key)
+        return None if active is None or active.failure else active
+
+    def set_draft(self, key: TranscriptionKey, text: str) -> None:
+        """The words of a draft of it; "": there is none any more."""
+        if active := self._active.get(key):
+            active.draft = text
 
     def start(self, key: TranscriptionKey, *, reported: bool = True) -> None:
         """Start one with the settings as they are now.
@@ -104,20 +124,30 @@ class Transcriptions:
         settings say whether it gets transcripts.
         """
         options = self._shared.options
-        transcription, model = options.transcription, options.served_by.model
+        transcription = options.transcription
+        order = StartTranscription(
+            key,
+            model=options.served_by.model,
+            language=language_of(options),
+            prompt=(transcription.prompt if transcription else None) or "",
+            asked_model=transcription.model if transcription else "",
+            scored=options.includes_logprobs,
+            diarized=transcription is not None and transcription.model.endswith(DIARIZES),
+        )
         self._active[key] = ItemTranscription(
-            model, reported and transcription is not None, options.includes_logprobs
+            order, reported and transcription is not None, options.includes_logprobs
         )
-        self._shared.effects.add(
-            StartTranscription(
-                key,
-                model=model,
-                language=language_of(options),
-                prompt=(transcription.prompt if transcription else None) or "",
-                asked_model=transcription.model if transcription else "",
-                scored=options.includes_logprobs,
-            )
-        )
+        self._shared.effects.add(order)
+
+    def report(self, key: TranscriptionKey) -> None:
+        """The client knows of its item now: it gets the words, if it wants transcripts."""
+        if active := self._active.get(key):
+            active.reported = self._shared.options.transcription is not None
+
+    def failed(self, key: TranscriptionKey) -> bool:
+        """Whether no more words of it come, since it has failed or is over."""
+        active = self._active.get(key)
+        return active is None or active.failure is not None
 
     def transcribe(self, entry: Entry, *, now: float, reported: bool = True) -> None:
         """Transcribe all recordings of an item whose words are not known."""
@@ -134,12 +164,12 @@ class Transcriptions:
             active.samples += len(audio) // BYTES_PER_SAMPLE
             self._shared.effects.add(FeedAudio(key, audio))
 
-    def finish(self, key: TranscriptionKey, now: float) -> None:
-        """All its audio has come: the words are due."""
+    def finish(self, key: TranscriptionKey, now: float, *, draft_id: str = "") -> None:
+        """All its audio has come: the words are due. draft_id: see EndAudio."""
         if active := self._active.get(key):
             active.deadline = now + self._shared.limits.stall_seconds
             if not active.failure:
-                self._shared.effects.add(EndAudio(key))
+                self._shared.effects.add(EndAudio(key, draft_id, active.sent_text))
 
     def cancel(self, item_id: str) -> None:
         """Cancel those of an item."""
@@ -199,8 +229,9 @@ class Transcriptions:
     def _complete(self, fact: TranscriptUpdated, active: ItemTranscription) -> None:
         effects, usage = self._shared.effects, transcription_usage(active.samples)
         record_id = f"{fact.key.item_id}:{fact.key.content_index}"
-        self._shared.usage.add(RecordUsage(record_id, active.model, usage, "transcription"))
+        self._shared.usage.add(RecordUsage(record_id, active.order.model, usage, "transcription"))
         if active.reported:
+            self._send_segments(fact)
             effects.send(
                 TranscriptionCompleted(
                     event_id=effects.event_id(),
@@ -209,6 +240,22 @@ class Transcriptions:
                     transcript=fact.text,
                     usage=usage,
                     logprobs=_logprobs(fact, 0, len(fact.text), active),
+                )
+            )
+
+    def _send_segments(self, fact: TranscriptUpdated) -> None:
+        effects = self._shared.effects
+        for number, segment in enumerate(fact.segments):
+            effects.send(
+                InputTranscriptionSegment(
+                    event_id=effects.event_id(),
+                    item_id=fact.key.item_id,
+                    content_index=fact.key.content_index,
+                    id=f"seg_{fact.key.content_index}_{number:03}",
+                    text=segment.text,
+                    speaker=segment.speaker,
+                    start=segment.start_ms / 1000,
+                    end=segment.end_ms / 1000,
                 )
             )
 

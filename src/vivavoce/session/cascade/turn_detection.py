@@ -5,19 +5,18 @@ in a row at or above the threshold, so that a click is not a turn; it ends when 
 stayed below the threshold less 0.15 (the hysteresis that Silero's authors use) for long enough.
 """
 
-import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
 from vivavoce.audio.formats import to_samples
-from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
+from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
+from vivavoce.session.endpointing import PAUSE_RULES
 
 WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
 HYSTERESIS = 0.15
 FLOOR = 0.01
-PAUSE = to_samples(200)  # a silence after which the words are scored
+PAUSE = to_samples(160)  # a silence after which the words and the sound are scored
 SEMANTIC_PREFIX_MS = 300
 SEMANTIC_THRESHOLD = 0.5
 
@@ -29,27 +28,6 @@ class Edge(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class PauseRules:
-    """Silence, in samples, after which a turn that sounds finished or unfinished ends."""
-
-    finished: int
-    unfinished: int
-
-    def wait(self, likelihood: float) -> int:
-        """Between the two on a geometric scale: likelihood 1 gives the one, 0 the other."""
-        share = min(1.0, max(0.0, likelihood))
-        return int(self.unfinished * math.pow(self.finished / self.unfinished, share))
-
-
-PAUSE_RULES: dict[Eagerness, PauseRules] = {
-    "low": PauseRules(to_samples(800), to_samples(8_000)),
-    "medium": PauseRules(to_samples(400), to_samples(4_000)),
-    "auto": PauseRules(to_samples(400), to_samples(4_000)),
-    "high": PauseRules(to_samples(256), to_samples(2_000)),
-}
-
-
 class TurnDetector:
     """Turns probabilities of speech, one a window, into the edges of a turn."""
 
@@ -58,6 +36,8 @@ class TurnDetector:
         self.speaking = False
         self.onset = 0
         self.silence = 0
+        self.waited = 0
+        """The silence that ended the last turn."""
         self._loud = 0
         self._needed = self._default_silence()
 
@@ -83,10 +63,14 @@ class TurnDetector:
                 assert_never(self.settings)
 
     @property
-    def needs_score(self) -> bool:
-        """Whether the likelihood that the turn is finished matters now."""
-        semantic = isinstance(self.settings, SemanticVad)
-        return semantic and self.speaking and self.silence >= PAUSE
+    def pausing(self) -> bool:
+        """Whether the turn may be over: it has been silent for a while."""
+        return self.speaking and self.silence >= PAUSE
+
+    @property
+    def is_semantic(self) -> bool:
+        """Whether it matters how likely it is that the turn is over."""
+        return isinstance(self.settings, SemanticVad)
 
     @property
     def lacking(self) -> int:
@@ -110,10 +94,10 @@ class TurnDetector:
         self.silence += WINDOW
         return self.end_if_silent()
 
-    def set_likelihood(self, likelihood: float) -> None:
-        """Adjust the silence that ends the turn. Call end_if_silent() next."""
-        if isinstance(self.settings, SemanticVad) and self.needs_score:
-            self._needed = PAUSE_RULES[self.settings.eagerness].wait(likelihood)
+    def wait_for(self, silence: int) -> None:
+        """Adjust the silence that ends the turn, samples. Call end_if_silent() next."""
+        if self.is_semantic and self.pausing:
+            self._needed = silence
 
     def end_if_silent(self) -> Edge | None:
         """End the turn if it has been silent for long enough."""
@@ -129,6 +113,7 @@ class TurnDetector:
 
     def reset(self) -> None:
         """Nobody speaks."""
+        self.waited = self.silence
         self.speaking = False
         self.silence = self._loud = 0
         self._needed = self._default_silence()

@@ -468,6 +468,9 @@ class RelayBrain:
         kept = msgspec.to_builtins(settings)
         for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
             kept.pop(ours, None)
+        if (turn_detection := kept["audio"]["input"].get("turn_detection")) is not None:
+            turn_detection.pop("explain", None)
+            turn_detection.pop("interruption", None)
         self._input.use_format(self._shared.options.input_format)
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
 

@@ -140,6 +140,9 @@ class Call:
         self.connection.queue.clear()
         self._writable.set()
 
+    def duck(self, ducked: bool) -> None:
+        self.connection.queue.ducked = ducked
+
     # the connection's handler
 
     def on_audio(self, pcm: bytes) -> None:

@@ -1,0 +1,256 @@
+"""Scripted dialogues for `bench.turns`: what a user says or what else is heard, and when.
+
+Speech comes from recordings, where there are some beside the project, and from synthesisers in
+several voices. Levels are those of full scale: 0.1 is a voice at ordinary distance.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.sound import recordings
+from vivavoce.audio.formats import RATE
+from vivavoce.audio.resample import resample
+from vivavoce.engines import registry
+from vivavoce.engines.base import TTS
+from vivavoce.errors import EngineError, SettingsError
+
+Kind: TypeAlias = Literal[
+    "complete sentence",
+    "pause in mid-sentence",
+    "hesitation",
+    "recording",
+    "interruption",
+    "short interruption",
+    "backchannel",
+    "cough",
+    "music",
+    "typing",
+    "breath",
+    "second speaker",
+    "echo",
+    "noise, nobody speaks",
+]
+Sound: TypeAlias = NDArray[np.float64]
+Talk: TypeAlias = Callable[[str, str], Awaitable[Sound]]
+
+TURNS: frozenset[Kind] = frozenset(
+    {"complete sentence", "pause in mid-sentence", "hesitation", "recording"}
+)
+"""The user speaks, and waits for an answer."""
+INTERRUPTIONS: frozenset[Kind] = frozenset({"interruption", "short interruption"})
+ECHO_DB = -20.0
+ROOM = 2.5e-4  # standard deviation of a quiet room
+VOICE = 0.1  # root mean square of a voice
+TALKERS = ("espeak ash", "espeak marin", "hibari heart", "espeak onyx", "espeak coral")
+
+SENTENCES = (
+    "What time does the museum open on Sunday?",
+    "I would like to book a table for two people tonight.",
+    "Can you tell me how far it is to the airport?",
+    "Please turn off the lights in the kitchen.",
+    "My order number is four seven one nine.",
+    "Could you send the invoice to my office?",
+    "I have never been to this part of the city before.",
+    "Show me all flights to Madrid next Friday.",
+)
+BROKEN = (
+    (("I would like to go to", "the main station, please."), 0.7),
+    (("Could you remind me to", "call my sister tomorrow morning?"), 0.9),
+    (("The reason why I am calling is", "that my card does not work."), 1.1),
+    (("We need a room for", "three adults and one child."), 0.6),
+    (("If it rains tomorrow, then", "we will have to stay at home."), 0.8),
+    (("My address is twelve", "Garden Street in Oxford."), 1.0),
+)
+HESITANT = (
+    (("I am looking for, um,", "a present for my brother."), 0.8),
+    (("Is there, uh,", "a pharmacy near the hotel?"), 0.7),
+    (("So, um,", "what would you recommend for dinner?"), 0.9),
+    (("It was on, er,", "the fifth of May, I think."), 1.0),
+)
+LONG_INTERRUPTIONS = (
+    "Wait, that is not what I asked for.",
+    "No, I meant the train to Boston.",
+    "Sorry, can you say that again more slowly?",
+    "Hold on, I have another question first.",
+    "Actually I need this for tomorrow.",
+    "Excuse me, what does it cost?",
+    "That's enough, tell me about the weather instead.",
+    "But I have already paid for it.",
+)
+SHORT_INTERRUPTIONS = ("Stop!", "Wait!", "No, no!", "Stop talking.", "Hang on.", "Be quiet.")
+BACKCHANNELS = (
+    *("Mm-hm.", "Uh-huh.", "Yeah.", "Okay.", "Right.", "I see.", "Mhm.", "Sure.", "Yes.", "Hm."),
+    *("Oh, okay.", "Yeah, yeah."),
+)
+OTHERS = ("Did you put the bread on the table?", "We should leave in about ten minutes.")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the microphone hears: PCM at 24 kHz, behind a second of a quiet room."""
+
+    name: str
+    kind: Kind
+    pcm: bytes
+    begins: float
+    """Seconds in `pcm` at which what is tested begins, and ends."""
+    ends: float
+
+    @property
+    def over_answer(self) -> bool:
+        """Whether it is heard while an answer is spoken."""
+        return self.kind not in TURNS and self.kind != "noise, nobody speaks"
+
+
+async def scenarios() -> list[Scenario]:
+    """All of them; of each kind one half is for tuning and the other for reports."""
+    async with _talkers() as say:
+        found = [
+            Scenario(f"recording {one.name}", "recording", one.pcm, one.begins, one.ends)
+            for one in await recordings()
+        ]
+        voices = cycle(TALKERS)
+        for text in SENTENCES:
+            found.append(_spoken("complete sentence", text, await say(text, next(voices))))
+        kinds: tuple[Kind, Kind] = ("pause in mid-sentence", "hesitation")
+        for kind, lines in zip(kinds, (BROKEN, HESITANT), strict=True):
+            for parts, pause in lines:
+                voice = next(voices)
+                first, second = [await say(part, voice) for part in parts]
+                sound = np.concatenate((first, np.zeros(int(pause * RATE)), second))
+                found.append(_spoken(kind, " … ".join(parts), sound))
+        for text in LONG_INTERRUPTIONS:
+            found.append(_spoken("interruption", text, await say(text, next(voices))))
+        for text in SHORT_INTERRUPTIONS:
+            sound = 1.3 * await say(text, next(voices))
+            found.append(_spoken("short interruption", text, sound))
+        for n, text in enumerate(BACKCHANNELS):  # softer than a turn
+            sound = (0.5, 0.7)[n % 2] * await say(text, next(voices))
+            found.append(_spoken("backchannel", text, sound))
+        for text in OTHERS:  # 18 dB below the user: across the room
+            found.append(_spoken("second speaker", text, 0.125 * await say(text, next(voices))))
+    for n in range(2):
+        for kind, make in NOISES.items():
+            sound = make(np.random.default_rng(n + 1))
+            found.append(_spoken(kind, str(n + 1), sound))
+            found.append(_spoken("noise, nobody speaks", f"{kind} {n + 1}", sound))
+        found.append(Scenario(f"echo: {n + 1}", "echo", pcm16(np.zeros(3 * RATE)), 0.0, 3.0))
+    return found
+
+
+def half(every: list[Scenario], which: str) -> list[Scenario]:
+    """`tune` or `report`: every other one of each kind; `both`."""
+    if which == "both":
+        return every
+    seen: dict[Kind, int] = {}
+    kept = []
+    for one in every:
+        number = seen[one.kind] = seen.get(one.kind, -1) + 1
+        if number % 2 == (0 if which == "tune" else 1):
+            kept.append(one)
+    return kept
+
+
+def pcm16(sound: Sound, seed: int = 3) -> bytes:
+    """As 16-bit PCM, in a quiet room: digital silence is an exception."""
+    room = np.random.default_rng(seed).normal(0, ROOM, len(sound))
+    return (np.clip(sound + room, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def cough(random: np.random.Generator) -> Sound:
+    """Two bursts of noise below 2 kHz that die away."""
+    burst = _filtered(random.normal(0, 1, int(0.25 * RATE)), 200, 2000)
+    burst *= np.exp(-np.arange(len(burst)) / (0.07 * RATE))
+    return 3 * VOICE * np.concatenate((burst, np.zeros(int(0.15 * RATE)), burst * 0.7))
+
+
+def music(random: np.random.Generator) -> Sound:
+    """Two seconds of chords with three harmonics each."""
+    at = np.arange(RATE // 2) / RATE
+    chords = []
+    for root in random.choice((131.0, 147.0, 165.0, 196.0), 4):
+        tones = (root * ratio * k for ratio in (1, 1.25, 1.5) for k in (1, 2, 3))
+        chord = sum(np.sin(2 * np.pi * tone * at) for tone in tones)
+        chords.append(chord * np.exp(-at * 3))
+    return _at_level(np.concatenate(chords), 0.5 * VOICE)
+
+
+def typing(random: np.random.Generator) -> Sound:
+    """Clicks of 5 ms, eight a second."""
+    sound = np.zeros(2 * RATE)
+    for at in np.arange(0.05, 1.9, 0.125) + random.uniform(0, 0.06, 15):
+        click = random.normal(0, 1, RATE // 200) * np.exp(-np.arange(RATE // 200) / 30)
+        sound[int(at * RATE) :][: len(click)] += 1.5 * VOICE * click
+    return sound
+
+
+def breath(random: np.random.Generator) -> Sound:
+    """Soft noise between 500 and 4000 Hz, a second long, that swells and fades."""
+    noise = _filtered(random.normal(0, 1, RATE), 500, 4000)
+    return _at_level(noise * np.sin(np.linspace(0, np.pi, RATE)), 0.12 * VOICE)
+
+
+NOISES: dict[Kind, Callable[[np.random.Generator], Sound]] = {
+    "cough": cough,
+    "music": music,
+    "typing": typing,
+    "breath": breath,
+}
+
+
+def _spoken(kind: Kind, text: str, sound: Sound) -> Scenario:
+    return Scenario(f"{kind}: {text}", kind, pcm16(sound), 0.0, len(sound) / RATE)
+
+
+def _filtered(sound: Sound, low: float, high: float) -> Sound:
+    spectrum = np.fft.rfft(sound)
+    hertz = np.fft.rfftfreq(len(sound), 1 / RATE)
+    spectrum[(hertz < low) | (hertz > high)] = 0
+    return np.fft.irfft(spectrum, len(sound))
+
+
+def _at_level(sound: Sound, level: float) -> Sound:
+    return sound * (level / max(1e-9, float(np.sqrt(np.mean(np.square(sound))))))
+
+
+def _trimmed(sound: Sound) -> Sound:
+    """From the first to the last 20 ms that are within 30 dB of the loudest."""
+    frame = RATE // 50
+    frames = sound[: len(sound) // frame * frame].reshape(-1, frame)
+    levels = np.sqrt(np.square(frames).mean(axis=1))
+    (loud,) = np.nonzero(levels > levels.max() * 0.03)
+    return sound[loud[0] * frame : (loud[-1] + 1) * frame]
+
+
+@asynccontextmanager
+async def _talkers() -> AsyncIterator[Talk]:
+    """A function that speaks a text with a voice such as "espeak ash", at the level of a voice."""
+    engines: dict[str, TTS] = {}
+    async with AsyncExitStack() as stack:
+        for name in sorted({voice.split()[0] for voice in TALKERS}):
+            try:
+                engine: TTS = registry.create("tts", name, {})
+            except (EngineError, SettingsError) as exc:
+                print(f"without voices of {name}: {exc}", file=sys.stderr)
+            else:
+                engines[name] = await stack.enter_async_context(engine)
+
+        async def say(text: str, voice: str) -> Sound:
+            name, timbre = voice.split()
+            if name not in engines:
+                name, timbre = "espeak", "ash"
+            tts = engines[name]
+            pieces = tts.synthesize(text, voice=timbre, speed=1.0, language="en", instructions="")
+            async with aclosing(pieces):
+                pcm = b"".join([piece.audio async for piece in pieces])
+            pcm = resample(pcm, tts.sample_rate, RATE)
+            return _at_level(_trimmed(np.frombuffer(pcm, "<i2") / 32768), VOICE)
+
+        yield say

@@ -1,0 +1,239 @@
+"""Whether speech over an answer is meant to interrupt it. Pure functions.
+
+Three sources are read, as soon as each says something: the words so far, the length and the level
+of the sound, and how much it resembles the answer that is being played. Words decide where there
+are some: those that only say "I am listening" leave the answer alone, all others interrupt it.
+Until then the log odds of an interruption grow with the length of the sound; a loud one reaches the
+limit sooner, a soft one later. Words that come after that, and the end of the transcript at the
+latest, decide the rest, so an interruption always ends the answer.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+Verdict: TypeAlias = Literal["undecided", "backchannel", "interruption", "noise"]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=5_000)]
+Weight: TypeAlias = Annotated[float, Meta(ge=0, le=4)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+
+MIN_SOUND_MS = 160
+"""No sound without words interrupts sooner, however loud."""
+MAX_LEVEL_DB = 12.0
+"""Louder or softer than the user's usual level than that counts as that."""
+MIN_OWN_WORDS = 3
+"""So many words that the answer has just said, in its order, are its echo, not the user's."""
+MIN_OWN_SHARE = 0.7
+"""... and so many of all words: a recogniser mistakes some of them."""
+MAX_OTHER_WORDS = 2
+"""So many words at the end that the answer did not say are the user's."""
+MAX_COMPARED_WORDS = 60
+MIN_ENVELOPE = 10
+"""Values of an envelope, of 20 ms each, below which a correlation says nothing."""
+MAX_ECHO_LAG = 25
+"""Values by which an echo may be late."""
+
+
+class InterruptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[interruption]: what `turn_detection.interruption = "judged"` takes for an interruption."""
+
+    sound_ms: Milliseconds = 480
+    """Speech without words at the user's usual level interrupts after that."""
+    length_weight: Weight = 1.0
+    """Log odds of an interruption by which 100 ms more of sound count."""
+    level_weight: Weight = 0.75
+    """Log odds by which 6 dB above the user's usual level count; 0: the level does not count."""
+    settle_ms: Milliseconds = 160
+    """A silence after which a short sound is over."""
+    backchannel_ms: Milliseconds = 1500
+    """Backchannels that go on for longer interrupt all the same."""
+    answer_ms: Milliseconds = 1000
+    """A backchannel that begins in the last milliseconds of an answer replies to it."""
+    own_voice: Share = 0.8
+    """Correlation of the microphone's envelope with the answer's that is its echo; 1: none is."""
+    backchannels: tuple[str, ...] = ()
+    """Words or phrases beside those of session/interruption.py, in any language."""
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """What is known of speech that began while an answer was played."""
+
+    sound_ms: int
+    """From its beginning to its last window with speech."""
+    silence_ms: int = 0
+    """Since then."""
+    level_db: float = 0.0
+    """Above the user's usual level; 0: unknown."""
+    words: str = ""
+    complete: bool = False
+    """Whether no more words come."""
+    language: str | None = None
+    answer: str = ""
+    """The words of the answer that are being played."""
+    echo: float = 0.0
+    """Correlation with the answer's envelope, see correlation()."""
+
+
+_HUM = re.compile(r"(?:m+-?h+m*|h+m+|m+|u+h+-?h+u+h+|u+h+|a+h+a*|o+h+|u+m+|e+r+m*|ä+h*m*|e+h+)")
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_PHRASES: Mapping[str, str] = {
+    "en": "yeah, yep, yup, yes, ok, okay, right, sure, good, great, nice, cool, fine, true, "
+    "really, "
+    "exactly, absolutely, definitely, indeed, of course, i see, i know, i understand, got it, "
+    "go on, go ahead, all right, alright, makes sense, that makes sense, that's right, "
+    "sounds good, wow, uh-huh, mm-hm, interesting, i hear you, totally, fair enough, very good",
+    "de": "ja, jo, jep, okay, ok, genau, gut, klar, richtig, stimmt, verstehe, ich verstehe, aha, "
+    "ach so, achso, alles klar, na klar, natürlich, sicher, super, schön, prima, ja genau, so so, "
+    "ich weiß, interessant, weiter, mach weiter, in ordnung",
+    "fr": "oui, ouais, ok, okay, d'accord, bien, très bien, voilà, exactement, tout à fait, "
+    "bien sûr, je vois, je comprends, ah bon, c'est vrai, super, parfait, entendu, continuez",
+    "es": "sí, si, ok, okay, vale, claro, bueno, bien, muy bien, exacto, ya, ya veo, entiendo, "
+    "por supuesto, de acuerdo, correcto, perfecto, ajá, cierto, sigue, siga",
+    "it": "sì, si, ok, okay, certo, bene, va bene, esatto, giusto, capisco, ho capito, ah ecco, "
+    "d'accordo, perfetto, già, vero, davvero, continua, continui",
+    "nl": "ja, jawel, oké, ok, okay, goed, precies, juist, klopt, natuurlijk, snap ik, "
+    "ik snap het, ik begrijp het, zeker, mooi, prima, ga door",
+    "pt": "sim, ok, okay, certo, claro, bom, muito bem, exato, entendo, entendi, pois, pois é, "
+    "com certeza, tá, tá bom, perfeito, isso, verdade, continue",
+}
+_BY_LANGUAGE: dict[str, frozenset[tuple[str, ...]]] = {}
+_LONGEST = 4  # words of a phrase
+
+
+def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
+    """What speech over an answer is, as far as is known.
+
+    Of a complete transcript the verdict is never "undecided".
+    """
+    words = spoken_words(overlap.words)
+    if is_own_voice(words, overlap, settings):
+        return "noise" if overlap.complete else "undecided"
+    if words:
+        return _by_words(words, overlap, settings)
+    if overlap.complete:
+        return "noise"
+    if overlap.silence_ms >= settings.settle_ms or overlap.sound_ms < MIN_SOUND_MS:
+        return "undecided"
+    return "interruption" if odds_of(overlap, settings) >= 0 else "undecided"
+
+
+def odds_of(overlap: Overlap, settings: InterruptionSettings) -> float:
+    """Log odds that sound without words is an interruption."""
+    level = max(-MAX_LEVEL_DB, min(MAX_LEVEL_DB, overlap.level_db))
+    length = (overlap.sound_ms - settings.sound_ms) / 100
+    return settings.length_weight * length + settings.level_weight * level / 6
+
+
+def spoken_words(text: str) -> list[str]:
+    """The words of a transcript, in lower case and without punctuation."""
+    return _WORD.findall(unicodedata.normalize("NFC", text.replace("\u2019", "'")).lower())
+
+
+def without_backchannels(
+    words: list[str], language: str | None, more: tuple[str, ...] = ()
+) -> list[str]:
+    """The words that say more than "I am listening". language None: of any language."""
+    phrases = _phrases(language) | {tuple(spoken_words(phrase)) for phrase in more}
+    rest: list[str] = []
+    at = 0
+    while at < len(words):
+        longest = min(_LONGEST, len(words) - at)
+        length = next((n for n in range(longest, 0, -1) if tuple(words[at : at + n]) in phrases), 0)
+        if not length and not _HUM.fullmatch(words[at]):
+            rest.append(words[at])
+        at += max(1, length)
+    return rest
+
+
+def is_own_voice(words: list[str], overlap: Overlap, settings: InterruptionSettings) -> bool:
+    """Whether the microphone hears the answer: by its words, else by its envelope."""
+    if settings.own_voice < 1 and overlap.echo >= settings.own_voice:
+        return True
+    if len(words) < MIN_OWN_WORDS:
+        return False
+    words = words[-MAX_COMPARED_WORDS:]
+    played = spoken_words(overlap.answer)[-MAX_COMPARED_WORDS:]
+    blocks = SequenceMatcher(None, played, words, autojunk=False).get_matching_blocks()
+    shared = sum(block.size for block in blocks)
+    last = max((block.b + block.size for block in blocks if block.size), default=0)
+    return shared >= MIN_OWN_SHARE * len(words) and len(words) - last < MAX_OTHER_WORDS
+
+
+def envelope(pcm: bytes, values: int | None = None) -> NDArray[np.float32]:
+    """The level of each 20 ms of PCM at 24 kHz, in decibels; of the last `values` if given."""
+    frame = 480
+    samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2")
+    frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.float32)
+    if values is not None:
+        frames = frames[-values:] if values else frames[:0]
+    levels: NDArray[np.float32] = 10 * np.log10(np.square(frames).mean(axis=1) + 1.0)
+    return levels
+
+
+def correlation(heard: NDArray[np.float32], played: NDArray[np.float32]) -> float:
+    """The highest correlation, 0..1, of what is heard with what was played before.
+
+    Both are envelopes that end at the same time; that of what was played may be longer, and is
+    looked through for an echo that is up to MAX_ECHO_LAG values late.
+    """
+    size = len(heard)
+    if size < MIN_ENVELOPE or float(np.std(heard)) < 1.0:
+        return 0.0
+    best = 0.0
+    for lag in range(MAX_ECHO_LAG + 1):
+        end = len(played) - lag
+        if end < size:
+            break
+        part = played[end - size : end]
+        if float(np.std(part)) >= 1.0:
+            best = max(best, float(np.corrcoef(heard, part)[0, 1]))
+    return best
+
+
+def level_db(pcm: bytes) -> float:
+    """The level of PCM in decibels of full scale; of its loudest half of 20 ms pieces."""
+    levels = np.sort(envelope(pcm))
+    if not len(levels):
+        return -math.inf
+    loud = np.power(10.0, levels[len(levels) // 2 :] / 10)
+    return float(10 * np.log10(loud.mean())) - 20 * math.log10(32768)
+
+
+def _by_words(words: list[str], overlap: Overlap, settings: InterruptionSettings) -> Verdict:
+    rest = without_backchannels(words, overlap.language, settings.backchannels)
+    if not rest and overlap.sound_ms > settings.backchannel_ms:
+        return "interruption"
+    if not rest:
+        settled = overlap.complete or overlap.silence_ms >= settings.settle_ms
+        return "backchannel" if settled else "undecided"
+    if overlap.complete or len(rest) > 1 or not _begins_backchannel(rest[0], overlap, settings):
+        return "interruption"
+    return "undecided"
+
+
+def _begins_backchannel(word: str, overlap: Overlap, settings: InterruptionSettings) -> bool:
+    """Whether a first partial word may become one: "ye", "o"."""
+    phrases = _phrases(overlap.language)
+    more = [spoken_words(phrase) for phrase in settings.backchannels]
+    firsts = {phrase[0] for phrase in phrases} | {phrase[0] for phrase in more if phrase}
+    return any(first.startswith(word) for first in firsts)
+
+
+def _phrases(language: str | None) -> frozenset[tuple[str, ...]]:
+    key = re.split("[-_]", (language or "").lower())[0]
+    if key not in _PHRASES:
+        key = ""
+    if key not in _BY_LANGUAGE:
+        lists = [_PHRASES[key]] if key else list(_PHRASES.values())
+        _BY_LANGUAGE[key] = frozenset(
+            tuple(spoken_words(phrase)) for each in lists for phrase in each.split(",")
+        )
+    return _BY_LANGUAGE[key]

@@ -1,0 +1,142 @@
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.audio.formats import to_ms, to_samples
+from vivavoce.protocol.server import TurnDecision
+from vivavoce.protocol.session import Eagerness
+from vivavoce.session.endpointing import (
+    MAX_FACTOR,
+    PAUSE_RULES,
+    UNKNOWN,
+    EndedBy,
+    Evidence,
+    SpeakerPauses,
+    TurnSettings,
+    decision_of,
+    likelihood_of,
+    silence_for,
+)
+
+SETTINGS = TurnSettings()
+probabilities = st.none() | st.floats(0, 1)
+evidence_of = st.builds(Evidence, probabilities, probabilities)
+
+
+def pauses_of(*ms: int) -> SpeakerPauses:
+    pauses = SpeakerPauses()
+    for each in ms:
+        pauses.add(to_samples(each))
+    return pauses
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What two sources say, and what both together are taken for."""
+
+    words: float | None
+    sound: float | None
+    together: float
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Joined(None, None, UNKNOWN),
+        Joined(0.9, None, 0.9),
+        Joined(0.5, 0.9, 0.9),  # one that does not know changes nothing
+        Joined(0.9, 0.9, 0.988),
+        Joined(0.1, 0.9, 0.5),
+        Joined(1.0, 0.5, 1.0),
+        Joined(0.0, 0.9, 0.022),
+    ],
+)
+def test_likelihood_is_the_sum_of_log_odds(case: Joined) -> None:
+    joined = likelihood_of(Evidence(case.words, case.sound), SETTINGS)
+    assert joined == pytest.approx(case.together, abs=1e-3)
+
+
+def test_source_without_weight_does_not_count() -> None:
+    settings = TurnSettings(words_weight=0)
+    assert likelihood_of(Evidence(0.01, 0.9), settings) == pytest.approx(0.9)
+
+
+@given(evidence_of, st.sampled_from(list(PAUSE_RULES)), st.lists(st.integers(0, 9000)))
+def test_silence_lies_within_its_bounds(
+    evidence: Evidence, eagerness: Eagerness, pauses: list[int]
+) -> None:
+    silence = silence_for(evidence, eagerness, pauses_of(*pauses), SETTINGS)
+    rules = PAUSE_RULES[eagerness]
+    assert rules.finished * 0.74 <= silence <= rules.unfinished
+
+
+@given(st.floats(0, 1), st.floats(0, 1), probabilities)
+def test_silence_is_no_longer_where_the_words_are_more_complete(
+    one: float, other: float, sound: float | None
+) -> None:
+    less, more = sorted((one, other))
+    waits = [
+        silence_for(Evidence(words, sound), "auto", SpeakerPauses(), SETTINGS)
+        for words in (less, more)
+    ]
+    assert waits[0] >= waits[1]
+
+
+def test_pauses_of_the_speaker_change_the_silence_that_is_waited_for() -> None:
+    def wait(pauses: SpeakerPauses, settings: TurnSettings = SETTINGS) -> int:
+        return to_ms(silence_for(Evidence(0.5), "auto", pauses, settings))
+
+    quick, slow = pauses_of(*8 * [170]), pauses_of(*8 * [900])
+    assert [wait(quick), wait(SpeakerPauses()), wait(slow)] == [948, 1264, 1897]
+    assert wait(pauses_of(900)) == 1517  # one says little
+    assert wait(pauses_of(*50 * [60_000])) == int(1264.91 * MAX_FACTOR)
+    assert wait(slow, TurnSettings(adapt=False)) == 1264
+    assert wait(pauses_of(*8 * [900], *8 * [170])) == wait(quick)  # the last eight count
+
+
+def test_pauses_are_drawn_to_the_usual_ones_while_few_are_known() -> None:
+    assert pauses_of().usual_ms == 500
+    assert pauses_of(1000).usual_ms == 625
+    assert pauses_of(*8 * [1000]).usual_ms == 864
+
+
+@dataclass(frozen=True)
+class Explained:
+    evidence: Evidence | None
+    ended_by: EndedBy
+    reason: str
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Explained(None, "silence", "silence_duration_ms"),
+        Explained(None, "gap", "audio stopped"),
+        Explained(Evidence(0.9), "gap", "audio stopped"),
+        Explained(Evidence(0.9), "full", "buffer full"),
+        Explained(Evidence(), "silence", "nothing known of the words or the voice"),
+        Explained(Evidence(0.9, 0.6), "silence", "sentence complete"),
+        Explained(Evidence(0.6, 0.9), "silence", "voice sounds finished"),
+        Explained(Evidence(0.1, 0.6), "silence", "sentence incomplete"),
+        Explained(Evidence(0.6, 0.1), "silence", "voice sounds unfinished"),
+    ],
+)
+def test_decision_names_the_source_that_decided(case: Explained) -> None:
+    decision = decision_of(14_880, case.ended_by, case.evidence, SpeakerPauses(), SETTINGS)
+    assert (decision.waited_ms, decision.reason) == (620, case.reason)
+
+
+def test_decision_has_its_inputs() -> None:
+    decision = decision_of(14_880, "silence", Evidence(0.1, 0.8), pauses_of(1000), SETTINGS)
+    assert decision == TurnDecision(
+        waited_ms=620,
+        reason="sentence incomplete",
+        likelihood=0.308,
+        words=0.1,
+        sound=0.8,
+        usual_pause_ms=625,
+    )
+    fixed = decision_of(0, "silence", Evidence(0.9), SpeakerPauses(), TurnSettings(adapt=False))
+    assert fixed == TurnDecision(waited_ms=0, reason="sentence complete", likelihood=0.9, words=0.9)

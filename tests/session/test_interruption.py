@@ -1,0 +1,150 @@
+"""The judge of speech over an answer: pure functions, tables and laws."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.hypothesis_examples import examples
+from vivavoce.session.interruption import (
+    InterruptionSettings,
+    Overlap,
+    correlation,
+    envelope,
+    judge,
+    level_db,
+    odds_of,
+    spoken_words,
+    without_backchannels,
+)
+
+DEFAULT = InterruptionSettings()
+BACKCHANNELS = (
+    *(("Mm-hm.", "en"), ("Uh-huh.", "en"), ("Yeah, yeah.", "en"), ("Oh, okay.", "en")),
+    *(("I see.", "en"), ("That makes sense.", "en"), ("Hm", None), ("Mhm, right.", "en-GB")),
+    *(("Ja, genau.", "de"), ("Ach so!", "de"), ("D\u2019accord.", "fr"), ("Ya veo", "es")),
+    *(("Va bene", "it"), ("Ik snap het", "nl"), ("Pois \u00e9", "pt"), ("Ja", "xx")),
+)
+SPEECH = ("Stop!", "Wait a moment", "Yeah, but what about Friday?", "No", "I see it", "Nein")
+overlaps = st.builds(
+    Overlap,
+    sound_ms=st.integers(0, 6000),
+    silence_ms=st.integers(0, 2000),
+    level_db=st.floats(-60, 60),
+    words=st.sampled_from(("", "yeah", "mm-hm okay", "stop", "no I meant", "st", "y")),
+    complete=st.booleans(),
+    language=st.sampled_from((None, "en", "de-AT", "xx")),
+    answer=st.sampled_from(("", "no i meant the other one", "stop")),
+    echo=st.floats(0, 1),
+)
+
+
+@pytest.mark.parametrize(("words", "language"), BACKCHANNELS)
+def test_judge_of_a_backchannel_lets_the_answer_go_on(words: str, language: str | None) -> None:
+    overlap = Overlap(400, 0, words=words, language=language)
+    assert judge(overlap, DEFAULT) == "undecided"
+    assert judge(replace(overlap, silence_ms=200), DEFAULT) == "backchannel"
+    assert judge(replace(overlap, complete=True), DEFAULT) == "backchannel"
+    assert judge(replace(overlap, sound_ms=1600), DEFAULT) == "interruption"
+
+
+@pytest.mark.parametrize("words", SPEECH)
+def test_judge_of_other_words_is_interruption(words: str) -> None:
+    overlap = Overlap(300, 0, words=words, language="en")
+    assert judge(overlap, DEFAULT) == "interruption"
+    assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
+
+
+@pytest.mark.parametrize("words", ["ye", "o", "tha", "go"])
+def test_judge_of_the_beginning_of_a_backchannel_waits(words: str) -> None:
+    overlap = Overlap(200, 0, words=words, language="en")
+    assert judge(overlap, DEFAULT) == "undecided"
+    assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
+
+
+def test_judge_without_words_decides_by_length_and_level() -> None:
+    assert judge(Overlap(100, level_db=12), DEFAULT) == "undecided"
+    assert judge(Overlap(400), DEFAULT) == "undecided"
+    assert judge(Overlap(480), DEFAULT) == "interruption"
+    assert judge(Overlap(400, level_db=9), DEFAULT) == "interruption"
+    assert judge(Overlap(500, level_db=-6), DEFAULT) == "undecided"
+    assert judge(Overlap(900, silence_ms=200), DEFAULT) == "undecided"
+    assert judge(Overlap(900, silence_ms=200, complete=True), DEFAULT) == "noise"
+    level_does_not_count = InterruptionSettings(level_weight=0)
+    assert judge(Overlap(500, level_db=-12), level_does_not_count) == "interruption"
+
+
+def test_judge_of_the_answers_own_words_is_noise() -> None:
+    answer = "Bread begins with flour, water, salt and yeast. The baker weighs all of it."
+    heard = Overlap(2000, words="begins with flower water salt and yeast", answer=answer)
+    assert judge(heard, DEFAULT) == "undecided"
+    assert judge(replace(heard, complete=True), DEFAULT) == "noise"
+    spoken_over = replace(heard, words="water salt and yeast wait stop")
+    assert judge(spoken_over, DEFAULT) == "interruption"
+    assert judge(replace(heard, words="salt water"), DEFAULT) == "interruption"
+
+
+def test_judge_of_the_answers_envelope_is_noise() -> None:
+    heard = Overlap(2000, echo=0.9)
+    assert judge(heard, DEFAULT) == "undecided"
+    assert judge(replace(heard, complete=True), DEFAULT) == "noise"
+    assert judge(heard, InterruptionSettings(own_voice=1.0)) == "interruption"
+
+
+def test_settings_name_more_backchannels() -> None:
+    more = InterruptionSettings(backchannels=("roger that", "copy"))
+    assert judge(Overlap(300, 200, words="Roger that.", language="en"), more) == "backchannel"
+    assert judge(Overlap(300, words="rog", language="en"), more) == "undecided"
+    assert without_backchannels(["copy", "roger", "that"], "en", ("copy",)) == ["roger", "that"]
+
+
+@given(overlaps)
+@settings(max_examples=examples(200))
+def test_judge_of_a_complete_transcript_always_decides(overlap: Overlap) -> None:
+    verdict = judge(replace(overlap, complete=True), DEFAULT)
+    assert verdict != "undecided"
+    if not spoken_words(overlap.words):
+        assert verdict == "noise"
+    elif not without_backchannels(spoken_words(overlap.words), overlap.language):
+        assert verdict in ("backchannel", "noise") or overlap.sound_ms > DEFAULT.backchannel_ms
+
+
+@given(overlaps, st.integers(1, 3000))
+@settings(max_examples=examples(200))
+def test_judge_of_a_longer_sound_is_no_less_an_interruption(overlap: Overlap, more: int) -> None:
+    if judge(overlap, DEFAULT) == "interruption":
+        assert judge(replace(overlap, sound_ms=overlap.sound_ms + more), DEFAULT) == "interruption"
+    longer = replace(overlap, sound_ms=overlap.sound_ms + more)
+    assert odds_of(longer, DEFAULT) >= odds_of(overlap, DEFAULT)
+
+
+def test_correlation_finds_a_late_and_soft_echo_and_no_other_voice() -> None:
+    random = np.random.default_rng(1)
+
+    def voice(seconds: int) -> np.ndarray:
+        loudness = np.repeat(random.uniform(0, 1, seconds * 10) ** 3, 2400)
+        return loudness * random.normal(0, 3000, len(loudness))
+
+    played = voice(3)
+    late = np.concatenate((np.zeros(4800), 0.1 * played))[: len(played)]
+    heard = envelope((late + random.normal(0, 2, len(late))).astype("<i2").tobytes(), 60)
+    whole = envelope(played.astype("<i2").tobytes())
+    assert correlation(heard, whole) > 0.9
+    other = envelope(voice(3).astype("<i2").tobytes(), 60)
+    assert correlation(other, whole) < 0.6
+    assert correlation(heard[:5], whole) == 0.0
+    assert correlation(np.zeros(60, np.float32), whole) == 0.0
+    assert correlation(heard, np.zeros(100, np.float32)) == 0.0
+    assert correlation(heard, whole[:10]) == 0.0
+
+
+def test_envelope_and_level_are_in_decibels() -> None:
+    full = (np.sin(np.arange(24_000) / 10) * 32767).astype("<i2").tobytes()
+    assert level_db(full) == pytest.approx(-3.01, abs=0.05)
+    assert level_db(b"") == -math.inf
+    assert len(envelope(full)) == 50
+    assert len(envelope(full, 7)) == 7
+    assert len(envelope(full, 0)) == 0
