@@ -25,7 +25,7 @@ from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Signal, Tasks
-from vivavoce.runtime.transcription import AudioFeed, KeptAudio, transcribe_item
+from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
@@ -228,7 +228,7 @@ class CascadePerformer:
                 if stt.sample_rate != cascade.stt.sample_rate:
                     feed.set_rate(stt.sample_rate)
                 if effect.diarized and cascade.speaker is not None:
-                    kept = KeptAudio(feed, MAX_DIARIZED_SECONDS * 2 * stt.sample_rate)
+                    kept = RecordingFeed(feed, MAX_DIARIZED_SECONDS * 2 * stt.sample_rate)
                     who = partial(self._segments, cascade, kept, stt.sample_rate)
                     await transcribe_item(stt, effect, kept, self._port.post, who)
                 else:
@@ -239,7 +239,7 @@ class CascadePerformer:
                 del self._feeds[effect.key]
 
     async def _segments(
-        self, cascade: Cascade, audio: KeptAudio, rate: int, transcript: Transcript
+        self, cascade: Cascade, audio: RecordingFeed, rate: int, transcript: Transcript
     ) -> tuple[SpokenSegment, ...]:
         """Who said the words of an item; nobody where the speaker model fails."""
         try:

@@ -122,7 +122,7 @@ class AudioFeed:
         raise StopAsyncIteration
 
 
-class KeptAudio:
+class RecordingFeed:
     """The audio of another source, which is passed on and kept, up to `max_bytes` of it."""
 
     def __init__(self, source: ReplayableAudio, max_bytes: int) -> None:
