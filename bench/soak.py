@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
-from statistics import linear_regression
+from statistics import fmean, linear_regression
 from typing import Any
 
 import msgspec
@@ -35,6 +35,8 @@ SESSIONS = 20
 FRAME_MS = 40
 SAMPLE_SECONDS = 5.0  # between two looks at RSS
 REPORT_SECONDS = 30.0
+MEAN_SECONDS = 60.0  # over which RSS is averaged for the slope
+MIN_MEANS = 4
 WARM_SECONDS = 120.0  # left out of the slope
 TURNS_PER_SESSION = 8
 EVENT_TIMEOUT_S = 20.0  # for one event of a turn; a turn without it is lost
@@ -380,9 +382,17 @@ async def measure(quick: bool) -> list[Figure]:
 
 
 def slope(samples: list[Sample]) -> tuple[float, float]:
-    """KiB a minute of the least-squares line through RSS, and its standard error."""
-    minutes = [sample.seconds / 60 for sample in samples]
-    sizes = [float(sample.rss_kib) for sample in samples]
+    """KiB a minute of the least-squares line through RSS, and its standard error.
+
+    Through the means of MEAN_SECONDS each: samples that are nearer depend on each other, because
+    a session lasts for that long, and the error would come out too small.
+    """
+    length = min(MEAN_SECONDS, (samples[-1].seconds - samples[0].seconds) / MIN_MEANS)
+    means: dict[int, list[Sample]] = {}
+    for sample in samples:
+        means.setdefault(int((sample.seconds - samples[0].seconds) / length), []).append(sample)
+    minutes = [fmean(sample.seconds for sample in each) / 60 for each in means.values()]
+    sizes = [fmean(sample.rss_kib for sample in each) for each in means.values()]
     rise, start = linear_regression(minutes, sizes)
     rest = sum((y - start - rise * x) ** 2 for x, y in zip(minutes, sizes, strict=True))
     middle = sum(minutes) / len(minutes)

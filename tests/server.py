@@ -3,20 +3,15 @@
 Both listen on a free port of 127.0.0.1 and are given back whatever happens.
 """
 
-import asyncio
 import logging
-import os
-import re
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
+from scripts.clients.plumbing import served
 
 from vivavoce.accounting import metering
 from vivavoce.app import application, auth_of, build, follow_keys
@@ -35,10 +30,6 @@ EMBEDDED = """
 llm = "builtin"
 """
 """Engines that need nothing from outside, and no search for language models on this machine."""
-_ADDRESS = re.compile(r"wss?://[\d.]+:(\d+)/")
-_OURS = ("VIVAVOCE_", "OPENAI_", "CHAT_COMPLETION_")
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
 
 
 class Complaints(logging.Handler):
@@ -168,43 +159,7 @@ async def serving_beside(
 ) -> AsyncIterator[int]:
     """A server in a process of its own; the port on which it listens.
 
-    config: what its vivavoce.toml says. Leaving it interrupts the server as an operator would,
-    and fails when it does not end well.
+    It is ended as an operator would, which fails when it does not end well: see `served`.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
-    with TemporaryDirectory() as folder, TemporaryFile() as stderr:
-        Path(folder, "vivavoce.toml").write_text(config, encoding="utf-8")  # noqa: ASYNC240  small
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "vivavoce", "serve", "--port", "0"),
-            cwd=folder,
-            env=kept | dict(environment or {}),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-        try:
-            port = await _announced_port(process)
-            assert port is not None, f"it did not start: {_written(stderr)}"
-            yield port
-            process.terminate()
-            async with asyncio.timeout(_STOP_SECONDS):
-                code = await process.wait()
-            assert code == 0, _written(stderr)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-
-async def _announced_port(process: asyncio.subprocess.Process) -> int | None:
-    """Read the banner; None: the server ended without one."""
-    assert process.stdout is not None
-    async with asyncio.timeout(_START_SECONDS):
-        async for line in process.stdout:
-            if found := _ADDRESS.search(line.decode()):
-                return int(found[1])
-    return None
-
-
-def _written(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+    async with served(config, environment) as (http, _):
+        yield int(http.rpartition(":")[2])

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 RATE = 24_000  # Hz, of the 16-bit mono PCM that the protocol carries by default
 KEY = "sk-no-key-is-checked"
@@ -213,9 +213,13 @@ async def run(drive: Drive, config: str = CONFIG) -> list[str]:
 
 
 @asynccontextmanager
-async def served(config: str = CONFIG) -> AsyncIterator[tuple[str, str]]:
+async def served(
+    config: str = CONFIG, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, str]]:
     """A server on a free port of loopback: the beginnings of its HTTP and WebSocket addresses.
 
+    config: what its vivavoce.toml says. environment: variables in addition to those of this
+    process, of which none is passed on that would configure a server or a client.
     Raises FailedError where it does not start, or does not end well when it is terminated.
     """
     with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder, tempfile.TemporaryFile() as log:
@@ -224,24 +228,28 @@ async def served(config: str = CONFIG) -> AsyncIterator[tuple[str, str]]:
             *(os.environ.get(COMMAND) or str(Path(sys.executable).with_name("vivavoce")), "serve"),
             *("--port", "0"),
             cwd=folder,
-            env=without_settings(os.environ),
+            env=without_settings(os.environ) | dict(environment or {}),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
         )
         try:
             address = await _announced(process)
             if address is None:
-                log.seek(0)
-                raise FailedError(f"the server did not start: {log.read().decode()[-500:]}")
+                raise FailedError(f"the server did not start: {_end_of(log)}")
             yield f"http://{address}", f"ws://{address}"
             process.terminate()
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 if code := await process.wait():
-                    raise FailedError(f"the server ended with {code}")
+                    raise FailedError(f"the server ended with {code}: {_end_of(log)}")
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _end_of(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")[-500:]
 
 
 async def _announced(process: asyncio.subprocess.Process) -> str | None:

@@ -37,9 +37,8 @@ SPEECH = (np.sin(np.arange(RATE // 2) / 20) * 9000).astype("<i2").tobytes()
 
 @dataclass
 class Stub:
-    """OpenAI's three endpoints. Each answers after its delay; `fails` gives a status and body."""
+    """OpenAI's three endpoints; `fails` gives a status and body."""
 
-    delays_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     fails: tuple[int, dict[str, Any]] | None = None
     keys: set[str] = field(default_factory=set)
     asked: dict[str, Any] = field(default_factory=dict)
@@ -50,14 +49,12 @@ class Stub:
         if (refused := self._refused(request)) is not None:
             return refused
         self.asked["stt"] = form["model"]
-        await asyncio.sleep(self.delays_s[0])
         return web.json_response({"text": WORDS})
 
     async def think(self, request: web.Request) -> web.StreamResponse:
         if (refused := self._refused(request)) is not None:
             return refused
         self.asked["llm"] = (await request.json())["model"]
-        await asyncio.sleep(self.delays_s[1])
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for word in ANSWER:
@@ -72,7 +69,6 @@ class Stub:
         if (refused := self._refused(request)) is not None:
             return refused
         self.asked["voice"] = (await request.json())["voice"]
-        await asyncio.sleep(self.delays_s[2])
         return web.Response(body=SPEECH, content_type="audio/pcm")
 
     async def models(self, request: web.Request) -> web.Response:

@@ -126,3 +126,21 @@ def test_flush_leaves_nothing() -> None:
     clauses.feed("and so")
     assert clauses.flush() == "and so"
     assert clauses.flush() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("Es ist z.B. gut. Ja.", ["Es ist z.B. gut. ", "Ja."]),
+        ("Am 3. Mai um 5. Dann nicht.", ["Am 3. Mai um 5. ", "Dann nicht."]),
+        ("1. Flour. 2. Water.", ["1. Flour. ", "2. Water."]),
+        ("Pi is 3.14 or so. Yes.", ["Pi is 3.14 or so. ", "Yes."]),
+        ("La Sra. Paz vive aquí. Sí.", ["La Sra. Paz vive aquí. ", "Sí."]),
+        ("It is approx. 5 km. Good.", ["It is approx. 5 km. ", "Good."]),
+        ("I have 12. Take 3.", ["I have 12. ", "Take 3."]),
+    ],
+)
+def test_full_stop_of_an_abbreviation_or_a_number_ends_no_clause(
+    text: str, clauses: list[str]
+) -> None:
+    assert cut(text) == clauses

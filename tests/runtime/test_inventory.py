@@ -1,12 +1,13 @@
 """Pulls of model packs: one at a time, followed by several, ended at shutdown."""
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from vivavoce.errors import EngineError
 from vivavoce.runtime.inventory import Inventory, Progress, Pull, Pulls, Report
+from vivavoce.testing import run
 
 
 class Shelf:
@@ -35,14 +36,6 @@ def begin(pulls: Pulls, shelf: Shelf) -> Pull:
 
 async def followed(pull: Pull) -> list[Progress]:
     return [progress async for progress in pull.follow()]
-
-
-def run(main: Any) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await main
-
-    asyncio.run(bounded())
 
 
 def test_second_pull_of_a_pack_follows_the_first() -> None:

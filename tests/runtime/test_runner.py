@@ -28,7 +28,13 @@ from vivavoce.engines.scripted.engines import ScriptedTurn
 from vivavoce.engines.scripted.scripts import TurnScript
 from vivavoce.errors import EngineError, InvalidRequest, StoreError
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
-from vivavoce.protocol.server import ErrorEvent, OutputAudioDelta, ResponseDone, SpeechStopped
+from vivavoce.protocol.server import (
+    ErrorEvent,
+    OutputAudioDelta,
+    OutputTranscriptDone,
+    ResponseDone,
+    SpeechStopped,
+)
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.performers import MAX_WAITING_BYTES, MAX_WAITING_WINDOWS
 from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
@@ -126,6 +132,29 @@ def test_text_item_is_answered_with_audio() -> None:
     assert call.peer.closed == (1000, "the client left")
     sound = [e.delta for e in call.peer.events if isinstance(e, OutputAudioDelta)]
     assert len(b"".join(sound)) == len("It is noon.") * 60 * 48
+
+
+def test_answer_cut_off_by_a_sound_without_words_goes_on_where_it_stopped() -> None:
+    text = "One two three four five. Six seven eight nine ten. Eleven twelve."
+
+    async def script(call: SessionRun) -> None:
+        call.post(*question())
+        await call.peer.until("response.done")
+        for fact in speech(LOUD * 20 + SOFT * 40):
+            call.post(fact)
+            await asyncio.sleep(0.032)
+        await call.peer.until("response.done", 2)
+
+    judged = ServerVad(interruption="judged")
+    call = play(script, turn_detection=judged, llm=answers(text), stt={"transcripts": [""]})
+    assert call.peer.endings == [("completed", None)] * 2
+    first, rest = (
+        event.transcript for event in call.peer.events if isinstance(event, OutputTranscriptDone)
+    )
+    assert first == text
+    assert rest
+    assert text.endswith(rest)
+    assert len(rest) < len(text)
 
 
 def test_spoken_turn_is_transcribed_and_answered() -> None:

@@ -71,6 +71,21 @@ def test_marks_time_the_words_of_the_original_text() -> None:
     assert [piece.last for piece in made] == [False, True]
 
 
+def test_written_forms_are_read_and_the_words_stay_those_of_the_text() -> None:
+    marks = (Mark(0, 0, 2), Mark(100, 3, 4), Mark(200, 5, 12), Mark(300, 26, 29))
+    tts = ListTTS([Speech(SAMPLES, marks)])
+    made = pieces(tts, "So $5.50 now.", language="en")
+    assert tts.asked == [("So 5 dollars and 50 cents now.", "en")]
+    assert words(made) == [SpokenWord("So ", 0), SpokenWord("$5.50 ", 100), SpokenWord("now.", 300)]
+
+
+def test_voice_of_one_language_reads_the_forms_of_it() -> None:
+    tts = ListTTS([Speech(SAMPLES, ())])
+    tts.voices = (Voice("anna", ("de",)),)
+    pieces(tts, "Das kostet 3 €.")
+    assert tts.asked == [("Das kostet 3 Euro.", None)]
+
+
 @pytest.mark.parametrize("text", ["", "   ", "...", "***", "😀 ", "\u200b"])
 def test_clause_with_nothing_to_say_has_its_words_and_no_audio(text: str) -> None:
     tts = ListTTS()

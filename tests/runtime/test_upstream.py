@@ -1,7 +1,9 @@
 """Addresses and credentials of upstream servers."""
 
 import asyncio
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,23 +94,22 @@ def test_token_is_printed_anew_for_each_connection() -> None:
     asyncio.run(main())
 
 
-def test_token_that_takes_long_blocks_nobody_else() -> None:
+def test_token_that_takes_long_blocks_nobody_else(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
     async def main() -> None:
         fake = FakeUpstream()
-        command = (sys.executable, "-c", "import time; time.sleep(0.3); print('t')")
-        ticks = 0
         async with fake.serve() as url:
-            relay = Relay(url, "m", token_command=command)
+            relay = Relay(url, "m", token_command=("cat", str(gate)))
 
             async def connect() -> None:
                 async with relay.connected():
                     pass
 
             connecting = asyncio.create_task(connect())
-            while not connecting.done():
-                ticks += 1
-                await asyncio.sleep(0.001)
-        assert ticks > 30  # of about 300
+            await asyncio.to_thread(gate.write_text, "t")  # returns when the command reads
+            await connecting
 
     asyncio.run(main())
 

@@ -62,6 +62,7 @@ def test_judge_of_other_words_is_interruption(words: str) -> None:
 def test_judge_of_the_beginning_of_a_backchannel_waits(words: str) -> None:
     overlap = Overlap(200, 0, words=words, language="en")
     assert judge(overlap, DEFAULT) == "undecided"
+    assert judge(replace(overlap, sound_ms=600), DEFAULT) == "interruption"
     assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
 
 

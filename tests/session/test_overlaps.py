@@ -146,6 +146,37 @@ def test_long_sound_without_words_interrupts() -> None:
     assert "input_audio_buffer.speech_started" in types(call.hear(2 * "#"))
 
 
+@pytest.mark.parametrize("server_plays", [False, True])
+def test_answer_that_a_sound_without_words_cut_off_goes_on_where_it_stopped(
+    server_plays: bool,
+) -> None:
+    call = Call(done=True, server_plays=server_plays)
+    call.hear(62 * ".")
+    tell(call.session, AudioPlayed(call.item_id, 48_000), now=call.now)
+    call.hear(20 * "#")
+    assert "input_audio_buffer.speech_started" in types(call.effects)
+    call.hear(8 * ".")
+    call.words("")
+    order = the(Generate, call.effects)
+    first = int(order.text.split()[0].removeprefix("word"))
+    assert 19 <= first <= 27  # words of 100 ms; cut off after two to three seconds
+    assert order.text.split() == [f"word{n}" for n in range(first, 100)]
+    spoken = tell(call.session, spoke(order.response_id, order.text), now=call.now)
+    spoken += tell(call.session, OutputFinished(order.response_id), now=call.now)
+    assert the(says.ResponseDone, spoken).response.status == "completed"
+
+
+def test_answer_that_was_cut_off_does_not_go_on_where_there_were_words_or_it_was_deleted() -> None:
+    for words, delete in (("Stop it.", False), ("", True)):
+        call = Call(done=True)
+        call.hear(62 * "." + 20 * "#")
+        if delete:
+            receive(call.session, ItemDelete(item_id=call.item_id), call.now)
+        call.hear(8 * ".")
+        call.words(words)
+        assert the(Generate, call.effects).text == ""
+
+
 def test_words_that_come_last_of_all_interrupt() -> None:
     call = Call(done=True)
     assert types(call.hear(10 * "." + SHORT)) == []

@@ -44,6 +44,7 @@ def stage() -> Stage:
 
 def test_playback_without_audio_has_played_nothing(stage: Stage) -> None:
     assert stage.buffer.until == float("-inf")
+    assert stage.buffer.playing(5.0) is None
     assert stage.buffer.stop(5.0) == {}
     assert stage.said() == []
 
@@ -52,6 +53,7 @@ def test_answer_is_started_before_its_first_sound_and_once(stage: Stage) -> None
     stage.buffer.add(*A, SOUND, 1.0)
     stage.buffer.add(*A, SOUND, 1.1)
     assert stage.said() == ["started resp_a", "play item_a", "play item_a"]
+    assert stage.buffer.playing(1.2) == ("item_a", 960)
     assert stage.buffer.until == float("inf")
 
 

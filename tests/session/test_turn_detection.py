@@ -1,11 +1,12 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
-from vivavoce.session.cascade.turn_detection import WINDOW, Edge, TurnDetector
+from vivavoce.session.cascade.turn_detection import WINDOW, Edge, TurnDetector, rise_db
 from vivavoce.session.endpointing import Evidence, SpeakerPauses, TurnSettings, silence_for
 
 MARKS = {None: " ", Edge.STARTED: "[", Edge.STOPPED: "]"}
@@ -212,3 +213,43 @@ def test_turns_begin_and_end_in_turn(
             found.append(edge)
     assert found[:1] in ([], [Edge.STARTED])
     assert all(one is not other for one, other in pairwise(found))
+
+
+def started(*windows: tuple[float, float], threshold: float = 0.5) -> tuple[int, int] | None:
+    """The window at which a turn begins, and the one from which on it counts."""
+    detector = TurnDetector(ServerVad(threshold=threshold))
+    for n, (speech, rise) in enumerate(windows):
+        if detector.feed(n * WINDOW, speech, rise) is Edge.STARTED:
+            return n, detector.onset // WINDOW
+    return None
+
+
+def test_turn_begins_with_one_window_that_is_sure_and_rises() -> None:
+    assert started((0.1, 0.0), (0.95, 30.0)) == (1, 1)
+    assert started((0.1, 0.0), (0.95, 10.0), (0.1, 0.0)) is None  # a click
+    assert started((0.1, 0.0), (0.5, 40.0), (0.1, 0.0)) is None
+
+
+def test_soft_onset_is_summed_over_windows() -> None:
+    soft = ((0.1, 0.0), (0.45, 20.0), (0.48, 26.0), (0.6, 26.0))
+    assert started(*soft) == (3, 3)
+    assert started(*((speech, 0.0) for speech, _ in soft)) is None
+    assert started((0.45, 20.0), (0.48, 26.0), (0.05, 0.0), (0.6, 9.0)) is None
+
+
+def test_evidence_follows_the_threshold() -> None:
+    assert started((0.95, 30.0), threshold=0.9) is None
+    assert started((0.95, 30.0), (0.95, 30.0), threshold=0.9) == (1, 0)
+    assert started(*[(0.4, 30.0)] * 20, threshold=0.9) is None
+    assert started(*[(0.005, 0.0)] * 100, threshold=0.0) is None
+
+
+def test_rise_is_that_of_the_last_window_above_the_lowest_before_it() -> None:
+    def level(db: float) -> bytes:
+        return np.full(WINDOW, 32768 * 10 ** (db / 20), "<i2").tobytes()
+
+    assert rise_db(level(-40) + level(-50) + level(-20)) == pytest.approx(30, abs=0.2)
+    assert rise_db(bytes(2 * WINDOW) + level(-36)) == pytest.approx(30, abs=0.2)  # silence: -66 dB
+    assert rise_db(b"\1\0" * 5 + level(-40) + level(-50)) == pytest.approx(-10, abs=0.2)
+    assert rise_db(level(-20)) == 0.0
+    assert rise_db(b"") == 0.0

@@ -22,7 +22,14 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 # languages hardly any of them is longer
 MAX_BOUND_LETTERS = 3
 _ABBREVIATION = re.compile(
-    r"(?<!\w)(?:(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|No)|(?<!\S)[A-Za-z])\.\Z"
+    r"(?<!\w)(?:(?:Mr|Mrs|Ms|Drs?|St|Prof|Rev|Gen|Sen|Capt|vs|etc|e\.g|i\.e|Nos?|Fig|approx|dept"
+    r"|z\.\s?B|d\.\s?h|u\.\s?a|bzw|ca|evtl|ggf|inkl|usw|Nr|Hr|Fr|Str|Mme|p\.\s?ex|env"
+    r"|Sra?|Srta|Uds?|p\.\s?ej|aprox|sig|dott|ecc|ad es)|(?<!\S)[A-Za-z])\.\Z"
+)
+# German days of a month, and the numbers of a list: what precedes has to be seen with what follows
+_ORDINAL = re.compile(r"(?<![\w.,])\d{1,2}\.\Z")
+_MONTH = re.compile(
+    r"\s+(?:Jan|Feb|M\u00e4r|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|[a-z\u00e4\u00f6\u00fc])"
 )
 
 
@@ -72,7 +79,7 @@ class Clauses:
         text, limit = self._text, begin + MAX_CHARS
         shortest = begin + (MIN_FIRST_CHARS if self._first else MIN_CHARS)
         for mark in _SENTENCE.finditer(text, begin, limit):
-            if not _ABBREVIATION.search(text, begin, mark.end()) and self._says(begin, mark.end()):
+            if self._ends_sentence(begin, mark.end()) and self._says(begin, mark.end()):
                 return self._with_space(mark.end())
         for mark in _PAUSE.finditer(text, begin, limit):
             if mark.end() >= shortest and self._says(begin, mark.end()):
@@ -81,6 +88,16 @@ class Clauses:
             spaces = [m.end() for m in _SPACE.finditer(text, begin, limit)]
             return spaces[-1] if spaces else limit
         return 0
+
+    def _ends_sentence(self, begin: int, end: int) -> bool:
+        """Whether a mark that ends there is not that of an abbreviation or a number."""
+        if _ABBREVIATION.search(self._text, begin, end):
+            return False
+        number = _ORDINAL.search(self._text, begin, end)
+        if number is None:
+            return True
+        of_list = not self._text[begin : number.start()].strip()
+        return not of_list and not _MONTH.match(self._text, end)
 
     def _says(self, begin: int, end: int) -> bool:
         return any(c.isalnum() for c in self._text[begin:end])

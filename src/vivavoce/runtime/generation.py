@@ -30,7 +30,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
-from vivavoce.runtime.synthesis import SpokenPiece, Synthesis
+from vivavoce.runtime.synthesis import SpokenPiece, Synthesis, clauses_of
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.effects import Filler, Generate, Prompt, Say
 from vivavoce.session.facts import (
@@ -118,7 +118,8 @@ async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWrita
     """Speak a given text and post its facts; cancel to stop."""
     try:
         async with _writer(order.order, cascade, post, wait_writable) as writer:
-            await writer.speak(order.text)
+            for clause in clauses_of(order.text):
+                await writer.speak(clause)
     except EngineError as exc:
         post(GenerationFailed(order.order.response_id, "tts", str(exc)))
     else:

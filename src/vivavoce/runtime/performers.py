@@ -20,7 +20,7 @@ from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.echo import EchoCanceller
-from vivavoce.runtime.generation import answer
+from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Signal, Tasks
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
@@ -43,6 +43,7 @@ from vivavoce.session.effects import (
     HoldUpstream,
     RelayEffect,
     RunVad,
+    Say,
     ScoreTurn,
     SendUpstream,
     Speculate,
@@ -259,7 +260,10 @@ class CascadePerformer:
 
     def _generate(self, order: Generate) -> None:
         cascade = self._catalog.of(order.prompt.model)
-        work = answer(order, cascade, self._port.post, self._port.writable)
+        if order.text:
+            work = say(Say(order, order.text), cascade, self._port.post, self._port.writable)
+        else:
+            work = answer(order, cascade, self._port.post, self._port.writable)
         self._tasks.start(order.response_id, work)
 
     def _score_turn(self, effect: ScoreTurn) -> None:

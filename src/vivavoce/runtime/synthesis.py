@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.engines.base import TTS, Speech
+from vivavoce.engines.base import TTS, Mark, Speech
 from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
+from vivavoce.engines.spoken_forms import SpokenForms, spoken_forms
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.tasks import StallGuard
@@ -67,17 +67,23 @@ class Synthesis:
     async def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
         """The speech of one clause, which begins at sample `start` of the answer.
 
-        Markdown and emoji are not spoken; a clause in which nothing is left to say has all its
-        words and no audio. The words together are `text` to the letter. An engine that is lost in
-        the middle is asked for the clause once more, and what was already passed on is left out.
+        Markdown and emoji are not spoken, and written forms are read as a person would. A clause in
+        which nothing is left to say has all its words and no audio. The words together are `text`
+        to the letter. An engine that is lost in the middle is asked for the clause once more, and
+        what was already passed on is left out.
         Lets other tasks run after `max_piece_ms` of audio at the latest. Raises EngineError.
         """
-        timing, spoken = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
-        if not says_something(spoken):
+        timing, plain = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
+        spoken = spoken_forms(plain, spoken_language(plain, self.language or self._voice_language))
+        if not says_something(plain):
             yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
             await asyncio.sleep(0)
             return
-        attempt = partial(self.tts.synthesize, spoken, **self._how(spoken))
+        how = self._how(spoken.text)
+
+        def attempt() -> AsyncGenerator[Speech]:
+            return _with_original_marks(self.tts.synthesize(spoken.text, **how), spoken)
+
         async with aclosing(self._attempts(attempt, timing)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -85,7 +91,8 @@ class Synthesis:
     async def stream(self, texts: AsyncIterator[str]) -> AsyncGenerator[SpokenPiece]:
         """The speech of a text that is still being written, as clause() has it.
 
-        texts: pieces with whole words, handed to the engine as they come.
+        texts: pieces with whole words, handed to the engine as they come. Engines that take such a
+        text read written forms themselves.
         """
         timing = StreamTiming(speed=self.speed)
         async with KeptText(_prose(texts, timing)) as kept:
@@ -152,8 +159,24 @@ class Synthesis:
                     words = []
         yield SpokenPiece(resampler.flush()[2 * max(0, skip - made) :], last=True)
 
+    @property
+    def _voice_language(self) -> str | None:
+        """The one language of the voice; None: it has several, or is not known."""
+        found = next((v.languages for v in self.tts.voices if v.id == self.voice), ())
+        return found[0] if len(found) == 1 else None
+
     def _stalled(self) -> EngineError:
         return EngineError(f"the synthesiser made no sound for {self.stall_timeout_s:g} s")
+
+
+async def _with_original_marks(
+    speech: AsyncGenerator[Speech], spoken: SpokenForms
+) -> AsyncGenerator[Speech]:
+    """The speech of a text with written forms replaced, with the marks of the original."""
+    async with aclosing(speech):
+        async for piece in speech:
+            marks = (Mark(m.at, m.start, spoken.original_end(m.end)) for m in piece.marks)
+            yield Speech(piece.audio, tuple(marks)) if piece.marks else piece
 
 
 async def _prose(texts: AsyncIterator[str], timing: StreamTiming) -> AsyncGenerator[str]:

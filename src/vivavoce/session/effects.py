@@ -141,6 +141,8 @@ class Generate(Struct, frozen=True):
     reported first. Where it has ended the answer is generated anew."""
     filler: Filler | None = None
     """Of a spoken answer that was not begun early."""
+    text: str = ""
+    """Where given, this is spoken as the answer, and no model is asked."""
 
 
 class Speculate(Struct, frozen=True):

@@ -27,6 +27,8 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 MIN_SOUND_MS = 160
 """No sound without words interrupts sooner, however loud."""
+BEGUN_ODDS = 1.0
+"""Log odds from which on a sound interrupts whose words so far could become a backchannel."""
 MAX_LEVEL_DB = 12.0
 """Louder or softer than the user's usual level than that counts as that."""
 MIN_OWN_WORDS = 3
@@ -216,7 +218,7 @@ def _by_words(words: list[str], overlap: Overlap, settings: InterruptionSettings
         return "backchannel" if settled else "undecided"
     if overlap.complete or len(rest) > 1 or not _begins_backchannel(rest[0], overlap, settings):
         return "interruption"
-    return "undecided"
+    return "interruption" if odds_of(overlap, settings) >= BEGUN_ODDS else "undecided"
 
 
 def _begins_backchannel(word: str, overlap: Overlap, settings: InterruptionSettings) -> bool:

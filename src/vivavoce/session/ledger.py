@@ -56,6 +56,11 @@ class Ledger:
         return text.rstrip()
 
     @property
+    def unheard_text(self) -> str:
+        """The words that were not heard."""
+        return self.text[len(self.heard_text) :].strip()
+
+    @property
     def heard_audio(self) -> bytes:
         end = None if self.heard is None else self.heard * BYTES_PER_SAMPLE
         return bytes(self.audio[:end])

@@ -12,7 +12,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.session.facts import SpokenWord
 
 _WORD = re.compile(r"\s*\S+\s*|\s+")  # a model may begin its answer with a space
-_GAP = re.compile(r"\W*")
+_GAP = re.compile(r"[^\w$\u20ac\u00a3\u00a5]*")  # a sign of money belongs to what follows
 MS_PER_CHARACTER = 65  # where the synthesiser gives no marks: ordinary English at ordinary speed
 
 

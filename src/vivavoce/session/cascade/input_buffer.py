@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, Decoder, Format, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
+from vivavoce.protocol.server import TurnDecision
+from vivavoce.session.facts import TranscriptionKey
 
 HALF_SAMPLE_SECONDS = 1.0
 LAG_SECONDS = 0.25
@@ -47,6 +49,17 @@ class InputBuffer:
         taken = self.read(self.start, end)
         self.drop(end)
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that has ended, and that the client was not told of. Positions are samples."""
+
+    key: TranscriptionKey
+    start: int
+    end: int
+    pcm: bytes
+    decision: TurnDecision
 
 
 @dataclass(frozen=True, slots=True)

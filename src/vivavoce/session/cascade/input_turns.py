@@ -10,8 +10,6 @@ Rules:
    clock. No samples are made up: positions stay those of the client.
 """
 
-from dataclasses import dataclass
-
 from msgspec import UNSET
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
@@ -30,14 +28,17 @@ from vivavoce.protocol.server import (
 )
 from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.brain import Shared
-from vivavoce.session.cascade.input_buffer import HalfSample, Intake
+from vivavoce.session.cascade.input_buffer import EndedTurn, HalfSample, Intake
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.cascade.turn_detection import (
+    MIN_RISING,
     ONSET_WINDOWS,
     PAUSE,
+    RISE_WINDOWS,
     WINDOW,
     Edge,
     TurnDetector,
+    rise_db,
 )
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
@@ -59,19 +60,9 @@ from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
+MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
 MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
-
-
-@dataclass(frozen=True, slots=True)
-class EndedTurn:
-    """A turn that has ended, and that the client was not told of. Positions are samples."""
-
-    key: TranscriptionKey
-    start: int
-    end: int
-    pcm: bytes
-    decision: TurnDecision
 
 
 class InputTurns:
@@ -227,7 +218,7 @@ class InputTurns:
             return None
         self._scored = at + WINDOW
         silence = self._detector.silence
-        edge = self._detector.feed(at, fact.speech[n])
+        edge = self._detector.feed(at, fact.speech[n], self._rise(at, fact.speech[n]))
         if silence and not self._detector.silence and edge is None:
             self._end_pause(silence)
         if self._detector.speaking and not self._detector.silence:
@@ -247,8 +238,14 @@ class InputTurns:
             self._feed(self._scored)
             self.score_turn()
         else:
-            kept = max(self._detector.prefix + MARGIN, to_samples(MIN_COMMIT_MS))
-            self._buffer.drop(self._scored - kept)
+            self._buffer.drop(self._scored - max(self._detector.prefix + MARGIN, MIN_KEPT))
+
+    def _rise(self, at: int, speech: float) -> float:
+        """The rise of a window's level, where it matters, dB."""
+        assert self._detector
+        if self._detector.speaking or speech < MIN_RISING:
+            return 0.0
+        return rise_db(self._buffer.read(at - RISE_WINDOWS * WINDOW, at + WINDOW))
 
     def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""

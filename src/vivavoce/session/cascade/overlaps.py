@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from vivavoce.audio.formats import RATE, to_ms
 from vivavoce.session.brain import Shared
-from vivavoce.session.cascade.input_turns import EndedTurn, InputTurns
+from vivavoce.session.cascade.input_buffer import EndedTurn
+from vivavoce.session.cascade.input_turns import InputTurns
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.effects import DuckPlayback
@@ -91,7 +92,9 @@ class Overlaps:
         """The open turn interrupts the answer."""
         self.release()
         self._turns.announce()
-        self._responses.interrupt(now, live=self._turns.live)
+        key = self._turns.key
+        doubtful = "" if self._transcriptions.text(key) else key.item_id
+        self._responses.interrupt(now, live=self._turns.live, doubtful=doubtful)
 
     def end(self, now: float) -> None:
         """The open turn has ended, and it is held: its words decide."""

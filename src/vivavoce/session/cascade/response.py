@@ -266,6 +266,13 @@ class ResponseState:
         self.stage = "llm"
         self._effects.add(self._order)
 
+    def resume(self, text: str) -> None:
+        """Order the rest of an answer that was interrupted by nothing."""
+        prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
+        self._order = Generate(self.id, prompt, text=text)
+        self.stage = "tts"
+        self._effects.add(self._order)
+
     @property
     def generating(self) -> bool:
         """Whether the answer was ordered."""

@@ -8,6 +8,7 @@ Rules:
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
@@ -54,6 +55,14 @@ STAGES: dict[Stage, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CutAnswer:
+    """An answer that a sound cut off, and the turn that this was: their items."""
+
+    turn_id: str
+    item_id: str
+
+
 class Responses:
     """The responses in progress, and the one that is due."""
 
@@ -74,6 +83,7 @@ class Responses:
         self._filled = ""  # the last turn in which a filler was said
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
+        self._cut: CutAnswer | None = None
         self.quiet_since = quiet_since
         """When the last answer ended, if nothing came after it."""
 
@@ -241,13 +251,16 @@ class Responses:
         audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
         return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
 
-    def interrupt(self, now: float, *, live: bool) -> None:
+    def interrupt(self, now: float, *, live: bool, doubtful: str = "") -> None:
         """Barge-in: the answer ends, and no earlier one is played any further.
 
         live: the user speaks in real time. A client that sends recordings does not wait for
-        answers to be played: it has all of a complete one.
+        answers to be played: it has all of a complete one. doubtful: the item of a turn that
+        interrupts by its sound alone; if it has no words, a complete answer goes on behind it.
         """
         playback = self._shared.playback
+        playing = playback.playing(now) if doubtful and self.active is None else None
+        self._cut = CutAnswer(doubtful, playing[0]) if playing else None
         if playback.by_server:
             self.clear_output(now)
         if response := self.active:
@@ -361,10 +374,23 @@ class Responses:
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
         of_turn = response.plan.listed is None and response.plan.conversation_id is not None
-        if of_turn:
+        if of_turn and (rest := self._rest_of_cut(response)):
+            response.resume(rest)
+        elif of_turn:
             response.generate(self._begun, self._filler(response))
         else:
             response.generate()
+
+    def _rest_of_cut(self, response: ResponseState) -> str:
+        """What was not heard of an answer, where the turn that cut it off had no words."""
+        cut, self._cut = self._cut, None
+        if cut is None or not response.plan.prompt.spoken or _turn_of(response) != cut.turn_id:
+            return ""
+        turn = self._shared.conversation.find(cut.turn_id)
+        entry = self._shared.conversation.find(cut.item_id)
+        if turn is None or turn.words.get(0, "?").strip() or entry is None or entry.ledger is None:
+            return ""
+        return entry.ledger.unheard_text
 
     def _filler(self, response: ResponseState) -> Filler | None:
         """What is said while the model takes its time, unless it was said in this turn."""

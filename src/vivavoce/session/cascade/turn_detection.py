@@ -1,12 +1,17 @@
 """When a user's turn begins and ends, in samples of audio. No clock.
 
 The same recording gives the same edges at whatever speed it comes. A turn begins with two windows
-in a row at or above the threshold, so that a click is not a turn; it ends when the windows have
-stayed below the threshold less 0.15 (the hysteresis that Silero's authors use) for long enough.
+in a row at or above the threshold, so that a click is not a turn. The network is late on soft
+onsets, so evidence is summed, too: of each window how far its probability is above or below
+RISING, and, where it may be speech, how far its level is above that of the windows before it. It
+fades by EVIDENCE_KEPT a window, and begins a turn at 1. A turn ends when the windows have stayed
+below the threshold less 0.15 (the hysteresis that Silero's authors use) for long enough.
 """
 
 from enum import Enum
 from typing import assert_never
+
+import numpy as np
 
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
@@ -15,6 +20,17 @@ from vivavoce.session.endpointing import PAUSE_RULES
 WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
 HYSTERESIS = 0.15
+RISING = 0.25  # below the probability of 0.5 that is the usual threshold; it moves with that
+MIN_RISING, MIN_STARTING = (
+    0.4,
+    0.57,
+)  # a window counts by its level, and may begin a turn, from here
+RISING_WEIGHT, LEVEL_WEIGHT = 0.8, 0.7
+MIN_RISE_DB, RISE_SPAN_DB = 9.0, 17.0  # a rise counts from the first on, fully with the second more
+MAX_FALL = 0.6  # by which a window lowers the evidence
+EVIDENCE_KEPT = 0.6
+RISE_WINDOWS = 9  # before a window, the lowest of which is the level that it rises from
+MIN_LEVEL = 10 ** (-66 / 20) * 32768  # root mean square below which all is silence
 FLOOR = 0.01
 PAUSE = to_samples(160)  # a silence after which the words and the sound are scored
 SEMANTIC_PREFIX_MS = 300
@@ -39,6 +55,9 @@ class TurnDetector:
         self.waited = 0
         """The silence that ended the last turn."""
         self._loud = 0
+        self._evidence = 0.0
+        self._evidence_from = 0
+        self._loud_from = 0
         self._needed = self._default_silence()
 
     @property
@@ -83,10 +102,10 @@ class TurnDetector:
             self.settings = settings
             self._needed = self._default_silence()
 
-    def feed(self, at: int, speech: float) -> Edge | None:
-        """Take the window that begins at `at`."""
+    def feed(self, at: int, speech: float, rise: float = 0.0) -> Edge | None:
+        """Take the window that begins at `at`. rise: see rise_db(); it counts outside a turn."""
         if not self.speaking:
-            return self._wait_for_onset(at, speech)
+            return self._wait_for_onset(at, speech, rise)
         if speech >= max(self.threshold - HYSTERESIS, FLOOR):
             self.silence = 0
             self._needed = self._default_silence()
@@ -116,19 +135,33 @@ class TurnDetector:
         self.waited = self.silence
         self.speaking = False
         self.silence = self._loud = 0
+        self._evidence = 0.0
         self._needed = self._default_silence()
 
-    def _wait_for_onset(self, at: int, speech: float) -> Edge | None:
-        if speech < max(self.threshold, FLOOR):
+    def _wait_for_onset(self, at: int, speech: float, rise: float) -> Edge | None:
+        sure = self._add_evidence(at, speech, rise)
+        if speech >= max(self.threshold, FLOOR):
+            if self._loud == 0:
+                self._loud_from = at
+            self._loud += 1
+        else:
             self._loud = 0
+        if self._loud < ONSET_WINDOWS and not sure:
             return None
-        if self._loud == 0:
-            self.onset = at
-        self._loud += 1
-        if self._loud < ONSET_WINDOWS:
-            return None
+        self.onset = self._loud_from if self._loud else self._evidence_from
         self.speaking = True
         return Edge.STARTED
+
+    def _add_evidence(self, at: int, speech: float, rise: float) -> bool:
+        """Add a window; return whether there is enough."""
+        shifted = speech + SEMANTIC_THRESHOLD - self.threshold  # as of a threshold of 0.5
+        added = RISING_WEIGHT * (shifted - RISING)
+        if shifted >= MIN_RISING:
+            added += LEVEL_WEIGHT * min(1.0, max(0.0, (rise - MIN_RISE_DB) / RISE_SPAN_DB))
+        if self._evidence == 0.0:
+            self._evidence_from = at
+        self._evidence = max(0.0, self._evidence * EVIDENCE_KEPT + max(-MAX_FALL, added))
+        return self._evidence >= 1.0 and shifted >= MIN_STARTING and speech >= FLOOR
 
     def _default_silence(self) -> int:
         match self.settings:
@@ -138,3 +171,13 @@ class TurnDetector:
                 return PAUSE_RULES[eagerness].unfinished
             case _:
                 assert_never(self.settings)
+
+
+def rise_db(pcm: bytes) -> float:
+    """How far the level of the last window of PCM is above the lowest of those before it."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.float32)
+    windows = samples[len(samples) % WINDOW :].reshape(-1, WINDOW)
+    if len(windows) < 2:
+        return 0.0
+    levels = np.maximum(np.sqrt(np.square(windows).mean(axis=1)), MIN_LEVEL)
+    return float(20 * np.log10(levels[-1] / levels[:-1].min()))
