@@ -42,6 +42,8 @@ for name, module, what in (
     ("usage", "accounts", "Print what was used, and what it cost."),
     ("prices", "accounts", "Print the prices by which usage is charged, in USD."),
     ("models", "packs", "Model packs: the weights of the engines on this machine."),
+    ("doctor", "doctor", "Check what is installed, works and can be reached here, and how fast."),
+    ("init", "init", "Ask a few questions and write a commented settings file."),
     ("check", "testkit", "Check whether a Realtime server keeps to the protocol."),
 ):
     cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
