@@ -98,6 +98,7 @@ def test_serve_with_missing_package_prints_one_sentence(
     install(home, "lost", source, "tts:lost = lost:Lost\n")
     monkeypatch.syspath_prepend(str(home))
     settings = SCRIPTED.replace('tts = "scripted"', 'tts = "lost"')
+    settings += "[server]\nstrict = true\n"
     assert refused("serve", "--port", "0", settings=settings) == (
         "vivavoce: [engines.tts.lost] needs the package 'package_that_nobody_has', which is not "
         "installed; try: pip install package_that_nobody_has"

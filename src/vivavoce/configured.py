@@ -13,7 +13,7 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
 from vivavoce.runtime.inventory import OfferedModel, PackSummary, Report, Resident
 from vivavoce.session.facts import Stage
-from vivavoce.settings import Settings, aliases_of
+from vivavoce.settings import Kind, Settings, aliases_of
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -27,6 +27,7 @@ class ConfiguredEngines:
         self._running: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
         self._models: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
         self._entered: list[Resident] = []
+        self._speakers: dict[str, OnDemandEngine] = {}
         self.on_demand: dict[tuple[Stage, str], OnDemandEngine] = {}
 
     def add(self, kind: str, name: str, engine: Any, model: str) -> None:
@@ -45,8 +46,18 @@ class ConfiguredEngines:
 
     async def close(self) -> None:
         """Give back what was loaded."""
-        for demand in self.on_demand.values():
+        for demand in (*self.on_demand.values(), *self._speakers.values()):
             await demand.unload()
+
+    def speaker(self, name: str) -> OnDemandEngine:
+        """The speaker model of that name in the settings. Raises SettingsError: a bad option."""
+        make = partial(self._make, "speaker", name, {})
+        if name not in self._speakers:
+            make()
+            self._speakers[name] = OnDemandEngine(
+                "speaker", name, make, idle_s=self._settings.server.unload_seconds
+            )
+        return self._speakers[name]
 
     def find(self, stage: Stage, name: str, *, alias: bool) -> EngineMatch | None:
         """See EngineSource. An alias may name every installed engine, and ENGINE:MODEL."""
@@ -87,7 +98,7 @@ class ConfiguredEngines:
         )
         return self.on_demand[stage, name]
 
-    def _make(self, stage: Stage, name: str, options: dict[str, object]) -> Any:
+    def _make(self, stage: Kind, name: str, options: dict[str, object]) -> Any:
         """Raises SettingsError."""
         given = dict(self._settings.engines.get(stage, {}).get(name, {}))
         real = given.pop("engine", name)

@@ -108,6 +108,14 @@ async def _without_silero(at: Surroundings) -> Found:
     return Found(reason=f"by loudness: {problem}" if problem else "")
 
 
+async def _resemblyzer(at: Surroundings) -> Found | None:
+    if "resemblyzer" not in registry.names("speaker"):
+        return None
+    configured = at.settings.engines.get("speaker", {}).get("resemblyzer", {})
+    pack = configured.get("model", "resemblyzer") == "resemblyzer"  # else a folder
+    return None if pack and await asyncio.to_thread(problem_of, "resemblyzer") else Found()
+
+
 async def _hibari(_: Surroundings) -> Found | None:
     if not find_spec("hibari") or not find_spec("onnxruntime"):
         return None
@@ -160,6 +168,10 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     "clean": (
         Candidate("webrtc", _installed("livekit")),
         Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
+    ),
+    "speaker": (
+        Candidate("resemblyzer", _resemblyzer),
+        Candidate(NONE, _always("speakers are not told apart: the model is not installed")),
     ),
 }
 """The candidates for `auto`, by kind, the best first."""
@@ -309,6 +321,7 @@ class _Builder:
         }
         for each in chosen.values():
             self._check_installed(name, each)
+        speaker = chosen["speaker"].name
         # espeak is asked for its voices, which takes its process half a second
         speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen, model, "tts"))
         try:
@@ -335,6 +348,7 @@ class _Builder:
             apology=self.at.settings.fallback.apology,
             names={stage: chosen[stage].name for stage in STAGES},
             choice=self.choice,
+            speaker=None if speaker == NONE else self.source.speaker(speaker),
         )
         return cascade, tuple(chosen.values())
 
@@ -410,7 +424,7 @@ class _Builder:
 
     def _check_installed(self, model: str, engine: Selected) -> None:
         real = self._options(engine).get("engine", engine.name)
-        if (engine.kind, real) != ("clean", NONE):
+        if engine.kind not in ("clean", "speaker") or real != NONE:
             _check_installed(engine.kind, real, f"[models.{model}]")
 
     async def _enter(self, engine: Selected) -> Any:

@@ -37,7 +37,7 @@ FILE = "vivavoce.toml"
 # engine options with these names are masked
 _SECRET = re.compile(r"(?i)(?:^|_)(?:key|token|password|secret|authorization)$|^headers$")
 _ADDRESS_WITH_SECRET = re.compile(r"://[^/]*@|://.*\?")
-Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean"]
+Kind: TypeAlias = Literal["vad", "turn", "stt", "llm", "tts", "clean", "speaker"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AUTO = "auto"
 OneOrMore: TypeAlias = str | Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -123,6 +123,8 @@ class CascadeModel(
     llm: OneOrMore = AUTO
     tts: OneOrMore = AUTO
     clean: str = AUTO
+    speaker: str = AUTO
+    """Tells speakers apart; loaded when a client asks for that. none: nothing does."""
     voice: str = ""
     """A voice of `tts`. Empty: that of [session], or the engine's default."""
     policy: str = ""
@@ -138,6 +140,7 @@ class CascadeModel(
             "llm": _names(self.llm)[0],
             "tts": _names(self.tts)[0],
             "clean": self.clean,
+            "speaker": self.speaker,
         }
 
     @property
@@ -201,7 +204,10 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-realtime-whisper"),
+        (
+            *("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-realtime-whisper"),
+            "gpt-4o-transcribe-diarize",
+        ),
         (DEFAULT,),
     ),
     **dict.fromkeys(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"), (DEFAULT,)),

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -17,6 +18,9 @@ from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import STT, TTS
+from vivavoce.engines.scripted.engines import ScriptedSpeaker
+from vivavoce.engines.scripted.scripts import SpeakerScript
+from vivavoce.runtime.choice import OnDemandEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,16 @@ async def stage(
     tts: TTS | dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
-    """`stt` and `tts`: engines, or scripts. `options`: arguments of TranscriptionRoutes, and
-    `default_voice`."""
+    """`stt` and `tts`: engines, or scripts. `options`: arguments of TranscriptionRoutes,
+    `default_voice`, and the script of a `speaker` model, None for no such model."""
     voice = options.pop("default_voice", "")
+    script = options.pop("speaker", SpeakerScript())
+    speaker = script and OnDemandEngine("speaker", "scripted", partial(ScriptedSpeaker, script))
     catalog = catalog_of(
         scripted_stt(stt) if stt is None or isinstance(stt, dict) else stt,
         scripted_tts(tts) if tts is None or isinstance(tts, dict) else tts,
         default_voice=voice,
+        speaker=speaker,
     )
     analysis = {name: options[name] for name in ("max_bytes", "max_seconds") if name in options}
     async with serving_routes(
@@ -64,12 +71,15 @@ async def stage(
         ModelRoutes(catalog, lambda: 1_700_000_000.5),
     ) as (client, http, base):
         yield Stage(client, http, base)
+        if speaker is not None:
+            await speaker.unload()
 
 
-def tone(seconds: float) -> bytes:
-    """PCM that the scripted voice activity takes for speech."""
+def tone(seconds: float, hertz: float = 191.0) -> bytes:
+    """PCM that the scripted voice activity takes for speech, and the scripted speaker model for a
+    voice of that pitch."""
     at = np.arange(int(seconds * RATE))
-    return bytes((np.sin(at * 0.05) * 12_000).astype("<i2").data)
+    return bytes((np.sin(at * (2 * np.pi * hertz / RATE)) * 12_000).astype("<i2").data)
 
 
 def quiet(seconds: float) -> bytes:

@@ -33,6 +33,7 @@ from vivavoce.engines.scripted.scripts import (
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.choice import OnDemandEngine
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 
@@ -71,7 +72,13 @@ async def serving_routes(
     assert not complaints.messages, "\n".join(complaints.messages)
 
 
-def catalog_of(stt: STT, tts: TTS, llm: LLM | None = None, default_voice: str = "") -> ModelCatalog:
+def catalog_of(
+    stt: STT,
+    tts: TTS,
+    llm: LLM | None = None,
+    default_voice: str = "",
+    speaker: OnDemandEngine | None = None,
+) -> ModelCatalog:
     """One model of these engines; the rest plays scripts."""
     cascade = Cascade(
         VadBatcher(ScriptedVAD(VADScript())),
@@ -80,6 +87,7 @@ def catalog_of(stt: STT, tts: TTS, llm: LLM | None = None, default_voice: str = 
         llm or ScriptedLLM(LLMScript()),
         tts,
         default_voice=default_voice,
+        speaker=speaker,
     )
     return ModelCatalog({"default": cascade}, "default")
 

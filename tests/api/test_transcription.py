@@ -1,12 +1,14 @@
 """Recordings in, words out: with the official client, before scripted engines."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Literal, Self
 
 import aiohttp
 import openai
 import pytest
+from openai.types.audio import TranscriptionDiarized
 
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
@@ -173,6 +175,62 @@ def test_logprobs_are_sent_where_asked_for_and_known(logprob: float | None) -> N
         assert "".join(token.token for token in event.logprobs) == event.delta
 
 
+def test_diarized_transcript_has_a_segment_for_each_passage_of_a_speaker() -> None:
+    talk = wav_of(
+        tone(2.0, 250) + quiet(0.6) + tone(1.0, 250) + quiet(0.5) + tone(2.0, 650) + quiet(1.5)
+    )
+    reference = f"data:audio/wav;base64,{b64encode(wav_of(tone(2.0, 650))).decode()}"
+
+    async def main() -> tuple[Any, list[Any], Any]:
+        script = {"transcripts": ["one two", "three"]}
+        async with stage(stt=script) as here:
+            create = here.client.audio.transcriptions.create
+            model: Any = "gpt-4o-transcribe-diarize"
+            whole = await create(file=("a.wav", talk), model=model, response_format="diarized_json")
+            stream = await create(
+                file=("a.wav", talk),
+                model=model,
+                response_format="diarized_json",
+                chunking_strategy={"type": "server_vad", "silence_duration_ms": 300},
+                known_speaker_names=["Ada"],
+                known_speaker_references=[reference],
+                stream=True,
+            )
+            events = [event async for event in stream]
+            silent = await create(
+                file=("a.wav", wav_of(quiet(1))), model=model, response_format="diarized_json"
+            )
+            return whole, events, silent
+
+    whole, events, silent = asyncio.run(main())
+    assert isinstance(whole, TranscriptionDiarized)
+    assert (whole.text, whole.duration, whole.task) == ("one two three", 7.6, "transcribe")
+    assert [(each.id, each.speaker, each.text) for each in whole.segments] == [
+        ("seg_000", "A", "one two"),
+        ("seg_001", "B", "three"),
+    ]
+    edges = [edge for each in whole.segments for edge in (each.start, each.end)]
+    assert edges == pytest.approx([0.0, 3.7, 4.0, 6.2], abs=0.15)
+    assert [event.type.rpartition(".")[2] for event in events] == [
+        *("delta", "segment", "delta", "segment", "done")
+    ]
+    assert [event.segment_id for event in events[::2][:2]] == ["seg_000", "seg_001"]
+    assert [(each.speaker, each.text) for each in events[1:4:2]] == [
+        ("A", "one two"),
+        ("Ada", "three"),
+    ]
+    assert (silent.text, silent.segments) == ("", [])
+
+
+def test_diarized_transcript_without_a_speaker_model_is_refused() -> None:
+    async def main() -> tuple[int, Any]:
+        async with stage(speaker=None) as here:
+            return await here.transcribe(SPOKEN, response_format="diarized_json")
+
+    status, body = asyncio.run(main())
+    assert (status, body["error"]["code"]) == (400, "unsupported")
+
+
 @pytest.mark.parametrize("sound", [quiet(2), quiet(0.001)])
 def test_silent_recording_has_empty_text(sound: bytes) -> None:
     async def main() -> tuple[Any, list[Any]]:
@@ -303,7 +361,7 @@ def test_translation_names_english_as_its_language() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"response_format": "diarized_json"}, "response_format"),
+        ({"response_format": "mp3"}, "response_format"),
         ({"temperature": "2"}, "temperature"),
         ({"timestamp_granularities[]": "sentence"}, "timestamp_granularities[0]"),
         ({"stream": "perhaps"}, "stream"),

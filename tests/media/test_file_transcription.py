@@ -38,7 +38,7 @@ async def passages(
 ) -> AsyncGenerator[tuple[Passage, list[str]]]:
     """Each with the text as it came."""
     transcriber = FileTranscriber(stt, asyncio.Semaphore(slots), stall_timeout_s=stall_timeout_s)
-    async for passage in transcriber.passages(file, vad()):
+    async for passage in transcriber.passages(stretches(file, vad())):
         yield passage, [delta.text async for delta in passage.deltas()]
 
 
@@ -204,7 +204,7 @@ def test_leaving_early_closes_the_engines_streams() -> None:
 
     async def main() -> str:
         transcriber = FileTranscriber(Closing(STTScript()), asyncio.Semaphore(2))
-        found = transcriber.passages(SoundFile(BytesIO(wav_of(TALK))), vad())
+        found = transcriber.passages(stretches(SoundFile(BytesIO(wav_of(TALK))), vad()))
         passage = await anext(found)
         delta = await anext(passage.deltas())
         await found.aclose()

@@ -1,10 +1,11 @@
 """What the endpoints for sound answer, held against the types of the official client library."""
 
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from openai.types import audio as official
+from openai.types import audio_response_format as official_formats
 from openai.types.audio import speech_create_params, transcription_create_params
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +15,7 @@ from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rest_audio import (
     MAX_INPUT_CHARACTERS,
     DetectedLanguage,
+    ServerVadChunking,
     SpeechDelta,
     SpeechDone,
     SpeechRequest,
@@ -164,7 +166,11 @@ def test_form_fields_are_all_read() -> None:
         "timestamp_granularities": ["word", "segment"],
         "include": ["logprobs"],
         "stream": ["true"],
-        "chunking_strategy": ["auto"],
+        "chunking_strategy[type]": ["server_vad"],
+        "chunking_strategy[threshold]": ["0.4"],
+        "keywords": ["Ada", "Byron"],
+        "known_speaker_names": ["agent"],
+        "known_speaker_references": ["data:,"],
     }
     assert form_request(fields, TranscriptionRequest) == TranscriptionRequest(
         model="whisper-1",
@@ -175,7 +181,12 @@ def test_form_fields_are_all_read() -> None:
         timestamp_granularities=("word", "segment"),
         include=("logprobs",),
         stream=True,
+        keywords=("Ada", "Byron"),
+        chunking_strategy=ServerVadChunking(threshold=0.4),
+        known_speaker_names=("agent",),
+        known_speaker_references=("data:,",),
     )
+    assert form_request(fields, TranscriptionRequest).hint == "Ada, Byron Vivavoce"
 
 
 def test_form_with_an_empty_field_reads_it_as_absent() -> None:
@@ -196,6 +207,9 @@ def test_boolean_of_a_form_is_read_in_every_spelling(said: str, meant: bool) -> 
         ({"temperature": ["1.1"]}, "temperature"),
         ({"timestamp_granularities": ["word", "letter"]}, "timestamp_granularities[1]"),
         ({"include": ["everything"]}, "include[0]"),
+        ({"chunking_strategy": ["manual"]}, "chunking_strategy"),
+        ({"chunking_strategy[type]": ["clock"]}, "chunking_strategy.type"),
+        ({"known_speaker_names": ["a"] * 17}, "known_speaker_names"),
         ({"stream": ["perhaps"]}, "stream"),
     ],
 )
@@ -227,8 +241,7 @@ def test_timestamps_request_with_an_invalid_field_names_it(
 
 
 def test_formats_are_those_of_the_official_library() -> None:
-    theirs = get_type_hints(official.TranslationCreateParams)["response_format"]
-    assert set(get_args(theirs)) == set(get_args(TranscriptFormat))
+    assert set(get_args(official_formats.AudioResponseFormat)) == set(get_args(TranscriptFormat))
     known = speech_create_params.SpeechCreateParams.__annotations__.keys()
     assert set(SpeechRequest.__struct_fields__) == set(known)
     form = transcription_create_params.TranscriptionCreateParamsBase.__annotations__.keys()

@@ -15,6 +15,7 @@ from vivavoce.protocol.items import InputAudio, InputText, ItemReference, Messag
 from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
+    InputTranscriptionSegment,
     ResponseDone,
     TranscriptionCompleted,
     TranscriptionDelta,
@@ -36,6 +37,7 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import (
     ItemTranscriptionFailed,
     Received,
+    SpokenSegment,
     TranscriptionKey,
     TranscriptUpdated,
 )
@@ -149,6 +151,22 @@ def test_transcript_with_probabilities_sends_them_where_the_session_includes_the
     )
     known = logprob is not None
     assert (hi, you, completed) == ((["hi"], [" you"], ["hi", " you"]) if known else ([], [], []))
+
+
+def test_transcript_of_a_diarizing_model_sends_a_segment_for_each_speaker() -> None:
+    stage = Stage(Transcription("gpt-4o-transcribe-diarize"))
+    (started,) = stage.start()
+    assert isinstance(started, StartTranscription)
+    assert started.diarized
+    spoken = (SpokenSegment("A", "hi", 0, 400), SpokenSegment("B", "you", 500, 1250))
+    stage.transcriptions.take(TranscriptUpdated(A, "hi you", 6, True, segments=spoken), 0.0)
+    _, *segments, completed = sent_events(stage.effects())
+    assert isinstance(completed, TranscriptionCompleted)
+    assert [
+        (each.id, each.speaker, each.text, each.start, each.end)
+        for each in segments
+        if isinstance(each, InputTranscriptionSegment)
+    ] == [("seg_0_000", "A", "hi", 0.0, 0.4), ("seg_0_001", "B", "you", 0.5, 1.25)]
 
 
 def test_final_transcript_sends_item_and_usage(stage: Stage) -> None:

@@ -37,9 +37,15 @@ from vivavoce.api.voxray import VoxrayData
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
 from vivavoce.protocol.beta_client import BetaSessionPatch, BetaTranscriptionSessionPatch
 from vivavoce.protocol.rest_audio import (
+    DiarizationJson,
+    DiarizationRequest,
+    EmbeddingList,
+    EmbeddingRequest,
+    ServerVadChunking,
     SpeechRequest,
     SpeechTimestamp,
     TimestampsRequest,
+    TranscriptionDiarized,
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
@@ -60,6 +66,7 @@ from vivavoce.protocol.rtvi_requests import (
 
 Json: TypeAlias = dict[str, Any]
 
+REFERENCE: Final = "#/components/schemas/{name}"
 FOLDER: Final = Path(__file__).parent / "reference"
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -67,11 +74,21 @@ POLICY: Final = (
     "frame-ancestors 'none'"
 )
 """Of /docs. The style sheet of Swagger UI has its images in data: URLs."""
-LIST_FIELDS: Final = frozenset({"timestamp_granularities", "include"})
+LIST_FIELDS: Final = frozenset(
+    {
+        *("timestamp_granularities", "include", "keywords"),
+        *("known_speaker_names", "known_speaker_references"),
+    }
+)
 """Fields of forms that are lists; a form sends them as `name[]`."""
 
 
-FORMS: Final[tuple[type[msgspec.Struct], ...]] = (TimestampsRequest, TranscriptionRequest)
+FORMS: Final[tuple[type[msgspec.Struct], ...]] = (
+    DiarizationRequest,
+    EmbeddingRequest,
+    TimestampsRequest,
+    TranscriptionRequest,
+)
 """Requests that a form sends, with a file: the schema of TranscriptionRequest is
 TranscriptionForm."""
 
@@ -142,6 +159,10 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     ReadyStatus,
     SpeechRequest,
     SpeechTimestamp,
+    ServerVadChunking,
+    DiarizationJson,
+    EmbeddingList,
+    TranscriptionDiarized,
     TranscriptionJson,
     TranscriptionVerbose,
     UsageReport,
@@ -154,7 +175,7 @@ def openapi_document(version: str) -> Json:
     """The whole document, ready to be encoded. Reads a file."""
     document: Json = msgspec.json.decode((FOLDER / "openapi.json").read_bytes())
     document["info"]["version"] = version
-    _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+    _, schemas = msgspec.json.schema_components(TYPES, ref_template=REFERENCE)
     for shape in FORMS:
         schemas[f"{shape.__name__.removesuffix('Request')}Form"] = _form(shape)
     document["components"]["schemas"] = schemas
@@ -169,7 +190,7 @@ def openapi_document(version: str) -> Json:
 
 def _form(shape: type[msgspec.Struct]) -> Json:
     """The schema of a request as a form sends it, with the file."""
-    _, schemas = msgspec.json.schema_components([shape])
+    _, schemas = msgspec.json.schema_components([shape], ref_template=REFERENCE)
     request = schemas[shape.__name__]
     fields: Json = {
         f"{name}[]" if name in LIST_FIELDS else name: _without_null(schema)
@@ -181,9 +202,10 @@ def _form(shape: type[msgspec.Struct]) -> Json:
 
 def _without_null(schema: Json) -> Json:
     """A form cannot send null: the field is left out."""
-    if "anyOf" not in schema:
+    null = {"type": "null"}
+    if null not in schema.get("anyOf", ()):
         return schema
-    (only,) = (each for each in schema["anyOf"] if each != {"type": "null"})
+    (only,) = (each for each in schema["anyOf"] if each != null)
     return {**only, **{key: schema[key] for key in ("description",) if key in schema}}
 
 

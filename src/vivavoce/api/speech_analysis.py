@@ -1,8 +1,12 @@
-"""POST /v1/audio/speech/timestamps: where a recording has speech, in the shapes of speaches."""
+"""POST /v1/audio/speech/timestamps, /v1/audio/speech/embedding and /v1/audio/diarization.
+
+Where a recording has speech, how its voice sounds, and who speaks when: in the shapes of speaches.
+"""
 
 from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
+from vivavoce.api.known_speakers import known_speakers
 from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.transcription import (
@@ -15,15 +19,28 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.segments import Segment, SpeechRules, speech_segments
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
-from vivavoce.protocol.rest_audio import SpeechTimestamp, TimestampsRequest, form_request
+from vivavoce.protocol.rest_audio import (
+    DiarizationJson,
+    DiarizationRequest,
+    DiarizationSegment,
+    EmbeddingList,
+    EmbeddingRequest,
+    EmbeddingUsage,
+    SpeechTimestamp,
+    TimestampsRequest,
+    VoiceEmbedding,
+    form_request,
+)
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
+from vivavoce.runtime.diarization import SpeakerTurn, diarize, voice_of
 from vivavoce.runtime.file_transcription import speech_probabilities
 from vivavoce.session.cascade.turn_detection import WINDOW
+from vivavoce.session.usage import HEARD_TOKEN
 
 
 class SpeechAnalysisRoutes:
-    """Analyses recordings with the voice activity detection of a catalog."""
+    """Analyses recordings with the models of a catalog."""
 
     def __init__(
         self,
@@ -41,6 +58,8 @@ class SpeechAnalysisRoutes:
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/v1/audio/speech/timestamps", self.timestamps)
+        app.router.add_post("/v1/audio/speech/embedding", self.embedding)
+        app.router.add_post("/v1/audio/diarization", self.diarization)
 
     async def timestamps(self, request: web.Request) -> web.StreamResponse:
         return await unless_gone(request, self._timestamps(request))
@@ -59,8 +78,77 @@ class SpeechAnalysisRoutes:
                 found = await in_thread(_segments, scores, asked, round(file.seconds * RATE))
                 return json_response([_timestamp(segment) for segment in found])
 
+    async def embedding(self, request: web.Request) -> web.StreamResponse:
+        return await unless_gone(request, self._embedding(request))
+
+    async def _embedding(self, request: web.Request) -> web.StreamResponse:
+        async with received(request, max_bytes=self._max_bytes) as form:
+            asked = form_request(form.fields, EmbeddingRequest)
+            name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
+            async with (
+                metered(request, name),
+                self._files.one(),
+                cascade.use_speaker() as model,
+            ):
+                file = self._file(form)
+                try:
+                    voice = await voice_of(file, cascade.vad, model)
+                except AudioError as exc:
+                    raise _unreadable(exc) from exc
+                if voice is None:
+                    raise InvalidRequest(
+                        "There is no speech in the file.", code="invalid_audio", param="file"
+                    )
+                tokens = -(-round(file.seconds * RATE) // HEARD_TOKEN)
+                return json_response(
+                    EmbeddingList(
+                        data=(VoiceEmbedding(tuple(voice.tolist())),),
+                        model=cascade.speaker.name if cascade.speaker else "",
+                        usage=EmbeddingUsage(tokens, tokens),
+                    )
+                )
+
+    async def diarization(self, request: web.Request) -> web.StreamResponse:
+        return await unless_gone(request, self._diarization(request))
+
+    async def _diarization(self, request: web.Request) -> web.StreamResponse:
+        async with received(request, max_bytes=self._max_bytes) as form:
+            asked = form_request(form.fields, DiarizationRequest)
+            name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
+            async with (
+                metered(request, name),
+                self._files.one(),
+                cascade.use_speaker() as model,
+            ):
+                names, references = asked.known_speaker_names, asked.known_speaker_references
+                known = await known_speakers(names, references, cascade.vad, model)
+                file = self._file(form)
+                try:
+                    turns = await diarize(file, cascade.vad, model, known)
+                except AudioError as exc:
+                    raise _unreadable(exc) from exc
+                if asked.response_format == "rttm":
+                    return web.Response(text=_rttm(form.name, turns), content_type="text/plain")
+                segments = tuple(
+                    DiarizationSegment(turn.start_ms / 1000, turn.end_ms / 1000, turn.speaker)
+                    for turn in turns
+                )
+                return json_response(DiarizationJson(round(file.seconds, 3), segments))
+
     def _file(self, form: Form) -> SoundFile:
         return SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
+
+
+def _rttm(file_name: str, turns: list[SpeakerTurn]) -> str:
+    """Rich Transcription Time Marked (NIST): a line for each turn, without white space in names."""
+    name = "_".join(file_name.rpartition(".")[0].split()) or "audio"
+    return "".join(
+        f"SPEAKER {name} 1 {turn.start_ms / 1000:.3f} {(turn.end_ms - turn.start_ms) / 1000:.3f} "
+        f"<NA> <NA> {'_'.join(turn.speaker.split())} <NA> <NA>\n"
+        for turn in turns
+    )
 
 
 def _unreadable(exc: AudioError) -> InvalidRequest:

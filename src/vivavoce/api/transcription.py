@@ -5,7 +5,7 @@ A translation by an engine that does not translate is a transcription.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -14,22 +14,27 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import json_response
+from vivavoce.api.known_speakers import known_speakers
 from vivavoce.api.metered import check_model, metered
 from vivavoce.api.requests import unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
+from vivavoce.audio.segments import SegmentSettings
 from vivavoce.engines.base import STT, translator_of
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import AudioError, InvalidRequest
 from vivavoce.media.decoding import Bounds, SoundFile
 from vivavoce.protocol import subtitles
 from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rest_audio import (
+    DiarizedSegment,
     InputTokenDetails,
     TokenUsage,
     TranscriptDelta,
     TranscriptDone,
+    TranscriptionDiarized,
     TranscriptionJson,
     TranscriptionRequest,
     TranscriptionVerbose,
@@ -40,11 +45,20 @@ from vivavoce.protocol.rest_audio import (
 from vivavoce.protocol.subtitles import Timed
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
+from vivavoce.runtime.diarization import (
+    SPEECH,
+    KnownSpeaker,
+    diarize,
+    passages_of,
+    turn_stretches,
+)
 from vivavoce.runtime.file_transcription import (
     STALL_TIMEOUT_S,
     FileTranscriber,
     Passage,
     PassageDelta,
+    SpeechStretch,
+    stretches,
 )
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
 
@@ -70,19 +84,42 @@ class TranscriptionJob:
     passages: AsyncGenerator[Passage]
     done: list[Passage] = field(default_factory=list)
 
-    async def deltas(self) -> AsyncGenerator[PassageDelta]:
+    async def events(self) -> AsyncGenerator[TranscriptDelta | DiarizedSegment]:
         """The text as a stream, read once. Raises InvalidRequest, EngineError."""
         try:
             async with aclosing(self.passages) as passages:
                 async for passage in passages:
                     space = " " if self.done else ""
                     async for delta in passage.deltas():
-                        yield PassageDelta(space + delta.text, _spaced(delta.logprobs, space))
+                        yield self._delta(delta, space)
                         space = ""
                     if passage.text:
                         self.done.append(passage)
+                        if self.diarized:
+                            yield self._segment(len(self.done) - 1)
         except AudioError as exc:
             raise InvalidRequest(sentence(exc), code="invalid_audio", param="file") from exc
+
+    @property
+    def diarized(self) -> bool:
+        return self.asked.response_format == "diarized_json"
+
+    def _delta(self, delta: PassageDelta, space: str) -> TranscriptDelta:
+        return TranscriptDelta(
+            space + delta.text,
+            logprobs=self._included(_spaced(delta.logprobs, space)),
+            segment_id=_segment_id(len(self.done)) if self.diarized else UNSET,
+        )
+
+    def _segment(self, number: int) -> DiarizedSegment:
+        passage = self.done[number]
+        return DiarizedSegment(
+            id=_segment_id(number),
+            start=passage.start_ms / 1000,
+            end=passage.end_ms / 1000,
+            speaker=passage.speaker,
+            text=passage.text,
+        )
 
     @property
     def text(self) -> str:
@@ -97,9 +134,6 @@ class TranscriptionJob:
             for token in _spaced(passage.logprobs, " " if number else "")
         )
 
-    def delta(self, delta: PassageDelta) -> TranscriptDelta:
-        return TranscriptDelta(delta.text, logprobs=self._included(delta.logprobs))
-
     def _included(self, tokens: Iterable[TokenLogprob]) -> tuple[TokenLogprob, ...] | UnsetType:
         return (tuple(tokens) or UNSET) if "logprobs" in self.asked.include else UNSET
 
@@ -110,7 +144,7 @@ class TranscriptionJob:
     @property
     def tokens(self) -> TokenUsage:
         """In the units of Realtime sessions."""
-        sound, prompt = -(-self.samples // HEARD_TOKEN), estimate(self.asked.prompt)
+        sound, prompt = -(-self.samples // HEARD_TOKEN), estimate(self.asked.hint)
         said = estimate(self.text)
         return TokenUsage(
             input_tokens=sound + prompt,
@@ -133,6 +167,8 @@ class TranscriptionJob:
                 return _plain(subtitles.vtt(self._lines()), "text/vtt")
             case "verbose_json":
                 return json_response(self._verbose())
+            case "diarized_json":
+                return json_response(self._diarized())
             case "json":
                 return json_response(
                     TranscriptionJson(text=self.text, logprobs=self.logprobs, usage=self.duration)
@@ -140,6 +176,14 @@ class TranscriptionJob:
 
     def _lines(self) -> list[Timed]:
         return [line for passage in self.done for line in _lines(passage)]
+
+    def _diarized(self) -> TranscriptionDiarized:
+        return TranscriptionDiarized(
+            duration=round(self.file.seconds, 3),
+            text=self.text,
+            segments=tuple(self._segment(number) for number in range(len(self.done))),
+            usage=self.duration,
+        )
 
     def _verbose(self) -> TranscriptionVerbose:
         wanted = self.asked.timestamp_granularities
@@ -213,43 +257,87 @@ class TranscriptionRoutes:
                 metered(request, name) as meter,
                 self._files.one(),
                 cascade.use_stt(model) as stt,
+                AsyncExitStack() as stack,
             ):
-                job = self._job(form, asked, task, cascade, stt)
+                file = self._file(form)
+                transcriber = self._transcriber(asked, task, cascade, stt)
+                if asked.response_format == "diarized_json":
+                    speaker = await stack.enter_async_context(cascade.use_speaker())
+                    names, references = asked.known_speaker_names, asked.known_speaker_references
+                    known = await known_speakers(names, references, cascade.vad, speaker)
+                    speech = _turns(
+                        file, self._file(form), cascade, speaker, known, _settings(asked)
+                    )
+                else:
+                    speech = stretches(file, cascade.vad, _settings(asked))
+                job = TranscriptionJob(asked, task, file, transcriber.passages(speech))
                 try:
                     return await _respond(request, job)
                 finally:
                     if job.samples:
                         meter.transcription(name, job.samples * 1000 // RATE)
 
-    def _job(
-        self, form: Form, asked: TranscriptionRequest, task: Task, cascade: Cascade, stt: STT
-    ) -> TranscriptionJob:
+    def _file(self, form: Form) -> SoundFile:
+        return SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
+
+    def _transcriber(
+        self, asked: TranscriptionRequest, task: Task, cascade: Cascade, stt: STT
+    ) -> FileTranscriber:
         if task == "translate":
             stt = translator_of(stt) or stt
-        file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
-        transcriber = FileTranscriber(
+        return FileTranscriber(
             stt,
             self._slots.setdefault(id(cascade.stt), asyncio.Semaphore(self._max_passages)),
             language=asked.language,
-            prompt=asked.prompt,
+            prompt=asked.hint,
             stall_timeout_s=self._stall_timeout_s,
         )
-        return TranscriptionJob(asked, task, file, transcriber.passages(file, cascade.vad))
+
+
+async def _turns(
+    file: SoundFile,
+    again: SoundFile,
+    cascade: Cascade,
+    speaker: SpeakerModel,
+    known: list[KnownSpeaker],
+    settings: SegmentSettings | None,
+) -> AsyncGenerator[SpeechStretch]:
+    """The speech of a file by speakers, who are known at its end: it is read twice."""
+    turns = passages_of(await diarize(file, cascade.vad, speaker, known, settings or SPEECH))
+    async with aclosing(turn_stretches(again, turns)) as speech:
+        async for stretch in speech:
+            yield stretch
+
+
+def _settings(asked: TranscriptionRequest) -> SegmentSettings | None:
+    """How the client wants its recording to be cut; None: as the server does."""
+    if isinstance(asked.chunking_strategy, str):
+        return None
+    vad = asked.chunking_strategy
+    return SegmentSettings(
+        threshold=vad.threshold,
+        pause_seconds=vad.silence_duration_ms / 1000,
+        padding_seconds=vad.prefix_padding_ms / 1000,
+    )
+
+
+def _segment_id(number: int) -> str:
+    return f"seg_{number:03}"
 
 
 async def _respond(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:
     if job.asked.stream:
         return await _as_events(request, job)
-    async with aclosing(job.deltas()) as deltas:
-        async for _ in deltas:
+    async with aclosing(job.events()) as events:
+        async for _ in events:
             pass
     return await in_thread(job.response)  # an hour of speech is ten thousand words
 
 
 async def _as_events(request: web.Request, job: TranscriptionJob) -> web.StreamResponse:
-    async with EventStream(request) as stream, aclosing(job.deltas()) as deltas:
-        async for delta in deltas:
-            await stream.send(job.delta(delta))
+    async with EventStream(request) as stream, aclosing(job.events()) as events:
+        async for event in events:
+            await stream.send(event)
         await stream.send(TranscriptDone(job.text, logprobs=job.logprobs, usage=job.tokens))
     return stream.response
 

@@ -34,8 +34,8 @@ MAX_FILE_BYTES = 25 << 20
 MAX_MEMORY_BYTES = 1 << 20
 """A file no larger stays in memory."""
 START_BYTES = 16
-MAX_FIELD_BYTES = 1 << 20
-"""Of all other fields together."""
+MAX_FIELD_BYTES = 8 << 20
+"""Of all other fields together: references of speakers are sound."""
 MAX_PARTS = 100
 READ_TIMEOUT_S = 600.0
 """For the whole form."""

@@ -42,6 +42,8 @@ for name, module, what in (
     ("usage", "accounts", "Print what was used, and what it cost."),
     ("prices", "accounts", "Print the prices by which usage is charged, in USD."),
     ("models", "packs", "Model packs: the weights of the engines on this machine."),
+    ("doctor", "doctor", "Check what is installed, works and can be reached here, and how fast."),
+    ("init", "init", "Ask a few questions and write a commented settings file."),
     ("check", "testkit", "Check whether a Realtime server keeps to the protocol."),
 ):
     cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
@@ -154,7 +156,7 @@ def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None
         out.print(f"  model [bold]{escape(model)}[/bold]{mark}", highlight=False)
         for engine in built.models.selected.get(model, ()):
             text = f"{engine.name}: {engine.reason}" if engine.reason else engine.name
-            out.print(f"    {engine.kind:<6}{escape(text)}", highlight=False, soft_wrap=True)
+            out.print(f"    {engine.kind:<8}{escape(text)}", highlight=False, soft_wrap=True)
         if relay := built.models.catalog.relays.get(model):
             out.print(f"    relay {escape(relay.url)}", highlight=False, soft_wrap=True)
     out.file.flush()

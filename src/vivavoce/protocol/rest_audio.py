@@ -3,8 +3,9 @@
 Optional fields have the value that is used when a client does not send them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,7 +18,10 @@ from vivavoce.protocol.validation import refusal
 MAX_INPUT_CHARACTERS = 65_536
 """Characters of a text to be spoken. OpenAI stops at 4096; here a long one streams as well."""
 
-TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt"]
+TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
+MAX_KNOWN_SPEAKERS = 16
+"""With a reference. OpenAI takes four."""
+MAX_KEYWORDS = 1_000
 Granularity: TypeAlias = Literal["word", "segment"]
 MillisecondsOrZero: TypeAlias = Annotated[int, Meta(ge=0)]
 Probability: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -62,6 +66,19 @@ class SpeechDone(msgspec.Struct, frozen=True, tag_field="type", tag="speech.audi
     usage: SpeechUsage = SpeechUsage()
 
 
+class ServerVadChunking(
+    msgspec.Struct, frozen=True, tag_field="type", tag="server_vad", forbid_unknown_fields=True
+):
+    """How a recording is cut at its pauses."""
+
+    threshold: Probability = 0.5
+    silence_duration_ms: MillisecondsOrZero = 200
+    prefix_padding_ms: MillisecondsOrZero = 300
+
+
+KnownNames: TypeAlias = Annotated[tuple[str, ...], Meta(max_length=MAX_KNOWN_SPEAKERS)]
+
+
 class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of POST /v1/audio/transcriptions and /translations, but for the file."""
 
@@ -73,6 +90,32 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_granularities: tuple[Granularity, ...] = ("segment",)
     include: tuple[Literal["logprobs"], ...] = ()
     stream: bool = False
+    keywords: Annotated[tuple[str, ...], Meta(max_length=MAX_KEYWORDS)] = ()
+    """Names and words to expect: they stand before the prompt."""
+    chunking_strategy: Literal["auto"] | ServerVadChunking = "auto"
+    known_speaker_names: KnownNames = ()
+    known_speaker_references: KnownNames = ()
+    """A recording of each of them, as a data URL."""
+
+    @property
+    def hint(self) -> str:
+        """What the recogniser gets as its prompt."""
+        return " ".join(part for part in (", ".join(self.keywords), self.prompt) if part)
+
+
+class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of POST /v1/audio/diarization, but for the file: those of speaches."""
+
+    model: str = ""
+    response_format: Literal["json", "rttm"] = "json"
+    known_speaker_names: KnownNames = ()
+    known_speaker_references: KnownNames = ()
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The field of POST /v1/audio/speech/embedding, but for the file."""
+
+    model: str = ""
 
 
 class TimestampsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,18 +144,29 @@ class SpeechTimestamp(msgspec.Struct, frozen=True):
     end: int
 
 
-_LISTS = {"timestamp_granularities", "include"}
+_LISTS = {
+    *("timestamp_granularities", "include", "keywords"),
+    *("known_speaker_names", "known_speaker_references"),
+}
+_NESTED = re.compile(r"(\w+)\[(\w+)\]")
 
 
 def form_request(fields: Mapping[str, Sequence[str]], shape: type[F]) -> F:
-    """Read a form: the values of each field, whose name comes without the `[]` of a list.
+    """Read a form: the values of each field, whose name comes without the `[]` of a list; that of a
+    field within another is `outer[inner]`.
 
     An empty value is none; of several, where one is wanted, the last counts. Raises InvalidRequest
     with the field as its `param`; an unknown field is one where the shape forbids it.
     """
-    given: dict[str, str | list[str]] = {}
+    given: dict[str, Any] = {}
     for name, values in fields.items():
-        if filled := [value for value in values if value]:
+        if not (filled := [value for value in values if value]):
+            continue
+        if (nested := _NESTED.fullmatch(name)) and nested[1] in shape.__struct_fields__:
+            inner = given.setdefault(nested[1], {})
+            if isinstance(inner, dict):
+                inner[nested[2]] = filled[-1]
+        else:
             given[name] = filled if name in _LISTS else filled[-1]
     try:
         return msgspec.convert(given, shape, strict=False)
@@ -193,6 +247,73 @@ class TranscriptionVerbose(msgspec.Struct, frozen=True, kw_only=True):
     usage: DurationUsage | UnsetType = UNSET
 
 
+class DiarizedSegment(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="transcript.text.segment"
+):
+    """What one speaker said without a long pause, in seconds from the start of the recording.
+
+    Also an event, once its text is complete.
+    """
+
+    id: str
+    start: float
+    end: float
+    speaker: str
+    """The name of a known speaker, else A, B and so on."""
+    text: str
+
+
+class TranscriptionDiarized(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer in `response_format` diarized_json."""
+
+    task: Literal["transcribe"] = "transcribe"
+    duration: float
+    """Seconds."""
+    text: str
+    segments: tuple[DiarizedSegment, ...]
+    usage: DurationUsage | UnsetType = UNSET
+
+
+class DiarizationSegment(msgspec.Struct, frozen=True):
+    """A turn of a speaker, in seconds from the start of the recording."""
+
+    start: float
+    end: float
+    speaker: str
+
+
+class DiarizationJson(msgspec.Struct, frozen=True):
+    """The answer of POST /v1/audio/diarization."""
+
+    duration: float
+    """Seconds."""
+    segments: tuple[DiarizationSegment, ...]
+
+
+class VoiceEmbedding(msgspec.Struct, frozen=True):
+    """How a voice sounds: a vector of length 1."""
+
+    embedding: tuple[float, ...]
+    index: int = 0
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True):
+    """In the tokens of Realtime sessions: one for 100 ms."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of POST /v1/audio/speech/embedding, in the shape of text embeddings."""
+
+    object: Literal["list"] = "list"
+    data: tuple[VoiceEmbedding, ...]
+    model: str
+    usage: EmbeddingUsage
+
+
 class TranscriptDelta(
     msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.delta", omit_defaults=True
 ):
@@ -200,6 +321,8 @@ class TranscriptDelta(
 
     delta: str
     logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
+    segment_id: str | UnsetType = UNSET
+    """With diarized_json: of the segment to come that this is of."""
 
 
 class TranscriptDone(

@@ -15,8 +15,10 @@ from vivavoce.engines.base import (
     TurnModel,
     warm,
 )
+from vivavoce.engines.speaker_model import SpeakerModel
+from vivavoce.errors import InvalidRequest
 from vivavoce.runtime.chains import FallbackSTT, FallbackTTS
-from vivavoce.runtime.choice import EngineChoice, EngineMatch, Own
+from vivavoce.runtime.choice import EngineChoice, EngineMatch, OnDemandEngine, Own
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import Stage
@@ -41,6 +43,8 @@ class Cascade:
     """What the settings call the engines."""
     choice: EngineChoice = field(default_factory=EngineChoice)
     """Finds other engines, by the names of models that clients give."""
+    speaker: OnDemandEngine | None = None
+    """Says how voices sound; loaded when it is first used."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice used for the requested `name`, with the model that the client names, if any.
@@ -80,6 +84,16 @@ class Cascade:
     def use_tts(self, asked: str) -> AbstractAsyncContextManager[TTS]:
         """The synthesiser, likewise."""
         return self.choice.use(self._own("tts"), asked)
+
+    def use_speaker(self) -> AbstractAsyncContextManager[SpeakerModel]:
+        """The speaker model, loaded. Raises InvalidRequest without one; EngineError on entering."""
+        if self.speaker is None:
+            raise InvalidRequest(
+                "This server cannot tell speakers apart: it has no speaker model. Its operator can "
+                "install one: vivavoce models pull resemblyzer, then restart it.",
+                code="unsupported",
+            )
+        return self.speaker.use()
 
     def _find(self, stage: Stage, asked: str) -> EngineMatch:
         return self.choice.find(self._own(stage), asked)

@@ -41,9 +41,10 @@ class OnDemandEngine:
     """
 
     def __init__(
-        self, stage: Stage, name: str, make: Callable[[], Any], *, idle_s: float = IDLE_S
+        self, stage: str, name: str, make: Callable[[], Any], *, idle_s: float = IDLE_S
     ) -> None:
-        """make: builds the engine, in a thread; raises SettingsError. idle_s: 0: it stays."""
+        """stage: the kind of engine, for messages. make: builds it, in a thread; raises
+        SettingsError. idle_s: 0: it stays."""
         self.stage = stage
         self.name = name
         self.users = 0

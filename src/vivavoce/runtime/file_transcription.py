@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vivavoce.audio.formats import RATE
-from vivavoce.audio.segments import Segment, Segmenter
+from vivavoce.audio.segments import Segment, Segmenter, SegmentSettings
 from vivavoce.engines.base import STT, Transcript, Word
 from vivavoce.errors import EngineError
 from vivavoce.media.decoding import SoundFile
@@ -36,6 +36,8 @@ class SpeechStretch:
     start_ms: int
     end_ms: int
     pcm: bytes
+    speaker: str = ""
+    """The label of the one who speaks, where that is known."""
 
 
 class SpeechScorer:
@@ -86,9 +88,9 @@ class SpeechScorer:
 class AudioSource:
     """The sound of a file, cut into stretches of speech; what is no longer needed is dropped."""
 
-    def __init__(self, scorer: SpeechScorer) -> None:
+    def __init__(self, scorer: SpeechScorer, settings: SegmentSettings | None = None) -> None:
         self._scorer = scorer
-        self._segmenter = Segmenter(WINDOW, RATE)
+        self._segmenter = Segmenter(WINDOW, RATE, settings)
         self._held = bytearray()
         self._held_from = 0  # the sample with which that begins
         self._scored = 0  # bytes of it
@@ -124,11 +126,13 @@ class AudioSource:
         return stretches
 
 
-async def stretches(file: SoundFile, vad: VadBatcher) -> AsyncGenerator[SpeechStretch]:
+async def stretches(
+    file: SoundFile, vad: VadBatcher, settings: SegmentSettings | None = None
+) -> AsyncGenerator[SpeechStretch]:
     """All speech of a file. Raises AudioError, EngineError."""
     pieces = file.pieces(_PIECE_SECONDS)
     scorer = SpeechScorer(vad)
-    recording = AudioSource(scorer)
+    recording = AudioSource(scorer, settings)
     try:
         while (piece := await in_thread(next, pieces, None)) is not None:
             for stretch in await recording.feed(piece):
@@ -168,9 +172,10 @@ class PassageDelta(NamedTuple):
 class Passage:
     """A stretch of speech that is being recognised."""
 
-    def __init__(self, start_ms: int, end_ms: int) -> None:
+    def __init__(self, start_ms: int, end_ms: int, speaker: str = "") -> None:
         self.start_ms = start_ms
         self.end_ms = end_ms
+        self.speaker = speaker
         self.text = ""
         """All of it once deltas() has ended."""
         self.words: tuple[Word, ...] = ()
@@ -249,19 +254,19 @@ class FileTranscriber:
         self._prompt = prompt
         self._stall_timeout_s = stall_timeout_s
 
-    async def passages(self, file: SoundFile, vad: VadBatcher) -> AsyncGenerator[Passage]:
-        """In their order, each as soon as its recognition has begun."""
-        async with prefetched(self._begun(file, vad), MAX_PASSAGES) as begun, aclosing(begun):
+    async def passages(self, speech: AsyncGenerator[SpeechStretch]) -> AsyncGenerator[Passage]:
+        """In their order, each as soon as its recognition has begun. Closes what it reads."""
+        async with prefetched(self._begun(speech), MAX_PASSAGES) as begun, aclosing(begun):
             async for passage in begun:
                 yield passage
 
-    async def _begun(self, file: SoundFile, vad: VadBatcher) -> AsyncGenerator[Passage]:
+    async def _begun(self, speech: AsyncGenerator[SpeechStretch]) -> AsyncGenerator[Passage]:
         under_way: set[asyncio.Task[None]] = set()
         try:
-            async with aclosing(stretches(file, vad)) as found:
+            async with aclosing(speech) as found:
                 async for stretch in found:
                     await self._own_slots.acquire()
-                    passage = Passage(stretch.start_ms, stretch.end_ms)
+                    passage = Passage(stretch.start_ms, stretch.end_ms, stretch.speaker)
                     task = asyncio.create_task(self._recognise(stretch.pcm, passage))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)

@@ -9,20 +9,23 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, assert_never
 
 import aiohttp
 
-from vivavoce.engines.base import AudioTurnModel
+from vivavoce.audio.resample import resample
+from vivavoce.engines.base import AudioTurnModel, Transcript
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Tasks
-from vivavoce.runtime.transcription import AudioFeed, transcribe_item
+from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
@@ -53,6 +56,7 @@ from vivavoce.session.facts import (
     AudioCleaned,
     Fact,
     ItemTranscriptionFailed,
+    SpokenSegment,
     TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
@@ -70,6 +74,7 @@ MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any furthe
 MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
 MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
 UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
+MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
 SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
 
 
@@ -148,6 +153,7 @@ class CascadePerformer:
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
         self._unscored: set[TurnSource] = set()  # what failed when it was scored last
         self._vad: VadStream | None = None
+        self._speakers = SessionSpeakers()
         cleaner = self._cascade.cleaner
         self._echo = EchoCanceller(cleaner) if cleaner else None
         self._cascade.warm()
@@ -232,11 +238,28 @@ class CascadePerformer:
             async with cascade.use_stt(effect.asked_model) as stt:
                 if stt.sample_rate != cascade.stt.sample_rate:
                     feed.set_rate(stt.sample_rate)
-                await transcribe_item(stt, effect, feed, self._port.post)
+                if effect.diarized and cascade.speaker is not None:
+                    kept = RecordingFeed(feed, MAX_DIARIZED_SECONDS * 2 * stt.sample_rate)
+                    who = partial(self._segments, cascade, kept, stt.sample_rate)
+                    await transcribe_item(stt, effect, kept, self._port.post, who)
+                else:
+                    await transcribe_item(stt, effect, feed, self._port.post)
         finally:
             feed.close()
             if self._feeds.get(effect.key) is feed:
                 del self._feeds[effect.key]
+
+    async def _segments(
+        self, cascade: Cascade, audio: RecordingFeed, rate: int, transcript: Transcript
+    ) -> tuple[SpokenSegment, ...]:
+        """Who said the words of an item; nobody where the speaker model fails."""
+        try:
+            async with cascade.use_speaker() as model:
+                pcm = await asyncio.to_thread(resample, bytes(audio.pcm), rate, model.sample_rate)
+                return await self._speakers.segments(pcm, transcript, model)
+        except EngineError as exc:
+            log.warning("speakers of an item are not told apart: %s", exc)
+            return ()
 
     def _end_audio(self, effect: EndAudio) -> None:
         key = effect.key

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol, Self
 
@@ -13,7 +13,7 @@ from vivavoce.errors import AudioError, EngineError, EngineLost
 from vivavoce.protocol.logprobs import ScoredWord, TokenLogprob, token_logprobs
 from vivavoce.runtime.tasks import Signal, StallGuard
 from vivavoce.session.effects import StartTranscription
-from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptUpdated
+from vivavoce.session.facts import ItemTranscriptionFailed, SpokenSegment, TranscriptUpdated
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,28 @@ class AudioFeed:
         raise StopAsyncIteration
 
 
+class RecordingFeed:
+    """The audio of another source, which is passed on and kept, up to `max_bytes` of it."""
+
+    def __init__(self, source: ReplayableAudio, max_bytes: int) -> None:
+        self.pcm = bytearray()
+        self._source = source
+        self._max_bytes = max_bytes
+
+    def rewind(self) -> bool:
+        """See ReplayableAudio."""
+        self.pcm.clear()
+        return self._source.rewind()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._source)
+        self.pcm += piece[: self._max_bytes - len(self.pcm)]
+        return piece
+
+
 class RecordedAudio:
     """A whole recording, resampled to the rate of an engine. It can be read twice."""
 
@@ -209,10 +231,14 @@ def scored_words(transcript: Transcript) -> tuple[ScoredWord, ...]:
 async def transcribe_item(
     stt: STT,
     order: StartTranscription,
-    audio: AudioFeed,
+    audio: ReplayableAudio,
     post: Callable[[TranscriptUpdated | ItemTranscriptionFailed], None],
+    segments: Callable[[Transcript], Awaitable[tuple[SpokenSegment, ...]]] | None = None,
 ) -> None:
-    """Post the words of an item as they are recognised; cancel to stop."""
+    """Post the words of an item as they are recognised; cancel to stop.
+
+    segments: finds out who said the final ones.
+    """
     try:
         async with aclosing(
             transcripts(stt, audio, language=order.language, prompt=order.prompt)
@@ -225,6 +251,7 @@ async def transcribe_item(
                         transcript.stable,
                         transcript.final,
                         scored_words(transcript) if order.scored else (),
+                        await segments(transcript) if segments and transcript.final else (),
                     )
                 )
     except EngineError as exc:

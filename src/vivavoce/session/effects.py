@@ -47,6 +47,8 @@ class StartTranscription(Struct, frozen=True):
     """The model of recognition as the client named it: used where the engine offers it."""
     scored: bool = False
     """Whether to report the probabilities of words."""
+    diarized: bool = False
+    """Whether to report who speaks."""
 
 
 class FeedAudio(Struct, frozen=True):

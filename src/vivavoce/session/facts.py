@@ -56,6 +56,15 @@ class TurnScored(Struct, frozen=True):
     source: TurnSource = "words"
 
 
+class SpokenSegment(Struct, frozen=True):
+    """What one speaker said in a recording, in milliseconds from its start."""
+
+    speaker: str
+    text: str
+    start_ms: int
+    end_ms: int
+
+
 class TranscriptUpdated(Struct, frozen=True):
     """All words of a recording so far; the first `stable` characters will not change any more."""
 
@@ -65,6 +74,8 @@ class TranscriptUpdated(Struct, frozen=True):
     final: bool
     words: tuple[ScoredWord, ...] = ()
     """With their probabilities, where the recogniser gives them."""
+    segments: tuple[SpokenSegment, ...] = ()
+    """Of the final one, where speakers are told apart."""
 
 
 class TokenCounts(Struct, frozen=True):

@@ -1,13 +1,14 @@
 """For people who test engines and clients: conformance checks, scripted engines, virtual time.
 
-* `check_vad`, `check_turn`, `check_stt`, `check_llm`, `check_tts`, `check_clean`: what every engine
-  must do. They raise AssertionError; no test framework is needed.
+* `check_vad`, `check_turn`, `check_stt`, `check_llm`, `check_tts`, `check_clean`, `check_speaker`:
+  what every engine must do. They raise AssertionError; no test framework is needed.
 * `ScriptedSTT` and the like: engines that follow a script (docs/engines.md, "Scripted engines").
 * `run`: asyncio.run in virtual time, for code without threads, processes and sockets.
 """
 
 from vivavoce.engines.scripted.engines import (
     ScriptedLLM,
+    ScriptedSpeaker,
     ScriptedSTT,
     ScriptedTTS,
     ScriptedTurn,
@@ -18,6 +19,7 @@ from vivavoce.engines.scripted.scripts import (
     ScriptedAnswer,
     ScriptedCall,
     ScriptedTranscript,
+    SpeakerScript,
     STTScript,
     TTSScript,
     TurnScript,
@@ -28,6 +30,7 @@ from vivavoce.testing.conformance import (
     check_clean,
     check_engine,
     check_llm,
+    check_speaker,
     check_speech,
     check_stt,
     check_transcripts,
@@ -44,10 +47,12 @@ __all__ = [
     "ScriptedCall",
     "ScriptedLLM",
     "ScriptedSTT",
+    "ScriptedSpeaker",
     "ScriptedTTS",
     "ScriptedTranscript",
     "ScriptedTurn",
     "ScriptedVAD",
+    "SpeakerScript",
     "TTSScript",
     "TurnScript",
     "VADScript",
@@ -56,6 +61,7 @@ __all__ = [
     "check_clean",
     "check_engine",
     "check_llm",
+    "check_speaker",
     "check_speech",
     "check_stt",
     "check_transcripts",

@@ -44,6 +44,7 @@ from vivavoce.engines.base import (
     TurnModel,
     streaming,
 )
+from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import InputText, Message
 
@@ -317,6 +318,39 @@ async def check_clean(cleaner: Cleaner) -> None:
             results.append(cleaned)
         assert results[0] == results[1] == results[2], "the result depends on the cutting"
         assert any(results[0]), "speech is removed as a whole"
+
+
+async def check_speaker(speaker: SpeakerModel) -> None:
+    """A vector of length 1 for any sound, the same each time, whatever is asked beside it."""
+    check_engine(speaker)
+    assert speaker.sample_rate > 0
+    assert speaker.window_ms > 0
+    assert 0.0 < speaker.same_windows <= speaker.same_voice <= 1.0
+    hum = _hum(speaker.sample_rate)
+    clips = [hum, hum[: len(hum) // 2], hum * 3, bytes(2), bytes(len(hum))]
+    together = await _within_timeout(speaker.embed(clips))
+    assert together.shape == (len(clips), speaker.dimensions), f"{together.shape} for the clips"
+    assert together.dtype == np.float32, f"embeddings are {together.dtype}, not float32"
+    lengths = np.linalg.norm(together, axis=1)
+    assert np.allclose(lengths, 1.0, atol=1e-3), f"embeddings have the lengths {lengths}"
+    for i, clip in enumerate(clips):
+        (alone,) = await _within_timeout(speaker.embed([clip]))
+        _close_to(together[i], alone, "an embedding depends on the other clips")
+    none = await _within_timeout(speaker.embed([]))
+    assert none.shape == (0, speaker.dimensions), f"{none.shape} for no clips"
+    async with asyncio.TaskGroup() as tasks:
+        both = [tasks.create_task(_within_timeout(speaker.embed([hum]))) for _ in range(2)]
+    _close_to(both[0].result(), both[1].result(), "two requests at once differ")
+    asking = asyncio.create_task(_as_coroutine(speaker.embed([hum * 10])))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with suppress(asyncio.CancelledError):
+        await _within_timeout(asking)
+    assert len(await _within_timeout(speaker.embed([hum]))) == 1, "it failed after a cancellation"
+
+
+async def _as_coroutine(waiting: Awaitable[T]) -> T:
+    return await waiting
 
 
 _Speaking = AsyncGenerator[Speech]

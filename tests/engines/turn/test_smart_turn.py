@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tests.engines.pocketsphinx.speech import RECORDINGS, recording
+from vivavoce.audio.mel import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.engines.packs import problem_of
 from vivavoce.engines.turn.smart_turn import PACK, SmartTurn, SmartTurnSettings
-from vivavoce.engines.turn.smart_turn_worker import BANDS, FILTERS, FRAMES, RATE, SAMPLES, features
+from vivavoce.engines.turn.smart_turn_worker import BANDS, FILTERS, FRAMES, SAMPLES, features
 from vivavoce.errors import EngineError
 from vivavoce.media import files
 from vivavoce.testing.conformance import check_turn

@@ -33,6 +33,7 @@ from vivavoce.engines.scripted.scripts import (
     ScriptedAnswer,
     ScriptedCall,
     ScriptedTranscript,
+    SpeakerScript,
     STTScript,
     TTSScript,
     TurnScript,
@@ -93,6 +94,29 @@ class ScriptedTurn(BaseEngine):
         _remember(self.asked, text)
         await _until(_now() + self._script.delay_seconds)
         return self._script.table.get(text.strip(), self._script.default)
+
+
+class ScriptedSpeaker(BaseEngine):
+    """A voice is its loudest frequency: sounds less than 100 Hz apart are one."""
+
+    Settings = SpeakerScript
+    dimensions = 40
+    window_ms = 1_000
+    same_voice = same_windows = 0.5
+
+    def __init__(self, settings: SpeakerScript) -> None:
+        self.sample_rate = settings.sample_rate
+        self._error = settings.error
+
+    async def embed(self, clips: Sequence[bytes]) -> NDArray[np.float32]:
+        """[n, 40]: 1 in the place of the loudest of bands of 100 Hz, else 0."""
+        if self._error:
+            raise EngineError(self._error)
+        rows = np.zeros((len(clips), self.dimensions), np.float32)
+        for row, clip in zip(rows, clips, strict=True):
+            spectrum = np.abs(np.fft.rfft(np.frombuffer(clip, "<i2"), self.sample_rate))
+            row[min(int(spectrum.argmax()) // 100, self.dimensions - 1)] = 1.0
+        return rows
 
 
 class ScriptedSTT(BaseEngine):

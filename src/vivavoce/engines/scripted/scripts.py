@@ -89,6 +89,14 @@ class STTScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     sample_rate: Hertz = 16_000
 
 
+class SpeakerScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A voice is the pitch of its sound."""
+
+    error: str = ""
+    """Every request is an EngineError with this text."""
+    sample_rate: Hertz = 16_000
+
+
 class ScriptedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function call in an answer."""
 

@@ -1,8 +1,7 @@
 """The process that runs smart-turn, and the features of sound that the model reads.
 
 Features: the log-mel spectrogram of Whisper (Radford et al. 2022, section 2.2): windows of 25 ms
-every 10 ms, 80 mel bands on Slaney's scale, each triangle of area one (Slaney 1998, "Auditory
-Toolbox"), of eight seconds of which the sound fills the end.
+every 10 ms, 80 mel bands (audio/mel.py), of eight seconds of which the sound fills the end.
 """
 
 from collections.abc import Iterator
@@ -10,39 +9,17 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 import onnxruntime
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
+from vivavoce.audio.mel import HOP, RATE, WINDOW, Floats, mel_filters, mel_power
 from vivavoce.audio.resample import resample
 from vivavoce.engines.worker import WorkerStream
 
-Floats = NDArray[np.float32]
-
-RATE = 16_000
 SAMPLES = 8 * RATE
-WINDOW, HOP, BANDS = 400, 160, 80
+BANDS = 80
 FRAMES = SAMPLES // HOP
 DYNAMIC_RANGE = 8.0
 """Decades of power below the loudest value that are kept."""
-BREAK_HERTZ, BREAK_MEL = 1000.0, 15.0
-"""Slaney's scale is linear below, 200/3 Hz a mel, and logarithmic above, 27 mels a factor 6.4."""
-
-
-def mel_filters() -> Floats:
-    """[bands, WINDOW // 2 + 1]: triangles over the frequencies of the spectrum."""
-    highest = BREAK_MEL + 27 * np.log(RATE / 2 / BREAK_HERTZ) / np.log(6.4)
-    mels = np.linspace(0, highest, BANDS + 2)
-    above = BREAK_HERTZ * np.exp((mels - BREAK_MEL) * np.log(6.4) / 27)
-    corners = np.where(mels < BREAK_MEL, mels * 200 / 3, above)
-    spectrum = np.linspace(0, RATE / 2, WINDOW // 2 + 1)
-    rows = []
-    for low, middle, high in zip(corners, corners[1:], corners[2:], strict=False):
-        rows.append(np.interp(spectrum, (low, middle, high), (0, 2 / (high - low), 0)))
-    return np.array(rows, np.float32)
-
-
-FILTERS = mel_filters()
-HANN = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+FILTERS = mel_filters(BANDS)
 
 
 def features(samples: Floats) -> Floats:
@@ -52,9 +29,7 @@ def features(samples: Floats) -> Floats:
     padded[SAMPLES - len(sound) :] = sound
     padded -= padded.mean()
     padded /= np.sqrt(padded.var() + 1e-7)
-    framed = sliding_window_view(np.pad(padded, WINDOW // 2, mode="reflect"), WINDOW)[::HOP]
-    spectrum = np.fft.rfft(framed[:FRAMES] * HANN, axis=1)
-    power = FILTERS @ (np.abs(spectrum) ** 2).T.astype(np.float32)
+    power = mel_power(np.pad(padded, WINDOW // 2, mode="reflect"), FILTERS)[:FRAMES].T
     decades = np.log10(np.maximum(power, 1e-10))
     scaled: Floats = (np.maximum(decades, decades.max() - DYNAMIC_RANGE) + 4.0) / 4.0
     return scaled.astype(np.float32)

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.protocol.logprobs import TokenLogprob, token_logprobs
 from vivavoce.protocol.server import (
+    InputTranscriptionSegment,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionError,
@@ -26,6 +27,8 @@ from vivavoce.session.options import Options
 from vivavoce.session.usage import transcription_usage
 
 INFINITY = float("inf")
+DIARIZES = "-diarize"
+"""A model of recognition whose name ends like this tells speakers apart."""
 
 
 def language_of(options: Options) -> str | None:
@@ -129,6 +132,7 @@ class Transcriptions:
             prompt=(transcription.prompt if transcription else None) or "",
             asked_model=transcription.model if transcription else "",
             scored=options.includes_logprobs,
+            diarized=transcription is not None and transcription.model.endswith(DIARIZES),
         )
         self._active[key] = ItemTranscription(
             order, reported and transcription is not None, options.includes_logprobs
@@ -227,6 +231,7 @@ class Transcriptions:
         record_id = f"{fact.key.item_id}:{fact.key.content_index}"
         self._shared.usage.add(RecordUsage(record_id, active.order.model, usage, "transcription"))
         if active.reported:
+            self._send_segments(fact)
             effects.send(
                 TranscriptionCompleted(
                     event_id=effects.event_id(),
@@ -235,6 +240,22 @@ class Transcriptions:
                     transcript=fact.text,
                     usage=usage,
                     logprobs=_logprobs(fact, 0, len(fact.text), active),
+                )
+            )
+
+    def _send_segments(self, fact: TranscriptUpdated) -> None:
+        effects = self._shared.effects
+        for number, segment in enumerate(fact.segments):
+            effects.send(
+                InputTranscriptionSegment(
+                    event_id=effects.event_id(),
+                    item_id=fact.key.item_id,
+                    content_index=fact.key.content_index,
+                    id=f"seg_{fact.key.content_index}_{number:03}",
+                    text=segment.text,
+                    speaker=segment.speaker,
+                    start=segment.start_ms / 1000,
+                    end=segment.end_ms / 1000,
                 )
             )
 
