@@ -1,6 +1,7 @@
 """Settings of the whole test suite."""
 
 import atexit
+import gc
 import os
 import shutil
 from tempfile import mkdtemp
@@ -12,6 +13,15 @@ from hypothesis import settings
 settings.register_profile("full", deadline=None, print_blob=True, max_examples=100)
 settings.register_profile("quick", deadline=None, print_blob=True, max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
+
+# modules are not garbage: no collection looks at them, neither while they are imported nor later
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 # servers that tests start keep their accounts here, not with those of this machine's user
 os.environ["XDG_STATE_HOME"] = mkdtemp(prefix="vivavoce-tests-")

@@ -5,12 +5,14 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 from openai.types.beta.realtime import RealtimeClientEvent as OfficialBetaClientEvent
 from openai.types.beta.realtime import RealtimeServerEvent as OfficialBetaServerEvent
 from openai.types.realtime import RealtimeClientEvent as OfficialClientEvent
 from openai.types.realtime import RealtimeServerEvent as OfficialServerEvent
 from pydantic import TypeAdapter, ValidationError
 
+from tests.hypothesis_examples import examples
 from tests.protocol.client_samples import (
     BETA_CLIENT_EVENTS,
     GA_CLIENT_EVENTS,
@@ -20,11 +22,16 @@ from tests.protocol.samples import (
     SERVER_EVENTS,
     TRANSCRIPTION_SESSION,
 )
+from tests.session.histories import EVERYTHING, Step, World, openings
+from tests.session.laws import events
+from vivavoce.protocol import codec
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.beta_client import AnyBetaEvent
 from vivavoce.protocol.client import AnyClientEvent
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import AnyServerEvent, SessionUpdated
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.facts import Disconnected
 
 official_ga: TypeAdapter[Any] = TypeAdapter(OfficialServerEvent)
 official_beta: TypeAdapter[Any] = TypeAdapter(OfficialBetaServerEvent)
@@ -71,6 +78,19 @@ def test_samples_cover_every_client_event() -> None:
 @pytest.mark.parametrize("frame", GA_FRAMES, ids=kind)
 def test_server_event_validates_against_the_official_type(frame: bytes) -> None:
     assert official_ga.validate_json(frame).type == kind(frame)
+
+
+@settings(max_examples=examples(40))
+@given(openings, EVERYTHING)
+def test_events_of_random_histories_validate_against_the_official_type(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    world = World(opening)
+    world.play(steps)
+    world.tell(Disconnected())
+    for event in events(world):
+        frame = codec.encode(event)
+        assert official_ga.validate_json(frame).type == event.__struct_config__.tag
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
     SpokenWord,
     TextGenerated,
     TokenCounts,
@@ -250,13 +251,16 @@ def test_model_stream_without_an_end_is_a_failure_and_loses_no_word() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 30])
-def test_synthesiser_failure_ends_the_answer_and_the_model(before: int) -> None:
-    llm_ = ListLLM(*[TextDelta("Word. ")] * 500, 1000.0, ChatEnded())
+def test_synthesiser_failure_leaves_the_rest_of_the_answer_in_writing(before: int) -> None:
+    llm_ = ListLLM(*[TextDelta("Some words. ")] * 50, ChatEnded())
     tts = ListTTS(*[Speech(b"\1\0" * 24)] * before, EngineError("no voice"))
-    posted = run(performed(cast(llm=llm_, tts=tts)))
-    assert posted[-1] == (0.0, GenerationFailed("r", "tts", "no voice"))
-    assert len(sound([fact for _, fact in posted])) == before * 48
-    assert (llm_.open, tts.open, tts.asked) == (0, 0, ["Word. "])
+    posted = facts(cast(llm=llm_, tts=tts))
+    assert posted[-1] == OutputFinished("r")
+    assert posted.count(SpeechFailed("r", "no voice")) == 1
+    words = [w for fact in posted if isinstance(fact, AudioGenerated) for w in fact.words]
+    assert "".join(word.text for word in words) == said(posted) == "Some words. " * 50
+    assert words[-1].at == before * 24 == len(sound(posted)) // 2
+    assert (llm_.open, tts.open, tts.asked) == (0, 0, ["Some words. "])
 
 
 def test_words_of_a_clause_begin_after_the_clause_before() -> None:

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 
 from tests.engines.plugins import install
-from tests.server import HOST
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.items import FunctionTool
 from vivavoce.runtime.tools import (
@@ -94,8 +93,8 @@ def test_webhook_gets_the_call_and_its_body_is_the_result(status: int, given: st
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, HOST, 0).start()
-            url = f"http://{HOST}:{runner.addresses[0][1]}/stock"
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/stock"
             async with AsyncExitStack() as stack:
                 settings = ToolSettings(url=url, secret="s3cret", description="How many.")
                 tools = await built_tools({"stock": settings}, stack)

@@ -1,7 +1,5 @@
 """What holds in every session that owns its playout, whatever happens."""
 
-from collections.abc import Callable
-
 from hypothesis import given, settings
 
 from tests.hypothesis_examples import examples
@@ -69,20 +67,7 @@ class Call(World):
         return AudioPlayed(item_id, played)
 
 
-def law(check: Callable[[Call], None]) -> Callable[[], None]:
-    @settings(max_examples=examples(60))
-    @given(openings, CALLS)
-    def holds(opening: SessionObject, steps: list[Step]) -> None:
-        world = Call(opening)
-        world.play(steps)
-        check(world)
-
-    holds.__name__ = check.__name__
-    return holds
-
-
-@law
-def test_answers_are_played_one_at_a_time_from_start_to_stop(world: Call) -> None:
+def answers_are_played_one_at_a_time_from_start_to_stop(world: Call) -> None:
     heard: str | None = None
     over: set[str] = set()
     for event in events(world):
@@ -100,8 +85,7 @@ def test_answers_are_played_one_at_a_time_from_start_to_stop(world: Call) -> Non
                 heard = None
 
 
-@law
-def test_audio_is_played_only_between_start_and_stop_of_its_answer(world: Call) -> None:
+def audio_is_played_only_between_start_and_stop_of_its_answer(world: Call) -> None:
     heard = False
     for effect in effects(world):
         match effect:
@@ -115,13 +99,11 @@ def test_audio_is_played_only_between_start_and_stop_of_its_answer(world: Call) 
                 pass
 
 
-@law
-def test_audio_is_never_sent_over_the_data_channel(world: Call) -> None:
+def audio_is_never_sent_over_the_data_channel(world: Call) -> None:
     assert not any(isinstance(event, says.OutputAudioDelta) for event in events(world))
 
 
-@law
-def test_answer_stops_only_when_all_of_its_audio_was_played(world: Call) -> None:
+def answer_stops_only_when_all_of_its_audio_was_played(world: Call) -> None:
     """So when nothing waits and no response is being made, nothing is being heard."""
     sent = [*events(world)]
     made = {e.response.id for e in sent if isinstance(e, says.ResponseCreated)}
@@ -134,6 +116,25 @@ def test_answer_stops_only_when_all_of_its_audio_was_played(world: Call) -> None
     }
     if not world.waiting and not made:
         assert started == over
+
+
+LAWS_OF_PLAYOUT = (
+    answers_are_played_one_at_a_time_from_start_to_stop,
+    audio_is_played_only_between_start_and_stop_of_its_answer,
+    audio_is_never_sent_over_the_data_channel,
+    answer_stops_only_when_all_of_its_audio_was_played,
+)
+
+
+@settings(max_examples=examples(100))
+@given(openings, CALLS)
+def test_history_of_a_call_keeps_the_laws_of_playout(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    world = Call(opening)
+    world.play(steps)
+    for law in LAWS_OF_PLAYOUT:
+        law(world)
 
 
 @settings(max_examples=examples(60))

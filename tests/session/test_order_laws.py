@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from tests.session.histories import Step, World
-from tests.session.laws import effects, events, law, of_response
+from tests.session.laws import effects, events, every_history_keeps, of_response
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall
 from vivavoce.protocol.responses import DurationUsage
@@ -22,16 +22,14 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import ItemTranscriptionFailed, TranscriptionKey, TranscriptUpdated
 
 
-@law
-def test_session_has_no_effects_after_the_close(world: World) -> None:
+def session_has_no_effects_after_the_close(world: World) -> None:
     everything = list(effects(world))
     assert [type(effect) for effect in everything].count(Close) == 1
     assert isinstance(everything[-1], Close)
     assert world.play([Step("write", 1, 1, 0.0), Step("timer", 0, 0, 0.0)])[-1].effects == []
 
 
-@law
-def test_vad_gets_whole_windows_in_order(world: World) -> None:
+def vad_gets_whole_windows_in_order(world: World) -> None:
     """Where it goes on elsewhere, the client or a commit has made it so."""
     end = 0
     moved = False
@@ -48,8 +46,7 @@ def test_vad_gets_whole_windows_in_order(world: World) -> None:
                 moved = True
 
 
-@law
-def test_every_transcription_has_a_beginning_and_an_end(world: World) -> None:
+def every_transcription_has_a_beginning_and_an_end(world: World) -> None:
     """Once it is over, the client may have deleted its item and put in another of that name."""
     state: dict[TranscriptionKey, str] = {}
     for moment in world.history:
@@ -74,8 +71,7 @@ def test_every_transcription_has_a_beginning_and_an_end(world: World) -> None:
                     state[key] = "over"
 
 
-@law
-def test_generation_is_requested_once_and_cancelled_at_most_once(world: World) -> None:
+def generation_is_requested_once_and_cancelled_at_most_once(world: World) -> None:
     state: dict[str, str] = {}
     for effect in effects(world):
         match effect:
@@ -96,16 +92,14 @@ def test_generation_is_requested_once_and_cancelled_at_most_once(world: World) -
                 pass
 
 
-@law
-def test_prompts_hold_no_incomplete_call(world: World) -> None:
+def prompts_hold_no_incomplete_call(world: World) -> None:
     for effect in effects(world):
         if isinstance(effect, Generate):
             calls = [item for item in effect.prompt.items if isinstance(item, FunctionCall)]
             assert {call.status for call in calls} <= {"completed"}
 
 
-@law
-def test_usage_only_grows_and_is_the_sum_of_what_was_reported(world: World) -> None:
+def usage_only_grows_and_is_the_sum_of_what_was_reported(world: World) -> None:
     responses = [e.response.usage for e in events(world) if isinstance(e, says.ResponseDone)]
     usages = [usage for usage in responses if usage is not None]
     assert len(usages) == len(responses)
@@ -124,3 +118,13 @@ def test_usage_only_grows_and_is_the_sum_of_what_was_reported(world: World) -> N
     assert total.output_tokens == sum(usage.output_tokens for usage in usages)
     sent = [e.usage for e in events(world) if isinstance(e, says.TranscriptionCompleted)]
     assert total.transcribed_seconds >= sum(u.seconds for u in sent if isinstance(u, DurationUsage))
+
+
+test_history_keeps_the_laws_of_effects = every_history_keeps(
+    vad_gets_whole_windows_in_order,
+    every_transcription_has_a_beginning_and_an_end,
+    generation_is_requested_once_and_cancelled_at_most_once,
+    prompts_hold_no_incomplete_call,
+    usage_only_grows_and_is_the_sum_of_what_was_reported,
+    session_has_no_effects_after_the_close,  # goes on with the history
+)

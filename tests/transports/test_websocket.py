@@ -138,8 +138,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "llm fails at once": ({"llm": {"error": "down"}}, "llm_failed"),
     "llm fails in the middle": ({"llm": {"error": "down", "fail_after_words": 2}}, "llm_failed"),
     "llm stalls": ({"llm": {"stall": True}}, "llm_stalled"),
-    "tts fails at once": ({"tts": {"fail_on": "One"}}, "tts_failed"),
-    "tts fails in the middle": ({"tts": {"fail_on": "One", "fail_after_ms": 90}}, "tts_failed"),
     "tts stalls": ({"tts": {"stall_on": "One", "fail_after_ms": 90}}, "tts_stalled"),
 }
 
@@ -164,6 +162,28 @@ def test_failing_engine_costs_one_response_and_one_error(how: str) -> None:
         session={"stall_seconds": 0.2, "failure_errors": True},
     )
     played(script, settings)
+
+
+@pytest.mark.parametrize("after_ms", [0, 90])
+def test_failing_voice_leaves_the_answer_in_writing(after_ms: int) -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as caller:
+            await caller.ask()
+            assert await caller.answer() == ("completed", "tts_failed")
+            (done,) = (e["response"] for e in caller.events if e["type"] == "response.done")
+            (content,) = done["output"][0]["content"]
+            assert content["transcript"] == "One two three. And four."
+            assert "goes on in writing" in done["status_details"]["error"]["message"]
+            deltas = [e["delta"] for e in caller.events if e["type"].endswith("transcript.delta")]
+            assert "".join(deltas) == content["transcript"]
+            assert (await caller.until("error"))["error"]["code"] == "tts_failed"
+
+    broken = scripted(
+        llm={"answers": ["One two three. And four."]},
+        tts={"fail_on": "One", "fail_after_ms": after_ms},
+        session={"failure_errors": True},
+    )
+    played(script, broken)
 
 
 def test_failed_response_is_followed_by_no_error_event_by_default() -> None:

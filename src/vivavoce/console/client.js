@@ -326,9 +326,9 @@ export class Conversation extends Emitter {
   async #onResponseDone(response) {
     const connection = this.#connection;
     if (this.#response === response.id) this.#response = null;
-    if (response.status === "failed") {
-      const { message } = response.status_details?.error ?? {};
-      this.emit("problem", sentenceOf(message) || "The answer failed.");
+    const problem = response.status_details?.error; // of a completed answer: it has no audio
+    if (response.status === "failed" || problem) {
+      this.emit("problem", sentenceOf(problem?.message) || "The answer failed.");
     }
     const events = await this.#tools.run(response, (id, output) =>
       this.transcript.setOutput(id, output),

@@ -81,9 +81,9 @@ class ResponseError(msgspec.Struct, frozen=True):
 
 
 class StatusDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a response did not complete."""
+    """Why a response did not complete; or, with `error`, why some of it has no audio."""
 
-    type: Literal["cancelled", "incomplete", "failed"]
+    type: Literal["completed", "cancelled", "incomplete", "failed"]
     reason: (
         Literal["turn_detected", "client_cancelled", "max_output_tokens", "content_filter"]
         | UnsetType

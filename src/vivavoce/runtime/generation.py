@@ -9,6 +9,7 @@ would run out of speech otherwise.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -29,7 +30,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
-from vivavoce.runtime.synthesis import Synthesis
+from vivavoce.runtime.synthesis import SpokenPiece, Synthesis
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.effects import Filler, Generate, Prompt, Say
 from vivavoce.session.facts import (
@@ -39,12 +40,16 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
+    SpokenWord,
     TextGenerated,
     TokenCounts,
     ToolCallArguments,
     ToolCallStarted,
 )
 from vivavoce.session.word_timing import MS_PER_CHARACTER
+
+log = logging.getLogger(__name__)
 
 CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
 PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
@@ -106,7 +111,7 @@ async def answer(
         generating = tasks.create_task(_generate(order, cascade, post, clauses))
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
-        generating.cancel()  # where speech failed, no more text is wanted
+        generating.cancel()
 
 
 async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
@@ -267,10 +272,13 @@ async def _perform(
     wait_writable: WaitWritable,
     clauses: ClauseFeed,
 ) -> bool:
-    """Post clause after clause, spoken or written; False: it failed, and that was posted."""
+    """Post clause after clause, spoken or written; False: it failed, and that was posted.
+
+    Where speech fails, the rest is written.
+    """
     async with _writer(order, cascade, post, wait_writable) as writer:
         if order.prompt.spoken and writer.streams_text:
-            return await _perform_stream(order, writer, post, clauses)
+            return await _perform_stream(order, writer, post, wait_writable, clauses)
         return await _perform_clauses(order, writer, post, wait_writable, clauses)
 
 
@@ -305,8 +313,7 @@ async def _perform_clauses(
                 try:
                     await writer.speak(clause)
                 except EngineError as exc:
-                    post(GenerationFailed(order.response_id, "tts", str(exc)))
-                    return False
+                    writer.fall_silent(exc)
 
 
 async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
@@ -316,7 +323,11 @@ async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
 
 
 async def _perform_stream(
-    order: Generate, writer: "SpeechWriter", post: Post, clauses: ClauseFeed
+    order: Generate,
+    writer: "SpeechWriter",
+    post: Post,
+    wait_writable: WaitWritable,
+    clauses: ClauseFeed,
 ) -> bool:
     """The same by a synthesiser that gets the text as it comes."""
     ending: list[GenerationFailed | None] = []
@@ -330,8 +341,9 @@ async def _perform_stream(
     try:
         await writer.speak_stream(texts())
     except EngineError as exc:
-        post(GenerationFailed(order.response_id, "tts", str(exc)))
-        return False
+        writer.fall_silent(exc)
+        if not ending:
+            return await _perform_clauses(order, writer, post, wait_writable, clauses)
     if failed := ending[0]:
         post(failed)
     return failed is None
@@ -357,6 +369,8 @@ class SpeechWriter:
         self._samples = 0  # of the answer so far
         self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
         self._latency = 0.0  # the longest from a clause to its first sound
+        self._unspoken = ""  # what was given to the synthesiser, and its words not posted yet
+        self._silent = False  # the synthesiser has failed
         self._owed = 0  # characters that were handed over and are not spoken yet
         self._handed_at = 0.0  # the first of them
 
@@ -368,6 +382,8 @@ class SpeechWriter:
     @property
     def hurry_at(self) -> float:
         """When the next clause is needed, so that no pause is heard before it."""
+        if self._silent:
+            return INFINITY
         until = self._heard_until
         if self._owed > 0:
             seconds = self._owed * MS_PER_CHARACTER / 1000 / self._synthesis.speed
@@ -377,6 +393,7 @@ class SpeechWriter:
     def hand_over(self, text: str) -> None:
         """This goes to the synthesiser now."""
         self._post(TextGenerated(self._response_id, text))
+        self._unspoken += text
         if self._owed <= 0:
             self._handed_at = asyncio.get_running_loop().time()
         self._owed += len(text)
@@ -392,16 +409,20 @@ class SpeechWriter:
                     self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
                 self._samples += len(piece.audio) // 2
                 self._owed -= sum(len(word.text) for word in piece.words)
-                self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
-                await self._wait_writable()
+                await self._post_piece(piece)
 
     def postpone(self, seconds: float) -> None:
         """What was spoken so far was held back for so long."""
         self._heard_until += seconds
 
     async def speak(self, clause: str) -> None:
-        """Raises EngineError."""
+        """Speak a clause, or write it once the synthesiser has failed. Raises EngineError."""
         self._post(TextGenerated(self._response_id, clause))
+        self._unspoken += clause
+        if self._silent:
+            self._write()
+            await self._wait_writable()
+            return
         clock = asyncio.get_running_loop().time
         asked, begun = clock(), False
         async with aclosing(self._synthesis.clause(clause, self._samples)) as pieces:
@@ -412,8 +433,25 @@ class SpeechWriter:
                     if not begun:
                         begun, self._latency = True, max(self._latency, now - asked)
                     self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
-                self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
-                await self._wait_writable()
+                await self._post_piece(piece)
+
+    def fall_silent(self, exc: EngineError) -> None:
+        """The synthesiser has failed: write what it has not spoken, and all that comes."""
+        log.warning("speech synthesis failed, an answer goes on in writing: %s", exc)
+        self._silent = True
+        self._post(SpeechFailed(self._response_id, str(exc)))
+        self._write()
+
+    async def _post_piece(self, piece: SpokenPiece) -> None:
+        self._unspoken = self._unspoken[sum(len(word.text) for word in piece.words) :]
+        self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
+        await self._wait_writable()
+
+    def _write(self) -> None:
+        """Post the words that were not spoken, without audio."""
+        text, self._unspoken = self._unspoken, ""
+        words = (SpokenWord(text, self._samples),) if text else ()
+        self._post(AudioGenerated(self._response_id, b"", words, ends=True))
 
 
 def _tokens(usage: ChatUsage | None) -> TokenCounts | None:

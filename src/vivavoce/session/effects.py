@@ -130,8 +130,8 @@ class Generate(Struct, frozen=True):
     """Generate an answer.
 
     Report GenerationProgress, TextGenerated, ToolCallStarted, ToolCallArguments and
-    AudioGenerated as it comes, GenerationFinished when the model has ended, and OutputFinished or
-    GenerationFailed once, last.
+    AudioGenerated as it comes, SpeechFailed once at the most, GenerationFinished when the model
+    has ended, and OutputFinished or GenerationFailed once, last.
     """
 
     response_id: str

@@ -158,6 +158,13 @@ class AudioGenerated(Struct, frozen=True):
     """Whether the synthesiser has spoken all text it was given so far."""
 
 
+class SpeechFailed(Struct, frozen=True):
+    """Speech synthesis failed: the rest of the answer comes as words without audio."""
+
+    response_id: str
+    reason: str
+
+
 class OutputFinished(Struct, frozen=True):
     """The answer is complete."""
 
@@ -245,6 +252,7 @@ GenerationFact: TypeAlias = (
     | ToolCallArguments
     | GenerationFinished
     | AudioGenerated
+    | SpeechFailed
     | OutputFinished
     | GenerationFailed
 )

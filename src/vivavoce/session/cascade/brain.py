@@ -34,6 +34,7 @@ from vivavoce.session.facts import (
     ItemTranscriptionFailed,
     OutputFinished,
     Received,
+    SpeechFailed,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
@@ -192,6 +193,7 @@ class CascadeBrain:
                 | ToolCallStarted()
                 | ToolCallArguments()
                 | GenerationFinished()
+                | SpeechFailed()
                 | OutputFinished()
                 | GenerationFailed()
             ):

@@ -237,6 +237,7 @@ class ResponseState:
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
         self.finished: GenerationFinished | None = None
+        self.speech_problem: str | None = None  # why the rest of its message has no audio
         self.filler: Filler | None = None
         self._order: Generate | None = None
         self._effects = effects
@@ -247,6 +248,7 @@ class ResponseState:
         self._ended: dict[int, Status] = {}  # by output index
         self._calls: dict[int, CallOutput] = {}  # by the model's own index
         self._characters = 0  # of text and arguments
+        self._spoken_characters: int | None = None  # before speech synthesis failed
 
     def begin(self) -> None:
         event_id = self._effects.event_id()
@@ -303,6 +305,12 @@ class ResponseState:
                 self._announce(written, Entry(written.item("in_progress")))
         return self._message
 
+    def fail_speech(self, reason: str) -> None:
+        """The words that come from now on have no audio."""
+        if self.speech_problem is None:
+            self._spoken_characters = self.spoken_characters
+            self.speech_problem = reason
+
     def add_text(self, text: str) -> None:
         self._characters += len(text)
         message = self.open_message()
@@ -340,6 +348,8 @@ class ResponseState:
     @property
     def spoken_characters(self) -> int:
         """Of the text that a synthesiser has spoken."""
+        if self._spoken_characters is not None:
+            return self._spoken_characters
         spoken = [output for output in self._outputs if isinstance(output, SpokenMessage)]
         return sum(len(words_of(output.item("completed"))) for output in spoken)
 

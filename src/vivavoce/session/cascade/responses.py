@@ -35,6 +35,7 @@ from vivavoce.session.facts import (
     GenerationFinished,
     GenerationProgress,
     OutputFinished,
+    SpeechFailed,
     Stage,
     TextGenerated,
     ToolCallArguments,
@@ -202,6 +203,8 @@ class Responses:
                 self._bound_text(response, now)
             case GenerationFinished():
                 response.finish_generation(fact)
+            case SpeechFailed(reason=reason):
+                response.fail_speech(reason)
             case OutputFinished():
                 self._complete(response, now)
             case GenerationFailed(stage=stage, reason=reason):
@@ -379,8 +382,18 @@ class Responses:
             self._end(response, "incomplete", StatusDetails(type="incomplete", reason=why), now)
         elif problem := response.call_problem:
             self._fail(response, "invalid_tool_call", f"The model failed: {problem}.", now)
+        elif response.speech_problem is not None:
+            self._complete_in_writing(response, response.speech_problem, now)
         else:
             self._end(response, "completed", None, now)
+
+    def _complete_in_writing(self, response: ResponseState, reason: str, now: float) -> None:
+        """Its words are complete; the client learns why some of them have no audio."""
+        message = f"Speech synthesis failed, the answer goes on in writing: {reason}"
+        error = ResponseError(type="server_error", code="tts_failed", message=message)
+        self._end(response, "completed", StatusDetails(type="completed", error=error), now)
+        if self._shared.options.sends_failure_errors:
+            self._shared.effects.error(message, kind="server_error", code="tts_failed")
 
     def _cut_off(self, response: ResponseState, details: StatusDetails, now: float) -> None:
         if response.generating:
