@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import App
@@ -23,7 +24,7 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.limits.prices import ModelPrice
-from vivavoce.providers import PROVIDERS
+from vivavoce.providers import PROVIDERS, add_providers
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
@@ -247,3 +248,74 @@ def test_named_services_are_all_documented() -> None:
             row = next(line for line in text.splitlines() if f'`{kind} = "{name}"`' in line)
             assert service.base_url in row
             assert f"`{service.variable}`" in row or not service.variable
+
+
+VOXRAY = [
+    "openai",
+    "groq",
+    "sarvam",
+    "elevenlabs",
+    "aws",
+    "google",
+    "whisper",
+    "camb",
+    "gradium",
+    "soniox",
+    "cerebras",
+    "mistral",
+    "deepseek",
+    "grok",
+    "anthropic",
+    "google_vertex",
+    "ollama",
+    "qwen",
+    "asyncai",
+    "fish",
+    "inworld",
+    "minimax",
+    "moondream",
+    "openpipe",
+    "hume",
+    "neuphonic",
+    "xtts",
+    "deepgram",
+    "cartesia",
+]
+"""Its providers, and two whose keys it takes."""
+
+
+def providers() -> Iterator[tuple[str, str, str]]:
+    """Provider, kind and line of settings, as the table of the engines has them."""
+    section = page("docs/engines.md").partition("### Providers that Voxray names")[2]
+    for row in re.findall(
+        r"^\| ([a-z_]+) \|(.*)\|(.*)\|(.*)\|$", section.partition("\n## ")[0], re.M
+    ):
+        for kind, cell in zip(("stt", "llm", "tts"), row[1:], strict=True):
+            for line in re.findall(r"`([a-z]+(?::[\w.]*)?)`", cell):
+                yield row[0], kind, line
+
+
+def test_providers_of_voxray_are_all_in_the_table() -> None:
+    assert sorted(set(VOXRAY) - {provider for provider, _, line in providers() if line}) == []
+
+
+@pytest.mark.parametrize(("provider", "kind", "line"), [*providers()])
+def test_line_of_settings_of_a_provider_makes_its_engine(
+    provider: str, kind: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, colon, plugin = line.partition(":")
+    table: dict[str, Any] = {"engine": engine} if colon else {}
+    if engine == "livekit":
+        monkeypatch.setattr("vivavoce.engines.livekit_plugins._class_of", lambda plugin: object)
+        table["plugin"] = plugin
+        assert f"`{plugin}`" in page("docs/engines.md").partition("## Plug-ins of")[2]
+    elif colon:
+        table["base_url"] = "https://api.test/v1"
+    name = provider if colon else line
+    tree: dict[str, Any] = {"models": {"default": {kind: name}}}
+    if table:
+        tree["engines"] = {kind: {name: table}}
+    add_providers(tree, {}, {one: registry.names(one) for one in ("stt", "llm", "tts")})
+    options = dict(tree.get("engines", {}).get(kind, {}).get(name, {}))
+    made = registry.create(kind, options.pop("engine", name), options, table=name)
+    assert made.capabilities is not None

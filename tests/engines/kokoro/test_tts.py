@@ -23,7 +23,7 @@ pulled = pytest.mark.skipif(problem_of(PACK) is not None, reason=f"{PACK} is not
 @pytest.mark.timeout(300)
 def test_kokoro_conforms_to_the_contract() -> None:
     async def main() -> None:
-        async with KokoroTTS(KokoroSettings()) as engine:
+        async with KokoroTTS(KokoroSettings(start_seconds=120)) as engine:
             await check_tts(engine, "Yes, it is. No, it is not. It may be so, one day.")
 
     asyncio.run(main())
@@ -33,7 +33,7 @@ def test_kokoro_conforms_to_the_contract() -> None:
 @pytest.mark.timeout(120)
 def test_voice_of_another_language_speaks_it() -> None:
     async def main() -> int:
-        async with KokoroTTS(KokoroSettings()) as engine:
+        async with KokoroTTS(KokoroSettings(start_seconds=120)) as engine:
             spoken = engine.synthesize(
                 "Hola, buenos d\u00edas.",
                 voice="ef_dora",
