@@ -85,6 +85,12 @@ class Anticipations:
         self._drafts = 0
         self._tried: set[str] = set()  # words for which an answer was begun in this turn
         self._dropped: dict[str, Speculation] = {}  # what they have used is still to be reported
+        turns.scoring.scores_words = self.answers
+
+    @property
+    def drafting(self) -> bool:
+        """Whether there is a draft, which the next speech makes useless."""
+        return self._draft is not None
 
     @property
     def on(self) -> bool:
