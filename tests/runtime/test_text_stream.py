@@ -145,10 +145,12 @@ def test_interrupted_answer_stops_the_speech() -> None:
     assert tts.open == 0
 
 
-def test_failure_of_the_speech_ends_the_answer() -> None:
+def test_failure_of_the_speech_leaves_the_answer_in_writing() -> None:
     tts = StreamTTS({"Well, yes.": EngineError("no voice today")})
     posted = [fact for _, fact in run(performed(cascade(tts, TextDelta("Well, yes."))))]
-    assert posted[-1] == GenerationFailed("r", "tts", "no voice today")
+    assert said(posted) == "Well, yes."
+    assert not any(fact.audio for fact in posted if isinstance(fact, AudioGenerated))
+    assert posted[-1] == OutputFinished("r")
 
 
 def test_failure_of_the_model_ends_the_answer_after_its_words() -> None:

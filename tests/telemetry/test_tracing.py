@@ -8,10 +8,18 @@ from tests.session.stage import settings
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.client import ResponseCreate
 from vivavoce.protocol.responses import Response, ResponseAudio, ResponseAudioOutput
-from vivavoce.protocol.server import ResponseDone, SpeechStopped
+from vivavoce.protocol.server import ResponseDone, SpeechStopped, TurnDecision
 from vivavoce.protocol.session import PCM, ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent
-from vivavoce.session.effects import Close, EndAudio, Generate, Prompt, RequestFallback, Send
+from vivavoce.session.effects import (
+    Close,
+    EndAudio,
+    Generate,
+    Prompt,
+    RecordTurn,
+    RequestFallback,
+    Send,
+)
 from vivavoce.session.facts import (
     AudioGenerated,
     Received,
@@ -67,6 +75,20 @@ class Traced:
             )
             for span in spans
         }
+
+
+def test_turn_says_why_it_was_ended() -> None:
+    traced = Traced()
+    session = traced.session
+    session.on(None, [], 10.0)
+    stopped = SpeechStopped(event_id="e", audio_end_ms=0, item_id="a")
+    decision = TurnDecision(waited_ms=620, reason="sentence incomplete", likelihood=0.3)
+    session.on(None, [Send(stopped), RecordTurn("a", decision)], 11.0)
+    session.on(None, [Send(DONE), Close(1000, "")], 13.0)
+    (span,) = [s for s in traced._kept.get_finished_spans() if s.name == "user_turn"]
+    assert span.attributes["vivavoce.turn.waited_ms"] == 620
+    assert span.attributes["vivavoce.turn.reason"] == "sentence incomplete"
+    assert span.attributes["vivavoce.turn.likelihood"] == 0.3
 
 
 def test_turn_of_a_cascade_has_its_stages() -> None:

@@ -247,5 +247,8 @@ class AnticipationWork:
 
 
 def _machine_load() -> float:
-    """Of the last minute: processes that run or wait, per processor; 0 where it is not known."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    """Of the last minute: processes that run or wait, per processor, 1 at the most; 0 where it is
+    not known."""
+    if not hasattr(os, "getloadavg"):
+        return 0.0
+    return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

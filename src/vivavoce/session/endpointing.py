@@ -56,7 +56,8 @@ class TurnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anticipation_max_tokens: Annotated[int, Meta(ge=0)] = 20_000
     """Of one session, in vain; then nothing begins early any more."""
     anticipation_max_load: Share = 0.7
-    """Nothing begins early while the event loop, or the machine, is busier than that."""
+    """Nothing begins early while the event loop, or the machine, is busier than that; 1: it may
+    always."""
 
 
 class PauseRules(msgspec.Struct, frozen=True):

@@ -58,7 +58,7 @@ class Draft:
     order: StartTranscription
     samples: int
     resumed: int
-    """InputTurns.resumed when it was begun: it is of use while that does not change."""
+    """TurnScoring.resumed when it was begun: it is of use while that does not change."""
     text: str | None = None
 
 
@@ -85,6 +85,12 @@ class Anticipations:
         self._drafts = 0
         self._tried: set[str] = set()  # words for which an answer was begun in this turn
         self._dropped: dict[str, Speculation] = {}  # what they have used is still to be reported
+        turns.scoring.scores_words = self.answers
+
+    @property
+    def drafting(self) -> bool:
+        """Whether there is a draft, which the next speech makes useless."""
+        return self._draft is not None
 
     @property
     def on(self) -> bool:
@@ -100,9 +106,9 @@ class Anticipations:
     def consider(self, *, answered: bool) -> None:
         """Call after each change of the turn. answered: whether its end would be answered."""
         turns = self._turns
-        if self._draft is not None and self._draft.resumed != turns.resumed:
+        if self._draft is not None and self._draft.resumed != turns.scoring.resumed:
             self._drop_draft()  # the user goes on
-        turns.scores_words = self.answers
+        turns.scoring.scores_words = self.answers
         if not (turns.speaking and self.on):
             return
         if turns.item_id != self._item_id:
@@ -119,7 +125,7 @@ class Anticipations:
         draft, transcription = self._draft, self._transcriptions.working(key)
         if draft is None:
             return ""
-        fits = draft.order.key == key and draft.resumed == self._turns.resumed
+        fits = draft.order.key == key and draft.resumed == self._turns.scoring.resumed
         if fits and transcription:
             begins = transcription.sent_text
             if draft.text is None or draft.text.startswith(begins):
@@ -186,9 +192,11 @@ class Anticipations:
         turns, settings = self._turns, self._settings
         if to_ms(turns.silence) < settings.anticipation_after_ms:
             return False
-        if turns.awaits_sound:
+        if turns.scoring.awaits_sound:
             return False
-        evidence = turns.evidence if self._words else Evidence(None, turns.evidence.sound)
+        evidence = (
+            turns.scoring.evidence if self._words else Evidence(None, turns.scoring.evidence.sound)
+        )
         if evidence == Evidence():  # nothing speaks against it
             return True
         return likelihood_of(evidence, settings) >= settings.anticipation_likelihood
@@ -203,14 +211,14 @@ class Anticipations:
         self._drafts += 1
         draft_id = self._shared.effects.ids.next("draft")
         order, samples = transcription.order, transcription.samples
-        self._draft = Draft(draft_id, order, samples, self._turns.resumed)
+        self._draft = Draft(draft_id, order, samples, self._turns.scoring.resumed)
         self._shared.effects.add(DraftTranscript(draft_id, order))
 
     def _consider_answer(self, due: bool) -> None:
         words = self._words
         if not words or self._speculation is not None or words in self._tried:
             return
-        likelihood = self._turns.evidence.words
+        likelihood = self._turns.scoring.evidence.words
         if not due and (likelihood is None or likelihood < SPOKEN_END_LIKELIHOOD):
             return
         if len(self._tried) >= MAX_SPECULATIONS_PER_TURN:

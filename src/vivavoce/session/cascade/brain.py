@@ -182,7 +182,7 @@ class CascadeBrain:
                 self._turns.catch_up()
                 if self._overlaps.held:
                     self._overlaps.judge(now)
-                if self._turns.speaking:
+                if self._turns.silence or self._anticipations.drafting:
                     self._anticipate()
             case (
                 AudioGenerated()  # first: it comes as often as the scores

@@ -26,20 +26,19 @@ from vivavoce.protocol.server import (
     TimeoutTriggered,
     TurnDecision,
 )
-from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.input_buffer import EndedTurn, HalfSample, Intake
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.cascade.turn_detection import (
     MIN_RISING,
     ONSET_WINDOWS,
-    PAUSE,
     RISE_WINDOWS,
     WINDOW,
     Edge,
     TurnDetector,
     rise_db,
 )
+from vivavoce.session.cascade.turn_scoring import TurnScoring
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     CleanAudio,
@@ -48,20 +47,12 @@ from vivavoce.session.effects import (
     RunVad,
     ScoreTurn,
 )
-from vivavoce.session.endpointing import (
-    EndedBy,
-    Evidence,
-    SpeakerPauses,
-    decision_of,
-    silence_for,
-)
 from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
-MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
@@ -79,16 +70,7 @@ class InputTurns:
         self._sent = position  # the position up to which audio was sent to the VAD
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
-        self._evidence = Evidence()  # of the end of the turn, in this pause
-        self._text_scored: str | None = None  # the words last sent to ScoreTurn
-        self._pause_scored = False  # whether that was in this pause
-        self._pauses = SpeakerPauses()
-        self.resumed = 0
-        """How often the user has spoken again after a silence in mid-turn."""
-        self._spoken_until = 0  # the end of the speech of the last turn
-        self._ended_by: EndedBy = "silence"
-        self.scores_words = False
-        """Whether words are scored while the user speaks, too."""
+        self.scoring = TurnScoring(shared.options)
         self._speech_end = 0  # of the last window with speech in a turn
         self.announced = True
         """Whether the client was told of the open turn."""
@@ -118,17 +100,6 @@ class InputTurns:
     def silence(self) -> int:
         """Samples since the user spoke last in this turn."""
         return self._detector.silence if self._detector else 0
-
-    @property
-    def evidence(self) -> Evidence:
-        """What is known of the end of the turn, in this pause."""
-        return self._evidence
-
-    @property
-    def awaits_sound(self) -> bool:
-        """Whether the sound of this pause is being scored."""
-        has_sound = self._shared.options.turn_samples > 0
-        return has_sound and self._pause_scored and self._evidence.sound is None
 
     @property
     def sound(self) -> bytes:
@@ -161,7 +132,7 @@ class InputTurns:
             self._score_anew()
         elif wanted != self._detector.settings:
             self._detector.apply_settings(wanted)
-            self._pause_scored = False
+            self.scoring.repeat()
 
     def append(self, event: InputAudioAppend, now: float) -> None:
         """Take audio. Raises InvalidRequest when the buffer is full."""
@@ -205,7 +176,7 @@ class InputTurns:
         if self._detector is None or self._gap_ends > now:
             return None
         self._detector.reset()
-        self._ended_by = "gap"
+        self.scoring.ended_by = "gap"
         return Edge.STOPPED
 
     def score(self, fact: VadScores, n: int) -> Edge | None:
@@ -220,13 +191,13 @@ class InputTurns:
         silence = self._detector.silence
         edge = self._detector.feed(at, fact.speech[n], self._rise(at, fact.speech[n]))
         if silence and not self._detector.silence and edge is None:
-            self._end_pause(silence)
+            self.scoring.resume(silence)
         if self._detector.speaking and not self._detector.silence:
             self._speech_end = self._scored
         held = self._scored - self._buffer.start  # not all that came: that depends on the pace
         if edge is None and self._detector.speaking and held > self._intake.max_samples:
             self._detector.reset()  # a turn that fills the buffer is cut into several
-            self._ended_by = "full"
+            self.scoring.ended_by = "full"
             return Edge.STOPPED
         return edge
 
@@ -250,27 +221,16 @@ class InputTurns:
     def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""
         detector = self._detector
-        if detector is None or fact.item_id != self._key.item_id or self._text_scored is None:
+        if detector is None or fact.item_id != self._key.item_id:
             return None
-        if fact.source == "sound":
-            if not self._pause_scored:  # of an earlier pause
-                return None
-            self._evidence = Evidence(self._evidence.words, fact.likelihood)
-        else:
-            self._evidence = Evidence(fact.likelihood, self._evidence.sound)
-        if isinstance(detector.settings, SemanticVad) and detector.pausing:
-            eagerness, settings = detector.settings.eagerness, self._shared.options.turns
-            wait = silence_for(self._evidence, eagerness, self._pauses, settings)
-            detector.wait_for(wait)
+        self.scoring.take(fact, detector)
         return detector.end_if_silent()
 
     def start_turn(self, *, announced: bool) -> None:
         """The user has begun to speak. announced: whether the client is told now."""
         assert self._detector
         self.announced = announced
-        gap = self._detector.onset - self._spoken_until
-        if self._spoken_until and gap <= MAX_CUT_GAP:
-            self._pauses.add(max(0, gap))  # the turn before was ended too soon
+        self.scoring.begin(self._detector.onset)
         self._buffer.drop(max(self._buffer.start, self._detector.onset - self._detector.prefix))
         if announced:
             self._send_started(self._key, self._buffer.start)
@@ -293,7 +253,7 @@ class InputTurns:
         self._feed(end)
         self._transcriptions.finish(key, now)
         self._key = TranscriptionKey(self._new_id())
-        self._forget_scores()
+        self.scoring.forget()
         return EndedTurn(key, start, end, self._buffer.cut(end), decision)
 
     def put(self, turn: EndedTurn, *, announced: bool) -> None:
@@ -367,7 +327,7 @@ class InputTurns:
         self._intake.drop_half()
         self._buffer.drop(self._buffer.end)
         self._key = TranscriptionKey(self._new_id())
-        self._forget_scores()
+        self.scoring.forget()
         self._skip()
 
     def _send_to_vad(self) -> None:
@@ -407,10 +367,7 @@ class InputTurns:
     def _decide(self) -> TurnDecision:
         """Why the turn has just ended."""
         assert self._detector
-        waited, ended_by = self._detector.waited, self._ended_by
-        self._spoken_until, self._ended_by = self._scored - waited, "silence"
-        evidence = self._evidence if self._detector.is_semantic else None
-        return decision_of(waited, ended_by, evidence, self._pauses, self._shared.options.turns)
+        return self.scoring.decide(self._detector, self._scored)
 
     def _start_transcription(self, *, reported: bool = True) -> None:
         if not self._transcriptions.pending(self._key):
@@ -428,7 +385,7 @@ class InputTurns:
 
     def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
         item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
-        self._forget_scores()
+        self.scoring.forget()
         self._put_item(item_id, pcm, words)
 
     def _put_item(self, item_id: str, pcm: bytes, words: dict[int, str]) -> None:
@@ -447,40 +404,15 @@ class InputTurns:
     def score_turn(self) -> None:
         """Score the words when they have changed, and the sound once in each pause."""
         detector = self._detector
-        if detector is None or not detector.speaking:
+        if detector is None or not self.scoring.is_due(detector):
             return
         text = self._transcriptions.text(self._key)
-        if detector.pausing and (detector.is_semantic or self.scores_words):
-            if text == self._text_scored and self._pause_scored:
-                return
-            audio = b"" if self._pause_scored else self._last_audio()
-            self._pause_scored = True
-        elif self.scores_words and text and text != self._text_scored:
-            audio = b""
-        else:
+        if (asked := self.scoring.asks(detector, text)) is None:
             return
-        if text != self._text_scored:
-            self._evidence = Evidence(None, self._evidence.sound)
-            self._text_scored = text
+        length = self._shared.options.turn_samples if asked == "sound" else 0
+        audio = self._buffer.read(self._scored - length, self._scored)
         language = language_of(self._shared.options)
         self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
-
-    def _last_audio(self) -> bytes:
-        """What the turn detection of the model reads of the turn."""
-        return self._buffer.read(self._scored - self._shared.options.turn_samples, self._scored)
-
-    def _end_pause(self, silence: int) -> None:
-        """The user goes on: the next pause is another, whatever its words."""
-        self.resumed += 1
-        self._pause_scored = False
-        self._evidence = Evidence(self._evidence.words)
-        if silence >= PAUSE:
-            self._pauses.add(silence)
-
-    def _forget_scores(self) -> None:
-        self._evidence = Evidence()
-        self._text_scored = None
-        self._pause_scored = False
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

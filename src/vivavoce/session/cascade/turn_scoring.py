@@ -1,0 +1,114 @@
+"""What is known of the end of the open turn, what is asked about it, and why it was ended.
+
+Positions are samples.
+"""
+
+from typing import Literal
+
+from vivavoce.audio.formats import to_samples
+from vivavoce.protocol.server import TurnDecision
+from vivavoce.protocol.session import SemanticVad
+from vivavoce.session.cascade.turn_detection import PAUSE, TurnDetector
+from vivavoce.session.endpointing import (
+    EndedBy,
+    Evidence,
+    SpeakerPauses,
+    decision_of,
+    silence_for,
+)
+from vivavoce.session.facts import TurnScored
+from vivavoce.session.options import Options
+
+MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
+
+
+class TurnScoring:
+    """The evidence of the open turn, and the pauses of its speaker."""
+
+    def __init__(self, options: Options) -> None:
+        self.evidence = Evidence()
+        """Of the end of the turn, in this pause."""
+        self.resumed = 0
+        """How often the user has spoken again after a silence in mid-turn."""
+        self.scores_words = False
+        """Whether words are scored while the user speaks, too."""
+        self.ended_by: EndedBy = "silence"
+        """What ends the turn."""
+        self._options = options
+        self._pauses = SpeakerPauses()
+        self._text: str | None = None  # that was scored last
+        self._in_pause = False  # whether that was in this pause
+        self._spoken_until = 0  # the end of the speech of the last turn
+
+    @property
+    def awaits_sound(self) -> bool:
+        """Whether the sound of this pause is being scored."""
+        return self._options.turn_samples > 0 and self._in_pause and self.evidence.sound is None
+
+    def begin(self, onset: int) -> None:
+        """A turn begins. One that follows the last at once shows that it was ended too soon."""
+        gap = onset - self._spoken_until
+        if self._spoken_until and gap <= MAX_CUT_GAP:
+            self._pauses.add(max(0, gap))
+
+    def resume(self, silence: int) -> None:
+        """The user goes on after so much silence: the next pause is another."""
+        self.resumed += 1
+        self.repeat()
+        self.evidence = Evidence(self.evidence.words)
+        if silence >= PAUSE:
+            self._pauses.add(silence)
+
+    def repeat(self) -> None:
+        """Have the same words and the sound scored again, in the next pause or with the next
+        settings."""
+        self._in_pause = False
+
+    def forget(self) -> None:
+        """The turn is over."""
+        self.evidence = Evidence()
+        self._text = None
+        self._in_pause = False
+
+    def is_due(self, detector: TurnDetector) -> bool:
+        """Whether the words matter now, and in a pause the sound."""
+        return self.scores_words or (detector.is_semantic and detector.pausing)
+
+    def asks(self, detector: TurnDetector, text: str) -> Literal["words", "sound"] | None:
+        """What of a turn with these words is to be scored, once: the words alone, or the sound as
+        well; None: nothing new. Call while is_due()."""
+        fresh = text != self._text
+        if detector.pausing:
+            if not fresh and self._in_pause:
+                return None
+            asked: Literal["words", "sound"] = "words" if self._in_pause else "sound"
+            self._in_pause = True
+        elif fresh and text:
+            asked = "words"
+        else:
+            return None
+        if fresh:
+            self.evidence = Evidence(None, self.evidence.sound)
+            self._text = text
+        return asked
+
+    def take(self, fact: TurnScored, detector: TurnDetector) -> None:
+        """Take a score, and set the silence that ends the turn."""
+        if self._text is None:
+            return
+        if fact.source == "sound":
+            if not self._in_pause:  # of an earlier pause
+                return
+            self.evidence = Evidence(self.evidence.words, fact.likelihood)
+        else:
+            self.evidence = Evidence(fact.likelihood, self.evidence.sound)
+        if isinstance(detector.settings, SemanticVad):
+            eagerness, turns = detector.settings.eagerness, self._options.turns
+            detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
+
+    def decide(self, detector: TurnDetector, position: int) -> TurnDecision:
+        """Why the turn has just ended at that position."""
+        waited, ended_by = detector.waited, self.ended_by
+        self._spoken_until, self.ended_by = position - waited, "silence"
+        evidence = self.evidence if detector.is_semantic else None
+        return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
