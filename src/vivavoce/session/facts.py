@@ -107,6 +107,8 @@ class GenerationProgress(Struct, frozen=True):
     """The model generates text of a spoken answer; no clause is complete yet."""
 
     response_id: str
+    writes: bool = True
+    """False: a function of this server runs, and the model goes on with its result."""
 
 
 class TextGenerated(Struct, frozen=True):
