@@ -239,6 +239,17 @@ class AccessEnded(Struct, frozen=True):
     close_code: int
 
 
+class ContentBlocked(Struct, frozen=True):
+    """Moderation does not allow what was said."""
+
+    item_id: str
+    """The item of the user that holds it; "": the answer does."""
+    say: str
+    """The sentence that the server says about it; "": none."""
+    ends: bool = False
+    """Whether the session ends."""
+
+
 class BudgetLow(Struct, frozen=True):
     """Most of a budget of the owner is spent (`session.warn_at`)."""
 
@@ -280,6 +291,7 @@ Fact: TypeAlias = (
     | TimerFired
     | DrainStarted
     | AccessEnded
+    | ContentBlocked
     | BudgetLow
     | Disconnected
 )

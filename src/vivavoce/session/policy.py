@@ -72,6 +72,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether clients may add messages of the assistant."""
     tools: tuple[str, ...] = ()
     """Functions of [tools.NAME], which run on this server, unseen by clients."""
+    moderation: str = ""
+    """The check of [moderation.NAME] for what is said; empty: none."""
     images: bool = False
     """Whether clients may send pictures."""
     prompt: bool = False
