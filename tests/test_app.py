@@ -213,7 +213,7 @@ def test_engine_that_fails_to_start_is_refused_with_its_table(
 ) -> None:
     install(tmp_path, "failing", {"failing": FAILING_TTS}, "tts:failing = failing:FailingTTS\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    settings = scripted(models={"tts": "failing"})
+    settings = scripted(models={"tts": "failing"}, server={"strict": True})
     assert refused(settings) == "[engines.tts.failing] the model file is missing"
 
 

@@ -152,6 +152,8 @@ def vendors() -> dict[str, set[str]]:
     for entry in entry_points(group="vivavoce.engines"):
         if ours(entry.module):
             vendor = entry.name.partition(":")[2]
+            if vendor == "llama":  # a server on this machine, which speaks OpenAI's API
+                vendor = "openai"
             modules.setdefault(vendor, set()).add(entry.module.removeprefix("vivavoce."))
     return modules
 

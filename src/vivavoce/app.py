@@ -269,24 +269,33 @@ async def _serve_metered(
                     accounts=(meter, metrics),
                     telephony=settings.telephony,
                 )
-                async with preloading(built.models.inventory):
+                async with preloading(built.models.inventory, strict=settings.server.strict):
                     await _listen(settings, tls, app, sessions, partial(announce, built))
 
 
 @asynccontextmanager
-async def preloading(inventory: ConfiguredEngines) -> AsyncIterator[None]:
-    """Load meanwhile what the settings name for the start; failures are logged."""
+async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
+    """Load meanwhile what the settings name for the start; failures are logged.
+
+    strict: load it before, and raise SettingsError where that fails.
+    """
 
     async def load() -> None:
         for problem in await inventory.preload():
+            if strict:
+                raise SettingsError(problem)
             log.warning("%s", problem)
 
-    task = asyncio.create_task(load())
+    if strict:
+        await load()
+
+    task = None if strict else asyncio.create_task(load())
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait((task,))
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 async def _listen(

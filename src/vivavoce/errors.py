@@ -9,6 +9,7 @@
     * LimitReached     the server is full; the session closes
     * QuotaExceeded    a budget of the owner is spent; the session closes
     * SettingsError    the operator's configuration is wrong; the server does not start
+        * EngineNotUsable  something that an engine needs is missing on this machine
     * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on
 """
@@ -71,6 +72,10 @@ class QuotaExceeded(VoiceError):
 
 class SettingsError(VoiceError):
     """The configuration is wrong. The message names the place and the remedy."""
+
+
+class EngineNotUsable(SettingsError):
+    """An engine lacks a package, its weights, or the right to use them. Another may serve."""
 
 
 class StoreError(VoiceError):

@@ -1,8 +1,9 @@
 """Builds the configured models: selects the engine behind `auto`, builds each engine once."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.configured import STAGES, ConfiguredEngines
+from vivavoce.configured import STAGES, ConfiguredEngines, licence_problem
 from vivavoce.engines import registry
-from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
+from vivavoce.engines.base import LLM, STT, TTS, VAD, BaseEngine, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
 from vivavoce.engines.packs import problem_of
-from vivavoce.errors import AudioError, EngineError, SettingsError
+from vivavoce.errors import AudioError, EngineError, EngineNotUsable, SettingsError
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
 from vivavoce.runtime.choice import DEFAULT, EngineChoice
@@ -25,6 +26,8 @@ from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.settings import AUTO, CascadeModel, Kind, RelayModel, Settings, aliases_of
+
+log = logging.getLogger(__name__)
 
 DEFAULT_VOICE = "marin"  # the default of OpenAI's sessions
 OPENAI_MODEL = "gpt-5-mini"  # for an endpoint that has a key and no model
@@ -173,6 +176,8 @@ class Selected:
     """On top of the configured ones."""
     fallback: str = ""
     """An engine that `auto` puts behind it; none of the settings' own."""
+    stands_in: bool = False
+    """In place of one that cannot be used."""
 
 
 async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
@@ -223,8 +228,21 @@ async def built_models(
             name: tuple(target for target in targets if target != DEFAULT)
             for name, targets in aliases_of(settings).items()
         }
+        if settings.server.strict:
+            await _load_all(builder.by_name())
         catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
         yield BuiltModels(catalog, selected, builder.by_name(), builder.source)
+
+
+async def _load_all(engines: Mapping[str, object]) -> None:
+    """Wait until all models are loaded. Raises EngineNotUsable."""
+    for id_, engine in engines.items():
+        try:
+            if isinstance(engine, BaseEngine):
+                await engine.load()
+        except EngineError as exc:
+            place = f"[engines.{id_.replace(':', '.')}]"
+            raise EngineNotUsable(registry.with_place(place, exc)) from exc
 
 
 def relay_of(name: str, model: RelayModel) -> Relay:
@@ -291,16 +309,15 @@ class _Builder:
         }
         for each in chosen.values():
             self._check_installed(name, each)
-        clean = chosen["clean"]
         # espeak is asked for its voices, which takes its process half a second
-        speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen["tts"], model))
+        speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen, model, "tts"))
         try:
             await asyncio.sleep(0)
-            vad: VAD = await self._enter(chosen["vad"])
-            turn: TurnModel = await self._enter(chosen["turn"])
-            stt: STT = await self._chain(FallbackSTT, name, chosen["stt"], model)
-            llm: LLM = await self._chain(FallbackLLM, name, chosen["llm"], model)
-            cleaner: Cleaner | None = None if clean.name == NONE else await self._enter(clean)
+            vad: VAD = await self._usable(chosen, "vad")
+            turn: TurnModel = await self._usable(chosen, "turn")
+            stt: STT = await self._chain(FallbackSTT, name, chosen, model, "stt")
+            llm: LLM = await self._chain(FallbackLLM, name, chosen, model, "llm")
+            cleaner: Cleaner | None = await self._usable(chosen, "clean")
             tts: TTS = await speaking
         finally:
             speaking.cancel()
@@ -314,7 +331,7 @@ class _Builder:
             llm,
             tts,
             cleaner,
-            default_voice=self._voice(name, model, tts),
+            default_voice=self._voice(name, model, tts, chosen["tts"]),
             apology=self.at.settings.fallback.apology,
             names={stage: chosen[stage].name for stage in STAGES},
             choice=self.choice,
@@ -325,25 +342,64 @@ class _Builder:
         self,
         make: type[FallbackSTT] | type[FallbackLLM] | type[FallbackTTS],
         name: str,
-        first: Selected,
+        chosen: dict[Kind, Selected],
         model: CascadeModel,
+        kind: Kind,
     ) -> Any:
-        """The engine, or a chain of it and of those that take over where it fails."""
-        engine = await self._enter(first)
-        members: list[Member[Any]] = [Member(first.name, engine)]
-        others = model.fallbacks[first.kind]
+        """The engine, or a chain of it and of those that take over where it fails.
+
+        Those that cannot be used are left out, unless `strict`; the first of the chain is `chosen`.
+        """
+        first, others = chosen[kind], model.fallbacks[kind]
         if first.fallback and first.fallback not in others:
             others = (*others, first.fallback)
-        for other in others:
-            selected = await select(first.kind, other, self.at)
-            self._check_installed(name, selected)
-            member = await self._enter(selected)
-            if first.kind == "stt":
-                _check_rate(selected, engine.sample_rate, member.sample_rate)
-            elif first.kind == "tts":
-                _check_rate(selected, member.sample_rate, engine.sample_rate)
-            members.append(Member(selected.name, member))
-        return make(members, self.at.settings.fallback) if len(members) > 1 else engine
+        members: list[Member[Any]] = []
+        for other in (first, *[await select(kind, each, self.at) for each in others]):
+            self._check_installed(name, other)
+            try:
+                engine = await self._enter(other)
+            except EngineNotUsable as exc:
+                if self.at.settings.server.strict:
+                    raise
+                if other is first and not others:
+                    break
+                log.warning("%s; it is left out", exc)
+                continue
+            if not members:
+                chosen[kind] = other
+            elif kind == "stt":
+                _check_rate(other, members[0].engine.sample_rate, engine.sample_rate)
+            elif kind == "tts":
+                _check_rate(other, engine.sample_rate, members[0].engine.sample_rate)
+            members.append(Member(other.name, engine))
+        if not members:
+            return await self._usable(chosen, kind)
+        return make(members, self.at.settings.fallback) if len(members) > 1 else members[0].engine
+
+    async def _usable(self, chosen: dict[Kind, Selected], kind: Kind) -> Any:
+        """The chosen engine; where it cannot be used another, which is `chosen` then.
+
+        Raises EngineNotUsable: there is none, or the settings are `strict`.
+        """
+        wanted = chosen[kind]
+        try:
+            return await self._enter(wanted)
+        except EngineNotUsable as exc:
+            if self.at.settings.server.strict:
+                raise
+            problem = exc
+        for candidate in CANDIDATES[kind]:
+            found = None if candidate.engine == wanted.name else await candidate.condition(self.at)
+            if found is None:
+                continue
+            reason = f"in place of {wanted.name}: {problem}"
+            other = Selected(kind, candidate.engine, reason, found.options, stands_in=True)
+            with suppress(EngineNotUsable):
+                engine = await self._enter(other)
+                log.warning("%s; %s is used in its place", problem, other.name)
+                chosen[kind] = other
+                return engine
+        raise problem
 
     def by_name(self) -> dict[str, object]:
         """Every engine that was built, by `kind:name`."""
@@ -358,19 +414,26 @@ class _Builder:
             _check_installed(engine.kind, real, f"[models.{model}]")
 
     async def _enter(self, engine: Selected) -> Any:
-        """The engine, ready for use; its class has the Protocol of its kind."""
+        """The engine, ready for use; its class has the Protocol of its kind. None: no cleaner.
+
+        Raises EngineNotUsable, and SettingsError for a mistake in its options.
+        """
         key = (engine.kind, engine.name)
+        if key == ("clean", NONE):
+            return None
         if key not in self._engines:
             options = self._options(engine)
             real = options.pop("engine", engine.name)
             options |= dict(engine.options)
             created = registry.create(engine.kind, real, options, table=engine.name)
+            place = f"[engines.{engine.kind}.{engine.name}]"
+            model = getattr(msgspec.convert(options, created.Settings), "model", "")
+            if (problem := licence_problem(self.at.settings, model)) is not None:
+                raise EngineNotUsable(f"{place} {problem}")
             try:
                 self._engines[key] = await self.stack.enter_async_context(created)
             except EngineError as exc:
-                place = f"[engines.{engine.kind}.{engine.name}]"
-                raise SettingsError(registry.with_place(place, exc)) from exc
-            model = getattr(msgspec.convert(options, created.Settings), "model", "")
+                raise EngineNotUsable(registry.with_place(place, exc)) from exc
             self.source.add(engine.kind, engine.name, self._engines[key], model)
         return self._engines[key]
 
@@ -382,7 +445,7 @@ class _Builder:
                 raise SettingsError(f"[engines.vad.{engine.name}] {exc}") from exc
         return self._batchers[engine.name]
 
-    def _voice(self, name: str, model: CascadeModel, tts: TTS) -> str:
+    def _voice(self, name: str, model: CascadeModel, tts: TTS, selected: Selected) -> str:
         """The default voice of a model. Raises SettingsError for a voice that it does not have."""
         settings, known = self.at.settings, {voice.id for voice in tts.voices}
         if model.voice:
@@ -392,6 +455,8 @@ class _Builder:
         else:
             wanted = (settings.session.voice, DEFAULT_VOICE)
             return next((voice for voice in wanted if voice in known), tts.default_voice)
+        if voice not in known and selected.stands_in:
+            return tts.default_voice
         if voice not in known:
             raise SettingsError(
                 f"{place} voice: {voice!r} is none of the voices of the model {name!r}; some of "

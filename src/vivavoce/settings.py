@@ -76,6 +76,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     use."""
     use: Literal["any", "commercial"] = "any"
     """commercial: models whose licence forbids that are not used."""
+    strict: bool = False
+    """Refuse to start where an engine that the settings name cannot be used, in place of starting
+    with another."""
     secret: str = ""
     """Signs short-lived keys. Empty: a random one, so that they are valid in this process alone."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from vivavoce.errors import EngineError, SettingsError
+from vivavoce.errors import EngineError, EngineNotUsable, SettingsError
 
 GROUP = "vivavoce.engines"
 
@@ -93,9 +93,9 @@ def _loaded(entry: EntryPoint, place: str) -> Any:
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as exc:
-        raise SettingsError(f"{place} {_missing(entry, exc)}") from exc
+        raise EngineNotUsable(f"{place} {_missing(entry, exc)}") from exc
     except (ImportError, OSError) as exc:
-        raise SettingsError(
+        raise EngineNotUsable(
             f"{place} a package it needs is installed but cannot be loaded: {exc}"
         ) from exc
     try:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from aiohttp import web
 
-from vivavoce.engines.base import ChatEvent, ChatRequest
+from vivavoce.engines.base import LLM, ChatEvent, ChatRequest
 from vivavoce.engines.openai.llm import OpenAILLM, OpenAILLMSettings
 from vivavoce.engines.openai.stt import OpenAISTT
 from vivavoce.engines.openai.tts import OpenAITTS
@@ -188,7 +188,7 @@ def engine(server: ChatServer, **options: Any) -> OpenAILLM:
     return OpenAILLM(msgspec.convert(options, OpenAILLMSettings))
 
 
-async def collect(llm: OpenAILLM, request: ChatRequest = HELLO) -> list[ChatEvent]:
+async def collect(llm: LLM, request: ChatRequest = HELLO) -> list[ChatEvent]:
     async with aclosing(llm.generate(request)) as answer:
         return [event async for event in answer]
 

@@ -16,6 +16,8 @@ from vivavoce.engines.passages import (
     PassageAudio,
     PassageWords,
     PassageWorker,
+    joined,
+    words_of,
 )
 from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 from vivavoce.errors import EngineError
@@ -173,36 +175,3 @@ class SherpaStreamWorker:
         tokens = self._recogniser.tokens(audio)
         logprobs = list(self._recogniser.ys_probs(audio))
         return words_of(tokens, self._recogniser.timestamps(audio), logprobs, start * 1000 // RATE)
-
-
-def words_of(
-    tokens: Sequence[str],
-    times: Sequence[float],
-    logprobs: Sequence[float] = (),
-    base_ms: int = 0,
-) -> tuple[HeardWord, ...]:
-    """Words from tokens and the second at which each begins.
-
-    A word ends where the next token begins; the last one 200 ms after its last token.
-    """
-    words: list[HeardWord] = []
-    for i, token in enumerate(tokens):
-        text = token.replace("\u2581", " ")
-        start = base_ms + round(times[i] * 1000) if i < len(times) else base_ms
-        end = base_ms + round(times[i + 1] * 1000) if i + 1 < len(times) else start + 200
-        score = min(0.0, logprobs[i]) if i < len(logprobs) else None
-        ideograph = len(text) == 1 and ord(text) >= 0x2E80
-        if words and not text.startswith(" ") and not ideograph:
-            last = words[-1]
-            both = None if score is None or last.logprob is None else score + last.logprob
-            words[-1] = HeardWord(last.text + text, last.start_ms, end, last.joined, both)
-        elif text.strip():
-            words.append(HeardWord(text.strip(), start, end, not text.startswith(" "), score))
-    return tuple(words)
-
-
-def joined(words: Sequence[HeardWord]) -> str:
-    """Their text."""
-    return "".join(
-        word.text if word.joined or not i else f" {word.text}" for i, word in enumerate(words)
-    )
