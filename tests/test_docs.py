@@ -25,6 +25,7 @@ from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS, add_providers
+from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
@@ -58,6 +59,7 @@ def page(name: str) -> str:
         ('[models.NAME] type = "relay"', RelayModel),
         ("[policies.NAME]", Policy),
         ("[tools.NAME]", ToolSettings),
+        ("[moderation.NAME]", ModerationSettings),
         ("[store]", StoreSettings),
         ("[prices.NAME]", ModelPrice),
     ],

@@ -44,6 +44,7 @@ from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
+from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Relay
@@ -91,7 +92,9 @@ async def build(
     """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
     async with built_models(settings, local_servers) as models, AsyncExitStack() as stack:
         tools = await built_tools(settings.tools, stack)
-        yield Built(replace(_context(settings, models), tools=tools), models)
+        checks = await built_moderation(settings.moderation, stack)
+        context = replace(_context(settings, models), tools=tools, moderation=checks)
+        yield Built(context, models)
 
 
 def _context(settings: Settings, models: BuiltModels) -> ServerContext:

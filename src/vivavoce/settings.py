@@ -24,6 +24,7 @@ from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
 from vivavoce.runtime.fallback import FallbackSettings
+from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.secret import Secret, conceal
@@ -243,6 +244,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}
+    moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
@@ -273,6 +275,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if missing := next((tool for tool in policy.tools if tool not in self.tools), None):
                 raise ValueError(
                     f"[policies.{name}] tools: there is no table [tools.{missing}]; add one"
+                )
+            if policy.moderation and policy.moderation not in self.moderation:
+                raise ValueError(
+                    f"[policies.{name}] moderation: there is no table "
+                    f"[moderation.{policy.moderation}]; add one"
                 )
         for named in self.engines.values():
             for options in named.values():
@@ -472,6 +479,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("policies", name), policy, Policy
     for name, tool in _entries(tree, "tools"):
         yield ("tools", name), tool, ToolSettings
+    for name, check in _entries(tree, "moderation"):
+        yield ("moderation", name), check, ModerationSettings
     for kind_, named in _entries(tree, "engines"):
         for name in named if isinstance(named, dict) else ():
             yield ("engines", kind_, name), named[name], dict[str, Any]

@@ -20,9 +20,11 @@ from vivavoce.engines.base import (
     TextDelta,
 )
 from vivavoce.errors import EngineError
+from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, FunctionTool, Message
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
-from vivavoce.session.effects import Filler, Generate, Prompt
+from vivavoce.runtime.text_generation import MAX_ROUNDS, ServerCalls
+from vivavoce.session.effects import Filler, Generate, Prompt, RunTool
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -53,6 +55,7 @@ PROMPT = Prompt(
     speed=1.0,
 )
 WRITTEN = replace(PROMPT, spoken=False)
+STOCK_TOOL = FunctionTool("stock")
 
 
 class ListLLM:
@@ -200,6 +203,110 @@ def test_tool_calls_alone_are_an_answer() -> None:
     posted = facts(scripted(calls=[{"name": "hang_up"}]))
     assert said(posted) == ""
     assert posted[-1] == OutputFinished("r")
+
+
+CALL = (CallStarted(0, "c1", "stock"), CallDelta(0, '{"of": "lime"}'))
+STOCK = replace(
+    PROMPT, items=(Message(id="item_1", role="user", content=()),), server_tools=(STOCK_TOOL,)
+)
+
+
+class RoundsLLM(ListLLM):
+    """An LLM that yields one of these lists for each request."""
+
+    def __init__(self, *rounds: Sequence[ChatEvent]) -> None:
+        super().__init__()
+        self.rounds = list(rounds)
+        self.requests: list[ChatRequest] = []
+
+    async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
+        self.requests.append(request)
+        for event in self.rounds.pop(0):
+            yield event
+
+
+def with_tool(llm_: RoundsLLM, prompt: Prompt = STOCK, seconds: float = 0.0) -> Any:
+    """What is posted of two answers of one session, and the calls of the function."""
+    ran: list[RunTool] = []
+
+    async def stock(order: RunTool) -> str:
+        ran.append(order)
+        await asyncio.sleep(seconds)
+        return "3 left"
+
+    async def main() -> list[tuple[float, GenerationFact]]:
+        posted: list[tuple[float, GenerationFact]] = []
+        clock, calls = asyncio.get_running_loop().time, ServerCalls(stock)
+        while llm_.rounds:
+            post = lambda fact: posted.append((clock(), fact))  # noqa: E731
+            await answer(Generate("r", prompt), cast(llm=llm_), post, _no_wait, calls=calls)
+        return posted
+
+    return run(main()), ran
+
+
+def test_server_function_is_answered_within_the_answer_and_nobody_sees_it() -> None:
+    llm_ = RoundsLLM(
+        [TextDelta("Let me look."), *CALL, ChatEnded("stop", ChatUsage(5, 7, 3))],
+        [TextDelta("Three."), ChatEnded("stop", ChatUsage(9, 2, 0))],
+        [TextDelta("Bye."), ChatEnded()],
+    )
+    posted, ran = with_tool(llm_)
+    facts_ = [fact for _, fact in posted]
+    assert ran == [RunTool("c1", "stock", '{"of": "lime"}')]
+    assert said(facts_) == "Let me look. Three.Bye."
+    assert not [fact for fact in facts_ if isinstance(fact, ToolCallStarted | ToolCallArguments)]
+    finished = [fact for fact in facts_ if isinstance(fact, GenerationFinished)]
+    assert [fact.tokens for fact in finished] == [TokenCounts(14, 9, 3), None]
+    first, second, later = llm_.requests
+    assert (first.tools, first.items) == ((STOCK_TOOL,), STOCK.items)
+    call, output = second.items[1:]
+    assert call == FunctionCall(call_id="c1", name="stock", arguments='{"of": "lime"}')
+    assert output == FunctionCallOutput(call_id="c1", output="3 left")
+    assert later.items == second.items  # a later answer of the session has it, too
+
+
+def test_slow_server_function_stops_no_sound_and_is_progress() -> None:
+    llm_ = RoundsLLM(
+        [TextDelta("Let me look."), *CALL, ChatEnded()], [TextDelta("Three."), ChatEnded()]
+    )
+    posted, _ = with_tool(llm_, seconds=5.0)
+    heard = [at for at, fact in posted if isinstance(fact, AudioGenerated) and fact.audio]
+    assert (heard[0], heard[-1]) == (0.0, 5.0)
+    waits = [at for at, fact in posted if fact == GenerationProgress("r", writes=False)]
+    assert waits == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_server_function_beside_one_of_the_client_leaves_the_next_answer_to_it() -> None:
+    both: list[ChatEvent] = [
+        *CALL,
+        CallStarted(1, "c2", "hang_up"),
+        CallDelta(1, "{}"),
+        ChatEnded(),
+    ]
+    llm_ = RoundsLLM(both, [TextDelta("Bye."), ChatEnded()])
+    posted, ran = with_tool(llm_, replace(STOCK, tools=(FunctionTool("hang_up"),)))
+    assert [fact.name for _, fact in posted if isinstance(fact, ToolCallStarted)] == ["hang_up"]
+    assert [order.name for order in ran] == ["stock"]
+    assert len(llm_.requests[1].items) == 3  # the next answer has the result
+
+
+def test_server_function_is_not_called_for_ever() -> None:
+    calling: list[ChatEvent] = [*CALL, ChatEnded()]
+    llm_ = RoundsLLM(*[calling] * MAX_ROUNDS, [TextDelta("Enough."), ChatEnded()])
+    posted, ran = with_tool(llm_, replace(STOCK, tool_choice="required", items=()))
+    assert len(ran) == MAX_ROUNDS
+    choices = [request.tool_choice for request in llm_.requests]
+    assert choices == ["required", *["auto"] * (MAX_ROUNDS - 1), "none"]
+    assert llm_.requests[-1].tools == ()
+    assert said([fact for _, fact in posted]) == "Enough."
+
+
+def test_server_function_call_of_a_cut_answer_is_not_followed() -> None:
+    llm_ = RoundsLLM([*CALL, ChatEnded("length")])
+    posted, _ = with_tool(llm_)
+    assert posted[-1][1] == OutputFinished("r")
+    assert len(llm_.requests) == 1
 
 
 def test_token_counts_are_posted() -> None:

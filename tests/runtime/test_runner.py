@@ -280,14 +280,15 @@ def test_llm_stall_fails_one_response(when: str) -> None:
 
 @pytest.mark.parametrize("when", STAGES)
 @pytest.mark.parametrize(
-    ("how", "status", "code"),
-    [("fail_on", "completed", "tts_failed"), ("stall_on", "failed", "tts_stalled")],
+    ("how", "ending"),
+    [("fail_on", ("completed", "tts_failed")), ("stall_on", ("failed", "tts_stalled"))],
 )
-def test_tts_failure_is_told_of_one_response(when: str, how: str, status: str, code: str) -> None:
-    """Where the synthesiser fails, the rest of the answer is written."""
+def test_tts_failure_costs_one_response_its_sound(
+    when: str, how: str, ending: tuple[str, str]
+) -> None:
     script = {how: "Bad", **STAGES[when][1]}
     call = play(two_questions, llm=answers("Bad luck to you.", "Fine."), tts=script)
-    assert call.peer.endings == [(status, code), ("completed", None)]
+    assert call.peer.endings == [ending, ("completed", None)]
     one_error_after_the_first_response(call.peer)
 
 

@@ -40,12 +40,14 @@ from vivavoce.session.effects import (
     Generate,
     PlayAudio,
     Say,
+    SendUpstream,
 )
 from vivavoce.session.facts import (
     AccessEnded,
     AudioGenerated,
     AudioPlayed,
     BudgetLow,
+    ContentBlocked,
     Disconnected,
     DrainStarted,
     GenerationFailed,
@@ -370,3 +372,51 @@ def test_filler_is_for_spoken_answers_in_the_conversation(params: dict[str, Any]
 def test_filler_of_an_unknown_language_is_english() -> None:
     assert SessionLimits().filler("tlh") == "One moment."
     assert SessionLimits().filler(None) == "One moment."
+
+
+def test_blocked_answer_is_cancelled_and_the_sentence_said() -> None:
+    session = a_session()
+    write(session, "Tell me.")
+    ask(session)
+    effects = tell(session, ContentBlocked("", "Not that."))
+    assert the(says.ResponseDone, effects).response.status == "cancelled"
+    (say,) = of(Say, effects)
+    assert say.text == "Not that."
+
+
+def test_blocked_words_of_the_user_are_deleted() -> None:
+    session = a_session()
+    item = the(says.ItemAdded, write(session, "Something bad.")).item
+    effects = tell(session, ContentBlocked(item.id, ""))
+    assert the(says.ItemDeleted, effects).item_id == item.id
+    assert of(Say, effects) == []
+    assert tell(session, ContentBlocked(item.id, "")) == []  # it is gone already
+
+
+def test_blocked_answer_that_the_server_plays_is_played_no_further() -> None:
+    relay = Relay(server_plays=True)
+    relay.open_response()
+    relay.open_item("a")
+    relay.speak("a", "one two")
+    assert of(ClearPlayback, relay.take(ContentBlocked("", "Not that.")))
+
+
+def test_blocked_answer_of_a_relay_is_cancelled_upstream() -> None:
+    relay = Relay()
+    relay.open_response()
+    effects = relay.take(ContentBlocked("", "Not that."))
+    (sent,) = of(SendUpstream, effects)
+    assert b"response.cancel" in sent.data
+    assert of(Say, effects) == []  # until the response has ended
+    done_ = {"id": "r", "status": "cancelled", "conversation_id": "c", "output": []}
+    (say,) = of(Say, relay.say("response.done", response=done_))
+    assert say.text == "Not that."
+
+
+def test_conversation_that_is_not_allowed_ends_after_a_sentence() -> None:
+    session = a_session()
+    effects = tell(session, ContentBlocked("", "Goodbye.", ends=True))
+    (say,) = of(Say, effects)
+    effects = tell(session, OutputFinished(say.order.response_id))
+    assert problem(effects)[0] == "content_blocked"
+    assert of(Close, effects) == [Close(1008, "content_blocked")]

@@ -1,4 +1,4 @@
-"""A function of this server on a relay, from the settings to the wire."""
+"""A function of this server, of a relay and of a cascade, from the settings to the wire."""
 
 import asyncio
 import json
@@ -86,5 +86,40 @@ def test_function_of_this_server_runs_while_sound_goes_on_and_nobody_sees_it() -
             seen = json.dumps(client.events)
             for hidden in ('"fc"', '"c1"', "stock", "function_call", '"left"'):
                 assert hidden not in seen
+
+    asyncio.run(main())
+
+
+def test_function_of_this_server_runs_for_a_cascade_and_nobody_sees_it() -> None:
+    async def main() -> None:
+        asked: list[ToolCall] = []
+
+        async def stock(call: ToolCall) -> object:
+            asked.append(call)
+            return {"left": 3}
+
+        call = {"text": "Let me look.", "calls": [{"name": "stock", "arguments": {"of": "lime"}}]}
+        settings = scripted(llm={"answers": [call, "Three are left."]})
+        default = msgspec.structs.replace(settings.models["default"], policy="shop")
+        settings = msgspec.structs.replace(
+            settings,
+            models={"default": default},
+            policies={"shop": Policy(tools=("stock",))},
+            tools={"stock": ToolSettings(url="http://127.0.0.1:9/never")},
+        )
+        async with serving(settings) as server:
+            tool = ServerTool(FunctionTool("stock"), stock, 5.0)
+            server.sessions.context = replace(server.sessions.context, tools={"stock": tool})
+            async with connected(f"{server.ws}/v1/realtime", "default") as client:
+                await client.send("response.create")
+                done = await client.until("response.done")
+                (item,) = done["response"]["output"]
+                assert item["content"][0]["transcript"] == "Let me look. Three are left."
+                (seen,) = asked
+                assert seen.arguments == {"of": "lime"}
+                assert seen.session_id == client.events[0]["session"]["id"]
+                wire = json.dumps(client.events)
+                assert "function_call" not in wire
+                assert "stock" not in wire
 
     asyncio.run(main())

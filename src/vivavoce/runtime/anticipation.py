@@ -14,6 +14,7 @@ import msgspec
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Gate, Post, WaitWritable, answer
 from vivavoce.runtime.tasks import Tasks
+from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, transcribe_item
 from vivavoce.session.effects import DraftTranscript, Generate, Speculate
 from vivavoce.session.facts import (
@@ -157,12 +158,14 @@ class AnticipationWork:
         wait_writable: WaitWritable,
         tasks: Tasks,
         load: LoadGauge,
+        calls: ServerCalls | None = None,
     ) -> None:
         self._catalog = catalog
         self._post = post
         self._wait_writable = wait_writable
         self._tasks = tasks
         self._load = load
+        self._calls = calls
         self._drafts: dict[TranscriptionKey, _Draft] = {}
         self._held: dict[str, HeldAnswer] = {}  # not adopted yet
 
@@ -241,7 +244,7 @@ class AnticipationWork:
     async def _answer(self, effect: Speculate, held: HeldAnswer) -> None:
         order = Generate(effect.speculation_id, effect.prompt)
         cascade = self._catalog.of(effect.prompt.model)
-        await answer(order, cascade, held.post, held.writable, held.gate)
+        await answer(order, cascade, held.post, held.writable, held.gate, calls=self._calls)
         if held.failed and self._held.pop(effect.speculation_id, None) is not None:
             self._post(held.used())
 

@@ -1,6 +1,6 @@
 """One answer: the model's text, cut into clauses, each spoken while the next ones are generated.
 
-language model → _generate() → ClauseFeed → _perform() → SpeechWriter → facts
+language model → TextGenerator → ClauseFeed → _perform() → SpeechWriter → facts
 
 A synthesiser that takes text as it comes gets each clause at once, in one piece of work for the
 whole answer. What is spoken first is cut early: a few words are enough to begin with, and while
@@ -18,13 +18,6 @@ from typing import TypeAlias
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import (
     TTS,
-    CallDelta,
-    CallStarted,
-    ChatEnded,
-    ChatEvent,
-    ChatRequest,
-    ChatUsage,
-    TextDelta,
     streaming,
 )
 from vivavoce.errors import EngineError
@@ -32,27 +25,22 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.clauses import Clauses
 from vivavoce.runtime.synthesis import SpokenPiece, Synthesis, clauses_of
 from vivavoce.runtime.tasks import Signal
-from vivavoce.session.effects import Filler, Generate, Prompt, Say
+from vivavoce.runtime.text_generation import ServerCalls, TextGenerator
+from vivavoce.session.effects import Filler, Generate, Say
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
     GenerationFailed,
-    GenerationFinished,
-    GenerationProgress,
     OutputFinished,
     SpeechFailed,
     SpokenWord,
     TextGenerated,
-    TokenCounts,
-    ToolCallArguments,
-    ToolCallStarted,
 )
 from vivavoce.session.word_timing import MS_PER_CHARACTER
 
 log = logging.getLogger(__name__)
 
 CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
-PROGRESS_INTERVAL_S = 1.0  # between facts that a model generates, while no clause is complete
 
 INFINITY = float("inf")
 FIRST_PIECE_S = 0.05
@@ -81,6 +69,10 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
+    async def wait_open(self) -> None:
+        """Wait until it is opened."""
+        await self._opened.wait()
+
     async def wait(self) -> float:
         """Wait until the next clause may pass; return for how many seconds that took."""
         if self._opened.is_set:
@@ -100,15 +92,20 @@ async def answer(
     post: Post,
     wait_writable: WaitWritable,
     gate: Gate | None = None,
+    *,
+    calls: ServerCalls | None = None,
 ) -> None:
     """Generate an answer and post its facts; cancel to stop.
 
     `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
-    clauses wait there before they are spoken or posted.
+    clauses wait there before they are spoken or posted, and calls before they are made. calls: of
+    functions of this server in this session; None: the model is offered none.
     """
     clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate, filler=order.filler)
     async with asyncio.TaskGroup() as tasks:
-        generating = tasks.create_task(_generate(order, cascade, post, clauses))
+        opened = gate.wait_open if gate else None
+        generator = TextGenerator(order, cascade, post, clauses, opened, calls)
+        generating = tasks.create_task(generator.run())
         if await _perform(order, cascade, post, wait_writable, clauses):
             post(OutputFinished(order.response_id))
         generating.cancel()
@@ -206,64 +203,6 @@ class ClauseFeed:
             await self._taken.wait()
         self._ready.append(clause)
         self._changed.set()
-
-
-async def _generate(order: Generate, cascade: Cascade, post: Post, clauses: ClauseFeed) -> None:
-    """Request the model; put its text and the end into `clauses`.
-
-    Where it fails before its first word, the apology of the cascade is spoken before the failure.
-    """
-    response_id, said, ended = order.response_id, False, False
-    clock, post_at = asyncio.get_running_loop().time, float("-inf")
-    try:
-        request = _request(order.prompt, cascade)
-        async with (
-            cascade.use_llm(order.prompt.asked_model) as llm,
-            aclosing(llm.generate(request)) as given,
-            aclosing(_from_the_first_word(given)) as events,
-        ):
-            async for event in events:
-                match event:
-                    case TextDelta(text=text):
-                        said = True
-                        if order.prompt.spoken and clock() >= post_at:
-                            post(GenerationProgress(response_id))
-                            post_at = clock() + PROGRESS_INTERVAL_S
-                        await clauses.put(text)
-                    case CallStarted(index=index, call_id=call_id, name=name):
-                        said = True
-                        post(ToolCallStarted(response_id, index, call_id, name))
-                    case CallDelta(index=index, arguments=arguments):
-                        post(ToolCallArguments(response_id, index, arguments))
-                    case ChatEnded(reason=reason, usage=usage):
-                        ended = True
-                        if not said and reason == "stop":
-                            raise EngineError("the language model gave an empty answer")
-                        await clauses.flush()
-                        post(GenerationFinished(response_id, reason, _tokens(usage)))
-        if not ended:
-            raise EngineError("the language model's answer broke off without an end")
-    except EngineError as exc:
-        if not said and order.prompt.spoken and cascade.apology:
-            await clauses.put(cascade.apology)
-        await clauses.flush()
-        clauses.end(GenerationFailed(response_id, "llm", str(exc)))
-    else:
-        clauses.end(None)
-
-
-async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
-    """White space before the first word is kept; alone, or next to a call, it is dropped."""
-    blank: str | None = ""
-    async for event in events:
-        if isinstance(event, TextDelta) and blank is not None:
-            blank += event.text
-            if not blank.strip():
-                continue
-            yield TextDelta(blank)
-            blank = None
-        else:
-            yield event
 
 
 async def _perform(
@@ -453,22 +392,3 @@ class SpeechWriter:
         text, self._unspoken = self._unspoken, ""
         words = (SpokenWord(text, self._samples),) if text else ()
         self._post(AudioGenerated(self._response_id, b"", words, ends=True))
-
-
-def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
-    if usage is None:
-        return None
-    return TokenCounts(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
-
-
-def _request(prompt: Prompt, cascade: Cascade) -> ChatRequest:
-    return ChatRequest(
-        model=cascade.choice.model(prompt.asked_model),
-        instructions=prompt.instructions,
-        items=prompt.items,
-        tools=prompt.tools,
-        tool_choice=prompt.tool_choice,
-        parallel_tool_calls=prompt.parallel_tool_calls,
-        max_output_tokens=prompt.max_output_tokens,
-        language=prompt.language,
-    )

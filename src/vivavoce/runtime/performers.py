@@ -25,6 +25,7 @@ from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Tasks
+from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
@@ -45,6 +46,7 @@ from vivavoce.session.effects import (
     Generate,
     HoldUpstream,
     RelayEffect,
+    RunTool,
     RunVad,
     Say,
     ScoreTurn,
@@ -101,6 +103,10 @@ class SessionPort(Protocol):
         """Wait until the client has taken most of what was sent."""
         ...
 
+    def run_tool(self, order: RunTool) -> Awaitable[str]:
+        """Call a function of this server; its result for the model."""
+        ...
+
 
 class Performer(Protocol):
     """Carries out the effects of one brain."""
@@ -147,8 +153,10 @@ class CascadePerformer:
         self._cascade: Cascade = catalog.of(model)
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
+        self._calls = ServerCalls(port.run_tool)
+        load = load or LoadGauge(float("inf"))
         self._early = AnticipationWork(
-            catalog, port.post, port.writable, self._tasks, load or LoadGauge(float("inf"))
+            catalog, port.post, port.writable, self._tasks, load, self._calls
         )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
         self._unscored: set[TurnSource] = set()  # what failed when it was scored last
@@ -294,10 +302,11 @@ class CascadePerformer:
 
     def _generate(self, order: Generate) -> None:
         cascade = self._catalog.of(order.prompt.model)
+        port = self._port
         if order.text:
-            work = say(Say(order, order.text), cascade, self._port.post, self._port.writable)
+            work = say(Say(order, order.text), cascade, port.post, port.writable)
         else:
-            work = answer(order, cascade, self._port.post, self._port.writable)
+            work = answer(order, cascade, port.post, port.writable, calls=self._calls)
         self._tasks.start(order.response_id, work)
 
     def _score_turn(self, effect: ScoreTurn) -> None:

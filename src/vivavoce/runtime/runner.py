@@ -416,10 +416,13 @@ class Runner:
             work = self._fallbacks.say(order, self.post, self.writable)
             self._tasks.start(order.order.response_id, work)
 
-    async def _run_tool(self, order: RunTool) -> None:
+    async def run_tool(self, order: RunTool) -> str:
+        """The result of a function of this server, for the model."""
         assert self._fallbacks  # a policy with functions has them
-        output = await self._fallbacks.run_tool(order, self._id)
-        self.post(ToolFinished(order.call_id, output))
+        return await self._fallbacks.run_tool(order, self._id)
+
+    async def _run_tool(self, order: RunTool) -> None:
+        self.post(ToolFinished(order.call_id, await self.run_tool(order)))
 
     def _fall_back(self, reason: str, close_code: int) -> None:
         settings = self._session.settings

@@ -20,6 +20,7 @@ from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
@@ -81,6 +82,8 @@ class ServerContext:
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
+    moderation: Mapping[str, Moderation] = field(default_factory=dict)
+    """Checks that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     store: Store | None = None
@@ -101,6 +104,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
+        self._moderators: dict[Runner, Moderator] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -138,7 +142,10 @@ class Sessions:
         context = self.context
         driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
+        moderator = self._moderator(opening, settings.id)
         seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        if moderator:
+            seen_by.append(moderator)
         session = Session(
             settings,
             self._offer(opening),
@@ -159,6 +166,9 @@ class Sessions:
         )
         if meter:
             meter.post = runner.post
+        if moderator:
+            moderator.post = runner.post
+            self._moderators[runner] = moderator
         self._runners[runner] = meter
         self._empty.clear()
         return runner
@@ -175,6 +185,8 @@ class Sessions:
         finally:
             if meter:
                 meter.leave()
+            if moderator := self._moderators.pop(runner, None):
+                moderator.leave()
             self._runners.pop(runner, None)
             if not self._runners:
                 self._empty.set()
@@ -203,12 +215,20 @@ class Sessions:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
         context = self.context
         model = _asked_model(opening) or context.models.default_model
-        served = context.models.served_by(model, "").model
-        policy = context.policies.get(served)
+        policy = self._policy(model)
         tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
         rules = Rules(policy, context.key_models(opening.who), tools)
         rules.check_model(model)
         return replace(context.models, rules=rules)
+
+    def _policy(self, model: str) -> Policy | None:
+        return self.context.policies.get(self.context.models.served_by(model, "").model)
+
+    def _moderator(self, opening: Opening, session_id: str) -> Moderator | None:
+        policy = self._policy(_asked_model(opening) or self.context.models.default_model)
+        if policy is None or not policy.moderation:
+            return None
+        return Moderator(self.context.moderation[policy.moderation], session_id, opening.who)
 
     def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""

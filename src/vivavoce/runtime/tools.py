@@ -70,7 +70,7 @@ class Tool(Protocol):
 
 
 class Webhook:
-    """POSTs a call as JSON; the body of the answer is the result."""
+    """POSTs a call, or a text, as JSON; the body of the answer is the result."""
 
     def __init__(self, name: str, url: str, secret: Secret, timeout_s: float) -> None:
         bearer = secret.reveal()
@@ -89,7 +89,7 @@ class Webhook:
     async def __aexit__(self, *exc: object) -> None:
         await self._http.__aexit__(*exc)
 
-    async def __call__(self, call: ToolCall) -> str:
+    async def __call__(self, call: msgspec.Struct) -> str:
         body = msgspec.json.encode(call)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         async with self._http.request("POST", "", body, timeouts=self._timeouts) as response:
@@ -148,7 +148,7 @@ async def built_tools(
             webhook = Webhook(name, each.url, secret, each.timeout_seconds)
             function = await stack.enter_async_context(webhook)
         else:
-            function = _loaded(name)
+            function = loaded(GROUP, "tools", name)
         description = each.description or getattr(function, "description", "")
         parameters = each.parameters or getattr(function, "parameters", None)
         declared = FunctionTool(
@@ -158,18 +158,18 @@ async def built_tools(
     return tools
 
 
-def _loaded(name: str) -> object:
-    """The object that an entry point names. Raises SettingsError."""
-    found = tuple(entry_points(group=GROUP, name=name))
+def loaded(group: str, table: str, name: str) -> object:
+    """The object that an entry point names, for [table.name]. Raises SettingsError."""
+    found = tuple(entry_points(group=group, name=name))
     if not found:
         raise SettingsError(
-            f"[tools.{name}] no package has an entry point {GROUP!r} of that name; set url for a "
-            f"webhook"
+            f"[{table}.{name}] no package has an entry point {group!r} of that name; set url for "
+            f"a webhook"
         )
     try:
-        tool: object = found[0].load()
+        function: object = found[0].load()
     except Exception as exc:
-        raise SettingsError(f"[tools.{name}] {found[0].value} cannot be loaded: {exc}") from exc
-    if not callable(tool):
-        raise SettingsError(f"[tools.{name}] {found[0].value} cannot be called")
-    return tool
+        raise SettingsError(f"[{table}.{name}] {found[0].value} cannot be loaded: {exc}") from exc
+    if not callable(function):
+        raise SettingsError(f"[{table}.{name}] {found[0].value} cannot be called")
+    return function

@@ -118,6 +118,8 @@ class GenerationProgress(Struct, frozen=True):
     """The model generates text of a spoken answer; no clause is complete yet."""
 
     response_id: str
+    writes: bool = True
+    """False: a function of this server runs, and the model goes on with its result."""
 
 
 class TextGenerated(Struct, frozen=True):
@@ -248,6 +250,17 @@ class AccessEnded(Struct, frozen=True):
     close_code: int
 
 
+class ContentBlocked(Struct, frozen=True):
+    """Moderation does not allow what was said."""
+
+    item_id: str
+    """The item of the user that holds it; "": the answer does."""
+    say: str
+    """The sentence that the server says about it; "": none."""
+    ends: bool = False
+    """Whether the session ends."""
+
+
 class BudgetLow(Struct, frozen=True):
     """Most of a budget of the owner is spent (`session.warn_at`)."""
 
@@ -289,6 +302,7 @@ Fact: TypeAlias = (
     | TimerFired
     | DrainStarted
     | AccessEnded
+    | ContentBlocked
     | BudgetLow
     | Disconnected
 )

@@ -71,7 +71,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     assistant_items: bool = False
     """Whether clients may add messages of the assistant."""
     tools: tuple[str, ...] = ()
-    """Functions of [tools.NAME], which run on this server, unseen by clients; of relays only."""
+    """Functions of [tools.NAME], which run on this server, unseen by clients."""
+    moderation: str = ""
+    """The check of [moderation.NAME] for what is said; empty: none."""
     images: bool = False
     """Whether clients may send pictures."""
     prompt: bool = False

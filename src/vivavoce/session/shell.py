@@ -4,6 +4,7 @@ No I/O, no clock, no randomness. The shell owns settings, items, errors, limits 
 brain owns audio input, turns and responses (see session/brain.py).
 """
 
+from contextlib import suppress
 from typing import Literal, assert_never
 
 import msgspec
@@ -33,6 +34,7 @@ from vivavoce.session.facts import (
     AudioArrived,
     AudioPlayed,
     BudgetLow,
+    ContentBlocked,
     Disconnected,
     DrainStarted,
     Fact,
@@ -270,6 +272,8 @@ class Session:
                 latest = now + ENDING_TIMEOUT_S
                 ending = Ending(code, message, close_code, code, latest)
                 self._end(ending, words.get(code, ""), now)
+            case ContentBlocked():
+                self._block(fact, now)
             case BudgetLow():
                 self._announcements.warn(self._shared.limits.say_budget_low)
             case Disconnected():
@@ -293,6 +297,24 @@ class Session:
                 self._close(1000, "the client left", now)
             case _:
                 pass  # nothing of it has any effect now
+
+    def _block(self, fact: ContentBlocked, now: float) -> None:
+        """Stop what moderation does not allow, and say so."""
+        if fact.ends:
+            message = "The conversation was ended: what was said is not allowed."
+            latest = now + ENDING_TIMEOUT_S
+            ending = Ending("content_blocked", message, 1008, "content_blocked", latest)
+            self._end(ending, fact.say, now)
+            return
+        with suppress(InvalidRequest):  # there may be no answer yet
+            if self._brain.busy:
+                self._brain.on_client(events.ResponseCancel(), None, now)
+        if self._shared.playback.by_server:
+            self._brain.on_client(events.OutputAudioClear(), None, now)
+        if fact.item_id:
+            with suppress(InvalidRequest):  # the client may have deleted it
+                self._items.delete(events.ItemDelete(item_id=fact.item_id), self._brain, now)
+        self._announcements.warn(fact.say)
 
     def _end(self, ending: Ending, words: str, now: float) -> None:
         """End the session, after these words if there are any."""

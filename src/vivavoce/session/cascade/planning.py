@@ -54,6 +54,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         spoken=modalities == ("audio",),
         voice=options.voice(voice),
         speed=session.audio.output.speed,
+        server_tools=options.rules.tools,
     )
     return ResponsePlan(
         prompt=prompt,

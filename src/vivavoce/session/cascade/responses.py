@@ -199,8 +199,9 @@ class Responses:
         match fact:
             case AudioGenerated():
                 self._add_audio(response, fact, now)
-            case GenerationProgress():
-                response.open_message()
+            case GenerationProgress(writes=writes):
+                if writes:
+                    response.open_message()
             case TextGenerated(text=text):
                 if response.filler and text.strip() == response.filler.text:
                     self._filled = _turn_of(response)
