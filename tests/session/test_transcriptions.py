@@ -321,14 +321,28 @@ def test_item_cancelled_cancels_all_its_recordings_and_no_other(stage: Stage) ->
     assert stage.transcriptions.pending(B)
 
 
-def test_cancel_all_cancels_each_transcription_once(stage: Stage) -> None:
+def test_hand_over_cancels_each_transcription_once(stage: Stage) -> None:
     stage.start(B)
     stage.transcriptions.transcribe(two_recordings(), now=5.0)
     stage.effects()
-    stage.transcriptions.cancel_all()
+    stage.transcriptions.hand_over()
     assert [effect.key for effect in of(CancelTranscription, stage.effects())] == [B, A, A2]
     assert stage.transcriptions.deadline == INFINITY
     assert not stage.transcriptions.busy
+
+
+@pytest.mark.parametrize(("again", "sent"), [("well that is", [" that is"]), ("what is that", [])])
+def test_transcription_begun_anew_goes_on_behind_the_words_that_were_sent(
+    stage: Stage, again: str, sent: list[str]
+) -> None:
+    stage.start()
+    assert deltas(stage.take("well", stable=4)) == ["well"]
+    stage.transcriptions.hand_over()
+    stage.transcriptions = Transcriptions(stage.shared)
+    stage.start()
+    effects = stage.take(again, final=True)
+    assert deltas(effects) == sent
+    assert the(TranscriptionCompleted, sent_events(effects)).transcript == again
 
 
 def test_item_outside_the_conversation_is_transcribed_without_events(stage: Stage) -> None:

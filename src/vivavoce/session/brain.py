@@ -19,7 +19,7 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import EffectBuffer
-from vivavoce.session.facts import BrainFact
+from vivavoce.session.facts import BrainFact, TranscriptionKey
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import Options
 from vivavoce.session.playback import Playback
@@ -48,6 +48,9 @@ class Shared:
     limits: SessionLimits
     announcements: list[str] = field(default_factory=list)
     """Sentences that the server itself says, one at a time, as soon as nobody speaks."""
+    sent_words: dict[TranscriptionKey, str] = field(default_factory=dict)
+    """Beginnings of transcripts that were sent as deltas, of transcriptions that a brain has not
+    completed."""
 
 
 @dataclass(frozen=True, slots=True)

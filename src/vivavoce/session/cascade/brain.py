@@ -245,7 +245,7 @@ class CascadeBrain:
         self._anticipations.stop()
         self._overlaps.stop()
         self._responses.stop_all(now)
-        self._transcriptions.cancel_all()
+        self._transcriptions.hand_over()
 
     def _on_edge(self, edge: Edge | None, now: float) -> None:
         vad = self._shared.options.turn_detection

@@ -55,8 +55,8 @@ class ItemTranscription:
     scored: bool = False
     """Whether it asked for the probabilities of the words."""
     samples: int = 0
-    sent: int = 0
-    """Characters of the transcript that were sent as deltas."""
+    sent_text: str = ""
+    """What was sent of its words as deltas."""
     text: str = ""
     draft: str = ""
     """The words of a draft of it, while it has none itself."""
@@ -64,11 +64,6 @@ class ItemTranscription:
     """When the next words are overdue; infinite while audio still comes."""
     failure: tuple[str, str] | None = None
     """Code and reason, once it has failed."""
-
-    @property
-    def sent_text(self) -> str:
-        """What was sent of its words: the final ones begin with that."""
-        return self.text[: self.sent]
 
 
 class Transcriptions:
@@ -135,7 +130,10 @@ class Transcriptions:
             diarized=transcription is not None and transcription.model.endswith(DIARIZES),
         )
         self._active[key] = ItemTranscription(
-            order, reported and transcription is not None, options.includes_logprobs
+            order,
+            reported and transcription is not None,
+            options.includes_logprobs,
+            sent_text=self._shared.sent_words.pop(key, ""),
         )
         self._shared.effects.add(order)
 
@@ -177,9 +175,13 @@ class Transcriptions:
             del self._active[key]
             self._shared.effects.add(CancelTranscription(key))
 
-    def cancel_all(self) -> None:
-        for key in self._active:
+    def hand_over(self) -> None:
+        """Cancel all; another brain may transcribe the recordings, and goes on behind the words
+        that were sent."""
+        for key, active in self._active.items():
             self._shared.effects.add(CancelTranscription(key))
+            if active.sent_text:
+                self._shared.sent_words[key] = active.sent_text
         self._active.clear()
 
     def fail_overdue(self, now: float) -> None:
@@ -200,9 +202,9 @@ class Transcriptions:
         if active.deadline != INFINITY:
             active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable
-        if active.reported and stable > active.sent:
+        # begun anew by another brain, it may begin otherwise: then the end alone has the words
+        if active.reported and fact.text[:stable].startswith(active.sent_text):
             self._send_delta(fact, stable, active)
-            active.sent = stable
         if not fact.final:
             return False
         del self._active[fact.key]
@@ -273,14 +275,17 @@ class Transcriptions:
         )
 
     def _send_delta(self, fact: TranscriptUpdated, stable: int, active: ItemTranscription) -> None:
+        start, active.sent_text = len(active.sent_text), fact.text[:stable]
+        if start == stable:
+            return
         effects = self._shared.effects
         effects.send(
             TranscriptionDelta(
                 event_id=effects.event_id(),
                 item_id=fact.key.item_id,
                 content_index=fact.key.content_index,
-                delta=fact.text[active.sent : stable],
-                logprobs=_logprobs(fact, active.sent, stable, active),
+                delta=fact.text[start:stable],
+                logprobs=_logprobs(fact, start, stable, active),
             )
         )
 
