@@ -342,7 +342,7 @@ def test_transcription_begun_anew_goes_on_behind_the_words_that_were_sent(
     stage.start()
     effects = stage.take(again, final=True)
     assert deltas(effects) == sent
-    assert the(TranscriptionCompleted, sent_events(effects)).transcript == again
+    assert the(TranscriptionCompleted, effects).transcript == again
 
 
 def test_item_outside_the_conversation_is_transcribed_without_events(stage: Stage) -> None:
