@@ -209,6 +209,10 @@ def test_boolean_of_a_form_is_read_in_every_spelling(said: str, meant: bool) -> 
         ({"include": ["everything"]}, "include[0]"),
         ({"chunking_strategy": ["manual"]}, "chunking_strategy"),
         ({"chunking_strategy[type]": ["clock"]}, "chunking_strategy.type"),
+        (
+            {"chunking_strategy": ["manual"], "chunking_strategy[type]": ["server_vad"]},
+            "chunking_strategy",
+        ),
         ({"known_speaker_names": ["a"] * 17}, "known_speaker_names"),
         ({"stream": ["perhaps"]}, "stream"),
     ],

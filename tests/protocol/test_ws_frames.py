@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.protocol.ws_frames import MAX_JOINED_BYTES, MAX_PASSED_AT_ONCE, PassingReader
+from vivavoce.protocol.ws_frames import (
+    MAX_JOINED_BYTES,
+    MAX_PASSED_AT_ONCE,
+    PassingReader,
+    frame_head,
+)
 
 MASK = b"\x11\x22\x33\x44"
 
@@ -172,3 +177,23 @@ def test_end_of_the_connection_reaches_the_reader() -> None:
     stage = Stage()
     stage.reading.feed_eof()
     assert stage.ended
+
+
+@pytest.mark.parametrize("size", [126, 65_535])
+def test_read_of_one_medium_text_passes_the_shorter_way(size: int) -> None:
+    for masked in (False, True):
+        stage = Stage(masked)
+        assert stage.reading.take(frame(b"a" * size, masked=masked))
+        assert not stage.reading.take(frame(b"b" * size, masked=masked))
+        assert not stage.reading.take(frame(b"a", masked=masked))
+        assert (stage.passed, stage.handed) == ([b"a" * size], b"")
+
+
+@pytest.mark.parametrize(("masked", "bit"), [(False, 0), (True, 0x80)])
+@pytest.mark.parametrize(
+    ("size", "length"),
+    [(125, "7d"), (126, "7e007e"), (65_535, "7effff"), (65_536, "7f0000000000010000")],
+)
+def test_frame_head_has_the_shortest_length(size: int, length: str, masked: bool, bit: int) -> None:
+    first, *rest = bytes.fromhex(length)
+    assert frame_head(1, size, masked=masked) == bytes((0x81, first | bit, *rest))

@@ -39,6 +39,7 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.protocol.items import InputAudio, ItemReference, Message
 from vivavoce.protocol.responses import (
+    ResponseError,
     StatusDetails,
     Usage,
 )
@@ -53,8 +54,10 @@ from vivavoce.session.facts import (
     Disconnected,
     GenerationFailed,
     GenerationFinished,
+    GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    SpeechFailed,
     TextGenerated,
     ToolCallArguments,
     ToolCallStarted,
@@ -305,6 +308,29 @@ def test_failed_response_with_failure_errors_is_followed_by_an_error_event() -> 
     assert failure(effects) == ("llm_failed", "it is broken")
     error = the(says.ErrorEvent, effects).error
     assert (error.type, error.code, error.message) == ("server_error", "llm_failed", "it is broken")
+
+
+@pytest.mark.parametrize("failure_errors", [False, True])
+def test_answer_whose_speech_fails_is_completed_in_writing(failure_errors: bool) -> None:
+    session = a_session(offer=dataclasses.replace(MODELS, failure_errors=failure_errors))
+    response_id = answered(write(session, "hello"))
+    tell(session, spoke(response_id, "one"), SpeechFailed(response_id, "it is broken"))
+    again = SpeechFailed(response_id, "it is broken again")  # the first reason is told
+    effects = tell(session, again, OutputFinished(response_id))
+    message = "Speech synthesis failed, the answer goes on in writing: it is broken"
+    response = done(effects)
+    assert response.status == "completed"
+    assert response.status_details
+    assert isinstance(error := response.status_details.error, ResponseError)
+    assert (error.code, error.message) == ("tts_failed", message)
+    assert ("error" in types(effects)) == failure_errors
+
+
+def test_server_function_at_work_begins_no_message() -> None:
+    session = a_session()
+    response_id = answered(write(session, "hello"))
+    assert types(tell(session, GenerationProgress(response_id, writes=False))) == []
+    assert "response.output_item.added" in types(tell(session, GenerationProgress(response_id)))
 
 
 def test_transcription_that_fails_fails_the_response_that_waits_for_it() -> None:

@@ -402,6 +402,12 @@ def test_audio_of_any_speed_is_taken_without_a_limit() -> None:
     assert relay.session.throttle_s(relay.now) == 0.0
 
 
+def test_blocked_audio_does_not_pass() -> None:
+    assert Rules(policy()).lets_audio_pass(RATE, 0.0)
+    blocked = Rules(policy(blocked_events=("input_audio_buffer.append",)))
+    assert not blocked.lets_audio_pass(RATE, 0.0)
+
+
 def test_session_without_a_policy_takes_everything() -> None:
     rules = Rules()
     event = asks.ResponseCreate(response=ResponseParams(instructions="Hi."))
