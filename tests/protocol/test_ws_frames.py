@@ -187,6 +187,8 @@ def test_read_of_one_medium_text_passes_the_shorter_way(size: int) -> None:
         assert not stage.reading.take(frame(b"b" * size, masked=masked))
         assert not stage.reading.take(frame(b"a", masked=masked))
         assert (stage.passed, stage.handed) == ([b"a" * size], b"")
+        assert stage.reading.feed_data(frame(b"a" * size, masked=masked)) == (False, b"")
+        assert (stage.passed, stage.handed) == ([b"a" * size] * 2, b"")
 
 
 @pytest.mark.parametrize(("masked", "bit"), [(False, 0), (True, 0x80)])
