@@ -97,7 +97,8 @@ def problem_of(name: str, folder: Path | None = None) -> str | None:
 
     folder: where it is; by default in the cache. Reads all files: not for the event loop.
     """
-    pack = manifest()[name]
+    if (pack := manifest().get(name)) is None:
+        return f"there is no model pack {name}"
     place = folder or cache_folder() / name
     remedy = f"try: vivavoce models pull {name}"
     if not place.is_dir():
