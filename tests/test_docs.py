@@ -324,3 +324,15 @@ def test_line_of_settings_of_a_provider_makes_its_engine(
     options = dict(tree.get("engines", {}).get(kind, {}).get(name, {}))
     made = registry.create(kind, options.pop("engine", name), options, table=name)
     assert made.capabilities is not None
+
+
+def test_promises_of_the_relay_name_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "relay.md").read_text("utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    source = "\n".join(
+        file.read_text("utf-8")
+        for pattern in ("*/test_*.py", "*/*/test_*.py")
+        for file in (ROOT / "tests").glob(pattern)
+    )
+    assert named
+    assert named <= set(re.findall(r"def (test_\w+)", source))

@@ -1,6 +1,7 @@
 """A server with a store: keys that are added while it runs, budgets, and what was used."""
 
 import asyncio
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from tests.api.audio_stage import tone
 from tests.api.routes_stage import wav_of
+from tests.fake_upstream import Answer, FakeUpstream
 from tests.server import scripted, serving, serving_beside
 from vivavoce.api.metered import METERING
 from vivavoce.limits.accounts import ApiKey, Budget
@@ -201,14 +203,94 @@ async def _manage(client: aiohttp.ClientSession, port: int) -> None:
     assert "revoked" in events[0]["error"]["message"]
 
 
-async def _booked(path: Path) -> None:
-    """Wait until the end of the session is in the store."""
+async def _booked(path: Path, *, responses: int = 1) -> None:
+    """Wait until these responses, and the end of a session, are in the store."""
     async with asyncio.timeout(10.0), SQLiteStore(path) as store:
         while True:
             rows = [row async for page in store.usage(0, time.time() + 1) for row in page]
-            if {row.kind for row in rows} == {"response", "session"}:
+            kinds = [row.kind for row in rows]
+            if kinds.count("response") >= responses and "session" in kinds:
                 return
             await asyncio.sleep(0.02)
+
+
+RELAYED = """
+[models.far]
+type = "relay"
+upstream = "{url}"
+model = "gpt-realtime-2.1"
+api_key = "sk-upstream"
+"""
+NANO_USD = {"text": 4_000, "audio": 32_000}
+CACHED_NANO_USD = {"text": 400, "audio": 400}
+OUTPUT_NANO_USD = {"text": 24_000, "audio": 64_000}
+
+
+def _random_usage(chance: random.Random) -> dict[str, Any]:
+    text, audio = chance.randrange(1, 900), chance.randrange(1, 900)
+    cached = {"text_tokens": chance.randrange(text), "audio_tokens": chance.randrange(audio)}
+    written, spoken = chance.randrange(90), chance.randrange(1, 400)
+    inputs = {"text_tokens": text, "audio_tokens": audio, "cached_tokens_details": cached}
+    inputs["cached_tokens"] = sum(cached.values())
+    return {
+        "total_tokens": text + audio + written + spoken,
+        "input_tokens": text + audio,
+        "output_tokens": written + spoken,
+        "input_token_details": inputs,
+        "output_token_details": {"text_tokens": written, "audio_tokens": spoken},
+    }
+
+
+def _hand_calculated(usage: Any) -> int:
+    """Nano-USD, by the list price of gpt-realtime-2.1."""
+    inputs, outputs = usage["input_token_details"], usage["output_token_details"]
+    cost = 0
+    for kind in ("text", "audio"):
+        name = f"{kind}_tokens"
+        cached = inputs["cached_tokens_details"][name]
+        cost += (inputs[name] - cached) * NANO_USD[kind] + cached * CACHED_NANO_USD[kind]
+        cost += outputs[name] * OUTPUT_NANO_USD[kind]
+    return cost
+
+
+def test_ledger_is_the_sum_of_what_the_upstream_server_billed(tmp_path: Path) -> None:
+    path, chance = tmp_path / "accounts.db", random.Random(12)
+    fake = FakeUpstream()
+    fake.behaviours = [Answer(usage=_random_usage(chance)) for _ in range(33)]
+
+    async def call(client: aiohttp.ClientSession, port: int) -> None:
+        """Some turns; some clients are gone then without a word."""
+        url = f"ws://127.0.0.1:{port}/v1/realtime?model=far"
+        async with client.ws_connect(url, headers=header("first")) as socket:
+            for _ in range(chance.randrange(1, 4)):
+                await socket.send_json(TEXT)
+                await socket.send_json({"type": "response.create"})
+                while (await socket.receive_json())["type"] != "response.done":
+                    pass
+            if chance.random() < 0.5:
+                transport = socket.get_extra_info("socket")
+                transport.shutdown(2)
+
+    async def main() -> None:
+        async with SQLiteStore(path) as store:
+            budget = Budget(scope="key", owner="first", unit="usd", period="total", limit=10**10)
+            await store.save("budget", budget.id, msgspec.json.encode(budget))
+        async with fake.serve() as upstream:
+            config = SCRIPTED.format(path=path, first=hash_of("first"))
+            config += RELAYED.format(url=upstream)
+            async with serving_beside(config) as port, aiohttp.ClientSession() as client:
+                await asyncio.gather(*(call(client, port) for _ in range(16)))
+                await fake.wait_closed()
+                await _booked(path, responses=len(fake.billed))
+        async with SQLiteStore(path) as store:
+            rows = [row async for page in store.usage(0, time.time() + 1) for row in page]
+            balance = await store.balance(budget.id, budget.period_at(time.time()))
+        booked = [row.nano_usd for row in rows if row.kind == "response"]
+        assert len(booked) > 16
+        assert sorted(booked) == sorted(_hand_calculated(usage) for usage in fake.billed)
+        assert balance.spent == sum(row.nano_usd for row in rows)
+
+    asyncio.run(main())
 
 
 def test_key_that_is_limited_to_models_is_held_to_them_over_http() -> None:

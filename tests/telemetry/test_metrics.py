@@ -22,14 +22,18 @@ from vivavoce.session.effects import (
     Send,
 )
 from vivavoce.session.facts import (
+    AccessEnded,
     AudioGenerated,
+    ContentBlocked,
     Received,
+    SpeechFailed,
     TextGenerated,
     TimerFired,
     TranscriptionKey,
     TranscriptUpdated,
     UpstreamConnected,
     UpstreamEventReceived,
+    UpstreamLost,
 )
 from vivavoce.store.base import UsageRow
 from vivavoce.telemetry.metrics import LAG_INTERVAL_S, Metrics, SessionMetrics
@@ -171,6 +175,26 @@ def test_lag_of_the_event_loop_is_measured_while_it_is_entered() -> None:
     run(main())
     assert value(metrics, "event_loop_lag_seconds_count") == 3
     assert value(metrics, "event_loop_lag_seconds_sum") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_faults_and_refusals_of_a_session_are_counted() -> None:
+    metrics = Metrics()
+    session = observer(metrics)
+    session.on(None, [ConnectUpstream("m")], 0.0)
+    for fact in (
+        UpstreamLost("refused"),
+        UpstreamLost("late"),  # of a connection that had been made
+        SpeechFailed("r", "no voice"),
+        AccessEnded("insufficient_quota", "Spent.", 4002),
+        ContentBlocked("", "No."),
+        ContentBlocked("", "No.", ends=True),
+    ):
+        session.on(fact, [], 1.0)
+    assert value(metrics, "upstream_connect_failures_total", model="m") == 1
+    assert value(metrics, "speech_failures_total", model="m") == 1
+    assert value(metrics, "access_ended_total", model="m", reason="insufficient_quota") == 1
+    for action in ("block", "end"):
+        assert value(metrics, "content_blocked_total", model="m", action=action) == 1
 
 
 def test_dashboard_and_alerts_name_only_metrics_that_exist() -> None:

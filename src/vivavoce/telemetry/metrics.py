@@ -25,13 +25,17 @@ from vivavoce.session.effects import (
     Send,
 )
 from vivavoce.session.facts import (
+    AccessEnded,
     AudioGenerated,
+    ContentBlocked,
     Fact,
     Received,
+    SpeechFailed,
     TextGenerated,
     TranscriptUpdated,
     UpstreamConnected,
     UpstreamEventReceived,
+    UpstreamLost,
 )
 from vivavoce.store.base import UsageRow
 
@@ -73,6 +77,15 @@ class SessionFamilies:
         self.stages = make.histogram(
             "stage_seconds", "Time of one stage", _SECONDS, "model", "stage"
         )
+        self.access_ended = make.counter(
+            "access_ended", "Sessions whose budget, key or store ended them", "model", "reason"
+        )
+        self.blocked = make.counter(
+            "content_blocked", "Texts that moderation did not allow", "model", "action"
+        )
+        self.speech_failures = make.counter(
+            "speech_failures", "Answers that went on without sound", "model"
+        )
 
 
 class UpstreamFamilies:
@@ -87,6 +100,9 @@ class UpstreamFamilies:
         )
         self.connect = make.histogram(
             "upstream_connect_seconds", "Time to a session upstream", _SECONDS, "model"
+        )
+        self.connect_failures = make.counter(
+            "upstream_connect_failures", "Sessions upstream that did not begin", "model"
         )
         self.rollovers = make.counter(
             "rollovers", "Upstream sessions replaced before they expired", "model"
@@ -242,6 +258,9 @@ class SessionMetrics:
                 if self._connecting_at is not None:
                     seconds = now - self._connecting_at
                     self._metrics.upstream.connect.labels(self._model).observe(seconds)
+                    self._connecting_at = None
+            case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
+                self._on_fault(fact)
             case AudioGenerated():
                 if self._written_at is not None:
                     self._stage("tts", now - self._written_at)
@@ -257,6 +276,20 @@ class SessionMetrics:
                     self._recorded_at = None
             case Received(event=ResponseCreate()):
                 self._asked_at = now
+
+    def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
+        sessions = self._metrics.sessions
+        match fact:
+            case UpstreamLost():
+                if self._connecting_at is not None:
+                    self._metrics.upstream.connect_failures.labels(self._model).inc()
+                    self._connecting_at = None
+            case SpeechFailed():
+                sessions.speech_failures.labels(self._model).inc()
+            case AccessEnded(code=code):
+                sessions.access_ended.labels(self._model, code).inc()
+            case ContentBlocked(ends=ends):
+                sessions.blocked.labels(self._model, "end" if ends else "block").inc()
 
     def _on_effect(self, effect: Effect, now: float) -> None:
         match effect:
