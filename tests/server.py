@@ -96,8 +96,9 @@ def scripted(
 
     models: engines of the default model that play no script, as in {"llm": "builtin"}.
     """
+    kinds = ("vad", "turn", "stt", "llm", "tts", "speaker")
     tree: dict[str, Any] = {
-        "models": {"default": dict.fromkeys(("vad", "turn", "stt", "llm", "tts"), "scripted")},
+        "models": {"default": dict.fromkeys(kinds, "scripted")},
         "engines": {
             kind: {"scripted": dict(script or {})}
             for kind, script in {"stt": stt, "llm": llm, "tts": tts, "turn": turn}.items()

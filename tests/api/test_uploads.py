@@ -22,7 +22,7 @@ from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from tests.media.sound import container
 from vivavoce.api import uploads
-from vivavoce.api.uploads import Form, raw_audio
+from vivavoce.api.uploads import MAX_FIELD_BYTES, Form, raw_audio
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript
@@ -156,7 +156,9 @@ def test_file_above_the_limit_is_413_with_or_without_a_length() -> None:
                 await here.transcribe(wav_of(tone(4.0)) + bytes(10_000)),
                 await here.transcribe(bytes(10_000_000)),
                 await here.post(data=endless(), headers=KIND),
-                await here.post(data=BytesIO(form(("prompt", bytes(MAX_FIELD_BYTES + 1_000_000)))), headers=KIND),
+                await here.post(
+                    data=BytesIO(form(("prompt", bytes(MAX_FIELD_BYTES + 1_000_000)))), headers=KIND
+                ),
             ]
 
     answers = asyncio.run(main())
@@ -381,7 +383,8 @@ def test_file_in_another_field_is_named_as_missing(
 
 
 @pytest.mark.parametrize(
-    ("value", "status", "param"), [(b"\xff", 400, "prompt"), (b"a" * (MAX_FIELD_BYTES + 100_000), 413, None)]
+    ("value", "status", "param"),
+    [(b"\xff", 400, "prompt"), (b"a" * (MAX_FIELD_BYTES + 100_000), 413, None)],
 )
 def test_unreadable_field_beside_a_file_is_refused(
     value: bytes, status: int, param: str | None
