@@ -45,7 +45,7 @@ class OnnxAsrSTT(HostedSTT):
     capabilities = Capabilities(
         word_times="exact",
         licence="MIT",
-        extra="onnx-asr",
+        extra="onnx_asr",
         models="a folder of https://huggingface.co/istupakov, or a name, which is downloaded",
     )
     sample_rate = 16_000
