@@ -9,15 +9,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.server import ItemAdded, OutputTextDelta, OutputTranscriptDelta, ResponseDone
-from vivavoce.runtime.tools import Webhook, loaded
-from vivavoce.secret import Secret, conceal
+from vivavoce.runtime.tools import webhook_or_entry_point
+from vivavoce.secret import conceal
 from vivavoce.session.effects import Close, Effect, Send
 from vivavoce.session.facts import ContentBlocked, Fact, TranscriptUpdated, UpstreamEventReceived
 
@@ -192,12 +192,6 @@ async def built_moderation(
     """The checks by name, entered on the stack. Raises SettingsError."""
     found: dict[str, Moderation] = {}
     for name, each in settings.items():
-        function: Any
-        if each.url:
-            secret = each.secret if isinstance(each.secret, Secret) else Secret(each.secret)
-            webhook = Webhook(name, each.url, secret, each.timeout_seconds)
-            function = await stack.enter_async_context(webhook)
-        else:
-            function = loaded(GROUP, "moderation", name)
+        function = await webhook_or_entry_point(GROUP, "moderation", name, each, stack)
         found[name] = Moderation(name, function, each)
     return found

@@ -142,13 +142,7 @@ async def built_tools(
     """The functions by name, entered on the stack. Raises SettingsError."""
     tools: dict[str, ServerTool] = {}
     for name, each in settings.items():
-        function: Any
-        if each.url:
-            secret = each.secret if isinstance(each.secret, Secret) else Secret(each.secret)
-            webhook = Webhook(name, each.url, secret, each.timeout_seconds)
-            function = await stack.enter_async_context(webhook)
-        else:
-            function = loaded(GROUP, "tools", name)
+        function = await webhook_or_entry_point(GROUP, "tools", name, each, stack)
         description = each.description or getattr(function, "description", "")
         parameters = each.parameters or getattr(function, "parameters", None)
         declared = FunctionTool(
@@ -158,7 +152,31 @@ async def built_tools(
     return tools
 
 
-def loaded(group: str, table: str, name: str) -> object:
+class WebhookSettings(Protocol):
+    """What a function of this server has in the settings. url "": it is an entry point."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def secret(self) -> str: ...
+    @property
+    def timeout_seconds(self) -> float: ...
+
+
+async def webhook_or_entry_point(
+    group: str, table: str, name: str, settings: WebhookSettings, stack: AsyncExitStack
+) -> Any:
+    """The function of [table.name]; a webhook is entered on the stack. Raises SettingsError."""
+    if not settings.url:
+        return _loaded(group, table, name)
+    secret: str | Secret = settings.secret
+    if not isinstance(secret, Secret):
+        secret = Secret(secret)
+    webhook = Webhook(name, settings.url, secret, settings.timeout_seconds)
+    return await stack.enter_async_context(webhook)
+
+
+def _loaded(group: str, table: str, name: str) -> object:
     """The object that an entry point names, for [table.name]. Raises SettingsError."""
     found = tuple(entry_points(group=group, name=name))
     if not found:
