@@ -8,7 +8,7 @@ from typing import Any, get_args
 from vivavoce.engines import pulling, registry
 from vivavoce.engines.base import residency_of
 from vivavoce.engines.packs import Pack, cache_folder, forbids_commerce, manifest
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, SettingsError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
 from vivavoce.runtime.inventory import OfferedModel, PackSummary, Report, Resident
@@ -232,3 +232,17 @@ def _summary(name: str, pack: Pack) -> PackSummary:
         pack.size,
         installed,
     )
+
+
+def check_engine_tables(settings: Settings) -> None:
+    """Raise SettingsError for options of an engine that is not installed: a misspelt name."""
+    for kind, named in settings.engines.items():
+        for name, options in named.items():
+            check_installed(kind, options.get("engine", name), f"[engines.{kind}.{name}]")
+
+
+def check_installed(kind: Kind, name: object, place: str) -> None:
+    """Raise SettingsError, which begins with `place`, for an engine that is not installed."""
+    installed = registry.names(kind)
+    if name not in installed:
+        raise SettingsError(f"{place} no {kind} engine {name!r}; installed: {', '.join(installed)}")

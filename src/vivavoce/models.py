@@ -12,7 +12,13 @@ import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
-from vivavoce.configured import STAGES, ConfiguredEngines, licence_problem
+from vivavoce.configured import (
+    STAGES,
+    ConfiguredEngines,
+    check_engine_tables,
+    check_installed,
+    licence_problem,
+)
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, BaseEngine, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
@@ -425,7 +431,7 @@ class _Builder:
     def _check_installed(self, model: str, engine: Selected) -> None:
         real = self._options(engine).get("engine", engine.name)
         if engine.kind not in ("clean", "speaker") or real != NONE:
-            _check_installed(engine.kind, real, f"[models.{model}]")
+            check_installed(engine.kind, real, f"[models.{model}]")
 
     async def _enter(self, engine: Selected) -> Any:
         """The engine, ready for use; its class has the Protocol of its kind. None: no cleaner.
@@ -477,19 +483,6 @@ class _Builder:
                 f"them: {', '.join(sorted(known)[:8])}"
             )
         return voice
-
-
-def check_engine_tables(settings: Settings) -> None:
-    """Raise SettingsError for options of an engine that is not installed: a misspelt name."""
-    for kind, named in settings.engines.items():
-        for name, options in named.items():
-            _check_installed(kind, options.get("engine", name), f"[engines.{kind}.{name}]")
-
-
-def _check_installed(kind: Kind, name: object, place: str) -> None:
-    installed = registry.names(kind)
-    if name not in installed:
-        raise SettingsError(f"{place} no {kind} engine {name!r}; installed: {', '.join(installed)}")
 
 
 def _check_rate(engine: Selected, from_rate: int, to_rate: int) -> None:
