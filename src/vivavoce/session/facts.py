@@ -75,7 +75,7 @@ class TranscriptUpdated(Struct, frozen=True):
     words: tuple[ScoredWord, ...] = ()
     """With their probabilities, where the recogniser gives them."""
     segments: tuple[SpokenSegment, ...] = ()
-    """Of the final one, where speakers are told apart."""
+    """Of the final one, where speakers are distinguished."""
 
 
 class TokenCounts(Struct, frozen=True):

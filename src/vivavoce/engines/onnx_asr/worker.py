@@ -24,7 +24,7 @@ from vivavoce.errors import EngineError
 UNNAMED = "local/model"
 """onnx-asr wants a name beside a folder; with one that it does not know it reads config.json."""
 ASKS_LANGUAGE = ("whisper", "canary", "aed")
-"""In the names of models that are told the language."""
+"""In the names of models that take the language as an option."""
 
 
 class OnnxAsrOptions(msgspec.Struct, frozen=True):

@@ -227,7 +227,7 @@ class InputTurns:
         return detector.end_if_silent()
 
     def start_turn(self, *, announced: bool) -> None:
-        """The user has begun to speak. announced: whether the client is told now."""
+        """The user has begun to speak. announced: whether `speech_started` is sent now."""
         assert self._detector
         self.announced = announced
         self.scoring.begin(self._detector.onset)
