@@ -38,6 +38,7 @@ from vivavoce.settings import (
     StoreSettings,
     load_tree,
 )
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,7 @@ def page(name: str) -> str:
         ("[tools.NAME]", ToolSettings),
         ("[moderation.NAME]", ModerationSettings),
         ("[store]", StoreSettings),
+        ("[recorder]", RecorderSettings),
         ("[prices.NAME]", ModelPrice),
     ],
 )

@@ -29,6 +29,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.recordings import RecordingRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -61,6 +62,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
+from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
@@ -158,6 +160,7 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -188,6 +191,8 @@ def application(
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         AdminRoutes(auth, accounts[0]).add_to(app)
+        recorder = recorder or Recorder(RecorderSettings(enabled=False))
+        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -244,12 +249,14 @@ async def _serve_metered(
         require_keys(settings, stored=len(await store.records("key")))
         async with build(settings) as built, metering(settings, built.models, store) as meter:
             follow_keys(auth, meter)
-            async with Metrics() as metrics:
+            recorder = Recorder(settings.recorder, version=__version__)
+            async with Metrics() as metrics, recorder.writing():
                 meter.on_row.append(metrics.on_row)
                 meter.on_refusal.append(metrics.on_refusal)
                 context = replace(
                     built.context,
                     meter=partial(SessionMeter, meter),
+                    record=recorder.begin if settings.recorder.enabled else None,
                     key_models=lambda key: meter.directory.models_of(key),
                     observers=(
                         *built.context.observers,
@@ -268,6 +275,7 @@ async def _serve_metered(
                     settings.webrtc,
                     accounts=(meter, metrics),
                     telephony=settings.telephony,
+                    recorder=recorder,
                 )
                 async with preloading(built.models.inventory, strict=settings.server.strict):
                     await _listen(settings, tls, app, sessions, partial(announce, built))

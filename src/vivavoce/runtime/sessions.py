@@ -22,7 +22,7 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import CallObserver, Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
@@ -33,7 +33,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Checkpoint, Session, SessionStart
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,15 @@ class Meter(Observer, Protocol):
         ...
 
 
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
+        ...
+
+
 MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
@@ -78,6 +87,8 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
@@ -146,13 +157,23 @@ class Sessions:
         seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
         )
         runner = Runner(
@@ -162,6 +183,7 @@ class Sessions:
             player=player,
             fallbacks=Replacements(self, opening.who),
             observers=[*seen_by, meter] if meter else seen_by,
+            recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
@@ -240,7 +262,7 @@ class Sessions:
     def _driver(self, model: str, who: str) -> Driver:
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
+            return Driver(RelayBrain, partial(RelayPerformer, relay, who), relays=True)
         return self.cascade(model)
 
     def cascade(self, model: str) -> Driver:
@@ -284,7 +306,7 @@ class Replacements:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
