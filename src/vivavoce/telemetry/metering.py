@@ -165,6 +165,17 @@ class Metering:
             self._start_booking()
             await self._finish_tasks()
 
+    async def replace(
+        self, prices: PriceTable, tariffs: Mapping[str, Tariff], keys: Iterable[ApiKey]
+    ) -> None:
+        """Other prices, for sessions that begin now, and other keys of the settings.
+
+        Raises StoreError: the keys are taken over once the store can be read.
+        """
+        self.rater = Rater(prices, tariffs)
+        self._static_keys = tuple(keys)
+        await self.refresh()
+
     def jobs(self) -> Jobs:
         """A new queue of work on the store."""
         return Jobs(self._tasks)
