@@ -252,6 +252,7 @@ class TranscriptionRoutes:
             name, cascade = catalog.name_of(model), catalog.of(model)
             served, own = cascade.transcription_model(model), cascade.transcription_model("")
             check_model(request, model, name, served=served, own=own)
+            _check_language(cascade, asked)
             async with (
                 metered(request, name) as meter,
                 self._files.one(),
@@ -306,6 +307,18 @@ async def _turns(
     async with aclosing(turn_stretches(again, turns)) as speech:
         async for stretch in speech:
             yield stretch
+
+
+def _check_language(cascade: Cascade, asked: TranscriptionRequest) -> None:
+    """Raise InvalidRequest for a language that the recogniser does not know."""
+    if asked.language and (other := cascade.other_language(asked.model, asked.language)):
+        raise InvalidRequest(
+            f"The recogniser {cascade.transcription_model(asked.model)!r} does not know the "
+            f"language {asked.language!r}, but {other!r}; leave `language` out, or name another "
+            f"`model`: GET /v1/models?task=automatic-speech-recognition lists them.",
+            param="language",
+            code="unsupported_language",
+        )
 
 
 def _settings(asked: TranscriptionRequest) -> SegmentSettings | None:
