@@ -151,6 +151,9 @@ class ConfiguredEngines:
                 yield each
         for (stage, name), demand in self.on_demand.items():
             yield self._on_demand(stage, name, demand)
+        for name, demand in self._speakers.items():
+            model = self._settings.engines.get("speaker", {}).get(name, {}).get("model", name)
+            yield Resident(f"speaker:{name}", "speaker", model, demand, True, demand.idle_s)
 
     def resident(self, asked: str) -> Resident | None:
         """See Inventory."""
