@@ -127,6 +127,7 @@ def serving(
     entry = "tts:process = process_tts:ProcessTTS"
     install(package, "process", {"process_tts": PROCESS_TTS}, entry)
     monkeypatch.syspath_prepend(str(package))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # of workers
     monkeypatch.setenv("VIVAVOCE_STORE_URL", "memory")
     caplog.set_level(logging.INFO, "vivavoce")
     level = logging.getLogger().level

@@ -292,7 +292,12 @@ class _Server:
         reloader = None
         if reread is not None:
             reloader = Reloader(
-                settings, self.generations, sessions, reread=reread, prepare=self._prepare
+                settings,
+                self.generations,
+                sessions,
+                reread=reread,
+                check=self._check,
+                prepare=self._prepare,
             )
         async with preloading(built.models.inventory, strict=settings.server.strict):
             await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
@@ -311,11 +316,16 @@ class _Server:
             observers=observers,
         )
 
+    def _check(self, settings: Settings) -> None:
+        """Raises SettingsError."""
+        require_keys(settings, stored=self.meter.stored_keys)
+        auth_of(settings)
+        price_table(settings)
+        for server in (settings.server, self.settings.server):  # the files may have changed
+            tls_context(server)
+
     async def _prepare(self, settings: Settings, built: Built) -> Replacement:
-        """See Reloader. Raises SettingsError."""
-        require_keys(settings, stored=len(self.meter.directory.keys))
-        accepted, prices = auth_of(settings), price_table(settings)
-        tls_context(self.settings.server)  # its files may have been renewed
+        """Load the models. Raises SettingsError."""
         await load_new(built.models.engines)
         for problem in await built.models.inventory.preload():
             if settings.server.strict:
@@ -323,7 +333,7 @@ class _Server:
             log.warning("%s", problem)
 
         async def apply() -> None:
-            self.auth.replace_origins(accepted)
+            self.auth.replace_origins(auth_of(settings))
             if self.tls is not None:
                 load_certificate(self.tls, self.settings.server)
             logging.getLogger().setLevel(settings.server.log_level.upper())
@@ -331,7 +341,7 @@ class _Server:
             self.metrics.watch_upstreams(_held_upstreams(built))
             try:
                 await self.meter.replace(
-                    prices, tariffs(settings, built.models), settings_keys(settings)
+                    price_table(settings), tariffs(settings, built.models), settings_keys(settings)
                 )
             except StoreError as exc:
                 log.warning("%s", exc)

@@ -104,7 +104,7 @@ class Generations(Generic[B]):
 
 
 class Replacement(NamedTuple):
-    """What other settings lead to, with its models loaded, and all that can be wrong checked."""
+    """What other settings lead to, with its models loaded."""
 
     context: ServerContext
     apply: Callable[[], Awaitable[None]]
@@ -121,30 +121,36 @@ class Reloader(Generic[B]):
         sessions: Sessions,
         *,
         reread: Callable[[], Settings],
+        check: Callable[[Settings], None],
         prepare: Callable[[Settings, B], Awaitable[Replacement]],
     ) -> None:
-        """reread: called in a thread; it and `prepare` raise SettingsError."""
+        """All three raise SettingsError.
+
+        reread: called in a thread. check: what can be seen to be wrong before anything is built.
+        """
         self.settings = settings
         """Those in force."""
         self._started = settings
         self._generations = generations
         self._sessions = sessions
         self._reread = reread
+        self._check = check
         self._prepare = prepare
 
     async def reload(self) -> None:
         """Read the settings again. Where they cannot be used, the log says why, and the earlier
         ones stay."""
-        async with AsyncExitStack() as unless_replaced:
-            try:
-                settings = await asyncio.to_thread(self._reread)
+        try:
+            settings = await asyncio.to_thread(self._reread)
+            self._check(settings)
+            async with AsyncExitStack() as unless_prepared:
                 generation = await self._generations.start(settings)
-                unless_replaced.push_async_callback(generation.stack.aclose)
+                unless_prepared.push_async_callback(generation.stack.aclose)
                 replacement = await self._prepare(settings, generation.built)
-            except SettingsError as exc:
-                log.error("the settings were not reloaded, the earlier ones stay: %s", exc)
-                return
-            unless_replaced.pop_all()
+                unless_prepared.pop_all()
+        except SettingsError as exc:
+            log.error("the settings were not reloaded, the earlier ones stay: %s", exc)
+            return
         earlier = self._sessions.replace_context(replacement.context)
         self._generations.replace(generation, earlier)
         self.settings = settings

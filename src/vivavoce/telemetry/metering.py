@@ -170,11 +170,18 @@ class Metering:
     ) -> None:
         """Other prices, for sessions that begin now, and other keys of the settings.
 
-        Raises StoreError: the keys are taken over once the store can be read.
+        Sessions of keys that are gone end. Raises StoreError: the keys are taken over once the
+        store can be read.
         """
         self.rater = Rater(prices, tariffs)
-        self._static_keys = tuple(keys)
+        before, self._static_keys = self._static_keys, tuple(keys)
         await self.refresh()
+        gone = {key.name for key in before} - self.directory.keys.keys()
+        for holder in tuple(self._holders):
+            if holder.owner.key in gone:
+                holder.end_access(
+                    AccessEnded("invalid_api_key", "The key was revoked.", UNAUTHORIZED_CLOSE)
+                )
 
     def jobs(self) -> Jobs:
         """A new queue of work on the store."""
@@ -192,6 +199,11 @@ class Metering:
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return self.directory.owner(key)
+
+    @property
+    def stored_keys(self) -> int:
+        """How many keys the store has."""
+        return len(self.directory.keys.keys() - {key.name for key in self._static_keys})
 
     @property
     def open_reservations(self) -> int:
