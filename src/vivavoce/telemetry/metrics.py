@@ -37,6 +37,7 @@ from vivavoce.session.facts import (
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
+    VadScores,
 )
 from vivavoce.store.base import UsageRow
 
@@ -241,7 +242,11 @@ class SessionMetrics:
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         if self._begun_at is None:
             self._begun_at = now
-        self._on_fact(fact, now)
+        if isinstance(fact, Received):
+            if isinstance(fact.event, ResponseCreate):
+                self._asked_at = now
+        elif not isinstance(fact, VadScores):
+            self._on_fact(fact, now)
         for effect in effects:
             kind = type(effect)
             if kind is Send or kind is Close or kind is Generate or kind is EndAudio:
@@ -251,6 +256,11 @@ class SessionMetrics:
 
     def _on_fact(self, fact: Fact | None, now: float) -> None:
         match fact:
+            case AudioGenerated():  # first: it comes most often
+                if self._written_at is not None:
+                    self._stage("tts", now - self._written_at)
+                    self._written_at = None
+                self._heard(now)
             case UpstreamEventReceived(event=event):
                 if event.type == "response.output_audio.delta":
                     self._heard(now)
@@ -265,11 +275,6 @@ class SessionMetrics:
                     self._connecting_at = None
             case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
                 self._on_fault(fact)
-            case AudioGenerated():
-                if self._written_at is not None:
-                    self._stage("tts", now - self._written_at)
-                    self._written_at = None
-                self._heard(now)
             case TextGenerated():
                 if self._generated_at is not None:
                     self._stage("llm", now - self._generated_at)
@@ -278,8 +283,6 @@ class SessionMetrics:
                 if self._recorded_at is not None:
                     self._stage("stt", now - self._recorded_at)
                     self._recorded_at = None
-            case Received(event=ResponseCreate()):
-                self._asked_at = now
 
     def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
         sessions = self._metrics.sessions
