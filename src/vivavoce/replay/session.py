@@ -90,6 +90,9 @@ class ReplayedNames:
     def transcription_model(self, asked: str) -> str:
         return self._answer("transcription_model", asked)
 
+    def other_language(self, asked: str, language: str) -> str:
+        return self._answers.get((self._model, "other_language", (asked, language)), "")
+
     def speech_model(self, asked: str) -> str:
         return self._answer("speech_model", asked)
 

@@ -186,6 +186,7 @@ class Runner:
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._save = save
         self._facts: deque[Fact] = deque()
+        self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
@@ -293,20 +294,12 @@ class Runner:
         self.post(Disconnected())
 
     def fail(
-        self,
-        exc: Exception,
-        *,
-        code: str = "internal_error",
-        what: str = "The server had an error",
-        fact: Fact | None = None,
+        self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
     ) -> None:
-        """A bug, wherever it was met: it ends this session and no other.
-
-        fact: that which the session was given, where it raised the exception itself.
-        """
+        """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set:
             if self._recorder is not None:
-                self._recorder.failed(fact, exc, self._clock())
+                self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
@@ -370,25 +363,28 @@ class Runner:
             self.fail(exc)
 
     def _take_all(self) -> None:
-        self._busy = True
-        given: Fact | None = None  # to the session, which has not returned
+        self._busy, steady = True, True
+        session = self._session
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
-                given = fact
-                effects = self._session.handle(fact, now)
-                given = None
+                self._given = fact
+                effects = session.handle(fact, now)
+                self._given = None
+                steady = steady and session.steady
                 for observer in self._observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
                     self._perform(effect, now)
+            if steady:  # the timer is early enough
+                return
             self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
                 if self._save:
                     self._save_if_due(self._save)
         except Exception as exc:  # noqa: BLE001  see fail()
-            self.fail(exc, fact=given)
+            self.fail(exc)
         finally:
             self._busy = False
 

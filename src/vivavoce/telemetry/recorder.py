@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE
-from vivavoce.session.cascade.turn_detection import MIN_RISING, RISE_WINDOWS, WINDOW
 from vivavoce.session.effects import Effect, RunVad
 from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.options import AvailableModels, EngineNames
@@ -31,6 +28,7 @@ from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
     CallHeader,
     FaultKind,
+    OnsetLevels,
     RecordedEntry,
     RecordedFault,
     RecordedModel,
@@ -48,10 +46,6 @@ BLOCK_BYTES: Final = 32 * 1024
 """Of entries that are compressed together, in some 0.3 ms."""
 SIZE_BYTES: Final = 4
 """In front of each entry in memory."""
-MAX_LEVEL_BYTES: Final = 256 * 1024
-"""Of microphone audio whose scores are awaited, to measure its level: five seconds."""
-ONSET_SCORES: Final = 12
-"""In a row that may be of speech: after so many a turn has begun, and the level is not needed."""
 SLICE: Final = 64
 """Entries that are decoded and written without a pause."""
 MAX_WAITING: Final = 100
@@ -104,6 +98,10 @@ class _RecordedNames:
         answer = self._names.transcription_model(asked)
         return self._note(answer, "transcription_model", asked)
 
+    def other_language(self, asked: str, language: str) -> str:
+        answer = self._names.other_language(asked, language)
+        return self._note(answer, "other_language", asked, language)
+
     def speech_model(self, asked: str) -> str:
         return self._note(self._names.speech_model(asked), "speech_model", asked)
 
@@ -115,42 +113,6 @@ class _RecordedNames:
             self._known[asked] = answer
             self._call.looked_up(self._model, asked[0], asked[1:], answer)
         return answer
-
-
-class _Levels:
-    """The levels of the windows in which speech may begin, for a replay without the audio."""
-
-    def __init__(self) -> None:
-        self._chunks: deque[RunVad] = deque()
-        self._bytes = 0
-        self._known = 0  # the levels up to this position are recorded, or will not be needed
-        self._loud = 0  # scores in a row that may be of speech
-
-    def add(self, chunk: RunVad) -> None:
-        """These windows are to be scored."""
-        self._chunks.append(chunk)
-        self._bytes += len(chunk.audio)
-        while self._bytes > MAX_LEVEL_BYTES and len(self._chunks) > 1:
-            self._bytes -= len(self._chunks.popleft().audio)
-
-    def scored(self, scores: VadScores) -> list[tuple[int, list[float]]]:
-        """The levels that belong to an entry; none where nobody begins to speak."""
-        if max(scores.speech, default=0.0) < MIN_RISING:
-            self._loud = 0
-            return []
-        self._loud += 1
-        if self._loud > ONSET_SCORES:
-            return []
-        first = max(self._known, scores.at - RISE_WINDOWS * WINDOW)
-        last = scores.at + len(scores.speech) * WINDOW
-        found = []
-        for chunk in self._chunks:
-            if chunk.at + len(chunk.audio) // BYTES_PER_SAMPLE > first and chunk.at < last:
-                windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW).astype(np.float32)
-                levels = np.sqrt(np.square(windows).mean(axis=1))
-                found.append((chunk.at, [round(float(level), 2) for level in levels]))
-                self._known = chunk.at + len(windows) * WINDOW
-        return found
 
 
 class RecordedCall:
@@ -168,7 +130,7 @@ class RecordedCall:
         self._recorder = recorder
         self._relays = start.relays  # now
         self._audio = recorder.settings.audio
-        self._levels = None if self._audio else _Levels()
+        self._levels = None if self._audio else OnsetLevels()
         self._watch = FaultWatch(start.settings, recorder.settings.silent_seconds)
         self._now = start.now
         self._encode = msgspec.msgpack.Encoder().encode

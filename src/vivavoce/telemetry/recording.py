@@ -8,20 +8,24 @@ of its bytes where it was not kept.
 
 import base64
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
+from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.errors import InvalidRequest, RecordingError
 from vivavoce.protocol.client import InputAudioAppend, ItemCreate, ResponseCreate
 from vivavoce.protocol.items import FunctionTool
 from vivavoce.protocol.server import ItemRetrieved, OutputAudioDelta
 from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
+from vivavoce.session.cascade.turn_detection import MIN_RISING, RISE_WINDOWS, WINDOW
 from vivavoce.session.effects import (
     AddEchoReference,
     CleanAudio,
@@ -48,6 +52,7 @@ from vivavoce.session.facts import (
     Received,
     UpstreamConnected,
     UpstreamEventReceived,
+    VadScores,
 )
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SessionLimits
@@ -55,9 +60,12 @@ from vivavoce.session.policy import Policy
 
 FORMAT = "vivavoce-recording"
 VERSION = 1
+MAX_LEVEL_BYTES = 256 * 1024
+"""Of microphone audio whose scores are awaited, to measure its level: five seconds."""
+ONSET_SCORES = 12
+"""In a row that may be of speech: after so many a turn has begun, and the level is not needed."""
 Redaction: TypeAlias = Literal["words", "numbers"]
 FaultKind: TypeAlias = Literal["crash", "error", "failover", "silence"]
-NameLookup: TypeAlias = Literal["voice", "transcription_model", "speech_model"]
 
 
 class RecordedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +143,7 @@ class RecordedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A frame that a relay passed on without decoding it: from the client, or to it."""
     frame: str = ""
     lookup: tuple[str, str, tuple[str, ...]] | None = None
-    """Model, NameLookup and arguments."""
+    """Model, method of session.options.EngineNames, and arguments."""
     answer: str = ""
     faults: tuple[RecordedFault, ...] | None = None
     """Of the last line: what went wrong."""
@@ -174,6 +182,42 @@ _PROMPTED = (Generate, Speculate, Say)
 _RAW_AUDIO = re.compile(rb'"(audio|delta)"(\s*:\s*)"([A-Za-z0-9+/]{16,}={0,2})"')
 _RAW_DELTA = re.compile(rb'"response\.(?:output_)?audio\.delta"')
 _RAW_SIZE = re.compile(r'"(audio|delta)"(\s*:\s*)"\((\d+) bytes\)"')
+
+
+class OnsetLevels:
+    """The levels of the windows in which speech may begin, for a replay without the audio."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[RunVad] = deque()
+        self._bytes = 0
+        self._known = 0  # the levels up to this position are recorded, or will not be needed
+        self._loud = 0  # scores in a row that may be of speech
+
+    def add(self, chunk: RunVad) -> None:
+        """These windows are to be scored."""
+        self._chunks.append(chunk)
+        self._bytes += len(chunk.audio)
+        while self._bytes > MAX_LEVEL_BYTES and len(self._chunks) > 1:
+            self._bytes -= len(self._chunks.popleft().audio)
+
+    def scored(self, scores: VadScores) -> list[tuple[int, list[float]]]:
+        """The levels that belong to an entry; none where nobody begins to speak."""
+        if max(scores.speech, default=0.0) < MIN_RISING:
+            self._loud = 0
+            return []
+        self._loud += 1
+        if self._loud > ONSET_SCORES:
+            return []
+        first = max(self._known, scores.at - RISE_WINDOWS * WINDOW)
+        last = scores.at + len(scores.speech) * WINDOW
+        found = []
+        for chunk in self._chunks:
+            if chunk.at + len(chunk.audio) // BYTES_PER_SAMPLE > first and chunk.at < last:
+                windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW).astype(np.float32)
+                levels = np.sqrt(np.square(windows).mean(axis=1))
+                found.append((chunk.at, [round(float(level), 2) for level in levels]))
+                self._known = chunk.at + len(windows) * WINDOW
+        return found
 
 
 def light_fact(fact: Fact, *, audio: bool, raw: bool) -> Any:
