@@ -22,7 +22,7 @@ async def recorded_server(recorder: Recorder) -> AsyncIterator[FakeServer]:
     """A server without sockets, whose sessions are recorded."""
     server = FakeServer()
     sessions = server._sessions
-    sessions.context = replace(sessions.context, record=recorder.begin)
+    sessions.replace_context(replace(sessions.context, record=recorder.begin))
     async with server.running(listen=False):
         yield server
 
