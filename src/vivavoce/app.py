@@ -29,6 +29,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -132,6 +133,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             if model.policy
         },
         observers=(UsageLog,),
+        watch_captions=settings.server.watch == "captions",
     )
 
 
@@ -176,13 +178,19 @@ def application(
         SpeechRoutes(catalog),
         TranscriptionRoutes(catalog, max_bytes=max_bytes),
         SpeechAnalysisRoutes(catalog, max_bytes=max_bytes),
-        ModelRoutes(catalog, inventory=context.inventory),
+        ModelRoutes(
+            catalog,
+            inventory=context.inventory,
+            default=context.models.default_model,
+            probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS],
+        ),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
+    check = AdminCheck(auth, accounts[0] if accounts else None)
+    SessionRoutes(sessions, check).add_to(app)
     if context.inventory is not None:
-        check = AdminCheck(auth, accounts[0] if accounts else None)
         PackRoutes(context.inventory, check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]

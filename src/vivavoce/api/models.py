@@ -1,9 +1,9 @@
-"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices."""
+"""GET /v1/models, /v1/models/{model}, /v1/audio/models, /v1/audio/voices and /v1/engines."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
 from vivavoce.engines.base import Capabilities
 from vivavoce.errors import InvalidRequest
-from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.inventory import Inventory, OfferedModel
 
 
@@ -88,6 +88,34 @@ class VoiceList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class EngineObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What does one stage of a model."""
+
+    stage: Literal["stt", "llm", "tts", "relay"]
+    name: str
+    """As in the settings; of a relay, the host of its upstream server."""
+    model: str = ""
+    """The model that the engine uses, where its settings name one."""
+    placeholder: bool = False
+    """Whether it stands for a better engine that is not configured."""
+
+
+class ModelEngines(msgspec.Struct, frozen=True, kw_only=True):
+    """The engines of one configured model."""
+
+    id: str
+    default: bool
+    engines: list[EngineObject]
+
+
+class EngineList(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[ModelEngines]
+    probed: list[str]
+    """Local servers of language models for which the server looks at its start."""
+    object: Literal["list"] = "list"
+
+
+PLACEHOLDERS: Final = frozenset({("stt", "pocketsphinx"), ("llm", "builtin"), ("tts", "espeak")})
 TASKS: Final[Mapping[str, str]] = {
     "automatic-speech-recognition": "stt",
     "text-generation": "llm",
@@ -107,8 +135,15 @@ class ModelRoutes:
         catalog: ModelCatalog,
         wall_clock: Callable[[], float] = time.time,
         inventory: Inventory | None = None,
+        *,
+        default: str = "",
+        probed: Sequence[str] = (),
     ) -> None:
+        """default: the model of a client that names none; "": the catalog's. probed: see
+        EngineList."""
         self._catalog = catalog
+        self._default = default or catalog.default
+        self._probed = [*probed]
         self._inventory = inventory
         self._created = int(wall_clock())
 
@@ -117,6 +152,7 @@ class ModelRoutes:
         app.router.add_get("/v1/models/{model:.+}", self.model)
         app.router.add_get("/v1/audio/models", self.audio_models)
         app.router.add_get("/v1/audio/voices", self.voices)
+        app.router.add_get("/v1/engines", self.engines)
 
     async def models(self, request: web.Request) -> web.Response:
         """The configured models; with `?task=` the names for one stage. Raises InvalidRequest."""
@@ -165,6 +201,19 @@ class ModelRoutes:
         found = [voice for models in names.values() for voice in self._voices(models)]
         return json_response(VoiceList(found, found))
 
+    async def engines(self, _request: web.Request) -> web.Response:
+        """What each configured model consists of."""
+        models = [
+            ModelEngines(id=name, default=name == self._default, engines=_engines(cascade))
+            for name, cascade in self._catalog.cascades.items()
+        ]
+        for name, relay in self._catalog.relays.items():
+            upstream = EngineObject(
+                stage="relay", name=urlsplit(relay.url).hostname or "", model=relay.model
+            )
+            models.append(ModelEngines(id=name, default=name == self._default, engines=[upstream]))
+        return json_response(EngineList(data=models, probed=self._probed))
+
     def _model(self, name: str) -> ModelObject:
         return ModelObject(id=name, created=self._created)
 
@@ -206,3 +255,20 @@ class ModelRoutes:
             )
             for voice in cascade.tts.voices
         ]
+
+
+def _engines(cascade: Cascade) -> list[EngineObject]:
+    stages: tuple[tuple[Literal["stt", "llm", "tts"], object], ...] = (
+        ("stt", cascade.stt),
+        ("llm", cascade.llm),
+        ("tts", cascade.tts),
+    )
+    return [
+        EngineObject(
+            stage=stage,
+            name=cascade.names.get(stage, ""),
+            model=str(getattr(engine, "known_model", "")),
+            placeholder=(stage, cascade.names.get(stage, "")) in PLACEHOLDERS,
+        )
+        for stage, engine in stages
+    ]

@@ -20,6 +20,7 @@ from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
@@ -92,6 +93,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
 
 
 class Sessions:
@@ -105,6 +108,7 @@ class Sessions:
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._moderators: dict[Runner, Moderator] = {}
+        self.live = LiveSessions(captions=context.watch_captions, wall_clock=wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -143,7 +147,8 @@ class Sessions:
         driver = self._driver(_asked_model(opening), opening.who)
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
         session = Session(
@@ -169,13 +174,15 @@ class Sessions:
         if moderator:
             moderator.post = runner.post
             self._moderators[runner] = moderator
+        live.runner = runner
+        self.live.add(settings.id, live)
         self._runners[runner] = meter
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        meter = self._runners[runner]
+        meter, session_id = self._runners[runner], runner.settings.id
         try:
             if meter:
                 await meter.enter()
@@ -188,6 +195,7 @@ class Sessions:
             if moderator := self._moderators.pop(runner, None):
                 moderator.leave()
             self._runners.pop(runner, None)
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
