@@ -93,7 +93,7 @@ def test_session_list_needs_an_admin_key() -> None:
 
 
 def one_session(*, captions: bool = False) -> tuple[LiveSession, LiveSessions]:
-    table = LiveSessions(captions=captions, wall_clock=lambda: 1000.0)
+    table = LiveSessions(lambda: captions, lambda: 1000.0)
     session = LiveSession(Opening(who="ada"), table)
     table.add("s", session)
     return session, table

@@ -207,9 +207,11 @@ class LiveSession:
 class LiveSessions:
     """The open sessions of a server by their ids."""
 
-    def __init__(self, *, captions: bool, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, captions: Callable[[], bool], wall_clock: Callable[[], float] = time.time
+    ) -> None:
         """captions: whether watchers get what is said."""
-        self.captions = captions
+        self._captions = captions
         self.wall_clock = wall_clock
         self._sessions: dict[str, LiveSession] = {}
         self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
@@ -227,6 +229,10 @@ class LiveSessions:
     def shown(self) -> list[LiveSessionObject]:
         """All of them, the oldest first."""
         return [session.shown(id_) for id_, session in self._sessions.items()]
+
+    @property
+    def captions(self) -> bool:
+        return self._captions()
 
     def count_failure(self) -> None:
         self._failures.append(self.wall_clock())
