@@ -54,17 +54,17 @@ export function quantile(values, share) {
 
 /**
  * {count, waits, median, p95, longest: {stage, label, ms}} of turns with sound; null without any.
- * `longest` is the stage with the largest median.
+ * `longest` is the stage with the largest mean.
  */
 export function waitSummary(turns) {
   const heard = turns.filter((turn) => waitOf(turn) !== undefined);
   if (!heard.length) return null;
   const waits = heard.map(waitOf);
-  const medians = STAGES.map(([stage, label]) => {
-    const times = heard.map((turn) => stageMs(turn, stage));
-    return { stage, label, ms: quantile(times, 0.5) };
+  const means = STAGES.map(([stage, label]) => {
+    const sum = heard.reduce((total, turn) => total + stageMs(turn, stage), 0);
+    return { stage, label, ms: sum / heard.length };
   });
-  const longest = medians.reduce((most, one) => (one.ms > most.ms ? one : most));
+  const longest = means.reduce((most, one) => (one.ms > most.ms ? one : most));
   return {
     count: heard.length, waits, median: quantile(waits, 0.5), p95: quantile(waits, 0.95), longest,
   };

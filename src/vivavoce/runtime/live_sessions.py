@@ -89,22 +89,18 @@ class LiveSession:
         self._watchers: set[asyncio.Queue[Watched]] = set()
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        kind = type(fact)
-        if kind is AudioGenerated:
+        if isinstance(fact, AudioGenerated):
             self._sounded(now)
-        elif kind is UpstreamEventReceived:
+        elif isinstance(fact, UpstreamEventReceived):
             self._on_upstream(fact, now)
-        elif kind is VadScores and self._watchers:
-            assert isinstance(fact, VadScores)
+        elif isinstance(fact, VadScores) and self._watchers:
             self._tell({"type": "speech", "probability": max(fact.speech, default=0.0)})
         for effect in effects:
-            kind = type(effect)
-            if kind is Send:
-                assert isinstance(effect, Send)
+            if isinstance(effect, Send):
                 self._on_event(effect.event, now)
-            elif kind is PlayAudio:
+            elif isinstance(effect, PlayAudio):
                 self._set("speaking")
-            elif kind is ClearPlayback:
+            elif isinstance(effect, ClearPlayback):
                 self._set("hearing")
 
     def watch(self) -> asyncio.Queue[Watched]:
@@ -167,8 +163,7 @@ class LiveSession:
             case OutputTranscriptDelta(delta=text) | OutputTextDelta(delta=text):
                 self._caption("assistant", text)
 
-    def _on_upstream(self, fact: Fact | None, now: float) -> None:
-        assert isinstance(fact, UpstreamEventReceived)
+    def _on_upstream(self, fact: UpstreamEventReceived, now: float) -> None:
         kind = fact.event.type
         if (state := _UPSTREAM.get(kind)) is None:
             return

@@ -35,7 +35,8 @@ test("summary has median, 95th percentile and the longest stage", () => {
   assert.equal(waitSummary([turn({ end: 0 })]), null);
   const summary = waitSummary([spoken(610), spoken(630), spoken(3600, 2900)]);
   assert.deepEqual([summary.count, summary.median, summary.p95], [3, 630, 3600]);
-  assert.deepEqual([summary.longest.stage, summary.longest.ms], ["detection", 500]);
+  assert.equal(summary.longest.stage, "recognition");
+  assert.equal(Math.round(summary.longest.ms), 967);
   assert.equal(quantile([4, 1, 3, 2], 0.5), 2);
 });
 
