@@ -28,7 +28,7 @@ from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
-from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -170,6 +170,7 @@ def application(
     catalog, max_bytes = context.catalog, context.max_upload_bytes
     for routes in (
         ConsoleRoutes(has_keys=bool(auth.keys)),
+        TestingModuleRoutes(),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
         ChatRoutes(catalog, max_bytes=max_bytes),
