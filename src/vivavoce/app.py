@@ -28,7 +28,7 @@ from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
-from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
 from vivavoce.api.requests import keep_context
 from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
@@ -182,6 +182,7 @@ def application(
     max_bytes = context.max_upload_bytes
     for routes in (
         ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
+        TestingModuleRoutes(),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
         ChatRoutes(max_bytes=max_bytes),

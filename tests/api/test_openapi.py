@@ -97,6 +97,10 @@ def test_document_and_routes_have_the_same_operations() -> None:
     assert asyncio.run(routes()) == described
 
 
+FILES = {"docs": "start.js", "testing": "index.js"}
+"""A file for each path with a name in it."""
+
+
 def test_document_references_all_resolve_and_name_every_component() -> None:
     used = set(references(DOCUMENT))
     components = {
@@ -162,7 +166,7 @@ async def request(
     path = path.replace("{model}", "default").replace("{voice}", "alloy")
     path = path.replace("{session_id}", "no-uuid")
     path = path.replace("{provider}", "twilio")
-    path = path.replace("{name}", "start.js" if path.startswith("/docs") else "index.html")
+    path = path.replace("{name}", FILES.get(path.split("/")[1], "index.html"))
     async with session.request(method, server.http + path, **options) as answer:
         return answer.status, answer.content_type, await answer.read()
 
