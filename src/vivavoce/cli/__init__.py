@@ -48,6 +48,9 @@ for name, module, what in (
     ("bench", "testkit", "Measure how fast a Realtime server answers, and how many it carries."),
     ("replay", "recordings", "Run a recorded call again, compare it, make a test of it."),
     ("recordings", "recordings", "The calls that a server has recorded."),
+    ("run", "scenarios", "Run conversations from scenario files, and judge them."),
+    ("clips", "scenarios", "Spoken test audio, made by a voice of this machine."),
+    ("voices", "voices", "Compare voices: blind ratings by people, and measures."),
 ):
     cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
 
