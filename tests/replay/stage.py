@@ -11,7 +11,8 @@ from vivavoce.session.facts import AudioArrived
 from vivavoce.telemetry.recorder import RecordedCall, Recorder, RecorderSettings
 from vivavoce.telemetry.recording import CallRecording, decode_lines
 from vivavoce.testing import run
-from vivavoce.testing.fake_server import FakeClient, FakeServer, hum
+from vivavoce.testing.clips import hum
+from vivavoce.testing.fake_server import FakeClient, FakeServer
 
 FRAME_MS = 20
 Talk = Callable[[FakeServer, FakeClient], Awaitable[None]]

@@ -24,7 +24,7 @@ from vivavoce.scorecard.load import LoadBounds, LoadLevel, Scorecard, TurnCost, 
 from vivavoce.scorecard.page import load_plot, page, waterfall_plot
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
-from vivavoce.testing.fake_server import hum
+from vivavoce.testing.clips import hum
 
 QUIET = Console(quiet=True)
 BOUNDS = LoadBounds(max_sessions=2, level_s=0.05, max_s=60.0, limit_ms=10_000.0)
