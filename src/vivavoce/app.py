@@ -131,6 +131,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -314,6 +315,7 @@ class _Server:
             built.context,
             meter=partial(SessionMeter, self.meter),
             key_models=lambda key: self.meter.directory.models_of(key),
+            owner_of=lambda key: self.meter.directory.owner(key),
             observers=observers,
         )
 
