@@ -63,7 +63,6 @@ from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
-from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
@@ -131,7 +130,6 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             for name, model in settings.models.items()
             if model.policy
         },
-        observers=(UsageLog,),
     )
 
 
@@ -245,23 +243,7 @@ async def _serve_metered(
         async with build(settings) as built, metering(settings, built.models, store) as meter:
             follow_keys(auth, meter)
             async with Metrics() as metrics:
-                meter.on_row.append(metrics.on_row)
-                meter.on_refusal.append(metrics.on_refusal)
-                context = replace(
-                    built.context,
-                    meter=partial(SessionMeter, meter),
-                    key_models=lambda key: meter.directory.models_of(key),
-                    observers=(
-                        *built.context.observers,
-                        metrics.session,
-                        *((partial(SessionTrace, spans),) if spans else ()),
-                    ),
-                )
-                sessions = Sessions(context)
-                metrics.count_sessions(sessions.__len__)
-                metrics.count_reservations(lambda: meter.open_reservations)
-                for name, relay in context.catalog.relays.items():
-                    metrics.watch_upstream(name, partial(_held_s, relay))
+                sessions = metered_sessions(built.context, meter, metrics, spans)
                 app = application(
                     sessions,
                     auth,
@@ -271,6 +253,28 @@ async def _serve_metered(
                 )
                 async with preloading(built.models.inventory, strict=settings.server.strict):
                     await _listen(settings, tls, app, sessions, partial(announce, built))
+
+
+def metered_sessions(
+    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
+) -> Sessions:
+    """Sessions whose usage is booked, and which are measured and traced."""
+    meter.on_row.append(metrics.on_row)
+    meter.on_refusal.append(metrics.on_refusal)
+    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
+    sessions = Sessions(
+        replace(
+            context,
+            meter=partial(SessionMeter, meter),
+            key_models=lambda key: meter.directory.models_of(key),
+            observers=(*context.observers, *observers),
+        )
+    )
+    metrics.count_sessions(sessions.__len__)
+    metrics.count_reservations(lambda: meter.open_reservations)
+    for name, relay in context.catalog.relays.items():
+        metrics.watch_upstream(name, partial(_held_s, relay))
+    return sessions
 
 
 @asynccontextmanager

@@ -189,7 +189,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
           return [rest, audio];
         """,
         [
-            {"type": "realtime", "output_modalities": ["audio"]},
+            {"type": "realtime", "output_modalities": ["audio"], "include": ["x_usage"]},
             {
                 "input": {
                     "transcription": {"model": "default", "language": "it"},
@@ -210,6 +210,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
             {
                 "type": "realtime",
                 "output_modalities": ["text"],
+                "include": ["x_usage"],
                 "instructions": "Be brief.",
                 "tools": [{"name": "f"}],
                 "audio": {

@@ -6,7 +6,7 @@ import { KeyDialog, SettingsForm } from "./settings_form.js";
 import { KeyNeeded, substitutions } from "./state.js";
 import { EventLog, EventView, Waterfall } from "./timeline.js";
 import { ToolPanel } from "./tools.js";
-import { UsageView } from "./usage.js";
+import { meterOf, UsageView } from "./usage.js";
 import { $, Banner, LevelChart, PushToTalkButton, setUpTabs, setUpTheme } from "./ui.js";
 
 const STATUS = {
@@ -54,7 +54,8 @@ let drawing = 0; // requested animation frame
 
 const isRunning = () => Boolean(live) && !["idle", "ended"].includes(live.conversation.state);
 
-function showRecord({ conversation, events: log }) {
+function showRecord({ conversation, events: log, used = "" }) {
+  $("meter").textContent = used;
   transcript.show(conversation.transcript.entries);
   waterfall.show(conversation.turns.all);
   events.show(log);
@@ -94,6 +95,10 @@ function observe(record, text) {
     const line = record.events.add(one);
     if (isShown()) events.add(line);
     if (one.event.type === "session.updated") noteSubstitutions(record, one.event.session);
+    if (one.event.x_usage) {
+      record.used = meterOf(one.event.x_usage);
+      if (isShown()) $("meter").textContent = record.used;
+    }
   });
   conversation.on("transcript", (entry) => {
     if (isShown()) transcript.update(entry);

@@ -34,6 +34,7 @@ from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.usage import Costs
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
 
-class Meter(Observer, Protocol):
+class Meter(Observer, Costs, Protocol):
     """Counts what a session uses, and ends it when its owner may use nothing more."""
 
     post: Callable[[Fact], None]
@@ -148,7 +149,7 @@ class Sessions:
             seen_by.append(moderator)
         session = Session(
             settings,
-            self._offer(opening),
+            replace(self._offer(opening), costs=meter),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),

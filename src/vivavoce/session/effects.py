@@ -281,7 +281,7 @@ class RecordUsage(Struct, frozen=True):
     id: str
     """Unique in the session: that of the response, or of the item and its content part."""
     model: str
-    """That of the response, or the recogniser that an upstream server used."""
+    """The configured model that served it."""
     usage: Usage | DurationUsage
     kind: Literal["response", "transcription", "speculative"] = "response"
     """speculative: it was begun early, and was of no use."""
@@ -289,6 +289,8 @@ class RecordUsage(Struct, frozen=True):
     """That were given to a synthesiser."""
     confirmed: bool = True
     """False: the upstream server has not reported the usage, and more may have been billed."""
+    recogniser: str = ""
+    """The upstream server's model of a transcription, which has a price of its own."""
 
 
 class RecordTurn(Struct, frozen=True):

@@ -102,7 +102,7 @@ class Session:
             conversation=Conversation(kept_bytes=kept, max_items=limits.max_items),
             playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
             effects=effects,
-            usage=UsageMeter(effects, checkpoint.usage if checkpoint else None),
+            usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
         )
         self._rules = self._shared.options.rules
