@@ -47,7 +47,6 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
-from vivavoce.runtime.upstream import Relay
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -259,21 +258,22 @@ def metered_sessions(
     context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
 ) -> Sessions:
     """Sessions whose usage is booked, and which are measured and traced."""
-    meter.on_row.append(metrics.on_row)
-    meter.on_refusal.append(metrics.on_refusal)
     observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
     sessions = Sessions(
         replace(
             context,
             meter=partial(SessionMeter, meter),
+            measurements=metrics,
             key_models=lambda key: meter.directory.models_of(key),
+            identity=lambda key: meter.directory.owner(key).identity,
+            takes_images=meter.takes_images,
             observers=(*context.observers, *observers),
         )
     )
-    metrics.count_sessions(sessions.__len__)
-    metrics.count_reservations(lambda: meter.open_reservations)
+    metrics.watch_sessions(sessions)
     for name, relay in context.catalog.relays.items():
-        metrics.watch_upstream(name, partial(_held_s, relay))
+        metrics.watch_upstream(name, relay.hold)
+    metrics.watch_accounts(meter)
     return sessions
 
 
@@ -319,10 +319,6 @@ async def _listen(
             await stop.first.wait()
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
-
-
-def _held_s(relay: Relay) -> float:
-    return relay.hold.seconds
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:

@@ -49,6 +49,7 @@ from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
     PlayAudio,
+    RecordDroppedAudio,
     RecordUsage,
     RequestFallback,
     SendRaw,
@@ -102,13 +103,16 @@ def test_relay_asks_the_upstream_server_for_no_extension_of_ours() -> None:
 
 def test_relay_while_connecting_keeps_the_last_seconds_of_audio_and_all_else() -> None:
     relay = Relay(connected=False)
+    dropped = 0
     for n in range(400):  # 16 s
-        relay.send(asks.InputAudioAppend(audio=bytes([n % 250]) * 1920))
+        effects = relay.send(asks.InputAudioAppend(audio=bytes([n % 250]) * 1920))
+        dropped += sum(effect.frames for effect in of(RecordDroppedAudio, effects))
         if n < 200:
             relay.send(asks.InputAudioCommit())
     queued = sent_upstream(relay.take(UpstreamConnected()))
     audio = [event["audio"] for event in queued if event["type"] == "input_audio_buffer.append"]
     assert 9 <= len(audio) / 25 <= 10
+    assert dropped == 400 - len(audio)
     assert audio[-1] == msgspec.to_builtins(bytes([399 % 250]) * 1920)
     assert len(queued) - len(audio) == 201  # commits, and the settings
 

@@ -306,6 +306,24 @@ def test_usage_that_never_came_is_booked_at_its_bound(run: RunStage) -> None:
     run(main)
 
 
+def test_response_that_costs_more_than_was_reserved_is_reported(run: RunStage) -> None:
+    async def main(stage: Stage) -> None:
+        seen: list[tuple[str, int]] = []
+        stage.service.on_overrun.append(lambda model, nano: seen.append((model, nano)))
+        budget = await stage.budget("user", "usd", NANO, period="month")
+        meter = stage.meter()
+        await meter.enter()
+        bound = (await stage.balance(budget)).reserved
+        answer(meter, "r1", used("r1", 1, 1))
+        answer(meter, "r2", used("r2", 5_000, 2_000))
+        meter.leave()
+        await stage.settled()
+        cost = 5_000 * 10_000 + 2_000 * 20_000
+        assert seen == [("far", cost - bound)]
+
+    run(main)
+
+
 def test_usage_that_does_not_add_up_is_an_estimate(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         meter = stage.meter()
@@ -526,6 +544,7 @@ def test_process_that_dies_leaves_the_bound_of_its_response_booked(run: RunStage
         stage.clock.now += LEASE_S
         await stage.start()
         assert await stage.balance(budget) == Balance(bound, 0)
+        assert stage.service.expired_reservations == 2  # one for a response to come
         (row,) = await stage.rows()
         assert (row.nano_usd, row.confirmed) == (bound, False)
 

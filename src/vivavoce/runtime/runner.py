@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
@@ -23,6 +23,8 @@ from vivavoce.session.effects import (
     DuckPlayback,
     Effect,
     PlayAudio,
+    RecordDroppedAudio,
+    RecordRefusal,
     RecordTurn,
     RecordUsage,
     RequestFallback,
@@ -43,6 +45,9 @@ from vivavoce.session.shell import Checkpoint, Session
 log = logging.getLogger(__name__)
 
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
+MEASURED_FRAMES = 64
+"""The passing of one frame in so many is measured: a relay passes fifty a second and session."""
+ForwardDirection: TypeAlias = Literal["input", "output"]
 
 
 class Peer(Protocol):
@@ -59,6 +64,11 @@ class Peer(Protocol):
     @property
     def is_writable(self) -> bool:
         """Whether wait_writable() would not wait."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what was sent and is queued here still."""
         ...
 
     async def wait_writable(self) -> None:
@@ -149,7 +159,9 @@ class Runner:
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
         save: SaveCheckpoint | None = None,
+        on_forward: Callable[[ForwardDirection, float], None] | None = None,
     ) -> None:
+        """on_forward: called for some of the frames that pass, with the seconds that it took."""
         self._id = session.settings.id
         self._session = session  # until run() ends
         self._peer = peer
@@ -161,6 +173,9 @@ class Runner:
         self._fallbacks = fallbacks
         self._observers = tuple(observers)
         self._save = save
+        self._on_forward = on_forward
+        self._forwarded = 0  # frames
+        self._last_audio = (0, 0)  # audio_samples, when the session has ended
         self._facts: deque[Fact] = deque()
         self._begun = False
         self._busy = False
@@ -191,6 +206,7 @@ class Runner:
             # Tracebacks of cancelled tasks keep this runner in reference cycles until the next
             # full garbage collection. The session with its audio must not wait for that.
             self._timer.cancel()
+            self._last_audio = self._session.audio_samples
             del self._session
             self._performer = self._make_performer = self._group = self._tasks = None
 
@@ -214,9 +230,11 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set or performer is None:
             return False
         try:
-            if performer.behind or not self._session.pass_input(frame, self._clock()):
+            now = self._clock()
+            if performer.behind or not self._session.pass_input(frame, now):
                 return False
             performer.pass_input(frame)
+            self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -226,13 +244,24 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set:
             return False
         try:
-            peer = self._peer
-            if not (peer.is_writable and self._session.pass_output(frame, self._clock())):
+            peer, now = self._peer, self._clock()
+            if not (peer.is_writable and self._session.pass_output(frame, now)):
                 return False
             peer.send_raw(frame)
+            self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
+
+    @property
+    def waiting_bytes(self) -> tuple[int, int]:
+        """For the client, and for recognisers or the upstream server."""
+        return self._peer.waiting_bytes, self._performer.waiting_bytes if self._performer else 0
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """See Session.audio_samples."""
+        return self._session.audio_samples if self._group else self._last_audio
 
     @property
     def settings(self) -> SessionObject:
@@ -259,7 +288,7 @@ class Runner:
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""
         self._close_reason = (code, reason)
-        self.post(Disconnected())
+        self.post(Disconnected(code))
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -315,6 +344,12 @@ class Runner:
             except TimeoutError:
                 if self._performer:
                     self._performer.give_up()
+
+    def _measure(self, direction: ForwardDirection, since: float) -> None:
+        """A frame was passed on that had come at `since`."""
+        self._forwarded += 1
+        if self._forwarded % MEASURED_FRAMES == 0 and self._on_forward:
+            self._on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
         try:
@@ -398,7 +433,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage() | RecordTurn():
+            case RecordUsage() | RecordTurn() | RecordDroppedAudio() | RecordRefusal():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

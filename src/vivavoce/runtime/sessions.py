@@ -21,10 +21,11 @@ from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.moderation import Moderation, Moderator
-from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.performers import CascadePerformer
+from vivavoce.runtime.relay_performer import RelayPerformer
+from vivavoce.runtime.runner import Driver, ForwardDirection, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
-from vivavoce.runtime.tools import ServerTool
+from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
@@ -65,6 +66,18 @@ MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
 
+class Measurements(Protocol):
+    """Takes what is measured beside the facts of sessions."""
+
+    def on_forward(self, direction: ForwardDirection, seconds: float) -> None:
+        """A frame that no rule touches was passed on."""
+        ...
+
+    def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None:
+        """A function of this server was called."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What all sessions of a server share."""
@@ -79,6 +92,7 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    measurements: Measurements | None = None
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
@@ -87,6 +101,10 @@ class ServerContext:
     """Checks that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
+    identity: Callable[[str], str] = lambda key: key
+    """Whom a key, by its name, belongs to: providers get a pseudonym of it."""
+    takes_images: Callable[[str, str], bool] = lambda model, key: True
+    """Whether a model takes pictures of the owner of a key, by its name."""
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -106,6 +124,7 @@ class Sessions:
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._moderators: dict[Runner, Moderator] = {}
+        self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -120,6 +139,24 @@ class Sessions:
     def accepts(self) -> bool:
         """Whether one more session would be accepted."""
         return not self._draining and len(self._runners) < self.context.max_sessions
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Bytes that wait: for clients; for recognisers and upstream servers."""
+        waiting = [runner.waiting_bytes for runner in self._runners]
+        return sum(out for out, _ in waiting), sum(in_ for _, in_ in waiting)
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """Of users and of answers, at 24 kHz, in all sessions so far."""
+        return self._summed(*self._runners)
+
+    def _summed(self, *runners: Runner) -> tuple[int, int]:
+        heard, said = self._ended_audio
+        for runner in runners:
+            samples = runner.audio_samples
+            heard, said = heard + samples[0], said + samples[1]
+        return heard, said
 
     def open(
         self,
@@ -164,6 +201,7 @@ class Sessions:
             fallbacks=Replacements(self, opening.who),
             observers=[*seen_by, meter] if meter else seen_by,
             save=partial(_save, context.store, settings.id) if context.store else None,
+            on_forward=context.measurements.on_forward if context.measurements else None,
         )
         if meter:
             meter.post = runner.post
@@ -189,6 +227,7 @@ class Sessions:
             if moderator := self._moderators.pop(runner, None):
                 moderator.leave()
             self._runners.pop(runner, None)
+            self._ended_audio = self._summed(runner)
             if not self._runners:
                 self._empty.set()
 
@@ -218,7 +257,9 @@ class Sessions:
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
         tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
-        rules = Rules(policy, context.key_models(opening.who), tools)
+        served = context.models.served_by(model, "").model
+        images = context.takes_images(served, opening.who)
+        rules = Rules(policy, context.key_models(opening.who), tools, takes_images=images)
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -233,15 +274,18 @@ class Sessions:
 
     def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
-        model = session.model if isinstance(session, RealtimeSession) else ""
-        name = model or self.context.models.default_model
+        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
+
+    def _relay(self, model: str) -> tuple[str, Relay] | None:
+        """An unknown name, or an alias, stands for a relay where that is its model."""
+        name = self.context.models.served_by(model, "").model
         relay = self.context.catalog.relays.get(name)
         return None if relay is None else (name, relay)
 
     def _driver(self, model: str, who: str) -> Driver:
-        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
-        if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
+        if found := self._relay(model):
+            user = self.context.identity(who)
+            return Driver(RelayBrain, partial(RelayPerformer, found[1], user))
         return self.cascade(model)
 
     def cascade(self, model: str) -> Driver:
@@ -275,8 +319,16 @@ class Replacements:
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        tool = self.sessions.context.tools[order.name]
-        return await tool.run(order, session_id, self.who)
+        context, clock = self.sessions.context, asyncio.get_running_loop().time
+        outcome: ToolOutcome = "cancelled"
+        begun_at = clock()
+        try:
+            result = await context.tools[order.name].run(order, session_id, self.who)
+            outcome = result.outcome
+        finally:
+            if context.measurements:
+                context.measurements.on_tool(order.name, outcome, clock() - begun_at)
+        return result.text
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
@@ -285,7 +337,8 @@ class Replacements:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        user = self.sessions.context.identity(self.who)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, user), name)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:

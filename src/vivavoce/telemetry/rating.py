@@ -110,6 +110,12 @@ class Rater:
         found = [self._rates(part, at) for part in parts if part is not None]
         return None not in found and not (tariff.mode == "relay" and tariff.brain is None)
 
+    def prices_images(self, model: str, at: float) -> bool:
+        """Whether pictures have a price: of a relay, one of their own."""
+        tariff = self.tariff(model)
+        found = self._rates(tariff.brain, at)
+        return tariff.mode == "local" or (found is not None and found[0].image_input is not None)
+
     def by_clock(self, model: str, at: float) -> bool:
         """Whether a session of a model costs money while it lasts."""
         found = self._rates(self.tariff(model).brain, at)

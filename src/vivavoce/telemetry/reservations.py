@@ -74,6 +74,12 @@ class SessionAccount:
         charges = charges_on(self.budgets, amounts, at)
         await self.service.settle(row, charges, "" if held is None else held.id)
 
+    def note_overrun(self, model: str, nano_usd: int) -> None:
+        """A response has cost so much more than was reserved for it, or less."""
+        if nano_usd > 0:
+            for seen in self.service.on_overrun:
+                seen(model, nano_usd)
+
     def row(
         self,
         id_: str,
@@ -142,7 +148,8 @@ class ResponseReservations:
             recogniser=record.recogniser,
         )
         await account.settle(row, {"usd": row.nano_usd, "tokens": cost.used.tokens}, held)
-        self._open.pop(record.id, None)
+        if self._open.pop(record.id, None) is not None and held is not None:
+            account.note_overrun(record.model, row.nano_usd - held.nano_usd)
         if record.kind == "response":
             self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
 

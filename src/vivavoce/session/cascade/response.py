@@ -367,10 +367,10 @@ class ResponseState:
         ending: Ending,
         details: StatusDetails | None,
         count: Callable[[Usage], SessionUsage | UnsetType] = lambda _: UNSET,
-    ) -> None:
-        """End all that is open and send response.done, once.
+    ) -> Usage:
+        """End all that is open and send response.done, once; return what the response has used.
 
-        count: takes what the response has used; returns what the client is shown of the session's.
+        count: takes that before; returns what the client is shown of the session's.
         """
         for output in tuple(self._open):
             self._finish(output, "completed" if ending == "completed" else "incomplete")
@@ -380,6 +380,7 @@ class ResponseState:
             server.ResponseDone(event_id=effects.event_id(), response=shown_, x_usage=so_far)
         )
         effects.send(server.RateLimitsUpdated(event_id=effects.event_id()))
+        return usage
 
     def _place(self) -> OutputPlace:
         ids, conversation = self._effects.ids, self._conversation

@@ -49,7 +49,7 @@ from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import USAGE, format_name
 from vivavoce.session.relay.audio import RelayInput, RelayOutput
-from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
+from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, is_failure, masked
 from vivavoce.session.relay.items import (
     as_history,
     is_text,
@@ -234,11 +234,11 @@ class RelayBrain:
             case ToolFinished():
                 self._calls.answer(fact)
                 self._request_next(now)
-            case UpstreamLost(reason=reason):
-                self._lose(Fault(reason))
+            case UpstreamLost(reason=reason, kind=kind):
+                self._lose(Fault(kind, reason))
 
     def _as_shown(self, event: UpstreamEvent, raw: bytes, now: float) -> bytes:
-        raw = masked(raw) if _is_failure(event) else raw
+        raw = masked(raw) if is_failure(event) else raw
         if event.type == "response.done" and self._shared.options.includes_usage:
             raw = with_fields(raw, x_usage=self._shared.shown_usage(now))
         return raw
@@ -271,11 +271,12 @@ class RelayBrain:
             self._outbox.send(self._request.data or encoded(ResponseCreate()))
         elif self._silent_at <= now:
             span_ = f"{self._shared.limits.stall_seconds:g} s"
-            self._lose(Fault(f"the upstream server was silent for {span_}"))
+            self._lose(Fault("silent", f"the upstream server was silent for {span_}"))
 
     def settle(self, now: float) -> None:
         if self._outbox.overflowed:
-            self._lose(Fault("the upstream server opens no session in time", close_code=1013))
+            reason = "the upstream server opens no session in time"
+            self._lose(Fault("unreachable", reason, close_code=1013))
         if self._renew_at <= now and self.at_rest and not self._lost:
             self._renew(now)
 
@@ -285,8 +286,8 @@ class RelayBrain:
             return
         self._lost = True
         if fault.hold_s:
-            self._shared.effects.add(HoldUpstream(fault.hold_s))
-        self._shared.effects.add(RequestFallback(fault.reason, fault.close_code))
+            self._shared.effects.add(HoldUpstream(fault.hold_s, fault.kind))
+        self._shared.effects.add(RequestFallback(fault.reason, fault.close_code, fault.kind))
 
     def _renew(self, now: float) -> None:
         """Go on with the same conversation in a new session of the upstream server."""
@@ -476,9 +477,3 @@ class RelayBrain:
         self._input.on_settings()
         self._output.use_format(format_name(self._shared.options.realtime.audio.output.format))
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
-
-
-def _is_failure(event: UpstreamEvent) -> bool:
-    """Whether an event says why something failed."""
-    failed = event.response is not None and event.response.status == "failed"
-    return failed or event.type == "error" or event.type.endswith(".failed")
