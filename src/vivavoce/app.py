@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.accounting import metering, open_store
+from vivavoce.accounting import metering, open_store, price_table, settings_keys, tariffs
 from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
@@ -29,6 +29,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.requests import keep_context
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -36,7 +37,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines
+from vivavoce.configured import ConfiguredEngines, load_new
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -44,15 +45,20 @@ from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
+from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.moderation import built_moderation
+from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
+from vivavoce.runtime.upstream import Hold
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
     configure_library_loggers,
     drain,
     fix_malloc_thresholds,
+    hangup_reloads,
+    load_certificate,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -86,9 +92,13 @@ class Built:
 async def build(
     settings: Settings,
     local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
+    pool: EnginePool | None = None,
 ) -> AsyncIterator[Built]:
-    """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
-    async with built_models(settings, local_servers) as models, AsyncExitStack() as stack:
+    """Enter every engine that a model names; leave them all at the end. Raises SettingsError.
+
+    pool: engines that run already, and are used where their options are the same.
+    """
+    async with built_models(settings, local_servers, pool) as models, AsyncExitStack() as stack:
         tools = await built_tools(settings.tools, stack)
         checks = await built_moderation(settings.moderation, stack)
         context = replace(_context(settings, models), tools=tools, moderation=checks)
@@ -164,23 +174,24 @@ def application(
     auth.add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
-    catalog, max_bytes = context.catalog, context.max_upload_bytes
+    keep_context(app, sessions.hold_context)
+    max_bytes = context.max_upload_bytes
     for routes in (
-        ConsoleRoutes(has_keys=bool(auth.keys)),
+        ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
-        ChatRoutes(catalog, max_bytes=max_bytes),
-        SpeechRoutes(catalog),
-        TranscriptionRoutes(catalog, max_bytes=max_bytes),
-        SpeechAnalysisRoutes(catalog, max_bytes=max_bytes),
-        ModelRoutes(catalog, inventory=context.inventory),
+        ChatRoutes(max_bytes=max_bytes),
+        SpeechRoutes(),
+        TranscriptionRoutes(max_bytes=max_bytes),
+        SpeechAnalysisRoutes(max_bytes=max_bytes),
+        ModelRoutes(),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
     if context.inventory is not None:
         check = AdminCheck(auth, accounts[0] if accounts else None)
-        PackRoutes(context.inventory, check).add_to(app)
+        PackRoutes(check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
@@ -214,10 +225,15 @@ def require_keys(settings: Settings, *, stored: int = 0) -> None:
         )
 
 
-async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> None:
+async def serve(
+    settings: Settings,
+    announce: Callable[[Built, str], None],
+    reread: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until a signal. Raises SettingsError when it cannot start.
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
+    reread: reads the settings again, in a thread, when SIGHUP asks for that; raises SettingsError.
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
@@ -225,56 +241,118 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     fix_malloc_thresholds()
     try:
         with tracer(os.environ) as spans:
-            await _serve_metered(settings, auth, tls, spans, announce)
+            async with open_store(settings, os.environ) as store:
+                require_keys(settings, stored=len(await store.records("key")))
+                pool = EnginePool()
+                async with (
+                    Generations(partial(build, pool=pool), settings) as built,
+                    metering(settings, built.current.models, store) as meter,
+                    Metrics() as metrics,
+                ):
+                    server = _Server(settings, built, auth, meter, metrics, spans, tls)
+                    await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
 
 
-async def _serve_metered(
-    settings: Settings,
-    auth: Auth,
-    tls: SSLContext | None,
-    spans: "Tracer | None",
-    announce: Callable[[Built, str], None],
-) -> None:
-    async with open_store(settings, os.environ) as store:
-        require_keys(settings, stored=len(await store.records("key")))
-        async with build(settings) as built, metering(settings, built.models, store) as meter:
-            follow_keys(auth, meter)
-            async with Metrics() as metrics:
-                sessions = metered_sessions(built.context, meter, metrics, spans)
-                app = application(
-                    sessions,
-                    auth,
-                    settings.webrtc,
-                    accounts=(meter, metrics),
-                    telephony=settings.telephony,
-                )
-                async with preloading(built.models.inventory, strict=settings.server.strict):
-                    await _listen(settings, tls, app, sessions, partial(announce, built))
+@dataclass(slots=True)
+class _Server:
+    """A server that has what it needs, and its settings."""
 
+    settings: Settings
+    """Those of the start."""
+    generations: Generations[Built]
+    auth: Auth
+    meter: Metering
+    metrics: Metrics
+    spans: "Tracer | None"
+    tls: SSLContext | None
 
-def metered_sessions(
-    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
-) -> Sessions:
-    """Sessions whose usage is booked, and which are measured and traced."""
-    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
-    sessions = Sessions(
-        replace(
-            context,
-            meter=partial(SessionMeter, meter),
-            measurements=metrics,
-            key_models=lambda key: meter.directory.models_of(key),
-            identity=lambda key: meter.directory.owner(key).identity,
-            takes_images=meter.takes_images,
-            observers=(*context.observers, *observers),
+    async def serve(
+        self, announce: Callable[[Built, str], None], reread: Callable[[], Settings] | None
+    ) -> None:
+        """Listen until a signal. Raises SettingsError."""
+        settings, built = self.settings, self.generations.current
+        follow_keys(self.auth, self.meter)
+        sessions = Sessions(self._context(built))
+        self.metrics.watch_accounts(self.meter)
+        self.metrics.watch_sessions(sessions)
+        self.metrics.watch_upstreams(upstream_holds(built.context))
+        app = application(
+            sessions,
+            self.auth,
+            settings.webrtc,
+            accounts=(self.meter, self.metrics),
+            telephony=settings.telephony,
         )
+        reloader = None
+        if reread is not None:
+            reloader = Reloader(
+                settings,
+                self.generations,
+                sessions,
+                reread=reread,
+                check=self._check,
+                prepare=self._prepare,
+            )
+        async with preloading(built.models.inventory, strict=settings.server.strict):
+            await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
+
+    def _context(self, built: Built) -> ServerContext:
+        return metered_context(built.context, self.meter, self.metrics, self.spans)
+
+    def _check(self, settings: Settings) -> None:
+        """Raises SettingsError."""
+        require_keys(settings, stored=self.meter.stored_keys)
+        auth_of(settings)
+        price_table(settings)
+        for server in (settings.server, self.settings.server):  # the files may have changed
+            tls_context(server)
+
+    async def _prepare(self, settings: Settings, built: Built) -> Replacement:
+        """Load the models. Raises SettingsError."""
+        await load_new(built.models.engines)
+        for problem in await built.models.inventory.preload():
+            if settings.server.strict:
+                raise SettingsError(problem)
+            log.warning("%s", problem)
+
+        async def apply() -> None:
+            self.auth.replace_origins(auth_of(settings))
+            if self.tls is not None:
+                load_certificate(self.tls, self.settings.server)
+            logging.getLogger().setLevel(settings.server.log_level.upper())
+            self.meter.warn_at = settings.session.warn_at
+            self.metrics.watch_upstreams(upstream_holds(built.context))
+            try:
+                await self.meter.replace(
+                    price_table(settings), tariffs(settings, built.models), settings_keys(settings)
+                )
+            except StoreError as exc:
+                log.warning("%s", exc)
+
+        return Replacement(self._context(built), apply)
+
+
+def metered_context(
+    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
+) -> ServerContext:
+    """What sessions share, with their meters and observers: usage is booked and measured."""
+    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
+    return replace(
+        context,
+        meter=partial(SessionMeter, meter),
+        measurements=metrics,
+        key_models=lambda key: meter.directory.models_of(key),
+        identity=lambda key: meter.directory.owner(key).identity,
+        takes_images=meter.takes_images,
+        observers=(*context.observers, *observers),
     )
-    metrics.watch_sessions(sessions)
-    for name, relay in context.catalog.relays.items():
-        metrics.watch_upstream(name, relay.hold)
-    metrics.watch_accounts(meter)
-    return sessions
+
+
+def upstream_holds(context: ServerContext) -> dict[str, Hold]:
+    """Of each relay: until when its upstream server is not asked, and why."""
+    return {name: relay.hold for name, relay in context.catalog.relays.items()}
 
 
 @asynccontextmanager
@@ -308,15 +386,21 @@ async def _listen(
     app: web.Application,
     sessions: Sessions,
     announce: Callable[[str], None],
+    reloader: Reloader[Built] | None,
 ) -> None:
     async with serve_app(app, settings.server, tls) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
-        with StopSignals() as stop:
+        reloads = reloader is not None and hangup_reloads(settings.server)
+        with StopSignals(hangup_reloads=reloads) as stop:
             host = settings.server.host
             bracketed = f"[{host}]" if ":" in host else host
             announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-            await stop.first.wait()
+            if reloader is None:
+                await stop.first.wait()
+            else:
+                await reloader.serve(stop.reload, stop.first)
+                settings = reloader.settings
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
 

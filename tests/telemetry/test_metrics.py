@@ -210,7 +210,7 @@ def test_sessions_of_a_server_are_read_with_the_metrics() -> None:
             runner.post(Disconnected())
         assert value(metrics, "sessions_active") == 0
         assert value(metrics, "audio_seconds_total", direction="input") == 2.0
-        metrics.watch_upstream("far", relay.hold)
+        metrics.watch_upstreams({"far": relay.hold})
         state = {"model": "far", "state": "rate_limited"}
         assert value(metrics, "upstream_available", model="far") == 1
         assert value(metrics, "upstream_key_state", **state) == 0

@@ -11,7 +11,7 @@ from aiohttp import web
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.known_speakers import known_speakers
 from vivavoce.api.metered import check_model, metered
-from vivavoce.api.requests import unless_gone
+from vivavoce.api.requests import CONTEXT, unless_gone
 from vivavoce.api.transcription import (
     MAX_FILES,
     MAX_SECONDS,
@@ -34,7 +34,7 @@ from vivavoce.protocol.rest_audio import (
     VoiceEmbedding,
     form_request,
 )
-from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
 from vivavoce.runtime.diarization import SpeakerTurn, diarize, voice_of
 from vivavoce.runtime.file_transcription import speech_probabilities
@@ -47,18 +47,16 @@ Analyse: TypeAlias = Callable[[AnalysisT, Cascade, SoundFile, str], Awaitable[we
 
 
 class SpeechAnalysisRoutes:
-    """Analyses recordings with the models of a catalog."""
+    """Analyses recordings with the configured models."""
 
     def __init__(
         self,
-        catalog: ModelCatalog,
         *,
         max_bytes: int = MAX_FILE_BYTES,
         max_seconds: float = MAX_SECONDS,
         max_files: int = MAX_FILES,
         max_waiting_files: int = MAX_WAITING_FILES,
     ) -> None:
-        self._catalog = catalog
         self._max_bytes = max_bytes
         self._bounds = Bounds(max_seconds=max_seconds)
         self._files = WorkSlots(max_files, max_waiting_files, "recordings")
@@ -88,8 +86,8 @@ class SpeechAnalysisRoutes:
         Raises InvalidRequest, and what metered() and the engines raise.
         """
         async with received(request, max_bytes=self._max_bytes) as form:
-            asked = form_request(form.fields, kind)
-            name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
+            asked, catalog = form_request(form.fields, kind), request[CONTEXT].catalog
+            name, cascade = catalog.name_of(asked.model), catalog.of(asked.model)
             check_model(request, asked.model, name, served=name, own=name)
             async with metered(request, name) as meter, self._files.one():
                 file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -21,8 +22,9 @@ from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.moderation import Moderation, Moderator
-from vivavoce.runtime.performers import CascadePerformer
+from vivavoce.runtime.performers import CascadePerformer, MakePerformer
 from vivavoce.runtime.relay_performer import RelayPerformer
+from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.runner import Driver, ForwardDirection, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
@@ -113,17 +115,25 @@ class ServerContext:
     """Those, and what can be loaded beside them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenSession:
+    """What is ended with a session."""
+
+    context: Counted[ServerContext]
+    meter: Meter | None
+    moderator: Moderator | None
+
+
 class Sessions:
     """Opens sessions, counts them, and ends them all at shutdown."""
 
     def __init__(
         self, context: ServerContext, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.context = context
+        self._context = Counted(context)
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
-        self._runners: dict[Runner, Meter | None] = {}
-        self._moderators: dict[Runner, Moderator] = {}
+        self._runners: dict[Runner, _OpenSession] = {}
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self._draining = False
         self._empty = asyncio.Event()
@@ -134,6 +144,21 @@ class Sessions:
 
     def __bool__(self) -> bool:
         return True
+
+    @property
+    def context(self) -> ServerContext:
+        """What the next session begins with."""
+        return self._context.value
+
+    def hold_context(self) -> AbstractContextManager[ServerContext]:
+        """That, and its engines, kept until the block ends."""
+        return self._context.hold()
+
+    def replace_context(self, context: ServerContext) -> Counted[ServerContext]:
+        """Begin sessions with another context from now on. Returns that of those before it."""
+        earlier, self._context = self._context, Counted(context)
+        self._load = LoadGauge(context.models.turns.anticipation_max_load)
+        return earlier
 
     @property
     def accepts(self) -> bool:
@@ -178,7 +203,8 @@ class Sessions:
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
-        driver = self._driver(_asked_model(opening), opening.who)
+        drivers = Drivers(context, opening.who, self._load)
+        driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
         seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
@@ -198,7 +224,7 @@ class Sessions:
             peer,
             driver.performer,
             player=player,
-            fallbacks=Replacements(self, opening.who),
+            fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
             save=partial(_save, context.store, settings.id) if context.store else None,
             on_forward=context.measurements.on_forward if context.measurements else None,
@@ -207,26 +233,27 @@ class Sessions:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
-            self._moderators[runner] = moderator
-        self._runners[runner] = meter
+        self._context.take()
+        self._runners[runner] = _OpenSession(self._context, meter, moderator)
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        meter = self._runners[runner]
+        opened = self._runners[runner]
         try:
-            if meter:
-                await meter.enter()
+            if opened.meter:
+                await opened.meter.enter()
             await runner.run()
         except (QuotaExceeded, Unauthorized, StoreError) as exc:
             runner.refuse(exc)
         finally:
-            if meter:
-                meter.leave()
-            if moderator := self._moderators.pop(runner, None):
-                moderator.leave()
-            self._runners.pop(runner, None)
+            if opened.meter:
+                opened.meter.leave()
+            if opened.moderator:
+                opened.moderator.leave()
+            if self._runners.pop(runner, None):
+                opened.context.give_back()
             self._ended_audio = self._summed(runner)
             if not self._runners:
                 self._empty.set()
@@ -272,27 +299,6 @@ class Sessions:
             return None
         return Moderator(self.context.moderation[policy.moderation], session_id, opening.who)
 
-    def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
-        """The relay that a session's client has named, with its name; None: a cascade."""
-        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
-
-    def _relay(self, model: str) -> tuple[str, Relay] | None:
-        """An unknown name, or an alias, stands for a relay where that is its model."""
-        name = self.context.models.served_by(model, "").model
-        relay = self.context.catalog.relays.get(name)
-        return None if relay is None else (name, relay)
-
-    def _driver(self, model: str, who: str) -> Driver:
-        if found := self._relay(model):
-            user = self.context.identity(who)
-            return Driver(RelayBrain, partial(RelayPerformer, found[1], user))
-        return self.cascade(model)
-
-    def cascade(self, model: str) -> Driver:
-        """Drives a cascade model."""
-        performer = partial(CascadePerformer, self.context.catalog, model, load=self._load)
-        return Driver(CascadeBrain, performer, model)
-
     async def _wait_until_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -300,26 +306,32 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacements:
-    """Finds other drivers for the session of one client, and speaks for the server."""
+class Drivers:
+    """Finds drivers for the session of one client, and speaks for the server."""
 
-    sessions: Sessions
+    context: ServerContext
     who: str
+    load: LoadGauge
+
+    def first(self, model: str) -> Driver:
+        """The driver with which a session of that model begins; "" is the default one."""
+        if found := self._relay(model):
+            return Driver(RelayBrain, self._relay_performer(found[1]))
+        return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """The cascade that continues when the upstream server of a session's model fails."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found and found[1].fallback == NO_FALLBACK:
             return None
-        catalog = self.sessions.context.catalog
-        return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+        return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
+        cascade = self.context.catalog.voice_of(order.order.prompt.model)
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        context, clock = self.sessions.context, asyncio.get_running_loop().time
+        context, clock = self.context, asyncio.get_running_loop().time
         outcome: ToolOutcome = "cancelled"
         begun_at = clock()
         try:
@@ -332,13 +344,29 @@ class Replacements:
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found is None:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        user = self.sessions.context.identity(self.who)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, user), name)
+        return Driver(RelayBrain, self._relay_performer(relay), name)
+
+    def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
+        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
+
+    def _relay(self, model: str) -> tuple[str, Relay] | None:
+        """An unknown name, or an alias, stands for a relay where that is its model."""
+        name = self.context.models.served_by(model, "").model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
+
+    def _relay_performer(self, relay: Relay) -> MakePerformer:
+        return partial(RelayPerformer, relay, self.context.identity(self.who))
+
+    def _cascade(self, model: str) -> Driver:
+        performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)
+        return Driver(CascadeBrain, performer, model)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:

@@ -115,12 +115,15 @@ class Metrics:
         self.passing.tools.labels(name, outcome).inc()
         self.passing.tool_seconds.labels(name).observe(seconds)
 
-    def watch_upstream(self, model: str, hold: UpstreamHold) -> None:
-        """Read whether the upstream server of a model is asked, and why not."""
-        self.upstream.available.labels(model).set_function(lambda: float(not hold.seconds))
-        for state in KEY_STATES:
-            gauge = self.upstream.key_state.labels(model, state)
-            gauge.set_function(partial(_is_state, hold, state))
+    def watch_upstreams(self, holds: Mapping[str, UpstreamHold]) -> None:
+        """Read by model whether its upstream server is asked, and why not; no other models."""
+        self.upstream.available.clear()
+        self.upstream.key_state.clear()
+        for model, hold in holds.items():
+            self.upstream.available.labels(model).set_function(partial(_is_asked, hold))
+            for state in KEY_STATES:
+                gauge = self.upstream.key_state.labels(model, state)
+                gauge.set_function(partial(_is_state, hold, state))
 
     def _label(self, model: str) -> str:
         """The name of a model, or "other" where there are many."""
@@ -199,6 +202,10 @@ class _CountedElsewhere:
 def _audio_seconds(sessions: MeasuredSessions) -> dict[str, float]:
     heard, said = sessions.audio_samples
     return {"input": heard / RATE, "output": said / RATE}
+
+
+def _is_asked(hold: UpstreamHold) -> float:
+    return float(not hold.seconds)
 
 
 def _is_state(hold: UpstreamHold, state: str) -> float:

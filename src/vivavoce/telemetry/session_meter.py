@@ -62,18 +62,18 @@ class SessionMeter:
 
     def cost(self, record: RecordUsage) -> int:
         """Nano-USD of a response or a transcription."""
-        return self._service.rater.record(record, self._account.now).nano_usd
+        return self._account.rater.record(record, self._account.now).nano_usd
 
     def time_cost(self, seconds: float) -> int:
         """Nano-USD of a session by the clock, without the messages that are typed in it."""
         account, ms = self._account, round(seconds * 1000)
-        return self._service.rater.lasted(account.model, ms, account.now).nano_usd
+        return account.rater.lasted(account.model, ms, account.now).nano_usd
 
     async def enter(self) -> None:
         """Reserve what the session begins with. Raises QuotaExceeded, Unauthorized, StoreError."""
         service, account = self._service, self._account
         account.admit()
-        relayed = service.rater.tariff(account.model).mode == "relay"
+        relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
         try:
@@ -129,7 +129,7 @@ class SessionMeter:
             self._jobs.add(lambda: self._or_end(self._responses.begin(response_id)))
 
     def _record(self, record: RecordUsage) -> None:
-        rated = self._service.rater.record(record, self._account.now)
+        rated = self._account.rater.record(record, self._account.now)
         used = self._used.setdefault(record.recogniser or record.model, UsageTotals())
         used.add(record, rated.nano_usd)
 

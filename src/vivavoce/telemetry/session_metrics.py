@@ -30,6 +30,7 @@ from vivavoce.session.facts import (
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
+    VadScores,
 )
 from vivavoce.telemetry.families import SessionFamilies, UpstreamFamilies
 
@@ -76,7 +77,11 @@ class SessionMetrics:
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         if self._begun_at is None:
             self._begun_at = now
-        self._on_fact(fact, now)
+        if isinstance(fact, Received):
+            if isinstance(fact.event, ResponseCreate):
+                self._asked_at = now
+        elif not isinstance(fact, VadScores):
+            self._on_fact(fact, now)
         for effect in effects:
             kind = type(effect)
             if kind is Send or kind is Generate or kind is EndAudio:
@@ -86,6 +91,11 @@ class SessionMetrics:
 
     def _on_fact(self, fact: Fact | None, now: float) -> None:
         match fact:
+            case AudioGenerated():  # first: it comes most often
+                if self._written_at is not None:
+                    self._stage("tts", now - self._written_at)
+                    self._written_at = None
+                self._heard(now)
             case UpstreamEventReceived():
                 self._on_upstream_event(fact, now)
             case UpstreamConnected():
@@ -95,11 +105,6 @@ class SessionMetrics:
                     self._connecting_at = None
             case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
                 self._on_fault(fact)
-            case AudioGenerated():
-                if self._written_at is not None:
-                    self._stage("tts", now - self._written_at)
-                    self._written_at = None
-                self._heard(now)
             case TextGenerated():
                 if self._generated_at is not None:
                     self._stage("llm", now - self._generated_at)
@@ -108,8 +113,6 @@ class SessionMetrics:
                 if self._recorded_at is not None:
                     self._stage("stt", now - self._recorded_at)
                     self._recorded_at = None
-            case Received(event=ResponseCreate()):
-                self._asked_at = now
 
     def _on_upstream_event(self, fact: UpstreamEventReceived, now: float) -> None:
         match fact.event.type:
