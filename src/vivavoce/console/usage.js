@@ -69,13 +69,6 @@ export function perMinute(nano, seconds) {
   return seconds ? nano / NANO / (seconds / 60) : null;
 }
 
-/** What a conversation has used so far, from the `x_usage` of a response.done. */
-export function meterOf({ nano_usd, responses, input_tokens, output_tokens }) {
-  const tokens = (input_tokens + output_tokens).toLocaleString("en");
-  return `${dollars(nano_usd / NANO)}, ${responses} answer${responses === 1 ? "" : "s"}, `
-    + `${tokens} tokens`;
-}
-
 const dollars = (value) => `$${value.toFixed(value < 1 ? 4 : 2)}`;
 const percent = (value) => `${Math.round(value * 100)} %`;
 const minuteCost = (value) => (value === null ? "–" : dollars(value));

@@ -21,6 +21,7 @@ from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, MakePerformer
 from vivavoce.runtime.relay_performer import RelayPerformer
@@ -113,6 +114,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Sessions:
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
+        self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -207,7 +211,8 @@ class Sessions:
         driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
         session = Session(
@@ -233,6 +238,8 @@ class Sessions:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
+        live.runner = runner
+        self.live.add(settings.id, live)
         self._context.take()
         self._runners[runner] = _OpenSession(self._context, meter, moderator)
         self._empty.clear()
@@ -240,7 +247,7 @@ class Sessions:
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        opened = self._runners[runner]
+        opened, session_id = self._runners[runner], runner.settings.id
         try:
             if opened.meter:
                 await opened.meter.enter()
@@ -255,6 +262,7 @@ class Sessions:
             if self._runners.pop(runner, None):
                 opened.context.give_back()
             self._ended_audio = self._summed(runner)
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
