@@ -29,6 +29,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
+from vivavoce.api.recordings import RecordingRoutes
 from vivavoce.api.requests import keep_context
 from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
@@ -67,6 +68,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
+from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.transports.webrtc.calls import Calls
@@ -167,6 +169,7 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -200,6 +203,8 @@ def application(
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         AdminRoutes(auth, accounts[0]).add_to(app)
+        recorder = recorder or Recorder(RecorderSettings(enabled=False))
+        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -252,8 +257,9 @@ async def serve(
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
+                    Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
-                    server = _Server(settings, built, auth, meter, metrics, spans, tls)
+                    server = _Server(settings, built, auth, meter, metrics, recorder, spans, tls)
                     await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
@@ -269,6 +275,7 @@ class _Server:
     auth: Auth
     meter: Metering
     metrics: Metrics
+    recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
 
@@ -288,6 +295,7 @@ class _Server:
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
+            recorder=self.recorder,
         )
         reloader = None
         if reread is not None:
@@ -303,7 +311,9 @@ class _Server:
             await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
 
     def _context(self, built: Built) -> ServerContext:
-        return metered_context(built.context, self.meter, self.metrics, self.spans)
+        context = metered_context(built.context, self.meter, self.metrics, self.spans)
+        record = self.recorder.begin if self.settings.recorder.enabled else None
+        return replace(context, record=record)
 
     def _check(self, settings: Settings) -> None:
         """Raises SettingsError."""

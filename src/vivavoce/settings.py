@@ -32,6 +32,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -248,6 +249,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interruption: InterruptionSettings = InterruptionSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
@@ -383,6 +385,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "recorder": RecorderSettings,
     "turns": TurnSettings,
 }
 

@@ -21,7 +21,7 @@ realtime: Any = pytest.importorskip("agents.realtime")
 
 Serve: TypeAlias = Callable[[list[str], list[Answer]], AbstractAsyncContextManager[Server]]
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 SETTINGS = {
     "voice": "ash",
     "turn_detection": {"type": "semantic_vad", "interrupt_response": True},

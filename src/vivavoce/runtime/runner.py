@@ -6,16 +6,14 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.generation import Post, WaitWritable
+from vivavoce.runtime.drivers import Driver, Fallbacks
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
-from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
@@ -109,38 +107,28 @@ class Observer(Protocol):
         ...
 
 
+class CallObserver(Observer, Protocol):
+    """Sees what an observer does not, too: all that a session is given."""
+
+    def swapping(self, *, relays: bool, model: str, now: float) -> None:
+        """Another brain takes over; on() follows, without a fact."""
+        ...
+
+    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+        """The session has let a frame pass: see Session.pass_input() and pass_output()."""
+        ...
+
+    def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
+        """The session fails by a bug. fact: what it was given, if it raised the exception."""
+        ...
+
+    def leave(self) -> None:
+        """The session has ended. May be called more than once."""
+        ...
+
+
 SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
 """Stores a checkpoint of the session in place of the last one. Raises StoreError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How a model is driven: the brain, and what carries out its effects."""
-
-    brain: BrainFactory
-    performer: MakePerformer
-    model: str = ""
-    """The model that serves the session from now on; "": the one that its client named."""
-
-
-class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: other drivers, a voice, functions."""
-
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """None: no fallback."""
-        ...
-
-    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        """Speak for the server itself."""
-        ...
-
-    async def run_tool(self, order: RunTool, session_id: str) -> str:
-        """Call a function of this server; its result for the model."""
-        ...
-
-    async def recovered(self, session: SessionObject) -> Driver | None:
-        """Wait until what had failed works again; the driver of it. None: it never will."""
-        ...
 
 
 class Runner:
@@ -158,10 +146,9 @@ class Runner:
         player: Player | None = None,
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
+        recorder: CallObserver | None = None,
         save: SaveCheckpoint | None = None,
-        on_forward: Callable[[ForwardDirection, float], None] | None = None,
     ) -> None:
-        """on_forward: called for some of the frames that pass, with the seconds that it took."""
         self._id = session.settings.id
         self._session = session  # until run() ends
         self._peer = peer
@@ -171,12 +158,15 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: Tasks | None = None
         self._fallbacks = fallbacks
-        self._observers = tuple(observers)
+        self._recorder = recorder
+        self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._save = save
-        self._on_forward = on_forward
+        self.on_forward: Callable[[ForwardDirection, float], None] | None = None
+        """Called for some of the frames that pass, with the seconds that it took."""
         self._forwarded = 0  # frames
         self._last_audio = (0, 0)  # audio_samples, when the session has ended
         self._facts: deque[Fact] = deque()
+        self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
@@ -233,6 +223,8 @@ class Runner:
             now = self._clock()
             if performer.behind or not self._session.pass_input(frame, now):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
             self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
@@ -247,6 +239,8 @@ class Runner:
             peer, now = self._peer, self._clock()
             if not (peer.is_writable and self._session.pass_output(frame, now)):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
             self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
@@ -278,6 +272,8 @@ class Runner:
         assert self._performer
         assert self._group
         now = self._clock()
+        if self._recorder is not None:
+            self._recorder.swapping(relays=driver.relays, model=driver.model, now=now)
         last, first = self._session.swap(driver.brain, now, model=driver.model)
         self._observe(None, last + first, now)
         self._perform_all(last, now)
@@ -295,6 +291,8 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set:
+            if self._recorder is not None:
+                self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
@@ -348,8 +346,8 @@ class Runner:
     def _measure(self, direction: ForwardDirection, since: float) -> None:
         """A frame was passed on that had come at `since`."""
         self._forwarded += 1
-        if self._forwarded % MEASURED_FRAMES == 0 and self._on_forward:
-            self._on_forward(direction, self._clock() - since)
+        if self._forwarded % MEASURED_FRAMES == 0 and self.on_forward:
+            self.on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
         try:
@@ -369,7 +367,9 @@ class Runner:
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
+                self._given = fact
                 effects = session.handle(fact, now)
+                self._given = None
                 steady = steady and session.steady
                 for observer in self._observers:
                     observer.on(fact, effects, now)
@@ -403,6 +403,8 @@ class Runner:
             observer.on(fact, effects, now)
 
     def _end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.leave()
         self._closed.set()
         self._progress.set()
         self._facts.clear()

@@ -19,6 +19,7 @@ from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObj
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
@@ -26,7 +27,14 @@ from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, MakePerformer
 from vivavoce.runtime.relay_performer import RelayPerformer
 from vivavoce.runtime.reload import Counted
-from vivavoce.runtime.runner import Driver, ForwardDirection, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import (
+    CallObserver,
+    ForwardDirection,
+    Observer,
+    Peer,
+    Player,
+    Runner,
+)
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
@@ -37,7 +45,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Checkpoint, Session, SessionStart
 from vivavoce.session.usage import Costs
 from vivavoce.store.base import Store
 
@@ -62,6 +70,15 @@ class Meter(Observer, Costs, Protocol):
 
     def leave(self) -> None:
         """The session has ended, or was refused. Never waits."""
+        ...
+
+
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
         ...
 
 
@@ -96,6 +113,8 @@ class ServerContext:
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
     measurements: Measurements | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
@@ -215,13 +234,23 @@ class Sessions:
         seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             replace(self._offer(opening), costs=meter),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
         )
         runner = Runner(
@@ -231,9 +260,11 @@ class Sessions:
             player=player,
             fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
+            recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
-            on_forward=context.measurements.on_forward if context.measurements else None,
         )
+        if context.measurements:
+            runner.on_forward = context.measurements.on_forward
         if meter:
             meter.post = runner.post
         if moderator:
@@ -324,7 +355,7 @@ class Drivers:
     def first(self, model: str) -> Driver:
         """The driver with which a session of that model begins; "" is the default one."""
         if found := self._relay(model):
-            return Driver(RelayBrain, self._relay_performer(found[1]))
+            return Driver(RelayBrain, self._relay_performer(found[1]), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -357,7 +388,7 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, self._relay_performer(relay), name)
+        return Driver(RelayBrain, self._relay_performer(relay), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""

@@ -112,9 +112,9 @@ class AvailableModels:
     """What is taken for an interruption, where that is judged."""
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
+    turns: TurnSettings = field(default_factory=TurnSettings)
     costs: Costs | None = None
     """What the usage of one session costs, for clients that ask for it; None: nothing."""
-    turns: TurnSettings = field(default_factory=TurnSettings)
 
     def served_by(
         self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
