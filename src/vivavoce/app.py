@@ -133,6 +133,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -358,7 +359,7 @@ def metered_context(
         meter=partial(SessionMeter, meter),
         measurements=metrics,
         key_models=lambda key: meter.directory.models_of(key),
-        identity=lambda key: meter.directory.owner(key).identity,
+        owner_of=lambda key: meter.directory.owner(key),
         takes_images=meter.takes_images,
         observers=(*context.observers, *observers),
     )

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
@@ -38,6 +39,7 @@ from vivavoce.runtime.runner import (
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -121,10 +123,12 @@ class ServerContext:
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
-    identity: Callable[[str], str] = lambda key: key
-    """Whom a key, by its name, belongs to: providers get a pseudonym of it."""
     takes_images: Callable[[str, str], bool] = lambda model, key: True
     """Whether a model takes pictures of the owner of a key, by its name."""
     store: Store | None = None
@@ -314,8 +318,11 @@ class Sessions:
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -401,7 +408,7 @@ class Drivers:
         return None if relay is None else (name, relay)
 
     def _relay_performer(self, relay: Relay) -> MakePerformer:
-        return partial(RelayPerformer, relay, self.context.identity(self.who))
+        return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
 
     def _cascade(self, model: str) -> Driver:
         performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)
@@ -411,6 +418,12 @@ class Drivers:
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:
