@@ -44,6 +44,7 @@ from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
@@ -69,6 +70,9 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.forwarding import Forwarder, WorkerPlace
+from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -158,13 +162,19 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    place: WorkerPlace | None = None,
 ) -> web.Application:
-    """All routes. accounts: where usage is booked, and metrics of the sessions."""
+    """All routes. accounts: where usage is booked, and metrics of the sessions.
+
+    place: of this process among several, to which requests may have to be forwarded.
+    """
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
     app = web.Application(client_max_size=context.max_upload_bytes)
     auth.add_to(app)
+    if place is not None:
+        Forwarder(place).add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
     catalog, max_bytes = context.catalog, context.max_upload_bytes
@@ -190,7 +200,8 @@ def application(
         AdminRoutes(auth, accounts[0]).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
-    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
+    worker = None if place is None else place.index
+    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic, worker)
     start.add_to(app)
     admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
     calls = Calls(sessions, webrtc)
@@ -217,10 +228,15 @@ def require_keys(settings: Settings, *, stored: int = 0) -> None:
         )
 
 
-async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> None:
+async def serve(
+    settings: Settings,
+    announce: Callable[[Built, str], None],
+    place: WorkerPlace | None = None,
+) -> None:
     """Serve until a signal. Raises SettingsError when it cannot start.
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
+    place: of this process among several that serve together.
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
@@ -228,7 +244,7 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     fix_malloc_thresholds()
     try:
         with tracer(os.environ) as spans:
-            await _serve_metered(settings, auth, tls, spans, announce)
+            await _serve_metered(settings, auth, tls, spans, announce, place)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
 
@@ -239,6 +255,7 @@ async def _serve_metered(
     tls: SSLContext | None,
     spans: "Tracer | None",
     announce: Callable[[Built, str], None],
+    place: WorkerPlace | None,
 ) -> None:
     async with open_store(settings, os.environ) as store:
         require_keys(settings, stored=len(await store.records("key")))
@@ -249,6 +266,7 @@ async def _serve_metered(
                 meter.on_refusal.append(metrics.on_refusal)
                 context = replace(
                     built.context,
+                    place="" if place is None else place.name,
                     meter=partial(SessionMeter, meter),
                     key_models=lambda key: meter.directory.models_of(key),
                     observers=(
@@ -258,6 +276,7 @@ async def _serve_metered(
                     ),
                 )
                 sessions = Sessions(context)
+                sessions.on_refusal = metrics.on_session_refused
                 metrics.count_sessions(sessions.__len__)
                 metrics.count_reservations(lambda: meter.open_reservations)
                 for name, relay in context.catalog.relays.items():
@@ -268,9 +287,16 @@ async def _serve_metered(
                     settings.webrtc,
                     accounts=(meter, metrics),
                     telephony=settings.telephony,
+                    place=place,
                 )
-                async with preloading(built.models.inventory, strict=settings.server.strict):
-                    await _listen(settings, tls, app, sessions, partial(announce, built))
+                vads = {id(one.vad): one.vad for one in context.catalog.cascades.values()}.values()
+                async with (
+                    preloading(built.models.inventory, strict=settings.server.strict),
+                    _listening(settings, tls, app, place) as address,
+                    ControlRoutes(sessions, metrics, address, banner_of(built)).serving(place),
+                    Admission(settings.server, vads) as sessions.admission,
+                ):
+                    await _until_stopped(settings, sessions, partial(announce, built, address))
 
 
 @asynccontextmanager
@@ -298,23 +324,30 @@ async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> A
             await asyncio.wait((task,))
 
 
-async def _listen(
-    settings: Settings,
-    tls: SSLContext | None,
-    app: web.Application,
-    sessions: Sessions,
-    announce: Callable[[str], None],
-) -> None:
-    async with serve_app(app, settings.server, tls) as port:
+@asynccontextmanager
+async def _listening(
+    settings: Settings, tls: SSLContext | None, app: web.Application, place: WorkerPlace | None
+) -> AsyncIterator[str]:
+    """Serve the application; its address."""
+    bound = place.sockets if place else ()
+    unix_path = place.client_socket if place else ""
+    async with serve_app(app, settings.server, tls, bound=bound, unix_path=unix_path) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
-        with StopSignals() as stop:
-            host = settings.server.host
-            bracketed = f"[{host}]" if ":" in host else host
-            announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-            await stop.first.wait()
-            log.info("shutting down: %d sessions", len(sessions))
-            await drain(sessions, settings.server.drain_seconds, stop)
+        host = settings.server.host
+        bracketed = f"[{host}]" if ":" in host else host
+        yield f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime"
+
+
+async def _until_stopped(
+    settings: Settings, sessions: Sessions, announce: Callable[[], None]
+) -> None:
+    """Wait for a signal, and end all sessions."""
+    with StopSignals() as stop:
+        announce()
+        await stop.first.wait()
+        log.info("shutting down: %d sessions", len(sessions))
+        await drain(sessions, settings.server.drain_seconds, stop)
 
 
 def _held_s(relay: Relay) -> float:
@@ -335,6 +368,24 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
+
+
+def banner_of(built: Built) -> tuple[BannerModel, ...]:
+    """The models of a server as they are printed at start: cascades, and then relays."""
+    default = built.context.models.default_model
+    relays = built.models.catalog.relays
+    return tuple(
+        BannerModel(
+            model,
+            model == default,
+            tuple(
+                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
+                for engine in built.models.selected.get(model, ())
+            ),
+            relays[model].url if model in relays else "",
+        )
+        for model in (*built.models.selected, *relays)
+    )
 
 
 def described(settings: Settings) -> bytes:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -16,6 +16,7 @@ from msgspec import UNSET
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
@@ -43,6 +44,14 @@ _encoder = msgspec.msgpack.Encoder()
 
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
+
+
+Refusal: TypeAlias = Literal["draining", "full", "overloaded"]
+_REFUSALS: Mapping[Refusal, str] = {
+    "draining": "is shutting down",
+    "full": "has reached max_sessions",
+    "overloaded": "has more work than it does in time; try again in a few seconds",
+}
 
 
 class Meter(Observer, Protocol):
@@ -86,6 +95,8 @@ class ServerContext:
     """Checks that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
+    place: str = ""
+    """The name of this process among several; it stands in the ids of sessions and calls."""
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -105,6 +116,10 @@ class Sessions:
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._moderators: dict[Runner, Moderator] = {}
+        self.admission: Admission | None = None
+        """Measures whether this process is overloaded; None: nothing does."""
+        self.on_refusal: Callable[[Refusal], None] = lambda _: None
+        """Called with the reason for which a session was refused."""
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -118,7 +133,23 @@ class Sessions:
     @property
     def accepts(self) -> bool:
         """Whether one more session would be accepted."""
-        return not self._draining and len(self._runners) < self.context.max_sessions
+        return self._refusal is None
+
+    @property
+    def _refusal(self) -> Refusal | None:
+        if self._draining:
+            return "draining"
+        if len(self._runners) >= self.context.max_sessions:
+            return "full"
+        if self.admission is not None and self.admission.overloaded:
+            return "overloaded"
+        return None
+
+    def check_room(self) -> None:
+        """Raise LimitReached where one more session would be refused, and count that."""
+        if (refusal := self._refusal) is not None:
+            self.on_refusal(refusal)
+            raise LimitReached(f"the server {_REFUSALS[refusal]}")
 
     def open(
         self,
@@ -133,10 +164,8 @@ class Sessions:
         player: plays its answers, where the client does not. observers: of this session, beside
         those of the server. The caller runs the session with serve().
         """
-        if not self.accepts:
-            why = "is shutting down" if self._draining else "has reached max_sessions"
-            raise LimitReached(f"the server {why}")
-        salt = secrets.token_hex(6)
+        self.check_room()
+        salt = self.new_id(6)
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
@@ -207,9 +236,14 @@ class Sessions:
         """The session object that a session begins with. Raises InvalidRequest."""
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
-        salt = salt or secrets.token_hex(6)
+        salt = salt or self.new_id(6)
         offer = self._offer(opening)
         return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+
+    def new_id(self, size: int) -> str:
+        """Random bytes in hexadecimal, after the name of this process, if it has one."""
+        place = self.context.place
+        return f"{place}_{secrets.token_hex(size)}" if place else secrets.token_hex(size)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
