@@ -28,20 +28,20 @@ def noted(admission: Admission, *lags_ms: float) -> list[bool]:
 
 
 def test_lag_above_the_limit_for_the_whole_window_refuses_sessions_and_less_does_not() -> None:
-    admission = Admission(ConnectionLimits(overload_lag_ms=100), ())
+    admission = Admission(ConnectionLimits(overload_lag_ms=100))
     assert not any(noted(admission, *[500] * (WINDOW - 1), 50, *[500] * (WINDOW - 1)))
     assert noted(admission, 500) == [True]
 
 
 def test_sessions_are_taken_again_when_the_lag_has_halved_and_not_before() -> None:
-    admission = Admission(ConnectionLimits(overload_lag_ms=100), ())
+    admission = Admission(ConnectionLimits(overload_lag_ms=100))
     noted(admission, *[500] * WINDOW)
     assert all(noted(admission, *[80] * (3 * WINDOW)))
     assert noted(admission, *[20] * WINDOW)[-1] is False
 
 
 def test_limit_of_zero_refuses_nobody() -> None:
-    admission = Admission(ConnectionLimits(overload_lag_ms=0), ())
+    admission = Admission(ConnectionLimits(overload_lag_ms=0))
     assert not any(noted(admission, *[60_000] * (2 * WINDOW)))
 
 
@@ -51,7 +51,7 @@ def test_streams_that_wait_for_voice_activity_refuse_sessions_where_they_are_man
 ) -> None:
     async def main() -> bool:
         vad = VadBatcher(ScriptedVAD(VADScript()))
-        admission = Admission(ConnectionLimits(), (vad,))
+        admission = Admission(ConnectionLimits(), lambda: [vad])
         opened = [vad.open(lambda *_: None, lambda _: None) for _ in range(streams)]
         for stream in opened:
             stream.score(0, bytes(2 * VAD_WINDOW * (MAX_BACKLOG_WINDOWS + 1)))
@@ -68,7 +68,7 @@ def test_late_timers_are_measured() -> None:
     async def main() -> tuple[bool, bool]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        async with Admission(ConnectionLimits(), ()) as admission:
+        async with Admission(ConnectionLimits()) as admission:
             await asyncio.sleep(10)
             before = admission.overloaded
             for _ in range(4 * WINDOW):  # something else holds the loop again and again
@@ -88,7 +88,7 @@ def test_refused_session_is_told_why_and_counted() -> None:
         counted: list[Any] = []
         sessions.on_refusal = counted.append
         sessions.check_room()
-        sessions.admission = Overloaded(ConnectionLimits(), ())
+        sessions.admission = Overloaded(ConnectionLimits())
         assert not sessions.accepts
         with pytest.raises(LimitReached, match="more work than it does in time"):
             sessions.open(None, Opening())  # type: ignore[arg-type]

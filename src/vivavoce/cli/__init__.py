@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from vivavoce.cli.console import ConfigFile, err, give_up, out, read_settings, stdout
+from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings, stdout
 from vivavoce.errors import SettingsError
 from vivavoce.settings import LogLevel, Settings
 from vivavoce.standard_streams import keep_standard_descriptors
@@ -58,7 +58,7 @@ def serve(
     no_auth: Annotated[bool | None, Parameter(negative="")] = None,
     workers: int | Literal["auto"] | None = None,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP.
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def serve(
         _announce(voxray, app.banner_of(built), address)
 
     try:
-        run_loop(app.serve(settings, announce))
+        run_loop(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))
     except SettingsError as exc:
         give_up(exc)
 

@@ -7,7 +7,7 @@ single stall refuses nobody; sessions are taken again when half of the samples a
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Self
 
@@ -41,8 +41,11 @@ class _Limit:
 class Admission:
     """Measures the load of this process, as an async context manager."""
 
-    def __init__(self, limits: ConnectionLimits, vads: Iterable[VadBatcher]) -> None:
-        self._vads = tuple(vads)
+    def __init__(
+        self, limits: ConnectionLimits, vads: Callable[[], Iterable[VadBatcher]] = tuple
+    ) -> None:
+        """vads: those that are in use now."""
+        self._vads = vads
         self._lag = _Limit(limits.overload_lag_ms / 1000)
         self._behind = _Limit(limits.overload_vad_share)
         self._measuring: asyncio.Task[None] | None = None
@@ -64,8 +67,9 @@ class Admission:
     def note(self, lag_s: float) -> None:
         """Take a sample; lag_s: how late a timer has fired."""
         self._lag.note(lag_s)
-        behind = sum(vad.behind for vad in self._vads)
-        streams = sum(len(vad) for vad in self._vads)
+        vads = tuple(self._vads())
+        behind = sum(vad.behind for vad in vads)
+        streams = sum(len(vad) for vad in vads)
         self._behind.note(behind / streams if behind >= MIN_BEHIND else 0.0)
 
     async def _measure(self) -> None:

@@ -4,7 +4,8 @@ Labels have few values: models, modes, stages, codes. Never a user, a key or a s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Self
 
 import msgspec
@@ -168,9 +169,12 @@ class Metrics:
         """Where the number of open reservations comes from."""
         self.usage.reservations.set_function(lambda: float(count()))
 
-    def watch_upstream(self, model: str, held_s: Callable[[], float]) -> None:
-        """held_s: for how many seconds the upstream server of a model is not asked."""
-        self.upstream.available.labels(model).set_function(lambda: float(not held_s()))
+    def watch_upstreams(self, held_s: Mapping[str, Callable[[], float]]) -> None:
+        """held_s: by model, for how many seconds its upstream server is not asked."""
+        self.upstream.available.clear()
+        for model, seconds in held_s.items():
+            available = self.upstream.available.labels(model)
+            available.set_function(partial(_available, seconds))
 
     def session(self, settings: SessionObject, _who: str) -> "SessionMetrics":
         """The observer of a session."""
@@ -344,3 +348,7 @@ class SessionMetrics:
 
     def _stage(self, stage: str, seconds: float) -> None:
         self._metrics.sessions.stages.labels(self._model, stage).observe(seconds)
+
+
+def _available(held_s: Callable[[], float]) -> float:
+    return float(not held_s())

@@ -31,7 +31,13 @@ from vivavoce.api.public import HealthStatus, ReadyStatus
 from vivavoce.engines.shared import HostHub
 from vivavoce.errors import SettingsError
 from vivavoce.secret import Secret
-from vivavoce.server import StopSignals, bound_sockets, raise_descriptor_limit, tls_context
+from vivavoce.server import (
+    StopSignals,
+    bound_sockets,
+    hangup_reloads,
+    raise_descriptor_limit,
+    tls_context,
+)
 from vivavoce.settings import Settings
 from vivavoce.workers.control import METRICS_PATH, STATUS_PATH, served_at
 from vivavoce.workers.merging import added, merged
@@ -95,20 +101,26 @@ async def supervise(launch: Launch, announce: Announce) -> None:
     server = launch.settings.server
     check(launch.settings)
     raise_descriptor_limit(server.max_open_files)
-    with StopSignals() as stop, tempfile.TemporaryDirectory(prefix="vivavoce-") as folder:
+    reloads = hangup_reloads(server)
+    with (
+        StopSignals(hangup_reloads=reloads) as stop,
+        tempfile.TemporaryDirectory(prefix="vivavoce-") as folder,
+    ):
         async with Address.of(launch.settings) as address:
             supervisor = Supervisor(launch, address, folder)
             async with supervisor.hub.serving(hub_socket(folder)), supervisor.answering():
                 running = asyncio.create_task(supervisor.run(announce))
                 first = asyncio.create_task(stop.first.wait())
+                reloading = asyncio.create_task(supervisor.reload_when(stop.reload))
                 try:
                     await asyncio.wait((running, first), return_when=asyncio.FIRST_COMPLETED)
                     if not running.done():
                         await supervisor.stop(stop)
                 finally:
-                    for task in (running, first):
+                    tasks = (running, first, reloading)
+                    for task in tasks:
                         task.cancel()
-                    results = await asyncio.gather(running, first, return_exceptions=True)
+                    results = await asyncio.gather(*tasks, return_exceptions=True)
     if isinstance(failure := results[0], NotStartedError):
         raise SystemExit(failure.code)
     if isinstance(failure, Exception):
@@ -199,6 +211,14 @@ class Supervisor:
                     announce(first.status.models, first.status.address, len(self.workers))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
+
+    async def reload_when(self, asked: asyncio.Event) -> None:
+        """Let all workers read their settings again whenever `asked` is set."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            for worker in self.workers:
+                worker.reload()
 
     async def stop(self, stop: StopSignals) -> None:
         """Let all workers end in order; a second signal closes their sessions at once."""
@@ -312,8 +332,9 @@ class SupervisedWorker:
         self._signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Ask the process to read its settings again."""
-        self._signal(signal.SIGHUP)
+        """Ask the process to read its settings again; one that has not served reads them now."""
+        if self.status is not None:
+            self._signal(signal.SIGHUP)
 
     async def metrics(self) -> str:
         """Its metrics; "" where it does not answer."""

@@ -44,7 +44,7 @@ def main(pipe: int) -> None:
     try:
         settings = read_settings(order)
         log_to_stderr(settings.server.log_level, settings.server.log_format, place.name)
-        run_loop(app.serve(settings, lambda *_: None, place))
+        run_loop(app.serve(settings, lambda *_: None, lambda: read_settings(order), place))
     except SettingsError as exc:
         log.error("%s", exc)
         raise SystemExit(EXIT_SETTINGS) from exc
