@@ -87,7 +87,7 @@ async def together(
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+            await process.communicate()  # its workers have ended, too, when nobody has its stdout
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
