@@ -22,6 +22,7 @@ from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.reload import Counted
@@ -105,6 +106,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class Sessions:
         """Measures whether this process is overloaded; None: nothing does."""
         self.on_refusal: Callable[[Refusal], None] = lambda _: None
         """Called with the reason for which a session was refused."""
+        self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -198,7 +202,8 @@ class Sessions:
         driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
         session = Session(
@@ -223,6 +228,8 @@ class Sessions:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
+        live.runner = runner
+        self.live.add(settings.id, live)
         self._context.take()
         self._runners[runner] = _OpenSession(self._context, meter, moderator)
         self._empty.clear()
@@ -230,7 +237,7 @@ class Sessions:
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        opened = self._runners[runner]
+        opened, session_id = self._runners[runner], runner.settings.id
         try:
             if opened.meter:
                 await opened.meter.enter()
@@ -244,6 +251,7 @@ class Sessions:
                 opened.moderator.leave()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
