@@ -84,8 +84,9 @@ class WorkerPlace:
         named = named or request.query.get("session_id")
         if named:
             return worker_of(named)
-        if promised := request.match_info.get("session_id"):
-            return _worker_of_uuid(promised)
+        if session := request.match_info.get("session_id"):  # live, or promised by /start
+            made_by = worker_of(session)
+            return _worker_of_uuid(session) if made_by is None else made_by
         if route in _OFFER_PATHS and (request.content_length or 0) <= MAX_BODY_BYTES:
             return worker_of(_connection_id(await request.read()))
         if route in _START_PATHS and (key := request.headers.get("Idempotency-Key")):
