@@ -29,6 +29,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
+from vivavoce.api.recordings import RecordingRoutes
 from vivavoce.api.requests import keep_context
 from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
@@ -69,6 +70,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
+from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
@@ -137,6 +139,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -175,6 +178,7 @@ def application(
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
     place: WorkerPlace | None = None,
+    recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions.
 
@@ -213,6 +217,8 @@ def application(
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         AdminRoutes(auth, accounts[0]).add_to(app)
+        recorder = recorder or Recorder(RecorderSettings(enabled=False))
+        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     worker = None if place is None else place.index
@@ -268,8 +274,11 @@ async def serve(
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
+                    Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
-                    server = _Server(settings, built, auth, meter, metrics, spans, tls, place)
+                    server = _Server(
+                        settings, built, auth, meter, metrics, recorder, spans, tls, place
+                    )
                     await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
@@ -285,6 +294,7 @@ class _Server:
     auth: Auth
     meter: Metering
     metrics: Metrics
+    recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
     place: WorkerPlace | None
@@ -309,6 +319,7 @@ class _Server:
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
             place=self.place,
+            recorder=self.recorder,
         )
         reloader = None
         if reread is not None:
@@ -339,7 +350,9 @@ class _Server:
             built.context,
             place=self.place.name if self.place else "",
             meter=partial(SessionMeter, self.meter),
+            record=self.recorder.begin if self.settings.recorder.enabled else None,
             key_models=lambda key: self.meter.directory.models_of(key),
+            owner_of=lambda key: self.meter.directory.owner(key),
             observers=observers,
         )
 
