@@ -34,6 +34,9 @@ class SessionFamilies:
 
     def __init__(self, make: Families) -> None:
         self.active = make.gauge("sessions_active", "Sessions now")
+        self.refusals = make.counter(
+            "sessions_refused", "Sessions for which there was no room", "reason"
+        )
         self.closes = make.counter("client_closes", "Sessions that ended", "model", "code")
         self.lasted = make.histogram("session_seconds", "Length of sessions", _LASTED, "model")
         self.first_audio = make.histogram(

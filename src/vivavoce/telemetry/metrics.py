@@ -106,6 +106,10 @@ class Metrics:
         )
         self.usage.reservations.set_function(lambda: float(meter.open_reservations))
 
+    def on_session_refused(self, reason: str) -> None:
+        """Count a session that was refused: draining, full, overloaded."""
+        self.sessions.refusals.labels(reason).inc()
+
     def on_forward(self, direction: str, seconds: float) -> None:
         """A frame was passed on."""
         self.passing.forward.labels(direction).observe(seconds)
