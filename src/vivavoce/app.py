@@ -28,8 +28,10 @@ from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
-from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
+from vivavoce.api.recordings import RecordingRoutes
 from vivavoce.api.requests import keep_context
+from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -66,6 +68,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
+from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
@@ -131,6 +134,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -141,6 +145,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             if model.policy
         },
         observers=(UsageLog,),
+        watch_captions=settings.server.watch == "captions",
     )
 
 
@@ -167,6 +172,7 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -180,24 +186,28 @@ def application(
     max_bytes = context.max_upload_bytes
     for routes in (
         ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
+        TestingModuleRoutes(),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
         ChatRoutes(max_bytes=max_bytes),
         SpeechRoutes(),
         TranscriptionRoutes(max_bytes=max_bytes),
         SpeechAnalysisRoutes(max_bytes=max_bytes),
-        ModelRoutes(),
+        ModelRoutes(probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS]),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
+    check = AdminCheck(auth, accounts[0] if accounts else None)
+    SessionRoutes(sessions, check).add_to(app)
     if context.inventory is not None:
-        check = AdminCheck(auth, accounts[0] if accounts else None)
         PackRoutes(check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         AdminRoutes(auth, accounts[0]).add_to(app)
+        recorder = recorder or Recorder(RecorderSettings(enabled=False))
+        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -250,8 +260,9 @@ async def serve(
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
+                    Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
-                    server = _Server(settings, built, auth, meter, metrics, spans, tls)
+                    server = _Server(settings, built, auth, meter, metrics, recorder, spans, tls)
                     await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
@@ -267,6 +278,7 @@ class _Server:
     auth: Auth
     meter: Metering
     metrics: Metrics
+    recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
 
@@ -288,6 +300,7 @@ class _Server:
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
+            recorder=self.recorder,
         )
         reloader = None
         if reread is not None:
@@ -312,7 +325,9 @@ class _Server:
         return replace(
             built.context,
             meter=partial(SessionMeter, self.meter),
+            record=self.recorder.begin if self.settings.recorder.enabled else None,
             key_models=lambda key: self.meter.directory.models_of(key),
+            owner_of=lambda key: self.meter.directory.owner(key),
             observers=observers,
         )
 

@@ -27,11 +27,13 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
+from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -71,6 +73,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """Names in `Host` to which a server without keys answers, besides the loopback names."""
     origins: tuple[str, ...] = ()
     """Web pages of other origins that may use it: https://app.example.com; "*" is all of them."""
+    watch: Literal["state", "captions"] = "state"
+    """What admins who watch a session see: what it is doing, or what is said, too. Those who talk
+    should know."""
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""
@@ -245,10 +250,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interruption: InterruptionSettings = InterruptionSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
+    voices: VoiceSettings = VoiceSettings()
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
     keys: dict[str, str] = {}
@@ -380,6 +387,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "recorder": RecorderSettings,
     "turns": TurnSettings,
 }
 
@@ -478,6 +486,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, rule in _entries(tree.get("voices", {}), "rules"):
+        yield ("voices", "rules", name), rule, VoiceRule
     for name, policy in _entries(tree, "policies"):
         yield ("policies", name), policy, Policy
     for name, tool in _entries(tree, "tools"):
@@ -489,7 +499,7 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
             yield ("engines", kind_, name), named[name], dict[str, Any]
 
 
-def _entries(tree: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    table = tree.get(name)
+def _entries(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    table = tree.get(name) if isinstance(tree, dict) else None
     if isinstance(table, dict):
         yield from table.items()

@@ -156,7 +156,7 @@ def test_semantic_vad_is_shown_with_its_eagerness() -> None:
     )
 
 
-def test_transcription_merges_and_only_what_is_used_of_it_is_kept() -> None:
+def test_transcription_merges_and_only_keys_in_use_are_kept() -> None:
     update = hears(
         transcription={"language": "it", "languages": ["it"], "keywords": ["ciao"], "delay": "low"}
     )

@@ -15,19 +15,22 @@ import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.reload import Counted
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import CallObserver, Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -35,7 +38,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Checkpoint, Session, SessionStart
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -62,6 +65,15 @@ class Meter(Observer, Protocol):
         ...
 
 
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
+        ...
+
+
 MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
@@ -80,12 +92,18 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     store: Store | None = None
@@ -94,6 +112,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +135,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -169,16 +190,27 @@ class Sessions:
         driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
         )
         runner = Runner(
@@ -188,12 +220,15 @@ class Sessions:
             player=player,
             fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
+            recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
+        live.runner = runner
+        self.live.add(settings.id, live)
         self._context.take()
         self._runners[runner] = _OpenSession(self._context, meter, moderator)
         self._empty.clear()
@@ -201,7 +236,7 @@ class Sessions:
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        opened = self._runners[runner]
+        opened, session_id = self._runners[runner], runner.settings.id
         try:
             if opened.meter:
                 await opened.meter.enter()
@@ -215,6 +250,7 @@ class Sessions:
                 opened.moderator.leave()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
@@ -235,8 +271,11 @@ class Sessions:
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -275,7 +314,7 @@ class Drivers:
         """The driver with which a session of that model begins; "" is the default one."""
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who))
+            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -300,7 +339,7 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
@@ -317,6 +356,12 @@ class Drivers:
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:
