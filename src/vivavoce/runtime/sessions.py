@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
@@ -25,10 +27,11 @@ from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.reload import Counted
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import CallObserver, Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -36,7 +39,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Checkpoint, Session, SessionStart
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,14 @@ _encoder = msgspec.msgpack.Encoder()
 
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
+
+
+Refusal: TypeAlias = Literal["draining", "full", "overloaded"]
+_REFUSALS: Mapping[Refusal, str] = {
+    "draining": "is shutting down",
+    "full": "has reached max_sessions",
+    "overloaded": "has more work than it does in time; try again in a few seconds",
+}
 
 
 class Meter(Observer, Protocol):
@@ -60,6 +71,15 @@ class Meter(Observer, Protocol):
 
     def leave(self) -> None:
         """The session has ended, or was refused. Never waits."""
+        ...
+
+
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
         ...
 
 
@@ -81,14 +101,22 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
+    place: str = ""
+    """The name of this process among several; it stands in the ids of sessions and calls."""
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -118,6 +146,10 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self.admission: Admission | None = None
+        """Measures whether this process is overloaded; None: nothing does."""
+        self.on_refusal: Callable[[Refusal], None] = lambda _: None
+        """Called with the reason for which a session was refused."""
         self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
@@ -147,7 +179,23 @@ class Sessions:
     @property
     def accepts(self) -> bool:
         """Whether one more session would be accepted."""
-        return not self._draining and len(self._runners) < self.context.max_sessions
+        return self._refusal is None
+
+    @property
+    def _refusal(self) -> Refusal | None:
+        if self._draining:
+            return "draining"
+        if len(self._runners) >= self.context.max_sessions:
+            return "full"
+        if self.admission is not None and self.admission.overloaded:
+            return "overloaded"
+        return None
+
+    def check_room(self) -> None:
+        """Raise LimitReached where one more session would be refused, and count that."""
+        if (refusal := self._refusal) is not None:
+            self.on_refusal(refusal)
+            raise LimitReached(f"the server {_REFUSALS[refusal]}")
 
     def open(
         self,
@@ -162,10 +210,8 @@ class Sessions:
         player: plays its answers, where the client does not. observers: of this session, beside
         those of the server. The caller runs the session with serve().
         """
-        if not self.accepts:
-            why = "is shutting down" if self._draining else "has reached max_sessions"
-            raise LimitReached(f"the server {why}")
-        salt = secrets.token_hex(6)
+        self.check_room()
+        salt = self.new_id(6)
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
@@ -177,13 +223,23 @@ class Sessions:
         seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
         )
         runner = Runner(
@@ -193,6 +249,7 @@ class Sessions:
             player=player,
             fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
+            recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
@@ -242,9 +299,17 @@ class Sessions:
         """The session object that a session begins with. Raises InvalidRequest."""
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
-        salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        salt = salt or self.new_id(6)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
+
+    def new_id(self, size: int) -> str:
+        """Random bytes in hexadecimal, after the name of this process, if it has one."""
+        place = self.context.place
+        return f"{place}_{secrets.token_hex(size)}" if place else secrets.token_hex(size)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -283,7 +348,7 @@ class Drivers:
         """The driver with which a session of that model begins; "" is the default one."""
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who))
+            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -308,7 +373,7 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
@@ -325,6 +390,12 @@ class Drivers:
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:

@@ -5,6 +5,7 @@ brain owns audio input, turns and responses (see session/brain.py).
 """
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import msgspec
@@ -71,6 +72,23 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Samples of microphone audio that came: positions on the wire go on from here."""
     quiet_for: float | None
     """Seconds since the last answer was played to its end, if nothing came after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """What a session begins with, for a recorder: all but the facts that its effects follow from.
+
+    See Session for what each part is.
+    """
+
+    settings: SessionObject
+    models: AvailableModels
+    limits: SessionLimits
+    salt: str
+    now: float
+    server_plays: bool = False
+    relays: bool = False
+    """Whether its brain is the relay; else the cascade."""
 
 
 class Session:
@@ -239,8 +257,10 @@ class Session:
         )
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
-        """Take what comes 25 times a second in a way that costs little; False: nothing was done."""
-        received = isinstance(fact, Received)
+        """Take what comes 25 times a second or more in few steps; False: nothing was done."""
+        if isinstance(fact, AudioPlayed):
+            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
+        received = isinstance(fact, Received | AudioArrived)
         if received and not self._rules.takes_all_audio:
             return False
         if not self._brain.continue_audio(fact, now):
