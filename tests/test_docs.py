@@ -27,6 +27,7 @@ from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS, add_providers
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
+from vivavoce.runtime.voice_rules import VoiceRule
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
@@ -64,6 +65,7 @@ def page(name: str) -> str:
         ("[store]", StoreSettings),
         ("[recorder]", RecorderSettings),
         ("[prices.NAME]", ModelPrice),
+        ("[voices.rules.NAME]", VoiceRule),
     ],
 )
 def test_settings_are_all_documented(table: str, struct: type) -> None:

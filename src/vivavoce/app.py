@@ -23,6 +23,7 @@ from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.guides import GuideRoutes
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
@@ -48,11 +49,13 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.reloading import Generations, Reloader, Replacement
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
-from vivavoce.runtime.upstream import Relay
+from vivavoce.runtime.upstream import Hold
+from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -71,12 +74,14 @@ from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
-from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.forwarding import Forwarder, WorkerPlace
+from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -134,6 +139,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -143,7 +149,6 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             for name, model in settings.models.items()
             if model.policy
         },
-        observers=(UsageLog,),
         watch_captions=settings.server.watch == "captions",
     )
 
@@ -171,14 +176,20 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    place: WorkerPlace | None = None,
     recorder: Recorder | None = None,
 ) -> web.Application:
-    """All routes. accounts: where usage is booked, and metrics of the sessions."""
+    """All routes. accounts: where usage is booked, and metrics of the sessions.
+
+    place: of this process among several, to which requests may have to be forwarded.
+    """
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
     app = web.Application(client_max_size=context.max_upload_bytes)
     auth.add_to(app)
+    if place is not None:
+        Forwarder(place).add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
     keep_context(app, sessions.hold_context)
@@ -194,6 +205,7 @@ def application(
         SpeechAnalysisRoutes(max_bytes=max_bytes),
         ModelRoutes(probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS]),
         ReferenceRoutes(__version__),
+        GuideRoutes(),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
@@ -209,7 +221,8 @@ def application(
         RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
-    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
+    worker = None if place is None else place.index
+    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic, worker)
     start.add_to(app)
     admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
     calls = Calls(sessions, webrtc)
@@ -240,11 +253,13 @@ async def serve(
     settings: Settings,
     announce: Callable[[Built, str], None],
     reread: Callable[[], Settings] | None = None,
+    place: WorkerPlace | None = None,
 ) -> None:
     """Serve until a signal. Raises SettingsError when it cannot start.
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
     reread: reads the settings again, in a thread, when SIGHUP asks for that; raises SettingsError.
+    place: of this process among several that serve together.
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
@@ -261,7 +276,9 @@ async def serve(
                     Metrics() as metrics,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
-                    server = _Server(settings, built, auth, meter, metrics, recorder, spans, tls)
+                    server = _Server(
+                        settings, built, auth, meter, metrics, recorder, spans, tls, place
+                    )
                     await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
@@ -280,6 +297,7 @@ class _Server:
     recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
+    place: WorkerPlace | None
 
     async def serve(
         self, announce: Callable[[Built, str], None], reread: Callable[[], Settings] | None
@@ -287,18 +305,18 @@ class _Server:
         """Listen until a signal. Raises SettingsError."""
         settings, built = self.settings, self.generations.current
         follow_keys(self.auth, self.meter)
-        self.meter.on_row.append(self.metrics.on_row)
-        self.meter.on_refusal.append(self.metrics.on_refusal)
         sessions = Sessions(self._context(built))
-        self.metrics.count_sessions(sessions.__len__)
-        self.metrics.count_reservations(lambda: self.meter.open_reservations)
-        self.metrics.watch_upstreams(_held_upstreams(built))
+        sessions.on_refusal = self.metrics.on_session_refused
+        self.metrics.watch_accounts(self.meter)
+        self.metrics.watch_sessions(sessions)
+        self.metrics.watch_upstreams(upstream_holds(built.context))
         app = application(
             sessions,
             self.auth,
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
+            place=self.place,
             recorder=self.recorder,
         )
         reloader = None
@@ -311,22 +329,20 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
-        async with preloading(built.models.inventory, strict=settings.server.strict):
-            await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
+        async with (
+            preloading(built.models.inventory, strict=settings.server.strict),
+            _listening(settings, self.tls, app, self.place) as address,
+            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
+        ):
+            await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
 
     def _context(self, built: Built) -> ServerContext:
         """What sessions share, their meters and observers among it."""
-        observers = (
-            *built.context.observers,
-            self.metrics.session,
-            *((partial(SessionTrace, self.spans),) if self.spans else ()),
-        )
         return replace(
-            built.context,
-            meter=partial(SessionMeter, self.meter),
+            metered_context(built.context, self.meter, self.metrics, self.spans),
+            place=self.place.name if self.place else "",
             record=self.recorder.begin if self.settings.recorder.enabled else None,
-            key_models=lambda key: self.meter.directory.models_of(key),
-            observers=observers,
         )
 
     def _check(self, settings: Settings) -> None:
@@ -351,7 +367,7 @@ class _Server:
                 load_certificate(self.tls, self.settings.server)
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
-            self.metrics.watch_upstreams(_held_upstreams(built))
+            self.metrics.watch_upstreams(upstream_holds(built.context))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)
@@ -362,10 +378,25 @@ class _Server:
         return Replacement(self._context(built), apply)
 
 
-def _held_upstreams(built: Built) -> dict[str, Callable[[], float]]:
-    """For how many seconds the upstream server of each relay is not asked."""
-    relays = built.context.catalog.relays
-    return {name: partial(_held_s, relay) for name, relay in relays.items()}
+def metered_context(
+    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
+) -> ServerContext:
+    """What sessions share, with their meters and observers: usage is booked and measured."""
+    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
+    return replace(
+        context,
+        meter=partial(SessionMeter, meter),
+        measurements=metrics,
+        key_models=lambda key: meter.directory.models_of(key),
+        owner_of=lambda key: meter.directory.owner(key),
+        takes_images=meter.takes_images,
+        observers=(*context.observers, *observers),
+    )
+
+
+def upstream_holds(context: ServerContext) -> dict[str, Hold]:
+    """Of each relay: until when its upstream server is not asked, and why."""
+    return {name: relay.hold for name, relay in context.catalog.relays.items()}
 
 
 @asynccontextmanager
@@ -393,33 +424,43 @@ async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> A
             await asyncio.wait((task,))
 
 
-async def _listen(
-    settings: Settings,
-    tls: SSLContext | None,
-    app: web.Application,
-    sessions: Sessions,
-    announce: Callable[[str], None],
-    reloader: Reloader[Built] | None,
-) -> None:
-    async with serve_app(app, settings.server, tls) as port:
+@asynccontextmanager
+async def _listening(
+    settings: Settings, tls: SSLContext | None, app: web.Application, place: WorkerPlace | None
+) -> AsyncIterator[str]:
+    """Serve the application; its address."""
+    bound = place.sockets if place else ()
+    unix_path = place.client_socket if place else ""
+    async with serve_app(app, settings.server, tls, bound=bound, unix_path=unix_path) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
-        reloads = reloader is not None and hangup_reloads(settings.server)
-        with StopSignals(hangup_reloads=reloads) as stop:
-            host = settings.server.host
-            bracketed = f"[{host}]" if ":" in host else host
-            announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-            if reloader is None:
-                await stop.first.wait()
-            else:
-                await reloader.serve(stop.reload, stop.first)
-                settings = reloader.settings
-            log.info("shutting down: %d sessions", len(sessions))
-            await drain(sessions, settings.server.drain_seconds, stop)
+        host = settings.server.host
+        bracketed = f"[{host}]" if ":" in host else host
+        yield f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime"
 
 
-def _held_s(relay: Relay) -> float:
-    return relay.hold.seconds
+async def _until_stopped(
+    settings: Settings,
+    sessions: Sessions,
+    announce: Callable[[], None],
+    reloader: Reloader[Built] | None,
+) -> None:
+    """Wait for a signal, and end all sessions; others reload the settings meanwhile."""
+    reloads = reloader is not None and hangup_reloads(settings.server)
+    with StopSignals(hangup_reloads=reloads) as stop:
+        announce()
+        if reloader is None:
+            await stop.first.wait()
+        else:
+            await reloader.serve(stop.reload, stop.first)
+            settings = reloader.settings
+        log.info("shutting down: %d sessions", len(sessions))
+        await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def _vads(sessions: Sessions) -> set[VadBatcher]:
+    """Those of all models."""
+    return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:
@@ -436,6 +477,24 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
+
+
+def banner_of(built: Built) -> tuple[BannerModel, ...]:
+    """The models of a server as they are printed at start: cascades, and then relays."""
+    default = built.context.models.default_model
+    relays = built.models.catalog.relays
+    return tuple(
+        BannerModel(
+            model,
+            model == default,
+            tuple(
+                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
+                for engine in built.models.selected.get(model, ())
+            ),
+            relays[model].url if model in relays else "",
+        )
+        for model in (*built.models.selected, *relays)
+    )
 
 
 def described(settings: Settings) -> bytes:

@@ -27,6 +27,7 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
+from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
@@ -52,6 +53,8 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the banner shows which."""
+    workers: Annotated[int, Meta(ge=1, le=255)] | Literal["auto"] = 1
+    """Processes that serve together on the port; auto: one for each core. A byte of some ids."""
     log_level: LogLevel = "info"
     log_format: Literal["text", "json"] = "text"
     """json: one object a line, with the ids of the session, response and item that it names."""
@@ -254,6 +257,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
+    voices: VoiceSettings = VoiceSettings()
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
     keys: dict[str, str] = {}
@@ -484,6 +488,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, rule in _entries(tree.get("voices", {}), "rules"):
+        yield ("voices", "rules", name), rule, VoiceRule
     for name, policy in _entries(tree, "policies"):
         yield ("policies", name), policy, Policy
     for name, tool in _entries(tree, "tools"):
@@ -495,7 +501,7 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
             yield ("engines", kind_, name), named[name], dict[str, Any]
 
 
-def _entries(tree: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    table = tree.get(name)
+def _entries(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    table = tree.get(name) if isinstance(tree, dict) else None
     if isinstance(table, dict):
         yield from table.items()

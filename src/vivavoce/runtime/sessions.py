@@ -9,26 +9,38 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
-from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
+from vivavoce.runtime.performers import CascadePerformer, MakePerformer
+from vivavoce.runtime.relay_performer import RelayPerformer
 from vivavoce.runtime.reload import Counted
-from vivavoce.runtime.runner import CallObserver, Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import (
+    CallObserver,
+    ForwardDirection,
+    Observer,
+    Peer,
+    Player,
+    Runner,
+)
 from vivavoce.runtime.session_defaults import begin
-from vivavoce.runtime.tools import ServerTool
+from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -37,6 +49,7 @@ from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Checkpoint, Session, SessionStart
+from vivavoce.session.usage import Costs
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -48,7 +61,15 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
 
-class Meter(Observer, Protocol):
+Refusal: TypeAlias = Literal["draining", "full", "overloaded"]
+_REFUSALS: Mapping[Refusal, str] = {
+    "draining": "is shutting down",
+    "full": "has reached max_sessions",
+    "overloaded": "has more work than it does in time; try again in a few seconds",
+}
+
+
+class Meter(Observer, Costs, Protocol):
     """Counts what a session uses, and ends it when its owner may use nothing more."""
 
     post: Callable[[Fact], None]
@@ -76,6 +97,18 @@ MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
 
+class Measurements(Protocol):
+    """Takes what is measured beside the facts of sessions."""
+
+    def on_forward(self, direction: ForwardDirection, seconds: float) -> None:
+        """A frame that no rule touches was passed on."""
+        ...
+
+    def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None:
+        """A function of this server was called."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What all sessions of a server share."""
@@ -90,6 +123,7 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    measurements: Measurements | None = None
     record: Callable[[SessionStart], CallRecorder] | None = None
     """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
@@ -98,8 +132,16 @@ class ServerContext:
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
+    takes_images: Callable[[str, str], bool] = lambda model, key: True
+    """Whether a model takes pictures of the owner of a key, by its name."""
+    place: str = ""
+    """The name of this process among several; it stands in the ids of sessions and calls."""
     store: Store | None = None
     """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -129,6 +171,11 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
+        self.admission: Admission | None = None
+        """Measures whether this process is overloaded; None: nothing does."""
+        self.on_refusal: Callable[[Refusal], None] = lambda _: None
+        """Called with the reason for which a session was refused."""
         self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
@@ -158,7 +205,41 @@ class Sessions:
     @property
     def accepts(self) -> bool:
         """Whether one more session would be accepted."""
-        return not self._draining and len(self._runners) < self.context.max_sessions
+        return self._refusal is None
+
+    @property
+    def _refusal(self) -> Refusal | None:
+        if self._draining:
+            return "draining"
+        if len(self._runners) >= self.context.max_sessions:
+            return "full"
+        if self.admission is not None and self.admission.overloaded:
+            return "overloaded"
+        return None
+
+    def check_room(self) -> None:
+        """Raise LimitReached where one more session would be refused, and count that."""
+        if (refusal := self._refusal) is not None:
+            self.on_refusal(refusal)
+            raise LimitReached(f"the server {_REFUSALS[refusal]}")
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Bytes that wait: for clients; for recognisers and upstream servers."""
+        waiting = [runner.waiting_bytes for runner in self._runners]
+        return sum(out for out, _ in waiting), sum(in_ for _, in_ in waiting)
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """Of users and of answers, at 24 kHz, in all sessions so far."""
+        return self._summed(*self._runners)
+
+    def _summed(self, *runners: Runner) -> tuple[int, int]:
+        heard, said = self._ended_audio
+        for runner in runners:
+            samples = runner.audio_samples
+            heard, said = heard + samples[0], said + samples[1]
+        return heard, said
 
     def open(
         self,
@@ -173,10 +254,8 @@ class Sessions:
         player: plays its answers, where the client does not. observers: of this session, beside
         those of the server. The caller runs the session with serve().
         """
-        if not self.accepts:
-            why = "is shutting down" if self._draining else "has reached max_sessions"
-            raise LimitReached(f"the server {why}")
-        salt = secrets.token_hex(6)
+        self.check_room()
+        salt = self.new_id(6)
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
@@ -190,7 +269,7 @@ class Sessions:
             seen_by.append(moderator)
         start = SessionStart(
             settings,
-            self._offer(opening),
+            replace(self._offer(opening), costs=meter),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
@@ -217,6 +296,8 @@ class Sessions:
             recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
+        if context.measurements:
+            runner.on_forward = context.measurements.on_forward
         if meter:
             meter.post = runner.post
         if moderator:
@@ -244,6 +325,7 @@ class Sessions:
                 opened.moderator.leave()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self._ended_audio = self._summed(runner)
             self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
@@ -264,9 +346,17 @@ class Sessions:
         """The session object that a session begins with. Raises InvalidRequest."""
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
-        salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        salt = salt or self.new_id(6)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
+
+    def new_id(self, size: int) -> str:
+        """Random bytes in hexadecimal, after the name of this process, if it has one."""
+        place = self.context.place
+        return f"{place}_{secrets.token_hex(size)}" if place else secrets.token_hex(size)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -274,7 +364,9 @@ class Sessions:
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
         tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
-        rules = Rules(policy, context.key_models(opening.who), tools)
+        served = context.models.served_by(model, "").model
+        images = context.takes_images(served, opening.who)
+        rules = Rules(policy, context.key_models(opening.who), tools, takes_images=images)
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -303,9 +395,8 @@ class Drivers:
 
     def first(self, model: str) -> Driver:
         """The driver with which a session of that model begins; "" is the default one."""
-        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
-        if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
+        if found := self._relay(model):
+            return Driver(RelayBrain, self._relay_performer(found[1]), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -320,8 +411,16 @@ class Drivers:
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        tool = self.context.tools[order.name]
-        return await tool.run(order, session_id, self.who)
+        context, clock = self.context, asyncio.get_running_loop().time
+        outcome: ToolOutcome = "cancelled"
+        begun_at = clock()
+        try:
+            result = await context.tools[order.name].run(order, session_id, self.who)
+            outcome = result.outcome
+        finally:
+            if context.measurements:
+                context.measurements.on_tool(order.name, outcome, clock() - begun_at)
+        return result.text
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
@@ -330,14 +429,20 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
+        return Driver(RelayBrain, self._relay_performer(relay), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
-        model = session.model if isinstance(session, RealtimeSession) else ""
-        name = model or self.context.models.default_model
+        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
+
+    def _relay(self, model: str) -> tuple[str, Relay] | None:
+        """An unknown name, or an alias, stands for a relay where that is its model."""
+        name = self.context.models.served_by(model, "").model
         relay = self.context.catalog.relays.get(name)
         return None if relay is None else (name, relay)
+
+    def _relay_performer(self, relay: Relay) -> MakePerformer:
+        return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
 
     def _cascade(self, model: str) -> Driver:
         performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)
@@ -347,6 +452,12 @@ class Drivers:
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:

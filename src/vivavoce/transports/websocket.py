@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from aiohttp import web
@@ -95,10 +94,12 @@ class WebSocketEndpoint:
             if connection := await _upgrade(request, socket, protocol):
                 await connection.run(sideband.serve(connection, call))
             return socket
-        if not self._sessions.accepts:
+        try:
+            self._sessions.check_room()
+        except LimitReached as exc:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
-            )
+            ) from exc
         if connection := await _upgrade(request, socket, protocol):
             await connection.run(self._serve(connection, request, wanted))
         return socket
@@ -160,7 +161,7 @@ class WebSocketEndpoint:
             paced.post = runner.post
             beside.append(connection.start(paced.run()))
         # a client that is cut off has left, however long the close takes
-        connection.on_gone = partial(runner.post, Disconnected())
+        connection.on_gone = lambda: runner.post(Disconnected(connection.close_code))
         try:
             await self._sessions.serve(runner)
             await connection.gone.wait()
@@ -186,7 +187,7 @@ async def _read(connection: Connection, runner: Runner) -> None:
         await connection.read(runner)
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
-    runner.post(Disconnected())
+    runner.post(Disconnected(connection.close_code))
 
 
 def connect_request(request: web.Request) -> ConnectRequest:
