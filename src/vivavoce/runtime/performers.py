@@ -56,6 +56,7 @@ from vivavoce.session.effects import (
 )
 from vivavoce.session.facts import (
     AudioCleaned,
+    BackgroundToolFinished,
     Fact,
     ItemTranscriptionFailed,
     SpokenSegment,
@@ -153,7 +154,7 @@ class CascadePerformer:
         self._cascade: Cascade = catalog.of(model)
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._calls = ServerCalls(port.run_tool)
+        self._calls = ServerCalls(port.run_tool, self._begin_tool)
         load = load or LoadGauge(float("inf"))
         self._early = AnticipationWork(
             catalog, port.post, port.writable, self._tasks, load, self._calls
@@ -308,6 +309,13 @@ class CascadePerformer:
         else:
             work = answer(order, cascade, port.post, port.writable, calls=self._calls)
         self._tasks.start(order.response_id, work)
+
+    def _begin_tool(self, order: RunTool) -> None:
+        self._tasks.start(("tool", order.call_id), self._run_in_background(order))
+
+    async def _run_in_background(self, order: RunTool) -> None:
+        self._calls.finish(order, await self._port.run_tool(order))
+        self._port.post(BackgroundToolFinished(order.call_id))
 
     def _score_turn(self, effect: ScoreTurn) -> None:
         by_sound = effect.audio and isinstance(self._cascade.turn, AudioTurnModel)

@@ -216,8 +216,13 @@ class Sessions:
         context = self.context
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
-        tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
-        rules = Rules(policy, context.key_models(opening.who), tools)
+        tools = [context.tools[name] for name in (policy.tools if policy else ())]
+        rules = Rules(
+            policy,
+            context.key_models(opening.who),
+            tuple(tool.declared for tool in tools),
+            frozenset(tool.declared.name for tool in tools if tool.background),
+        )
         rules.check_model(model)
         return replace(context.models, rules=rules)
 

@@ -14,6 +14,11 @@ from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, Turn
 from vivavoce.session.facts import TranscriptionKey
 
 
+CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
+"""What a model gets at once of a function that runs in the background."""
+TOO_MANY_CALLS = '{"error":"too many functions run in the background"}'
+
+
 class Send(Struct, frozen=True):
     """Send an event to the client."""
 
@@ -121,6 +126,9 @@ class Prompt:
     """The model of speech synthesis that the client names, if any."""
     server_tools: tuple[FunctionTool, ...] = ()
     """Functions of this server, unseen by the client: the runtime answers their calls."""
+    background_tools: frozenset[str] = frozenset()
+    """Of these, the names of those whose results come later, as BackgroundToolFinished. Results
+    that have come since the last prompt that has some here belong to this one."""
 
 
 class Filler(Struct, frozen=True):

@@ -233,6 +233,13 @@ class ToolFinished(Struct, frozen=True):
     """For the model."""
 
 
+class BackgroundToolFinished(Struct, frozen=True):
+    """A function that runs in the background has returned, or has failed. The next answer from the
+    conversation is generated from its result."""
+
+    call_id: str
+
+
 class TimerFired(Struct, frozen=True):
     """The session's deadline has passed."""
 
@@ -289,6 +296,7 @@ CascadeFact: TypeAlias = (
     | AnticipationEnded
     | GenerationFact
     | AudioCleaned
+    | BackgroundToolFinished
 )
 RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost | ToolFinished
 BrainFact: TypeAlias = CascadeFact | RelayFact

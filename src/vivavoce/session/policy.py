@@ -98,7 +98,8 @@ class Rules:
     """A policy as it applies to one session.
 
     models: the names of models that the key of the session allows; None: all. tools: the
-    functions of this server that the policy names.
+    functions of this server that the policy names; background: of these, the names of those that
+    run in the background.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class Rules:
         policy: Policy | None = None,
         models: frozenset[str] | None = None,
         tools: tuple[FunctionTool, ...] = (),
+        background: frozenset[str] = frozenset(),
     ) -> None:
         self.tools = tools
+        self.background_tools = background
         self.tool_names = frozenset(tool.name for tool in tools)
         self._policy = policy
         self._models = models

@@ -25,6 +25,7 @@ from vivavoce.session.facts import (
     AnticipationEnded,
     AudioCleaned,
     AudioGenerated,
+    BackgroundToolFinished,
     BrainFact,
     DraftTranscribed,
     GenerationFailed,
@@ -97,6 +98,7 @@ class CascadeBrain:
             self._turns.deadline,
             self._transcriptions.deadline,
             self._responses.deadline,
+            self._result_at,
         )
 
     @property
@@ -117,6 +119,7 @@ class CascadeBrain:
             self._turns.speaking
             or self._responses.busy
             or self._responses.due
+            or self._responses.result_due
             or self._transcriptions.busy
             or self._overlaps.busy
         )
@@ -209,6 +212,9 @@ class CascadeBrain:
                     self._anticipate()
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
+            case BackgroundToolFinished():
+                self._anticipations.drop()  # made without the result
+                self._responses.result_due = True
             case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
                 pass  # late, of the relay before this brain
             case _:
@@ -237,6 +243,8 @@ class CascadeBrain:
         if not self._draining and not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
+            if self._result_at <= now:
+                self._responses.tell_result(now)
 
     def drain(self) -> None:
         self._draining = True
@@ -307,6 +315,14 @@ class CascadeBrain:
             self._answer_turn(now)
         for failure in self._transcriptions.failures():
             self._responses.words_failed(failure, now)
+
+    @property
+    def _result_at(self) -> float:
+        """When the result of a function that ran in the background is told: nobody speaks."""
+        if not self._responses.result_due or self._draining:
+            return INFINITY
+        engaged = self._turns.speaking or self._responses.active or self._overlaps.busy
+        return INFINITY if engaged else self._shared.playback.until
 
     @property
     def _idle_timeout_ms(self) -> int:

@@ -40,6 +40,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
     listed = None
     if params.input is not UNSET and params.input is not None:
         listed = _listed(params.input, shared)
+    reads_conversation = params.conversation != "none" and listed is None
     prompt = Prompt(
         model=options.served_by.model,
         asked_model=session.model,
@@ -55,6 +56,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         voice=options.voice(voice),
         speed=session.audio.output.speed,
         server_tools=options.rules.tools,
+        background_tools=options.rules.background_tools if reads_conversation else frozenset(),
     )
     return ResponsePlan(
         prompt=prompt,

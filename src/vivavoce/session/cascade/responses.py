@@ -48,6 +48,7 @@ from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 INFINITY = float("inf")
 PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
 PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
+RESULT_METADATA = {"vivavoce": "background_result"}
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -86,6 +87,8 @@ class Responses:
         self._cut: CutAnswer | None = None
         self.quiet_since = quiet_since
         """When the last answer ended, if nothing came after it."""
+        self.result_due = False
+        """Whether a function has finished in the background since the last answer was created."""
 
     @property
     def active(self) -> ResponseState | None:
@@ -140,6 +143,7 @@ class Responses:
         if not out_of_band:
             self.quiet_since = None
             self._due = False
+            self.result_due = self.result_due and plan.listed is not None
         response.begin()
         for entry in plan.inline:
             self._transcriptions.transcribe(entry, now=now, reported=False)
@@ -165,6 +169,14 @@ class Responses:
         """Create the response that had to wait, if it can be now."""
         if self._due and self.active is None:
             self.create(ResponseParams(), now)
+
+    def tell_result(self, now: float) -> None:
+        """Create the response to a function that has finished in the background."""
+        choice = self._shared.options.realtime.tool_choice
+        params = ResponseParams(
+            tool_choice=choice if choice in ("auto", "none") else "auto", metadata=RESULT_METADATA
+        )
+        self.create(params, now)
 
     def words_known(self, key: TranscriptionKey, now: float) -> None:
         """A transcription has ended: the responses that waited for it may be generated."""
