@@ -61,6 +61,11 @@ def test_likelihood_is_the_sum_of_log_odds(case: Joined) -> None:
 def test_source_without_weight_does_not_count() -> None:
     settings = TurnSettings(words_weight=0)
     assert likelihood_of(Evidence(0.01, 0.9), settings) == pytest.approx(0.9)
+    assert likelihood_of(Evidence(sound=0.9, llm=0.1), SETTINGS) == pytest.approx(0.9)
+    asked = TurnSettings(llm_weight=1)
+    assert likelihood_of(Evidence(sound=0.9, llm=0.1), asked) == pytest.approx(0.5)
+    decision = decision_of(9_600, "silence", Evidence(llm=0.1), SpeakerPauses(), asked)
+    assert (decision.llm, decision.reason) == (0.1, "language model: incomplete")
 
 
 @given(evidence_of, st.sampled_from(list(PAUSE_RULES)), st.lists(st.integers(0, 9000)))

@@ -15,7 +15,7 @@ from typing import Protocol, assert_never
 import aiohttp
 
 from vivavoce.audio.resample import resample
-from vivavoce.engines.base import AudioTurnModel, Transcript
+from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.protocol.xai import XaiTranslation
@@ -27,6 +27,7 @@ from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
+from vivavoce.runtime.turn_scoring import TurnScorer
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
@@ -62,8 +63,6 @@ from vivavoce.session.facts import (
     SpokenSegment,
     TranscriptionKey,
     TranscriptUpdated,
-    TurnScored,
-    TurnSource,
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
@@ -76,9 +75,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any further: 2 s of audio
 MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
 MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
-UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
 MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
-SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
 
 
 class SessionPort(Protocol):
@@ -160,7 +157,7 @@ class CascadePerformer:
             catalog, port.post, port.writable, self._tasks, load, self._calls
         )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
-        self._unscored: set[TurnSource] = set()  # what failed when it was scored last
+        self._scorer = TurnScorer(self._cascade, self._tasks, port.post)
         self._vad: VadStream | None = None
         self._speakers = SessionSpeakers()
         cleaner = self._cascade.cleaner
@@ -192,7 +189,7 @@ class CascadePerformer:
                 self._feeds.pop(key, None)
                 self._tasks.cancel(key)
             case ScoreTurn():
-                self._score_turn(effect)
+                self._scorer.score(effect)
             case Generate(begun=begun):
                 if not (begun and self._early.adopt(begun, effect.response_id)):
                     self._generate(effect)
@@ -316,30 +313,6 @@ class CascadePerformer:
     async def _run_in_background(self, order: RunTool) -> None:
         self._calls.finish(order, await self._port.run_tool(order))
         self._port.post(BackgroundToolFinished(order.call_id))
-
-    def _score_turn(self, effect: ScoreTurn) -> None:
-        by_sound = effect.audio and isinstance(self._cascade.turn, AudioTurnModel)
-        if effect.text or not by_sound:
-            self._tasks.start("score words", self._score(effect, "words"))
-        if by_sound:
-            self._tasks.start("score sound", self._score(effect, "sound"))
-
-    async def _score(self, effect: ScoreTurn, source: TurnSource) -> None:
-        turn, text, language = self._cascade.turn, effect.text, effect.language
-        try:
-            async with asyncio.timeout(SCORE_TIMEOUT_S):
-                if source == "sound" and isinstance(turn, AudioTurnModel):
-                    likelihood = await turn.score_audio(effect.audio, text, language=language)
-                else:
-                    likelihood = await turn.score(text, language=language)
-            self._unscored.discard(source)
-        except (EngineError, TimeoutError) as exc:
-            if source not in self._unscored:
-                reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
-                log.warning("turn detection fails, turns end without the %s: %s", source, reason)
-            self._unscored.add(source)
-            likelihood = UNDECIDED
-        self._port.post(TurnScored(effect.item_id, likelihood, source))
 
     def _configure_echo(
         self, effect: ConfigureCleaning | AddEchoReference | ClearEchoReference, now: float

@@ -263,7 +263,7 @@ class TextGenerator:
         """The model has ended. silent: it has called no function of this server."""
         if not self._said and silent and reason == "stop":
             raise EngineError("the language model gave an empty answer")
-        self._tokens = _sum(self._tokens, _tokens(usage))
+        self._tokens = _sum(self._tokens, token_counts(usage))
         if again and self._said:
             await self._clauses.put(" ")
         await self._clauses.flush()
@@ -296,7 +296,7 @@ async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerat
             yield event
 
 
-def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
+def token_counts(usage: ChatUsage | None) -> TokenCounts | None:
     if usage is None:
         return None
     return TokenCounts(usage.input_tokens, usage.output_tokens, usage.cached_tokens)

@@ -92,8 +92,8 @@ class DraftTranscript(Struct, frozen=True):
 
 
 class ScoreTurn(Struct, frozen=True):
-    """Score how likely it is that this is a finished turn. Report TurnScored for the words, and
-    for the sound where there is some.
+    """Score how likely it is that this is a finished turn. Report TurnScored for the words, for
+    the sound where there is some, and for a language model where it is asked.
 
     audio: the end of the turn, 16-bit mono PCM at 24 kHz, where the model wants it.
     """
@@ -102,6 +102,10 @@ class ScoreTurn(Struct, frozen=True):
     text: str
     language: str | None
     audio: bytes = b""
+    llm_timeout_s: float = 0.0
+    """How long a language model is given to answer; 0: none is asked."""
+    before: str = ""
+    """For a language model: what was said before the turn."""
 
 
 @dataclass(frozen=True, slots=True)

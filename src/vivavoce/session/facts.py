@@ -10,7 +10,7 @@ from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
-TurnSource: TypeAlias = Literal["words", "sound"]
+TurnSource: TypeAlias = Literal["words", "sound", "llm"]
 """What tells that a turn may be over."""
 
 
@@ -54,6 +54,8 @@ class TurnScored(Struct, frozen=True):
     item_id: str
     likelihood: float
     source: TurnSource = "words"
+    tokens: "TokenCounts | None" = None
+    """That a language model has counted."""
 
 
 class SpokenSegment(Struct, frozen=True):

@@ -39,20 +39,23 @@ from vivavoce.session.cascade.turn_detection import (
     rise_db,
 )
 from vivavoce.session.cascade.turn_scoring import TurnScoring
-from vivavoce.session.conversation import Entry
+from vivavoce.session.conversation import Conversation, Entry, shown
 from vivavoce.session.effects import (
     CleanAudio,
     ConfigureCleaning,
     RecordTurn,
+    RecordUsage,
     RunVad,
     ScoreTurn,
 )
-from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
+from vivavoce.session.facts import TokenCounts, TranscriptionKey, TurnScored, VadScores
+from vivavoce.session.usage import estimate, response_usage, words_of
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
+MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
@@ -221,6 +224,8 @@ class InputTurns:
     def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""
         detector = self._detector
+        if fact.source == "llm":
+            self._book(fact)
         if detector is None or fact.item_id != self._key.item_id:
             return None
         self.scoring.take(fact, detector)
@@ -412,7 +417,27 @@ class InputTurns:
         length = self._shared.options.turn_samples if asked == "sound" else 0
         audio = self._buffer.read(self._scored - length, self._scored)
         language = language_of(self._shared.options)
-        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
+        timeout_s, before = 0.0, ""
+        if self._may_ask_llm and self.scoring.asks_llm(detector):
+            timeout_s = self._shared.options.turns.llm_timeout_ms / 1000
+            before = _last_words(self._shared.conversation)
+        self._shared.effects.add(
+            ScoreTurn(self._key.item_id, text, language, audio, timeout_s, before)
+        )
+
+    @property
+    def _may_ask_llm(self) -> bool:
+        shared = self._shared
+        used = shared.usage.totals.speculative_tokens
+        return used < shared.options.turns.anticipation_max_tokens
+
+    def _book(self, fact: TurnScored) -> None:
+        """Count what a language model has used."""
+        counted = fact.tokens or TokenCounts(estimate(self._transcriptions.text(self._key)), 1)
+        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
+        record_id = self._shared.effects.ids.next("turn")
+        model = self._shared.options.served_by.model
+        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:
@@ -426,3 +451,12 @@ class InputTurns:
         self._sent = self._scored = self._buffer.end
         if self._detector:
             self._detector.reset()
+
+
+def _last_words(conversation: Conversation) -> str:
+    """The end of what was said last."""
+    last = None
+    for last in conversation:
+        pass
+    items = shown([last] if last else [])
+    return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]

@@ -5,6 +5,8 @@ Positions are samples.
 
 from typing import Literal
 
+import msgspec
+
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.server import TurnDecision
 from vivavoce.protocol.session import SemanticVad
@@ -38,6 +40,7 @@ class TurnScoring:
         self._pauses = SpeakerPauses()
         self._text: str | None = None  # that was scored last
         self._in_pause = False  # whether that was in this pause
+        self._llm_asked = False  # about that text
         self._spoken_until = 0  # the end of the speech of the last turn
 
     @property
@@ -55,7 +58,7 @@ class TurnScoring:
         """The user goes on after so much silence: the next pause is another."""
         self.resumed += 1
         self.repeat()
-        self.evidence = Evidence(self.evidence.words)
+        self.evidence = msgspec.structs.replace(self.evidence, sound=None)
         if silence >= PAUSE:
             self._pauses.add(silence)
 
@@ -88,20 +91,26 @@ class TurnScoring:
         else:
             return None
         if fresh:
-            self.evidence = Evidence(None, self.evidence.sound)
+            self.evidence = Evidence(sound=self.evidence.sound)
             self._text = text
+            self._llm_asked = False
         return asked
+
+    def asks_llm(self, detector: TurnDetector) -> bool:
+        """Whether a language model is to be asked about the words, once. Call after asks()."""
+        wanted = self._options.turns.llm_weight > 0 and detector.pausing and self._text
+        if not wanted or self._llm_asked:
+            return False
+        self._llm_asked = True
+        return True
 
     def take(self, fact: TurnScored, detector: TurnDetector) -> None:
         """Take a score, and set the silence that ends the turn."""
         if self._text is None:
             return
-        if fact.source == "sound":
-            if not self._in_pause:  # of an earlier pause
-                return
-            self.evidence = Evidence(self.evidence.words, fact.likelihood)
-        else:
-            self.evidence = Evidence(fact.likelihood, self.evidence.sound)
+        if fact.source == "sound" and not self._in_pause:  # of an earlier pause
+            return
+        self.evidence = msgspec.structs.replace(self.evidence, **{fact.source: fact.likelihood})
         if isinstance(detector.settings, SemanticVad):
             eagerness, turns = detector.settings.eagerness, self._options.turns
             detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
