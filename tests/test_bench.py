@@ -18,6 +18,7 @@ ALONE = (
     "speech_first_byte",
     "transcription",
     "turns",
+    "turns_replay",
     "ws",
 )  # too long for `make bench`
 

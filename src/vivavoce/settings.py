@@ -32,6 +32,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.session.speaker_gate import SpeakerGateSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -240,6 +241,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     default_model: str = "default"
     interruption: InterruptionSettings = InterruptionSettings()
+    speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     policies: dict[str, Policy] = {}
@@ -375,6 +377,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "webrtc": WebRTCSettings,
     "telephony": TelephonySettings,
     "interruption": InterruptionSettings,
+    "speaker_gate": SpeakerGateSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
     "turns": TurnSettings,

@@ -38,7 +38,13 @@ def scored(answer: dict[str, Any]) -> dict[str, tuple[float, TurnScored]]:
 
 @pytest.mark.parametrize(
     ("said", "likelihood"),
-    [("Yes.", 0.9), (" no", 0.1), ("No!", 0.1), ("I think so", UNDECIDED), ("yes or no", UNDECIDED)],
+    [
+        ("Yes.", 0.9),
+        (" no", 0.1),
+        ("No!", 0.1),
+        ("I think so", UNDECIDED),
+        ("yes or no", UNDECIDED),
+    ],
 )
 def test_language_model_says_yes_or_no(said: str, likelihood: float) -> None:
     usage = {"input_tokens": 9, "output_tokens": 1}

@@ -30,7 +30,14 @@ from vivavoce.protocol import client as asks
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import ServerVad
-from vivavoce.session.effects import CALL_RUNS, TOO_MANY_CALLS, CancelTool, Effect, Generate, RunTool
+from vivavoce.session.effects import (
+    CALL_RUNS,
+    TOO_MANY_CALLS,
+    CancelTool,
+    Effect,
+    Generate,
+    RunTool,
+)
 from vivavoce.session.facts import (
     BackgroundToolFinished,
     DrainStarted,

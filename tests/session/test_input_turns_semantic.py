@@ -57,10 +57,10 @@ def partly(session: Session, item_id: str, text: str) -> list[Effect]:
 
 
 def paused(session: Session, text: str = "I am") -> str:
-    """The user has said these words and pauses for 200 ms; the id of the item."""
+    """The user has said these words and pauses for 192 ms; the id of the item."""
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     partly(session, item_id, text)
-    assert the(ScoreTurn, hear(session, 7 * ".")).text == text
+    assert the(ScoreTurn, hear(session, 6 * ".")).text == text
     return item_id
 
 
@@ -69,7 +69,7 @@ def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     item_id = paused(session)
     assert session.handle(TurnScored(item_id, 1.0), 0.0) == []
     effects = hear(session, 7 * ".")
-    assert the(SpeechStopped, effects).audio_end_ms == (4 + 13) * 32  # 400 ms of it
+    assert the(SpeechStopped, effects).audio_end_ms == (4 + 7) * 32  # 224 ms of it
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
@@ -129,7 +129,7 @@ def test_language_model_that_says_incomplete_lengthens_the_wait() -> None:
         decision = the(RecordTurn, hear(session, 130 * ".")).decision
         assert decision.llm == likelihood
         waited.append(decision.waited_ms)
-    assert waited == [3200, 512]
+    assert waited == [3008, 320]
 
 
 def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
@@ -185,7 +185,7 @@ def test_decision_is_recorded_and_sent_to_a_client_that_asks_why() -> None:
     session.handle(TurnScored(item_id, 1.0), 0.0)
     effects = hear(session, 7 * ".")
     decision = TurnDecision(
-        waited_ms=416, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
+        waited_ms=224, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
     )
     assert the(RecordTurn, effects) == RecordTurn(item_id, decision)
     assert the(SpeechStopped, effects).decision is UNSET
@@ -198,13 +198,13 @@ def test_speech_soon_after_a_turn_counts_as_a_pause_of_the_speaker() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    hear(session, 7 * ".")  # ended after 13 windows of silence
-    item_id = the(SpeechStarted, hear(session, "." + "####")).item_id
+    hear(session, ".")  # ended after 7 windows of silence
+    item_id = the(SpeechStarted, hear(session, 7 * "." + "####")).item_id
     partly(session, item_id, "and")
-    hear(session, 7 * ".")
+    hear(session, 6 * ".")
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    decision = the(RecordTurn, hear(session, 7 * ".")).decision
-    assert decision.usual_pause_ms == (3 * 500 + 15 * 32) // 4
+    decision = the(RecordTurn, hear(session, ".")).decision
+    assert decision.usual_pause_ms == (3 * 500 + 14 * 32) // 4
 
 
 def test_transcript_of_an_earlier_turn_is_not_scored() -> None:

@@ -24,6 +24,7 @@ from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer, say
+from vivavoce.runtime.speaker_gate import SessionGate, SpeakerGate
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
@@ -35,6 +36,7 @@ from vivavoce.session.effects import (
     CancelGeneration,
     CancelTranscription,
     CascadeEffect,
+    CheckSpeaker,
     CleanAudio,
     ClearEchoReference,
     ConfigureCleaning,
@@ -145,8 +147,10 @@ class CascadePerformer:
         group: asyncio.TaskGroup,
         *,
         load: LoadGauge | None = None,
+        gate: SpeakerGate | None = None,
     ) -> None:
-        """load: where it is high, nothing begins before it is needed; None: it never is."""
+        """load: where it is high, nothing begins before it is needed; None: it never is. gate:
+        whose speech is let in, where that matters."""
         self._catalog = catalog
         self._cascade: Cascade = catalog.of(model)
         self._port = port
@@ -158,6 +162,7 @@ class CascadePerformer:
         )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
         self._scorer = TurnScorer(self._cascade, self._tasks, port.post)
+        self._gate = SessionGate(gate, self._cascade, self._tasks, port.post) if gate else None
         self._vad: VadStream | None = None
         self._speakers = SessionSpeakers()
         cleaner = self._cascade.cleaner
@@ -188,8 +193,8 @@ class CascadePerformer:
                 self._early.cancel(key)
                 self._feeds.pop(key, None)
                 self._tasks.cancel(key)
-            case ScoreTurn():
-                self._scorer.score(effect)
+            case ScoreTurn() | CheckSpeaker():
+                self._examine(effect)
             case Generate(begun=begun):
                 if not (begun and self._early.adopt(begun, effect.response_id)):
                     self._generate(effect)
@@ -306,6 +311,13 @@ class CascadePerformer:
         else:
             work = answer(order, cascade, port.post, port.writable, calls=self._calls)
         self._tasks.start(order.response_id, work)
+
+    def _examine(self, effect: ScoreTurn | CheckSpeaker) -> None:
+        if isinstance(effect, ScoreTurn):
+            self._scorer.score(effect)
+        else:
+            assert self._gate  # without one no session has such orders
+            self._gate.check(effect)
 
     def _begin_tool(self, order: RunTool) -> None:
         self._tasks.start(("tool", order.call_id), self._run_in_background(order))

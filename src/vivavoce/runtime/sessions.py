@@ -24,6 +24,7 @@ from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.session.cascade.brain import CascadeBrain
@@ -92,6 +93,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    gate: SpeakerGate | None = None
+    """Whose speech is let in; None: everybody's."""
 
 
 class Sessions:
@@ -250,7 +253,10 @@ class Sessions:
 
     def cascade(self, model: str) -> Driver:
         """Drives a cascade model."""
-        performer = partial(CascadePerformer, self.context.catalog, model, load=self._load)
+        context = self.context
+        performer = partial(
+            CascadePerformer, context.catalog, model, load=self._load, gate=context.gate
+        )
         return Driver(CascadeBrain, performer, model)
 
     async def _wait_until_empty(self, seconds: float) -> None:

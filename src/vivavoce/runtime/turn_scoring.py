@@ -1,4 +1,4 @@
-"""Scores how likely it is that a turn is finished: by its words, its sound, and a language model."""
+"""Scores how likely it is that a turn is finished: by words, sound, and a language model."""
 
 import asyncio
 import logging

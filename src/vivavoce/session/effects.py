@@ -13,7 +13,6 @@ from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
 from vivavoce.session.facts import TranscriptionKey
 
-
 CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
 """What a model gets at once of a function that runs in the background."""
 TOO_MANY_CALLS = '{"error":"too many functions run in the background"}'
@@ -106,6 +105,17 @@ class ScoreTurn(Struct, frozen=True):
     """How long a language model is given to answer; 0: none is asked."""
     before: str = ""
     """For a language model: what was said before the turn."""
+
+
+class CheckSpeaker(Struct, frozen=True):
+    """Compare the voice in this speech, PCM at 24 kHz, with that of the speaker of the session.
+
+    Report SpeakerChecked once, or for the last order of an item. Where there is no speaker yet,
+    this voice is taken for it.
+    """
+
+    item_id: str
+    audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +335,7 @@ CascadeEffect: TypeAlias = (
     | CancelTranscription
     | DraftTranscript
     | ScoreTurn
+    | CheckSpeaker
     | Speculate
     | DropAnticipated
     | Generate

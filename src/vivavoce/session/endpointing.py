@@ -2,9 +2,10 @@
 
 Under semantic_vad a silence ends a turn sooner the likelier its end is. Sources say how likely that
 is, each with a probability: the words so far, the sound of the voice, and, where that is switched
-on, a language model that is asked about the words. Their log odds are added, each times its weight, so that a source which does not know (0.5) changes nothing. The wait
-lies between two silences, set by `eagerness`, on a geometric scale, and grows or shrinks with the
-pauses that this speaker has made in mid-turn.
+on, a language model that is asked about the words. Their log odds are added, each times its weight,
+so that a source which does not know (0.5) changes nothing. The wait lies between two silences, set
+by `eagerness`, on a geometric scale, and grows or shrinks with the pauses that this speaker has
+made in mid-turn.
 """
 
 import math
@@ -28,6 +29,8 @@ UNKNOWN = 0.3
 """The probability that a turn is over where no source has said anything."""
 MAX_ODDS = 6.0
 """Log odds that count as certain: 0.9975."""
+MAX_SOUND_ODDS = 2.5
+"""Of the sound of the voice alone, 0.92: the model is as sure where it errs."""
 USUAL_PAUSE_MS = 500
 """A pause in mid-turn, of people who talk to each other; counts as so many of the speaker's own:"""
 USUAL_PAUSES = 3
@@ -81,9 +84,9 @@ class PauseRules(msgspec.Struct, frozen=True):
 
 PAUSE_RULES: dict[Eagerness, PauseRules] = {
     "low": PauseRules(to_samples(800), to_samples(8_000)),
-    "medium": PauseRules(to_samples(400), to_samples(4_000)),
-    "auto": PauseRules(to_samples(400), to_samples(4_000)),
-    "high": PauseRules(to_samples(256), to_samples(2_000)),
+    "medium": PauseRules(to_samples(224), to_samples(4_000)),
+    "auto": PauseRules(to_samples(224), to_samples(4_000)),
+    "high": PauseRules(to_samples(192), to_samples(2_000)),
 }
 
 
@@ -124,7 +127,12 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
         "sound": (evidence.sound, settings.sound_weight),
         "llm": (evidence.llm, settings.llm_weight),
     }
-    return {source: weight * _odds(p) for source, (p, weight) in said.items() if p is not None}
+    most = {"sound": MAX_SOUND_ODDS}
+    return {
+        source: weight * _odds(p, most.get(source, MAX_ODDS))
+        for source, (p, weight) in said.items()
+        if p is not None
+    }
 
 
 def likelihood_of(evidence: Evidence, settings: TurnSettings) -> float:
@@ -171,11 +179,11 @@ def decision_of(
     )
 
 
-def _odds(probability: float) -> float:
+def _odds(probability: float, most: float) -> float:
     """Log odds, bounded."""
     if probability <= 0 or probability >= 1:
-        return MAX_ODDS if probability >= 1 else -MAX_ODDS
-    return max(-MAX_ODDS, min(MAX_ODDS, math.log(probability / (1 - probability))))
+        return most if probability >= 1 else -most
+    return max(-most, min(most, math.log(probability / (1 - probability))))
 
 
 def _reason(odds: dict[TurnSource, float]) -> str:

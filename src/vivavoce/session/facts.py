@@ -58,6 +58,15 @@ class TurnScored(Struct, frozen=True):
     """That a language model has counted."""
 
 
+class SpeakerChecked(Struct, frozen=True):
+    """An answer to CheckSpeaker: how alike the voice is to that of the speaker, a cosine."""
+
+    item_id: str
+    likeness: float
+    same_voice: float
+    """The cosine from which on long clips are one voice; -1: the voice could not be checked."""
+
+
 class SpokenSegment(Struct, frozen=True):
     """What one speaker said in a recording, in milliseconds from its start."""
 
@@ -292,6 +301,7 @@ GenerationFact: TypeAlias = (
 CascadeFact: TypeAlias = (
     VadScores
     | TurnScored
+    | SpeakerChecked
     | TranscriptUpdated
     | ItemTranscriptionFailed
     | DraftTranscribed

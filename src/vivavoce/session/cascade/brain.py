@@ -33,6 +33,7 @@ from vivavoce.session.facts import (
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    SpeakerChecked,
     SpeechFailed,
     TextGenerated,
     ToolCallArguments,
@@ -202,6 +203,8 @@ class CascadeBrain:
             case TurnScored():
                 self._on_edge(self._turns.turn_scored(fact), now)
                 self._anticipate()
+            case SpeakerChecked() | BackgroundToolFinished():
+                self._take_aside(fact, now)
             case AudioCleaned(audio=audio):
                 self._turns.take(audio, now)
             case TranscriptUpdated():
@@ -212,13 +215,18 @@ class CascadeBrain:
                     self._anticipate()
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
-            case BackgroundToolFinished():
-                self._anticipations.drop()  # made without the result
-                self._responses.result_due = True
             case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
                 pass  # late, of the relay before this brain
             case _:
                 assert_never(fact)
+
+    def _take_aside(self, fact: SpeakerChecked | BackgroundToolFinished, now: float) -> None:
+        """Take what was found out beside the conversation."""
+        if isinstance(fact, BackgroundToolFinished):
+            self._anticipations.drop()  # made without the result
+            self._responses.result_due = True
+        elif (words := self._overlaps.speaker_checked(fact)) is not None:
+            self._on_words(words, now)
 
     def on_timer(self, now: float) -> None:
         self._on_edge(self._turns.on_timer(now), now)
@@ -291,6 +299,8 @@ class CascadeBrain:
         self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
+        if fact.final and self._overlaps.keep(fact):
+            return
         if fact.final and self._overlaps.words_complete(fact.key, fact.text, now):
             self._answer_turn(now)
         reported = self._transcriptions.reported(fact.key)

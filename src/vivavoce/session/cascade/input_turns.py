@@ -241,6 +241,11 @@ class InputTurns:
             self._send_started(self._key, self._buffer.start)
         self._start_transcription(reported=announced)
 
+    def end_soon(self) -> None:
+        """Whatever the words of the open turn, it is not waited for long."""
+        assert self._detector
+        self._detector.end_soon()
+
     def announce(self) -> None:
         """Tell the client of the open turn after all."""
         self.announced = True
@@ -455,8 +460,5 @@ class InputTurns:
 
 def _last_words(conversation: Conversation) -> str:
     """The end of what was said last."""
-    last = None
-    for last in conversation:
-        pass
-    items = shown([last] if last else [])
+    items = shown(list(conversation)[-1:])
     return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]
