@@ -27,6 +27,7 @@ from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS, add_providers
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
+from vivavoce.runtime.voice_rules import VoiceRule
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
@@ -38,6 +39,7 @@ from vivavoce.settings import (
     StoreSettings,
     load_tree,
 )
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,9 @@ def page(name: str) -> str:
         ("[tools.NAME]", ToolSettings),
         ("[moderation.NAME]", ModerationSettings),
         ("[store]", StoreSettings),
+        ("[recorder]", RecorderSettings),
         ("[prices.NAME]", ModelPrice),
+        ("[voices.rules.NAME]", VoiceRule),
     ],
 )
 def test_settings_are_all_documented(table: str, struct: type) -> None:
@@ -159,7 +163,7 @@ def test_readme_program_is_answered() -> None:
                 code[1].replace("localhost:8080", f"127.0.0.1:{port}"),
                 stdout=asyncio.subprocess.PIPE,
             )
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 written, _ = await process.communicate()
             return written.decode()
 
@@ -183,7 +187,7 @@ def test_readme_curl_commands_are_answered(tmp_path: Path) -> None:
                     cwd=tmp_path,
                     stdout=asyncio.subprocess.PIPE,
                 )
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     written, _ = await process.communicate()
                 assert process.returncode == 0, written
                 answers.append(written.decode())
@@ -212,7 +216,7 @@ def test_engine_of_the_tutorial_passes_its_own_check(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -27,12 +27,14 @@ from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
+from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
 from vivavoce.session.speaker_gate import SpeakerGateSettings
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -59,6 +61,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000
+    on_hangup: Literal["auto", "reload", "drain"] = "auto"
+    """What SIGHUP does: read the settings again for new sessions, or end as SIGTERM does. auto:
+    end where the server was started from a terminal, which sends it when it is closed."""
     drain_seconds: SecondsOrZero = 10.0
     """At shutdown, the time in which answers under way may end."""
     no_auth: bool = False
@@ -69,6 +74,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """Names in `Host` to which a server without keys answers, besides the loopback names."""
     origins: tuple[str, ...] = ()
     """Web pages of other origins that may use it: https://app.example.com; "*" is all of them."""
+    watch: Literal["state", "captions"] = "state"
+    """What admins who watch a session see: what it is doing, or what is said, too. Those who talk
+    should know."""
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""
@@ -244,10 +252,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
+    voices: VoiceSettings = VoiceSettings()
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
     keys: dict[str, str] = {}
@@ -372,15 +382,9 @@ _PREFIX = "VIVAVOCE_"
 _FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
 Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "server": ServerSettings,
-    "session": SessionSettings,
-    "webrtc": WebRTCSettings,
-    "telephony": TelephonySettings,
-    "interruption": InterruptionSettings,
-    "speaker_gate": SpeakerGateSettings,
-    "fallback": FallbackSettings,
-    "store": StoreSettings,
-    "turns": TurnSettings,
+    field.name: type(field.default)
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.default, msgspec.Struct)
 }
 
 
@@ -478,6 +482,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, rule in _entries(tree.get("voices", {}), "rules"):
+        yield ("voices", "rules", name), rule, VoiceRule
     for name, policy in _entries(tree, "policies"):
         yield ("policies", name), policy, Policy
     for name, tool in _entries(tree, "tools"):
@@ -489,7 +495,7 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
             yield ("engines", kind_, name), named[name], dict[str, Any]
 
 
-def _entries(tree: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    table = tree.get(name)
+def _entries(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    table = tree.get(name) if isinstance(tree, dict) else None
     if isinstance(table, dict):
         yield from table.items()

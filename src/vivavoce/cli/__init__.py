@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from vivavoce.cli.console import ConfigFile, err, give_up, out, read_settings, stdout
+from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings, stdout
 from vivavoce.errors import SettingsError
 from vivavoce.settings import LogLevel
 from vivavoce.standard_streams import keep_standard_descriptors
@@ -45,6 +45,12 @@ for name, module, what in (
     ("doctor", "doctor", "Check what is installed, works and can be reached here, and how fast."),
     ("init", "init", "Ask a few questions and write a commented settings file."),
     ("check", "testkit", "Check whether a Realtime server keeps to the protocol."),
+    ("bench", "testkit", "Measure how fast a Realtime server answers, and how many it carries."),
+    ("replay", "recordings", "Run a recorded call again, compare it, make a test of it."),
+    ("recordings", "recordings", "The calls that a server has recorded."),
+    ("run", "scenarios", "Run conversations from scenario files, and judge them."),
+    ("clips", "scenarios", "Spoken test audio, made by a voice of this machine."),
+    ("voices", "voices", "Compare voices: blind ratings by people, and measures."),
 ):
     cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
 
@@ -60,7 +66,7 @@ def serve(
     tls_key: str | None = None,
     no_auth: Annotated[bool | None, Parameter(negative="")] = None,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP.
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 
     Parameters
     ----------
@@ -98,7 +104,8 @@ def serve(
     from vivavoce import app  # heavy imports, needed by this command alone
 
     try:
-        _run(app.serve(settings, partial(_announce, voxray)))
+        announce = partial(_announce, voxray)
+        _run(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))
     except SettingsError as exc:
         give_up(exc)
 

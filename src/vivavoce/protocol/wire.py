@@ -65,12 +65,18 @@ class Opening:
     voice: str = ""
     language: str = ""
     """That is spoken; with it or a transcription model, transcripts are sent."""
+    segment: str = ""
+    """Of the user, as the application names it: rules for voices look at it."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""
     """The name of the key that opened the session; "" where no key is needed."""
     key: Secret = Secret()
     """The key that the first frames hold, where clients cannot send it in the request."""
+    transport: str = ""
+    """How the client is connected, for operators; so the following."""
+    client: str = ""
+    """Its address."""
 
 
 Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening

@@ -99,6 +99,26 @@ class Observer(Protocol):
         ...
 
 
+class CallObserver(Observer, Protocol):
+    """Sees what an observer does not, too: all that a session is given."""
+
+    def swapping(self, *, relays: bool, model: str, now: float) -> None:
+        """Another brain takes over; on() follows, without a fact."""
+        ...
+
+    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+        """The session has let a frame pass: see Session.pass_input() and pass_output()."""
+        ...
+
+    def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
+        """The session fails by a bug. fact: what it was given, if it raised the exception."""
+        ...
+
+    def leave(self) -> None:
+        """The session has ended. May be called more than once."""
+        ...
+
+
 SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
 """Stores a checkpoint of the session in place of the last one. Raises StoreError."""
 
@@ -111,6 +131,8 @@ class Driver:
     performer: MakePerformer
     model: str = ""
     """The model that serves the session from now on; "": the one that its client named."""
+    relays: bool = False
+    """Whether the brain is the relay."""
 
 
 class Fallbacks(Protocol):
@@ -148,6 +170,7 @@ class Runner:
         player: Player | None = None,
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
+        recorder: CallObserver | None = None,
         save: SaveCheckpoint | None = None,
     ) -> None:
         self._id = session.settings.id
@@ -159,9 +182,11 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: Tasks | None = None
         self._fallbacks = fallbacks
-        self._observers = tuple(observers)
+        self._recorder = recorder
+        self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._save = save
         self._facts: deque[Fact] = deque()
+        self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
@@ -214,8 +239,11 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set or performer is None:
             return False
         try:
-            if performer.behind or not self._session.pass_input(frame, self._clock()):
+            now = self._clock()
+            if performer.behind or not self._session.pass_input(frame, now):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
@@ -226,9 +254,11 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set:
             return False
         try:
-            peer = self._peer
-            if not (peer.is_writable and self._session.pass_output(frame, self._clock())):
+            peer, now = self._peer, self._clock()
+            if not (peer.is_writable and self._session.pass_output(frame, now)):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
@@ -249,6 +279,8 @@ class Runner:
         assert self._performer
         assert self._group
         now = self._clock()
+        if self._recorder is not None:
+            self._recorder.swapping(relays=driver.relays, model=driver.model, now=now)
         last, first = self._session.swap(driver.brain, now, model=driver.model)
         self._observe(None, last + first, now)
         self._perform_all(last, now)
@@ -266,6 +298,8 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set:
+            if self._recorder is not None:
+                self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
@@ -329,15 +363,21 @@ class Runner:
             self.fail(exc)
 
     def _take_all(self) -> None:
-        self._busy = True
+        self._busy, steady = True, True
+        session = self._session
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
-                effects = self._session.handle(fact, now)
+                self._given = fact
+                effects = session.handle(fact, now)
+                self._given = None
+                steady = steady and session.steady
                 for observer in self._observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
                     self._perform(effect, now)
+            if steady:  # the timer is early enough
+                return
             self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
@@ -364,6 +404,8 @@ class Runner:
             observer.on(fact, effects, now)
 
     def _end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.leave()
         self._closed.set()
         self._progress.set()
         self._facts.clear()

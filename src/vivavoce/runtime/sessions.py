@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -14,19 +15,23 @@ import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.reload import Counted
+from vivavoce.runtime.runner import CallObserver, Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -34,7 +39,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Checkpoint, Session, SessionStart
 from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -61,6 +66,15 @@ class Meter(Observer, Protocol):
         ...
 
 
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
+        ...
+
+
 MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
@@ -79,12 +93,18 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     store: Store | None = None
@@ -95,6 +115,17 @@ class ServerContext:
     """Those, and what can be loaded beside them."""
     gate: SpeakerGate | None = None
     """Whose speech is let in; None: everybody's."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenSession:
+    """What is ended with a session."""
+
+    context: Counted[ServerContext]
+    meter: Meter | None
+    moderator: Moderator | None
 
 
 class Sessions:
@@ -103,11 +134,11 @@ class Sessions:
     def __init__(
         self, context: ServerContext, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.context = context
+        self._context = Counted(context)
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
-        self._runners: dict[Runner, Meter | None] = {}
-        self._moderators: dict[Runner, Moderator] = {}
+        self._runners: dict[Runner, _OpenSession] = {}
+        self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -117,6 +148,21 @@ class Sessions:
 
     def __bool__(self) -> bool:
         return True
+
+    @property
+    def context(self) -> ServerContext:
+        """What the next session begins with."""
+        return self._context.value
+
+    def hold_context(self) -> AbstractContextManager[ServerContext]:
+        """That, and its engines, kept until the block ends."""
+        return self._context.hold()
+
+    def replace_context(self, context: ServerContext) -> Counted[ServerContext]:
+        """Begin sessions with another context from now on. Returns that of those before it."""
+        earlier, self._context = self._context, Counted(context)
+        self._load = LoadGauge(context.models.turns.anticipation_max_load)
+        return earlier
 
     @property
     def accepts(self) -> bool:
@@ -143,19 +189,31 @@ class Sessions:
         settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
-        driver = self._driver(_asked_model(opening), opening.who)
+        drivers = Drivers(context, opening.who, self._load)
+        driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
         )
         runner = Runner(
@@ -163,34 +221,39 @@ class Sessions:
             peer,
             driver.performer,
             player=player,
-            fallbacks=Replacements(self, opening.who),
+            fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
+            recorder=recorder,
             save=partial(_save, context.store, settings.id) if context.store else None,
         )
         if meter:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
-            self._moderators[runner] = moderator
-        self._runners[runner] = meter
+        live.runner = runner
+        self.live.add(settings.id, live)
+        self._context.take()
+        self._runners[runner] = _OpenSession(self._context, meter, moderator)
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        meter = self._runners[runner]
+        opened, session_id = self._runners[runner], runner.settings.id
         try:
-            if meter:
-                await meter.enter()
+            if opened.meter:
+                await opened.meter.enter()
             await runner.run()
         except (QuotaExceeded, Unauthorized, StoreError) as exc:
             runner.refuse(exc)
         finally:
-            if meter:
-                meter.leave()
-            if moderator := self._moderators.pop(runner, None):
-                moderator.leave()
-            self._runners.pop(runner, None)
+            if opened.meter:
+                opened.meter.leave()
+            if opened.moderator:
+                opened.moderator.leave()
+            if self._runners.pop(runner, None):
+                opened.context.give_back()
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
@@ -211,8 +274,11 @@ class Sessions:
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -238,27 +304,6 @@ class Sessions:
             return None
         return Moderator(self.context.moderation[policy.moderation], session_id, opening.who)
 
-    def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
-        """The relay that a session's client has named, with its name; None: a cascade."""
-        model = session.model if isinstance(session, RealtimeSession) else ""
-        name = model or self.context.models.default_model
-        relay = self.context.catalog.relays.get(name)
-        return None if relay is None else (name, relay)
-
-    def _driver(self, model: str, who: str) -> Driver:
-        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
-        if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
-        return self.cascade(model)
-
-    def cascade(self, model: str) -> Driver:
-        """Drives a cascade model."""
-        context = self.context
-        performer = partial(
-            CascadePerformer, context.catalog, model, load=self._load, gate=context.gate
-        )
-        return Driver(CascadeBrain, performer, model)
-
     async def _wait_until_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -266,41 +311,68 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacements:
-    """Finds other drivers for the session of one client, and speaks for the server."""
+class Drivers:
+    """Finds drivers for the session of one client, and speaks for the server."""
 
-    sessions: Sessions
+    context: ServerContext
     who: str
+    load: LoadGauge
+
+    def first(self, model: str) -> Driver:
+        """The driver with which a session of that model begins; "" is the default one."""
+        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
+        if relay is not None:
+            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
+        return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """The cascade that continues when the upstream server of a session's model fails."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found and found[1].fallback == NO_FALLBACK:
             return None
-        catalog = self.sessions.context.catalog
-        return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+        return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
+        cascade = self.context.catalog.voice_of(order.order.prompt.model)
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        tool = self.sessions.context.tools[order.name]
+        tool = self.context.tools[order.name]
         return await tool.run(order, session_id, self.who)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found is None:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
+
+    def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
+        model = session.model if isinstance(session, RealtimeSession) else ""
+        name = model or self.context.models.default_model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
+
+    def _cascade(self, model: str) -> Driver:
+        context = self.context
+        performer = partial(
+            CascadePerformer, context.catalog, model, load=self.load, gate=context.gate
+        )
+        return Driver(CascadeBrain, performer, model)
 
 
 async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
     ttl_s = max(0.0, checkpoint.expires_in)
     await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:

@@ -122,6 +122,11 @@ class Rules:
         self._burst_s = policy.audio_burst_seconds / speed if policy and speed else 0.0
 
     @property
+    def source(self) -> tuple[Policy | None, frozenset[str] | None]:
+        """The policy and the models that these rules were made from, for a recorder."""
+        return self._policy, self._models
+
+    @property
     def pinned(self) -> RealtimePatch | None:
         """The pinned settings that clients see; None: nothing is pinned."""
         policy = self._policy
@@ -223,6 +228,11 @@ class Rules:
                 param="audio",
             )
         self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
+
+    @property
+    def takes_all_audio(self) -> bool:
+        """Whether audio is neither blocked nor counted."""
+        return self._audio_passes and not self._samples_a_second
 
     def lets_audio_pass(self, samples: int, now: float) -> bool:
         """Whether audio passes as it is, neither blocked nor too early; it is counted then."""

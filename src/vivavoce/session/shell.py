@@ -5,6 +5,7 @@ brain owns audio input, turns and responses (see session/brain.py).
 """
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import msgspec
@@ -73,6 +74,23 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the last answer was played to its end, if nothing came after it."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """What a session begins with, for a recorder: all but the facts that its effects follow from.
+
+    See Session for what each part is.
+    """
+
+    settings: SessionObject
+    models: AvailableModels
+    limits: SessionLimits
+    salt: str
+    now: float
+    server_plays: bool = False
+    relays: bool = False
+    """Whether its brain is the relay; else the cascade."""
+
+
 class Session:
     """One conversation.
 
@@ -113,6 +131,8 @@ class Session:
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
         self._changed = False  # since the last checkpoint
+        self.steady = False
+        """Whether the last fact was audio that goes on: then no deadline has come nearer."""
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
@@ -159,6 +179,9 @@ class Session:
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
+        self.steady = self._state == "open" and self._continue_audio(fact, now)
+        if self.steady:
+            return self._shared.effects.drain()
         if self._brain.busy:  # nobody is idle while an answer is generated
             self._lifetime.active_at = now
         if self._state != "closed":
@@ -232,6 +255,19 @@ class Session:
             position=self._brain.position,
             quiet_for=None if quiet_since is None else now - quiet_since,
         )
+
+    def _continue_audio(self, fact: Fact, now: float) -> bool:
+        """Take what comes 25 times a second or more in few steps; False: nothing was done."""
+        if isinstance(fact, AudioPlayed):
+            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
+        received = isinstance(fact, Received | AudioArrived)
+        if received and not self._rules.takes_all_audio:
+            return False
+        if not self._brain.continue_audio(fact, now):
+            return False
+        if received or self._brain.busy:
+            self._lifetime.active_at = now
+        return True
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):

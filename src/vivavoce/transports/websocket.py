@@ -136,7 +136,13 @@ class WebSocketEndpoint:
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             runner = self._sessions.open(
                 paced or queue,
-                replace(opening, who=admitted.who, patch=patch),
+                replace(
+                    opening,
+                    who=admitted.who,
+                    patch=patch,
+                    transport=f"websocket {wanted.path}",
+                    client=request.remote or "",
+                ),
                 paced,
                 observers=(TextObserver(queue, protocol),)
                 if isinstance(protocol, ShowsText)

@@ -23,16 +23,19 @@ from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.facts import (
     AnticipationEnded,
+    AudioArrived,
     AudioCleaned,
     AudioGenerated,
     BackgroundToolFinished,
     BrainFact,
     DraftTranscribed,
+    Fact,
     GenerationFailed,
     GenerationFinished,
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    Received,
     SpeakerChecked,
     SpeechFailed,
     TextGenerated,
@@ -177,6 +180,18 @@ class CascadeBrain:
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
         self._anticipations.drop()
         self._responses.clear_echo_reference()
+
+    def continue_audio(self, fact: Fact, now: float) -> bool:
+        if isinstance(fact, AudioGenerated):
+            return self._responses.continue_audio(fact, now)
+        if isinstance(fact, VadScores):
+            waits = self._overlaps.held or self._anticipations.drafting
+            return not waits and self._turns.continue_scores(fact)
+        if isinstance(fact, Received) and isinstance(fact.event, InputAudioAppend):
+            return self._turns.continue_append(fact.event, now)
+        if isinstance(fact, AudioArrived):
+            return self._turns.continue_track(fact.audio, now)
+        return False
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:

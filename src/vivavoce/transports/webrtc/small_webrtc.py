@@ -132,7 +132,12 @@ class SmallWebRTCRoutes:
         opening = protocol.opening(ConnectRequest(request.path, query=chosen))
         call, answer = await self._calls.open(
             asked.sdp,
-            replace(opening, who=offered.opening.who),
+            replace(
+                opening,
+                who=offered.opening.who,
+                transport="webrtc",
+                client=request.remote or "",
+            ),
             protocol,
             local=local,
             opened_with=offered.credential,
