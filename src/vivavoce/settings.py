@@ -54,6 +54,8 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the banner shows which."""
+    workers: Annotated[int, Meta(ge=1, le=255)] | Literal["auto"] = 1
+    """Processes that serve together on the port; auto: one for each core. A byte of some ids."""
     log_level: LogLevel = "info"
     log_format: Literal["text", "json"] = "text"
     """json: one object a line, with the ids of the session, response and item that it names."""
@@ -368,15 +370,11 @@ _CHAT = {
     "CHAT_COMPLETION_MODEL": "model",
     "CHAT_COMPLETION_API_KEY": "api_key",
 }
-
-
 _TELEPHONY = {
     "TWILIO_AUTH_TOKEN": "twilio_auth_token",
     "TELNYX_PUBLIC_KEY": "telnyx_public_key",
     "PLIVO_AUTH_TOKEN": "plivo_auth_token",
 }
-
-
 _PREFIX = "VIVAVOCE_"
 # what Kubernetes puts into every container beside a service called vivavoce, or vivavoce-redis
 _FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
@@ -384,7 +382,7 @@ Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     field.name: type(field.default)
     for field in msgspec.structs.fields(Settings)
-    if isinstance(field.default, msgspec.Struct)
+    if isinstance(field.default, msgspec.Struct) and field.name != "voices"
 }
 
 

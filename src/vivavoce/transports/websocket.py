@@ -95,10 +95,12 @@ class WebSocketEndpoint:
             if connection := await _upgrade(request, socket, protocol):
                 await connection.run(sideband.serve(connection, call))
             return socket
-        if not self._sessions.accepts:
+        try:
+            self._sessions.check_room()
+        except LimitReached as exc:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
-            )
+            ) from exc
         if connection := await _upgrade(request, socket, protocol):
             await connection.run(self._serve(connection, request, wanted))
         return socket
