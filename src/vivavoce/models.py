@@ -175,11 +175,16 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     ),
     "clean": (
         Candidate("webrtc", _installed("livekit")),
-        Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
+        Candidate(
+            NONE,
+            _always("noise_reduction has no effect without livekit: pip install 'vivavoce[room]'"),
+        ),
     ),
     "speaker": (
         Candidate("resemblyzer", _resemblyzer),
-        Candidate(NONE, _always("speakers are not told apart: the model is not installed")),
+        Candidate(
+            NONE, _always("speakers are not told apart without vivavoce models pull resemblyzer")
+        ),
     ),
 }
 """The candidates for `auto`, by kind, the best first."""
