@@ -145,7 +145,7 @@ def test_function_in_the_background_of_a_cascade_is_answered_twice() -> None:
         )
         async with serving(settings) as server:
             tool = ServerTool(FunctionTool("stock"), stock, 5.0, background=True)
-            server.sessions.context = replace(server.sessions.context, tools={"stock": tool})
+            server.sessions.replace_context(replace(server.sessions.context, tools={"stock": tool}))
             async with connected(f"{server.ws}/v1/realtime", "default") as client:
                 await client.send("response.create")
                 done = await client.until("response.done")
