@@ -232,7 +232,9 @@ class InputTurns:
         detector, at = self._detector, self._scored
         if detector is None or fact.at != at or len(fact.speech) > 1:
             return False
-        if self.scoring.scores_words or not detector.goes_on(fact.speech[0]):
+        if detector.speaking and self.scoring.scores_words:
+            return False
+        if not detector.goes_on(fact.speech[0]):
             return False
         if not detector.speaking:
             self._scored = at + WINDOW
