@@ -79,9 +79,8 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
-from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.control import ControlRoutes, banner_of
 from vivavoce.workers.forwarding import Forwarder, WorkerPlace
-from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -331,10 +330,11 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
+        banner = banner_of(built.models, settings.default_model)
         async with (
             preloading(built.models.inventory, strict=settings.server.strict),
             _listening(settings, self.tls, app, self.place) as address,
-            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            ControlRoutes(sessions, self.metrics, address, banner).serving(self.place),
             Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
@@ -477,24 +477,6 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
-
-
-def banner_of(built: Built) -> tuple[BannerModel, ...]:
-    """The models of a server as they are printed at start: cascades, and then relays."""
-    default = built.context.models.default_model
-    relays = built.models.catalog.relays
-    return tuple(
-        BannerModel(
-            model,
-            model == default,
-            tuple(
-                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
-                for engine in built.models.selected.get(model, ())
-            ),
-            relays[model].url if model in relays else "",
-        )
-        for model in (*built.models.selected, *relays)
-    )
 
 
 def described(settings: Settings) -> bytes:
