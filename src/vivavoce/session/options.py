@@ -47,6 +47,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
 from vivavoce.session.speaker_gate import SpeakerGateSettings
+from vivavoce.session.usage import Costs
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
 _FRESH: dict[type, Any] = {
@@ -61,6 +62,8 @@ _INTERRUPTION: dict[type, Interruption] = {ServerVad: "immediate", SemanticVad: 
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 LOGPROBS = "item.input_audio_transcription.logprobs"
 """Among the `include` of a session."""
+USAGE = "x_usage"
+"""Likewise; it is an extension, and not sent to an upstream server."""
 
 
 class EngineNames(Protocol):
@@ -113,6 +116,8 @@ class AvailableModels:
     turns: TurnSettings = field(default_factory=TurnSettings)
     speaker_gate: SpeakerGateSettings = field(default_factory=SpeakerGateSettings)
     """Whose speech is let in."""
+    costs: Costs | None = None
+    """What the usage of one session costs, for clients that ask for it; None: nothing."""
 
     def served_by(
         self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
@@ -194,6 +199,11 @@ class Options:
     def includes_logprobs(self) -> bool:
         """Whether the client asks for the probabilities of the user's words."""
         return LOGPROBS in (self.session.include or ())
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether the client asks for what the session has used, after each response."""
+        return USAGE in (self.session.include or ())
 
     @property
     def noise_reduction(self) -> Literal["near_field", "far_field"] | None:

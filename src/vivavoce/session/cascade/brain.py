@@ -17,6 +17,7 @@ from vivavoce.session.brain import BrainEvent, Handover, Shared
 from vivavoce.session.cascade.anticipation import Anticipations
 from vivavoce.session.cascade.input_turns import InputTurns
 from vivavoce.session.cascade.overlaps import Overlaps
+from vivavoce.session.cascade.planning import result_params
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
@@ -267,7 +268,7 @@ class CascadeBrain:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
             if self._result_at <= now:
-                self._responses.tell_result(now)
+                self._responses.create(result_params(self._shared.options), now)
 
     def drain(self) -> None:
         self._draining = True

@@ -38,8 +38,8 @@ from vivavoce.session.cascade.turn_detection import (
     TurnDetector,
     rise_db,
 )
-from vivavoce.session.cascade.turn_scoring import TurnScoring
-from vivavoce.session.conversation import Conversation, Entry, shown
+from vivavoce.session.cascade.turn_scoring import TurnScoring, last_words
+from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     CleanAudio,
     ConfigureCleaning,
@@ -49,13 +49,12 @@ from vivavoce.session.effects import (
     ScoreTurn,
 )
 from vivavoce.session.facts import TokenCounts, TranscriptionKey, TurnScored, VadScores
-from vivavoce.session.usage import estimate, response_usage, words_of
+from vivavoce.session.usage import estimate, response_usage
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
-MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
@@ -468,7 +467,7 @@ class InputTurns:
         timeout_s, before = 0.0, ""
         if self._may_ask_llm and self.scoring.asks_llm(detector):
             timeout_s = self._shared.options.turns.llm_timeout_ms / 1000
-            before = _last_words(self._shared.conversation)
+            before = last_words(self._shared.conversation)
         self._shared.effects.add(
             ScoreTurn(self._key.item_id, text, language, audio, timeout_s, before)
         )
@@ -499,9 +498,3 @@ class InputTurns:
         self._sent = self._scored = self._buffer.end
         if self._detector:
             self._detector.reset()
-
-
-def _last_words(conversation: Conversation) -> str:
-    """The end of what was said last."""
-    items = shown(list(conversation)[-1:])
-    return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]

@@ -15,9 +15,10 @@ from vivavoce.session.cascade.transcriptions import language_of
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import Prompt
 from vivavoce.session.item_validation import entry_of
-from vivavoce.session.options import check_choice, check_modalities, voice_name
+from vivavoce.session.options import Options, check_choice, check_modalities, voice_name
 
 T = TypeVar("T")
+RESULT_METADATA = {"vivavoce": "background_result"}
 
 
 def given(value: T | UnsetType | None, default: T) -> T:
@@ -68,6 +69,14 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         voice=voice,
         metadata=given(params.metadata, {}) or None,
         conversation_id=None if params.conversation == "none" else options.conversation_id,
+    )
+
+
+def result_params(options: Options) -> ResponseParams:
+    """Of a response to the result of a function that ran in the background."""
+    choice = options.realtime.tool_choice
+    return ResponseParams(
+        tool_choice=choice if choice in ("auto", "none") else "auto", metadata=RESULT_METADATA
     )
 
 

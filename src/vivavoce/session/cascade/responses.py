@@ -11,10 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from msgspec import UnsetType
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
-from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
+from vivavoce.protocol.responses import (
+    ResponseError,
+    ResponseParams,
+    SessionUsage,
+    StatusDetails,
+    Usage,
+)
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.planning import plan_of
@@ -48,7 +56,6 @@ from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 INFINITY = float("inf")
 PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
 PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
-RESULT_METADATA = {"vivavoce": "background_result"}
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -169,14 +176,6 @@ class Responses:
         """Create the response that had to wait, if it can be now."""
         if self._due and self.active is None:
             self.create(ResponseParams(), now)
-
-    def tell_result(self, now: float) -> None:
-        """Create the response to a function that has finished in the background."""
-        choice = self._shared.options.realtime.tool_choice
-        params = ResponseParams(
-            tool_choice=choice if choice in ("auto", "none") else "auto", metadata=RESULT_METADATA
-        )
-        self.create(params, now)
 
     def words_known(self, key: TranscriptionKey, now: float) -> None:
         """A transcription has ended: the responses that waited for it may be generated."""
@@ -485,12 +484,16 @@ class Responses:
         self._waiting.pop(response.id, None)
         for entry in response.plan.inline:
             self._transcriptions.cancel(entry.item.id)
-        usage = response.end(ending, details)
-        model, spoken = response.plan.prompt.model, response.spoken_characters
-        self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
+        response.end(ending, details, lambda usage: self._count(response, usage, now))
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)
+
+    def _count(self, response: ResponseState, usage: Usage, now: float) -> SessionUsage | UnsetType:
+        """Count what a response has used; what the client sees of the session's usage."""
+        model, spoken = response.plan.prompt.model, response.spoken_characters
+        self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
+        return self._shared.shown_usage(now)
 
 
 def _turn_of(response: ResponseState) -> str:

@@ -11,6 +11,7 @@ from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.server import TurnDecision
 from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.cascade.turn_detection import PAUSE, TurnDetector
+from vivavoce.session.conversation import Conversation, shown
 from vivavoce.session.endpointing import (
     EndedBy,
     Evidence,
@@ -20,7 +21,9 @@ from vivavoce.session.endpointing import (
 )
 from vivavoce.session.facts import TurnScored
 from vivavoce.session.options import Options
+from vivavoce.session.usage import words_of
 
+MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
 MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 
 
@@ -121,3 +124,9 @@ class TurnScoring:
         self._spoken_until, self.ended_by = position - waited, "silence"
         evidence = self.evidence if detector.is_semantic else None
         return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
+
+
+def last_words(conversation: Conversation) -> str:
+    """The end of what was said last."""
+    items = shown(list(conversation)[-1:])
+    return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]
