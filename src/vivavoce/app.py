@@ -1,6 +1,5 @@
 """Composes the server from its settings: models, sessions, authentication and routes."""
 
-import asyncio
 import gc
 import logging
 import os
@@ -40,7 +39,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines, load_new
+from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -356,10 +355,7 @@ class _Server:
     async def _prepare(self, settings: Settings, built: Built) -> Replacement:
         """Load the models. Raises SettingsError."""
         await load_new(built.models.engines)
-        for problem in await built.models.inventory.preload():
-            if settings.server.strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
+        await load_preloaded(built.models.inventory, strict=settings.server.strict)
 
         async def apply() -> None:
             self.auth.replace_origins(auth_of(settings))
@@ -397,31 +393,6 @@ def metered_context(
 def upstream_holds(context: ServerContext) -> dict[str, Hold]:
     """Of each relay: until when its upstream server is not asked, and why."""
     return {name: relay.hold for name, relay in context.catalog.relays.items()}
-
-
-@asynccontextmanager
-async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
-    """Load meanwhile what the settings name for the start; failures are logged.
-
-    strict: load it before, and raise SettingsError where that fails.
-    """
-
-    async def load() -> None:
-        for problem in await inventory.preload():
-            if strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
-
-    if strict:
-        await load()
-
-    task = None if strict else asyncio.create_task(load())
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
 
 
 @asynccontextmanager
