@@ -1,6 +1,5 @@
 """Composes the server from its settings: models, sessions, authentication and routes."""
 
-import asyncio
 import gc
 import logging
 import os
@@ -40,7 +39,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines, load_new
+from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -53,6 +52,7 @@ from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.speaker_gate import speaker_gate
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Hold
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -79,9 +79,8 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
-from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.control import ControlRoutes, banner_of
 from vivavoce.workers.forwarding import Forwarder, WorkerPlace
-from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -110,7 +109,8 @@ async def build(
     async with built_models(settings, local_servers, pool) as models, AsyncExitStack() as stack:
         tools = await built_tools(settings.tools, stack)
         checks = await built_moderation(settings.moderation, stack)
-        context = replace(_context(settings, models), tools=tools, moderation=checks)
+        gate = await speaker_gate(settings.speaker_gate, models.catalog)
+        context = replace(_context(settings, models), tools=tools, moderation=checks, gate=gate)
         yield Built(context, models)
 
 
@@ -121,7 +121,12 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
-    available = replace(available, turns=settings.turns, interruption=settings.interruption)
+    available = replace(
+        available,
+        turns=settings.turns,
+        interruption=settings.interruption,
+        speaker_gate=settings.speaker_gate,
+    )
     voice = available.models[settings.default_model].default_voice
     turns = ServerVad(
         threshold=session.vad_threshold,
@@ -329,10 +334,11 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
+        banner = banner_of(built.models, settings.default_model)
         async with (
             preloading(built.models.inventory, strict=settings.server.strict),
             _listening(settings, self.tls, app, self.place) as address,
-            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            ControlRoutes(sessions, self.metrics, address, banner).serving(self.place),
             Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
@@ -356,10 +362,7 @@ class _Server:
     async def _prepare(self, settings: Settings, built: Built) -> Replacement:
         """Load the models. Raises SettingsError."""
         await load_new(built.models.engines)
-        for problem in await built.models.inventory.preload():
-            if settings.server.strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
+        await load_preloaded(built.models.inventory, strict=settings.server.strict)
 
         async def apply() -> None:
             self.auth.replace_origins(auth_of(settings))
@@ -397,31 +400,6 @@ def metered_context(
 def upstream_holds(context: ServerContext) -> dict[str, Hold]:
     """Of each relay: until when its upstream server is not asked, and why."""
     return {name: relay.hold for name, relay in context.catalog.relays.items()}
-
-
-@asynccontextmanager
-async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
-    """Load meanwhile what the settings name for the start; failures are logged.
-
-    strict: load it before, and raise SettingsError where that fails.
-    """
-
-    async def load() -> None:
-        for problem in await inventory.preload():
-            if strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
-
-    if strict:
-        await load()
-
-    task = None if strict else asyncio.create_task(load())
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
 
 
 @asynccontextmanager
@@ -477,24 +455,6 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
-
-
-def banner_of(built: Built) -> tuple[BannerModel, ...]:
-    """The models of a server as they are printed at start: cascades, and then relays."""
-    default = built.context.models.default_model
-    relays = built.models.catalog.relays
-    return tuple(
-        BannerModel(
-            model,
-            model == default,
-            tuple(
-                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
-                for engine in built.models.selected.get(model, ())
-            ),
-            relays[model].url if model in relays else "",
-        )
-        for model in (*built.models.selected, *relays)
-    )
 
 
 def described(settings: Settings) -> bytes:
