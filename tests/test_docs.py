@@ -36,9 +36,9 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
-    StoreSettings,
     load_tree,
 )
+from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 

@@ -1,6 +1,5 @@
 """Composes the server from its settings: models, sessions, authentication and routes."""
 
-import asyncio
 import gc
 import logging
 import os
@@ -40,7 +39,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines, load_new
+from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -54,7 +53,7 @@ from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
-from vivavoce.runtime.upstream import Relay
+from vivavoce.runtime.upstream import Hold
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.server import (
@@ -74,15 +73,13 @@ from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
-from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
-from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.control import ControlRoutes, banner_of
 from vivavoce.workers.forwarding import Forwarder, WorkerPlace
-from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -150,7 +147,6 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             for name, model in settings.models.items()
             if model.policy
         },
-        observers=(UsageLog,),
         watch_captions=settings.server.watch == "captions",
     )
 
@@ -307,13 +303,11 @@ class _Server:
         """Listen until a signal. Raises SettingsError."""
         settings, built = self.settings, self.generations.current
         follow_keys(self.auth, self.meter)
-        self.meter.on_row.append(self.metrics.on_row)
-        self.meter.on_refusal.append(self.metrics.on_refusal)
         sessions = Sessions(self._context(built))
         sessions.on_refusal = self.metrics.on_session_refused
-        self.metrics.count_sessions(sessions.__len__)
-        self.metrics.count_reservations(lambda: self.meter.open_reservations)
-        self.metrics.watch_upstreams(_held_upstreams(built))
+        self.metrics.watch_accounts(self.meter)
+        self.metrics.watch_sessions(sessions)
+        self.metrics.watch_upstreams(upstream_holds(built.context))
         app = application(
             sessions,
             self.auth,
@@ -333,29 +327,21 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
+        banner = banner_of(built.models, settings.default_model)
         async with (
             preloading(built.models.inventory, strict=settings.server.strict),
             _listening(settings, self.tls, app, self.place) as address,
-            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            ControlRoutes(sessions, self.metrics, address, banner).serving(self.place),
             Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
 
     def _context(self, built: Built) -> ServerContext:
         """What sessions share, their meters and observers among it."""
-        observers = (
-            *built.context.observers,
-            self.metrics.session,
-            *((partial(SessionTrace, self.spans),) if self.spans else ()),
-        )
         return replace(
-            built.context,
+            metered_context(built.context, self.meter, self.metrics, self.spans),
             place=self.place.name if self.place else "",
-            meter=partial(SessionMeter, self.meter),
             record=self.recorder.begin if self.settings.recorder.enabled else None,
-            key_models=lambda key: self.meter.directory.models_of(key),
-            owner_of=lambda key: self.meter.directory.owner(key),
-            observers=observers,
         )
 
     def _check(self, settings: Settings) -> None:
@@ -369,10 +355,7 @@ class _Server:
     async def _prepare(self, settings: Settings, built: Built) -> Replacement:
         """Load the models. Raises SettingsError."""
         await load_new(built.models.engines)
-        for problem in await built.models.inventory.preload():
-            if settings.server.strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
+        await load_preloaded(built.models.inventory, strict=settings.server.strict)
 
         async def apply() -> None:
             self.auth.replace_origins(auth_of(settings))
@@ -380,7 +363,7 @@ class _Server:
                 load_certificate(self.tls, self.settings.server)
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
-            self.metrics.watch_upstreams(_held_upstreams(built))
+            self.metrics.watch_upstreams(upstream_holds(built.context))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)
@@ -391,35 +374,25 @@ class _Server:
         return Replacement(self._context(built), apply)
 
 
-def _held_upstreams(built: Built) -> dict[str, Callable[[], float]]:
-    """For how many seconds the upstream server of each relay is not asked."""
-    relays = built.context.catalog.relays
-    return {name: partial(_held_s, relay) for name, relay in relays.items()}
+def metered_context(
+    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
+) -> ServerContext:
+    """What sessions share, with their meters and observers: usage is booked and measured."""
+    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
+    return replace(
+        context,
+        meter=partial(SessionMeter, meter),
+        measurements=metrics,
+        key_models=lambda key: meter.directory.models_of(key),
+        owner_of=lambda key: meter.directory.owner(key),
+        takes_images=meter.takes_images,
+        observers=(*context.observers, *observers),
+    )
 
 
-@asynccontextmanager
-async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
-    """Load meanwhile what the settings name for the start; failures are logged.
-
-    strict: load it before, and raise SettingsError where that fails.
-    """
-
-    async def load() -> None:
-        for problem in await inventory.preload():
-            if strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
-
-    if strict:
-        await load()
-
-    task = None if strict else asyncio.create_task(load())
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
+def upstream_holds(context: ServerContext) -> dict[str, Hold]:
+    """Of each relay: until when its upstream server is not asked, and why."""
+    return {name: relay.hold for name, relay in context.catalog.relays.items()}
 
 
 @asynccontextmanager
@@ -461,10 +434,6 @@ def _vads(sessions: Sessions) -> set[VadBatcher]:
     return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
 
 
-def _held_s(relay: Relay) -> float:
-    return relay.hold.seconds
-
-
 def follow_keys(auth: Auth, meter: Metering) -> None:
     """Accept the keys of the store, too, as they are added, revoked and removed."""
 
@@ -479,24 +448,6 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
-
-
-def banner_of(built: Built) -> tuple[BannerModel, ...]:
-    """The models of a server as they are printed at start: cascades, and then relays."""
-    default = built.context.models.default_model
-    relays = built.models.catalog.relays
-    return tuple(
-        BannerModel(
-            model,
-            model == default,
-            tuple(
-                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
-                for engine in built.models.selected.get(model, ())
-            ),
-            relays[model].url if model in relays else "",
-        )
-        for model in (*built.models.selected, *relays)
-    )
 
 
 def described(settings: Settings) -> bytes:

@@ -249,7 +249,7 @@ async def built_models(
         relays: dict[str, Relay] = {}
         for name, model in settings.models.items():
             if isinstance(model, RelayModel):
-                relays[name] = relay_of(name, model)
+                relays[name] = relay_of(name, model, Secret(settings.server.secret))
             else:
                 cascades[name], selected[name] = await builder.cascade(name, model)
                 builder.source.add_model(name, cascades[name])
@@ -263,7 +263,7 @@ async def built_models(
         yield BuiltModels(catalog, selected, builder.by_name(), builder.source)
 
 
-def relay_of(name: str, model: RelayModel) -> Relay:
+def relay_of(name: str, model: RelayModel, pseudonym_secret: Secret = Secret("")) -> Relay:
     """A relay model; `name` is the one that clients give."""
     return Relay(
         _upstream_url(model),
@@ -272,6 +272,7 @@ def relay_of(name: str, model: RelayModel) -> Relay:
         model.voice or DEFAULT_VOICE,
         model.fallback,
         model.token_command,
+        pseudonym_secret,
     )
 
 

@@ -33,6 +33,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -199,18 +200,6 @@ class RelayModel(
         if self.api_key and self.token_command:
             raise ValueError("api_key and token_command exclude each other: set one of them")
         conceal(self, "api_key")
-
-
-class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[store]: where keys, budgets and usage are kept."""
-
-    url: str = ""
-    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
-    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
-    """Usage older than that is deleted."""
-
-    def __post_init__(self) -> None:
-        conceal(self, "url")  # it may hold a password
 
 
 ALIASES: Mapping[str, tuple[str, ...]] = {

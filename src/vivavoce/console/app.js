@@ -7,6 +7,7 @@ import { CompareDialog } from "./compare.js";
 import { ConversationList } from "./conversations.js";
 import { DeviceCheck } from "./device_check.js";
 import { PresetPicker, settingsOf, shareable } from "./presets.js";
+import { offerRecordings } from "./recording.js";
 import { Replay } from "./replay.js";
 import { SessionsView } from "./sessions_view.js";
 import { KeyDialog, SettingsForm } from "./settings_form.js";
@@ -115,6 +116,10 @@ new PresetPicker({
   list: $("preset"), save: $("preset-save"), remove: $("preset-remove"), name: $("preset-name"),
   link: $("copy-link"),
 }, settings);
+offerRecordings(
+  { button: $("open-recording"), file: $("recording-file") },
+  (record) => list.add(record), (sentence) => banner.showProblem(sentence),
+);
 let live = null; // the record {conversation, events} of the last conversation that was begun
 let countdown = 0;
 let tab = "talk";

@@ -6,16 +6,14 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.generation import Post, WaitWritable
+from vivavoce.runtime.drivers import Driver, Fallbacks
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
-from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
@@ -23,6 +21,8 @@ from vivavoce.session.effects import (
     DuckPlayback,
     Effect,
     PlayAudio,
+    RecordDroppedAudio,
+    RecordRefusal,
     RecordTurn,
     RecordUsage,
     RequestFallback,
@@ -43,6 +43,9 @@ from vivavoce.session.shell import Checkpoint, Session
 log = logging.getLogger(__name__)
 
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
+MEASURED_FRAMES = 64
+"""The passing of one frame in so many is measured: a relay passes fifty a second and session."""
+ForwardDirection: TypeAlias = Literal["input", "output"]
 
 
 class Peer(Protocol):
@@ -59,6 +62,11 @@ class Peer(Protocol):
     @property
     def is_writable(self) -> bool:
         """Whether wait_writable() would not wait."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what was sent and is queued here still."""
         ...
 
     async def wait_writable(self) -> None:
@@ -123,38 +131,6 @@ SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
 """Stores a checkpoint of the session in place of the last one. Raises StoreError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How a model is driven: the brain, and what carries out its effects."""
-
-    brain: BrainFactory
-    performer: MakePerformer
-    model: str = ""
-    """The model that serves the session from now on; "": the one that its client named."""
-    relays: bool = False
-    """Whether the brain is the relay."""
-
-
-class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: other drivers, a voice, functions."""
-
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """None: no fallback."""
-        ...
-
-    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        """Speak for the server itself."""
-        ...
-
-    async def run_tool(self, order: RunTool, session_id: str) -> str:
-        """Call a function of this server; its result for the model."""
-        ...
-
-    async def recovered(self, session: SessionObject) -> Driver | None:
-        """Wait until what had failed works again; the driver of it. None: it never will."""
-        ...
-
-
 class Runner:
     """One session at work. Post facts to it while run() runs.
 
@@ -185,6 +161,10 @@ class Runner:
         self._recorder = recorder
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._save = save
+        self.on_forward: Callable[[ForwardDirection, float], None] | None = None
+        """Called for some of the frames that pass, with the seconds that it took."""
+        self._forwarded = 0  # frames
+        self._last_audio = (0, 0)  # audio_samples, when the session has ended
         self._facts: deque[Fact] = deque()
         self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
@@ -216,6 +196,7 @@ class Runner:
             # Tracebacks of cancelled tasks keep this runner in reference cycles until the next
             # full garbage collection. The session with its audio must not wait for that.
             self._timer.cancel()
+            self._last_audio = self._session.audio_samples
             del self._session
             self._performer = self._make_performer = self._group = self._tasks = None
 
@@ -245,6 +226,7 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
+            self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -260,9 +242,20 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
+            self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
+
+    @property
+    def waiting_bytes(self) -> tuple[int, int]:
+        """For the client, and for recognisers or the upstream server."""
+        return self._peer.waiting_bytes, self._performer.waiting_bytes if self._performer else 0
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """See Session.audio_samples."""
+        return self._session.audio_samples if self._group else self._last_audio
 
     @property
     def settings(self) -> SessionObject:
@@ -291,7 +284,7 @@ class Runner:
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""
         self._close_reason = (code, reason)
-        self.post(Disconnected())
+        self.post(Disconnected(code))
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -349,6 +342,12 @@ class Runner:
             except TimeoutError:
                 if self._performer:
                     self._performer.give_up()
+
+    def _measure(self, direction: ForwardDirection, since: float) -> None:
+        """A frame was passed on that had come at `since`."""
+        self._forwarded += 1
+        if self._forwarded % MEASURED_FRAMES == 0 and self.on_forward:
+            self.on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
         try:
@@ -440,7 +439,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage() | RecordTurn():
+            case RecordUsage() | RecordTurn() | RecordDroppedAudio() | RecordRefusal():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

@@ -23,7 +23,7 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.frame_guard import GuardedSocket
-from vivavoce.transports.send_queue import SendQueue, WritableTransport
+from vivavoce.transports.send_queue import LOST, SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
 SLICE_S = 0.001  # of taking frames that came at once, until other callbacks run
@@ -67,6 +67,11 @@ class Connection:
         """Start a task beside `serve`, which cancels it. An error of it ends the connection."""
         assert self._tasks is not None, "run() is not running"
         return self._tasks.create_task(self._guarded(work))
+
+    @property
+    def close_code(self) -> int:
+        """That was sent or received; 1006 where the connection was lost without one."""
+        return self.queue.close_code or self._socket.close_code or LOST
 
     async def opening(self, request: ConnectRequest) -> Opening | None:
         """The requested session. None: no request within the timeout, or a disconnect.

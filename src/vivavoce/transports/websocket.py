@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from aiohttp import web
@@ -162,7 +161,7 @@ class WebSocketEndpoint:
             paced.post = runner.post
             beside.append(connection.start(paced.run()))
         # a client that is cut off has left, however long the close takes
-        connection.on_gone = partial(runner.post, Disconnected())
+        connection.on_gone = lambda: runner.post(Disconnected(connection.close_code))
         try:
             await self._sessions.serve(runner)
             await connection.gone.wait()
@@ -188,7 +187,7 @@ async def _read(connection: Connection, runner: Runner) -> None:
         await connection.read(runner)
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
-    runner.post(Disconnected())
+    runner.post(Disconnected(connection.close_code))
 
 
 def connect_request(request: web.Request) -> ConnectRequest:
