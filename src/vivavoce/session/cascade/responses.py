@@ -94,6 +94,8 @@ class Responses:
         self._cut: CutAnswer | None = None
         self.quiet_since = quiet_since
         """When the last answer ended, if nothing came after it."""
+        self.result_due = False
+        """Whether a function has finished in the background since the last answer was created."""
 
     @property
     def active(self) -> ResponseState | None:
@@ -148,6 +150,7 @@ class Responses:
         if not out_of_band:
             self.quiet_since = None
             self._due = False
+            self.result_due = self.result_due and plan.listed is not None
         response.begin()
         for entry in plan.inline:
             self._transcriptions.transcribe(entry, now=now, reported=False)
