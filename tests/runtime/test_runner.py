@@ -570,6 +570,16 @@ def test_max_seconds_ends_the_session_after_its_deadline_moved() -> None:
     )
 
 
+def test_session_in_which_nothing_happens_ends_after_max_seconds() -> None:
+    async def script(call: SessionRun) -> None:
+        await call.running
+        assert asyncio.get_running_loop().time() == 62.0
+
+    call = play(script, limits=SessionLimits(max_seconds=62.0))
+    assert call.peer.closed is not None
+    assert call.peer.closed[0] == 1001
+
+
 def test_idle_session_ends_after_idle_seconds() -> None:
     async def script(call: SessionRun) -> None:
         await asyncio.sleep(15)

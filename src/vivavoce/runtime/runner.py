@@ -362,7 +362,7 @@ class Runner:
             self.fail(exc)
 
     def _take_all(self) -> None:
-        self._busy, steady = True, True
+        self._busy, steady = True, bool(self._facts)
         session = self._session
         try:
             while self._facts and not self._closed.is_set:

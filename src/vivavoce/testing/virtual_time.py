@@ -2,7 +2,8 @@
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +22,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """For scripted engines and the like: threads, processes and sockets need an ordinary loop."""
+    """For scripted engines and the like: processes and sockets need an ordinary loop.
+
+    What is given to a thread runs at once, and takes no time.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -29,6 +33,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as exc:  # noqa: BLE001  whoever awaits it gets it
+            done.set_exception(exc)
+        return done
 
     def spend(self, seconds: float) -> None:
         """Let the running callback take so long."""
