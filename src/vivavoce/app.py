@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.accounting import metering, open_store
+from vivavoce.accounting import metering, open_store, resuming
 from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
@@ -244,11 +244,12 @@ async def _serve_metered(
         require_keys(settings, stored=len(await store.records("key")))
         async with build(settings) as built, metering(settings, built.models, store) as meter:
             follow_keys(auth, meter)
-            async with Metrics() as metrics:
+            async with Metrics() as metrics, resuming(settings, store) as resumption:
                 meter.on_row.append(metrics.on_row)
                 meter.on_refusal.append(metrics.on_refusal)
                 context = replace(
                     built.context,
+                    resumption=resumption,
                     meter=partial(SessionMeter, meter),
                     key_models=lambda key: meter.directory.models_of(key),
                     observers=(

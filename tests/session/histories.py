@@ -40,6 +40,7 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect, EndAudio, RunVad, Send, StartTranscription
 from vivavoce.session.facts import (
     Disconnected,
@@ -63,7 +64,7 @@ from vivavoce.session.facts import (
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 
 T = TypeVar("T")
 NO_KEY = TranscriptionKey("item_x")

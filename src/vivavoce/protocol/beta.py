@@ -305,7 +305,8 @@ def _conversation(event: server.SessionCreated) -> server.ConversationCreated:
 def _renamed(event: AnyServerEvent, name: str | None = None, **changed: object) -> bytes:
     tag = name or event.__struct_config__.tag
     fields = {field: getattr(event, field) for field in event.__struct_fields__}
-    return _encoder.encode({"type": tag, **fields, **changed})
+    given = {field: value for field, value in fields.items() if value is not UNSET}
+    return _encoder.encode({"type": tag, **given, **changed})
 
 
 class BetaSession(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,17 +5,18 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.generation import Post, WaitWritable
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.brain import BrainFactory
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
@@ -38,10 +39,11 @@ from vivavoce.session.facts import (
     TimerFired,
     ToolFinished,
 )
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
+SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may come back
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
 
 
@@ -99,8 +101,19 @@ class Observer(Protocol):
         ...
 
 
-SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
-"""Stores a checkpoint of the session in place of the last one. Raises StoreError."""
+class Keeper(Protocol):
+    """Keeps a session for a client that loses its connection and comes back."""
+
+    repeats_items: bool
+    """Whether the client asks for the items of its conversation."""
+
+    def announced(self, event: SessionCreated) -> SessionCreated:
+        """The event as the client gets it: it says how to come back."""
+        ...
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Store a checkpoint in place of the last one. Never waits."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ class Runner:
         player: Player | None = None,
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
-        save: SaveCheckpoint | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._id = session.settings.id
         self._session = session  # until run() ends
@@ -160,7 +173,7 @@ class Runner:
         self._tasks: Tasks | None = None
         self._fallbacks = fallbacks
         self._observers = tuple(observers)
-        self._save = save
+        self._keeper = keeper
         self._facts: deque[Fact] = deque()
         self._begun = False
         self._busy = False
@@ -256,10 +269,26 @@ class Runner:
         self._performer = driver.performer(self, self._group)
         self._perform_all(first, now)
 
+    def checkpoint(self) -> Checkpoint:
+        """All that another process needs to go on, while the session lasts."""
+        return self._session.checkpoint(self._clock())
+
+    def repeat_items(self) -> None:
+        """Send all items to the client again. Never waits."""
+        if self._begun and not self._closed.is_set:
+            self._perform_all(self._session.repeat_items(), self._clock())
+
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""
         self._close_reason = (code, reason)
         self.post(Disconnected())
+
+    def give_way(self, close_code: int, code: str, message: str) -> None:
+        """End the session: its conversation goes on elsewhere. The client learns it."""
+        body = ErrorBody(type="invalid_request_error", code=code, message=message)
+        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        self._keeper = None
+        self.end(close_code, code)
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -321,6 +350,12 @@ class Runner:
             now = self._clock()
             effects = self._session.begin()
             self._observe(None, effects, now)
+            if self._keeper and isinstance(first := effects[0], Send):
+                assert isinstance(first.event, SessionCreated)
+                self._peer.send(self._keeper.announced(first.event))
+                if self._keeper.repeats_items:
+                    self._perform_all(self._session.repeat_items(), now)
+                del effects[0]
             self._perform_all(effects, now)
             self._begun = True
             self.progressed()
@@ -333,6 +368,8 @@ class Runner:
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
+                if type(fact) is Disconnected and self._keeper:
+                    self._keeper.keep(self._session.checkpoint(now))
                 effects = self._session.handle(fact, now)
                 for observer in self._observers:
                     observer.on(fact, effects, now)
@@ -341,23 +378,12 @@ class Runner:
             self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
-                if self._save:
-                    self._save_if_due(self._save)
+                if self._keeper and self._session.checkpoint_due:
+                    self._keeper.keep(self._session.checkpoint(self._clock()))
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         finally:
             self._busy = False
-
-    def _save_if_due(self, save: SaveCheckpoint) -> None:
-        if self._tasks is not None and self._session.checkpoint_due:
-            checkpoint = self._session.checkpoint(self._clock())
-            self._tasks.start("checkpoint", self._store(save(checkpoint)))
-
-    async def _store(self, saving: Coroutine[Any, Any, None]) -> None:
-        try:
-            await saving
-        except StoreError as exc:
-            log.warning("%s: the checkpoint was not stored: %s", self._id, exc)
 
     def _observe(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for observer in self._observers:
@@ -403,6 +429,8 @@ class Runner:
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)
             case Close(code=code, reason=reason):
+                if code == SHUTDOWN_CLOSE and self._keeper:
+                    self._keeper.keep(self._session.checkpoint(now))
                 self._peer.close(*(self._close_reason or (code, reason)))
                 self._end()
             case _:

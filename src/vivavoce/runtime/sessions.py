@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
@@ -22,6 +21,7 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
+from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool
@@ -33,14 +33,11 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session
-from vivavoce.store.base import Store
+from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0  # for sessions that were ended
-_encoder = msgspec.msgpack.Encoder()
-
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
@@ -86,8 +83,8 @@ class ServerContext:
     """Checks that policies name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
-    store: Store | None = None
-    """Where checkpoints of conversations go."""
+    resumption: Resumption | None = None
+    """Lets clients come back to their conversations."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
@@ -105,6 +102,7 @@ class Sessions:
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, Meter | None] = {}
         self._moderators: dict[Runner, Moderator] = {}
+        self._tickets: dict[Runner, Ticket] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -127,17 +125,24 @@ class Sessions:
         player: Player | None = None,
         *,
         observers: Iterable[Observer] = (),
+        ticket: Ticket | None = None,
     ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
         player: plays its answers, where the client does not. observers: of this session, beside
-        those of the server. The caller runs the session with serve().
+        those of the server. ticket: with which the client can come back, or has come back. The
+        caller runs the session with serve().
         """
         if not self.accepts:
             why = "is shutting down" if self._draining else "has reached max_sessions"
             raise LimitReached(f"the server {why}")
         salt = secrets.token_hex(6)
-        settings = self.initial_settings(opening, salt)
+        checkpoint = ticket.checkpoint if ticket else None
+        if checkpoint:
+            opening = _opening_of(checkpoint.session, opening.who)
+            settings = checkpoint.session
+        else:
+            settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
         driver = self._driver(_asked_model(opening), opening.who)
@@ -154,6 +159,7 @@ class Sessions:
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
             brain=driver.brain,
+            checkpoint=checkpoint,
         )
         runner = Runner(
             session,
@@ -162,8 +168,11 @@ class Sessions:
             player=player,
             fallbacks=Replacements(self, opening.who),
             observers=[*seen_by, meter] if meter else seen_by,
-            save=partial(_save, context.store, settings.id) if context.store else None,
+            keeper=ticket,
         )
+        if ticket:
+            ticket.service.begin(ticket, runner)
+            self._tickets[runner] = ticket
         if meter:
             meter.post = runner.post
         if moderator:
@@ -187,6 +196,8 @@ class Sessions:
                 meter.leave()
             if moderator := self._moderators.pop(runner, None):
                 moderator.leave()
+            if ticket := self._tickets.pop(runner, None):
+                ticket.service.end(ticket)
             self._runners.pop(runner, None)
             if not self._runners:
                 self._empty.set()
@@ -287,9 +298,11 @@ class Replacements:
         return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
 
 
-async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
-    ttl_s = max(0.0, checkpoint.expires_in)
-    await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+def _opening_of(session: SessionObject, who: str) -> Opening:
+    """What a client that comes back asks for."""
+    if isinstance(session, RealtimeSession):
+        return Opening(model=session.model, who=who)
+    return Opening(kind="transcription", who=who)
 
 
 def _asked_model(opening: Opening) -> str:

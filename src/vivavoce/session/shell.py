@@ -12,11 +12,21 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
-from vivavoce.protocol.server import SessionCreated, SessionUpdated
+from vivavoce.protocol.server import (
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemTruncated,
+    ResponseDone,
+    SessionCreated,
+    SessionUpdated,
+    TranscriptionCompleted,
+)
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.announcement import Announcements, Ending
 from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.checkpoint import Checkpoint, is_of_user
 from vivavoce.session.client_items import ClientItems
 from vivavoce.session.conversation import Conversation, SavedEntry
 from vivavoce.session.effects import (
@@ -25,8 +35,10 @@ from vivavoce.session.effects import (
     Effect,
     EffectBuffer,
     FeedAudio,
+    Generate,
     Ids,
     RunVad,
+    Send,
     SendUpstream,
 )
 from vivavoce.session.facts import (
@@ -41,6 +53,7 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
+    UpstreamEventReceived,
 )
 from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
 from vivavoce.session.limits import SessionLimits
@@ -49,7 +62,7 @@ from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
-CHECKPOINT_VERSION = 1
+PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
 _NO_CHANGE = (
     RunVad,
     FeedAudio,
@@ -58,19 +71,19 @@ _NO_CHANGE = (
 )  # effects that change nothing of a checkpoint
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A session at rest, as it is stored: without audio, with times relative to its making."""
-
-    version: int = CHECKPOINT_VERSION
-    session: SessionObject
-    entries: tuple[SavedEntry, ...]
-    usage: UsageTotals
-    expires_in: float
-    """Seconds until the session ends."""
-    position: int
-    """Samples of microphone audio that came: positions on the wire go on from here."""
-    quiet_for: float | None
-    """Seconds since the last answer was played to its end, if nothing came after it."""
+_MUST_SAVE = (
+    ItemDone,
+    ItemDeleted,
+    ItemTruncated,
+    ResponseDone,
+    SessionUpdated,
+    TranscriptionCompleted,
+)  # events after which a checkpoint is due, whatever goes on
+_MUST_SAVE_RAW = {
+    "conversation.item.done",
+    "conversation.item.input_audio_transcription.completed",
+    "response.done",
+}  # ... of an upstream server
 
 
 class Session:
@@ -113,6 +126,8 @@ class Session:
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
         self._changed = False  # since the last checkpoint
+        self._must_save = False
+        self._saved_at = now
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
@@ -120,6 +135,8 @@ class Session:
             handover = Handover(
                 position=checkpoint.position,
                 quiet_since=None if quiet_for is None else now - quiet_for,
+                owes_response=checkpoint.owes_response,
+                cut_item_id=checkpoint.cut_item_id,
             )
         self._brain.attach(handover, now)
         self._opening_effects = effects.drain()
@@ -168,6 +185,8 @@ class Session:
         effects = self._shared.effects.drain()
         if effects and not self._changed:
             self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
+        if not self._must_save and self._is_due(fact, effects, now):
+            self._changed = self._must_save = True
         return effects
 
     def pass_input(self, frame: bytes, now: float) -> bool:
@@ -215,23 +234,68 @@ class Session:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the session is at rest and has changed since the last checkpoint."""
-        return self._changed and self.at_rest
+        """Whether the session has changed since the last, and is at rest or may lose an item."""
+        return self._changed and (self._must_save or self.at_rest)
 
     def checkpoint(self, now: float) -> Checkpoint:
-        """All that another process needs to go on. Make it when `checkpoint_due`."""
-        self._changed = False
+        """All that another process needs to go on, at any time. `checkpoint_due` says when."""
+        self._changed = self._must_save = False
+        self._saved_at = now
         quiet_since, played = self._brain.quiet_since, self._shared.playback.until
         if quiet_since is not None and played < INFINITY:
             quiet_since = max(quiet_since, played)
+        entries = self._shared.conversation.save(self._shared.playback.queued)
         return Checkpoint(
             session=self._shared.options.session,
-            entries=self._shared.conversation.save(),
+            entries=entries,
             usage=msgspec.structs.replace(self.usage),
             expires_in=self._lifetime.expires_at - now,
             position=self._brain.position,
             quiet_for=None if quiet_since is None else now - quiet_since,
+            owes_response=self._owes_response(entries),
+            cut_item_id=self._cut_item(entries),
         )
+
+    def repeat_items(self) -> list[Effect]:
+        """Send all items of the conversation, to a client that has lost them."""
+        shared = self._shared
+        for entry in shared.conversation:
+            previous, item = shared.conversation.previous(entry.item.id), entry.item
+            for event in (ItemAdded, ItemDone):
+                event_id = shared.effects.event_id()
+                shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
+        return shared.effects.drain()
+
+    def _is_due(self, fact: Fact, effects: list[Effect], now: float) -> bool:
+        """Whether a checkpoint is due before the session is at rest."""
+        if type(fact) is UpstreamEventReceived and fact.event.type in _MUST_SAVE_RAW:
+            return True
+        if self._server_is_playing and now >= self._saved_at + PLAYED_SAVE_S:
+            return True
+        return any(
+            type(e) is Generate or (type(e) is Send and isinstance(e.event, _MUST_SAVE))
+            for e in effects
+        )
+
+    def _owes_response(self, entries: tuple[SavedEntry, ...]) -> bool:
+        vad = self._shared.options.turn_detection
+        if (
+            self._state in ("draining", "closed")
+            and entries
+            and vad
+            and vad.create_response is True
+        ):
+            return self._brain.owes_response or is_of_user(entries[-1])
+        return self._brain.owes_response
+
+    def _cut_item(self, entries: tuple[SavedEntry, ...]) -> str:
+        """The last item, where it is an answer that is generated or played by the server."""
+        last = entries[-1] if entries else None
+        if last is None or last.ledger is None:
+            return ""
+        entry = self._shared.conversation.find(last.item.id)
+        open_ = entry is not None and entry.item.status == "in_progress"
+        return last.item.id if open_ or self._shared.playback.queued.get(last.item.id) else ""
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):
