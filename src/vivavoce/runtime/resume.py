@@ -146,6 +146,7 @@ class Resumption:
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
         self._more = Signal()
+        self._saving = False
         self._failing = False
         self._ending = False
         self._writing: asyncio.Task[None] | None = None
@@ -163,6 +164,11 @@ class Resumption:
             log.warning("%d conversations were not stored", len(self._unsaved))
         self._writing.cancel()
         await asyncio.wait((self._writing,))
+
+    @property
+    def idle(self) -> bool:
+        """Whether all checkpoints are stored."""
+        return not (self._unsaved or self._saving)
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """For a client. Raises InvalidRequest. who: the name of its key."""
@@ -274,7 +280,9 @@ class Resumption:
             await self._more.wait()
             self._more.clear()
             while self._unsaved:
+                self._saving = True
                 await self._write_some()
+                self._saving = False
 
     async def _write_some(self) -> None:
         """Store what is due, or wait a while where the store cannot be reached."""

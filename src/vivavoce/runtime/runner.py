@@ -104,8 +104,10 @@ class Observer(Protocol):
 class Keeper(Protocol):
     """Keeps a session for a client that loses its connection and comes back."""
 
-    repeats_items: bool
-    """Whether the client asks for the items of its conversation."""
+    @property
+    def repeats_items(self) -> bool:
+        """Whether the client asks for the items of its conversation."""
+        ...
 
     def announced(self, event: SessionCreated) -> SessionCreated:
         """The event as the client gets it: it says how to come back."""

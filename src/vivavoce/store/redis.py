@@ -171,7 +171,7 @@ class RedisStore:
         async with self._redis.pipeline(transaction=False) as pipe:
             for save in saves:
                 ms = max(1, int(save.ttl_s * 1000))
-                args = [save.key, save.epoch, save.owner, save.value, ms]
+                args: list[str | int | bytes] = [save.key, save.epoch, save.owner, save.value, ms]
                 await self._keep(keys=[self._prefix], args=args, client=pipe)
             return [bool(done) for done in await self._call(pipe.execute())]
 
