@@ -1,6 +1,6 @@
 """What recognisers make out, and how well voices are understood.
 
-    python -m bench.quality [--sentences N] [--stt NAME]... [--tts NAME]...
+    python -m bench.quality [--quick | --sentences N] [--stt NAME]... [--tts NAME]...
 
 * Real speech: the recordings beside the project, where there are some, by every recogniser.
 * Synthetic speech: sentences.txt, of which N are taken at equal distances, by every voice and at
@@ -240,6 +240,7 @@ async def _of_voice(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.quality")
+    parser.add_argument("--quick", action="store_true", help="few sentences")
     parser.add_argument("--sentences", type=int, default=0, metavar="N")
     parser.add_argument("--stt", action="append", metavar="NAME", default=[])
     parser.add_argument("--tts", action="append", metavar="NAME", default=[])
@@ -252,7 +253,7 @@ def main() -> None:
         recognisers=given.stt or RECOGNISERS,
         speakers=given.tts or VOICES,
     )
-    figures = perform(work, quick=False)
+    figures = perform(work, quick=given.quick)
     write(given.out, [("quality", figure) for figure in figures])
     show(figures)
 

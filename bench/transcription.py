@@ -1,11 +1,17 @@
 """A long recording over HTTP: how fast it is made out, how soon it begins, what memory it takes.
 
-The server's own process is what must stay flat; the recogniser's processes stand apart.
+    python -m bench.transcription [--quick] [--engine NAME]...
+
+NAME: a recogniser, as settings name it. The server's own process is what must stay flat; the
+recogniser's processes stand apart.
 """
 
+import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import cycle
 
@@ -13,12 +19,13 @@ import aiohttp
 import msgspec
 
 from bench.figures import Figure
-from bench.report import run
-from bench.served import EMBEDDED, SCRIPTED, Served, served
+from bench.report import perform, show
+from bench.served import SCRIPTED, Served, served, take_other_core
 from bench.sound import recordings, silence
 from vivavoce.media.encoding import FileEncoder
 
 MINUTES = 60.0
+ENGINES = ("scripted", "moonshine")
 MIB = 1 << 20
 PAUSE_SECONDS = 1.2  # between two recordings
 LOOK_SECONDS = 0.05
@@ -38,11 +45,12 @@ class Run:
     of_children: int
 
 
-async def measure(quick: bool) -> list[Figure]:
+async def measure(quick: bool, *, engines: Sequence[str] = ENGINES) -> list[Figure]:
     minutes = MINUTES / 12 if quick else MINUTES
     file = await _recording(60 * minutes)
     figures = []
-    for engine, config in (("scripted", SCRIPTED), ("pocketsphinx", EMBEDDED)):
+    for engine in engines:
+        config = SCRIPTED.replace('stt = "scripted"', f'stt = "{engine}"')
         async with served(config) as server:
             run_ = await _transcribe(server, file)
         name = f"{minutes:g} minutes of speech in opus ({engine})"
@@ -111,5 +119,15 @@ async def _transcribe(server: Served, file: bytes) -> Run:
     return Run(first, took, len(text.split()), peak, before, of_children)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.transcription")
+    parser.add_argument("--quick", action="store_true", help="5 minutes in place of 60")
+    parser.add_argument("--engine", action="append", metavar="NAME", default=[])
+    given = parser.parse_args()
+    take_other_core()
+    work = partial(measure, engines=given.engine or ENGINES)
+    show(perform(work, quick=given.quick))
+
+
 if __name__ == "__main__":
-    run(measure)
+    main()

@@ -73,6 +73,7 @@ FLOORS: dict[str, float] = {
     "testing": 6,
     "models": 6,
     "providers": 6,
+    "reloading": 6,
     "server": 6,
     "talk": 6,
     "__main__": 6,

@@ -18,7 +18,14 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.accounting import metering, open_store, resuming
+from vivavoce.accounting import (
+    metering,
+    open_store,
+    price_table,
+    resuming,
+    settings_keys,
+    tariffs,
+)
 from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
@@ -29,6 +36,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.requests import keep_context
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -36,7 +44,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines
+from vivavoce.configured import ConfiguredEngines, load_new
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -44,7 +52,10 @@ from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
+from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.moderation import built_moderation
+from vivavoce.runtime.reload import EnginePool
+from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Relay
@@ -54,6 +65,8 @@ from vivavoce.server import (
     configure_library_loggers,
     drain,
     fix_malloc_thresholds,
+    hangup_reloads,
+    load_certificate,
     raise_descriptor_limit,
     serve_app,
     tls_context,
@@ -88,9 +101,13 @@ class Built:
 async def build(
     settings: Settings,
     local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
+    pool: EnginePool | None = None,
 ) -> AsyncIterator[Built]:
-    """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
-    async with built_models(settings, local_servers) as models, AsyncExitStack() as stack:
+    """Enter every engine that a model names; leave them all at the end. Raises SettingsError.
+
+    pool: engines that run already, and are used where their options are the same.
+    """
+    async with built_models(settings, local_servers, pool) as models, AsyncExitStack() as stack:
         tools = await built_tools(settings.tools, stack)
         checks = await built_moderation(settings.moderation, stack)
         context = replace(_context(settings, models), tools=tools, moderation=checks)
@@ -167,23 +184,24 @@ def application(
     auth.add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
-    catalog, max_bytes = context.catalog, context.max_upload_bytes
+    keep_context(app, sessions.hold_context)
+    max_bytes = context.max_upload_bytes
     for routes in (
-        ConsoleRoutes(has_keys=bool(auth.keys)),
+        ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
-        ChatRoutes(catalog, max_bytes=max_bytes),
-        SpeechRoutes(catalog),
-        TranscriptionRoutes(catalog, max_bytes=max_bytes),
-        SpeechAnalysisRoutes(catalog, max_bytes=max_bytes),
-        ModelRoutes(catalog, inventory=context.inventory),
+        ChatRoutes(max_bytes=max_bytes),
+        SpeechRoutes(),
+        TranscriptionRoutes(max_bytes=max_bytes),
+        SpeechAnalysisRoutes(max_bytes=max_bytes),
+        ModelRoutes(),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
     if context.inventory is not None:
         check = AdminCheck(auth, accounts[0] if accounts else None)
-        PackRoutes(context.inventory, check).add_to(app)
+        PackRoutes(check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
@@ -217,10 +235,15 @@ def require_keys(settings: Settings, *, stored: int = 0) -> None:
         )
 
 
-async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> None:
+async def serve(
+    settings: Settings,
+    announce: Callable[[Built, str], None],
+    reread: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until a signal. Raises SettingsError when it cannot start.
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
+    reread: reads the settings again, in a thread, when SIGHUP asks for that; raises SettingsError.
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
@@ -228,50 +251,119 @@ async def serve(settings: Settings, announce: Callable[[Built, str], None]) -> N
     fix_malloc_thresholds()
     try:
         with tracer(os.environ) as spans:
-            await _serve_metered(settings, auth, tls, spans, announce)
+            async with open_store(settings, os.environ) as store:
+                require_keys(settings, stored=len(await store.records("key")))
+                pool = EnginePool()
+                async with (
+                    Generations(partial(build, pool=pool), settings) as built,
+                    metering(settings, built.current.models, store) as meter,
+                    Metrics() as metrics,
+                    resuming(settings, store) as resumption,
+                ):
+                    server = _Server(settings, built, auth, meter, metrics, resumption, spans, tls)
+                    await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
 
 
-async def _serve_metered(
-    settings: Settings,
-    auth: Auth,
-    tls: SSLContext | None,
-    spans: "Tracer | None",
-    announce: Callable[[Built, str], None],
-) -> None:
-    async with open_store(settings, os.environ) as store:
-        require_keys(settings, stored=len(await store.records("key")))
-        async with build(settings) as built, metering(settings, built.models, store) as meter:
-            follow_keys(auth, meter)
-            async with Metrics() as metrics, resuming(settings, store) as resumption:
-                meter.on_row.append(metrics.on_row)
-                meter.on_refusal.append(metrics.on_refusal)
-                context = replace(
-                    built.context,
-                    resumption=resumption,
-                    meter=partial(SessionMeter, meter),
-                    key_models=lambda key: meter.directory.models_of(key),
-                    observers=(
-                        *built.context.observers,
-                        metrics.session,
-                        *((partial(SessionTrace, spans),) if spans else ()),
-                    ),
+@dataclass(slots=True)
+class _Server:
+    """A server that has what it needs, and its settings."""
+
+    settings: Settings
+    """Those of the start."""
+    generations: Generations[Built]
+    auth: Auth
+    meter: Metering
+    metrics: Metrics
+    resumption: Resumption | None
+    spans: "Tracer | None"
+    tls: SSLContext | None
+
+    async def serve(
+        self, announce: Callable[[Built, str], None], reread: Callable[[], Settings] | None
+    ) -> None:
+        """Listen until a signal. Raises SettingsError."""
+        settings, built = self.settings, self.generations.current
+        follow_keys(self.auth, self.meter)
+        self.meter.on_row.append(self.metrics.on_row)
+        self.meter.on_refusal.append(self.metrics.on_refusal)
+        sessions = Sessions(self._context(built))
+        self.metrics.count_sessions(sessions.__len__)
+        self.metrics.count_reservations(lambda: self.meter.open_reservations)
+        self.metrics.watch_upstreams(_held_upstreams(built))
+        app = application(
+            sessions,
+            self.auth,
+            settings.webrtc,
+            accounts=(self.meter, self.metrics),
+            telephony=settings.telephony,
+        )
+        reloader = None
+        if reread is not None:
+            reloader = Reloader(
+                settings,
+                self.generations,
+                sessions,
+                reread=reread,
+                check=self._check,
+                prepare=self._prepare,
+            )
+        async with preloading(built.models.inventory, strict=settings.server.strict):
+            await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
+
+    def _context(self, built: Built) -> ServerContext:
+        """What sessions share, their meters and observers among it."""
+        observers = (
+            *built.context.observers,
+            self.metrics.session,
+            *((partial(SessionTrace, self.spans),) if self.spans else ()),
+        )
+        return replace(
+            built.context,
+            resumption=self.resumption,
+            meter=partial(SessionMeter, self.meter),
+            key_models=lambda key: self.meter.directory.models_of(key),
+            observers=observers,
+        )
+
+    def _check(self, settings: Settings) -> None:
+        """Raises SettingsError."""
+        require_keys(settings, stored=self.meter.stored_keys)
+        auth_of(settings)
+        price_table(settings)
+        for server in (settings.server, self.settings.server):  # the files may have changed
+            tls_context(server)
+
+    async def _prepare(self, settings: Settings, built: Built) -> Replacement:
+        """Load the models. Raises SettingsError."""
+        await load_new(built.models.engines)
+        for problem in await built.models.inventory.preload():
+            if settings.server.strict:
+                raise SettingsError(problem)
+            log.warning("%s", problem)
+
+        async def apply() -> None:
+            self.auth.replace_origins(auth_of(settings))
+            if self.tls is not None:
+                load_certificate(self.tls, self.settings.server)
+            logging.getLogger().setLevel(settings.server.log_level.upper())
+            self.meter.warn_at = settings.session.warn_at
+            self.metrics.watch_upstreams(_held_upstreams(built))
+            try:
+                await self.meter.replace(
+                    price_table(settings), tariffs(settings, built.models), settings_keys(settings)
                 )
-                sessions = Sessions(context)
-                metrics.count_sessions(sessions.__len__)
-                metrics.count_reservations(lambda: meter.open_reservations)
-                for name, relay in context.catalog.relays.items():
-                    metrics.watch_upstream(name, partial(_held_s, relay))
-                app = application(
-                    sessions,
-                    auth,
-                    settings.webrtc,
-                    accounts=(meter, metrics),
-                    telephony=settings.telephony,
-                )
-                async with preloading(built.models.inventory, strict=settings.server.strict):
-                    await _listen(settings, tls, app, sessions, partial(announce, built))
+            except StoreError as exc:
+                log.warning("%s", exc)
+
+        return Replacement(self._context(built), apply)
+
+
+def _held_upstreams(built: Built) -> dict[str, Callable[[], float]]:
+    """For how many seconds the upstream server of each relay is not asked."""
+    relays = built.context.catalog.relays
+    return {name: partial(_held_s, relay) for name, relay in relays.items()}
 
 
 @asynccontextmanager
@@ -305,15 +397,21 @@ async def _listen(
     app: web.Application,
     sessions: Sessions,
     announce: Callable[[str], None],
+    reloader: Reloader[Built] | None,
 ) -> None:
     async with serve_app(app, settings.server, tls) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
-        with StopSignals() as stop:
+        reloads = reloader is not None and hangup_reloads(settings.server)
+        with StopSignals(hangup_reloads=reloads) as stop:
             host = settings.server.host
             bracketed = f"[{host}]" if ":" in host else host
             announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-            await stop.first.wait()
+            if reloader is None:
+                await stop.first.wait()
+            else:
+                await reloader.serve(stop.reload, stop.first)
+                settings = reloader.settings
             log.info("shutting down: %d sessions", len(sessions))
             await drain(sessions, settings.server.drain_seconds, stop)
 

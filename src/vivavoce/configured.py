@@ -1,19 +1,26 @@
 """The engines of the settings and the weights on this machine, by the names that clients give."""
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, get_args
 
+import msgspec
+
 from vivavoce.engines import pulling, registry
-from vivavoce.engines.base import residency_of
+from vivavoce.engines.base import BaseEngine, is_loading, residency_of
 from vivavoce.engines.packs import Pack, cache_folder, forbids_commerce, manifest
-from vivavoce.errors import EngineError, SettingsError
+from vivavoce.errors import EngineError, EngineNotUsable, SettingsError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
 from vivavoce.runtime.inventory import OfferedModel, PackSummary, Report, Resident
+from vivavoce.runtime.reload import EnginePool
 from vivavoce.session.facts import Stage
 from vivavoce.settings import Kind, Settings, aliases_of
+
+log = logging.getLogger(__name__)
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -21,8 +28,10 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 class ConfiguredEngines:
     """The engines that names of clients may stand for; those of no model are loaded on demand."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pool: EnginePool) -> None:
+        """pool: of the engines that are loaded on demand, too."""
         self._settings = settings
+        self._pool = pool
         self._aliases = aliases_of(settings)
         self._running: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
         self._models: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
@@ -98,11 +107,16 @@ class ConfiguredEngines:
         )
         return self.on_demand[stage, name]
 
-    def _make(self, stage: Kind, name: str, options: dict[str, object]) -> Any:
-        """Raises SettingsError."""
+    def _make(
+        self, stage: Kind, name: str, options: dict[str, object]
+    ) -> AbstractAsyncContextManager[Any]:
+        """Gives the engine when it is entered. Raises SettingsError."""
         given = dict(self._settings.engines.get(stage, {}).get(name, {}))
         real = given.pop("engine", name)
-        return registry.create(stage, real, given | options, table=name)
+        engine = registry.create(stage, real, given | options, table=name)
+        return self._pool.use(
+            stage, name, engine, msgspec.convert(given | options, engine.Settings)
+        )
 
     def _idle_s(self, kind: Any, name: str, default: float) -> float:
         """The `idle_unload_seconds` of an engine; it is checked when the engine is made."""
@@ -137,6 +151,9 @@ class ConfiguredEngines:
                 yield each
         for (stage, name), demand in self.on_demand.items():
             yield self._on_demand(stage, name, demand)
+        for name, demand in self._speakers.items():
+            model = self._settings.engines.get("speaker", {}).get(name, {}).get("model", name)
+            yield Resident(f"speaker:{name}", "speaker", model, demand, True, demand.idle_s)
 
     def resident(self, asked: str) -> Resident | None:
         """See Inventory."""
@@ -206,6 +223,30 @@ class ConfiguredEngines:
         for key in [key for key in self.on_demand if key[1] == name]:
             del self.on_demand[key]
         await asyncio.to_thread(pulling.remove, name)
+
+
+async def load_all(engines: Mapping[str, object]) -> None:
+    """Wait until all models are loaded. Raises EngineNotUsable."""
+    for id_, engine in engines.items():
+        try:
+            if isinstance(engine, BaseEngine):
+                await engine.load()
+        except EngineError as exc:
+            raise EngineNotUsable(registry.with_place(_place(id_), exc)) from exc
+
+
+async def load_new(engines: Mapping[str, object]) -> None:
+    """Wait until those are loaded that are loading; what fails is logged."""
+    for id_, engine in engines.items():
+        try:
+            if isinstance(engine, BaseEngine) and is_loading(engine):
+                await engine.load()
+        except EngineError as exc:
+            log.warning("%s", registry.with_place(_place(id_), exc))
+
+
+def _place(id_: str) -> str:
+    return f"[engines.{id_.replace(':', '.')}]"
 
 
 def licence_problem(settings: Settings, model: str) -> str | None:

@@ -18,9 +18,10 @@ from vivavoce.configured import (
     check_engine_tables,
     check_installed,
     licence_problem,
+    load_all,
 )
 from vivavoce.engines import registry
-from vivavoce.engines.base import LLM, STT, TTS, VAD, BaseEngine, Cleaner, TurnModel
+from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
 from vivavoce.engines.openai import discovery
 from vivavoce.engines.packs import problem_of
 from vivavoce.errors import AudioError, EngineError, EngineNotUsable, SettingsError
@@ -28,6 +29,7 @@ from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
 from vivavoce.runtime.choice import DEFAULT, EngineChoice
 from vivavoce.runtime.fallback import Member
+from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.upstream import AZURE_PATH, OPENAI_URL, XAI_URL, Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
@@ -227,11 +229,15 @@ class BuiltModels:
 async def built_models(
     settings: Settings,
     local_servers: tuple[discovery.LocalServer, ...] = discovery.LOCAL_SERVERS,
+    pool: EnginePool | None = None,
 ) -> AsyncIterator[BuiltModels]:
-    """Enter every engine that a model names; leave them all at the end. Raises SettingsError."""
+    """Enter every engine that a model names; leave them all at the end. Raises SettingsError.
+
+    pool: engines that run already, and are used where their options are the same.
+    """
     check_engine_tables(settings)
     async with AsyncExitStack() as stack:
-        builder = _Builder(Surroundings(settings, local_servers), stack)
+        builder = _Builder(Surroundings(settings, local_servers), stack, pool or EnginePool())
         stack.push_async_callback(builder.source.close)
         cascades: dict[str, Cascade] = {}
         selected: dict[str, tuple[Selected, ...]] = {}
@@ -247,20 +253,9 @@ async def built_models(
             for name, targets in aliases_of(settings).items()
         }
         if settings.server.strict:
-            await _load_all(builder.by_name())
+            await load_all(builder.by_name())
         catalog = ModelCatalog(cascades, default_cascade(settings, cascades), relays, aliases)
         yield BuiltModels(catalog, selected, builder.by_name(), builder.source)
-
-
-async def _load_all(engines: Mapping[str, object]) -> None:
-    """Wait until all models are loaded. Raises EngineNotUsable."""
-    for id_, engine in engines.items():
-        try:
-            if isinstance(engine, BaseEngine):
-                await engine.load()
-        except EngineError as exc:
-            place = f"[engines.{id_.replace(':', '.')}]"
-            raise EngineNotUsable(registry.with_place(place, exc)) from exc
 
 
 def relay_of(name: str, model: RelayModel) -> Relay:
@@ -310,6 +305,7 @@ class _Builder:
 
     at: Surroundings
     stack: AsyncExitStack
+    pool: EnginePool
     source: ConfiguredEngines = field(init=False)
     choice: EngineChoice = field(init=False)
     _engines: dict[tuple[Kind, str], Any] = field(default_factory=dict)
@@ -317,7 +313,7 @@ class _Builder:
 
     def __post_init__(self) -> None:
         settings = self.at.settings
-        self.source = ConfiguredEngines(settings)
+        self.source = ConfiguredEngines(settings, self.pool)
         self.choice = EngineChoice(aliases_of(settings), self.source, settings.fallback)
 
     async def cascade(self, name: str, model: CascadeModel) -> tuple[Cascade, tuple[Selected, ...]]:
@@ -445,13 +441,17 @@ class _Builder:
             options = self._options(engine)
             real = options.pop("engine", engine.name)
             options |= dict(engine.options)
-            created = registry.create(engine.kind, real, options, table=engine.name)
+            created = await asyncio.to_thread(  # it may import much, while sessions run
+                registry.create, engine.kind, real, options, table=engine.name
+            )
             place = f"[engines.{engine.kind}.{engine.name}]"
-            model = getattr(msgspec.convert(options, created.Settings), "model", "")
+            given = msgspec.convert(options, created.Settings)
+            model = getattr(given, "model", "")
             if (problem := licence_problem(self.at.settings, model)) is not None:
                 raise EngineNotUsable(f"{place} {problem}")
             try:
-                self._engines[key] = await self.stack.enter_async_context(created)
+                shared = self.pool.use(engine.kind, engine.name, created, given)
+                self._engines[key] = await self.stack.enter_async_context(shared)
             except EngineError as exc:
                 raise EngineNotUsable(registry.with_place(place, exc)) from exc
             self.source.add(engine.kind, engine.name, self._engines[key], model)

@@ -104,6 +104,12 @@ def tls_context(server: ServerSettings) -> ssl.SSLContext | None:
     if not (server.tls_certificate and server.tls_key):
         raise SettingsError("[server] tls_certificate and tls_key go together: one is missing")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(context, server)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, server: ServerSettings) -> None:
+    """Use the files of the settings as they are now, for new connections. Raises SettingsError."""
     try:
         # without a password OpenSSL would ask for one at the terminal, and wait
         context.load_cert_chain(server.tls_certificate, server.tls_key, password="")
@@ -112,7 +118,6 @@ def tls_context(server: ServerSettings) -> ssl.SSLContext | None:
             f"[server] tls_certificate {server.tls_certificate} and tls_key {server.tls_key} "
             f"cannot be used: {exc}"
         ) from exc
-    return context
 
 
 @asynccontextmanager
@@ -241,25 +246,43 @@ class TlsListener:
             )
 
 
+def hangup_reloads(settings: ServerSettings) -> bool:
+    """Whether SIGHUP asks for the settings to be read again, and not for the end."""
+    if settings.on_hangup == "auto":
+        return not _has_terminal()
+    return settings.on_hangup == "reload"
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class StopSignals:
     """Catches SIGINT, SIGTERM and SIGHUP, unless SIGHUP is ignored (nohup).
 
     The first asks for an orderly end and the second for an immediate one; from the third on each
-    has its default effect.
+    has its default effect. SIGHUP may ask for the settings to be read again instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangup_reloads: bool = False) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
-        self._names = [signal.SIGINT, signal.SIGTERM]
+        self.reload = asyncio.Event()
+        """The settings are to be read again. Cleared by who does it."""
+        self._handlers = {signal.SIGINT: self._received, signal.SIGTERM: self._received}
         hangup = getattr(signal, "SIGHUP", None)
         if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
-            self._names.append(hangup)
+            self._handlers[hangup] = self.reload.set if hangup_reloads else self._received
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        for name in self._names:
-            loop.add_signal_handler(name, self._received)
+        for name, handler in self._handlers.items():
+            loop.add_signal_handler(name, handler)
         return self
 
     def __exit__(
@@ -275,9 +298,9 @@ class StopSignals:
 
     def _restore(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._names:
+        while self._handlers:
             with contextlib.suppress(ValueError):
-                loop.remove_signal_handler(self._names.pop())
+                loop.remove_signal_handler(self._handlers.popitem()[0])
 
 
 async def drain(sessions: Sessions, seconds: float, stop: StopSignals) -> None:

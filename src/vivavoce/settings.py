@@ -59,6 +59,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """A PEM file. With `tls_key` the server speaks https and wss."""
     tls_key: str = ""
     max_sessions: Annotated[int, Meta(ge=1)] = 1000
+    on_hangup: Literal["auto", "reload", "drain"] = "auto"
+    """What SIGHUP does: read the settings again for new sessions, or end as SIGTERM does. auto:
+    end where the server was started from a terminal, which sends it when it is closed."""
     drain_seconds: SecondsOrZero = 10.0
     """At shutdown, the time in which answers under way may end."""
     no_auth: bool = False

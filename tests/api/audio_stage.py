@@ -65,10 +65,11 @@ async def stage(
     )
     analysis = {name: options[name] for name in ("max_bytes", "max_seconds") if name in options}
     async with serving_routes(
-        SpeechRoutes(catalog, stall_timeout_s=options.get("stall_timeout_s", 30.0)),
-        TranscriptionRoutes(catalog, **options),
-        SpeechAnalysisRoutes(catalog, **analysis),
-        ModelRoutes(catalog, lambda: 1_700_000_000.5),
+        SpeechRoutes(stall_timeout_s=options.get("stall_timeout_s", 30.0)),
+        TranscriptionRoutes(**options),
+        SpeechAnalysisRoutes(**analysis),
+        ModelRoutes(lambda: 1_700_000_000.5),
+        catalog=catalog,
     ) as (client, http, base):
         yield Stage(client, http, base)
         if speaker is not None:

@@ -14,6 +14,7 @@ from openai import AsyncOpenAI
 
 from tests.server import HOST, Complaints
 from vivavoce.api.auth import Auth
+from vivavoce.api.requests import keep_context
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import LLM, STT, TTS
 from vivavoce.engines.scripted.engines import (
@@ -32,10 +33,14 @@ from vivavoce.engines.scripted.scripts import (
 )
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
+from vivavoce.protocol.session import RealtimeSession
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.choice import OnDemandEngine
+from vivavoce.runtime.reload import Counted
+from vivavoce.runtime.sessions import ServerContext
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
+from vivavoce.session.limits import SessionLimits
 
 
 class Routes(Protocol):
@@ -45,15 +50,18 @@ class Routes(Protocol):
 @asynccontextmanager
 async def serving_routes(
     *all_routes: Routes,
+    catalog: ModelCatalog,
 ) -> AsyncIterator[tuple[AsyncOpenAI, aiohttp.ClientSession, str]]:
     """The official client, a plain HTTP client, and the base URL, such as http://127.0.0.1:1234/v1.
 
-    No key is needed. The exit fails if an error was logged.
+    catalog: the configured models. No key is needed. The exit fails if an error was logged.
     """
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     app = web.Application()
     Auth(KeyRing({}), TokenMint(Secret("s"))).add_to(app)
+    context = ServerContext(catalog, catalog.available(), SessionLimits(), RealtimeSession())
+    keep_context(app, Counted(context).hold)
     for routes in all_routes:
         routes.add_to(app)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

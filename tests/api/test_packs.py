@@ -138,7 +138,7 @@ def test_models_in_memory_are_listed_loaded_and_unloaded() -> None:
         async def loaded() -> list[str]:
             async with client.get("/api/ps") as answer:
                 body = await answer.json()
-            assert {each["kind"] for each in body["data"]} <= {"stt"}
+            assert {each["kind"] for each in body["data"]} <= {"stt", "speaker"}
             return list(body["models"])
 
         assert await loaded() == []
@@ -155,6 +155,11 @@ def test_models_in_memory_are_listed_loaded_and_unloaded() -> None:
         assert await loaded() == []
         async with client.post("/api/ps/nobody") as answer:
             assert answer.status == 404
+        async with client.post("/api/ps/speaker:scripted") as answer:
+            assert answer.status == 201
+        assert await loaded() == ["speaker:scripted"]
+        async with client.delete("/api/ps/speaker:scripted") as answer:
+            assert answer.status == 204
         inventory = server.sessions.context.inventory
         assert isinstance(inventory, configured.ConfiguredEngines)
         assert await inventory.preload() == []

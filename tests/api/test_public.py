@@ -132,8 +132,8 @@ def test_ready_with_an_engine_down_or_loading_is_503_and_names_it() -> None:
             context = server.sessions.context
             assert {"vad:scripted", "stt:scripted", "tts:scripted"} <= context.engines.keys()
             engine = Breakable()
-            server.sessions.context = replace(
-                context, engines={**context.engines, "stt:breakable": engine}
+            server.sessions.replace_context(
+                replace(context, engines={**context.engines, "stt:breakable": engine})
             )
             assert (await status_and_body(http, "/ready"))[0] == 200
             engine.reason = "the worker process does not start"

@@ -13,7 +13,7 @@ from openai.types.audio import TranscriptionDiarized
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from tests.media.sound import container
-from vivavoce.engines.base import BaseEngine, Transcript
+from vivavoce.engines.base import BaseEngine, Capabilities, Transcript
 from vivavoce.engines.scripted.engines import ScriptedSTT
 from vivavoce.engines.scripted.scripts import STTScript
 from vivavoce.errors import EngineError
@@ -320,6 +320,26 @@ def test_language_and_prompt_reach_the_engine() -> None:
 
     asyncio.run(main())
     assert engine.asked == [("it", "Ciao")] * 2
+
+
+class EnglishListener(Listener):
+    capabilities = Capabilities(languages=("en",))
+
+
+def test_language_that_the_recogniser_does_not_know_is_refused_with_the_remedy() -> None:
+    engine = EnglishListener(EngineError("enough"))
+
+    async def main() -> Any:
+        async with stage(stt=engine) as here:
+            form = aiohttp.FormData({"language": "de"})
+            form.add_field("file", SPOKEN, filename="a.wav")
+            return await here.post("/audio/transcriptions", data=form)
+
+    status, body = asyncio.run(main())
+    error = body["error"]
+    assert (status, error["param"], error["code"]) == (400, "language", "unsupported_language")
+    assert "does not know the language 'de', but 'en'; leave `language` out" in error["message"]
+    assert engine.asked == []
 
 
 class Interpreter(ScriptedSTT):

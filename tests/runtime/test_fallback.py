@@ -40,7 +40,13 @@ from vivavoce.protocol.server import OutputTranscriptDone
 from vivavoce.protocol.session import ServerVad
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.chains import CONTINUE, FallbackLLM, FallbackSTT, FallbackTTS
-from vivavoce.runtime.fallback import FallbackSettings, KeptAudio, Member
+from vivavoce.runtime.fallback import (
+    FallbackSettings,
+    KeptAudio,
+    Member,
+    knows_language,
+    languages_of,
+)
 from vivavoce.session.facts import Disconnected
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
@@ -318,6 +324,33 @@ def test_stt_without_a_result_fails_when_no_engine_is_left() -> None:
     run(main())
 
 
+def test_stt_that_knows_the_language_is_asked_first(caplog: pytest.LogCaptureFixture) -> None:
+    class English(Engine):
+        capabilities = Capabilities(languages=("en",))
+
+    async def by(chain: FallbackSTT, language: str | None) -> str:
+        found = chain.transcribe(source(b"a\0"), language=language, prompt="")
+        async with aclosing(found) as transcripts:
+            return "".join([transcript.text async for transcript in transcripts])
+
+    async def main() -> None:
+        english = English(Transcript("english", 7, final=True))
+        other = Engine(Transcript("other", 5, final=True))
+        chain = FallbackSTT(members(english, other), SETTINGS)
+        for language in (None, "en", "en-US", "english", "klingon"):
+            assert await by(chain, language) == "english"
+        for _ in range(2):
+            assert await by(chain, "de") == "other"
+        assert languages_of(chain) == "any"
+        alone = FallbackSTT(members(english, English()), SETTINGS)
+        assert await by(alone, "de") == "english"
+        assert (languages_of(alone), knows_language(alone, "de")) == (("en",), False)
+
+    caplog.set_level(logging.INFO)
+    run(main())
+    assert caplog.messages == ["stt a does not know de; b is used"]
+
+
 def test_kept_audio_is_bounded() -> None:
     async def main() -> None:
         piece = bytes(1 << 20)
@@ -397,7 +430,7 @@ def test_tts_of_another_language_or_script_is_the_engine_that_speaks_it(
 
     caplog.set_level(logging.INFO)
     run(main())
-    assert caplog.messages[0] == "tts a does not speak de-AT; b is used for it"
+    assert caplog.messages[0] == "tts a does not know de-AT; b is used"
     assert caplog.messages[1:] == ["tts a failed: cannot read this; b takes over"] * 2
 
 

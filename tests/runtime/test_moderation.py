@@ -169,7 +169,7 @@ def moderated(script: Callable[[Any], Any], answers: list[str]) -> None:
         async with serving(settings) as server:
             check = Moderation("words", _bad_words, ModerationSettings())
             context = server.sessions.context
-            server.sessions.context = replace(context, moderation={"words": check})
+            server.sessions.replace_context(replace(context, moderation={"words": check}))
             async with connected(f"{server.ws}/v1/realtime", "default") as client:
                 await script(client)
 

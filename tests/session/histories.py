@@ -40,6 +40,8 @@ from vivavoce.protocol.session import (
     TranscriptionPatch,
     TranscriptionSessionPatch,
 )
+from vivavoce.session.brain import BrainFactory
+from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect, EndAudio, RunVad, Send, StartTranscription
 from vivavoce.session.facts import (
@@ -209,9 +211,12 @@ class World:
         now: float = 0.0,
         checkpoint: Checkpoint | None = None,
         limits: SessionLimits = LIMITS,
+        brain: BrainFactory = CascadeBrain,
     ) -> None:
         models = dataclasses.replace(MODELS, failure_errors=True)
-        self.session = Session(opening, models, limits, salt=salt, now=now, checkpoint=checkpoint)
+        self.session = Session(
+            opening, models, limits, salt=salt, now=now, brain=brain, checkpoint=checkpoint
+        )
         self.salt = salt
         self.now = now
         self.history: list[Moment] = []

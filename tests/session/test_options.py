@@ -437,6 +437,9 @@ class Renamed:
     def transcription_model(self, asked: str) -> str:
         return f"stt for {asked}"
 
+    def other_language(self, asked: str, language: str) -> str:
+        return "" if language == "en" else "en"
+
     def speech_model(self, asked: str) -> str:
         return f"tts for {asked}"
 
@@ -460,6 +463,34 @@ def test_names_of_speech_models_are_served_by_what_the_engines_say() -> None:
     )
     written = options(transcription_settings(), offer)
     assert written.session.served_by == TranscribedBy("default", "stt for whisper-1")
+
+
+def test_language_that_is_not_recognised_is_noted_with_the_one_that_is() -> None:
+    renaming = ModelInfo(voices=None, default_voice="", names=Renamed())
+    offer = AvailableModels({"default": renaming}, "default")
+    german = hears(transcription={"model": "", "language": "de"})
+    served = changed(german, offer=offer).realtime.served_by
+    assert isinstance(served, ServedBy)
+    assert (served.transcription_model, served.transcription_language) == (UNSET, "en")
+    english = hears(transcription={"model": "a", "language": "en"})
+    served = changed(english, offer=offer).realtime.served_by
+    assert isinstance(served, ServedBy)
+    assert served.transcription_language is UNSET
+    patch = {"type": "transcription", "audio": {"input": {"transcription": {"language": "de"}}}}
+    written = changed(
+        msgspec.convert(patch, type=SessionPatch), transcription_settings(), offer=offer
+    )
+    assert written.session.served_by == TranscribedBy("default", "stt for whisper-1", "en")
+
+
+def test_keywords_are_kept_and_cleared_by_null() -> None:
+    made = changed(hears(transcription={"model": "a", "keywords": ["Zelda", "Hyrule"]}))
+    assert made.transcription == Transcription(model="a", keywords=("Zelda", "Hyrule"))
+    assert made.transcription.hint == "Zelda, Hyrule"
+    made.update(hears(transcription={"prompt": "Games."}), pristine=False, has_spoken=False)
+    assert made.transcription.hint == "Zelda, Hyrule Games."
+    made.update(hears(transcription={"keywords": None}), pristine=False, has_spoken=False)
+    assert made.transcription == Transcription(model="a", prompt="Games.")
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["cascade", "relay"])

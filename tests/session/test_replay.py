@@ -22,8 +22,10 @@ from tests.session.stage import without_audio
 from vivavoce.protocol.client import InputAudioClear, ResponseCancel, ResponseCreate, SessionUpdate
 from vivavoce.protocol.server import ItemRetrieved
 from vivavoce.protocol.session import AudioInputPatch, AudioPatch, RealtimePatch, SessionObject
+from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.effects import Close, Effect, EndAudio, Send
-from vivavoce.session.facts import Received, TimerFired, TranscriptUpdated
+from vivavoce.session.facts import Fact, Received, TimerFired, TranscriptUpdated, VadScores
 from vivavoce.session.limits import SessionLimits
 
 NO_TURN_DETECTION = RealtimePatch(audio=AudioPatch(input=AudioInputPatch(turn_detection=None)))
@@ -43,6 +45,38 @@ LATER = histories(
     *("transcription fails", *FROM_ENGINES),
     longest=20,
 ).map(lambda steps: [step for step in steps if step.kind not in SOUND])
+
+
+class WithoutShortcut(CascadeBrain):
+    """Handles audio that continues as any other fact."""
+
+    def continue_audio(self, fact: Fact, now: float) -> bool:
+        return False
+
+
+def one_window_each(fact: Fact) -> list[Fact]:
+    if not isinstance(fact, VadScores):
+        return [fact]
+    return [VadScores(fact.at + n * WINDOW, (s,)) for n, s in enumerate(fact.speech)]
+
+
+@settings(max_examples=EXAMPLES)
+@given(openings, EVERYTHING)
+def test_audio_that_continues_has_the_effects_of_any_fact_and_brings_no_deadline_nearer(
+    opening: SessionObject, steps: list[Step]
+) -> None:
+    played, short, long = World(opening), World(opening), World(opening, brain=WithoutShortcut)
+    for moment in played.play(steps):
+        short.now = long.now = moment.now
+        for fact in one_window_each(moment.fact):
+            due = short.session.deadline
+            short.tell(fact)
+            long.tell(fact)
+            assert not long.session.steady
+            if short.session.steady:
+                assert short.session.deadline >= due
+    assert short.history == long.history
+    assert short.session.checkpoint(0.0) == long.session.checkpoint(0.0)
 
 
 @settings(max_examples=EXAMPLES)

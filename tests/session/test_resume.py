@@ -26,7 +26,7 @@ from tests.session.stage import (
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS
-from vivavoce.session.checkpoint import Checkpoint, continued
+from vivavoce.session.checkpoint import PLAYED_SAVE_S, Checkpoint, continued
 from vivavoce.session.effects import Close, Effect, Generate
 from vivavoce.session.facts import (
     AudioPlayed,
@@ -39,7 +39,7 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import PLAYED_SAVE_S, Session
+from vivavoce.session.shell import Session
 
 WORDS = "one two three four"
 

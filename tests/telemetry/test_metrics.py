@@ -117,7 +117,7 @@ def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> N
     session.on(AudioGenerated("r", b""), [], 9.0)
     assert value(metrics, "failover_seconds_count", model="m") == 1
     held = [0.0, 5.0]
-    metrics.watch_upstream("m", lambda: held[-1])
+    metrics.watch_upstreams({"m": lambda: held[-1]})
     metrics.count_reservations(lambda: 3)
     assert value(metrics, "upstream_available", model="m") == 0
     held.pop()

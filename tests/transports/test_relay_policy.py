@@ -43,7 +43,7 @@ async def governed(
         async with serving(settings) as server:
             context = server.sessions.context
             allowed = frozenset(models) or None
-            server.sessions.context = replace(context, key_models=lambda _: allowed)
+            server.sessions.replace_context(replace(context, key_models=lambda _: allowed))
             yield server
 
 

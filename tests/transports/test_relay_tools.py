@@ -55,7 +55,7 @@ async def calling(function: Any) -> AsyncIterator[tuple[FakeUpstream, Client]]:
         )
         async with serving(settings) as server:
             tool = ServerTool(FunctionTool("stock"), function, 5.0)
-            server.sessions.context = replace(server.sessions.context, tools={"stock": tool})
+            server.sessions.replace_context(replace(server.sessions.context, tools={"stock": tool}))
             async with connected(f"{server.ws}/v1/realtime", "far") as client:
                 async with asyncio.timeout(TIMEOUT_S):
                     await fake.wait_for_sessions(1)
@@ -109,7 +109,7 @@ def test_function_of_this_server_runs_for_a_cascade_and_nobody_sees_it() -> None
         )
         async with serving(settings) as server:
             tool = ServerTool(FunctionTool("stock"), stock, 5.0)
-            server.sessions.context = replace(server.sessions.context, tools={"stock": tool})
+            server.sessions.replace_context(replace(server.sessions.context, tools={"stock": tool}))
             async with connected(f"{server.ws}/v1/realtime", "default") as client:
                 await client.send("response.create")
                 done = await client.until("response.done")

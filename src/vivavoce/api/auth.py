@@ -108,6 +108,11 @@ class Auth:
         self._loopback_pages = loopback_pages
         self._hosts = None if hosts is None else {host_and_port(host)[0] for host in hosts}
 
+    def replace_origins(self, other: "Auth") -> None:
+        """Accept the pages and host names that `other` accepts; the keys stay."""
+        self._texts, self._origins = other._texts, other._origins
+        self._loopback_pages, self._hosts = other._loopback_pages, other._hosts
+
     def add_to(self, app: web.Application) -> None:
         """Check every request of the application."""
 

@@ -30,30 +30,35 @@ class RequestMeter:
 
     def __init__(self, service: Metering | None) -> None:
         self._service = service
+        self._rater = None if service is None else service.rater
         self._used: list[tuple[UsageKind, str, Rated]] = []
 
     def speech(self, model: str, characters: int, ms: int) -> None:
         """A text was spoken by a configured model."""
-        if (service := self._service) is not None:
-            rater, at = service.rater, service.wall_clock()
-            rated = rater.spoken(rater.tariff(model), characters, ms, at)
+        if (rater := self._rater) is not None:
+            rated = rater.spoken(rater.tariff(model), characters, ms, self._now)
             self._used.append(("speech", model, rated))
 
     def transcription(self, model: str, ms: int) -> None:
         """Audio was recognised by a configured model."""
-        if (service := self._service) is not None:
-            tariff, at = service.rater.tariff(model), service.wall_clock()
-            rated = service.rater.recognised(tariff.stt, ms, at, tariff.percent)
+        if (rater := self._rater) is not None:
+            tariff = rater.tariff(model)
+            rated = rater.recognised(tariff.stt, ms, self._now, tariff.percent)
             self._used.append(("transcription", model, rated))
 
     def completion(
         self, model: str, used: Quantities, *, asked: str = "", estimated: bool = False
     ) -> None:
         """A chat completion of a configured model. asked: another model of its endpoint."""
-        if (service := self._service) is not None:
-            rated = service.rater.completed(model, used, service.wall_clock(), asked)
+        if (rater := self._rater) is not None:
+            rated = rater.completed(model, used, self._now, asked)
             rated = rated._replace(estimated=rated.estimated or estimated)
             self._used.append(("completion", model, rated))
+
+    @property
+    def _now(self) -> float:
+        assert self._service is not None
+        return self._service.wall_clock()
 
     def rows(self, owner: Owner, at: float) -> list[UsageRow]:
         """The rows of a request that ends."""

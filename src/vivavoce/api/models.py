@@ -10,10 +10,11 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
+from vivavoce.api.requests import CONTEXT
 from vivavoce.engines.base import Capabilities
 from vivavoce.errors import InvalidRequest
-from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.inventory import Inventory, OfferedModel
+from vivavoce.runtime.catalog import Cascade
+from vivavoce.runtime.inventory import OfferedModel
 
 
 class SpeakerVoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,16 +101,9 @@ TASKS: Final[Mapping[str, str]] = {
 
 
 class ModelRoutes:
-    """Lists the models of a catalog, their voices, and what serves each task."""
+    """Lists the configured models, their voices, and what serves each task."""
 
-    def __init__(
-        self,
-        catalog: ModelCatalog,
-        wall_clock: Callable[[], float] = time.time,
-        inventory: Inventory | None = None,
-    ) -> None:
-        self._catalog = catalog
-        self._inventory = inventory
+    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._created = int(wall_clock())
 
     def add_to(self, app: web.Application) -> None:
@@ -122,54 +116,58 @@ class ModelRoutes:
         """The configured models; with `?task=` the names for one stage. Raises InvalidRequest."""
         task = request.query.get("task", "")
         if not task:
-            return json_response(ModelList([self._model(name) for name in self._catalog.cascades]))
+            cascades = request[CONTEXT].catalog.cascades
+            return json_response(ModelList([self._model(name) for name in cascades]))
         if task not in TASKS:
             raise InvalidRequest(
                 f"There is no task {task[:100]!r}; there are: {', '.join(TASKS)}.", param="task"
             )
-        return json_response(ModelList(self._of_task(task)))
+        return json_response(ModelList(self._of_task(request, task)))
 
     async def model(self, request: web.Request) -> web.Response:
-        name = request.match_info["model"]
-        if name in self._catalog.cascades:
+        name, cascades = request.match_info["model"], request[CONTEXT].catalog.cascades
+        if name in cascades:
             return json_response(self._model(name))
         for task in TASKS:
-            for found in self._of_task(task):
+            for found in self._of_task(request, task):
                 if found.id == name:
                     return json_response(found)
         body = ProblemBody(
             message=f"The model {name[:100]!r} does not exist; known models: "
-            f"{', '.join(self._catalog.cascades)}.",
+            f"{', '.join(cascades)}.",
             type="invalid_request_error",
             param="model",
             code="model_not_found",
         )
         return json_response(Problem(body), 404)
 
-    async def audio_models(self, _request: web.Request) -> web.Response:
+    async def audio_models(self, request: web.Request) -> web.Response:
         models = [
             AudioModelObject(id=name, name=name, created=self._created)
-            for name in self._catalog.cascades
+            for name in request[CONTEXT].catalog.cascades
         ]
         return json_response(AudioModelList(models, models))
 
     async def voices(self, request: web.Request) -> web.Response:
         """All voices, or those of one model with `?model=`."""
-        asked = request.query.get("model", "")
+        asked, catalog = request.query.get("model", ""), request[CONTEXT].catalog
         names: dict[int, list[str]] = {}
-        for name, cascade in self._catalog.cascades.items():
+        for name, cascade in catalog.cascades.items():
             names.setdefault(id(cascade.tts), []).append(name)
         if asked:
-            tts = id(self._catalog.of(asked).tts)
+            tts = id(catalog.of(asked).tts)
             names = {tts: names[tts]}
-        found = [voice for models in names.values() for voice in self._voices(models)]
+        found = [
+            voice for models in names.values() for voice in _voices(catalog.of(models[0]), models)
+        ]
         return json_response(VoiceList(found, found))
 
     def _model(self, name: str) -> ModelObject:
         return ModelObject(id=name, created=self._created)
 
-    def _of_task(self, task: str) -> list[ModelObject]:
-        offered = self._inventory.offered(TASKS[task]) if self._inventory is not None else ()
+    def _of_task(self, request: web.Request, task: str) -> list[ModelObject]:
+        inventory = request[CONTEXT].inventory
+        offered = inventory.offered(TASKS[task]) if inventory is not None else ()
         return [self._offered(task, each) for each in offered]
 
     def _offered(self, task: str, model: OfferedModel) -> ModelObject:
@@ -189,20 +187,20 @@ class ModelRoutes:
             else UNSET,
         )
 
-    def _voices(self, models: list[str]) -> list[VoiceObject]:
-        """The voices of an engine that these models share."""
-        cascade = self._catalog.of(models[0])
-        default = cascade.voice("")
-        return [
-            VoiceObject(
-                id=voice.id,
-                name=voice.id,
-                languages=[*voice.languages],
-                description=voice.description,
-                models=models,
-                default=voice.id == default,
-                sample=f"/v1/audio/voices/{quote(voice.id, safe='')}/sample"
-                f"?model={quote(models[0], safe='')}",
-            )
-            for voice in cascade.tts.voices
-        ]
+
+def _voices(cascade: Cascade, models: list[str]) -> list[VoiceObject]:
+    """The voices of an engine that these models share; `cascade` is the first of them."""
+    default = cascade.voice("")
+    return [
+        VoiceObject(
+            id=voice.id,
+            name=voice.id,
+            languages=[*voice.languages],
+            description=voice.description,
+            models=models,
+            default=voice.id == default,
+            sample=f"/v1/audio/voices/{quote(voice.id, safe='')}/sample"
+            f"?model={quote(models[0], safe='')}",
+        )
+        for voice in cascade.tts.voices
+    ]

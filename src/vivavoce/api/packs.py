@@ -12,6 +12,7 @@ from aiohttp import web
 
 from vivavoce.api.admin import AdminCheck
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
+from vivavoce.api.requests import CONTEXT
 from vivavoce.api.sse import EventStream
 from vivavoce.engines.base import Residency
 from vivavoce.errors import EngineError
@@ -87,8 +88,7 @@ class LoadedModels(msgspec.Struct, frozen=True):
 class PackRoutes:
     """Pulls, deletes, loads and unloads models."""
 
-    def __init__(self, inventory: Inventory, check: AdminCheck) -> None:
-        self._inventory = inventory
+    def __init__(self, check: AdminCheck) -> None:
         self._check = check
         self._pulls = Pulls()
 
@@ -102,7 +102,7 @@ class PackRoutes:
         router.add_delete("/api/ps/{model:.+}", self.unload)
         app.on_shutdown.append(self._close)
 
-    async def registry(self, _request: web.Request) -> web.Response:
+    async def registry(self, request: web.Request) -> web.Response:
         found = [
             PackObject(
                 id=pack.id,
@@ -113,18 +113,18 @@ class PackRoutes:
                 size_bytes=pack.size,
                 installed=pack.installed,
             )
-            for pack in self._inventory.packs()
+            for pack in _inventory(request).packs()
         ]
         return json_response(PackList(found))
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """Answer when the pack is installed, or send its progress as server-sent events."""
         self._check(request)
-        asked = request.match_info["model"]
-        pack = self._inventory.pack_named(asked)
+        asked, inventory = request.match_info["model"], _inventory(request)
+        pack = inventory.pack_named(asked)
         if pack is None:
-            return self._no_pack(asked)
-        pull = self._pulls.start(pack, self._inventory)
+            return _no_pack(inventory, asked)
+        pull = self._pulls.start(pack, inventory)
         if _wants_events(request):
             async with EventStream(request) as events:
                 async for progress in pull.follow():
@@ -136,16 +136,16 @@ class PackRoutes:
 
     async def delete(self, request: web.Request) -> web.Response:
         self._check(request)
-        asked = request.match_info["model"]
-        pack = self._inventory.pack_named(asked)
+        asked, inventory = request.match_info["model"], _inventory(request)
+        pack = inventory.pack_named(asked)
         if pack is None:
-            return self._no_pack(asked)
+            return _no_pack(inventory, asked)
         if pack in self._pulls:
             raise web.HTTPConflict(text=f"The model {pack} is being pulled.")
-        if not any(each.id == pack and each.installed for each in self._inventory.packs()):
+        if not any(each.id == pack and each.installed for each in inventory.packs()):
             return _not_found(f"The model {pack} is not installed.")
         try:
-            await self._inventory.remove(pack)
+            await inventory.remove(pack)
         except EngineError as exc:
             raise web.HTTPConflict(text=f"{exc}") from exc
         return json_response(DeletedModel(id=asked))
@@ -154,17 +154,17 @@ class PackRoutes:
         """What is in memory, since when, and how much of it."""
         self._check(request)
         now = asyncio.get_running_loop().time()
-        found = [_shown(each, now) for each in self._inventory.residents()]
+        found = [_shown(each, now) for each in _inventory(request).residents()]
         names = [each.id for each in found if each.state == "loaded"]
         return json_response(LoadedModels(names, found))
 
     async def load(self, request: web.Request) -> web.Response:
         """201 when it is loaded, 200 where it was. Raises EngineError."""
         self._check(request)
-        asked = request.match_info["model"]
-        found = self._inventory.resident(asked)
+        asked, inventory = request.match_info["model"], _inventory(request)
+        found = inventory.resident(asked)
         if found is None:
-            return self._unknown(asked)
+            return _unknown(inventory, asked)
         was_loaded = found.engine.residency().loaded
         await found.engine.load()
         shown = _shown(found, asyncio.get_running_loop().time())
@@ -172,10 +172,10 @@ class PackRoutes:
 
     async def unload(self, request: web.Request) -> web.Response:
         self._check(request)
-        asked = request.match_info["model"]
-        found = self._inventory.resident(asked)
+        asked, inventory = request.match_info["model"], _inventory(request)
+        found = inventory.resident(asked)
         if found is None:
-            return self._unknown(asked)
+            return _unknown(inventory, asked)
         if found.engine.residency().users:
             raise web.HTTPConflict(text=f"{found.id} is in use; try again later.")
         try:
@@ -187,13 +187,21 @@ class PackRoutes:
     async def _close(self, _app: web.Application) -> None:
         await self._pulls.close()
 
-    def _no_pack(self, asked: str) -> web.Response:
-        known = ", ".join(each.id for each in self._inventory.packs())
-        return _not_found(f"There is no model pack {asked[:100]!r}; known: {known}.")
 
-    def _unknown(self, asked: str) -> web.Response:
-        known = ", ".join(each.id for each in self._inventory.residents())
-        return _not_found(f"No engine or model here is called {asked[:100]!r}; known: {known}.")
+def _inventory(request: web.Request) -> Inventory:
+    inventory = request[CONTEXT].inventory
+    assert inventory is not None  # without one these routes are not added
+    return inventory
+
+
+def _no_pack(inventory: Inventory, asked: str) -> web.Response:
+    known = ", ".join(each.id for each in inventory.packs())
+    return _not_found(f"There is no model pack {asked[:100]!r}; known: {known}.")
+
+
+def _unknown(inventory: Inventory, asked: str) -> web.Response:
+    known = ", ".join(each.id for each in inventory.residents())
+    return _not_found(f"No engine or model here is called {asked[:100]!r}; known: {known}.")
 
 
 def _wants_events(request: web.Request) -> bool:

@@ -1,6 +1,7 @@
 """Routes that need no key: health, readiness, and the console with its JavaScript client."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -61,19 +62,23 @@ class StaticFile:
 class ConsoleRoutes:
     """GET /, /console/{name} and /client.js. All files are read when it is made."""
 
-    def __init__(self, folder: Path = CONSOLE, *, has_keys: bool = False) -> None:
+    def __init__(
+        self, folder: Path = CONSOLE, *, has_keys: Callable[[], bool] = lambda: False
+    ) -> None:
         """has_keys: the server requires a key; the console asks for it before it connects."""
+        self._has_keys = has_keys
         bodies = {
             path.name: path.read_bytes()
             for path in folder.iterdir()
             if path.suffix in CONTENT_TYPES
         }
-        if has_keys:
-            bodies["index.html"] = bodies["index.html"].replace(HTML_TAG, HTML_TAG_WITH_KEYS)
+        index = bodies["index.html"]
         self._files = {
             name: StaticFile(body, CONTENT_TYPES[Path(name).suffix], CONSOLE_POLICY)
             for name, body in bodies.items()
         }
+        asks_for_key = index.replace(HTML_TAG, HTML_TAG_WITH_KEYS)
+        self._with_keys = StaticFile(asks_for_key, CONTENT_TYPES[".html"], CONSOLE_POLICY)
         self._client = StaticFile(CLIENT_MODULE, CONTENT_TYPES[".js"], CONSOLE_POLICY)
 
     def add_to(self, app: web.Application) -> None:
@@ -82,7 +87,8 @@ class ConsoleRoutes:
         app.router.add_get("/console/{name}", self.file)
 
     async def index(self, request: web.Request) -> web.Response:
-        return self._files["index.html"].response(request)
+        index = self._with_keys if self._has_keys() else self._files["index.html"]
+        return index.response(request)
 
     async def client(self, request: web.Request) -> web.Response:
         return self._client.response(request)

@@ -1,15 +1,34 @@
-"""One HTTP request: its body, bounded, and work on it that ends when the client hangs up."""
+"""One HTTP request: the settings it begins with, its body, and work that ends with its client."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.runtime.sessions import ServerContext
 
+CONTEXT = web.RequestKey("context", ServerContext)
+"""The models, as they were when the request began."""
 CONNECTION_CHECK_S = 0.1
 """How often the connection is checked while the work goes on."""
+
+
+def keep_context(
+    app: web.Application, hold: Callable[[], AbstractContextManager[ServerContext]]
+) -> None:
+    """Give every request the CONTEXT of its beginning, in use until the request ends."""
+
+    @web.middleware
+    async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
+        with hold() as context:
+            request[CONTEXT] = context
+            return await handler(request)
+
+    app.middlewares.append(keep)
 
 
 async def read_body(request: web.Request, max_bytes: int, timeout_s: float) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from vivavoce.api.metered import check_model, metered
-from vivavoce.api.requests import read_body, unless_gone
+from vivavoce.api.requests import CONTEXT, read_body, unless_gone
 from vivavoce.api.sse import EventStream, write
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import EngineError, InvalidRequest
@@ -15,7 +15,7 @@ from vivavoce.media.encoding import CONTENT_TYPES, FileEncoder, FileFormat
 from vivavoce.protocol import json
 from vivavoce.protocol.codec import Reader
 from vivavoce.protocol.rest_audio import SpeechDelta, SpeechDone, SpeechRequest, SpeechUsage
-from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.concurrency import in_thread, prefetched
 from vivavoce.runtime.synthesis import STALL_TIMEOUT_S, Synthesis
 from vivavoce.session.usage import SPOKEN_TOKEN, estimate
@@ -75,10 +75,9 @@ class SpeechJob:
 
 
 class SpeechRoutes:
-    """Routes for speech synthesis with the models of a catalog."""
+    """Routes for speech synthesis with the configured models."""
 
-    def __init__(self, catalog: ModelCatalog, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
-        self._catalog = catalog
+    def __init__(self, *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
         self._stall_timeout_s = stall_timeout_s
 
     def add_to(self, app: web.Application) -> None:
@@ -93,8 +92,7 @@ class SpeechRoutes:
             raise InvalidRequest("There is no text to speak.", code="invalid_value", param="input")
         model = asked.model or request.query.get("model", "")  # of an Azure deployment
         answer = _as_events if asked.stream_format == "sse" else _as_file
-        name, cascade = self._catalog.name_of(model), self._catalog.of(model)
-        self._check_model(request, model)
+        name, cascade = _check_model(request, model)
         async with metered(request, name) as meter, cascade.use_tts(model) as tts:
             synthesis = Synthesis(
                 tts,
@@ -111,21 +109,25 @@ class SpeechRoutes:
                 if job.samples:
                     meter.speech(name, len(asked.input), job.samples * 1000 // RATE)
 
-    def _check_model(self, request: web.Request, asked: str) -> None:
-        name, cascade = self._catalog.name_of(asked), self._catalog.of(asked)
-        served, own = cascade.speech_model(asked), cascade.speech_model("")
-        check_model(request, asked, name, served=served, own=own)
-
     async def sample(self, request: web.Request) -> web.StreamResponse:
         model, voice = request.query.get("model", ""), request.match_info["voice"]
-        self._check_model(request, model)
-        async with self._catalog.of(model).use_tts(model) as tts:
+        _, cascade = _check_model(request, model)
+        async with cascade.use_tts(model) as tts:
             if voice not in {known.id for known in tts.voices}:
                 raise web.HTTPNotFound
             synthesis = Synthesis(
                 tts, voice, max_piece_ms=ENCODED_MS, stall_timeout_s=self._stall_timeout_s
             )
             return await unless_gone(request, _as_file(request, SpeechJob(synthesis, _SAMPLE_TEXT)))
+
+
+def _check_model(request: web.Request, asked: str) -> tuple[str, Cascade]:
+    """The configured model that speaks. Raises InvalidRequest where the key does not allow it."""
+    catalog = request[CONTEXT].catalog
+    name, cascade = catalog.name_of(asked), catalog.of(asked)
+    served, own = cascade.speech_model(asked), cascade.speech_model("")
+    check_model(request, asked, name, served=served, own=own)
+    return name, cascade
 
 
 async def _as_file(request: web.Request, job: SpeechJob) -> web.StreamResponse:

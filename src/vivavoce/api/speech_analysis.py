@@ -8,7 +8,7 @@ from aiohttp import web
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.known_speakers import known_speakers
 from vivavoce.api.metered import check_model, metered
-from vivavoce.api.requests import unless_gone
+from vivavoce.api.requests import CONTEXT, unless_gone
 from vivavoce.api.transcription import (
     MAX_FILES,
     MAX_SECONDS,
@@ -31,7 +31,7 @@ from vivavoce.protocol.rest_audio import (
     VoiceEmbedding,
     form_request,
 )
-from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
 from vivavoce.runtime.diarization import SpeakerTurn, diarize, voice_of
 from vivavoce.runtime.file_transcription import speech_probabilities
@@ -40,18 +40,16 @@ from vivavoce.session.usage import HEARD_TOKEN
 
 
 class SpeechAnalysisRoutes:
-    """Analyses recordings with the models of a catalog."""
+    """Analyses recordings with the configured models."""
 
     def __init__(
         self,
-        catalog: ModelCatalog,
         *,
         max_bytes: int = MAX_FILE_BYTES,
         max_seconds: float = MAX_SECONDS,
         max_files: int = MAX_FILES,
         max_waiting_files: int = MAX_WAITING_FILES,
     ) -> None:
-        self._catalog = catalog
         self._max_bytes = max_bytes
         self._bounds = Bounds(max_seconds=max_seconds)
         self._files = WorkSlots(max_files, max_waiting_files, "recordings")
@@ -67,12 +65,11 @@ class SpeechAnalysisRoutes:
     async def _timestamps(self, request: web.Request) -> web.StreamResponse:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, TimestampsRequest)
-            name = self._catalog.name_of(asked.model)
-            check_model(request, asked.model, name, served=name, own=name)
+            name, cascade = _check_model(request, asked.model)
             async with metered(request, name), self._files.one():
                 file = self._file(form)
                 try:
-                    scores = await speech_probabilities(file, self._catalog.of(asked.model).vad)
+                    scores = await speech_probabilities(file, cascade.vad)
                 except AudioError as exc:
                     raise _unreadable(exc) from exc
                 found = await in_thread(_segments, scores, asked, round(file.seconds * RATE))
@@ -84,8 +81,7 @@ class SpeechAnalysisRoutes:
     async def _embedding(self, request: web.Request) -> web.StreamResponse:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, EmbeddingRequest)
-            name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
-            check_model(request, asked.model, name, served=name, own=name)
+            name, cascade = _check_model(request, asked.model)
             async with (
                 metered(request, name),
                 self._files.one(),
@@ -115,8 +111,7 @@ class SpeechAnalysisRoutes:
     async def _diarization(self, request: web.Request) -> web.StreamResponse:
         async with received(request, max_bytes=self._max_bytes) as form:
             asked = form_request(form.fields, DiarizationRequest)
-            name, cascade = self._catalog.name_of(asked.model), self._catalog.of(asked.model)
-            check_model(request, asked.model, name, served=name, own=name)
+            name, cascade = _check_model(request, asked.model)
             async with (
                 metered(request, name),
                 self._files.one(),
@@ -139,6 +134,14 @@ class SpeechAnalysisRoutes:
 
     def _file(self, form: Form) -> SoundFile:
         return SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
+
+
+def _check_model(request: web.Request, asked: str) -> tuple[str, Cascade]:
+    """The configured model of that name. Raises InvalidRequest: the key does not allow it."""
+    catalog = request[CONTEXT].catalog
+    name = catalog.name_of(asked)
+    check_model(request, asked, name, served=name, own=name)
+    return name, catalog.of(asked)
 
 
 def _rttm(file_name: str, turns: list[SpeakerTurn]) -> str:

@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.known_speakers import known_speakers
 from vivavoce.api.metered import check_model, metered
-from vivavoce.api.requests import unless_gone
+from vivavoce.api.requests import CONTEXT, unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
@@ -43,7 +43,7 @@ from vivavoce.protocol.rest_audio import (
     language_name,
 )
 from vivavoce.protocol.subtitles import Timed
-from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.concurrency import WorkSlots, in_thread
 from vivavoce.runtime.diarization import (
     SPEECH,
@@ -213,11 +213,10 @@ class TranscriptionJob:
 
 
 class TranscriptionRoutes:
-    """Recognises with the models of a catalog."""
+    """Recognises with the configured models."""
 
     def __init__(
         self,
-        catalog: ModelCatalog,
         *,
         max_bytes: int = MAX_FILE_BYTES,
         max_seconds: float = MAX_SECONDS,
@@ -226,7 +225,6 @@ class TranscriptionRoutes:
         max_waiting_files: int = MAX_WAITING_FILES,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
-        self._catalog = catalog
         self._max_bytes = max_bytes
         self._bounds = Bounds(max_seconds=max_seconds)
         self._max_passages = max_passages
@@ -250,9 +248,11 @@ class TranscriptionRoutes:
             asked = form_request(form.fields, TranscriptionRequest)
             model = asked.model or request.query.get("model", "")  # of an Azure deployment
             asked = msgspec.structs.replace(asked, model=model)
-            name, cascade = self._catalog.name_of(model), self._catalog.of(model)
+            catalog = request[CONTEXT].catalog
+            name, cascade = catalog.name_of(model), catalog.of(model)
             served, own = cascade.transcription_model(model), cascade.transcription_model("")
             check_model(request, model, name, served=served, own=own)
+            _check_language(cascade, asked)
             async with (
                 metered(request, name) as meter,
                 self._files.one(),
@@ -307,6 +307,18 @@ async def _turns(
     async with aclosing(turn_stretches(again, turns)) as speech:
         async for stretch in speech:
             yield stretch
+
+
+def _check_language(cascade: Cascade, asked: TranscriptionRequest) -> None:
+    """Raise InvalidRequest for a language that the recogniser does not know."""
+    if asked.language and (other := cascade.other_language(asked.model, asked.language)):
+        raise InvalidRequest(
+            f"The recogniser {cascade.transcription_model(asked.model)!r} does not know the "
+            f"language {asked.language!r}, but {other!r}; leave `language` out, or name another "
+            f"`model`: GET /v1/models?task=automatic-speech-recognition lists them.",
+            param="language",
+            code="unsupported_language",
+        )
 
 
 def _settings(asked: TranscriptionRequest) -> SegmentSettings | None:

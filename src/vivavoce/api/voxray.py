@@ -16,6 +16,7 @@ from vivavoce.api.http_errors import (
     request_id_of,
 )
 from vivavoce.api.public import ready_status
+from vivavoce.api.requests import CONTEXT
 from vivavoce.runtime.sessions import Sessions
 
 
@@ -44,7 +45,7 @@ class VoxrayRoutes:
 
     async def config(self, request: web.Request) -> web.Response:
         """What serves the default model, without secrets."""
-        context = self._sessions.context
+        context = request[CONTEXT]
         cascade = context.catalog.of(context.models.default_model)
         names = {id(engine): name.partition(":")[2] for name, engine in context.engines.items()}
         vads = (name for name in context.engines if name.startswith("vad:"))

@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from vivavoce.cli.console import ConfigFile, err, give_up, out, read_settings, stdout
+from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings, stdout
 from vivavoce.errors import SettingsError
 from vivavoce.settings import LogLevel
 from vivavoce.standard_streams import keep_standard_descriptors
@@ -60,7 +60,7 @@ def serve(
     tls_key: str | None = None,
     no_auth: Annotated[bool | None, Parameter(negative="")] = None,
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP.
+    """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 
     Parameters
     ----------
@@ -98,7 +98,8 @@ def serve(
     from vivavoce import app  # heavy imports, needed by this command alone
 
     try:
-        _run(app.serve(settings, partial(_announce, voxray)))
+        announce = partial(_announce, voxray)
+        _run(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))
     except SettingsError as exc:
         give_up(exc)
 

@@ -23,15 +23,25 @@ ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"]
 def read_settings(
     config: Path | None, flags: dict[str, Any]
 ) -> tuple[Settings, list[str], VoxrayConfig | None]:
-    """The settings, their sources, and the config.json that they come from, if they do."""
+    """As load_settings(); a mistake ends the process."""
     try:
-        path = find(config, os.environ, Path(FILE))
-        if path is None:
-            return *load(config, os.environ, flags), None
-        voxray = read(path, os.environ)
-        return *load_tree(voxray.tree, str(path), os.environ, flags), voxray
+        return load_settings(config, flags)
     except SettingsError as exc:
         give_up(exc)
+
+
+def load_settings(
+    config: Path | None, flags: dict[str, Any]
+) -> tuple[Settings, list[str], VoxrayConfig | None]:
+    """The settings, their sources, and the config.json that they come from, if they do.
+
+    Raises SettingsError.
+    """
+    path = find(config, os.environ, Path(FILE))
+    if path is None:
+        return *load(config, os.environ, flags), None
+    voxray = read(path, os.environ)
+    return *load_tree(voxray.tree, str(path), os.environ, flags), voxray
 
 
 def give_up(exc: Exception) -> NoReturn:

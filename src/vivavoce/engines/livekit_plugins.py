@@ -8,8 +8,8 @@ import asyncio
 import importlib
 import inspect
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Self
 
 import aiohttp
@@ -111,6 +111,25 @@ class _Plugin(BaseEngine):
     def _connect_options(self) -> Any:
         return self._agents.APIConnectOptions(max_retry=0, timeout=self._settings.connect_seconds)
 
+    async def _fed(self, stream: Any, feed: Coroutine[Any, Any, None]) -> AsyncGenerator[Any]:
+        """What a stream of the plug-in gives while `feed` gives it its input. Closes the stream.
+
+        Raises EngineError.
+        """
+        feeding = asyncio.create_task(feed)
+        try:
+            async for event in stream:
+                yield event
+            await feeding
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise self._failed(exc) from exc
+        finally:
+            feeding.cancel()
+            await asyncio.wait((feeding,))
+            await stream.aclose()
+
     def _failed(self, exc: Exception) -> EngineError:
         """One sentence with the cause, without secrets."""
         cause = exc
@@ -156,10 +175,9 @@ class LiveKitSTT(_Plugin):
             yield Transcript(text, len(text), final=True)
             return
         stream = self._plugin.stream(**how)
-        feeding = asyncio.create_task(self._feed(stream, audio))
         done: list[str] = []
-        try:
-            async for event in stream:
+        async with aclosing(self._fed(stream, self._feed(stream, audio))) as events:
+            async for event in events:
                 kind, text = str(event.type.value), _text_of(event)
                 if kind == "final_transcript" and text:
                     done.append(text)
@@ -168,15 +186,6 @@ class LiveKitSTT(_Plugin):
                 elif kind == "interim_transcript" and text:
                     known = " ".join(done)
                     yield Transcript(" ".join((*done, text)), len(known))
-            await feeding
-        except EngineError:
-            raise
-        except Exception as exc:
-            raise self._failed(exc) from exc
-        finally:
-            feeding.cancel()
-            await asyncio.wait((feeding,))
-            await stream.aclose()
         text = " ".join(done)
         yield Transcript(text, len(text), final=True)
 
@@ -247,19 +256,9 @@ class LiveKitTTS(_Plugin):
             return
         stream = self._plugin.stream(conn_options=self._connect_options())
         stream.push_text(first)
-        feeding = asyncio.create_task(_push_all(stream, pieces))
-        try:
-            async for audio in stream:
+        async with aclosing(self._fed(stream, _push_all(stream, pieces))) as spoken:
+            async for audio in spoken:
                 yield Speech(bytes(audio.frame.data))
-            await feeding
-        except EngineError:
-            raise
-        except Exception as exc:
-            raise self._failed(exc) from exc
-        finally:
-            feeding.cancel()
-            await asyncio.wait((feeding,))
-            await stream.aclose()
 
 
 async def _push_all(stream: Any, pieces: AsyncIterator[str]) -> None:

@@ -17,7 +17,6 @@ _MAX_QUOTES = 10_000  # in a frame above MAX_TEXT_BYTES; each costs 0.3 µs
 _MEDIA_KEY = re.compile(rb'"(?:audio|image_url)"\s{0,8}:\s{0,8}"$')
 _KEY_BYTES = 32  # in which that key stands
 _AS_PAIRS = bytes.maketrans(b"[{]}", b"(())")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def check_size(raw: bytes, what: str = "event") -> bytes:
@@ -61,7 +60,7 @@ def is_too_deep(text: bytes) -> bool:
     """
     if not _has_inner(text) or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
-    pairs = _outside_strings(text).translate(_AS_PAIRS, _NO_BRACKETS)
+    pairs = _outside_strings(_without_escapes(text), b"[]{}").translate(_AS_PAIRS)
     for _ in range(MAX_DEPTH + 2):
         pairs = pairs.replace(b"()", b"")
         if not pairs:
@@ -81,7 +80,7 @@ def _has_many_values(text: bytes) -> bool:
     masked = _without_escapes(text)
     if masked.count(b'"') > 4 * MAX_VALUES:  # a value has two strings at most, one of them its key
         return True
-    outside = b"".join(masked.split(b'"')[::2])
+    outside = _outside_strings(masked, b",[{")
     return outside.count(b",") + outside.count(b"[") + outside.count(b"{") > MAX_VALUES
 
 
@@ -91,8 +90,14 @@ def _without_escapes(text: bytes) -> bytes:
     return text.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
-def _outside_strings(text: bytes) -> bytes:
-    return b"".join(_without_escapes(text).split(b'"')[::2])
+def _outside_strings(text: bytes, wanted: bytes) -> bytes:
+    """Those bytes of a text without escapes that stand in no string.
+
+    Two quotes with nothing wanted between them may go: what follows stays within a string, or
+    outside. Few are left, and a piece of the text costs 0.1 µs.
+    """
+    left = text.translate(None, bytes(set(range(256)) - {*wanted, *b'"'})).replace(b'""', b"")
+    return b"".join(left.split(b'"')[::2])
 
 
 def _without_media(raw: bytes) -> bytes:

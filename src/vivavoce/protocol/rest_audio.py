@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from vivavoce.protocol.logprobs import TokenLogprob
 from vivavoce.protocol.responses import DurationUsage
-from vivavoce.protocol.session import CustomVoice
+from vivavoce.protocol.session import CustomVoice, Keywords, hint_of
 from vivavoce.protocol.validation import refusal
 
 MAX_INPUT_CHARACTERS = 65_536
@@ -21,7 +21,6 @@ MAX_INPUT_CHARACTERS = 65_536
 TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 MAX_KNOWN_SPEAKERS = 16
 """With a reference. OpenAI takes four."""
-MAX_KEYWORDS = 1_000
 Granularity: TypeAlias = Literal["word", "segment"]
 MillisecondsOrZero: TypeAlias = Annotated[int, Meta(ge=0)]
 Probability: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -90,7 +89,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_granularities: tuple[Granularity, ...] = ("segment",)
     include: tuple[Literal["logprobs"], ...] = ()
     stream: bool = False
-    keywords: Annotated[tuple[str, ...], Meta(max_length=MAX_KEYWORDS)] = ()
+    keywords: Keywords = ()
     """Names and words to expect: they stand before the prompt."""
     chunking_strategy: Literal["auto"] | ServerVadChunking = "auto"
     known_speaker_names: KnownNames = ()
@@ -100,7 +99,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hint(self) -> str:
         """What the recogniser gets as its prompt."""
-        return " ".join(part for part in (", ".join(self.keywords), self.prompt) if part)
+        return hint_of(self.keywords, self.prompt)
 
 
 class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

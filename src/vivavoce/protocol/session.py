@@ -44,15 +44,32 @@ class CustomVoice(msgspec.Struct, frozen=True):
     id: str
 
 
+MAX_KEYWORDS = 1_000
+Keywords: TypeAlias = Annotated[tuple[str, ...], Meta(max_length=MAX_KEYWORDS)]
+
+
+def hint_of(keywords: tuple[str, ...], prompt: str | None) -> str:
+    """Words to expect, and a prompt, as one prompt of a recogniser."""
+    return " ".join(part for part in (", ".join(keywords), prompt) if part)
+
+
 class Transcription(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the user's speech is transcribed.
 
-    Only these three keys are ever echoed: one client stops working on any other.
+    Only the first three keys are echoed to a client that gives no others: one client stops working
+    on any other.
     """
 
     model: str
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
+    """Names and words to expect: the recogniser gets them before the prompt."""
+
+    @property
+    def hint(self) -> str:
+        """What the recogniser gets as its prompt."""
+        return hint_of(self.keywords, self.prompt)
 
 
 class NoiseReduction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -134,6 +151,8 @@ class ServedBy(msgspec.Struct, frozen=True):
     """The recogniser or its model, where the client names one."""
     speech_model: str | UnsetType = UNSET
     """The synthesiser or its model, likewise."""
+    transcription_language: str | UnsetType = UNSET
+    """What is recognised, where the recogniser does not know the language that the client names."""
 
 
 class TranscribedBy(msgspec.Struct, frozen=True):
@@ -142,6 +161,8 @@ class TranscribedBy(msgspec.Struct, frozen=True):
     model: str
     transcription_model: str
     """The recogniser or its model."""
+    transcription_language: str | UnsetType = UNSET
+    """See ServedBy."""
 
 
 class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="realtime"):
@@ -196,7 +217,7 @@ class TranscriptionPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     language: str | UnsetType | None = UNSET
     prompt: str | UnsetType | None = UNSET
     languages: list[str] | UnsetType | None = UNSET
-    keywords: list[str] | UnsetType | None = UNSET
+    keywords: Keywords | UnsetType | None = UNSET
     delay: str | UnsetType | None = UNSET
 
 

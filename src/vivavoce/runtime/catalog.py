@@ -19,6 +19,7 @@ from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import InvalidRequest
 from vivavoce.runtime.chains import FallbackSTT, FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, OnDemandEngine, Own
+from vivavoce.runtime.fallback import knows_language, languages_of
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import Stage
@@ -68,6 +69,14 @@ class Cascade:
     def transcription_model(self, asked: str) -> str:
         """The name of the recogniser, or of its model, that serves the name of a client."""
         return self._find("stt", asked).name
+
+    def other_language(self, asked: str, language: str) -> str:
+        """The language that is recognised in place of one that the recogniser does not know; "" if
+        it does, or if it is not loaded yet."""
+        engine = self._find("stt", asked).engine
+        if engine is None or knows_language(engine, language):
+            return ""
+        return languages_of(engine)[0]
 
     def speech_model(self, asked: str) -> str:
         """That of the synthesiser, likewise."""

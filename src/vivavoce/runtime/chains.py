@@ -13,7 +13,6 @@ from vivavoce.engines.base import (
     STT,
     TTS,
     CallStarted,
-    Capabilities,
     ChatEvent,
     ChatRequest,
     Mark,
@@ -32,6 +31,7 @@ from vivavoce.runtime.fallback import (
     Member,
     Race,
     following,
+    knows_language,
 )
 from vivavoce.runtime.text_stream import KeptText, speech_of
 from vivavoce.session.word_timing import MS_PER_CHARACTER
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 MIN_OWED_CHARACTERS = 40
 """An engine may wait for more of a text that is shorter and not complete."""
-MAX_SAID = 64
-"""Languages of which the log says once that another engine speaks them."""
 CONTINUE = (
     "Your last message was cut off by a fault. Continue it from exactly where it ends. "
     "Do not repeat anything of it and do not mention the fault."
@@ -63,7 +61,7 @@ class FallbackSTT(Chain[STT]):
         """As base.STT has it."""
         async with KeptAudio(audio) as kept:
             stable, final = "", False
-            order = self.in_order()
+            order = self.in_order(language)
             while not final:
                 member = order.pop(0)
                 again = member.engine.transcribe(
@@ -177,7 +175,6 @@ class FallbackTTS(Chain[TTS]):
         voices |= {voice.id: voice for voice in first.voices}
         self.voices = tuple(voices.values())
         self.default_voice = first.default_voice
-        self._said: set[str] = set()
 
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
@@ -315,27 +312,12 @@ class FallbackTTS(Chain[TTS]):
 
         def unfitness(member: Member[TTS]) -> tuple[bool, bool, bool]:
             known = any(each.id == voice for each in member.engine.voices)
-            return not self._works(member, now), not speaks(member.engine, language), not known
+            fits = knows_language(member.engine, language)
+            return not self._works(member, now), not fits, not known
 
         order = sorted(self.members, key=unfitness)
-        if language and not speaks(self.members[0].engine, language):
-            self._say_once(language, order[0])
+        self.say_language(language, order[0])
         return order
-
-    def _say_once(self, language: str, member: Member[TTS]) -> None:
-        if language not in self._said and len(self._said) < MAX_SAID:
-            self._said.add(language)
-            first = self.members[0].name
-            log.info("tts %s does not speak %s; %s is used for it", first, language, member.name)
-
-
-def speaks(tts: TTS, language: str | None) -> bool:
-    """Whether the engine speaks a language, given as a tag; None: any will do."""
-    known = getattr(tts, "capabilities", Capabilities()).languages
-    if language is None or known == "any":
-        return True
-    base = language.lower().replace("_", "-").partition("-")[0]
-    return any(base == tag.lower().partition("-")[0] for tag in known)
 
 
 class _Spoken:

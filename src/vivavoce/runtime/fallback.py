@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines.base import BaseEngine, health_of, translator_of, warm
+from vivavoce.engines.base import BaseEngine, Capabilities, health_of, translator_of, warm
 from vivavoce.errors import EngineError, NoSound
 from vivavoce.runtime.tasks import StallGuard
 from vivavoce.session.facts import Stage
@@ -30,6 +30,10 @@ E = TypeVar("E")
 MAX_PAUSE_S = 600.0
 """The longest time for which an engine that fails repeatedly is skipped."""
 FIRST_BACKOFF_S = 0.1
+MAX_SAID = 64
+"""Languages of which the log says once that another engine knows them."""
+MAX_TAG_LETTERS = 3
+"""Of the language in a tag (ISO 639)."""
 MAX_RETRY_WAIT_S = 2.0
 """A user does not wait longer for a server that says when it has time."""
 
@@ -94,6 +98,7 @@ class Chain(BaseEngine, Generic[E]):
         """members: at least one, in the order of preference."""
         self.members = tuple(members)
         self.settings = settings
+        self._said: set[str] = set()
 
     def health(self) -> str | None:
         """The reason of the first engine, where none works."""
@@ -119,10 +124,28 @@ class Chain(BaseEngine, Generic[E]):
         able = [replace(member, engine=engine) for member, engine in made if engine is not None]
         return type(self)(tuple(able), self.settings) if able else None
 
-    def in_order(self) -> list[Member[E]]:
-        """Those that work, then the others: where none works, all are tried."""
+    def in_order(self, language: str | None = None) -> list[Member[E]]:
+        """Those that work, then the others: where none works, all are tried.
+
+        Among those that work, the ones that know the language come first.
+        """
         now = asyncio.get_running_loop().time()
-        return sorted(self.members, key=lambda member: not self._works(member, now))
+
+        def unfitness(member: Member[E]) -> tuple[bool, bool]:
+            return not self._works(member, now), not knows_language(member.engine, language)
+
+        order = sorted(self.members, key=unfitness)
+        self.say_language(language, order[0])
+        return order
+
+    def say_language(self, language: str | None, member: Member[E]) -> None:
+        """Log once that this engine is used for a language, where the first does not know it."""
+        if knows_language(self.members[0].engine, language) or member is self.members[0]:
+            return
+        if language is not None and language not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(language)
+            first = self.members[0].name
+            log.info("%s %s does not know %s; %s is used", self.stage, first, language, member.name)
 
     def fail(self, member: Member[E], exc: EngineError, rest: Sequence[Member[E]] = ()) -> None:
         """An engine has failed: leave it out for a while, unless it is the text. Logs one line."""
@@ -141,6 +164,37 @@ class Chain(BaseEngine, Generic[E]):
 
     def _works(self, member: Member[E], now: float) -> bool:
         return now >= member.breaker.open_until and health_of(member.engine) is None
+
+
+def languages_of(engine: object) -> tuple[str, ...] | Literal["any"]:
+    """The tags of the languages that an engine, or any engine of a chain, knows."""
+    if not isinstance(engine, Chain):
+        known: tuple[str, ...] | Literal["any"]
+        known = getattr(engine, "capabilities", Capabilities()).languages
+        return known
+    found: dict[str, None] = {}
+    for member in engine.members:
+        known = languages_of(member.engine)
+        if known == "any":
+            return "any"
+        found |= dict.fromkeys(known)
+    return tuple(found)
+
+
+def knows_language(engine: object, language: str | None) -> bool:
+    """Whether an engine understands or speaks a language, given as a tag; None: any will do."""
+    known = languages_of(engine)
+    if not language or known == "any":
+        return True
+    base = _base_of(language)
+    if len(base) > MAX_TAG_LETTERS:  # a name, or nonsense
+        return True
+    return any(base == _base_of(tag) for tag in known)
+
+
+def _base_of(tag: str) -> str:
+    """en of en-US and EN_us."""
+    return tag.lower().replace("_", "-").partition("-")[0]
 
 
 @dataclass(slots=True)

@@ -366,17 +366,21 @@ class Runner:
             self.fail(exc)
 
     def _take_all(self) -> None:
-        self._busy = True
+        self._busy, steady = True, True
+        session = self._session
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
                 if type(fact) is Disconnected and self._keeper:
-                    self._keeper.keep(self._session.checkpoint(now))
-                effects = self._session.handle(fact, now)
+                    self._keeper.keep(session.checkpoint(now))
+                effects = session.handle(fact, now)
+                steady = steady and session.steady
                 for observer in self._observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
                     self._perform(effect, now)
+            if steady:  # the timer is early enough
+                return
             self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -21,6 +22,7 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
+from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
 from vivavoce.runtime.session_defaults import begin
@@ -91,18 +93,26 @@ class ServerContext:
     """Those, and what can be loaded beside them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenSession:
+    """What is ended with a session."""
+
+    context: Counted[ServerContext]
+    meter: Meter | None
+    moderator: Moderator | None
+    ticket: Ticket | None
+
+
 class Sessions:
     """Opens sessions, counts them, and ends them all at shutdown."""
 
     def __init__(
         self, context: ServerContext, *, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        self.context = context
+        self._context = Counted(context)
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
-        self._runners: dict[Runner, Meter | None] = {}
-        self._moderators: dict[Runner, Moderator] = {}
-        self._tickets: dict[Runner, Ticket] = {}
+        self._runners: dict[Runner, _OpenSession] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -112,6 +122,21 @@ class Sessions:
 
     def __bool__(self) -> bool:
         return True
+
+    @property
+    def context(self) -> ServerContext:
+        """What the next session begins with."""
+        return self._context.value
+
+    def hold_context(self) -> AbstractContextManager[ServerContext]:
+        """That, and its engines, kept until the block ends."""
+        return self._context.hold()
+
+    def replace_context(self, context: ServerContext) -> Counted[ServerContext]:
+        """Begin sessions with another context from now on. Returns that of those before it."""
+        earlier, self._context = self._context, Counted(context)
+        self._load = LoadGauge(context.models.turns.anticipation_max_load)
+        return earlier
 
     @property
     def accepts(self) -> bool:
@@ -145,7 +170,8 @@ class Sessions:
             settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
-        driver = self._driver(_asked_model(opening), opening.who)
+        drivers = Drivers(context, opening.who, self._load)
+        driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
         seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
@@ -166,39 +192,39 @@ class Sessions:
             peer,
             driver.performer,
             player=player,
-            fallbacks=Replacements(self, opening.who),
+            fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
             keeper=ticket,
         )
         if ticket:
             ticket.service.begin(ticket, runner)
-            self._tickets[runner] = ticket
         if meter:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
-            self._moderators[runner] = moderator
-        self._runners[runner] = meter
+        self._context.take()
+        self._runners[runner] = _OpenSession(self._context, meter, moderator, ticket)
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        meter = self._runners[runner]
+        opened = self._runners[runner]
         try:
-            if meter:
-                await meter.enter()
+            if opened.meter:
+                await opened.meter.enter()
             await runner.run()
         except (QuotaExceeded, Unauthorized, StoreError) as exc:
             runner.refuse(exc)
         finally:
-            if meter:
-                meter.leave()
-            if moderator := self._moderators.pop(runner, None):
-                moderator.leave()
-            if ticket := self._tickets.pop(runner, None):
-                ticket.service.end(ticket)
-            self._runners.pop(runner, None)
+            if opened.meter:
+                opened.meter.leave()
+            if opened.moderator:
+                opened.moderator.leave()
+            if opened.ticket:
+                opened.ticket.service.end(opened.ticket)
+            if self._runners.pop(runner, None):
+                opened.context.give_back()
             if not self._runners:
                 self._empty.set()
 
@@ -241,24 +267,6 @@ class Sessions:
             return None
         return Moderator(self.context.moderation[policy.moderation], session_id, opening.who)
 
-    def relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
-        """The relay that a session's client has named, with its name; None: a cascade."""
-        model = session.model if isinstance(session, RealtimeSession) else ""
-        name = model or self.context.models.default_model
-        relay = self.context.catalog.relays.get(name)
-        return None if relay is None else (name, relay)
-
-    def _driver(self, model: str, who: str) -> Driver:
-        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
-        if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, who))
-        return self.cascade(model)
-
-    def cascade(self, model: str) -> Driver:
-        """Drives a cascade model."""
-        performer = partial(CascadePerformer, self.context.catalog, model, load=self._load)
-        return Driver(CascadeBrain, performer, model)
-
     async def _wait_until_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -266,36 +274,54 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacements:
-    """Finds other drivers for the session of one client, and speaks for the server."""
+class Drivers:
+    """Finds drivers for the session of one client, and speaks for the server."""
 
-    sessions: Sessions
+    context: ServerContext
     who: str
+    load: LoadGauge
+
+    def first(self, model: str) -> Driver:
+        """The driver with which a session of that model begins; "" is the default one."""
+        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
+        if relay is not None:
+            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who))
+        return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """The cascade that continues when the upstream server of a session's model fails."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found and found[1].fallback == NO_FALLBACK:
             return None
-        catalog = self.sessions.context.catalog
-        return self.sessions.cascade(catalog.fallback(found[0] if found else ""))
+        return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        cascade = self.sessions.context.catalog.voice_of(order.order.prompt.model)
+        cascade = self.context.catalog.voice_of(order.order.prompt.model)
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        tool = self.sessions.context.tools[order.name]
+        tool = self.context.tools[order.name]
         return await tool.run(order, session_id, self.who)
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
-        found = self.sessions.relay_of(session)
+        found = self._relay_of(session)
         if found is None:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
         return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+
+    def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
+        model = session.model if isinstance(session, RealtimeSession) else ""
+        name = model or self.context.models.default_model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
+
+    def _cascade(self, model: str) -> Driver:
+        performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)
+        return Driver(CascadeBrain, performer, model)
 
 
 def _opening_of(session: SessionObject, who: str) -> Opening:

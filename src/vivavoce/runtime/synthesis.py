@@ -82,7 +82,8 @@ class Synthesis:
         how = self._how(spoken.text)
 
         def attempt() -> AsyncGenerator[Speech]:
-            return _with_original_marks(self.tts.synthesize(spoken.text, **how), spoken)
+            speech = self.tts.synthesize(spoken.text, **how)
+            return _with_original_marks(speech, spoken) if spoken.spans else speech
 
         async with aclosing(self._attempts(attempt, timing)) as pieces:
             async for piece in pieces:
@@ -148,7 +149,9 @@ class Synthesis:
         resampler = Resampler(rate, RATE)
         async with aclosing(speech), StallGuard(self.stall_timeout_s, self._stalled) as guard:
             while (piece := await guard.wait(anext(speech, None))) is not None:
-                words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
+                words: list[SpokenWord] = []
+                if piece.marks:
+                    words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
                 for part in _parts(piece.audio, rate, self.max_piece_ms):
                     audio = resampler.feed(part)
                     made += len(audio) // 2

@@ -3,8 +3,8 @@
 Windows that arrive within one tick are scored together: one matrix product for many users. The tick
 grows with the load, from nothing to MAX_TICK_S, so that a window costs less the more there are, and
 a server with few users adds no delay. A window that arrives after an idle tick is scored at once.
-Scores are delivered in slices of a millisecond: what follows from the first, such as the answer to
-a turn that has ended, begins before the last are delivered.
+Scores are delivered in slices of a millisecond, or of a quarter of what waits: what follows from
+the first, such as the answer to a turn that has ended, begins before the last are delivered.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ MAX_TICK_S = 0.010
 FULL_LOAD = 1600  # windows a second, 51 talking users: from there on the tick is MAX_TICK_S
 MAX_BACKLOG_WINDOWS = 8  # of a stream; above that it is scored without waiting for the tick
 SLICE_S = 0.001  # of delivering scores, until other callbacks of the event loop run
+SLICES = 4  # at the most, for what waits: under load the other callbacks take longer than a tick
 _WINDOW_BYTES = 2 * WINDOW
 
 Floats = NDArray[np.float32]
@@ -141,7 +142,9 @@ class VadBatcher:
     def _deliver(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + SLICE_S
-        while self._scored and loop.time() < end:
+        least = len(self._scored) // SLICES
+        while self._scored and (least > 0 or loop.time() < end):
+            least -= 1
             stream, at, speech = self._scored.popleft()
             if not stream.closed:
                 stream.deliver(at, (speech,))

@@ -19,7 +19,7 @@ from vivavoce.protocol.client import (
 )
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import EffectBuffer
-from vivavoce.session.facts import BrainFact, TranscriptionKey
+from vivavoce.session.facts import BrainFact, Fact, TranscriptionKey
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import Options
 from vivavoce.session.playback import Playback
@@ -140,6 +140,14 @@ class Brain(Protocol):
 
     def pass_output(self, frame: bytes, now: float) -> bool:
         """Whether a frame of the upstream server goes to the client as it is: likewise."""
+        ...
+
+    def continue_audio(self, fact: Fact, now: float) -> bool:
+        """Take audio, or the score of a window, where all goes on as before.
+
+        Then nothing but its own effects follows, no deadline comes nearer, and settle() is not
+        called. False: nothing was done, and the fact is given to another method.
+        """
         ...
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:

@@ -66,6 +66,7 @@ class EngineNames(Protocol):
     """What serves the names of models of speech that a client gives."""
 
     def transcription_model(self, asked: str) -> str: ...
+    def other_language(self, asked: str, language: str) -> str: ...
     def speech_model(self, asked: str) -> str: ...
     def voice(self, name: str, speech_model: str = "") -> str: ...
 
@@ -111,7 +112,7 @@ class AvailableModels:
     turns: TurnSettings = field(default_factory=TurnSettings)
 
     def served_by(
-        self, model: str, voice: str, *, transcription: str = "", speech: str = ""
+        self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
     ) -> ServedBy:
         """The models and the voice that are used when these names are asked for.
 
@@ -125,9 +126,10 @@ class AvailableModels:
             return served
         return msgspec.structs.replace(
             served,
-            transcription_model=info.names.transcription_model(transcription)
-            if transcription
+            transcription_model=info.names.transcription_model(heard.model)
+            if heard and heard.model
             else UNSET,
+            transcription_language=_other_language(info.names, heard),
             speech_model=info.names.speech_model(speech) if speech else UNSET,
         )
 
@@ -318,11 +320,10 @@ class Options:
         )
 
     def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
-        transcription = session.audio.input.transcription
         return self._models.served_by(
             self._served or session.model,
             voice,
-            transcription=transcription.model if transcription else "",
+            heard=session.audio.input.transcription,
             speech=session.speech_model or "",
         )
 
@@ -332,11 +333,20 @@ class Options:
             return msgspec.structs.replace(session, served_by=served)
         asked, by = session.audio.input.transcription, session.served_by
         if asked is not None:
-            served = self._models.served_by("", "", transcription=asked.model)
+            served = self._models.served_by("", "", heard=asked)
             if served.transcription_model:
-                by = TranscribedBy(served.model, served.transcription_model)
+                by = TranscribedBy(
+                    served.model, served.transcription_model, served.transcription_language
+                )
         audio = _for_transcription(session.audio)
         return msgspec.structs.replace(session, audio=audio, served_by=by)
+
+
+def _other_language(names: EngineNames, heard: Transcription | None) -> str | UnsetType:
+    """See ServedBy.transcription_language."""
+    if heard is None or not heard.language:
+        return UNSET
+    return names.other_language(heard.model, heard.language) or UNSET
 
 
 def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
@@ -427,6 +437,8 @@ def _changed(old: Any, new: Any, path: str) -> Any:
             return voice
         case None if path == "session.speech_model":
             return UNSET
+        case None if path.endswith(".transcription.keywords"):
+            return ()
         case None if path in ("session.instructions", "session.tools"):
             return type(old)()
     if isinstance(new, _INTO):

@@ -221,6 +221,11 @@ class Rules:
             )
         self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
 
+    @property
+    def takes_all_audio(self) -> bool:
+        """Whether audio is neither blocked nor counted."""
+        return self._audio_passes and not self._samples_a_second
+
     def lets_audio_pass(self, samples: int, now: float) -> bool:
         """Whether audio passes as it is, neither blocked nor too early; it is counted then."""
         if not self._audio_passes:

@@ -7,39 +7,27 @@ brain owns audio input, turns and responses (see session/brain.py).
 from contextlib import suppress
 from typing import Literal, assert_never
 
-import msgspec
-
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
 from vivavoce.protocol.server import (
     ItemAdded,
-    ItemDeleted,
     ItemDone,
-    ItemTruncated,
-    ResponseDone,
     SessionCreated,
     SessionUpdated,
-    TranscriptionCompleted,
 )
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.announcement import Announcements, Ending
 from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.checkpoint import Checkpoint, is_of_user
+from vivavoce.session.checkpoint import Checkpoint, Checkpoints
 from vivavoce.session.client_items import ClientItems
-from vivavoce.session.conversation import Conversation, SavedEntry
+from vivavoce.session.conversation import Conversation
 from vivavoce.session.effects import (
-    CleanAudio,
     Close,
     Effect,
     EffectBuffer,
-    FeedAudio,
-    Generate,
     Ids,
-    RunVad,
-    Send,
-    SendUpstream,
 )
 from vivavoce.session.facts import (
     AccessEnded,
@@ -53,7 +41,6 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
-    UpstreamEventReceived,
 )
 from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
 from vivavoce.session.limits import SessionLimits
@@ -62,28 +49,6 @@ from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
-PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
-_NO_CHANGE = (
-    RunVad,
-    FeedAudio,
-    CleanAudio,
-    SendUpstream,
-)  # effects that change nothing of a checkpoint
-
-
-_MUST_SAVE = (
-    ItemDone,
-    ItemDeleted,
-    ItemTruncated,
-    ResponseDone,
-    SessionUpdated,
-    TranscriptionCompleted,
-)  # events after which a checkpoint is due, whatever goes on
-_MUST_SAVE_RAW = {
-    "conversation.item.done",
-    "conversation.item.input_audio_transcription.completed",
-    "response.done",
-}  # ... of an upstream server
 
 
 class Session:
@@ -125,9 +90,9 @@ class Session:
         self._items = ClientItems(self._shared)
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
-        self._changed = False  # since the last checkpoint
-        self._must_save = False
-        self._saved_at = now
+        self._checkpoints = Checkpoints(self._shared, now)
+        self.steady = False
+        """Whether the last fact was audio that goes on: then no deadline has come nearer."""
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
@@ -176,6 +141,9 @@ class Session:
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
+        self.steady = self._state == "open" and self._continue_audio(fact, now)
+        if self.steady:
+            return self._shared.effects.drain()
         if self._brain.busy:  # nobody is idle while an answer is generated
             self._lifetime.active_at = now
         if self._state != "closed":
@@ -183,10 +151,7 @@ class Session:
         if self._state != "closed":
             self._settle(now)
         effects = self._shared.effects.drain()
-        if effects and not self._changed:
-            self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
-        if not self._must_save and self._is_due(fact, effects, now):
-            self._changed = self._must_save = True
+        self._checkpoints.see(fact, effects, now)
         return effects
 
     def pass_input(self, frame: bytes, now: float) -> bool:
@@ -205,7 +170,7 @@ class Session:
         if self._state != "open" or not self._brain.pass_output(frame, now):
             return False
         self._lifetime.active_at = now
-        self._changed = True
+        self._checkpoints.changed = True
         return True
 
     def swap(
@@ -235,26 +200,13 @@ class Session:
     @property
     def checkpoint_due(self) -> bool:
         """Whether the session has changed since the last, and is at rest or may lose an item."""
-        return self._changed and (self._must_save or self.at_rest)
+        return self._checkpoints.changed and (self._checkpoints.due or self.at_rest)
 
     def checkpoint(self, now: float) -> Checkpoint:
         """All that another process needs to go on, at any time. `checkpoint_due` says when."""
-        self._changed = self._must_save = False
-        self._saved_at = now
-        quiet_since, played = self._brain.quiet_since, self._shared.playback.until
-        if quiet_since is not None and played < INFINITY:
-            quiet_since = max(quiet_since, played)
-        entries = self._shared.conversation.save(self._shared.playback.queued)
-        return Checkpoint(
-            session=self._shared.options.session,
-            entries=entries,
-            usage=msgspec.structs.replace(self.usage),
-            expires_in=self._lifetime.expires_at - now,
-            position=self._brain.position,
-            quiet_for=None if quiet_since is None else now - quiet_since,
-            owes_response=self._owes_response(entries),
-            cut_item_id=self._cut_item(entries),
-        )
+        expires_in = self._lifetime.expires_at - now
+        begins_none = self._state in ("draining", "closed")
+        return self._checkpoints.make(self._brain, expires_in, now, begins_none=begins_none)
 
     def repeat_items(self) -> list[Effect]:
         """Send all items of the conversation, to a client that has lost them."""
@@ -266,36 +218,16 @@ class Session:
                 shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
         return shared.effects.drain()
 
-    def _is_due(self, fact: Fact, effects: list[Effect], now: float) -> bool:
-        """Whether a checkpoint is due before the session is at rest."""
-        if type(fact) is UpstreamEventReceived and fact.event.type in _MUST_SAVE_RAW:
-            return True
-        if self._server_is_playing and now >= self._saved_at + PLAYED_SAVE_S:
-            return True
-        return any(
-            type(e) is Generate or (type(e) is Send and isinstance(e.event, _MUST_SAVE))
-            for e in effects
-        )
-
-    def _owes_response(self, entries: tuple[SavedEntry, ...]) -> bool:
-        vad = self._shared.options.turn_detection
-        if (
-            self._state in ("draining", "closed")
-            and entries
-            and vad
-            and vad.create_response is True
-        ):
-            return self._brain.owes_response or is_of_user(entries[-1])
-        return self._brain.owes_response
-
-    def _cut_item(self, entries: tuple[SavedEntry, ...]) -> str:
-        """The last item, where it is an answer that is generated or played by the server."""
-        last = entries[-1] if entries else None
-        if last is None or last.ledger is None:
-            return ""
-        entry = self._shared.conversation.find(last.item.id)
-        open_ = entry is not None and entry.item.status == "in_progress"
-        return last.item.id if open_ or self._shared.playback.queued.get(last.item.id) else ""
+    def _continue_audio(self, fact: Fact, now: float) -> bool:
+        """Take what comes 25 times a second in a way that costs little; False: nothing was done."""
+        received = isinstance(fact, Received)
+        if received and not self._rules.takes_all_audio:
+            return False
+        if not self._brain.continue_audio(fact, now):
+            return False
+        if received or self._brain.busy:
+            self._lifetime.active_at = now
+        return True
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):

@@ -165,6 +165,24 @@ class Metering:
             self._start_booking()
             await self._finish_tasks()
 
+    async def replace(
+        self, prices: PriceTable, tariffs: Mapping[str, Tariff], keys: Iterable[ApiKey]
+    ) -> None:
+        """Other prices, for sessions that begin now, and other keys of the settings.
+
+        Sessions of keys that are gone end. Raises StoreError: the keys are taken over once the
+        store can be read.
+        """
+        self.rater = Rater(prices, tariffs)
+        before, self._static_keys = self._static_keys, tuple(keys)
+        await self.refresh()
+        gone = {key.name for key in before} - self.directory.keys.keys()
+        for holder in tuple(self._holders):
+            if holder.owner.key in gone:
+                holder.end_access(
+                    AccessEnded("invalid_api_key", "The key was revoked.", UNAUTHORIZED_CLOSE)
+                )
+
     def jobs(self) -> Jobs:
         """A new queue of work on the store."""
         return Jobs(self._tasks)
@@ -181,6 +199,11 @@ class Metering:
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return self.directory.owner(key)
+
+    @property
+    def stored_keys(self) -> int:
+        """How many keys the store has."""
+        return len(self.directory.keys.keys() - {key.name for key in self._static_keys})
 
     @property
     def open_reservations(self) -> int:

@@ -4,7 +4,8 @@ Labels have few values: models, modes, stages, codes. Never a user, a key or a s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Self
 
 import msgspec
@@ -36,6 +37,7 @@ from vivavoce.session.facts import (
     UpstreamConnected,
     UpstreamEventReceived,
     UpstreamLost,
+    VadScores,
 )
 from vivavoce.store.base import UsageRow
 
@@ -160,9 +162,12 @@ class Metrics:
         """Where the number of open reservations comes from."""
         self.usage.reservations.set_function(lambda: float(count()))
 
-    def watch_upstream(self, model: str, held_s: Callable[[], float]) -> None:
-        """held_s: for how many seconds the upstream server of a model is not asked."""
-        self.upstream.available.labels(model).set_function(lambda: float(not held_s()))
+    def watch_upstreams(self, held_s: Mapping[str, Callable[[], float]]) -> None:
+        """held_s: by model, for how many seconds its upstream server is not asked."""
+        self.upstream.available.clear()
+        for model, seconds in held_s.items():
+            available = self.upstream.available.labels(model)
+            available.set_function(partial(_available, seconds))
 
     def session(self, settings: SessionObject, _who: str) -> "SessionMetrics":
         """The observer of a session."""
@@ -237,7 +242,11 @@ class SessionMetrics:
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         if self._begun_at is None:
             self._begun_at = now
-        self._on_fact(fact, now)
+        if isinstance(fact, Received):
+            if isinstance(fact.event, ResponseCreate):
+                self._asked_at = now
+        elif not isinstance(fact, VadScores):
+            self._on_fact(fact, now)
         for effect in effects:
             kind = type(effect)
             if kind is Send or kind is Close or kind is Generate or kind is EndAudio:
@@ -247,6 +256,11 @@ class SessionMetrics:
 
     def _on_fact(self, fact: Fact | None, now: float) -> None:
         match fact:
+            case AudioGenerated():  # first: it comes most often
+                if self._written_at is not None:
+                    self._stage("tts", now - self._written_at)
+                    self._written_at = None
+                self._heard(now)
             case UpstreamEventReceived(event=event):
                 if event.type == "response.output_audio.delta":
                     self._heard(now)
@@ -261,11 +275,6 @@ class SessionMetrics:
                     self._connecting_at = None
             case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
                 self._on_fault(fact)
-            case AudioGenerated():
-                if self._written_at is not None:
-                    self._stage("tts", now - self._written_at)
-                    self._written_at = None
-                self._heard(now)
             case TextGenerated():
                 if self._generated_at is not None:
                     self._stage("llm", now - self._generated_at)
@@ -274,8 +283,6 @@ class SessionMetrics:
                 if self._recorded_at is not None:
                     self._stage("stt", now - self._recorded_at)
                     self._recorded_at = None
-            case Received(event=ResponseCreate()):
-                self._asked_at = now
 
     def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
         sessions = self._metrics.sessions
@@ -334,3 +341,7 @@ class SessionMetrics:
 
     def _stage(self, stage: str, seconds: float) -> None:
         self._metrics.sessions.stages.labels(self._model, stage).observe(seconds)
+
+
+def _available(held_s: Callable[[], float]) -> float:
+    return float(not held_s())

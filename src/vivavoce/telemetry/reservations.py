@@ -36,6 +36,8 @@ class SessionAccount:
     def __init__(self, service: Metering, session: str, model: str, who: str) -> None:
         """model: the configured one. who: the name of the key."""
         self.service = service
+        self.rater = service.rater
+        """That of the settings with which the session began."""
         self.session = session
         self.model = model
         self.owner: Owner = service.directory.owner(who)
@@ -51,7 +53,7 @@ class SessionAccount:
         self.owner = service.admit(self.owner.key)
         self.budgets = service.directory.budgets_of(self.owner)
         in_money = any(budget.unit == "usd" for budget in self.budgets)
-        if in_money and not service.rater.is_priced(self.model, self.now):
+        if in_money and not self.rater.is_priced(self.model, self.now):
             raise QuotaExceeded(
                 f"The model {self.model!r} has no price, and your budget is in money."
             )
@@ -85,7 +87,7 @@ class SessionAccount:
             self.now,
             session=self.session,
             confirmed=confirmed,
-            mode=self.service.rater.tariff(self.model).mode,
+            mode=self.rater.tariff(self.model).mode,
         )
 
 
@@ -120,7 +122,7 @@ class ResponseReservations:
     async def book(self, record: RecordUsage, rated: Rated) -> None:
         """Book a response or a transcription. Raises StoreError."""
         account, held = self._account, self._open.get(record.id)
-        by_clock = account.service.rater.by_clock(account.model, account.now)
+        by_clock = account.rater.by_clock(account.model, account.now)
         confirmed = record.confirmed or by_clock  # its usage is the session's time
         cost = rated
         if held is not None and not confirmed:
@@ -145,7 +147,7 @@ class ResponseReservations:
 
     async def _hold(self) -> Held:
         account = self._account
-        nano = account.service.rater.bound(account.model, self._context, self._output, account.now)
+        nano = account.rater.bound(account.model, self._context, self._output, account.now)
         return await account.hold({"usd": nano, "tokens": self._used_at_most.tokens}, nano)
 
     def _at_most(self, held: Held) -> Rated:
@@ -172,9 +174,7 @@ class SessionTime:
         """Raises QuotaExceeded, and StoreError."""
         account = self._account
         self._begun_at = account.now
-        if account.has_unit("minutes") or account.service.rater.by_clock(
-            account.model, account.now
-        ):
+        if account.has_unit("minutes") or account.rater.by_clock(account.model, account.now):
             await self._open_window()
 
     def next_is_due(self) -> bool:
@@ -200,7 +200,7 @@ class SessionTime:
     async def _open_window(self) -> None:
         account, now = self._account, self._account.now
         for seconds in (WINDOW_S, LAST_WINDOW_S):
-            rated = account.service.rater.lasted(account.model, seconds * 1000, now)
+            rated = account.rater.lasted(account.model, seconds * 1000, now)
             amounts: dict[Unit, int] = {"minutes": seconds * 1000}
             if rated.nano_usd:
                 amounts["usd"] = rated.nano_usd
@@ -225,9 +225,7 @@ class SessionTime:
 
     def _row(self, since: float) -> UsageRow:
         account = self._account
-        rated = account.service.rater.lasted(
-            account.model, self._ms(since), account.now, self.messages
-        )
+        rated = account.rater.lasted(account.model, self._ms(since), account.now, self.messages)
         return account.row(self._id, "session", account.model, rated)
 
     def _ms(self, since: float) -> int:

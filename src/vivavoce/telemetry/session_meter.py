@@ -55,7 +55,7 @@ class SessionMeter:
         """Reserve what the session begins with. Raises QuotaExceeded, Unauthorized, StoreError."""
         service, account = self._service, self._account
         account.admit()
-        relayed = service.rater.tariff(account.model).mode == "relay"
+        relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
         try:
@@ -111,7 +111,7 @@ class SessionMeter:
 
     def _record(self, record: RecordUsage) -> None:
         account = self._account
-        rated = self._service.rater.record(record, account.model, account.now)
+        rated = account.rater.record(record, account.model, account.now)
 
         async def job() -> None:
             await self._responses.book(record, rated)

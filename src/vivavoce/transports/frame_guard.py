@@ -21,7 +21,7 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
 """A larger message closes the connection (1009); from MAX_FRAME_BYTES on it is only refused."""
 MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
-MAX_FRAMES_AT_ONCE = 1000  # 1 ms; then others may run
+MAX_FRAMES_AT_ONCE = 250  # 1 ms with what aiohttp does for them; then others may run
 POLL_S = 0.005  # until aiohttp's queue accepts more
 UNCOUNTED_BYTES = 64 * 1024  # of each connection: what one read of a socket may bring
 

@@ -54,8 +54,8 @@ async def stage(
     """Chat routes with the given language model."""
     heard, spoken = scripted_stt(stt), scripted_tts(tts)
     voice = options.pop("default_voice", "")
-    routes = ChatRoutes(catalog_of(heard, spoken, llm, voice), **options)
-    async with serving_routes(routes) as (client, http, base):
+    catalog = catalog_of(heard, spoken, llm, voice)
+    async with serving_routes(ChatRoutes(**options), catalog=catalog) as (client, http, base):
         yield Stage(client, http, f"{base}/chat/completions", heard, spoken)
 
 

@@ -88,7 +88,7 @@ def test_call_carries_the_name_of_its_key_or_of_the_key_that_minted_it() -> None
     async def main() -> None:
         keys = {name: hash_of(key) for name, key in KEYS.items()}
         async with serving(msgspec.structs.replace(scripted(), keys=keys)) as server:
-            server.sessions.context = replace(server.sessions.context, observers=(observe,))
+            server.sessions.replace_context(replace(server.sessions.context, observers=(observe,)))
             for key in ("vv-theirs", await short_lived(server)):
                 async with in_call(server, **bearer(key)):
                     pass

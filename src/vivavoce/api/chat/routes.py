@@ -32,7 +32,7 @@ from vivavoce.api.chat.request import (
 )
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.metered import CompletionTap, RequestMeter, chat_quantities, check_model, metered
-from vivavoce.api.requests import read_body, unless_gone
+from vivavoce.api.requests import CONTEXT, read_body, unless_gone
 from vivavoce.api.sse import EventStream
 from vivavoce.api.uploads import sentence
 from vivavoce.engines.base import LLM, STT
@@ -53,17 +53,15 @@ _FOR_SPEECH = re.compile(r"(?<![a-z])(audio|realtime)(?![a-z])")
 
 
 class ChatRoutes:
-    """Answers chat completions by the models of a catalog."""
+    """Answers chat completions by the configured models."""
 
     def __init__(
         self,
-        catalog: ModelCatalog,
         *,
         max_bytes: int = MAX_BODY_BYTES,
         cache: TranscriptCache | None = None,
         answers: SpokenAnswers | None = None,
     ) -> None:
-        self._catalog = catalog
         self._max_bytes = max_bytes
         self._cache = cache or TranscriptCache()
         self._answers = answers or SpokenAnswers()
@@ -80,23 +78,25 @@ class ChatRoutes:
             call = chat_request.parse(body)
         if not call.model:  # of an Azure deployment
             call = replace(call, model=request.query.get("model", ""))
-        name = self._catalog.name_of(call.model)
+        catalog = request[CONTEXT].catalog
+        name = catalog.name_of(call.model)
         check_model(request, call.model, name)
         async with (
             metered(request, name) as meter,
-            self._catalog.of(call.model).use_llm(call.model) as llm,
+            catalog.of(call.model).use_llm(call.model) as llm,
         ):
             return await unless_gone(request, self._answer(request, call, meter, body, llm))
 
     async def _answer(
         self, request: web.Request, call: ChatCall, meter: RequestMeter, body: bytes, llm: LLM
     ) -> web.StreamResponse:
-        name = self._catalog.name_of(call.model)
-        transcripts = await self._transcripts(call)
+        catalog = request[CONTEXT].catalog
+        name = catalog.name_of(call.model)
+        transcripts = await self._transcripts(catalog, call)
         earlier = {number: self._transcript(answer) for number, answer in call.earlier.items()}
         if isinstance(llm, ChatEndpoint):
             tap = CompletionTap()
-            async with self._forwarded(llm, call, transcripts, earlier) as answer:
+            async with _forwarded(catalog, llm, call, transcripts, earlier) as answer:
                 try:
                     return await self._passed_on(request, call, answer, tap)
                 finally:
@@ -107,14 +107,14 @@ class ChatRoutes:
         job = CompletionJob(
             llm,
             chat_completion.chat_request(messages, call.fields(FIELDS)),
-            call.model or self._catalog.default,
+            call.model or catalog.default,
             call.n,
             include_usage=call.include_usage,
         )
         try:
             if call.stream:
                 return await self._streamed(request, call, partial(chat_completion.chunks, job))
-            return await self._whole(call, await chat_completion.completion(job))
+            return await self._whole(catalog, call, await chat_completion.completion(job))
         finally:
             counts = [(u.input_tokens, u.cached_tokens, u.output_tokens) for u in job.usages]
             read, cached, written = (sum(n) for n in zip((0, 0, 0), *counts, strict=True))
@@ -130,11 +130,13 @@ class ChatRoutes:
             return await self._streamed(request, call, partial(_copy, answer, tap))
         completion = await answer.completion()
         tap.feed(msgspec.json.encode(completion))
-        return await self._whole(call, completion)
+        return await self._whole(request[CONTEXT].catalog, call, completion)
 
-    async def _whole(self, call: ChatCall, completion: CompletionChunk) -> web.Response:
+    async def _whole(
+        self, catalog: ModelCatalog, call: ChatCall, completion: CompletionChunk
+    ) -> web.Response:
         if call.audio is not None:
-            async with self._speech(call, call.audio) as speech:
+            async with self._speech(catalog, call, call.audio) as speech:
                 completion = await speak(completion, speech)
         return json_response(completion)
 
@@ -145,48 +147,18 @@ class ChatRoutes:
             if call.audio is None:
                 await chunks(stream.send)
             else:
-                async with self._speech(call, call.audio) as kept, task_group() as tasks:
+                speaking = self._speech(request[CONTEXT].catalog, call, call.audio)
+                async with speaking as kept, task_group() as tasks:
                     speech = StreamedSpeech(kept, tasks, stream.send)
                     await chunks(speech.feed)
                     await speech.end()
         return stream.response
 
-    @asynccontextmanager
-    async def _forwarded(
-        self,
-        llm: ChatEndpoint,
-        call: ChatCall,
-        transcripts: Mapping[ErrorPlace, str],
-        earlier: Mapping[int, str],
-    ) -> AsyncGenerator[EndpointAnswer]:
-        """The answer of the endpoint behind this server.
-
-        It is asked for the model that the client names. Where that is one of our own names, or the
-        endpoint does not know it, it is asked for the model of the settings.
-        """
-        asked = self._catalog.of(call.model).choice.model(call.model)
-        ours = not asked or asked in self._catalog.cascades
-        if ours or (call.concerns_speech and _FOR_SPEECH.search(asked)):
-            model = await llm.model()
-        else:
-            model = asked
-        spoken = call.audio is not None and call.stream
-        async with AsyncExitStack() as first:
-            body = call.rewritten(transcripts, earlier, model=model)
-            answer = await first.enter_async_context(llm.forward(body, spoken=spoken))
-            own = (await _own_model(llm) or model) if answer.status == 404 else model
-            if own == model:
-                yield answer
-                return
-        body = call.rewritten(transcripts, earlier, model=own)
-        async with llm.forward(body, spoken=spoken) as second:
-            yield second
-
-    async def _transcripts(self, call: ChatCall) -> dict[ErrorPlace, str]:
+    async def _transcripts(self, catalog: ModelCatalog, call: ChatCall) -> dict[ErrorPlace, str]:
         """What is said in each recording. Raises InvalidRequest, EngineError, LimitReached."""
         if not call.recordings:
             return {}
-        cascade = self._catalog.of(call.transcription_model, call.model)
+        cascade = catalog.of(call.transcription_model, call.model)
         async with cascade.use_stt(call.transcription_model) as stt, task_group() as tasks:
             jobs = {
                 place: tasks.create_task(self._transcribe(stt, recording))
@@ -230,12 +202,46 @@ class ChatRoutes:
         return transcript
 
     @asynccontextmanager
-    async def _speech(self, call: ChatCall, audio: AudioOptions) -> AsyncGenerator[AnswerSpeech]:
-        cascade = self._catalog.of(call.speech_model, call.model)
+    async def _speech(
+        self, catalog: ModelCatalog, call: ChatCall, audio: AudioOptions
+    ) -> AsyncGenerator[AnswerSpeech]:
+        cascade = catalog.of(call.speech_model, call.model)
         async with cascade.use_tts(call.speech_model) as tts:
             voice = cascade.voice_of(tts, audio.voice)
             synthesis = Synthesis(tts, voice, max_piece_ms=ENCODED_MS)
             yield AnswerSpeech(synthesis, audio.format, self._answers)
+
+
+@asynccontextmanager
+async def _forwarded(
+    catalog: ModelCatalog,
+    llm: ChatEndpoint,
+    call: ChatCall,
+    transcripts: Mapping[ErrorPlace, str],
+    earlier: Mapping[int, str],
+) -> AsyncGenerator[EndpointAnswer]:
+    """The answer of the endpoint behind this server.
+
+    It is asked for the model that the client names. Where that is one of our own names, or the
+    endpoint does not know it, it is asked for the model of the settings.
+    """
+    asked = catalog.of(call.model).choice.model(call.model)
+    ours = not asked or asked in catalog.cascades
+    if ours or (call.concerns_speech and _FOR_SPEECH.search(asked)):
+        model = await llm.model()
+    else:
+        model = asked
+    spoken = call.audio is not None and call.stream
+    async with AsyncExitStack() as first:
+        body = call.rewritten(transcripts, earlier, model=model)
+        answer = await first.enter_async_context(llm.forward(body, spoken=spoken))
+        own = (await _own_model(llm) or model) if answer.status == 404 else model
+        if own == model:
+            yield answer
+            return
+    body = call.rewritten(transcripts, earlier, model=own)
+    async with llm.forward(body, spoken=spoken) as second:
+        yield second
 
 
 async def _copy(answer: EndpointAnswer, tap: CompletionTap, send: SendChunk) -> None:

@@ -27,11 +27,13 @@ from vivavoce.session.facts import (
     AudioGenerated,
     BrainFact,
     DraftTranscribed,
+    Fact,
     GenerationFailed,
     GenerationFinished,
     GenerationProgress,
     ItemTranscriptionFailed,
     OutputFinished,
+    Received,
     SpeechFailed,
     TextGenerated,
     ToolCallArguments,
@@ -181,6 +183,16 @@ class CascadeBrain:
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
         self._anticipations.drop()
         self._responses.clear_echo_reference()
+
+    def continue_audio(self, fact: Fact, now: float) -> bool:
+        if isinstance(fact, AudioGenerated):
+            return self._responses.continue_audio(fact, now)
+        if isinstance(fact, VadScores):
+            waits = self._overlaps.held or self._anticipations.drafting
+            return not waits and self._turns.continue_scores(fact)
+        if isinstance(fact, Received) and isinstance(fact.event, InputAudioAppend):
+            return self._turns.continue_append(fact.event, now)
+        return False
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:

@@ -130,8 +130,7 @@ class Intake:
 
         begin: audio before that position does not count as held.
         """
-        held = self.buffer.end - max(begin, self.buffer.start)
-        if held > self.max_samples:
+        if (held := self._held(begin)) > self.max_samples:
             raise InvalidRequest(
                 f"The input audio buffer is full: it holds {to_ms(held)}ms of the "
                 f"{to_ms(self.max_samples)}ms it may. Commit or clear it.",
@@ -143,6 +142,20 @@ class Intake:
         if self._decoder.carrying:
             self.half = HalfSample(event.event_id, now + HALF_SAMPLE_SECONDS)
         return pcm
+
+    def decode_whole(self, event: InputAudioAppend, *, begin: int = 0) -> bytes | None:
+        """The same where that raises nothing, and no half sample is left before it or behind it.
+
+        None: nothing was done.
+        """
+        if self.half or self._held(begin) > self.max_samples:
+            return None
+        if self._format == "audio/pcm" and len(event.audio) % BYTES_PER_SAMPLE:
+            return None
+        return self._decoder.feed(event.audio)
+
+    def _held(self, begin: int) -> int:
+        return self.buffer.end - max(begin, self.buffer.start)
 
     def add(self, pcm: bytes, now: float) -> None:
         """Put PCM into the buffer."""

@@ -70,6 +70,7 @@ class InputTurns:
         self._sent = position  # the position up to which audio was sent to the VAD
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
+        self._gap_from = -INFINITY  # a gap in the audio is measured from then on, at the earliest
         self.scoring = TurnScoring(shared.options)
         self._speech_end = 0  # of the last window with speech in a turn
         self.announced = True
@@ -140,6 +141,15 @@ class InputTurns:
         begin = self._scored if self._detector else 0
         self._clean_or_take(self._intake.decode(event, now, begin=begin), now)
 
+    def continue_append(self, event: InputAudioAppend, now: float) -> bool:
+        """Take audio of whole samples, while there is room. False: more follows from it."""
+        begin = self._scored if self._detector else 0
+        pcm = self._intake.decode_whole(event, begin=begin)
+        if pcm is None:
+            return False
+        self._clean_or_take(pcm, now)
+        return True
+
     def take_track(self, audio: bytes, now: float) -> None:
         """Take audio of a media track, which never pauses: what nobody commits is dropped."""
         if self._detector is None and len(self._buffer) > self._intake.max_samples:
@@ -175,6 +185,9 @@ class InputTurns:
             self._report(self._intake.drop_half())
         if self._detector is None or self._gap_ends > now:
             return None
+        if self._scored < self._sent:  # the VAD is late: what it has not scored may be speech
+            self._gap_from = now
+            return None
         self._detector.reset()
         self.scoring.ended_by = "gap"
         return Edge.STOPPED
@@ -201,6 +214,26 @@ class InputTurns:
             return Edge.STOPPED
         return edge
 
+    def continue_scores(self, fact: VadScores) -> bool:
+        """Take the score of a window that changes nothing: it stays quiet, or the user goes on.
+
+        False: nothing was done.
+        """
+        detector, at = self._detector, self._scored
+        if detector is None or fact.at != at or len(fact.speech) > 1:
+            return False
+        if self.scoring.scores_words or not detector.goes_on(fact.speech[0]):
+            return False
+        if not detector.speaking:
+            self._scored = at + WINDOW
+            self._drop_quiet(detector)
+            return True
+        if at + WINDOW - self._buffer.start > self._intake.max_samples:
+            return False
+        self._scored = self._speech_end = at + WINDOW
+        self._feed(self._scored)
+        return True
+
     def catch_up(self) -> None:
         """Transcribe what was scored, or drop it."""
         if self._detector is None:
@@ -209,7 +242,10 @@ class InputTurns:
             self._feed(self._scored)
             self.score_turn()
         else:
-            self._buffer.drop(self._scored - max(self._detector.prefix + MARGIN, MIN_KEPT))
+            self._drop_quiet(self._detector)
+
+    def _drop_quiet(self, detector: TurnDetector) -> None:
+        self._buffer.drop(self._scored - max(detector.prefix + MARGIN, MIN_KEPT))
 
     def _rise(self, at: int, speech: float) -> float:
         """The rise of a window's level, where it matters, dB."""
@@ -301,11 +337,9 @@ class InputTurns:
     def _gap_ends(self) -> float:
         """When audio that has stopped arriving in mid-turn counts as silence of enough length."""
         detector, seconds = self._detector, self._shared.limits.gap_seconds
-        if detector is None or not detector.speaking:
+        if detector is None or not detector.speaking or not seconds:
             return INFINITY
-        if self._scored < self._sent or not seconds:
-            return INFINITY
-        return self._intake.pace.at + max(seconds, detector.lacking / RATE)
+        return max(self._intake.pace.at, self._gap_from) + max(seconds, detector.lacking / RATE)
 
     def _new_id(self) -> str:
         return self._shared.conversation.new_id(self._shared.effects.ids)

@@ -18,7 +18,7 @@ from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDet
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
 from vivavoce.session.cascade.planning import plan_of
-from vivavoce.session.cascade.response import Ending, ResponseState
+from vivavoce.session.cascade.response import Ending, ResponseState, SpokenMessage
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
@@ -243,6 +243,19 @@ class Responses:
             case _:
                 assert_never(fact)
 
+    def continue_audio(self, fact: AudioGenerated, now: float) -> bool:
+        """Take more audio of an answer that has some. False: more follows from it than that."""
+        response = self._responses.get(fact.response_id)
+        spoken = response.spoken if response else None
+        if response is None or spoken is None or fact.ends:
+            return False
+        samples = spoken.ledger.samples + len(fact.audio) // BYTES_PER_SAMPLE
+        if samples > self._shared.limits.max_response_seconds * RATE:
+            return False
+        response.stalls_at = now + self._shared.limits.stall_seconds
+        self._send_audio(response, spoken, fact, now)
+        return True
+
     def cancel(self, response_id: str | None, now: float) -> None:
         """The client cancels a response. Raises InvalidRequest where there is none."""
         response = self._responses.get(response_id) if response_id else self.active
@@ -352,20 +365,26 @@ class Responses:
             self._fail(response, "invalid_tool_call", problem, now)
 
     def _add_audio(self, response: ResponseState, fact: AudioGenerated, now: float) -> None:
-        message, playback = response.open_message(), self._shared.playback
+        response.open_message()
         spoken = response.spoken
         if spoken is None:
             return
-        in_conversation = response.plan.conversation_id is not None
-        if fact.audio and (playback.by_server or in_conversation):
-            playback.add(response.id, message.place.item_id, fact.audio, now)
-        spoken.add(fact.audio, fact.words, send=not playback.by_server)
-        if fact.audio and self._shared.options.noise_reduction:
-            self._shared.effects.add(AddEchoReference(fact.audio))
+        self._send_audio(response, spoken, fact, now)
         if fact.ends:  # the next progress is the model's
             response.stage = "llm"
         if spoken.ledger.samples > self._shared.limits.max_response_seconds * RATE:
             self._end_too_long(response, now)
+
+    def _send_audio(
+        self, response: ResponseState, spoken: SpokenMessage, fact: AudioGenerated, now: float
+    ) -> None:
+        playback = self._shared.playback
+        in_conversation = response.plan.conversation_id is not None
+        if fact.audio and (playback.by_server or in_conversation):
+            playback.add(response.id, spoken.place.item_id, fact.audio, now)
+        spoken.add(fact.audio, fact.words, send=not playback.by_server)
+        if fact.audio and self._shared.options.noise_reduction:
+            self._shared.effects.add(AddEchoReference(fact.audio))
 
     def _bound_text(self, response: ResponseState, now: float) -> None:
         """End a response whose text has become too long, where the client sets no bound."""

@@ -124,7 +124,7 @@ class Transcriptions:
             key,
             model=options.served_by.model,
             language=language_of(options),
-            prompt=(transcription.prompt if transcription else None) or "",
+            prompt=transcription.hint if transcription else "",
             asked_model=transcription.model if transcription else "",
             scored=options.includes_logprobs,
             diarized=transcription is not None and transcription.model.endswith(DIARIZES),

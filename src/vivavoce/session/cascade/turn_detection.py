@@ -113,6 +113,15 @@ class TurnDetector:
         self.silence += WINDOW
         return self.end_if_silent()
 
+    def goes_on(self, speech: float) -> bool:
+        """Whether a window would change nothing: it stays quiet, or the user goes on speaking."""
+        if self.speaking:
+            return self.silence == 0 and speech >= max(self.threshold - HYSTERESIS, FLOOR)
+        if self._evidence or self._loud:
+            return False
+        threshold = self.threshold
+        return speech < max(threshold, FLOOR) and speech + SEMANTIC_THRESHOLD - threshold <= RISING
+
     def wait_for(self, silence: int) -> None:
         """Adjust the silence that ends the turn, samples. Call end_if_silent() next."""
         if self.is_semantic and self.pausing:

@@ -39,6 +39,7 @@ from vivavoce.session.effects import (
 )
 from vivavoce.session.facts import (
     BrainFact,
+    Fact,
     SpokenWord,
     ToolFinished,
     UpstreamConnected,
@@ -214,6 +215,9 @@ class RelayBrain:
             return False
         self._heard_at = now
         return True
+
+    def continue_audio(self, fact: Fact, now: float) -> bool:
+        return False
 
     def on_fact(self, fact: BrainFact, now: float) -> None:
         match fact:

@@ -1,0 +1,100 @@
+"""Engines and settings that are shared, and given back when their last user is gone.
+
+When the settings are read again, sessions that began before go on with what they have: both are in
+use for a while.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Counted(Generic[T]):
+    """A value, and how many use it."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def take(self) -> None:
+        """One more uses it; give_back() ends that."""
+        self._users += 1
+        self._unused.clear()
+
+    def give_back(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
+
+    @contextmanager
+    def hold(self) -> Iterator[T]:
+        """The value, in use until the block ends."""
+        self.take()
+        try:
+            yield self.value
+        finally:
+            self.give_back()
+
+    async def wait_unused(self) -> None:
+        """Until nobody uses it."""
+        await self._unused.wait()
+
+
+@dataclass(slots=True, eq=False)
+class _Shared:
+    """An engine in a pool, and what tells it from others."""
+
+    kind: str
+    name: str
+    made: Any
+    """Not entered yet, or the object that was entered."""
+    options: object
+    users: int = 0
+    engine: Any = None
+    """What entering gave; None: it is not entered."""
+    entering: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class EnginePool:
+    """Engines that run: one for all that name the same class with the same options."""
+
+    def __init__(self) -> None:
+        self._running: list[_Shared] = []
+
+    @asynccontextmanager
+    async def use(self, kind: str, name: str, made: Any, options: object) -> AsyncIterator[Any]:
+        """The engine of that kind and name, entered.
+
+        made: an engine, used where none with these options runs. options: its settings, compared.
+        It is left when nobody uses it. Raises what entering raises.
+        """
+        shared = self._find(kind, name, type(made), options)
+        if shared is None:
+            shared = _Shared(kind, name, made, options)
+            self._running.append(shared)
+        shared.users += 1
+        try:
+            async with shared.entering:
+                if shared.engine is None:
+                    shared.made = made
+                    shared.engine = await made.__aenter__()
+            yield shared.engine
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                self._running.remove(shared)
+                if shared.engine is not None:
+                    await shared.made.__aexit__(None, None, None)
+
+    def _find(self, kind: str, name: str, type_: type, options: object) -> _Shared | None:
+        for shared in self._running:
+            same = (shared.kind, shared.name, type(shared.made)) == (kind, name, type_)
+            if same and shared.options == options:
+                return shared
+        return None
