@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 from tempfile import mkdtemp
 
 from hypothesis import settings
@@ -21,6 +22,11 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    if stage := sys.modules.get("tests.console.browser"):
+        stage.shared_browser.close()
 
 
 # servers that tests start keep their accounts here, not with those of this machine's user

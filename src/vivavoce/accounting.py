@@ -127,13 +127,13 @@ def tariffs(settings: Settings, models: BuiltModels) -> dict[str, Tariff]:
     for name, selected in models.selected.items():
         refs: dict[str, PriceRef | None] = {}
         for engine in selected:  # the first of a kind, and then those that stand in for it
-            refs.setdefault(engine.kind, _price_ref(settings, engine))
+            refs.setdefault(engine.kind, price_ref(settings, engine))
         found[name] = Tariff("local", refs.get("llm"), refs.get("stt"), refs.get("tts"))
     found[""] = found[settings.default_model]
     return found
 
 
-def _price_ref(settings: Settings, engine: Selected) -> PriceRef | None:
+def price_ref(settings: Settings, engine: Selected) -> PriceRef | None:
     """The model that an engine pays for; None: it runs on this machine or network."""
     options = {**settings.engines.get(engine.kind, {}).get(engine.name, {}), **engine.options}
     model, url = options.get("model"), str(options.get("base_url") or options.get("url") or "")

@@ -35,8 +35,9 @@ from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
-from vivavoce.api.public import ConsoleRoutes, HealthRoutes
+from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
 from vivavoce.api.requests import keep_context
+from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
 from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
 from vivavoce.api.start import StartRoutes
@@ -149,6 +150,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             if model.policy
         },
         observers=(UsageLog,),
+        watch_captions=settings.server.watch == "captions",
     )
 
 
@@ -188,19 +190,21 @@ def application(
     max_bytes = context.max_upload_bytes
     for routes in (
         ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
+        TestingModuleRoutes(),
         HealthRoutes(sessions, __version__),
         VoxrayRoutes(sessions),
         ChatRoutes(max_bytes=max_bytes),
         SpeechRoutes(),
         TranscriptionRoutes(max_bytes=max_bytes),
         SpeechAnalysisRoutes(max_bytes=max_bytes),
-        ModelRoutes(),
+        ModelRoutes(probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS]),
         ReferenceRoutes(__version__),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
+    check = AdminCheck(auth, accounts[0] if accounts else None)
+    SessionRoutes(sessions, check).add_to(app)
     if context.inventory is not None:
-        check = AdminCheck(auth, accounts[0] if accounts else None)
         PackRoutes(check).add_to(app)
     if accounts is not None:
         app[METERING] = accounts[0]

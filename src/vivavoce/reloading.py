@@ -20,7 +20,7 @@ B = TypeVar("B")
 RELOADED_SERVER = frozenset(
     {
         *("max_sessions", "drain_seconds", "hosts", "origins", "no_auth", "log_level"),
-        *("unload_seconds", "preload", "use", "strict"),
+        *("unload_seconds", "preload", "use", "strict", "watch"),
     }
 )
 """The settings of [server] that take effect when they are read again."""

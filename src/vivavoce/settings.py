@@ -72,6 +72,9 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """Names in `Host` to which a server without keys answers, besides the loopback names."""
     origins: tuple[str, ...] = ()
     """Web pages of other origins that may use it: https://app.example.com; "*" is all of them."""
+    watch: Literal["state", "captions"] = "state"
+    """What admins who watch a session see: what it is doing, or what is said, too. Those who talk
+    should know."""
     unload_seconds: SecondsOrZero = 900.0
     """An engine that was loaded for a client is given back when it was unused for so long; 0: it
     stays."""

@@ -51,6 +51,7 @@ EXPECTED_STATUS = {
     "startSessionV1": 201,
     "createKey": 201,
     **dict.fromkeys(("pullModel", "deleteModel", "loadModel", "unloadModel"), 404),
+    **dict.fromkeys(("endSession", "watchSession"), 404),
     **dict.fromkeys(("revokeKey", "removeUser", "removeTeam", "removeBudget"), 404),
     **dict.fromkeys(("createRtviCall", "addRtviCandidates", "createVoxrayCall"), 400),
     **dict.fromkeys(("createRtviSessionCall", "addRtviSessionCandidates"), 400),
@@ -94,6 +95,10 @@ def test_document_and_routes_have_the_same_operations() -> None:
 
     described = {(method, path) for method, path, _ in OPERATIONS.values()}
     assert asyncio.run(routes()) == described
+
+
+FILES = {"docs": "start.js", "testing": "index.js"}
+"""A file for each path with a name in it."""
 
 
 def test_document_references_all_resolve_and_name_every_component() -> None:
@@ -161,7 +166,7 @@ async def request(
     path = path.replace("{model}", "default").replace("{voice}", "alloy")
     path = path.replace("{session_id}", "no-uuid")
     path = path.replace("{provider}", "twilio")
-    path = path.replace("{name}", "start.js" if path.startswith("/docs") else "index.html")
+    path = path.replace("{name}", FILES.get(path.split("/")[1], "index.html"))
     async with session.request(method, server.http + path, **options) as answer:
         return answer.status, answer.content_type, await answer.read()
 

@@ -30,6 +30,8 @@ def test_console_files_all_have_a_content_type() -> None:
         ("/docs", "text/html; charset=utf-8"),
         ("/docs/start.js", "text/javascript; charset=utf-8"),
         ("/docs/swagger-ui.css", "text/css; charset=utf-8"),
+        ("/testing.js", "text/javascript; charset=utf-8"),
+        ("/testing/socket.js", "text/javascript; charset=utf-8"),
         ("/openapi.json", "application/json; charset=utf-8"),
     ],
 )
@@ -57,7 +59,7 @@ def test_static_file_on_a_server_with_keys_is_sent_without_one_and_again_when_ch
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("folder", ["console", "docs"])
+@pytest.mark.parametrize("folder", ["console", "docs", "testing"])
 @pytest.mark.parametrize("name", ["no.js", "..%2Fsettings.py", "%2e%2e%2f%2e%2e%2fapp.py"])
 def test_static_file_outside_its_folder_is_not_found(folder: str, name: str) -> None:
     async def main() -> None:

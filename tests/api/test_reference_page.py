@@ -1,10 +1,8 @@
 """/docs in Chromium: it shows every operation and sends requests to this server only."""
 
-import asyncio
-
 from playwright.async_api import expect
 
-from tests.console.browser import needs_chromium, open_console
+from tests.console.browser import needs_chromium, open_console, run
 from tests.server import scripted, serving
 from vivavoce.api.openapi import openapi_document
 
@@ -33,4 +31,4 @@ def test_docs_page_shows_every_operation_and_tries_one() -> None:
             await sample.get_by_role("button", name="Execute").click()
             await expect(sample.locator("audio")).to_have_count(1)
 
-    asyncio.run(main())
+    run(main())

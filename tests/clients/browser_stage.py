@@ -14,9 +14,9 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
-from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS
+from tests.console.browser import shared_browser
 from tests.server import HOST, Server, scripted
 from vivavoce.limits.keys import hash_of
 from vivavoce.settings import Settings
@@ -59,28 +59,19 @@ async def page_with(script: str, recording: Path | None = None, *flags: str) -> 
     site.router.add_static("/", FOLDER)
     runner = web.AppRunner(site, access_log=None)
     await runner.setup()
-    voice = () if recording is None else (f"--use-file-for-fake-audio-capture={recording}%noloop",)
     try:
         await web.TCPSite(runner, HOST, 0).start()
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, *flags, *voice], timeout=TIMEOUT_MS
+        async with shared_browser.context(recording, *flags) as context:
+            page = await context.new_page()
+            problems: list[str] = []
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on(
+                "console",
+                lambda said: problems.append(said.text) if said.type == "error" else None,
             )
-            try:
-                context = await browser.new_context(permissions=["microphone"])
-                page = await context.new_page()
-                page.set_default_timeout(TIMEOUT_MS)
-                problems: list[str] = []
-                page.on("pageerror", lambda error: problems.append(str(error)))
-                page.on(
-                    "console",
-                    lambda said: problems.append(said.text) if said.type == "error" else None,
-                )
-                await page.goto(f"http://localhost:{runner.addresses[0][1]}/")
-                yield page
-                assert problems == []
-            finally:
-                await browser.close()
+            await page.goto(f"http://localhost:{runner.addresses[0][1]}/")
+            yield page
+            assert problems == []
     finally:
         await runner.cleanup()
 

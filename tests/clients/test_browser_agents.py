@@ -9,8 +9,7 @@ from tests.clients.browser_stage import (
     page_with,
     short_lived_key,
 )
-from tests.clients.loop import awaited
-from tests.console.browser import needs_chromium, recorded_hum
+from tests.console.browser import awaited, needs_chromium, recorded_hum
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until
 

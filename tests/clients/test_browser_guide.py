@@ -9,9 +9,8 @@ import pytest
 from playwright.async_api import Page
 
 from tests.clients.browser_stage import FOLDER, holds, page_with
-from tests.clients.loop import awaited
 from tests.clients.test_browser_pipecat import ESBUILD
-from tests.console.browser import needs_chromium
+from tests.console.browser import awaited, needs_chromium
 from tests.server import scripted, serving
 from tests.transports.webrtc.caller import until
 

@@ -13,8 +13,7 @@ from tests.clients.browser_stage import (
     page_with,
     short_lived_key,
 )
-from tests.clients.loop import awaited
-from tests.console.browser import TcpProxy, needs_chromium, recorded_hum
+from tests.console.browser import TcpProxy, awaited, needs_chromium, recorded_hum
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.caller import until
 
@@ -62,7 +61,7 @@ async def test_browser_websocket_is_answered_and_closed() -> None:
     async with (
         serving(behind_a_key(scripted(llm={"answers": ["Nobody."]}))) as server,
         over_tls(server) as address,
-        page_with("openai.js", None, "--ignore-certificate-errors") as page,
+        page_with("openai.js") as page,
     ):
         key = await short_lived_key(server)
         await page.evaluate("([...all]) => ask(...all)", [address, key, "Who is there?"])

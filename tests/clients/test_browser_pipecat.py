@@ -8,8 +8,7 @@ import pytest
 from playwright.async_api import Page
 
 from tests.clients.browser_stage import FOLDER, KEY, PACKAGES, behind_a_key, holds, page_with
-from tests.clients.loop import awaited
-from tests.console.browser import needs_chromium
+from tests.console.browser import awaited, needs_chromium
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until
 from vivavoce.settings import Settings

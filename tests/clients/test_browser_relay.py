@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from tests.clients.browser_stage import holds, page_with
-from tests.clients.loop import awaited
-from tests.console.browser import needs_chromium, recorded_hum
+from tests.console.browser import awaited, needs_chromium, recorded_hum
 from tests.server import scripted, serving
 from tests.transports.webrtc.caller import until
 

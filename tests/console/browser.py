@@ -4,22 +4,37 @@ A test fails if the page wrote an error to its console or sent a request to anot
 """
 
 import asyncio
+import base64
+import functools
+import re
 import shutil
 import wave
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.async_api import Locator, Page, ViewportSize, WebSocket, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Playwright,
+    ViewportSize,
+    WebSocket,
+    async_playwright,
+    expect,
+)
 
 from tests.server import HOST
 
+P = ParamSpec("P")
+T = TypeVar("T")
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 DESKTOP: Final = ViewportSize(width=1280, height=800)
@@ -27,11 +42,15 @@ PHONE: Final = ViewportSize(width=390, height=844)
 TIMEOUT_MS: Final = 15_000  # for a condition of a page: an upper bound, no pace
 CONNECTION_ERRORS: Final = ("WebSocket connection to", "Failed to load resource")
 """How the messages of Chromium begin when a server does not answer, or refuses."""
+LIVE: Final = re.compile("off|muted|ready|listening|hearing|thinking|tool|speaking")
 RATE: Final = 16_000
 FLAGS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+    *("--disable-background-timer-throttling", "--disable-renderer-backgrounding"),
+    *("--disable-backgrounding-occluded-windows", "--ignore-certificate-errors"),
+    f"--host-resolver-rules=MAP voice.test {HOST}",
 )
 MICROPHONE: Final = """
 let opened;
@@ -51,6 +70,22 @@ if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
 };
 """
 """A microphone that hums when a test says so; a recording begins when the page opens it."""
+RECORDED: Final = """
+window.held = new Promise((resolve) => (window.play = resolve));
+if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
+  const room = new AudioContext();
+  const bytes = Uint8Array.from(atob("WAV"), (char) => char.charCodeAt(0));
+  const voice = new AudioBufferSourceNode(room, {
+    buffer: await room.decodeAudioData(bytes.buffer),
+  });
+  const mouth = room.createMediaStreamDestination();
+  voice.connect(mouth);
+  if (HELD) window.held.then(() => voice.start());
+  else voice.start();
+  return mouth.stream;
+};
+"""
+"""A microphone that plays a wav file once, from when the page opens it, or from play() on."""
 Stretch = tuple[float, float]  # seconds, amplitude from 0 to 1
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -77,6 +112,10 @@ class ConsolePage:
         )
         self.page.on("request", lambda request: self._add_host(request.url))
         self.page.on("websocket", self._watch_socket)
+
+    async def wait_until_live(self) -> None:
+        """Wait until the conversation has a session, whatever it is doing."""
+        await expect(self.status).to_have_attribute("data-state", LIVE)
 
     async def wait_for_transcript(self, *texts: str) -> None:
         """Wait until the transcript contains all of these."""
@@ -142,37 +181,98 @@ class ConsolePage:
             self.hosts.add(urlsplit(url).netloc)
 
 
+class SharedBrowser:
+    """One Chromium for all tests of a process, and the event loop in which it is used.
+
+    Flags of the command line need one more.
+    """
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._playwright: Playwright | None = None
+        self._browsers: dict[tuple[str, ...], Browser] = {}
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """As asyncio.run(), in the loop of the browser."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(main)
+
+    @asynccontextmanager
+    async def context(
+        self, recording: Path | None = None, *flags: str, held: bool = False
+    ) -> AsyncIterator[BrowserContext]:
+        """A window without history. Its microphone plays the recording, once the page has opened
+        it, or if `held`, when play() is called; without one it is that of MICROPHONE."""
+        browser = self._browsers.get(flags)
+        if browser is None or not browser.is_connected():
+            self._playwright = self._playwright or await async_playwright().start()
+            browser = self._browsers[flags] = await self._playwright.chromium.launch(
+                executable_path=CHROMIUM, args=[*FLAGS, *flags], timeout=TIMEOUT_MS
+            )
+        context = await browser.new_context(
+            viewport=DESKTOP, permissions=["microphone", "clipboard-read", "clipboard-write"]
+        )
+        context.set_default_timeout(TIMEOUT_MS)
+        script = MICROPHONE if recording is None else recorded_microphone(recording, held=held)
+        await context.add_init_script(script)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+    def close(self) -> None:
+        if self._runner is None:
+            return
+        with self._runner as runner:
+            for browser in self._browsers.values():
+                runner.run(browser.close())
+            if self._playwright is not None:
+                runner.run(self._playwright.stop())
+        self._runner = self._playwright = None
+        self._browsers.clear()
+
+
+shared_browser: Final = SharedBrowser()
+run: Final = shared_browser.run
+
+
+def awaited(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test that is a coroutine, in the loop of the browser."""
+
+    @functools.wraps(test)
+    def in_loop(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return in_loop
+
+
+def recorded_microphone(recording: Path, *, held: bool) -> str:
+    """A script after which the microphone plays that wav file."""
+    wav = base64.b64encode(recording.read_bytes()).decode()
+    return RECORDED.replace("HELD", "true" if held else "false").replace("WAV", wav)
+
+
 @asynccontextmanager
 async def open_console(
     home: str,
     recording: Path | None = None,
     *,
+    held: bool = False,
     size: ViewportSize = DESKTOP,
     expected: Sequence[str] = (),
-    flags: Sequence[str] = (),
 ) -> AsyncIterator[ConsolePage]:
     """The console at that address. The microphone plays the recording; without one it is silent but
-    while the test lets it speak().
+    while the test lets it speak(). held: it waits until the test calls window.play().
 
     expected: how errors begin that belong to the test, such as a connection that was cut.
-    flags: additional command-line flags of Chromium.
     """
-    voice = () if recording is None else (f"--use-file-for-fake-audio-capture={recording}%noloop",)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*FLAGS, *voice, *flags], timeout=TIMEOUT_MS
-        )
-        try:
-            context = await browser.new_context(viewport=size, permissions=["microphone"])
-            console = ConsolePage(await context.new_page(), home)
-            console.page.set_default_timeout(TIMEOUT_MS)
-            console.watch()
-            if recording is None:
-                await console.page.add_init_script(MICROPHONE)
-            await console.page.goto(home)
-            yield console
-        finally:
-            await browser.close()
+    async with shared_browser.context(recording, held=held) as context:
+        console = ConsolePage(await context.new_page(), home)
+        await console.page.set_viewport_size(size)
+        console.watch()
+        await console.page.goto(home)
+        yield console
     unexpected = [text for text in console.errors if not text.startswith(tuple(expected))]
     assert unexpected == []
     assert console.hosts == {urlsplit(home).netloc}

@@ -1,6 +1,5 @@
 """The pages in examples/, each served from another origin, with a recorded voice."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
-from playwright.async_api import Page, Route, async_playwright, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.clients.browser_stage import PACKAGES, needs_packages
-from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS, needs_chromium, recorded_hum
+from tests.console.browser import needs_chromium, recorded_hum, run, shared_browser
 from tests.server import HOST, Server, scripted, serving
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,24 +41,16 @@ async def page_of(example: str, server: Server, recording: Path) -> AsyncIterato
     site.router.add_get("/page", example_page)
     runner = web.AppRunner(site)
     await runner.setup()
-    voice = f"--use-file-for-fake-audio-capture={recording}%noloop"
     try:
         await web.TCPSite(runner, HOST, 0).start()
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(
-                executable_path=CHROMIUM, args=[*FLAGS, voice], timeout=TIMEOUT_MS
-            )
-            try:
-                context = await browser.new_context(permissions=["microphone"])
-                await context.route("https://esm.sh/**", serve_react)
-                page = await context.new_page()
-                errors: list[str] = []
-                page.on("pageerror", lambda error: errors.append(str(error)))
-                await page.goto(f"http://{HOST}:{runner.addresses[0][1]}/page")
-                yield page
-                assert errors == []
-            finally:
-                await browser.close()
+        async with shared_browser.context(recording) as context:
+            await context.route("https://esm.sh/**", serve_react)
+            page = await context.new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            await page.goto(f"http://{HOST}:{runner.addresses[0][1]}/page")
+            yield page
+            assert errors == []
     finally:
         await runner.cleanup()
 
@@ -102,7 +93,7 @@ def test_plain_example_holds_a_conversation() -> None:
             await expect(page.locator("#said")).to_contain_text("evening")
             await expect(page.locator("#said")).to_contain_text("Good evening.")
 
-    asyncio.run(main())
+    run(main())
 
 
 @needs_chromium
@@ -132,4 +123,4 @@ def test_react_example_runs_its_tool_and_is_interrupted() -> None:
             await page.get_by_role("button", name="Stop").click()
             await expect(page.get_by_role("status")).not_to_have_text("live")
 
-    asyncio.run(main())
+    run(main())

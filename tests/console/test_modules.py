@@ -3,12 +3,11 @@
 Each case is a JavaScript function and the value that it must return. One page runs them all.
 """
 
-import asyncio
 from typing import Final
 
 import pytest
 
-from tests.console.browser import needs_chromium, open_console
+from tests.console.browser import needs_chromium, open_console, run
 from tests.server import serving
 
 pytestmark = needs_chromium
@@ -43,6 +42,14 @@ TURNS: Final = """
       turns.setInputLevel(0.001, 1400);
       received(1500, "input_audio_buffer.speech_stopped", { item_id: "u" });
     };
+"""
+
+WATERFALL: Final = """
+    const { Waterfall } = await import("/console/waterfall.js");
+    const { draw } = await import("/console/ui.js");
+    const [list, empty, summary, log] = ["ol", "p", "p", "input"].map((one) =>
+      document.createElement(one));
+    const parts = { list, empty, summary, log, spark: draw("svg") };
 """
 
 AUDIO: Final[dict[str, tuple[str, object]]] = {
@@ -281,7 +288,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
     ),
     "schema_with_unknown_type_or_missing_property_is_refused": (
         """
-          const { parsedSchema } = await import("/console/tools.js");
+          const { parsedSchema } = await import("/console/schema.js");
           const check = (schema) => {
             try { return parsedSchema(JSON.stringify(schema)) && "valid"; }
             catch (error) { return error.message; }
@@ -547,7 +554,7 @@ TIMELINE: Final[dict[str, tuple[str, object]]] = {
     ),
     "bar_shows_speech_recognition_apart_from_the_language_model": (
         """
-          const { segmentsOf } = await import("/console/timeline.js");
+          const { segmentsOf } = await import("/console/waits.js");
           const marks = { end: 0, decision: 500, transcript: 2800, token: 2801, sound: 2900,
             done: 3000, silent: 4000 };
           const status = "completed";
@@ -575,35 +582,50 @@ TIMELINE: Final[dict[str, tuple[str, object]]] = {
         ],
     ),
     "failed_turn_is_drawn_as_failed": (
-        """
-          const { segmentsOf, Waterfall } = await import("/console/timeline.js");
+        WATERFALL
+        + """
           const turn = { number: 1, words: "hi", status: "failed", problem: "no LLM answers",
             marks: { end: 0, done: 24 } };
-          const [list, empty] = [document.createElement("ol"), document.createElement("p")];
-          new Waterfall(list, empty).show([turn]);
-          return [segmentsOf(turn), list.querySelector("em").textContent,
+          new Waterfall(parts, () => {}).show({ turns: { all: [turn] } });
+          return [list.querySelector("em").textContent,
             list.querySelector("dl").textContent];
         """,
-        [[["failed", 0, 24]], "no LLM answers", "failed24 ms"],
+        ["no LLM answers", "failed24 ms"],
     ),
     "waterfall_redraws_only_changed_turns_newest_first": (
-        """
-          const { Waterfall } = await import("/console/timeline.js");
-          const [list, empty] = [document.createElement("ol"), document.createElement("p")];
+        WATERFALL
+        + """
           const turn = (number, silent) => ({ number, words: `turn ${number}`,
             marks: { end: 0, decision: 500, token: 600, sound: 700, silent } });
-          const turns = [turn(1, 1000)];
-          const waterfall = new Waterfall(list, empty);
-          waterfall.show(turns);
+          const conversation = { turns: { all: [turn(1, 1000)] }, settings: {} };
+          const chosen = [];
+          const waterfall = new Waterfall(parts, (...both) => chosen.push(both));
+          waterfall.show(conversation);
           const [first] = list.children;
-          turns.push(turn(2, 9000));
-          waterfall.show(turns);
-          const bar = list.children[1].querySelector(".speaking").style;
+          conversation.turns.all.push(turn(2, 1400));
+          waterfall.show(conversation);
           const kept = list.children[1] === first;
-          waterfall.show([turn(1, 1000)]);
-          return [kept, bar.width, list.style.getPropertyValue("--longest"), list.children.length];
+          const waits = [...first.querySelectorAll(".wait i")].map((one) =>
+            [one.className, one.style.width, one.textContent]);
+          const { width } = first.querySelector(".speaking").style;
+          const headline = first.querySelector(".headline").textContent;
+          first.querySelector("button").click();
+          const summarized = parts.summary.textContent;
+          waterfall.show({ turns: { all: [turn(1, 3700)] }, settings: {} });
+          return [kept, waits, width, headline, chosen[0].map(({ number }) => number), summarized,
+            list.children.length];
         """,
-        [True, "calc(100% * 300 / var(--longest))", "2000", 1],
+        [
+            True,
+            [["detection", "25%", "500"], ["model", "5%", "100"], ["voice", "5%", "100"]],
+            "15%",
+            "700 ms to first sound, fastEvents",
+            [1, 2],
+            "Median 0.70 s · p95 0.70 s · 2 turnsMost of the wait: end-of-speech detection "
+            "(500 ms). Shorten “End of turn after silence”, or choose “Automatic: finished "
+            "sentence”.",
+            1,
+        ],
     ),
     "event_log_keeps_the_newest_and_replaces_audio_by_its_length": (
         """
@@ -632,10 +654,11 @@ PAGE: Final[dict[str, tuple[str, object]]] = {
     ),
     "entry_is_a_labelled_article_and_unplayed_words_are_announced": (
         """
-          const { TranscriptView } = await import("/console/conversations.js");
+          const { TranscriptView } = await import("/console/transcript_view.js");
           const [box, welcome, announcer] = ["div", "div", "p"].map((one) =>
             document.createElement(one));
-          const view = new TranscriptView(box, welcome, announcer);
+          const view = new TranscriptView({ box, welcome, announcer },
+            { waitFor: () => 612, onPlay: () => {} });
           const entry = { id: "b", role: "assistant", text: "one two", state: "open", aloud: true,
             audioMs: 100, playedMs: 50, at: new Date(2026, 0, 2, 15, 4).toISOString() };
           view.update(entry);
@@ -643,10 +666,11 @@ PAGE: Final[dict[str, tuple[str, object]]] = {
           Object.assign(entry, { state: "cut", heard: "one" });
           view.update(entry);
           const article = box.querySelector("[role=article]");
-          return [before, announcer.textContent, article.ariaLabel.startsWith("Assistant, "),
+          return [before, article.querySelector(".wait").textContent, announcer.textContent,
+            article.ariaLabel.startsWith("Assistant, "),
             article.querySelector(".text").textContent, article.querySelector("s").textContent];
         """,
-        ["", "Answer interrupted.", True, "one two", "two"],
+        ["", "0.61 s", "Answer interrupted.", True, "one two", "two"],
     ),
     "list_marks_the_live_conversation_and_drops_empty_ones": (
         """
@@ -655,7 +679,10 @@ PAGE: Final[dict[str, tuple[str, object]]] = {
           const list = document.createElement("ul");
           const [text, json, wav] = [1, 2, 3].map(() => document.createElement("button"));
           const shown = [];
-          const conversations = new ConversationList(list, { text, json, wav },
+          const [search, keep, clear] = ["input", "input", "button"].map((one) =>
+            document.createElement(one));
+          const conversations = new ConversationList(
+            { list, search, keep, clear, downloads: { text, json, wav } }, {},
             (record) => shown.push(record));
           const disabled = wav.disabled;
           const record = (state, words) => {
@@ -667,7 +694,7 @@ PAGE: Final[dict[str, tuple[str, object]]] = {
           for (const one of [record("ended", "One"), record("ended", ""), record("live", "Two")]) {
             conversations.add(one);
           }
-          const lines = [...list.querySelectorAll("button")].map((button) =>
+          const lines = [...list.querySelectorAll(".open")].map((button) =>
             [button.lastChild.textContent, Boolean(button.querySelector(".live")),
               button.ariaCurrent]);
           return [disabled, lines, shown.length];
@@ -680,7 +707,7 @@ PAGE: Final[dict[str, tuple[str, object]]] = {
           const error = document.getElementById("settings-error");
           const set = (name, value) => {
             form.elements[name].value = value;
-            form.dispatchEvent(new Event("input"));
+            form.elements[name].dispatchEvent(new Event("input"));
           };
           set("silenceMs", "70000");
           set("idleMs", "100");
@@ -720,7 +747,7 @@ def results() -> dict[str, object]:
                 for name, (code, _) in CASES.items()
             }
 
-    return asyncio.run(main())
+    return run(main())
 
 
 @pytest.mark.parametrize("name", CASES)

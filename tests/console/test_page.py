@@ -1,6 +1,5 @@
 """Accessibility, layout, themes, tools and settings of the page."""
 
-import asyncio
 import re
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 from playwright.async_api import expect
 
-from tests.console.browser import DESKTOP, PHONE, needs_chromium, open_console
+from tests.console.browser import DESKTOP, PHONE, needs_chromium, open_console, run
 from tests.server import EMBEDDED, HOST, scripted, serving, serving_beside
 from vivavoce.limits.prices import NANO
 from vivavoce.store.base import UsageRow
@@ -41,7 +40,7 @@ def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_
                 await page.reload()
                 await expect(page).to_have_title("Vivavoce")
                 await page.get_by_role("tab", name="Talk").focus()
-                for name in ("Timeline", "Tools", "Usage", "Talk"):
+                for name in ("Timeline", "Tools", "Usage", "Sessions", "Talk"):
                     await page.keyboard.press("ArrowRight")
                     await expect(page.get_by_role("tabpanel", name=name)).to_be_visible()
                     width, available = await page.evaluate(_WIDTHS)
@@ -62,7 +61,7 @@ def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_
             await page.reload()
             assert await page.evaluate(background) == light
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_usage_is_plotted_from_what_was_booked(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_usage_is_plotted_from_what_was_booked(tmp_path: Path) -> None:
             row = page.get_by_role("row", name="gpt relay $1.00 $0.5000")
             await expect(row).to_be_visible()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_tool_call_gets_its_fixed_or_typed_result() -> None:
@@ -112,9 +111,6 @@ def test_tool_call_gets_its_fixed_or_typed_result() -> None:
             "answers": [
                 {"calls": [call]},
                 "It is clear.",
-                {"calls": [call]},
-                "It rains.",
-                {"calls": [call]},
             ]
         }
     )
@@ -123,15 +119,21 @@ def test_tool_call_gets_its_fixed_or_typed_result() -> None:
         async with serving(settings) as server, open_console(server.http) as console:
             page = console.page
             await console.show_tab("Tools")
-            await page.get_by_label("Name").fill("wether")
+            form = page.locator("#tool-form")
+            await form.get_by_label("Name").fill("the weather")
+            await expect(page.locator("#tool-name-error")).to_contain_text("letters, digits")
+            await form.get_by_label("Name").fill("wether")
+            await page.get_by_label("Parameters").fill('{"type": "objekt"}')
+            await expect(page.locator("#tool-error")).to_contain_text('"type": "object"')
             await page.get_by_label("Parameters").fill("{")
             await console.click("Save tool")
             await expect(page.locator("#tool-error")).to_contain_text("aren't valid JSON")
+            await expect(page.get_by_label("Parameters")).to_be_focused()
             await page.get_by_label("Parameters").fill('{"type": "object"}')
             await page.get_by_label("Fixed result").fill('{"sky": "clear"}')
             await console.click("Save tool")
             await console.click("Edit wether")
-            await page.get_by_label("Name").fill("weather")
+            await form.get_by_label("Name").fill("weather")
             await console.click("Save tool")
             await expect(page.locator("#tool-list li")).to_have_count(1)
             await console.show_tab("Talk")
@@ -142,28 +144,46 @@ def test_tool_call_gets_its_fixed_or_typed_result() -> None:
             )
             await console.click("End")
 
+    run(main())
+
+
+def test_tool_call_waits_for_a_typed_result_in_every_tab() -> None:
+    call = {"name": "weather", "arguments": {"city": "Rome"}}
+    settings = scripted(llm={"answers": [{"calls": [call]}, "It rains.", {"calls": [call]}]})
+
+    async def main() -> None:
+        async with serving(settings) as server, open_console(server.http) as console:
+            page = console.page
             await console.show_tab("Tools")
-            await console.click("Edit weather")
+            await page.get_by_label("Begin with a template").select_option("Weather")
+            await console.click("Try it")
+            await expect(page.locator("#trial-result")).to_have_text(
+                'weather({"city":"text"}) → {"sky": "clear", "celsius": 21}'
+            )
             await page.get_by_role("combobox", name="Result").select_option("typed")
             await console.click("Save tool")
             await console.show_tab("Talk")
             await console.type("And now?")
-            await expect(console.banner).to_contain_text("weather is waiting for your result.")
             await expect(page.get_by_role("tab", name="Tools (1 waiting)")).to_be_visible()
+            await expect(console.status).to_have_text(re.compile("^Running a tool"))
+            await expect(page.get_by_role("log").get_by_label("Result of weather")).to_be_visible()
+            await console.show_tab("Timeline")
+            await expect(console.banner).to_contain_text("weather is waiting for your result.")
             await console.click("Enter result")
-            await expect(page.locator("#calls li")).to_have_count(2)
-            await expect(page.get_by_label("Result of weather")).to_be_focused()
-            await page.get_by_label("Result of weather").fill("rain")
-            await console.click("Send result")
+            await expect(page.locator("#calls li")).to_have_count(1)
+            field = page.locator("#calls").get_by_label("Result of weather")
+            await expect(field).to_be_focused()
+            await field.fill("rain")
+            await page.keyboard.press("Enter")
             await console.show_tab("Talk")
             await console.wait_for_transcript("→ rain", "It rains.")
             await console.type("And tomorrow?")
-            await expect(console.banner).to_contain_text("is waiting")
+            await expect(page.get_by_role("log").get_by_label("Result of weather")).to_be_visible()
             await console.click("End")
-            await expect(console.banner).to_be_hidden()
+            await expect(page.get_by_label("Result of weather")).to_have_count(0)
             await expect(page.locator("#calls")).to_contain_text("No result")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_text_answers_are_announced_and_wrong_settings_and_voices_are_reported() -> None:
@@ -191,4 +211,4 @@ def test_text_answers_are_announced_and_wrong_settings_and_voices_are_reported()
             assert box is not None
             assert box["width"] > 150
 
-    asyncio.run(main())
+    run(main())

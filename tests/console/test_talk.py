@@ -1,12 +1,11 @@
 """Conversations by speech, text and push to talk."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
-from tests.console.browser import needs_chromium, open_console, recorded_hum
+from tests.console.browser import needs_chromium, open_console, recorded_hum, run
 from tests.server import HOST, scripted, serving, serving_beside
 
 pytestmark = needs_chromium
@@ -16,7 +15,7 @@ LONG = "This answer goes on for a while, so that somebody may find the time to i
 
 @pytest.mark.parametrize("transport", ["websocket", "webrtc"])
 def test_speech_during_an_answer_interrupts_it(transport: str) -> None:
-    asyncio.run(_interrupt_by_speech(transport))
+    run(_interrupt_by_speech(transport))
 
 
 async def _interrupt_by_speech(transport: str) -> None:
@@ -28,7 +27,7 @@ async def _interrupt_by_speech(transport: str) -> None:
     async with serving(settings) as server, open_console(server.http) as console:
         await console.page.get_by_label("Transport").select_option(transport)
         await console.click("Start talking")
-        await expect(console.status).to_have_text("Connected")
+        await console.wait_until_live()
         await console.speak(1.0)
         await console.wait_for_transcript("hello there", "This answer goes on")
         await expect(console.page.locator("#captions .spoken").last).to_contain_text("This answer")
@@ -84,7 +83,7 @@ def test_typed_message_without_microphone_is_answered_with_voice_and_downloads_w
                     assert data[:4] == b"RIFF"
                     assert any(data[44:])
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_answer_is_interrupted_by_a_message_by_escape_and_by_the_end() -> None:
@@ -122,7 +121,7 @@ def test_answer_is_interrupted_by_a_message_by_escape_and_by_the_end() -> None:
             assert last.startswith("Assistant: ")
             assert last.endswith(f"[not played: {await unplayed.inner_text()}]")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_push_to_talk_sends_audio_only_while_pressed() -> None:
@@ -160,7 +159,7 @@ def test_push_to_talk_sends_audio_only_while_pressed() -> None:
             await page.keyboard.press("Tab")
             await expect(button).to_have_text("Hold to talk")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_earlier_conversation_can_be_shown_while_another_is_live() -> None:
@@ -177,7 +176,7 @@ def test_earlier_conversation_can_be_shown_while_another_is_live() -> None:
             log = console.page.get_by_role("log")
             await expect(log).not_to_contain_text("The first.")
             list_ = console.page.get_by_role("list", name="Conversations")
-            await list_.get_by_role("button", name="One").click()
+            await list_.locator(".open", has_text="One").click()
             await expect(log).to_contain_text("The first.")
             await expect(log).not_to_contain_text("The second.")
             await console.type("Three")  # goes to the live one
@@ -185,7 +184,7 @@ def test_earlier_conversation_can_be_shown_while_another_is_live() -> None:
             await console.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
             await expect(console.status).to_have_text("Ended")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
@@ -213,7 +212,7 @@ def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
             await console.click("Start talking")
             await expect(console.status).to_have_text("Waiting for the microphone …")
             await page.evaluate("window.decide()")
-            await expect(console.status).to_have_text("Connected")
+            await console.wait_until_live()
             await expect(console.banner).to_contain_text("Microphone blocked")
             await expect(page.locator("#mute")).to_be_hidden()
             await page.evaluate("window.allowed = true")
@@ -227,7 +226,7 @@ def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
             await expect(console.banner).to_contain_text("The microphone was disconnected")
             await expect(page.locator("#use-microphone")).to_be_visible()
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason="there is no recorded speech")
@@ -235,11 +234,13 @@ def test_recorded_sentence_is_recognized_and_answered_with_voice() -> None:
     async def main() -> None:
         async with (
             serving_beside() as port,
-            open_console(f"http://{HOST}:{port}", RECORDING) as console,
+            open_console(f"http://{HOST}:{port}", RECORDING, held=True) as console,
         ):
             await console.click("Start talking")
+            await console.wait_until_live()
+            await console.page.evaluate("window.play()")
             await console.wait_for_transcript("ten meters")
             await console.wait_for_sound()
             await expect(console.page.locator(".entry[data-role=assistant]")).to_be_visible()
 
-    asyncio.run(main())
+    run(main())

@@ -123,6 +123,11 @@ class AdminCheck:
         self._auth = auth
         self._metering = metering
 
+    @property
+    def is_open(self) -> bool:
+        """Whether no keys are needed."""
+        return not self._auth.keys
+
     def __call__(self, request: web.Request) -> None:
         """Raises HTTPForbidden."""
         name = self._auth.identify(request).name

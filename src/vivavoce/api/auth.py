@@ -33,6 +33,8 @@ OPEN_ROUTES = frozenset(
         ("GET", "/health"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
+        ("GET", "/testing.js"),
+        ("GET", "/testing/{name}"),
         ("PATCH", "/api/offer"),
         ("PATCH", "/api/v1/sessions/{session_id}/offer"),
         ("PATCH", "/sessions/{session_id}/api/offer"),

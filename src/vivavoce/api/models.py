@@ -1,9 +1,9 @@
-"""GET /v1/models, /v1/models/{model}, /v1/audio/models and /v1/audio/voices."""
+"""GET /v1/models, /v1/models/{model}, /v1/audio/models, /v1/audio/voices and /v1/engines."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -89,6 +89,34 @@ class VoiceList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class EngineObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What does one stage of a model."""
+
+    stage: Literal["stt", "llm", "tts", "relay"]
+    name: str
+    """As in the settings; of a relay, the host of its upstream server."""
+    model: str = ""
+    """The model that the engine uses, where its settings name one."""
+    placeholder: bool = False
+    """Whether it stands for a better engine that is not configured."""
+
+
+class ModelEngines(msgspec.Struct, frozen=True, kw_only=True):
+    """The engines of one configured model."""
+
+    id: str
+    default: bool
+    engines: list[EngineObject]
+
+
+class EngineList(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[ModelEngines]
+    probed: list[str]
+    """Local servers of language models for which the server looks at its start."""
+    object: Literal["list"] = "list"
+
+
+PLACEHOLDERS: Final = frozenset({("stt", "pocketsphinx"), ("llm", "builtin"), ("tts", "espeak")})
 TASKS: Final[Mapping[str, str]] = {
     "automatic-speech-recognition": "stt",
     "text-generation": "llm",
@@ -103,7 +131,11 @@ TASKS: Final[Mapping[str, str]] = {
 class ModelRoutes:
     """Lists the configured models, their voices, and what serves each task."""
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, wall_clock: Callable[[], float] = time.time, *, probed: Sequence[str] = ()
+    ) -> None:
+        """probed: see EngineList."""
+        self._probed = [*probed]
         self._created = int(wall_clock())
 
     def add_to(self, app: web.Application) -> None:
@@ -111,6 +143,7 @@ class ModelRoutes:
         app.router.add_get("/v1/models/{model:.+}", self.model)
         app.router.add_get("/v1/audio/models", self.audio_models)
         app.router.add_get("/v1/audio/voices", self.voices)
+        app.router.add_get("/v1/engines", self.engines)
 
     async def models(self, request: web.Request) -> web.Response:
         """The configured models; with `?task=` the names for one stage. Raises InvalidRequest."""
@@ -162,6 +195,20 @@ class ModelRoutes:
         ]
         return json_response(VoiceList(found, found))
 
+    async def engines(self, request: web.Request) -> web.Response:
+        """What each configured model consists of."""
+        context = request[CONTEXT]
+        default, catalog = context.models.default_model, context.catalog
+        models = [
+            ModelEngines(id=name, default=name == default, engines=_engines(cascade))
+            for name, cascade in catalog.cascades.items()
+        ]
+        for name, relay in catalog.relays.items():
+            host = urlsplit(relay.url).hostname or ""
+            upstream = EngineObject(stage="relay", name=host, model=relay.model)
+            models.append(ModelEngines(id=name, default=name == default, engines=[upstream]))
+        return json_response(EngineList(data=models, probed=self._probed))
+
     def _model(self, name: str) -> ModelObject:
         return ModelObject(id=name, created=self._created)
 
@@ -203,4 +250,21 @@ def _voices(cascade: Cascade, models: list[str]) -> list[VoiceObject]:
             f"?model={quote(models[0], safe='')}",
         )
         for voice in cascade.tts.voices
+    ]
+
+
+def _engines(cascade: Cascade) -> list[EngineObject]:
+    stages: tuple[tuple[Literal["stt", "llm", "tts"], object], ...] = (
+        ("stt", cascade.stt),
+        ("llm", cascade.llm),
+        ("tts", cascade.tts),
+    )
+    return [
+        EngineObject(
+            stage=stage,
+            name=cascade.names.get(stage, ""),
+            model=str(getattr(engine, "known_model", "")),
+            placeholder=(stage, cascade.names.get(stage, "")) in PLACEHOLDERS,
+        )
+        for stage, engine in stages
     ]

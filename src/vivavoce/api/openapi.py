@@ -29,9 +29,10 @@ from vivavoce.api.client_secrets import (
     TokenResponse,
 )
 from vivavoce.api.http_errors import Problem, VoxrayError
-from vivavoce.api.models import AudioModelList, ModelList, ModelObject, VoiceList
+from vivavoce.api.models import AudioModelList, EngineList, ModelList, ModelObject, VoiceList
 from vivavoce.api.packs import DeletedModel, LoadedModel, LoadedModels, PackList, PulledModel
 from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.api.sessions import LiveSessionList
 from vivavoce.api.usage import UsageReport
 from vivavoce.api.voxray import VoxrayData
 from vivavoce.protocol.beta import BetaSession, BetaTranscriptionSession
@@ -153,6 +154,8 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     VoxrayOffer,
     HealthStatus,
     AudioModelList,
+    LiveSessionList,
+    EngineList,
     ModelList,
     ModelObject,
     Problem,

@@ -1,4 +1,4 @@
-"""Routes that need no key: health, readiness, and the console with its JavaScript client."""
+"""Routes that need no key: health, readiness, the console, and the modules for web pages."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from vivavoce.engines.base import health_of, is_loading
 from vivavoce.runtime.sessions import Sessions
 
 CONSOLE: Final = Path(__file__).parent.parent / "console"
+TESTING: Final = Path(__file__).parent.parent / "testing" / "javascript"
 CONTENT_TYPES: Final = {
     ".css": "text/css",
     ".html": "text/html",
@@ -28,6 +29,7 @@ CONSOLE_POLICY: Final = (
 HTML_TAG: Final = b'<html lang="en">'
 HTML_TAG_WITH_KEYS: Final = b'<html lang="en" data-keyed>'
 CLIENT_MODULE: Final = b'export * from "./console/client.js";\n'
+TESTING_MODULE: Final = b'export * from "./testing/index.js";\n'
 
 
 class StaticFile:
@@ -92,6 +94,30 @@ class ConsoleRoutes:
 
     async def client(self, request: web.Request) -> web.Response:
         return self._client.response(request)
+
+    async def file(self, request: web.Request) -> web.Response:
+        found = self._files.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        return found.response(request)
+
+
+class TestingModuleRoutes:
+    """GET /testing.js and /testing/{name}: the mocked server for tests of web pages."""
+
+    def __init__(self, folder: Path = TESTING) -> None:
+        self._files = {
+            path.name: StaticFile(path.read_bytes(), CONTENT_TYPES[".js"], CONSOLE_POLICY)
+            for path in folder.glob("*.js")
+        }
+        self._module = StaticFile(TESTING_MODULE, CONTENT_TYPES[".js"], CONSOLE_POLICY)
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/testing.js", self.module)
+        app.router.add_get("/testing/{name}", self.file)
+
+    async def module(self, request: web.Request) -> web.Response:
+        return self._module.response(request)
 
     async def file(self, request: web.Request) -> web.Response:
         found = self._files.get(request.match_info["name"])

@@ -45,6 +45,9 @@ for name, module, what in (
     ("doctor", "doctor", "Check what is installed, works and can be reached here, and how fast."),
     ("init", "init", "Ask a few questions and write a commented settings file."),
     ("check", "testkit", "Check whether a Realtime server keeps to the protocol."),
+    ("run", "scenarios", "Run conversations from scenario files, and judge them."),
+    ("clips", "scenarios", "Spoken test audio, made by a voice of this machine."),
+    ("voices", "voices", "Compare voices: blind ratings by people, and measures."),
 ):
     cli.command(f"vivavoce.cli.{module}:{name}", name=name, help=what)  # imported when it is used
 

@@ -83,6 +83,11 @@ export class Recording {
   #assistant = [];
   #queueEnd = 0; // seconds since the start at which all queued audio is played
 
+  /** How long it lasts so far. */
+  get seconds() {
+    return this.#now();
+  }
+
   /** Microphone audio that ends now. */
   addInput(samples) {
     this.#add(this.#user, this.#now() - samples.length / RATE, samples);
@@ -93,11 +98,12 @@ export class Recording {
     this.#add(this.#assistant, this.#now() - samples.length / RATE, samples);
   }
 
-  /** Audio of an answer that is played after what was queued before. */
+  /** Audio of an answer that is played after what was queued before. Returns [from, to], seconds. */
   addQueued(samples) {
     const at = Math.max(this.#now(), this.#queueEnd);
     this.#add(this.#assistant, at, samples);
     this.#queueEnd = at + samples.length / RATE;
+    return [at, this.#queueEnd];
   }
 
   /** Drop what is queued and not yet played. */

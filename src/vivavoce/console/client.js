@@ -1,21 +1,25 @@
 /** A voice conversation with a Realtime server, for any page. Documented in docs/client-js.md. */
+import { Activity, ACTIVITY_WORDS } from "./activity.js";
 import { fromBase64, Recording, SampleJoiner, toBase64 } from "./audio.js";
 import {
   refusalOf, shortLivedKey, unreachable, WebRtcConnection, WebSocketConnection,
 } from "./connection.js";
-import { Microphone, NoMicrophone } from "./microphone.js";
+import { devices, Microphone, NoMicrophone, SilenceWatch } from "./microphone.js";
 import { Player, StreamPlayer } from "./playback.js";
 import {
   DEFAULTS, Emitter, endOf, KeyNeeded, noReplySentence, Refused, retryDelay, sentenceOf, sessionOf,
-  ToolCalls,
+  ToolCalls, updateOf,
 } from "./state.js";
 import { asText, heardOf, itemOf, spokenOf, Transcript } from "./transcript.js";
 import { Turns } from "./turns.js";
 
-export { asText, DEFAULTS, heardOf, KeyNeeded, NoMicrophone, Refused, spokenOf };
+export {
+  ACTIVITY_WORDS, asText, DEFAULTS, devices, heardOf, KeyNeeded, NoMicrophone, Refused, spokenOf,
+};
 
 const EXPIRY_CODES = new Set(["session_expired", "session_idle"]); // errors that end a session
 const CONNECT_TIMEOUT_MS = 10_000; // until session.created
+const BEFORE_SPEECH_S = 0.4; // speech is reported so long after it has begun, at most
 const MIN_PRESS_MS = 300; // push to talk: shorter presses are not sent
 
 /**
@@ -30,6 +34,8 @@ export class Conversation extends Emitter {
   turns = new Turns();
   tape = new Recording();
   levels = { mine: 0, theirs: 0 };
+  #activity = new Activity();
+  #silence = new SilenceWatch();
   #base;
   #key;
   #secret;
@@ -63,11 +69,15 @@ export class Conversation extends Emitter {
     this.#tools = new ToolCalls(tools);
     this.settings = { ...DEFAULTS, ...settings };
     this.#microphone.enabled = this.handsFree;
+    this.#activity.on("change", (activity) => this.emit("activity", activity));
     this.#microphone.on("frame", ({ samples, rms }) => this.#onInput(samples, rms));
     this.#microphone.on("lost", () => this.#onMicrophoneLost());
     this.#player.on("level", (theirs) => this.#streamPlayer || this.#setLevels({ theirs }));
     this.#player.on("played", (list) => this.transcript.setPlayed(list));
-    this.#player.on("idle", () => this.turns.setSilent(performance.now()));
+    this.#player.on("idle", () => {
+      this.turns.setSilent(performance.now());
+      this.#activity.setPlaying(false);
+    });
     this.transcript.on("change", (entry) => this.emit("transcript", entry));
     this.turns.on("change", (turn) => this.emit("turn", turn));
   }
@@ -81,12 +91,17 @@ export class Conversation extends Emitter {
     return this.#microphone.available;
   }
 
+  /** One of the names in ACTIVITY_WORDS. */
+  get activity() {
+    return this.#activity.value;
+  }
+
   /** Begin. Call it from a click. `speech: false` does not ask for a microphone: text only. */
   async start({ speech = true } = {}) {
     if (this.state !== "idle") return;
     this.#setState("connecting", speech ? "Waiting for the microphone …" : "");
     try {
-      this.#player.open();
+      this.#player.open(this.settings.speaker);
     } catch (error) {
       return this.#end("refused", error.message);
     }
@@ -98,15 +113,46 @@ export class Conversation extends Emitter {
   async listen() {
     if (this.state === "ended") return;
     try {
-      if (!(await this.#microphone.open(this.settings.device))) return;
+      if (!(await this.#microphone.open(this.settings))) return;
       if (this.#connection) await this.#microphone.load(); // else #connect loads it
       await this.#connection?.setMicrophone(this.#microphone.stream);
+      this.#silence.restart();
+      this.#showMicrophone();
       this.emit("microphone", true);
     } catch (error) {
       const noServer = error instanceof TypeError;
       if (!noServer && !(error instanceof NoMicrophone)) throw error;
       this.emit("problem", noServer ? unreachable(this.#base) : error.message);
     }
+  }
+
+  /** Use another microphone from now on, "" for the default one. The conversation goes on. */
+  async useMicrophone(device) {
+    this.settings.device = device;
+    this.#microphone.release();
+    await this.listen();
+  }
+
+  /** Play answers on that loudspeaker, "" for the default one, where the browser can choose. */
+  async useSpeaker(speaker) {
+    this.settings.speaker = speaker;
+    await this.#player.useSpeaker(speaker);
+    await this.#streamPlayer?.useSpeaker(speaker);
+  }
+
+  /** Change settings of this conversation. Its `model` and `transport` stay. */
+  async apply(settings) {
+    const { settings: before, handsFree } = this;
+    const { model, transport } = before;
+    this.settings = { ...before, ...settings, model, transport };
+    if (this.handsFree !== handsFree) this.#microphone.enabled = this.handsFree;
+    this.#showMicrophone();
+    const session = updateOf(this.settings, before, this.#tools.declarations);
+    if (this.state === "live") this.send({ type: "session.update", session });
+    const { device, echoCancellation, speaker } = this.settings;
+    if (speaker !== before.speaker) await this.useSpeaker(speaker);
+    const other = device !== before.device || echoCancellation !== before.echoCancellation;
+    if (other && this.hears) await this.useMicrophone(device);
   }
 
   /** Send a text message, and stop the answer. Without a connection it is sent with the next. */
@@ -125,12 +171,14 @@ export class Conversation extends Emitter {
     this.send({ type: "input_audio_buffer.clear" });
     this.#pressedAt = performance.now();
     this.#microphone.enabled = true;
+    this.#activity.setMicrophone("listening", true);
   }
 
   /** Push to talk: stop sending, and ask for an answer. */
   release() {
     if (!this.#microphone.enabled || this.handsFree) return;
     this.#microphone.enabled = false;
+    this.#showMicrophone();
     if (this.state !== "live") return;
     if (performance.now() - this.#pressedAt < MIN_PRESS_MS) {
       this.send({ type: "input_audio_buffer.clear" });
@@ -154,6 +202,7 @@ export class Conversation extends Emitter {
   /** Hands free: whether the microphone is muted. */
   set muted(muted) {
     if (this.handsFree) this.#microphone.enabled = !muted;
+    this.#showMicrophone();
   }
 
   get muted() {
@@ -182,6 +231,7 @@ export class Conversation extends Emitter {
   /** Send an event that does not begin a turn. */
   #sendUncounted(event) {
     this.#connection.send(event);
+    this.#activity.feed(event, true);
     this.emit("event", { event, sent: true, at: performance.now() });
   }
 
@@ -210,7 +260,9 @@ export class Conversation extends Emitter {
       const key = await this.#secret();
       if (!current()) return;
       const { stream } = this.#microphone;
-      await connection.open({ base: this.#base, key, model, stream, resume: this.#resume });
+      const { answers } = this.settings;
+      const resume = this.#resume;
+      await connection.open({ base: this.#base, key, model, stream, answers, resume });
     } catch (error) {
       if (current()) this.#onConnectError(error);
     }
@@ -262,6 +314,7 @@ export class Conversation extends Emitter {
 
   #dropConnection() {
     const connection = this.#connection;
+    this.#activity.reset();
     this.#connection = null; // first: its "close" is then ignored
     connection?.close();
   }
@@ -275,6 +328,7 @@ export class Conversation extends Emitter {
     const at = performance.now();
     this.#lastEvent = event.event_id ?? this.#lastEvent;
     this.turns.feed(event, false, at);
+    this.#activity.feed(event, false);
     this.emit("event", { event, sent: false, at });
     this.#streamPlayer?.feed(event);
     const reply = this.transcript.feed(event);
@@ -287,7 +341,11 @@ export class Conversation extends Emitter {
         this.session = event.session;
         return null;
       case "input_audio_buffer.speech_started":
+        this.transcript.setSound(event.item_id, this.tape.seconds - BEFORE_SPEECH_S);
         return this.settings.interruptible ? this.#stopPlayback() : null;
+      case "input_audio_buffer.speech_stopped":
+        this.transcript.setSound(event.item_id, null, this.tape.seconds);
+        return null;
       case "response.created":
         this.#response = event.response.id;
         return null;
@@ -360,8 +418,9 @@ export class Conversation extends Emitter {
     const samples = this.#joiner.join(fromBase64(event.delta));
     if (!samples.length) return;
     this.turns.setPlaying(event.response_id, performance.now());
-    this.tape.addQueued(samples);
+    this.transcript.setSound(event.item_id, ...this.tape.addQueued(samples));
     this.#player.play(event.item_id, samples.slice());
+    this.#activity.setPlaying(true);
   }
 
   async #onResponseDone(response) {
@@ -392,6 +451,8 @@ export class Conversation extends Emitter {
     if (!this.#player.busy) return;
     this.turns.cut(performance.now());
     this.tape.cut();
+    this.transcript.cutSound(this.tape.seconds);
+    this.#activity.setPlaying(false);
     for (const [id, ms] of await this.#player.stop()) {
       if (!truncate) continue;
       const position = { item_id: id, content_index: 0, audio_end_ms: ms };
@@ -409,8 +470,10 @@ export class Conversation extends Emitter {
       this.#setLevels({ theirs: rms });
       if (this.state === "live") this.tape.addPlayed(samples);
     });
-    player.on("progress", ({ response, ms }) => this.transcript.setProgress(response, ms));
-    player.play();
+    player.on("progress", ({ response, ms }) => {
+      this.transcript.setProgress(response, ms, this.tape.seconds);
+    });
+    player.play(this.settings.speaker);
   }
 
   #stopStream() {
@@ -422,6 +485,7 @@ export class Conversation extends Emitter {
     const { enabled } = this.#microphone;
     this.#setLevels({ mine: enabled ? rms : 0 });
     if (!enabled || this.state !== "live") return;
+    if (this.#silence.add(rms, performance.now())) this.emit("silence", this.#microphone.label);
     this.turns.setInputLevel(rms, performance.now());
     this.tape.addInput(samples);
     if (this.settings.transport === "webrtc") return;
@@ -431,8 +495,16 @@ export class Conversation extends Emitter {
   #onMicrophoneLost() {
     this.#connection?.setMicrophone(null);
     this.#setLevels({ mine: 0 });
+    this.#showMicrophone();
     this.emit("microphone", false);
     this.emit("problem", "The microphone was disconnected. Reconnect it, or use another one.");
+  }
+
+  #showMicrophone() {
+    let microphone = "off";
+    if (this.hears && !this.handsFree) microphone = "ready";
+    else if (this.hears) microphone = this.muted ? "muted" : "listening";
+    this.#activity.setMicrophone(microphone);
   }
 
   #setLevels(changed) {

@@ -8,10 +8,12 @@ const DISCONNECTED_TIMEOUT_MS = 3000; // time for an interrupted call to recover
 export class WebSocketConnection extends Emitter {
   #socket = null;
 
-  async open({ base, key, model, resume = {} }) {
+  /** answers: false for a transcription session. */
+  async open({ base, key, model, answers = true, resume = {} }) {
     const url = new URL("v1/realtime", base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (model) url.searchParams.set("model", model);
+    if (!answers) url.searchParams.set("intent", "transcription");
     for (const [name, value] of Object.entries(resume)) url.searchParams.set(name, value);
     const protocols = key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"];
     this.#socket = new WebSocket(url, protocols);
@@ -137,11 +139,16 @@ export async function shortLivedKey(base, key) {
   throw await errorOf(response);
 }
 
-/** The `data` of a list such as v1/models; [] where the server has none. Throws KeyNeeded. */
-export async function fetchList(base, path, key) {
+/** The JSON at a path of the server; {} where it has none. Throws KeyNeeded, TypeError. */
+export async function fetchData(base, path, key) {
   const response = await fetch(new URL(path, base), { headers: authorization(key) });
   if (response.status === 401) throw new KeyNeeded("This server needs an API key.");
-  return response.ok ? ((await response.json()).data ?? []) : [];
+  return response.ok ? response.json() : {};
+}
+
+/** The `data` of a list such as v1/models; [] where the server has none. Throws KeyNeeded. */
+export async function fetchList(base, path, key) {
+  return (await fetchData(base, path, key)).data ?? [];
 }
 
 /**
@@ -163,7 +170,7 @@ export function unreachable(base) {
   return `Can't reach the server at ${new URL(base).host}.`;
 }
 
-function authorization(key) {
+export function authorization(key) {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 

@@ -1,121 +1,48 @@
-/** The conversations of this page: their list, and the transcript of the one that is shown. */
-import { NO_SPEECH, asText, spokenOf } from "./transcript.js";
-import { download, make, timeOfDay } from "./ui.js";
+/** The list of conversations: those of this page, and those that were kept in this browser. */
+import { bodyOf, conversationOf, summaryOf } from "./archive.js";
+import { EventLog } from "./timeline.js";
+import { asText, newId } from "./transcript.js";
+import { download, duration, make, store, stored, timeOfDay } from "./ui.js";
 
-const NEAR_END_PX = 80; // scrolled so close to the end, the view follows new text
+const SAVE_DELAY_MS = 1500;
+const DELAY_PER_SECOND_MS = 100; // the longer a conversation, the more there is to write
 
-/** The transcript as it grows. */
-export class TranscriptView {
-  #box;
-  #welcome;
-  #announcer;
-  #shown = new Map(); // id of an entry -> element
-  #following = true;
-  #announced = new Set(); // entries
-
-  /** announcer: a live region for what is not spoken; the transcript itself is not live. */
-  constructor(box, welcome, announcer) {
-    this.#box = box;
-    this.#welcome = welcome;
-    this.#announcer = announcer;
-    box.addEventListener("scroll", () => (this.#following = this.#atEnd()));
-    new ResizeObserver(() => this.#follow()).observe(box);
-  }
-
-  /** Show the entries of another conversation. */
-  show(entries) {
-    this.#shown.clear();
-    this.#box.replaceChildren(this.#welcome);
-    this.#welcome.hidden = false;
-    for (const entry of entries) {
-      this.#announced.add(entry);
-      this.update(entry);
-    }
-  }
-
-  /** Show an entry that is new or has changed. */
-  update(entry) {
-    if (!entry.text && entry.role === "assistant") return;
-    this.#welcome.hidden = true;
-    let element = this.#shown.get(entry.id);
-    if (!element) {
-      const label = `${speakerOf(entry)}, ${timeOfDay(new Date(entry.at))}`;
-      const attributes = { class: "entry", role: "article", "aria-label": label };
-      element = make("div", { ...attributes, "data-role": entry.role });
-      if (entry.failure) element.classList.add("failed");
-      this.#shown.set(entry.id, element);
-      this.#box.append(element);
-    }
-    element.dataset.state = entry.state;
-    element.replaceChildren(...content(entry));
-    this.#announce(entry);
-    this.#follow();
-  }
-
-  /** Once an entry is complete: its text if nothing speaks it, or that it was interrupted. */
-  #announce(entry) {
-    const spoken = entry.role === "user" || (entry.aloud && entry.state !== "cut");
-    if (entry.state === "open" || spoken || entry.failure) return; // the banner says a failure
-    if (this.#announced.has(entry)) return;
-    this.#announced.add(entry);
-    if (entry.aloud) this.#announcer.textContent = "Answer interrupted.";
-    else if (entry.role === "call") this.#announcer.textContent = `Tool call: ${entry.name}`;
-    else this.#announcer.textContent = entry.text;
-  }
-
-  #atEnd() {
-    return this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < NEAR_END_PX;
-  }
-
-  #follow() {
-    if (this.#following) this.#box.scrollTop = this.#box.scrollHeight;
-  }
-}
-
-function speakerOf({ role, name }) {
-  if (role === "call") return `Tool call: ${name}`;
-  return { user: "You", assistant: "Assistant", note: "Note" }[role];
-}
-
-function content(entry) {
-  if (entry.role === "note") return [entry.text];
-  const speaker = make("div", { class: "speaker" }, speakerOf(entry));
-  if (entry.role !== "call") return [speaker, ...textOf(entry)];
-  const call = `${entry.name}(${entry.text}) → ${entry.output ?? "…"}`;
-  return [speaker, make("code", {}, call)];
-}
-
-function textOf(entry) {
-  const [spoken, rest] = spokenOf(entry);
-  const placeholder = entry.state === "open" ? "…" : NO_SPEECH;
-  const line = make("div", { class: "text", dir: "auto" });
-  line.append(make("span", { class: "spoken" }, spoken || (rest ? "" : placeholder)));
-  if (entry.state !== "cut") {
-    if (rest) line.append(make("span", { class: "unspoken" }, rest));
-    return [line];
-  }
-  if (rest.trim()) line.append(spoken ? " " : "", make("s", { class: "unspoken" }, rest.trim()));
-  const explanation = rest.trim()
-    ? "Interrupted. The crossed-out words were not played."
-    : "Interrupted at the very end.";
-  return [line, make("div", { class: "explanation" }, explanation)];
-}
-
-/** The list of conversations. A record: {conversation, events, begun, shown}. */
+/**
+ * A record: {id, begun: Date, conversation, events, summary, shown}. One that was kept has a
+ * summary, and its conversation once it was shown.
+ */
 export class ConversationList {
-  #list;
-  #downloads;
+  #parts;
+  #archive;
   #onShow;
   #records = [];
 
-  /** downloads: buttons {text, json, wav}. `onShow` gets the record to show. */
-  constructor(list, downloads, onShow) {
-    this.#list = list;
-    this.#downloads = downloads;
+  /**
+   * parts: elements {list, search, keep, clear, downloads: {text, json, wav}}. `onShow` gets the
+   * record to show.
+   */
+  constructor(parts, archive, onShow) {
+    this.#parts = parts;
+    this.#archive = archive;
     this.#onShow = onShow;
-    downloads.text.addEventListener("click", () => this.#downloadText());
-    downloads.json.addEventListener("click", () => this.#downloadJson());
-    downloads.wav.addEventListener("click", () => this.#downloadWav());
+    parts.downloads.text.addEventListener("click", () => this.#downloadText());
+    parts.downloads.json.addEventListener("click", () => this.#downloadJson());
+    parts.downloads.wav.addEventListener("click", () => this.#downloadWav());
+    parts.search.addEventListener("input", () => this.draw());
+    parts.keep.checked = stored("vivavoce.keep", true);
+    parts.keep.addEventListener("change", () => store("vivavoce.keep", parts.keep.checked));
+    parts.clear.addEventListener("click", () => this.#clear());
+    this.draw();
+  }
+
+  /** Add the conversations that were kept. */
+  async load() {
+    const known = new Set(this.#records.map(({ id }) => id));
+    const kept = (await this.#archive.summaries()).filter(({ id }) => !known.has(id));
+    const records = kept.map((summary) => ({
+      id: summary.id, begun: new Date(summary.begun), conversation: null, events: null, summary,
+    }));
+    this.#records = [...records, ...this.#records];
     this.draw();
   }
 
@@ -126,24 +53,70 @@ export class ConversationList {
 
   /** Add a record and show it. Conversations in which nothing was said are dropped. */
   add(record) {
+    record.id = newId();
     record.begun = new Date();
-    this.#records = this.#records.filter(
-      ({ conversation: { session, transcript } }) =>
-        session && transcript.entries.some(({ role }) => role !== "note"),
-    );
+    this.#records = this.#records.filter((one) => one.summary || hasWords(one.conversation));
     this.#records.push(record);
     this.show(record);
   }
 
-  show(record) {
+  async show(record) {
     for (const one of this.#records) one.shown = one === record;
-    this.#onShow(record);
     this.draw();
+    if (!record.conversation) {
+      const body = await this.#archive.body(record.id);
+      if (!body) return this.#drop(record);
+      record.conversation = conversationOf(body);
+      record.events = new EventLog(body.events, body.start);
+    }
+    if (record.shown) this.#onShow(record);
+  }
+
+  /** Keep a conversation soon, if the user wants that. */
+  save(record) {
+    clearTimeout(record.saving);
+    if (!this.#parts.keep.checked) return;
+    const { state, tape } = record.conversation;
+    const later = SAVE_DELAY_MS + tape.seconds * DELAY_PER_SECOND_MS;
+    record.saving = setTimeout(() => this.#save(record), state === "ended" ? 0 : later);
   }
 
   draw() {
-    for (const button of Object.values(this.#downloads)) button.disabled = !this.current;
-    this.#list.replaceChildren(...this.#records.map((record) => this.#line(record)).reverse());
+    const { list, search, downloads, clear } = this.#parts;
+    for (const button of Object.values(downloads)) button.disabled = !this.current;
+    const wanted = search.value.trim().toLowerCase();
+    const chosen = this.#records.filter((one) => wordsOf(one).toLowerCase().includes(wanted));
+    clear.disabled = !this.#records.some(({ summary }) => summary);
+    search.hidden = this.#records.length < 2;
+    list.replaceChildren(...chosen.map((record) => this.#line(record)).reverse());
+  }
+
+  async #save(record) {
+    if (!hasWords(record.conversation)) return;
+    const file = record.conversation.tape.file();
+    const audio = file.size > 44 ? file : null; // 44: the header of a wav file
+    const one = { ...record, begun: record.begun.toISOString() };
+    const summary = summaryOf(one, audio?.size ?? 0);
+    if (!summary || !this.#records.includes(record)) return;
+    await this.#archive.save(summary, bodyOf(one, audio));
+    record.summary = summary;
+    this.draw();
+  }
+
+  #drop(record) {
+    clearTimeout(record.saving);
+    this.#records = this.#records.filter((one) => one !== record);
+    this.draw();
+  }
+
+  async #clear() {
+    if (!confirm("Delete all conversations that were kept in this browser?")) return;
+    await this.#archive.clear();
+    for (const record of this.#records) {
+      if (record.summary && !record.shown) this.#drop(record);
+      else record.summary = null;
+    }
+    this.draw();
   }
 
   #downloadText() {
@@ -166,17 +139,56 @@ export class ConversationList {
   }
 
   #downloadWav() {
-    download("conversation.wav", this.current.conversation.tape.file());
+    const file = this.current.conversation.tape.file();
+    if (file) download("conversation.wav", file);
   }
 
   #line(record) {
-    const { state, transcript } = record.conversation;
-    const first = transcript.entries.find(({ role, text }) => role === "user" && text);
-    const button = make("button", { type: "button" }, make("bdi", {}, timeOfDay(record.begun)));
-    if (state !== "ended") button.append(" ", make("span", { class: "live" }, "live"));
-    button.append(" ", make("bdi", {}, first?.text ?? "New"));
+    const running = isRunning(record);
+    const time = make("bdi", { class: "time" }, timeOf(record.begun));
+    const button = make("button", { type: "button", class: "open" }, time);
+    if (running) button.append(" ", make("span", { class: "live" }, "live"));
+    button.append(" ", make("bdi", {}, titleOf(record)));
     if (record.shown) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.show(record));
-    return make("li", {}, button);
+    const line = make("li", {}, button);
+    if (record.summary) line.append(make("span", { class: "hint" }, duration(record.summary.seconds)));
+    if (!running) line.append(this.#deleteButton(record));
+    return line;
   }
+
+  #deleteButton(record) {
+    const label = `Delete ${titleOf(record)}`;
+    const button = make("button", { type: "button", class: "link", "aria-label": label }, "×");
+    button.addEventListener("click", async () => {
+      await this.#archive.remove(record.id);
+      this.#drop(record);
+      this.#parts.list.querySelector("button")?.focus();
+    });
+    return button;
+  }
+}
+
+function isRunning({ conversation }) {
+  return Boolean(conversation) && conversation.state !== "ended";
+}
+
+function hasWords({ session, transcript }) {
+  return session && transcript.entries.some(({ role }) => role !== "note");
+}
+
+function titleOf({ conversation, summary }) {
+  const first = conversation?.transcript.entries.find(({ role, text }) => role === "user" && text);
+  return first?.text ?? summary?.title ?? "New";
+}
+
+function wordsOf({ conversation, summary }) {
+  if (!conversation) return summary.words;
+  return conversation.transcript.entries.map(({ text }) => text).join(" ");
+}
+
+/** The time of today, or the date. */
+function timeOf(date) {
+  if (date.toDateString() === new Date().toDateString()) return timeOfDay(date);
+  return date.toLocaleDateString([], { month: "short", day: "numeric" });
 }

@@ -1,7 +1,8 @@
 /** The microphone: permission, capture as PCM16, and its loss. */
 import { Emitter } from "./state.js";
 
-const CONSTRAINTS = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const SILENT_RMS = 0.0005; // below it there is no sound, not even noise
+const SILENCE_MS = 5000;
 const SENTENCES = {
   NotAllowedError:
     "Microphone blocked. Click the icon left of the address, allow it, then press " +
@@ -21,14 +22,42 @@ export class NoSecureContext extends Error {
     "Open this page there, or give the server a certificate.";
 }
 
-/** Ask for a microphone; "" is the default one. Throws NoMicrophone. */
-async function openStream(deviceId) {
+/** Ask for a microphone; `device` "" is the default one. Throws NoMicrophone. */
+export async function openStream({ device = "", echoCancellation = true }) {
   if (!navigator.mediaDevices) throw new NoMicrophone(new NoSecureContext().message);
-  const audio = deviceId ? { ...CONSTRAINTS, deviceId: { exact: deviceId } } : CONSTRAINTS;
+  const audio = { echoCancellation, noiseSuppression: true, autoGainControl: true };
+  if (device) audio.deviceId = { exact: device };
   try {
     return await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
     throw new NoMicrophone(SENTENCES[error.name] ?? `No microphone: ${error.message}.`);
+  }
+}
+
+/** {microphones, speakers}: [{deviceId, label}]; browsers give names after the first permission. */
+export async function devices() {
+  const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  const named = (wanted) =>
+    all.filter(({ kind, label, deviceId }) => kind === wanted && label && deviceId !== "default");
+  return { microphones: named("audioinput"), speakers: named("audiooutput") };
+}
+
+/** Notices a microphone that gives no sound at all, once until it is restarted. */
+export class SilenceWatch {
+  #since = null; // ms; null: sound was heard, or it was reported
+
+  restart() {
+    this.#since = undefined;
+  }
+
+  /** Take the level of a frame. Returns whether there was no sound for SILENCE_MS. */
+  add(rms, at) {
+    if (rms > SILENT_RMS) this.#since = null;
+    if (this.#since === null) return false;
+    this.#since ??= at;
+    if (at - this.#since < SILENCE_MS) return false;
+    this.#since = null;
+    return true;
   }
 }
 
@@ -108,13 +137,18 @@ export class Microphone extends Emitter {
     for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = enabled;
   }
 
-  /** Ask for the microphone. Resolves to whether there is a new one. Throws NoMicrophone. */
-  async open(device) {
+  /** The name of the device. */
+  get label() {
+    return this.stream?.getAudioTracks()[0].label ?? "";
+  }
+
+  /** Ask for the microphone of these settings. Resolves to whether there is a new one. Throws NoMicrophone. */
+  async open(settings) {
     if (this.#asking || this.stream) return false;
     this.#asking = true;
     let stream;
     try {
-      stream = await openStream(device);
+      stream = await openStream(settings);
     } finally {
       this.#asking = false;
     }
@@ -124,7 +158,9 @@ export class Microphone extends Emitter {
     }
     this.stream = stream;
     this.enabled = this.#enabled;
-    stream.getAudioTracks()[0].addEventListener("ended", () => this.#onEnded());
+    stream.getAudioTracks()[0].addEventListener("ended", () => {
+      if (this.stream === stream) this.#onEnded();
+    });
     this.#capture = new AudioCapture(stream);
     this.#capture.on("frame", (frame) => this.emit("frame", frame));
     return true;
@@ -135,15 +171,20 @@ export class Microphone extends Emitter {
     await this.#capture?.load();
   }
 
+  /** Give the device back; another can be opened. */
+  release() {
+    this.#capture?.close();
+    this.#capture = null;
+    this.stream = null;
+  }
+
   close() {
     this.#closed = true;
     this.#capture?.close();
   }
 
   #onEnded() {
-    this.#capture.close();
-    this.#capture = null;
-    this.stream = null;
+    this.release();
     this.emit("lost");
   }
 }

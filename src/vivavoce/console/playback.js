@@ -42,10 +42,19 @@ export class Player extends Emitter {
   #lastToken = 0;
   #positions = new PlayedPositions();
 
-  /** Call it from a click or a key: browsers require one for sound. Throws NoSecureContext. */
-  open() {
+  /**
+   * Call it from a click or a key: browsers require one for sound. speaker: the id of a
+   * loudspeaker. Throws NoSecureContext.
+   */
+  open(speaker = "") {
     if (!window.isSecureContext) throw new NoSecureContext();
     this.#context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
+    if (speaker) this.useSpeaker(speaker);
+  }
+
+  /** Play on that loudspeaker, "" for the default one, where the browser can choose. */
+  async useSpeaker(speaker) {
+    await chooseSpeaker(this.#context, speaker);
   }
 
   /** Get ready to play. After an error it can be called again. Throws TypeError without a server. */
@@ -157,7 +166,14 @@ export class StreamPlayer extends Emitter {
     this.#silentMs = 0;
   }
 
-  async play() {
+  /** Play on that loudspeaker, "" for the default one, where the browser can choose. */
+  async useSpeaker(speaker) {
+    await chooseSpeaker(this.#element, speaker);
+  }
+
+  /** Begin, on that loudspeaker. */
+  async play(speaker = "") {
+    if (speaker) await this.useSpeaker(speaker);
     try {
       await this.#element.play();
     } catch {
@@ -187,4 +203,9 @@ export class StreamPlayer extends Emitter {
   #report(ms) {
     this.emit("progress", { response: this.#response, ms });
   }
+}
+
+/** Set the output of an AudioContext or an audio element. A device that is gone: the default. */
+async function chooseSpeaker(target, speaker) {
+  await target?.setSinkId?.(speaker).catch(() => target.setSinkId("").catch(() => {}));
 }

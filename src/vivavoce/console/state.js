@@ -45,7 +45,10 @@ export const DEFAULTS = {
   interruptible: true,
   speaks: true,
   noise: "",
-  device: "",
+  device: "", // id of a microphone
+  speaker: "", // id of a loudspeaker
+  echoCancellation: true,
+  answers: true, // false: a transcription session
 };
 export const MIN_IDLE_MS = 5000; // smallest idle_timeout_ms of the protocol
 
@@ -53,6 +56,11 @@ export const MIN_IDLE_MS = 5000; // smallest idle_timeout_ms of the protocol
 export function sessionOf(settings, tools = []) {
   const { voice, language, instructions, speaks, noise } = settings;
   const transcription = { model: "default", ...(language && { language }) };
+  if (!settings.answers) {
+    const { interrupt_response: _, ...detection } = turnDetection(settings) ?? {};
+    const turn_detection = settings.turns === "none" ? null : detection;
+    return { type: "transcription", audio: { input: { transcription, turn_detection } } };
+  }
   return {
     type: "realtime",
     output_modalities: [speaks ? "audio" : "text"],
@@ -67,6 +75,19 @@ export function sessionOf(settings, tools = []) {
       ...(voice && { output: { voice } }),
     },
   };
+}
+
+/** The session object that changes a session from the settings `before` to `settings`. */
+export function updateOf(settings, before, tools = []) {
+  const session = sessionOf(settings, tools);
+  if (before.instructions && !settings.instructions) session.instructions = "";
+  if (before.noise && !settings.noise) session.audio.input.noise_reduction = null;
+  return session;
+}
+
+/** The names of the settings in which two differ. */
+export function changedSettings(one, other) {
+  return Object.keys(DEFAULTS).filter((name) => one[name] !== other[name]);
 }
 
 function turnDetection(settings) {

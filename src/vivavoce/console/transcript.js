@@ -8,9 +8,10 @@ const MS_PER_CHARACTER = 62; // of speech of medium speed, where the length is u
 
 /**
  * An entry: {id, role: "user" | "assistant" | "call" | "note", text, state, at, aloud, audioMs,
- * playedMs, heard, name, callId, output, failure}. `state` is "open", "done" or "cut"
+ * playedMs, heard, name, callId, output, failure, sound}. `state` is "open", "done" or "cut"
  * (interrupted); `at` is the time it began, ISO 8601; `aloud`: it is spoken; `heard`: the part of
- * an interrupted answer that was played; `failure`: a note about a failed answer.
+ * an interrupted answer that was played; `failure`: a note about a failed answer;
+ * `sound`: [from, to] in seconds of the recording.
  * Emits "change" with the entry.
  */
 export class Transcript extends Emitter {
@@ -73,13 +74,30 @@ export class Transcript extends Emitter {
     }
   }
 
-  /** Set how much of a response has been played, whose length is unknown; Infinity is all. */
-  setProgress(response, ms) {
+  /**
+   * Set how much of a response has been played, whose length is unknown; Infinity is all. at: the
+   * position in the recording, seconds.
+   */
+  setProgress(response, ms, at) {
     const entry = this.entries.findLast((one) => one.response === response);
     if (!entry || entry.state === "cut") return;
+    if (ms !== Infinity) this.setSound(entry.id, at - ms / 1000, at);
     const estimate = entry.text.length * MS_PER_CHARACTER;
     entry.audioMs = ms === Infinity ? estimate : Math.max(estimate, ms);
     this.#setPlayed(entry, Math.min(ms, entry.audioMs));
+  }
+
+  /** Set from where to where an entry sounds in the recording; null leaves an end as it is. */
+  setSound(id, from, to = from) {
+    const entry = this.entries.findLast((one) => one.id === id);
+    if (!entry) return;
+    entry.sound ??= [Math.max(0, from ?? to), to];
+    if (from === null || to !== from) entry.sound[1] = to;
+  }
+
+  /** Playback was interrupted at that position of the recording. */
+  cutSound(at) {
+    for (const { sound } of this.entries) if (sound?.[1] > at) sound[1] = Math.max(sound[0], at);
   }
 
   /** Add a message that the user typed, sent or not. Returns the entry. */
@@ -251,7 +269,8 @@ function isMessage({ role }) {
   return role === "user" || role === "assistant";
 }
 
-function newId() {
+/** A random id; crypto.randomUUID() is for secure contexts only. */
+export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(10));
   return `item_${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }

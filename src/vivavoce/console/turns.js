@@ -5,7 +5,8 @@ const MIN_SPEECH_RMS = 0.005;
 const SPEECH_SHARE = 0.1; // of the turn's loudest frame: quieter frames are not speech
 
 /**
- * A turn: {number, words, status, problem, decision, marks, item}. The marks are `end` (of speech, or the
+ * A turn: {number, words, status, problem, decision, marks, item, begun,
+ * responses}. The marks are `end` (of speech, or the
  * sending of typed text), `decision`, `transcript`, `asked`, `token`, `audio`, `sound`, `done`,
  * `silent`, `cut`. Emits "change" with the turn.
  */
@@ -50,14 +51,14 @@ export class Turns extends Emitter {
 
   #onSent(event, at) {
     if (event.type === "conversation.item.create" && event.item.role === "user") {
-      const turn = this.#add();
+      const turn = this.#add(at);
       turn.words = event.item.content[0].text ?? "";
       this.#mark(turn, "end", at);
     } else if (event.type === "input_audio_buffer.clear") {
       this.#loudest = 0; // audio before it belongs to no turn
       this.#lastSpeech = 0;
     } else if (event.type === "input_audio_buffer.commit") {
-      this.#decide(this.#add(), at);
+      this.#decide(this.#add(at), at);
     }
   }
 
@@ -66,7 +67,7 @@ export class Turns extends Emitter {
     switch (event.type) {
       case "input_audio_buffer.speech_started":
         this.#loudest = 0;
-        this.#add().item = event.item_id;
+        this.#add(at).item = event.item_id;
         break;
       case "input_audio_buffer.speech_stopped":
         if (turn) turn.decision = event.decision;
@@ -104,8 +105,10 @@ export class Turns extends Emitter {
     }
   }
 
-  #add() {
-    const turn = { number: this.all.length + 1, words: "", status: "", marks: {}, item: null };
+  #add(at) {
+    const number = this.all.length + 1;
+    const turn = { number, words: "", status: "", marks: {}, item: null };
+    Object.assign(turn, { begun: at, responses: [] });
     this.all.push(turn);
     this.emit("change", turn);
     return turn;
@@ -129,8 +132,9 @@ export class Turns extends Emitter {
   }
 
   #begin(response, at) {
-    const turn = this.all.at(-1) ?? this.#add();
+    const turn = this.all.at(-1) ?? this.#add(at);
     this.#byResponse.set(response.id, turn);
+    turn.responses.push(response.id);
     this.#mark(turn, "end", at);
     this.#mark(turn, "asked", at);
   }

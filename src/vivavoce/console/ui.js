@@ -14,12 +14,31 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
+/** A new element of SVG. */
+export function draw(name, attributes = {}) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}
+
 /** Download `content` (a string or Blob) as a file. */
 export function download(name, content, type = "text/plain") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Copy a text, and say on the button for a moment whether it was possible. */
+export async function copyText(text, button) {
+  button.dataset.label ??= button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed";
+  }
+  setTimeout(() => (button.textContent = button.dataset.label), 1500);
 }
 
 /** The value stored in this browser under that name, or `otherwise`. */
@@ -38,6 +57,12 @@ export function store(name, value) {
   } catch {
     // storage is disabled or full
   }
+}
+
+/** A length of time such as "1 m 52 s". */
+export function duration(seconds) {
+  const whole = Math.round(seconds);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} m ${whole % 60} s`;
 }
 
 /** A local time such as "5:09 PM". */

@@ -71,6 +71,10 @@ class Opening:
     """The name of the key that opened the session; "" where no key is needed."""
     key: Secret = Secret()
     """The key that the first frames hold, where clients cannot send it in the request."""
+    transport: str = ""
+    """How the client is connected, for operators; so the following."""
+    client: str = ""
+    """Its address."""
 
 
 Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening

@@ -20,6 +20,7 @@ from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
+from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.reload import Counted
@@ -91,6 +92,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    watch_captions: bool = False
+    """Whether operators who watch a session see what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -164,7 +168,7 @@ class Sessions:
         salt = secrets.token_hex(6)
         checkpoint = ticket.checkpoint if ticket else None
         if checkpoint:
-            opening = _opening_of(checkpoint.session, opening.who)
+            opening = _opening_again(opening, checkpoint.session)
             settings = checkpoint.session
         else:
             settings = self.initial_settings(opening, salt)
@@ -174,7 +178,8 @@ class Sessions:
         driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
-        seen_by = [*(make(settings, opening.who) for make in context.observers), *observers]
+        live = LiveSession(opening, self.live)
+        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
         session = Session(
@@ -202,6 +207,8 @@ class Sessions:
             meter.post = runner.post
         if moderator:
             moderator.post = runner.post
+        live.runner = runner
+        self.live.add(settings.id, live)
         self._context.take()
         self._runners[runner] = _OpenSession(self._context, meter, moderator, ticket)
         self._empty.clear()
@@ -209,7 +216,7 @@ class Sessions:
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused where its owner may not begin one."""
-        opened = self._runners[runner]
+        opened, session_id = self._runners[runner], runner.settings.id
         try:
             if opened.meter:
                 await opened.meter.enter()
@@ -225,6 +232,7 @@ class Sessions:
                 opened.ticket.service.end(opened.ticket)
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
 
@@ -324,11 +332,11 @@ class Drivers:
         return Driver(CascadeBrain, performer, model)
 
 
-def _opening_of(session: SessionObject, who: str) -> Opening:
-    """What a client that comes back asks for."""
+def _opening_again(opening: Opening, session: SessionObject) -> Opening:
+    """What a client that comes back to a session asks for."""
     if isinstance(session, RealtimeSession):
-        return Opening(model=session.model, who=who)
-    return Opening(kind="transcription", who=who)
+        return replace(opening, kind="realtime", model=session.model, patch=None)
+    return replace(opening, kind="transcription", patch=None)
 
 
 def _asked_model(opening: Opening) -> str:

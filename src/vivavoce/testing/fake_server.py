@@ -12,17 +12,15 @@ turn detection are the same. `connect()` opens a session without a socket, also 
 """
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
-import numpy as np
 
-from vivavoce.audio.formats import RATE
+from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.errors import EngineError
 from vivavoce.protocol import codec
 from vivavoce.protocol.server import AnyServerEvent
@@ -37,7 +35,7 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
-from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.runner import Observer, Peer, Player, Runner
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.effects import Effect, Send
@@ -59,17 +57,21 @@ from vivavoce.testing import (
     TurnScript,
     VADScript,
 )
+from vivavoce.testing.expectations import (
+    CHUNK_MS,
+    TIMEOUT_S,
+    Expectations,
+    FakeEvent,
+    Found,
+    SimulatedUser,
+)
+from vivavoce.transports.send_queue import SendQueue
 
 T = TypeVar("T")
-TIMEOUT_S: Final = 5.0
-"""For what a test expects, unless within() says otherwise."""
-MS_PER_CHARACTER: Final = 40
-"""Of the hum that stands for a spoken text."""
-TURN_SILENCE_MS: Final = 800
-"""After the speech; longer than silence_duration_ms."""
 VOICES: Final = ("marin", "alloy", "ash", "ballad", "cedar", "coral", "echo", "sage", "shimmer")
 MAX_EVENTS: Final = 100_000
 """That are kept of one test."""
+EXPIRED: Final = "Your session hit the maximum duration of 60 minutes."
 PACE: Final = 0.02
 """Of answers: one that is heard for 5 s takes 0.1 s."""
 
@@ -77,22 +79,6 @@ PACE: Final = 0.02
 def call(name: str, /, **arguments: Any) -> ScriptedAnswer:
     """An answer that calls a function."""
     return ScriptedAnswer(calls=(ScriptedCall(name, arguments),))
-
-
-class FakeEvent(msgspec.Struct, frozen=True):
-    """One event of a session: its fields as they are on the wire, and who sent it."""
-
-    at: float
-    """Seconds of the clock of the event loop."""
-    session: str
-    sent_by: str
-    """client or server."""
-    fields: dict[str, Any]
-
-    @property
-    def type(self) -> str:
-        """The type of the event."""
-        return str(self.fields["type"])
 
 
 class FakeLLM(ScriptedLLM):
@@ -137,6 +123,20 @@ class FakeSessions(Sessions):
         super().__init__(context)
         self.connected: list[Runner] = []
         """The newest last."""
+        self.peers: dict[Runner, Peer] = {}
+
+    def open(
+        self,
+        peer: Peer,
+        opening: Opening,
+        player: Player | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+    ) -> Runner:
+        """See Sessions."""
+        runner = super().open(peer, opening, player, observers=observers)
+        self.peers[runner] = peer
+        return runner
 
     async def serve(self, runner: Runner) -> None:
         """See Sessions."""
@@ -145,6 +145,7 @@ class FakeSessions(Sessions):
             await super().serve(runner)
         finally:
             self.connected.remove(runner)
+            del self.peers[runner]
 
 
 class _Silent:
@@ -277,9 +278,51 @@ class FakeServer:
         """How long answers take to be spoken: 0 at once, 1 as long as they are heard."""
         self._tts.set_pace(factor)
 
-    async def wait_for(
-        self, what: str, found: Callable[[FakeEvent], bool], timeout_s: float = TIMEOUT_S
-    ) -> FakeEvent:
+    async def hear(self, pcm: bytes, text: str, pace: float) -> None:
+        """Give PCM to the newest session, and `text` as its transcript; "": it is silence.
+
+        pace: seconds that a second of it takes. Raises AssertionError.
+        """
+        await self.in_its_loop(self._hear(pcm, text, pace))
+
+    # --- what a server may do to an application at any time
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """Send any event to the client of the newest session, as if the session had sent it."""
+        event = {"type": kind, **fields}
+
+        def act(runner: Runner, peer: Peer) -> None:
+            now = asyncio.get_running_loop().time()
+            self.add(FakeEvent(now, runner.settings.id, "server", event))
+            peer.send_raw(msgspec.json.encode(event))
+
+        await self.in_its_loop(self._with_newest(act))
+
+    async def send_text(self, frame: str) -> None:
+        """Send any text frame, JSON or not. Raises AssertionError."""
+        await self.in_its_loop(self._with_newest(lambda _, peer: peer.send_raw(frame.encode())))
+
+    async def close(self, code: int = 1011, reason: str = "") -> None:
+        """Close the newest connection. Raises AssertionError."""
+        await self.in_its_loop(self._with_newest(lambda runner, _: runner.end(code, reason)))
+
+    async def drop(self) -> None:
+        """Cut the newest connection without a closing handshake: the client sees code 1006."""
+
+        def act(runner: Runner, peer: Peer) -> None:
+            if isinstance(peer, SendQueue):
+                peer.cut()
+            runner.post(Disconnected())
+
+        await self.in_its_loop(self._with_newest(act))
+
+    async def expire(self) -> None:
+        """End the newest session as one that has lasted for too long."""
+        error = {"type": "invalid_request_error", "code": "session_expired", "message": EXPIRED}
+        await self.send("error", event_id="event_expired", error=error)
+        await self.close(1001, EXPIRED)
+
+    async def wait_for(self, what: str, found: Found, timeout_s: float = TIMEOUT_S) -> FakeEvent:
         """The first event of the record that is looked for; each is looked at once.
 
         Raises AssertionError where it does not come in time. May be called in any event loop.
@@ -296,9 +339,22 @@ class FakeServer:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-    async def _wait_for(
-        self, what: str, found: Callable[[FakeEvent], bool], timeout_s: float
-    ) -> FakeEvent:
+    async def _with_newest(self, act: Callable[[Runner, Peer], None]) -> None:
+        runner = self.runner
+        assert runner is not None, "no session is connected to the fake server"
+        act(runner, self._sessions.peers[runner])
+
+    async def _hear(self, pcm: bytes, text: str, pace: float) -> None:
+        runner = self.runner
+        assert runner is not None, "no session is connected to the fake server"
+        if text:
+            self.hears(text)
+        step = CHUNK_MS * BYTES_PER_MS
+        for start in range(0, len(pcm), step):
+            runner.post(AudioArrived(pcm[start : start + step]))
+            await asyncio.sleep(pace * CHUNK_MS / 1000)
+
+    async def _wait_for(self, what: str, found: Found, timeout_s: float) -> FakeEvent:
         place = 0
         try:
             async with asyncio.timeout(timeout_s):
@@ -359,122 +415,3 @@ class _Record:
 
     def _add(self, sent_by: str, fields: dict[str, Any], now: float) -> None:
         self._server.add(FakeEvent(now, self._session, sent_by, fields))
-
-
-class SimulatedUser:
-    """Speaks to the session of the application: a hum stands for the words."""
-
-    def __init__(self, server: FakeServer) -> None:
-        self._server = server
-
-    async def says(self, text: str) -> None:
-        """Speak, then be silent long enough to end the turn. Raises AssertionError."""
-        await self._server.wait_for("a connection", lambda _: True)
-        await self._server.in_its_loop(self._speak(text))
-
-    async def interrupts_after(self, words: str, text: str = "Stop.") -> None:
-        """Speak as soon as an answer has said these words. Raises AssertionError."""
-        spoken: dict[str, str] = {}
-
-        def reached(event: FakeEvent) -> bool:
-            if not event.type.endswith("audio_transcript.delta"):
-                return False
-            key = str(event.fields["response_id"])
-            spoken[key] = spoken.get(key, "") + str(event.fields["delta"])
-            return words in spoken[key]
-
-        await self._server.wait_for(f"an answer with the words {words!r}", reached)
-        await self.says(text)
-
-    async def _speak(self, text: str) -> None:
-        runner = self._server.runner
-        assert runner is not None, "no session is connected to the fake server"
-        self._server.hears(text)
-        sound = hum(len(text) * MS_PER_CHARACTER) + bytes(2 * RATE * TURN_SILENCE_MS // 1000)
-        step = 2 * RATE // 10
-        for start in range(0, len(sound), step):
-            runner.post(AudioArrived(sound[start : start + step]))
-            await asyncio.sleep(0)
-
-
-class Expectations:
-    """What has to happen. Each waits, then raises AssertionError with the last events."""
-
-    def __init__(self, server: FakeServer, timeout_s: float = TIMEOUT_S) -> None:
-        self._server = server
-        self._timeout_s = timeout_s
-
-    def within(self, seconds: float) -> "Expectations":
-        """The same expectations, with another time limit."""
-        return Expectations(self._server, seconds)
-
-    async def event(self, kind: str, **fields: Any) -> FakeEvent:
-        """An event of that type with those fields, of either side."""
-
-        def found(event: FakeEvent) -> bool:
-            return event.type == kind and all(
-                event.fields.get(name) == value for name, value in fields.items()
-            )
-
-        return await self._server.wait_for(f"{kind} {fields or ''}".strip(), found, self._timeout_s)
-
-    async def tool_call(self, name: str, /, **arguments: Any) -> FakeEvent:
-        """A function call with at least these arguments."""
-
-        def found(event: FakeEvent) -> bool:
-            if event.type != "response.function_call_arguments.done":
-                return False
-            given = msgspec.json.decode(event.fields["arguments"])
-            right = all(given.get(key) == value for key, value in arguments.items())
-            return event.fields["name"] == name and right
-
-        return await self._server.wait_for(f"a call of {name} {arguments}", found, self._timeout_s)
-
-    async def tool_output(self, text: str) -> FakeEvent:
-        """The application gives an output of a function that has this text in it."""
-
-        def found(event: FakeEvent) -> bool:
-            item = event.fields.get("item") or {}
-            output = event.sent_by == "client" and item.get("type") == "function_call_output"
-            return output and text in str(item.get("output"))
-
-        return await self._server.wait_for(f"an output with {text!r}", found, self._timeout_s)
-
-    async def said(self, text: str) -> FakeEvent:
-        """A complete answer, spoken or written, with these words; case and signs do not count."""
-
-        def found(event: FakeEvent) -> bool:
-            whole = event.fields.get("transcript") or event.fields.get("text") or ""
-            ends = ("output_audio_transcript.done", "output_text.done")
-            return event.type.endswith(ends) and normalised(text) in normalised(str(whole))
-
-        return await self._server.wait_for(f"an answer with {text!r}", found, self._timeout_s)
-
-    async def heard(self, text: str) -> FakeEvent:
-        """A transcript of the user with these words."""
-
-        def found(event: FakeEvent) -> bool:
-            completed = event.type.endswith("input_audio_transcription.completed")
-            return completed and normalised(text) in normalised(event.fields["transcript"])
-
-        return await self._server.wait_for(f"a transcript {text!r}", found, self._timeout_s)
-
-    async def interrupted(self) -> FakeEvent:
-        """An answer that speech has ended."""
-
-        def found(event: FakeEvent) -> bool:
-            details = (event.fields.get("response") or {}).get("status_details") or {}
-            return event.type == "response.done" and details.get("reason") == "turn_detected"
-
-        return await self._server.wait_for("an interrupted answer", found, self._timeout_s)
-
-
-def hum(milliseconds: int) -> bytes:
-    """A tone that scripted engines take for speech: PCM at 24 kHz."""
-    at = np.arange(RATE * milliseconds // 1000) * (2 * np.pi * 200 / RATE)
-    return bytes((np.sin(at) * 9_000).astype("<i2").data)
-
-
-def normalised(text: str) -> str:
-    """Words in lower case with one space between them."""
-    return " ".join(re.findall(r"\w+", text.lower()))

@@ -148,6 +148,10 @@ class SendQueue:
             self._written.set()
             self._keep_watch()
 
+    def cut(self) -> None:
+        """Abort the connection, without a closing handshake."""
+        self._transport.abort()
+
     async def write(self) -> None:
         """Write until the queue is closed, the client cut off, or the connection lost.
 

@@ -150,7 +150,13 @@ class WebSocketEndpoint:
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
             runner = self._sessions.open(
                 link or paced or queue,
-                replace(opening, who=admitted.who, patch=patch),
+                replace(
+                    opening,
+                    who=admitted.who,
+                    patch=patch,
+                    transport=f"websocket {wanted.path}",
+                    client=request.remote or "",
+                ),
                 paced,
                 observers=(TextObserver(queue, protocol),)
                 if isinstance(protocol, ShowsText)

@@ -63,6 +63,11 @@ class OpenAILLM(EndpointEngine):
         self._default = settings.model
         self._default_lookup = asyncio.Lock()
 
+    @property
+    def known_model(self) -> str:
+        """The configured model, or the first of the server once it was needed; "": not known."""
+        return self._default
+
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """As base.LLM has it. Closing it before its end closes the connection at once."""
         deadline = asyncio.get_running_loop().time() + self._timeouts.first_s

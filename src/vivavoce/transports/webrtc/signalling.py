@@ -163,7 +163,8 @@ def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None)
     patch = admitted.patch or patch
     wanted = opening_of(request.query)
     model = wanted.model or _model_of(patch)
-    return replace(wanted, who=admitted.who, kind=admitted.kind, model=model, patch=patch)
+    opening = replace(wanted, who=admitted.who, kind=admitted.kind, model=model, patch=patch)
+    return replace(opening, transport="webrtc", client=request.remote or "")
 
 
 def _model_of(patch: SessionPatch | None) -> str:

@@ -136,7 +136,12 @@ class SmallWebRTCRoutes:
             await ticket.service.load(ticket)
         call, answer = await self._calls.open(
             asked.sdp,
-            replace(opening, who=offered.opening.who),
+            replace(
+                opening,
+                who=offered.opening.who,
+                transport="webrtc",
+                client=request.remote or "",
+            ),
             protocol,
             local=local,
             opened_with=offered.credential,

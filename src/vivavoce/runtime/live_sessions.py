@@ -1,0 +1,241 @@
+"""The sessions of a server as its operators see them: what each is doing, and since when."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET
+
+from vivavoce.protocol.server import (
+    AnyServerEvent,
+    ErrorEvent,
+    OutputAudioDelta,
+    OutputTextDelta,
+    OutputTranscriptDelta,
+    ResponseCreated,
+    ResponseDone,
+    SpeechStarted,
+    SpeechStopped,
+    TranscriptionCompleted,
+)
+from vivavoce.protocol.session import RealtimeSession
+from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.runner import Runner
+from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
+from vivavoce.session.facts import AudioGenerated, Fact, UpstreamEventReceived, VadScores
+
+MAX_WAITS = 100  # of one session, from which the median is taken
+MAX_FAILURES = 10_000
+MAX_UNREAD = 200  # of one watcher; older ones are dropped
+FAILURE_AGE_S = 3600.0
+
+State: TypeAlias = Literal["listening", "hearing", "thinking", "speaking"]
+Watched: TypeAlias = dict[str, str | float]
+"""An event for a watcher."""
+_UPSTREAM: dict[str, State] = {
+    "input_audio_buffer.speech_started": "hearing",
+    "input_audio_buffer.speech_stopped": "thinking",
+    "response.created": "thinking",
+    "response.output_audio.delta": "speaking",
+    "response.done": "listening",
+}
+
+
+class LastError(msgspec.Struct, frozen=True, kw_only=True):
+    """The last failure of a session."""
+
+    at: float
+    """Seconds since 1970."""
+    message: str
+
+
+class LiveSessionObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that is open now."""
+
+    id: str
+    object: Literal["realtime.live_session"] = "realtime.live_session"
+    opened_at: float
+    """Seconds since 1970."""
+    model: str
+    voice: str
+    transport: str
+    client: str
+    """The address of the client."""
+    key: str
+    """The name of the key that opened it; "" where none is needed."""
+    state: State
+    turns: int
+    first_sound_ms: int | None
+    """The median from the end of speech to the first sound; None: there was no answer yet."""
+    last_error: LastError | None
+
+
+class LiveSession:
+    """An observer: what operators see of one session."""
+
+    def __init__(self, opening: Opening, table: "LiveSessions") -> None:
+        self._opening = opening
+        self._table = table
+        self.runner: Runner | None = None
+        self._opened_at = table.wall_clock()
+        self._state: State = "listening"
+        self._turns = 0
+        self._asked_at: float | None = None  # the user waits for sound since then
+        self._waits: deque[float] = deque(maxlen=MAX_WAITS)
+        self._last_error: LastError | None = None
+        self._watchers: set[asyncio.Queue[Watched]] = set()
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        if isinstance(fact, AudioGenerated):
+            self._sounded(now)
+        elif isinstance(fact, UpstreamEventReceived):
+            self._on_upstream(fact, now)
+        elif isinstance(fact, VadScores) and self._watchers:
+            self._tell({"type": "speech", "probability": max(fact.speech, default=0.0)})
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._on_event(effect.event, now)
+            elif isinstance(effect, PlayAudio):
+                self._set("speaking")
+            elif isinstance(effect, ClearPlayback):
+                self._set("hearing")
+
+    def watch(self) -> asyncio.Queue[Watched]:
+        """What happens from now on, until unwatch()."""
+        events: asyncio.Queue[Watched] = asyncio.Queue(MAX_UNREAD)
+        self._watchers.add(events)
+        events.put_nowait(self.state_event)
+        return events
+
+    @property
+    def state_event(self) -> Watched:
+        return {"type": "state", "state": self._state}
+
+    def unwatch(self, events: asyncio.Queue[Watched]) -> None:
+        self._watchers.discard(events)
+
+    def close(self) -> None:
+        self._tell({"type": "ended"})
+
+    def shown(self, session_id: str) -> LiveSessionObject:
+        """As the list has it."""
+        settings = self.runner.settings if self.runner else None
+        served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
+        waits = sorted(self._waits)
+        return LiveSessionObject(
+            id=session_id,
+            opened_at=self._opened_at,
+            model="transcription" if served is UNSET else served.model,
+            voice="" if served is UNSET else served.voice,
+            transport=self._opening.transport,
+            client=self._opening.client,
+            key=self._opening.who,
+            state=self._state,
+            turns=self._turns,
+            first_sound_ms=round(waits[len(waits) // 2] * 1000) if waits else None,
+            last_error=self._last_error,
+        )
+
+    def _on_event(self, event: AnyServerEvent, now: float) -> None:
+        match event:
+            case OutputAudioDelta():
+                self._set("speaking")
+            case SpeechStarted():
+                self._set("hearing")
+            case SpeechStopped():
+                self._asked_at = now
+                self._turns += 1
+                self._set("thinking")
+            case ResponseCreated():
+                self._set("thinking")
+            case ResponseDone(response=response):
+                self._set("listening")
+                details = response.status_details
+                if response.status == "failed" and details and details.error:
+                    self._failed(details.error.message or details.error.code or "")
+            case ErrorEvent(error=error) if error.type == "server_error":
+                self._failed(error.message)
+            case TranscriptionCompleted(transcript=text):
+                self._caption("user", text)
+            case OutputTranscriptDelta(delta=text) | OutputTextDelta(delta=text):
+                self._caption("assistant", text)
+
+    def _on_upstream(self, fact: UpstreamEventReceived, now: float) -> None:
+        kind = fact.event.type
+        if (state := _UPSTREAM.get(kind)) is None:
+            return
+        if kind == "input_audio_buffer.speech_stopped":
+            self._asked_at = now
+            self._turns += 1
+        elif state == "speaking":
+            self._sounded(now)
+        self._set(state)
+
+    def _sounded(self, now: float) -> None:
+        if self._asked_at is not None:
+            self._waits.append(now - self._asked_at)
+            self._asked_at = None
+
+    def _failed(self, message: str) -> None:
+        self._last_error = LastError(at=self._table.wall_clock(), message=message)
+        self._table.count_failure()
+
+    def _set(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self._tell(self.state_event)
+
+    def _caption(self, role: str, text: str) -> None:
+        if self._watchers and self._table.captions:
+            self._tell({"type": "caption", "role": role, "text": text})
+
+    def _tell(self, event: Watched) -> None:
+        for events in self._watchers:
+            if events.full():
+                events.get_nowait()
+            events.put_nowait(event)
+
+
+class LiveSessions:
+    """The open sessions of a server by their ids."""
+
+    def __init__(
+        self, captions: Callable[[], bool], wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        """captions: whether watchers get what is said."""
+        self._captions = captions
+        self.wall_clock = wall_clock
+        self._sessions: dict[str, LiveSession] = {}
+        self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
+
+    def add(self, session_id: str, session: LiveSession) -> None:
+        self._sessions[session_id] = session
+
+    def remove(self, session_id: str) -> None:
+        if session := self._sessions.pop(session_id, None):
+            session.close()
+
+    def find(self, session_id: str) -> LiveSession | None:
+        return self._sessions.get(session_id)
+
+    def shown(self) -> list[LiveSessionObject]:
+        """All of them, the oldest first."""
+        return [session.shown(id_) for id_, session in self._sessions.items()]
+
+    @property
+    def captions(self) -> bool:
+        return self._captions()
+
+    def count_failure(self) -> None:
+        self._failures.append(self.wall_clock())
+
+    @property
+    def recent_failures(self) -> int:
+        """How many there were in the last hour."""
+        since = self.wall_clock() - FAILURE_AGE_S
+        while self._failures and self._failures[0] < since:
+            self._failures.popleft()
+        return len(self._failures)

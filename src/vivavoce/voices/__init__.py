@@ -1,0 +1,1 @@
+"""Choosing a voice: blind ratings by people, and automatic measures beside them."""
