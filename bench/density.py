@@ -4,13 +4,17 @@ Everybody sends 40 ms of speech or of a quiet room 25 times a second, Silero jud
 recognition runs, and everybody is sent an answer, 25 pieces of sound a second. The lag of the
 server's loop is known by an echo: a session of its own clears its input buffer and is told so. So
 many are carried when the 99th percentile of the echo is below 20 ms, the ends of turns are told
-within 100 ms, and all sound gets through.
+within 100 ms, and all sound gets through. The same is asked of a server that does nothing but what
+cannot be left out (bare_voice.py): the share of its sessions does not depend on the machine.
 """
 
 import asyncio
+import math
 import resource
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -19,7 +23,7 @@ from bench.figures import Figure, percentile
 from bench.microphones import Microphone, speak
 from bench.report import run
 from bench.search import most_carried
-from bench.served import LONG_ANSWER, SCRIPTED, served
+from bench.served import LONG_ANSWER, SCRIPTED, Served, free_port, launched, served
 from bench.sound import conversation
 from bench.wire import Line, appends, connect, connect_many, event
 
@@ -47,7 +51,7 @@ class Point:
     deltas: float
     """Of one session in one second; 25 are wanted."""
     edges_late_p99: float
-    """From the append that decides that a turn has ended to speech_stopped."""
+    """From the append that decides that a turn has ended to speech_stopped; NaN: no turn ended."""
     server_cpu: float
     """Share of its core."""
     kept_waiting: float
@@ -58,25 +62,13 @@ class Point:
 
     @property
     def carried(self) -> bool:
-        heard = self.edges_late_p99 < EDGE_MS
+        heard = math.isnan(self.edges_late_p99) or self.edges_late_p99 < EDGE_MS
         return self.echo_p99 < LAG_MS and heard and self.deltas > 25 * (1 - LOSS)
 
 
 async def measure(quick: bool) -> list[Figure]:
-    frames = appends(await conversation(), FRAME_MS)
-    seconds = 5.0 if quick else 8.0
-    points: list[Point] = []
-
-    async def carried(sessions: int) -> bool:
-        for _ in range(2 if quick else TRIES):
-            points.append(point := await measure_point(sessions, frames, seconds))
-            print(f"  {_told(point)}", file=sys.stderr)
-            if point.carried or point.kept_waiting < QUIET:
-                break
-        return points[-1].carried
-
-    step = 4 * STEP if quick else STEP
-    most = await most_carried(carried, first=int(TARGET), step=step, most=MOST)
+    most, points = await _most(_ours, quick=quick)
+    bound, _ = await _most(_bare, quick=quick)
     best = max((p for p in points if p.carried), key=lambda p: p.sessions, default=points[0])
     tried = {"points": [asdict(point) for point in points]}
     return [
@@ -96,11 +88,51 @@ async def measure(quick: bool) -> list[Figure]:
         ),
         Figure(measure="… CPU of the server", value=100 * best.server_cpu, unit="% of a core"),
         Figure(measure="… CPU of the load", value=100 * best.load_cpu, unit="% of a core"),
+        Figure(
+            measure="… share of a bare server's sessions",
+            value=most / max(1, bound),
+            unit="times",
+            target=0.5,
+            at_least=True,
+            detail={"bare": bound},
+        ),
     ]
 
 
-async def measure_point(sessions: int, frames: list[bytes], seconds: float) -> Point:
-    async with served(CONFIG) as server:
+Start = Callable[[], AbstractAsyncContextManager[Served]]
+
+
+def _ours() -> AbstractAsyncContextManager[Served]:
+    return served(CONFIG)
+
+
+def _bare() -> AbstractAsyncContextManager[Served]:
+    port = free_port()
+    return launched((sys.executable, "-m", "bench.bare_voice", str(port)), port)
+
+
+async def _most(start: Start, *, quick: bool) -> tuple[int, list[Point]]:
+    """The most sessions that a server carries, and the points that were tried."""
+    frames = appends(await conversation(), FRAME_MS)
+    points: list[Point] = []
+
+    async def carried(sessions: int) -> bool:
+        for _ in range(2 if quick else TRIES):
+            point = await measure_point(sessions, frames, 5.0 if quick else 8.0, start)
+            points.append(point)
+            print(f"  {_told(point)}", file=sys.stderr)
+            if point.carried or point.kept_waiting < QUIET:
+                break
+        return points[-1].carried
+
+    step = 4 * STEP if quick else STEP
+    return await most_carried(carried, first=int(TARGET), step=step, most=MOST), points
+
+
+async def measure_point(
+    sessions: int, frames: list[bytes], seconds: float, start: Start = _ours
+) -> Point:
+    async with start() as server:
         idle = server.rss
         lines = await connect_many(server.port, sessions)
         echo = Echo(await connect(server.port))

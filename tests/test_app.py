@@ -100,7 +100,7 @@ def serving(
         await script(server)
         if not server.signalled:
             await server.stop_by()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await task
 
     asyncio.run(main())

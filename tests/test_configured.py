@@ -145,14 +145,14 @@ def test_session_uses_the_models_that_its_client_names_from_the_next_turn_on() -
                 f"{server.ws}/v1/realtime?speech_model=bass&voice=low&transcription_model=deaf"
             ) as socket,
         ):
-            session = (await socket.receive_json(timeout=10))["session"]
+            session = (await socket.receive_json(timeout=60))["session"]
             assert session["served_by"] == {
                 **{"model": "default", "voice": "low"},
                 **{"transcription_model": "deaf", "speech_model": "bass"},
             }
             update = {"type": "realtime", "speech_model": None, "transcription_model": "unheard-of"}
             await socket.send_json({"type": "session.update", "session": update})
-            session = (await socket.receive_json(timeout=10))["session"]
+            session = (await socket.receive_json(timeout=60))["session"]
             assert session["served_by"] == {
                 **{"model": "default", "voice": "marin"},
                 "transcription_model": "scripted",
@@ -171,7 +171,7 @@ def test_transcription_session_takes_its_model_from_the_query() -> None:
                 f"{server.ws}/v1/realtime?intent=transcription&model=deaf&language=de"
             ) as socket,
         ):
-            session = (await socket.receive_json(timeout=10))["session"]
+            session = (await socket.receive_json(timeout=60))["session"]
             assert session["audio"]["input"]["transcription"] == {"model": "deaf", "language": "de"}
             assert session["served_by"] == {"model": "default", "transcription_model": "deaf"}
 

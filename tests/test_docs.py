@@ -159,7 +159,7 @@ def test_readme_program_is_answered() -> None:
                 code[1].replace("localhost:8080", f"127.0.0.1:{port}"),
                 stdout=asyncio.subprocess.PIPE,
             )
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 written, _ = await process.communicate()
             return written.decode()
 
@@ -183,7 +183,7 @@ def test_readme_curl_commands_are_answered(tmp_path: Path) -> None:
                     cwd=tmp_path,
                     stdout=asyncio.subprocess.PIPE,
                 )
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     written, _ = await process.communicate()
                 assert process.returncode == 0, written
                 answers.append(written.decode())
@@ -212,7 +212,7 @@ def test_engine_of_the_tutorial_passes_its_own_check(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -50,7 +50,7 @@ def started(settings: Settings, kind: str) -> tuple[str, str]:
     """The name of the engine of a kind, and why it is that one."""
 
     async def main() -> tuple[str, str]:
-        async with asyncio.timeout(40), built_models(settings, ()) as built:
+        async with asyncio.timeout(60), built_models(settings, ()) as built:
             return selected(built, kind)
 
     return asyncio.run(main())
@@ -68,7 +68,7 @@ def refused(settings: Settings) -> str:
 
     async def main() -> str:
         with pytest.raises(EngineNotUsable) as exc:
-            async with asyncio.timeout(40), built_models(strict, ()):
+            async with asyncio.timeout(60), built_models(strict, ()):
                 pass
         return str(exc.value)
 

@@ -194,7 +194,7 @@ def test_cancelled_pull_ends_its_process_and_leaves_nothing(
         port = server.sockets[0].getsockname()[1]
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
         task = asyncio.create_task(pulling.pull("tiny"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asked.wait()
             task.cancel()
             await asyncio.wait((task,))

@@ -95,12 +95,12 @@ class ReloadedServer:
         """Send the signal, and wait until the log says what came of it."""
         before = self.caplog.text.count(outcome)
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.caplog.text.count(outcome) == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def until_processes(self, number: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.processes) != number:  # noqa: ASYNC110  they end after their session
                 await asyncio.sleep(0.005)
 
@@ -154,7 +154,7 @@ def serving(
             server.address, server.processes = announced.result(), RUNNING
             await script(server)
             os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await task
             assert not RUNNING
 

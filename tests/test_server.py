@@ -66,7 +66,7 @@ tls_certificate = "{TLS / "certificate.pem"}"
 tls_key = "{TLS / "key.pem"}"
 """
 SHORT = {"VIVAVOCE_SERVER_HEAD_SECONDS": "0.2", "VIVAVOCE_SERVER_KEEP_ALIVE_SECONDS": "0.4"}
-WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
+WAIT_SECONDS = 60.0  # for one event: a bound, never a pace
 
 
 @pytest.mark.parametrize("config", [EMBEDDED, SECURE], ids=["plain", "tls"])

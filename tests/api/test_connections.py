@@ -23,7 +23,7 @@ from vivavoce.server import serve_app, tls_context
 from vivavoce.settings import ServerSettings
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
-WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
+WAIT_SECONDS = 60.0  # for one event: a bound, never a pace
 SHORT = 0.2
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 BODY = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"

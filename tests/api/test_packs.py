@@ -56,7 +56,7 @@ def with_alias(**server: object) -> Settings:
 def served(test: Test, settings: Settings | None = None) -> None:
     async def main() -> None:
         async with (
-            asyncio.timeout(40),
+            asyncio.timeout(60),
             serving(settings or with_alias(), accounts=True) as server,
             aiohttp.ClientSession(server.http) as client,
         ):

@@ -157,7 +157,7 @@ def test_client_disconnect_stops_the_engine() -> None:
             ) as answer:
                 async for _ in answer.iter_bytes():
                     break
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await engine.closed.wait()
 
     asyncio.run(main())

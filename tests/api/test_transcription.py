@@ -447,7 +447,7 @@ def test_client_disconnect_stops_the_engine() -> None:
                 assert event.to_dict()["delta"] == "some words"
                 break
             await stream.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await engine.closed.wait()
 
     asyncio.run(main())

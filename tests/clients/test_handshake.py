@@ -34,7 +34,7 @@ async def connected(
     """The socket, and the first event on it."""
     async with (
         aiohttp.ClientSession() as http,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         http.ws_connect(server.http + path, **options) as socket,
     ):
         yield socket, await socket.receive_json()
@@ -108,7 +108,7 @@ async def test_update_sent_before_session_created_is_read_is_applied() -> None:
         serving() as server,
         aiohttp.ClientSession() as http,
         http.ws_connect(f"{server.http}/v1/realtime") as socket,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         await socket.send_json(update)
         await socket.send_json(update)

@@ -13,7 +13,7 @@ from tests.server import scripted, serving
 from vivavoce.settings import Settings
 
 NODE = shutil.which("node")
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 pytestmark = [needs_packages, pytest.mark.skipif(NODE is None, reason="no Node is installed")]
 
 

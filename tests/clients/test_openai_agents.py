@@ -17,7 +17,7 @@ from tests.server import Server, scripted, serving
 agents: Any = pytest.importorskip("agents")
 realtime: Any = pytest.importorskip("agents.realtime")
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 SETTINGS = {
     "voice": "ash",
     "turn_detection": {"type": "semantic_vad", "interrupt_response": True},

@@ -28,7 +28,7 @@ from vivavoce.audio.resample import resample
 KEY = "sk-of-the-environment"
 WORDS = "Go forward ten meters."
 ANSWER = ("It", " is", " done", ".")
-WAIT_S = 20.0
+WAIT_S = 60.0
 STOP_S = 10.0
 FRAME = 640  # bytes: 20 ms
 SPEECH = (np.sin(np.arange(RATE // 2) / 20) * 9000).astype("<i2").tobytes()

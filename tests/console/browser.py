@@ -39,7 +39,7 @@ CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
 DESKTOP: Final = ViewportSize(width=1280, height=800)
 PHONE: Final = ViewportSize(width=390, height=844)
-TIMEOUT_MS: Final = 15_000  # for a condition of a page: an upper bound, no pace
+TIMEOUT_MS: Final = 60_000  # for a condition of a page: an upper bound, no pace
 CONNECTION_ERRORS: Final = ("WebSocket connection to", "Failed to load resource")
 """How the messages of Chromium begin when a server does not answer, or refuses."""
 LIVE: Final = re.compile("off|muted|ready|listening|hearing|thinking|tool|speaking")

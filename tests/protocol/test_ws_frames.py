@@ -104,12 +104,14 @@ def test_frame_behind_one_that_did_not_pass_waits_until_that_was_taken() -> None
     assert stage.passed == [b"a1", b"a4"]
 
 
-def test_beginning_of_a_frame_leaves_the_reader_idle() -> None:
-    stage = Stage()
-    for n, byte in enumerate(frame(b"a" * 200)):
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [20, 200])
+def test_beginning_of_a_frame_leaves_the_reader_idle(size: int, masked: bool) -> None:
+    stage = Stage(masked=masked)
+    for n, byte in enumerate(frame(b"a" * size, masked=masked)):
         assert stage.reading.idle, n
         stage.reading.feed_data(bytes((byte,)))
-    assert stage.passed == [b"a" * 200]
+    assert stage.passed == [b"a" * size]
 
 
 @pytest.mark.parametrize("first", [0x01, 0x80, 0x82, 0x88, 0x89, 0xC1])

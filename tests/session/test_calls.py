@@ -37,6 +37,7 @@ from vivavoce.session.effects import (
     Close,
     Effect,
     FeedAudio,
+    Generate,
     PlayAudio,
     RunVad,
 )
@@ -231,6 +232,17 @@ def test_track_without_turn_detection_fills_the_buffer_until_a_commit() -> None:
     effects = hear(session, "####")
     assert [len(feed.audio) for feed in of(FeedAudio, effects)] == [1536] * 4
     assert "input_audio_buffer.committed" in types(receive(session, InputAudioCommit()))
+
+
+def test_playback_that_goes_on_moves_no_deadline_and_its_end_does() -> None:
+    session = a_call()
+    response_id = the(Generate, write(session, "Hello.")).response_id
+    sent = tell(session, spoke(response_id, "Hi there.", ms=200), OutputFinished(response_id))
+    item_id = the(says.OutputItemAdded, sent).item.id
+    assert tell(session, AudioPlayed(item_id, 200 * MS)) == []
+    assert session.steady
+    assert types(tell(session, AudioPlayed(item_id, 200 * MS))) == ["output_audio_buffer.stopped"]
+    assert not session.steady
 
 
 def test_audio_that_is_never_committed_is_dropped_without_an_event() -> None:

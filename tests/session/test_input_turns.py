@@ -299,6 +299,12 @@ def test_buffer_is_filled_by_audio_without_vad_scores_and_not_by_a_turn() -> Non
     assert "error" not in types(receive(session, append(drawn("#"))))
 
 
+def test_turn_that_fills_the_buffer_window_by_window_is_cut() -> None:
+    session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=1.0))
+    effects = hear(session, 70 * "#")
+    assert types(effects).count("input_audio_buffer.committed") == 2
+
+
 def test_full_buffer_is_refused_and_kept() -> None:
     session = a_session(turn_detection=None, limits=SessionLimits(max_buffer_seconds=1.0))
     receive(session, append(bytes(48 * 1001)))

@@ -156,12 +156,12 @@ def test_semantic_vad_is_shown_with_its_eagerness() -> None:
     )
 
 
-def test_transcription_merges_and_only_its_three_keys_are_kept() -> None:
+def test_transcription_merges_and_only_keys_in_use_are_kept() -> None:
     update = hears(
         transcription={"language": "it", "languages": ["it"], "keywords": ["ciao"], "delay": "low"}
     )
     heard = heard_with(update, transcription=Transcription(model="whisper-1", prompt="names"))
-    assert heard.transcription == Transcription("whisper-1", "it", "names")
+    assert heard.transcription == Transcription("whisper-1", "it", "names", ("ciao",))
     off = heard_with(
         hears(transcription={"language": None}),
         transcription=Transcription(model="whisper-1", language="it"),

@@ -42,6 +42,15 @@ def stage() -> Stage:
     return Stage()
 
 
+def test_playback_goes_on_only_within_the_answer_that_is_played(stage: Stage) -> None:
+    assert not stage.buffer.continue_playing("item_a", 100)
+    stage.buffer.add(*A, SOUND, 1.0)
+    assert not stage.buffer.continue_playing("item_b", 100)
+    assert not stage.buffer.continue_playing("item_a", 480)
+    assert stage.buffer.continue_playing("item_a", 400)
+    assert stage.buffer.playing(1.2) == ("item_a", 80)
+
+
 def test_playback_without_audio_has_played_nothing(stage: Stage) -> None:
     assert stage.buffer.until == float("-inf")
     assert stage.buffer.playing(5.0) is None

@@ -84,6 +84,13 @@ def ended(response_id: str, reason: Any = "stop") -> list[Fact]:
     return [GenerationFinished(response_id, reason), OutputFinished(response_id)]
 
 
+def test_audio_of_an_answer_in_text_is_ignored() -> None:
+    session = a_session(output_modalities=("text",))
+    response_id = the(Generate, write(session, "Hello.")).response_id
+    assert types(tell(session, TextGenerated(response_id, "Hi."))) != []
+    assert tell(session, spoke(response_id, "Hi.")) == []
+
+
 def test_call_of_an_undeclared_function_is_not_announced_and_fails_the_response() -> None:
     session = a_session()
     response_id = answered(write(session, "hello"))

@@ -37,7 +37,7 @@ from vivavoce.transports import connection
 from vivavoce.transports.protocols import WIRE_TABLE, WireRoute, paths, protocol_for
 from vivavoce.transports.websocket import Admit, WebSocketEndpoint, connect_request
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class Beep:

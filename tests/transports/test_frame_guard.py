@@ -275,7 +275,7 @@ def test_guard_lets_go_of_the_reader_and_its_message_at_the_end(how: str) -> Non
 
 async def closing(reader: asyncio.StreamReader) -> tuple[int, str]:
     """Code and reason of the close frame that ends a stream."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         rest = await reader.read()
     at = rest.rindex(b"\x88")
     length = rest[at + 1]

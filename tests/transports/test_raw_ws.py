@@ -26,7 +26,7 @@ from vivavoce.secret import Secret
 from vivavoce.settings import Settings
 from vivavoce.transports import websocket
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 KEY = "vv-the-key-of-the-raw-client"
 SPEECH = LOUD * 8 + SOFT * 30
 """A turn, at any rate."""

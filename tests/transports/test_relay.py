@@ -18,7 +18,7 @@ from vivavoce.runtime.upstream import HEARTBEAT_S, Hold, Relay
 from vivavoce.secret import Secret
 
 ANSWER = "one two three four five six seven eight nine ten"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Client:

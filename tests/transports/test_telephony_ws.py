@@ -31,7 +31,7 @@ from vivavoce.limits.keys import hash_of
 from vivavoce.protocol.telephony_messages import PROVIDERS, Provider
 from vivavoce.settings import Settings
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 KEY = "vv-the-key-of-a-phone-number"
 WORDS = 60
 """Of a long answer; each lasts 300 ms."""

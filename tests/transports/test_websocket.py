@@ -283,7 +283,7 @@ def test_cancelled_response_closes_the_llm_request() -> None:
                 await caller.until("response.output_audio.delta")
                 await caller.send(type="response.cancel")
                 assert await caller.answer() == ("cancelled", None)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await chat.aborted.wait()
 
     asyncio.run(main())
@@ -308,7 +308,7 @@ def test_client_that_does_not_read_is_cut_off_with_the_reason() -> None:
         retrieve = {"type": "conversation.item.retrieve", "item_id": "item_1"}
         writer.write(masked(msgspec.json.encode(create)))
         writer.write(masked(msgspec.json.encode(retrieve)) * 30)  # 24 MB, if all were answered
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             rest = await _after_a_while(reader, server)
         close = rest[rest.rindex(b"the client reads too slowly") - 2 :]
         assert int.from_bytes(close[:2], "big") == 1008
@@ -369,7 +369,7 @@ def test_ping_is_answered_and_a_pong_is_ignored() -> None:
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
         writer.write(b"\x89\x83" + bytes(4) + b"abc" + b"\x8a\x80" + bytes(4) + masked(b"{}"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await reader.readuntil(b"\x8a\x03abc")
             await reader.readuntil(b"The 'type' field is missing.")
         writer.close()
@@ -390,7 +390,7 @@ def test_message_above_the_hard_bound_closes_with_1009_before_it_arrives() -> No
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
         writer.write(b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + bytes(4))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             rest = await reader.read()
         assert (1009).to_bytes(2, "big") in rest[-200:]
         writer.close()

@@ -42,6 +42,10 @@ class Playback(Protocol):
         """So many further samples of that item were played."""
         ...
 
+    def continue_playing(self, item_id: str, samples: int) -> bool:
+        """As played(), where the item goes on; False: nothing was done, more follows from it."""
+        ...
+
     def ended(self, response_id: str, now: float) -> None:
         """The response is done: no more audio of it comes."""
         ...
@@ -90,6 +94,9 @@ class ClientPlayback:
 
     def played(self, item_id: str, samples: int, now: float) -> None:
         """Only a server's own playback reports this."""
+
+    def continue_playing(self, item_id: str, samples: int) -> bool:
+        return False
 
     def ended(self, response_id: str, now: float) -> None:
         """The client plays on to the end of what it has."""
@@ -187,6 +194,13 @@ class ServerPlayback:
             if answer.item_id == item_id:
                 answer.played = min(answer.came, answer.played + samples)
         self._advance(now)
+
+    def continue_playing(self, item_id: str, samples: int) -> bool:
+        answer = self._queue[0] if self._queue else None
+        if answer is None or answer.item_id != item_id or answer.played + samples >= answer.came:
+            return False
+        answer.played += samples
+        return True
 
     def ended(self, response_id: str, now: float) -> None:
         self._muted.discard(response_id)

@@ -219,8 +219,10 @@ class Session:
         return shared.effects.drain()
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
-        """Take what comes 25 times a second in a way that costs little; False: nothing was done."""
-        received = isinstance(fact, Received)
+        """Take what comes 25 times a second or more in few steps; False: nothing was done."""
+        if isinstance(fact, AudioPlayed):
+            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
+        received = isinstance(fact, Received | AudioArrived)
         if received and not self._rules.takes_all_audio:
             return False
         if not self._brain.continue_audio(fact, now):

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType
 
 from tests.server import HOST, Server
 
-WAIT_SECONDS = 20.0  # for one event: a bound, never a pace
+WAIT_SECONDS = 60.0  # for one event: a bound, never a pace
 ASK: dict[str, Any] = {
     "type": "conversation.item.create",
     "item": {

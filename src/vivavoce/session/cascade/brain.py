@@ -23,6 +23,7 @@ from vivavoce.session.cascade.turn_detection import Edge
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.facts import (
     AnticipationEnded,
+    AudioArrived,
     AudioCleaned,
     AudioGenerated,
     BrainFact,
@@ -192,6 +193,8 @@ class CascadeBrain:
             return not waits and self._turns.continue_scores(fact)
         if isinstance(fact, Received) and isinstance(fact.event, InputAudioAppend):
             return self._turns.continue_append(fact.event, now)
+        if isinstance(fact, AudioArrived):
+            return self._turns.continue_track(fact.audio, now)
         return False
 
     def on_fact(self, fact: BrainFact, now: float) -> None:

@@ -152,9 +152,16 @@ class InputTurns:
 
     def take_track(self, audio: bytes, now: float) -> None:
         """Take audio of a media track, which never pauses: what nobody commits is dropped."""
-        if self._detector is None and len(self._buffer) > self._intake.max_samples:
+        if not self.continue_track(audio, now):
             self._drop()
+            self._clean_or_take(audio, now)
+
+    def continue_track(self, audio: bytes, now: float) -> bool:
+        """The same while there is room. False: nothing was done."""
+        if self._detector is None and len(self._buffer) > self._intake.max_samples:
+            return False
         self._clean_or_take(audio, now)
+        return True
 
     def take(self, pcm: bytes, now: float) -> None:
         """Take PCM, cleaned where the client wants that: have it scored, or transcribe it."""
