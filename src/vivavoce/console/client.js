@@ -377,17 +377,6 @@ export class Conversation extends Emitter {
     };
   }
 
-  /** The messages that the session does not have. */
-  #missing({ resumed, resume }) {
-    const { entries, messages } = this.transcript;
-    if (!resumed) return messages;
-    const last = resume.last_item_id;
-    if (last === undefined) return this.#unsent; // the session itself goes on
-    const at = entries.findLastIndex(({ id }) => id === last);
-    if (at < 0 && last !== null) return this.#unsent;
-    return messages.filter((entry) => entries.indexOf(entry) > at);
-  }
-
   /** Configure a new session, and give it the messages that it does not have. */
   #onSession(event) {
     clearTimeout(this.#timer);
@@ -396,7 +385,7 @@ export class Conversation extends Emitter {
     if (this.#ticket && !goesOn) this.#breakOff();
     this.#player.continue();
     this.#ticket = resume ? { session_id: this.session.id, resume_token: resume.token } : null;
-    const missing = this.#missing(event);
+    const missing = this.transcript.missing(event) ?? this.#unsent;
     const unanswered = missing.findLast((entry) => entry === this.transcript.unanswered);
     this.#unsent = [];
     this.#attempt = 0;
