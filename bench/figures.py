@@ -5,6 +5,10 @@ from typing import Any
 
 import msgspec
 
+from vivavoce.scorecard.figures import percentile
+
+__all__ = ["Figure", "percentile", "rounded", "spread"]
+
 
 class Figure(msgspec.Struct, kw_only=True):
     """One measured number. Without a target it is there to explain another."""
@@ -40,14 +44,6 @@ def rounded(value: float) -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed; nan of none."""
-    if not values:
-        return float("nan")
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

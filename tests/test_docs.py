@@ -27,6 +27,7 @@ from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS, add_providers
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
+from vivavoce.runtime.voice_rules import VoiceRule
 from vivavoce.session.policy import Policy
 from vivavoce.settings import (
     _CHAT,
@@ -35,9 +36,10 @@ from vivavoce.settings import (
     RelayModel,
     ServerSettings,
     SessionSettings,
-    StoreSettings,
     load_tree,
 )
+from vivavoce.store.base import StoreSettings
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,9 @@ def page(name: str) -> str:
         ("[tools.NAME]", ToolSettings),
         ("[moderation.NAME]", ModerationSettings),
         ("[store]", StoreSettings),
+        ("[recorder]", RecorderSettings),
         ("[prices.NAME]", ModelPrice),
+        ("[voices.rules.NAME]", VoiceRule),
     ],
 )
 def test_settings_are_all_documented(table: str, struct: type) -> None:

@@ -65,6 +65,8 @@ FLOORS: dict[str, float] = {
     "app": 6,
     "check": 6,
     "pytest_plugin": 6,
+    "replay": 6,
+    "scorecard": 6,
     "cli": 6,
     "configured": 6,
     "settings": 6,

@@ -236,7 +236,7 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
             "only [server], [session], [webrtc], [telephony], [interruption], [fallback], [store], "
-            "[turns] have variables, other settings belong in vivavoce.toml",
+            "[recorder], [turns] have variables, other settings belong in vivavoce.toml",
         ),
     ],
 )

@@ -36,6 +36,7 @@ from vivavoce.api.openapi import ReferenceRoutes
 from vivavoce.api.packs import PackRoutes
 from vivavoce.api.provider_signatures import TelephonySettings
 from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
+from vivavoce.api.recordings import RecordingRoutes
 from vivavoce.api.requests import keep_context
 from vivavoce.api.sessions import SessionRoutes
 from vivavoce.api.speech import SpeechRoutes
@@ -75,6 +76,7 @@ from vivavoce.server import (
 from vivavoce.settings import Settings
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
+from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
 from vivavoce.telemetry.usage import UsageLog
@@ -140,6 +142,7 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         available,
         session,
         template,
+        voices=settings.voices,
         max_sessions=settings.server.max_sessions,
         max_upload_bytes=settings.server.max_upload_mb * 1024 * 1024,
         engines=models.engines,
@@ -177,6 +180,7 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions."""
     configure_library_loggers()
@@ -210,6 +214,8 @@ def application(
         app[METERING] = accounts[0]
         UsageRoutes(auth, accounts[0]).add_to(app)
         AdminRoutes(auth, accounts[0]).add_to(app)
+        recorder = recorder or Recorder(RecorderSettings(enabled=False))
+        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
     start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
@@ -263,8 +269,11 @@ async def serve(
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
                     resuming(settings, store) as resumption,
+                    Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
-                    server = _Server(settings, built, auth, meter, metrics, resumption, spans, tls)
+                    server = _Server(
+                        settings, built, auth, meter, metrics, resumption, recorder, spans, tls
+                    )
                     await server.serve(announce, reread)
     except StoreError as exc:
         raise SettingsError(f"[store] {exc}") from exc
@@ -281,6 +290,7 @@ class _Server:
     meter: Metering
     metrics: Metrics
     resumption: Resumption | None
+    recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
 
@@ -302,6 +312,7 @@ class _Server:
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
+            recorder=self.recorder,
         )
         reloader = None
         if reread is not None:
@@ -327,7 +338,9 @@ class _Server:
             built.context,
             resumption=self.resumption,
             meter=partial(SessionMeter, self.meter),
+            record=self.recorder.begin if self.settings.recorder.enabled else None,
             key_models=lambda key: self.meter.directory.models_of(key),
+            owner_of=lambda key: self.meter.directory.owner(key),
             observers=observers,
         )
 

@@ -12,6 +12,7 @@
         * EngineNotUsable  something that an engine needs is missing on this machine
     * StoreError       a store cannot be reached; the session goes on
     * AudioError       a sound file cannot be read; the caller says so and goes on
+    * RecordingError   a recorded call cannot be read; the command ends
 """
 
 
@@ -84,3 +85,7 @@ class StoreError(VoiceError):
 
 class AudioError(VoiceError):
     """Bytes that claim to be sound and are not. The message names the source and the reason."""
+
+
+class RecordingError(VoiceError):
+    """A recorded call cannot be read. The message names the file and the remedy."""

@@ -28,11 +28,14 @@ from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
+from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
 from vivavoce.secret import Secret, conceal
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.store.base import StoreSettings
+from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -198,18 +201,6 @@ class RelayModel(
         conceal(self, "api_key")
 
 
-class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[store]: where keys, budgets and usage are kept."""
-
-    url: str = ""
-    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
-    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
-    """Usage older than that is deleted."""
-
-    def __post_init__(self) -> None:
-        conceal(self, "url")  # it may hold a password
-
-
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
@@ -250,10 +241,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     resume: ResumeSettings = ResumeSettings()
+    recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
+    voices: VoiceSettings = VoiceSettings()
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""
     keys: dict[str, str] = {}
@@ -385,6 +378,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "interruption": InterruptionSettings,
     "fallback": FallbackSettings,
     "store": StoreSettings,
+    "recorder": RecorderSettings,
     "turns": TurnSettings,
 }
 
@@ -483,6 +477,8 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
         yield ("models", name), model, known.get(str(type_), ModelSettings)
     for name, price in _entries(tree, "prices"):
         yield ("prices", name), price, ModelPrice
+    for name, rule in _entries(tree.get("voices", {}), "rules"):
+        yield ("voices", "rules", name), rule, VoiceRule
     for name, policy in _entries(tree, "policies"):
         yield ("policies", name), policy, Policy
     for name, tool in _entries(tree, "tools"):
@@ -494,7 +490,7 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[Place, Any, Any]]:
             yield ("engines", kind_, name), named[name], dict[str, Any]
 
 
-def _entries(tree: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    table = tree.get(name)
+def _entries(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    table = tree.get(name) if isinstance(tree, dict) else None
     if isinstance(table, dict):
         yield from table.items()

@@ -51,6 +51,7 @@ EXPECTED_STATUS = {
     "startSessionV1": 201,
     "createKey": 201,
     **dict.fromkeys(("pullModel", "deleteModel", "loadModel", "unloadModel"), 404),
+    "retrieveRecording": 404,
     **dict.fromkeys(("endSession", "watchSession"), 404),
     **dict.fromkeys(("revokeKey", "removeUser", "removeTeam", "removeBudget"), 404),
     **dict.fromkeys(("createRtviCall", "addRtviCandidates", "createVoxrayCall"), 400),

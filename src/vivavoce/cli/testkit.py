@@ -1,4 +1,4 @@
-"""`vivavoce check`."""
+"""`vivavoce check` and `vivavoce bench`."""
 
 import sys
 from typing import Annotated
@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from vivavoce.check.command import CheckOptions, check_server
 from vivavoce.cli.console import err, out
+from vivavoce.scorecard.command import BenchOptions, bench_servers
 
 CHECK_EPILOGUE = """\
 For example, all checks of a server, or those of tools with a report for CI:
@@ -36,3 +37,28 @@ def _check(
         ws://localhost:8080/v1/realtime.
     """
     sys.exit(check_server(url, options, out, err))
+
+
+BENCH_EPILOGUE = """\
+For example, the load curve of the server on this machine, and two servers side by side:
+
+    vivavoce bench http://localhost:8080 --html scorecard.html
+
+    vivavoce bench http://localhost:8080 http://localhost:8000 --json both.json
+
+Exit status: 0 if it was measured, 1 if less was found than --want-sessions and --want-ms ask for,
+2 if a server cannot be reached or an option is wrong."""
+
+bench = App(name="bench", help_format="plaintext", help_epilogue=BENCH_EPILOGUE)
+
+
+@bench.default
+def _bench(*urls: str, options: BenchOptions = BenchOptions()) -> None:
+    """Measure how fast a Realtime server answers, and how many sessions it carries.
+
+    Parameters
+    ----------
+    urls
+        ws(s):// or http(s)://, with or without /v1/realtime and ?model=; two are compared.
+    """
+    sys.exit(bench_servers(urls, options, out, err))

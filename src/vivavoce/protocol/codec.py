@@ -163,6 +163,7 @@ def opening_of(query: Mapping[str, str]) -> Opening:
         speech_model=query.get("speech_model", ""),
         voice=query.get("voice", ""),
         language=query.get("language", ""),
+        segment=query.get("segment", ""),
     )
 
 

@@ -148,6 +148,7 @@ class RtviProtocol:
         return Opening(
             model=query.get("model", ""),
             speech_model=query.get("speech_model", ""),
+            segment=query.get("segment", ""),
             patch=_patch(request),
         )
 

@@ -65,6 +65,8 @@ class Opening:
     voice: str = ""
     language: str = ""
     """That is spoken; with it or a transcription model, transcripts are sent."""
+    segment: str = ""
+    """Of the user, as the application names it: rules for voices look at it."""
     patch: SessionPatch | None = None
     """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""

@@ -6,16 +6,13 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
+from vivavoce.protocol.server import ErrorBody, ErrorEvent, SessionCreated
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.generation import Post, WaitWritable
+from vivavoce.runtime.parts import CallObserver, Driver, Fallbacks, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
-from vivavoce.session.brain import BrainFactory
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     CancelTool,
@@ -47,107 +44,6 @@ SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may come back
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
 
 
-class Peer(Protocol):
-    """The client, whatever transport carries it."""
-
-    def send(self, event: AnyServerEvent) -> None:
-        """Queue an event. Never waits."""
-        ...
-
-    def send_raw(self, data: bytes) -> None:
-        """Queue a GA server event, JSON. Never waits."""
-        ...
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether wait_writable() would not wait."""
-        ...
-
-    async def wait_writable(self) -> None:
-        """Backpressure: wait until the client has taken most of what was sent."""
-        ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Send what is queued, then close. Nothing is sent after that."""
-        ...
-
-
-class Player(Protocol):
-    """Plays answers, where the server owns the playback. Posts AudioPlayed as they are played."""
-
-    def play(self, item_id: str, audio: bytes) -> None:
-        """Play that behind what waits. Never waits."""
-        ...
-
-    def flush(self) -> None:
-        """Drop what was not played yet."""
-        ...
-
-    def duck(self, ducked: bool) -> None:
-        """Play softly from now on, or at full level again."""
-        ...
-
-
-class Observer(Protocol):
-    """Sees all that happens in a session: usage metering, metrics, a flight recorder."""
-
-    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
-
-        Called before they are carried out. It must not change or keep the list, nor wait. It does
-        not see audio that a relay passes on, but for the first of an answer: see
-        Session.pass_output().
-        """
-        ...
-
-
-class Keeper(Protocol):
-    """Keeps a session for a client that loses its connection and comes back."""
-
-    @property
-    def repeats_items(self) -> bool:
-        """Whether the client asks for the items of its conversation."""
-        ...
-
-    def announced(self, event: SessionCreated) -> SessionCreated:
-        """The event as the client gets it: it says how to come back."""
-        ...
-
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint in place of the last one. Never waits."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How a model is driven: the brain, and what carries out its effects."""
-
-    brain: BrainFactory
-    performer: MakePerformer
-    model: str = ""
-    """The model that serves the session from now on; "": the one that its client named."""
-
-
-class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: other drivers, a voice, functions."""
-
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """None: no fallback."""
-        ...
-
-    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        """Speak for the server itself."""
-        ...
-
-    async def run_tool(self, order: RunTool, session_id: str) -> str:
-        """Call a function of this server; its result for the model."""
-        ...
-
-    async def recovered(self, session: SessionObject) -> Driver | None:
-        """Wait until what had failed works again; the driver of it. None: it never will."""
-        ...
-
-
 class Runner:
     """One session at work. Post facts to it while run() runs.
 
@@ -163,6 +59,7 @@ class Runner:
         player: Player | None = None,
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
+        recorder: CallObserver | None = None,
         keeper: Keeper | None = None,
     ) -> None:
         self._id = session.settings.id
@@ -174,9 +71,11 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: Tasks | None = None
         self._fallbacks = fallbacks
-        self._observers = tuple(observers)
+        self._recorder = recorder
+        self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._keeper = keeper
         self._facts: deque[Fact] = deque()
+        self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
         self._busy = False
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
@@ -229,8 +128,11 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set or performer is None:
             return False
         try:
-            if performer.behind or not self._session.pass_input(frame, self._clock()):
+            now = self._clock()
+            if performer.behind or not self._session.pass_input(frame, now):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
@@ -241,9 +143,11 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set:
             return False
         try:
-            peer = self._peer
-            if not (peer.is_writable and self._session.pass_output(frame, self._clock())):
+            peer, now = self._peer, self._clock()
+            if not (peer.is_writable and self._session.pass_output(frame, now)):
                 return False
+            if self._recorder is not None:
+                self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
@@ -264,6 +168,8 @@ class Runner:
         assert self._performer
         assert self._group
         now = self._clock()
+        if self._recorder is not None:
+            self._recorder.swapping(relays=driver.relays, model=driver.model, now=now)
         last, first = self._session.swap(driver.brain, now, model=driver.model)
         self._observe(None, last + first, now)
         self._perform_all(last, now)
@@ -297,6 +203,8 @@ class Runner:
     ) -> None:
         """A bug, wherever it was met: it ends this session and no other."""
         if not self._closed.is_set:
+            if self._recorder is not None:
+                self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
@@ -373,7 +281,9 @@ class Runner:
                 fact, now = self._facts.popleft(), self._clock()
                 if type(fact) is Disconnected and self._keeper:
                     self._keeper.keep(session.checkpoint(now))
+                self._given = fact
                 effects = session.handle(fact, now)
+                self._given = None
                 steady = steady and session.steady
                 for observer in self._observers:
                     observer.on(fact, effects, now)
@@ -396,6 +306,8 @@ class Runner:
             observer.on(fact, effects, now)
 
     def _end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.leave()
         self._closed.set()
         self._progress.set()
         self._facts.clear()

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+import msgspec
 from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.anticipation import LoadGauge
@@ -22,13 +24,15 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
+from vivavoce.runtime.parts import CallObserver, Driver, Observer, Peer, Player
 from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
 from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
-from vivavoce.runtime.runner import Driver, Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.tools import ServerTool
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
@@ -36,7 +40,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Session
+from vivavoce.session.shell import Session, SessionStart
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,15 @@ class Meter(Observer, Protocol):
         ...
 
 
+class CallRecorder(CallObserver, Protocol):
+    """Records a session."""
+
+    @property
+    def models(self) -> AvailableModels:
+        """What the session may use: that of its start, with lookups of names recorded."""
+        ...
+
+
 MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
@@ -78,12 +91,18 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    record: Callable[[SessionStart], CallRecorder] | None = None
+    """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     """By the name of the model whose clients they are for."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
+    voices: VoiceSettings = field(default_factory=VoiceSettings)
+    """Rules for the voice that a session begins with."""
+    owner_of: Callable[[str], Owner] = Owner
+    """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
     resumption: Resumption | None = None
@@ -182,13 +201,23 @@ class Sessions:
         seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
         if moderator:
             seen_by.append(moderator)
-        session = Session(
+        start = SessionStart(
             settings,
             self._offer(opening),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
+            relays=driver.relays,
+        )
+        recorder = context.record(start) if context.record and not checkpoint else None
+        session = Session(
+            settings,
+            recorder.models if recorder else start.models,
+            start.limits,
+            salt=salt,
+            now=start.now,
+            server_plays=start.server_plays,
             brain=driver.brain,
             checkpoint=checkpoint,
         )
@@ -200,6 +229,7 @@ class Sessions:
             fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
             keeper=ticket,
+            recorder=recorder,
         )
         if ticket:
             ticket.service.begin(ticket, runner)
@@ -253,8 +283,11 @@ class Sessions:
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or secrets.token_hex(6)
-        offer = self._offer(opening)
-        return begin(opening, context.template, offer, salt=salt, expires_at=expires_at)
+        offer, template = self._offer(opening), context.template
+        model = _asked_model(opening) or context.models.default_model
+        if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
+            template = _with_voice(template, voice)
+        return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
@@ -293,7 +326,7 @@ class Drivers:
         """The driver with which a session of that model begins; "" is the default one."""
         relay = self.context.catalog.relays.get(model or self.context.models.default_model)
         if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who))
+            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -318,7 +351,7 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name)
+        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
@@ -337,6 +370,12 @@ def _opening_again(opening: Opening, session: SessionObject) -> Opening:
     if isinstance(session, RealtimeSession):
         return replace(opening, kind="realtime", model=session.model, patch=None)
     return replace(opening, kind="transcription", patch=None)
+
+
+def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
 
 
 def _asked_model(opening: Opening) -> str:

@@ -119,6 +119,11 @@ class Rules:
         self._burst_s = policy.audio_burst_seconds / speed if policy and speed else 0.0
 
     @property
+    def source(self) -> tuple[Policy | None, frozenset[str] | None]:
+        """The policy and the models that these rules were made from, for a recorder."""
+        return self._policy, self._models
+
+    @property
     def pinned(self) -> RealtimePatch | None:
         """The pinned settings that clients see; None: nothing is pinned."""
         policy = self._policy

@@ -5,6 +5,7 @@ brain owns audio input, turns and responses (see session/brain.py).
 """
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
@@ -49,6 +50,23 @@ from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """What a session begins with, for a recorder: all but the facts that its effects follow from.
+
+    See Session for what each part is.
+    """
+
+    settings: SessionObject
+    models: AvailableModels
+    limits: SessionLimits
+    salt: str
+    now: float
+    server_plays: bool = False
+    relays: bool = False
+    """Whether its brain is the relay; else the cascade."""
 
 
 class Session:
@@ -213,8 +231,8 @@ class Session:
         shared = self._shared
         for entry in shared.conversation:
             previous, item = shared.conversation.previous(entry.item.id), entry.item
+            event_id = f"event_again_{entry.item.id}"  # the counter is for what facts lead to
             for event in (ItemAdded, ItemDone):
-                event_id = shared.effects.event_id()
                 shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
         return shared.effects.drain()
 

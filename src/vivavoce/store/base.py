@@ -1,9 +1,12 @@
 """State that outlives a process. Each implementation is a file of this package."""
 
 from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from vivavoce.secret import conceal
 
 RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
@@ -12,6 +15,18 @@ UsageKind: TypeAlias = Literal[
 MAX_AMOUNT = 2**53 - 1
 """Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
 PAGE_ROWS = 1000
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[store]: where keys, budgets and usage are kept."""
+
+    url: str = ""
+    """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
+    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    """Usage older than that is deleted."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "url")  # it may hold a password
 
 
 class Store(Protocol):

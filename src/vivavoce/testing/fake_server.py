@@ -35,8 +35,9 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.parts import Observer, Peer, Player
 from vivavoce.runtime.resume import Ticket
-from vivavoce.runtime.runner import Observer, Peer, Player, Runner
+from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.effects import Effect, Send

@@ -1,0 +1,474 @@
+"""The flight recorder: the last calls in memory, written to files when something fails.
+
+Facts are kept as they come, without their audio unless that is asked for, encoded and compressed in
+blocks: a call takes about 2 MB an hour. Files are written as JSON lines: see recording.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+from msgspec import Meta
+
+from vivavoce.session.effects import Effect, RunVad
+from vivavoce.session.facts import Fact, VadScores
+from vivavoce.session.options import AvailableModels, EngineNames
+from vivavoce.session.shell import SessionStart
+from vivavoce.telemetry.faults import FaultWatch
+from vivavoce.telemetry.recording import (
+    CallHeader,
+    FaultKind,
+    OnsetLevels,
+    RecordedEntry,
+    RecordedFault,
+    RecordedModel,
+    Redaction,
+    clean_line,
+    frame_text,
+    light_effect,
+    light_fact,
+    redacted,
+)
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES: Final = 32 * 1024
+"""Of entries that are compressed together, in some 0.3 ms."""
+SIZE_BYTES: Final = 4
+"""In front of each entry in memory."""
+SLICE: Final = 64
+"""Entries that are decoded and written without a pause."""
+MAX_WAITING: Final = 100
+"""Calls that wait to be written; further ones are not."""
+STOP_TIMEOUT_S: Final = 5.0
+"""For what is still to be written when the server ends."""
+SUFFIX: Final = ".jsonl"
+
+
+class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[recorder]: the last calls, for `vivavoce replay`."""
+
+    enabled: bool = True
+    """Keep the last calls in memory."""
+    sessions: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    """Calls that have ended, in memory."""
+    memory_mb: Annotated[int, Meta(ge=1, le=65_536)] = 64
+    """Of all calls in memory; the oldest are dropped first."""
+    folder: str = ""
+    """Where calls are written in which something failed. Empty: nowhere."""
+    max_files: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    """In that folder; the oldest recordings are deleted."""
+    write_on: tuple[FaultKind, ...] = ("crash", "error", "failover", "silence")
+    """What has to happen in a call for it to be written."""
+    silent_seconds: Annotated[float, Meta(ge=1, le=3600)] = 20.0
+    """Nothing comes for so long where an answer is due: that is `silence`."""
+    audio: bool = False
+    """Keep the audio of both sides."""
+    redact: tuple[Redaction, ...] = ()
+    """What is made unreadable: `words`, all letters that were said; `numbers`, all digits and
+    English number words."""
+
+    def __post_init__(self) -> None:
+        if self.audio and self.redact:
+            raise ValueError(
+                "audio and redact exclude each other, as the words can be heard: set one of them"
+            )
+
+
+class _RecordedNames:
+    """Passes lookups of names on to the engines of a model, and records what changes of them."""
+
+    def __init__(self, model: str, names: EngineNames, call: "RecordedCall") -> None:
+        self._model = model
+        self._names = names
+        self._call = call
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def transcription_model(self, asked: str) -> str:
+        answer = self._names.transcription_model(asked)
+        return self._note(answer, "transcription_model", asked)
+
+    def other_language(self, asked: str, language: str) -> str:
+        answer = self._names.other_language(asked, language)
+        return self._note(answer, "other_language", asked, language)
+
+    def speech_model(self, asked: str) -> str:
+        return self._note(self._names.speech_model(asked), "speech_model", asked)
+
+    def voice(self, name: str, speech_model: str = "") -> str:
+        return self._note(self._names.voice(name, speech_model), "voice", name, speech_model)
+
+    def _note(self, answer: str, *asked: str) -> str:
+        if self._known.get(asked) != answer:
+            self._known[asked] = answer
+            self._call.looked_up(self._model, asked[0], asked[1:], answer)
+        return answer
+
+
+class RecordedCall:
+    """One call: an observer of its session, and what is kept of it."""
+
+    def __init__(self, start: SessionStart, recorder: "Recorder") -> None:
+        self.id = start.settings.id
+        self.began_at = recorder.wall_clock()
+        self.dropped = 0
+        """Entries that did not fit into the memory."""
+        self.ended = False
+        self.models = replace(start.models, models=self._named(start.models))
+        """What the session is given in place of its own, so that lookups of names are recorded."""
+        self._start = start
+        self._recorder = recorder
+        self._relays = start.relays  # now
+        self._audio = recorder.settings.audio
+        self._levels = None if self._audio else OnsetLevels()
+        self._watch = FaultWatch(start.settings, recorder.settings.silent_seconds)
+        self._now = start.now
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._block: list[bytes] = []
+        self._block_bytes = 0
+        self._blocks: deque[tuple[int, bytes]] = deque()  # entries in it, compressed
+        self.bytes = 0
+        """In memory."""
+
+    @property
+    def faults(self) -> list[RecordedFault]:
+        """What went wrong so far."""
+        return self._watch.faults
+
+    @property
+    def seconds(self) -> float:
+        """From its beginning to its last fact."""
+        return self._now - self._start.now
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        """See Observer."""
+        self._now = now
+        try:
+            kept = tuple([(type(effect).__name__, light_effect(effect)) for effect in effects])
+            if fact is None:
+                self._add((now, "", None, kept, ()))
+            else:
+                light = light_fact(fact, audio=self._audio, raw=self._relays)
+                levels = () if self._levels is None else self._levels_of(fact, effects)
+                self._add((now, type(fact).__name__, light, kept, levels))
+            self._watch.on(fact, effects, now)
+        except Exception as exc:  # noqa: BLE001  a bug here must not end the call
+            self._lose(exc)
+
+    def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
+        assert self._levels is not None
+        for effect in effects:
+            if type(effect) is RunVad:
+                self._levels.add(effect)
+        return self._levels.scored(fact) if type(fact) is VadScores else ()
+
+    def swapping(self, *, relays: bool, model: str, now: float) -> None:
+        """Another brain takes over; on() follows."""
+        self._relays = relays
+        brain = "relay" if relays else "cascade"
+        self._add({"at": now, "brain": brain, "model": model})
+
+    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+        """A relay has passed a frame on without decoding it."""
+        self._now = now
+        text = frame_text(frame, audio=self._audio)
+        self._add({"at": now, "passed": "output" if output else "input", "frame": text})
+        if output:
+            self._watch.answered()
+
+    def looked_up(self, model: str, lookup: str, asked: tuple[str, ...], answer: str) -> None:
+        """The engines of a model say what a name stands for."""
+        self._add({"at": self._now, "lookup": (model, lookup, asked), "answer": answer})
+
+    def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
+        """The session, or what carries out its effects, has a bug. fact: that it was given."""
+        self._now = now
+        detail = f"{type(exc).__name__}: {exc}"
+        try:
+            if fact is not None:
+                light = light_fact(fact, audio=self._audio, raw=self._relays)
+                self._add(
+                    {"at": now, "fact": type(fact).__name__, "fields": light, "raised": detail}
+                )
+        except Exception as bug:  # noqa: BLE001  as in on()
+            self._lose(bug)
+        self._watch.add("crash", now, detail)
+
+    def leave(self) -> None:
+        """The session has ended. Never waits."""
+        if not self.ended:
+            self.ended = True
+            self._watch.end(self._now)
+            self._recorder.keep(self)
+
+    def _named(self, models: AvailableModels) -> dict[str, Any]:
+        return {
+            name: info
+            if info.names is None
+            else replace(info, names=_RecordedNames(name, info.names, self))
+            for name, info in models.models.items()
+        }
+
+    def _lose(self, exc: Exception) -> None:
+        """An entry could not be kept."""
+        if not self.dropped:
+            log.error("%s cannot be recorded", self.id, exc_info=exc)
+        self.dropped += 1
+
+    def _add(self, entry: Any) -> None:
+        data = self._encode(entry)
+        size = len(data) + SIZE_BYTES
+        self._block += (len(data).to_bytes(SIZE_BYTES, "big"), data)
+        self._block_bytes += size
+        self.bytes += size
+        if self._block_bytes >= BLOCK_BYTES:
+            self._compress()
+
+    def _compress(self) -> None:
+        block = zlib.compress(b"".join(self._block), 1)
+        self._blocks.append((len(self._block) // 2, block))
+        self.bytes += len(block) - self._block_bytes
+        self._block, self._block_bytes = [], 0
+        self._recorder.shrink()
+
+    def drop_block(self) -> bool:
+        """Drop the oldest part; False: there is none that is complete."""
+        if not self._blocks:
+            return False
+        count, block = self._blocks.popleft()
+        self.dropped += count
+        self.bytes -= len(block)
+        return True
+
+    def header(self) -> CallHeader:
+        """The first line."""
+        start, settings = self._start, self._recorder.settings
+        models, rules = start.models, start.models.rules
+        policy, key_models = (None, None) if rules is None else rules.source
+        return CallHeader(
+            server=self._recorder.version,
+            id=self.id,
+            began_at=self.began_at,
+            now=start.now,
+            salt=start.salt,
+            relays=start.relays,
+            server_plays=start.server_plays,
+            session=start.settings,
+            limits=start.limits,
+            models={name: _recorded_model(info) for name, info in models.models.items()},
+            default_model=models.default_model,
+            lock_voice=models.lock_voice,
+            failure_errors=models.failure_errors,
+            aliases=dict(models.aliases),
+            interruption=models.interruption,
+            turns=models.turns,
+            policy=policy,
+            key_models=None if key_models is None else tuple(sorted(key_models)),
+            tools=() if rules is None else rules.tools,
+            audio=settings.audio,
+            redacted=settings.redact,
+            dropped=self.dropped,
+        )
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The recording so far, some lines at a time. It lets other work run in between."""
+        blocks = [block for _, block in self._blocks]
+        blocks.append(zlib.compress(b"".join(self._block), 1))
+        at, faults = self._now, tuple(self._watch.faults)
+        yield self._line(msgspec.to_builtins(self.header(), str_keys=True))
+        for block in blocks:
+            entries = _decoded(zlib.decompress(block))
+            while lines := b"".join(self._line(entry) for entry in islice(entries, SLICE)):
+                yield lines
+                await asyncio.sleep(0)
+        yield self._line(RecordedEntry(at=at, faults=faults))
+
+    def _line(self, entry: Any) -> bytes:
+        if (kinds := self._recorder.settings.redact) and isinstance(entry, dict):
+            entry = redacted(entry, kinds)
+        return clean_line(msgspec.json.encode(entry)) + b"\n"
+
+
+_FIELDS = ("at", "fact", "fields", "effects", "levels")
+"""Of an entry that is kept as an array."""
+
+
+def _recorded_model(info: Any) -> RecordedModel:
+    return RecordedModel(
+        voices=None if info.voices is None else tuple(sorted(info.voices)),
+        default_voice=info.default_voice,
+        turn_samples=info.turn_samples,
+        transcribes_at_end=info.transcribes_at_end,
+        has_names=info.names is not None,
+    )
+
+
+def _decoded(block: bytes) -> Iterator[dict[str, Any]]:
+    """The entries of a block, as builtins."""
+    at = 0
+    while at < len(block):
+        start = at + SIZE_BYTES
+        at = start + int.from_bytes(block[at:start], "big")
+        entry = msgspec.msgpack.decode(block[start:at])
+        if isinstance(entry, list):
+            named = zip(_FIELDS, entry, strict=True)
+            entry = {name: value for name, value in named if value or name == "at"}
+        yield entry
+
+
+class CallSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A call in memory, for lists of them."""
+
+    id: str
+    began_at: float
+    """Unix seconds."""
+    seconds: float
+    live: bool
+    bytes: int
+    """In memory."""
+    dropped: int
+    faults: tuple[RecordedFault, ...]
+
+
+class Recorder:
+    """Keeps the calls that go on and the last that have ended."""
+
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        *,
+        version: str = "",
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """version: of the package; it stands in each recording."""
+        self.settings = settings
+        self.version = version
+        self.wall_clock = wall_clock
+        self._live: dict[str, RecordedCall] = {}
+        self._past: deque[RecordedCall] = deque()
+        self._waiting: asyncio.Queue[RecordedCall] = asyncio.Queue(MAX_WAITING)
+        self._writes = False
+
+    def begin(self, start: SessionStart) -> RecordedCall:
+        """Record a session."""
+        call = RecordedCall(start, self)
+        self._live[call.id] = call
+        return call
+
+    def keep(self, call: RecordedCall) -> None:
+        """A call has ended."""
+        self._live.pop(call.id, None)
+        self._past.append(call)
+        while len(self._past) > self.settings.sessions:
+            self._past.popleft()
+        self.shrink()
+        if any(fault.kind in self.settings.write_on for fault in call.faults):
+            self._write_later(call)
+
+    def shrink(self) -> None:
+        """Drop the oldest calls, then the oldest parts of the longest, down to memory_mb."""
+        most = self.settings.memory_mb * 1024 * 1024
+        total = self.bytes
+        while total > most and self._past:
+            total -= self._past.popleft().bytes
+        while total > most:
+            longest = max(self._live.values(), key=lambda call: call.bytes)
+            before = longest.bytes
+            if not longest.drop_block():
+                break
+            total -= before - longest.bytes
+
+    @property
+    def bytes(self) -> int:
+        """Of all calls in memory."""
+        return sum(call.bytes for call in self._calls())
+
+    def calls(self) -> list[CallSummary]:
+        """The newest first."""
+        return [
+            CallSummary(
+                id=call.id,
+                began_at=call.began_at,
+                seconds=call.seconds,
+                live=not call.ended,
+                bytes=call.bytes,
+                dropped=call.dropped,
+                faults=tuple(call.faults),
+            )
+            for call in sorted(self._calls(), key=lambda call: -call.began_at)
+        ]
+
+    def find(self, call_id: str) -> RecordedCall | None:
+        """A call that is in memory."""
+        return next((call for call in self._calls() if call.id == call_id), None)
+
+    def _calls(self) -> list[RecordedCall]:
+        return [*self._past, *self._live.values()]
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Self]:
+        """Write calls to the folder as they fail; at the end, what is still to be written."""
+        if not self.settings.folder:
+            yield self
+            return
+        task = asyncio.create_task(self._write_all())
+        self._writes = True
+        try:
+            yield self
+        finally:
+            self._writes = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self._waiting.join()
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def _write_later(self, call: RecordedCall) -> None:
+        if self._writes:
+            try:
+                self._waiting.put_nowait(call)
+            except asyncio.QueueFull:
+                log.warning("%s is not written: too many calls wait to be", call.id)
+
+    async def _write_all(self) -> None:
+        while True:
+            call = await self._waiting.get()
+            try:
+                path = await self.write(call, Path(self.settings.folder))
+                log.warning("%s: %s; written to %s", call.id, call.faults[0].detail, path)
+            except OSError as exc:
+                log.error("%s cannot be written: %s", call.id, exc)
+            finally:
+                self._waiting.task_done()
+
+    async def write(self, call: RecordedCall, folder: Path) -> Path:
+        """Write a call to a file of that folder. Raises OSError."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(call.began_at))
+        path = folder / f"{stamp}-{call.id}{SUFFIX}"
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        file = await asyncio.to_thread(unfinished.open, "wb")
+        try:
+            async for lines in call.lines():
+                await asyncio.to_thread(file.write, lines)
+        finally:
+            await asyncio.to_thread(file.close)
+        await asyncio.to_thread(unfinished.replace, path)
+        await asyncio.to_thread(self._delete_oldest, folder)
+        return path
+
+    def _delete_oldest(self, folder: Path) -> None:
+        """Names begin with the time, so their order is that of the calls."""
+        every = sorted(folder.glob(f"[0-9]*-sess_*{SUFFIX}"))
+        for path in every[: max(0, len(every) - self.settings.max_files)]:
+            path.unlink(missing_ok=True)
