@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +18,8 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.002
 _KEPT = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
-_USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-APART = len(_USABLE) > 1  # whether server and load each have a core
+USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+APART = len(USABLE) > 1  # whether server and load each have a core
 
 EMBEDDED = """
 [models.default]
@@ -52,12 +53,12 @@ def environment() -> dict[str, str]:
 def take_other_core() -> None:
     """From now on this process, the load, stays off the core of the server."""
     if APART:
-        os.sched_setaffinity(0, {_USABLE[-1]})
+        os.sched_setaffinity(0, {USABLE[-1]})
 
 
 def take_server_core() -> None:
     if APART:
-        os.sched_setaffinity(0, {_USABLE[0]})
+        os.sched_setaffinity(0, {USABLE[0]})
 
 
 class Served:
@@ -68,6 +69,10 @@ class Served:
         self.start_seconds = start_seconds
         """From the start of the process to the first success of GET /ready."""
         self._pid = process.pid
+
+    def kill(self) -> None:
+        """As the system does when memory runs out; it is over for served(), too."""
+        os.kill(self._pid, signal.SIGKILL)
 
     @property
     def rss(self) -> int:
@@ -105,11 +110,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(config: str = EMBEDDED) -> AsyncIterator[Served]:
-    """Start a server with that settings file; stop it at the end."""
+async def served(
+    config: str = EMBEDDED, cores: frozenset[int] | None = None, *, port: int = 0
+) -> AsyncIterator[Served]:
+    """Start a server with that settings file; stop it at the end.
+
+    cores: those that it may use; None: the first. port: 0 for any free one.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        port, started = free_port(), time.perf_counter()
-        process = _launch(Path(folder), config, port)
+        port, started = port or free_port(), time.perf_counter()
+        process = _launch(Path(folder), config, port, cores)
         try:
             await _until_ready(process, port)
             yield Served(process, port, time.perf_counter() - started)
@@ -150,7 +160,12 @@ async def launched(
         process.wait()
 
 
-def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
+def _launch(
+    folder: Path, config: str, port: int, cores: frozenset[int] | None
+) -> subprocess.Popen[bytes]:
+    def take_cores() -> None:
+        os.sched_setaffinity(0, cores or ())
+
     file = folder / "bench.toml"
     file.write_text(config, encoding="utf-8")
     with Path(folder, "log").open("wb") as log:
@@ -160,7 +175,7 @@ def _launch(folder: Path, config: str, port: int) -> subprocess.Popen[bytes]:
             env=environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=take_server_core,
+            preexec_fn=take_cores if cores else take_server_core,
         )
 
 

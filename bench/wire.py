@@ -115,6 +115,11 @@ class Line(asyncio.Protocol):
         if self._way.opening:
             self.write(self._way.opening)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._transport is None or self._transport.is_closing()
+
     def close(self) -> None:
         if self._transport:
             self.write(_frame(_CLOSE, b"\x03\xe8"))

@@ -4,13 +4,14 @@ import asyncio
 import importlib
 
 import pytest
-from bench import quality, search, turns, webrtc
+from bench import cluster_sim, quality, search, turns, webrtc
 from bench.__main__ import MODULES
 from bench.dialogues import Scenario, half
 from bench.turns_plot import drawn
 
 ALONE = (
     "engines",
+    "herd",
     "loop_blocking",
     "quality",
     "relay",
@@ -18,6 +19,7 @@ ALONE = (
     "speech_first_byte",
     "transcription",
     "turns",
+    "workers",
     "ws",
 )  # too long for `make bench`
 
@@ -92,3 +94,25 @@ def test_scenarios_are_halved_by_kind() -> None:
     assert [one.name for one in half(every, "tune")] == ["0", "1", "4", "5"]
     assert [one.name for one in half(every, "report")] == ["2", "3", "6", "7"]
     assert half(every, "both") == every
+
+
+def test_simulated_cluster_of_two_nodes_is_as_busy_as_its_load_and_loses_nobody() -> None:
+    costs = cluster_sim.Costs(engine_places=0, turn_seconds=10.0, session_seconds=1e9)
+    found = cluster_sim.Simulation(240, 2, 1, costs).run(60.0)
+    steady = 240 / costs.sessions_per_core  # all of them, once one of the nodes has died
+    assert steady < found.worker_busy < steady + 0.05
+    turns = 240 / costs.turn_seconds
+    expected = (
+        turns * cluster_sim.Operations().turn + 240 * cluster_sim.Operations().renewals_second
+    )
+    assert abs(found.redis_ops / expected - 1) < 0.15
+    assert 0.9 < found.back_s < 3
+    assert found.engine_p99 < 0.001
+    assert cluster_sim.Simulation(240, 2, 1, costs).run(60.0) == found
+
+
+def test_simulated_engines_are_the_first_limit_where_they_have_too_few_places() -> None:
+    costs = cluster_sim.Costs(engine_places=1, engine_ms=400.0)
+    found = cluster_sim.Simulation(100, 2, 1, costs).run(40.0)
+    assert found.first_limit.startswith("engines")
+    assert cluster_sim.nodes_for(100_000, 8, costs) == 71

@@ -43,6 +43,7 @@ FLOORS: dict[str, float] = {
     "engines.process": 2.5,
     "engines.host": 2.5,
     "engines.host_stream": 2.5,
+    "engines.shared": 2.5,
     "engines.hosted": 2.5,
     "engines.passages": 2.5,
     "engines.sentences": 2.5,
@@ -80,6 +81,7 @@ FLOORS: dict[str, float] = {
     "reloading": 6,
     "server": 6,
     "talk": 6,
+    "workers": 6,
     "__main__": 6,
     "__init__": 6,
 }

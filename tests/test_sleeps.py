@@ -16,6 +16,7 @@ REAL = {
     "telemetry/test_metering.py": "a process dies at a random moment",
     "transports/test_relay_passing.py": "outlasts the heartbeat of a socket",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
+    "workers/stage.py": "polls what other processes do",
 }
 """Why a file sleeps in real time; the others run their sleeps in virtual time."""
 

@@ -55,12 +55,14 @@ from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.reloading import Generations, Reloader, Replacement
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Relay
+from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
@@ -85,6 +87,9 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.forwarding import Forwarder, WorkerPlace
+from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -180,14 +185,20 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
+    place: WorkerPlace | None = None,
     recorder: Recorder | None = None,
 ) -> web.Application:
-    """All routes. accounts: where usage is booked, and metrics of the sessions."""
+    """All routes. accounts: where usage is booked, and metrics of the sessions.
+
+    place: of this process among several, to which requests may have to be forwarded.
+    """
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
     app = web.Application(client_max_size=context.max_upload_bytes)
     auth.add_to(app)
+    if place is not None:
+        Forwarder(place).add_to(app)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
     keep_context(app, sessions.hold_context)
@@ -218,7 +229,8 @@ def application(
         RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
-    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic)
+    worker = None if place is None else place.index
+    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic, worker)
     start.add_to(app)
     admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
     calls = Calls(sessions, webrtc)
@@ -249,11 +261,13 @@ async def serve(
     settings: Settings,
     announce: Callable[[Built, str], None],
     reread: Callable[[], Settings] | None = None,
+    place: WorkerPlace | None = None,
 ) -> None:
     """Serve until a signal. Raises SettingsError when it cannot start.
 
     announce: called with the address, such as ws://127.0.0.1:8080/v1/realtime, once it listens.
     reread: reads the settings again, in a thread, when SIGHUP asks for that; raises SettingsError.
+    place: of this process among several that serve together.
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
@@ -272,7 +286,16 @@ async def serve(
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
                     server = _Server(
-                        settings, built, auth, meter, metrics, resumption, recorder, spans, tls
+                        settings,
+                        built,
+                        auth,
+                        meter,
+                        metrics,
+                        resumption,
+                        recorder,
+                        spans,
+                        tls,
+                        place,
                     )
                     await server.serve(announce, reread)
     except StoreError as exc:
@@ -293,6 +316,7 @@ class _Server:
     recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
+    place: WorkerPlace | None
 
     async def serve(
         self, announce: Callable[[Built, str], None], reread: Callable[[], Settings] | None
@@ -303,6 +327,7 @@ class _Server:
         self.meter.on_row.append(self.metrics.on_row)
         self.meter.on_refusal.append(self.metrics.on_refusal)
         sessions = Sessions(self._context(built))
+        sessions.on_refusal = self.metrics.on_session_refused
         self.metrics.count_sessions(sessions.__len__)
         self.metrics.count_reservations(lambda: self.meter.open_reservations)
         self.metrics.watch_upstreams(_held_upstreams(built))
@@ -312,6 +337,7 @@ class _Server:
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
+            place=self.place,
             recorder=self.recorder,
         )
         reloader = None
@@ -324,8 +350,13 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
-        async with preloading(built.models.inventory, strict=settings.server.strict):
-            await _listen(settings, self.tls, app, sessions, partial(announce, built), reloader)
+        async with (
+            preloading(built.models.inventory, strict=settings.server.strict),
+            _listening(settings, self.tls, app, self.place) as address,
+            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
+        ):
+            await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
 
     def _context(self, built: Built) -> ServerContext:
         """What sessions share, their meters and observers among it."""
@@ -337,6 +368,7 @@ class _Server:
         return replace(
             built.context,
             resumption=self.resumption,
+            place=self.place.name if self.place else "",
             meter=partial(SessionMeter, self.meter),
             record=self.recorder.begin if self.settings.recorder.enabled else None,
             key_models=lambda key: self.meter.directory.models_of(key),
@@ -408,29 +440,43 @@ async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> A
             await asyncio.wait((task,))
 
 
-async def _listen(
-    settings: Settings,
-    tls: SSLContext | None,
-    app: web.Application,
-    sessions: Sessions,
-    announce: Callable[[str], None],
-    reloader: Reloader[Built] | None,
-) -> None:
-    async with serve_app(app, settings.server, tls) as port:
+@asynccontextmanager
+async def _listening(
+    settings: Settings, tls: SSLContext | None, app: web.Application, place: WorkerPlace | None
+) -> AsyncIterator[str]:
+    """Serve the application; its address."""
+    bound = place.sockets if place else ()
+    unix_path = place.client_socket if place else ""
+    async with serve_app(app, settings.server, tls, bound=bound, unix_path=unix_path) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
-        reloads = reloader is not None and hangup_reloads(settings.server)
-        with StopSignals(hangup_reloads=reloads) as stop:
-            host = settings.server.host
-            bracketed = f"[{host}]" if ":" in host else host
-            announce(f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime")
-            if reloader is None:
-                await stop.first.wait()
-            else:
-                await reloader.serve(stop.reload, stop.first)
-                settings = reloader.settings
-            log.info("shutting down: %d sessions", len(sessions))
-            await drain(sessions, settings.server.drain_seconds, stop)
+        host = settings.server.host
+        bracketed = f"[{host}]" if ":" in host else host
+        yield f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime"
+
+
+async def _until_stopped(
+    settings: Settings,
+    sessions: Sessions,
+    announce: Callable[[], None],
+    reloader: Reloader[Built] | None,
+) -> None:
+    """Wait for a signal, and end all sessions; others reload the settings meanwhile."""
+    reloads = reloader is not None and hangup_reloads(settings.server)
+    with StopSignals(hangup_reloads=reloads) as stop:
+        announce()
+        if reloader is None:
+            await stop.first.wait()
+        else:
+            await reloader.serve(stop.reload, stop.first)
+            settings = reloader.settings
+        log.info("shutting down: %d sessions", len(sessions))
+        await drain(sessions, settings.server.drain_seconds, stop)
+
+
+def _vads(sessions: Sessions) -> set[VadBatcher]:
+    """Those of all models."""
+    return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
 
 
 def _held_s(relay: Relay) -> float:
@@ -451,6 +497,24 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
+
+
+def banner_of(built: Built) -> tuple[BannerModel, ...]:
+    """The models of a server as they are printed at start: cascades, and then relays."""
+    default = built.context.models.default_model
+    relays = built.models.catalog.relays
+    return tuple(
+        BannerModel(
+            model,
+            model == default,
+            tuple(
+                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
+                for engine in built.models.selected.get(model, ())
+            ),
+            relays[model].url if model in relays else "",
+        )
+        for model in (*built.models.selected, *relays)
+    )
 
 
 def described(settings: Settings) -> bytes:

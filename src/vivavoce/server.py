@@ -9,10 +9,10 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -120,13 +120,30 @@ def load_certificate(context: ssl.SSLContext, server: ServerSettings) -> None:
         ) from exc
 
 
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run to its end, on uvloop where there is one."""
+    factory = asyncio.new_event_loop
+    with contextlib.suppress(ModuleNotFoundError):  # not available on Windows
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
+
+
 @asynccontextmanager
 async def serve_app(
-    app: web.Application, settings: ServerSettings, tls: ssl.SSLContext | None = None
+    app: web.Application,
+    settings: ServerSettings,
+    tls: ssl.SSLContext | None = None,
+    *,
+    bound: Sequence[socket.socket] = (),
+    unix_path: str = "",
 ) -> AsyncIterator[int]:
     """Serve an application on the configured host and port; yields the port.
 
-    Raises SettingsError where the address cannot be used.
+    bound: sockets that have the address already. unix_path: a Unix socket that is served, too, and
+    without limits of connections. Raises SettingsError where the address cannot be used.
     """
     runner = web.AppRunner(
         app,
@@ -136,11 +153,16 @@ async def serve_app(
         keepalive_timeout=settings.keep_alive_seconds,
     )
     await runner.setup()
+    beside: asyncio.Server | None = None
     try:
         assert runner.server is not None
         table = ConnectionTable(runner.server, settings, max_connections(settings))
-        sockets = await _listening_sockets(settings)
+        sockets = list(bound) or await bound_sockets(settings)
         port: int = sockets[0].getsockname()[1]
+        if unix_path:
+            beside = await asyncio.get_running_loop().create_unix_server(
+                runner.server, unix_path, backlog=BACKLOG
+            )
         if tls:
             listener = TlsListener(table, tls, settings.head_seconds)
             async with listener.accepting(sockets):
@@ -156,25 +178,37 @@ async def serve_app(
                 for server in servers:
                     server.close()
     finally:
+        if beside:
+            beside.close()
         await runner.cleanup()
 
 
-async def _listening_sockets(settings: ServerSettings) -> list[socket.socket]:
-    """One for each address of the host. Raises SettingsError."""
-    host, port = settings.host, settings.port
+async def bound_sockets(
+    settings: ServerSettings, port: int | None = None, *, shared: bool = False
+) -> list[socket.socket]:
+    """One for each address of the host. Raises SettingsError.
+
+    port: in place of the configured one. shared: it does not listen yet, other sockets of this user
+    may have the same address, and the system spreads new connections over those that listen
+    (SO_REUSEPORT).
+    """
+    host, port = settings.host, settings.port if port is None else port
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in await asyncio.get_running_loop().getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            sockets.append(listening := socket.socket(family, kind, protocol))
-            listening.setblocking(False)
+            sockets.append(made := socket.socket(family, kind, protocol))
+            made.setblocking(False)
             if os.name == "posix":
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind(address)
-            listening.listen(BACKLOG)
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(address)
+            if not shared:
+                made.listen(BACKLOG)
     except OSError as exc:
         for each in sockets:
             each.close()
@@ -207,6 +241,8 @@ class TlsListener:
     @asynccontextmanager
     async def accepting(self, sockets: list[socket.socket]) -> AsyncIterator[None]:
         """Accept from these sockets, and close them at the end."""
+        for each in sockets:
+            each.listen(BACKLOG)
         accepting = [asyncio.create_task(self._accept(each)) for each in sockets]
         try:
             yield

@@ -55,6 +55,8 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the banner shows which."""
+    workers: Annotated[int, Meta(ge=1, le=255)] | Literal["auto"] = 1
+    """Processes that serve together on the port; auto: one for each core. A byte of some ids."""
     log_level: LogLevel = "info"
     log_format: Literal["text", "json"] = "text"
     """json: one object a line, with the ids of the session, response and item that it names."""

@@ -43,9 +43,13 @@ class PromisedSession:
 
 @dataclass(slots=True)
 class PromisedSessions:
-    """The sessions of WebRTC that were promised, for SESSION_SECONDS. `clock` gives seconds."""
+    """The sessions of WebRTC that were promised, for SESSION_SECONDS. `clock` gives seconds.
+
+    worker: the number of this process among several, which becomes the last byte of each id.
+    """
 
     clock: Callable[[], float]
+    worker: int | None = None
     _sessions: OrderedDict[str, PromisedSession] = field(default_factory=OrderedDict)
     _by_key: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -56,7 +60,10 @@ class PromisedSessions:
         self._forget_old()
         if idempotency and (known := self._by_key.get(idempotency)):
             return known
-        session_id = str(uuid.uuid4())
+        made = uuid.uuid4()
+        if self.worker is not None:
+            made = uuid.UUID(bytes=made.bytes[:-1] + bytes((self.worker,)))
+        session_id = str(made)
         until = self.clock() + SESSION_SECONDS
         self._sessions[session_id] = PromisedSession(opening, options, idempotency, until)
         if idempotency:
@@ -87,15 +94,19 @@ class PromisedSessions:
 
 
 class StartRoutes:
-    """Promises sessions. ice_servers: as browsers take them, with the credentials of TURN."""
+    """Promises sessions. ice_servers: as browsers take them, with the credentials of TURN.
+
+    worker: the number of this process among several.
+    """
 
     def __init__(
         self,
         client_secrets: ClientSecrets,
         ice_servers: tuple[dict[str, str], ...],
         clock: Callable[[], float],
+        worker: int | None = None,
     ) -> None:
-        self.promised = PromisedSessions(clock)
+        self.promised = PromisedSessions(clock, worker)
         self._client_secrets = client_secrets
         self._ice_servers = ice_servers
 

@@ -1,13 +1,10 @@
 """The command line: parses, calls, prints."""
 
-import asyncio
-import contextlib
-import logging
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 # one thread for small matrices: more of them cost twice the time and all the cores; numpy reads
 # this when it is first imported
@@ -19,14 +16,14 @@ from rich.markup import escape
 
 from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings, stdout
 from vivavoce.errors import SettingsError
-from vivavoce.settings import LogLevel
+from vivavoce.settings import LogLevel, Settings
 from vivavoce.standard_streams import keep_standard_descriptors
 from vivavoce.talk.options import DemoOptions, TalkOptions
-from vivavoce.telemetry.logs import JsonFormatter
+from vivavoce.telemetry.logs import log_to_stderr
 from vivavoce.voxray_config import VoxrayConfig
 
 if TYPE_CHECKING:
-    from vivavoce.app import Built
+    from vivavoce.workers.messages import BannerModel
 
 cli = App(
     name="vivavoce",
@@ -65,6 +62,7 @@ def serve(
     tls_certificate: str | None = None,
     tls_key: str | None = None,
     no_auth: Annotated[bool | None, Parameter(negative="")] = None,
+    workers: int | Literal["auto"] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 
@@ -84,6 +82,8 @@ def serve(
         Its key (PEM).
     no_auth
         Allow unauthenticated access on a public address.
+    workers
+        Processes that serve together on the port; auto: one for each core.
     """
     flags: dict[str, Any] = {
         "server.host": host,
@@ -92,20 +92,48 @@ def serve(
         "server.tls_certificate": tls_certificate,
         "server.tls_key": tls_key,
         "server.no_auth": no_auth,
+        "server.workers": workers,
     }
     settings, _, voxray = read_settings(config, flags)
-    handler = logging.StreamHandler()
-    if settings.server.log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-        handler.setFormatter(logging.Formatter(text))
-    logging.basicConfig(level=settings.server.log_level.upper(), handlers=[handler])
+    log_to_stderr(settings.server.log_level, settings.server.log_format)
+    if (count := _worker_count(settings)) > 1:
+        _serve_together(config, flags, settings, voxray, count)
+        return
     from vivavoce import app  # heavy imports, needed by this command alone
+    from vivavoce.server import run_loop
+
+    def announce(built: app.Built, address: str) -> None:
+        _announce(voxray, app.banner_of(built), address)
 
     try:
-        announce = partial(_announce, voxray)
-        _run(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))
+        run_loop(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))
+    except SettingsError as exc:
+        give_up(exc)
+
+
+def _worker_count(settings: Settings) -> int:
+    """`workers`, and for `auto` the number of cores that this process may use."""
+    if settings.server.workers != "auto":
+        return settings.server.workers
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _serve_together(
+    config: Path | None,
+    flags: dict[str, Any],
+    settings: Settings,
+    voxray: VoxrayConfig | None,
+    count: int,
+) -> None:
+    """Serve in several processes."""
+    from vivavoce.server import run_loop
+    from vivavoce.workers.supervisor import Launch, supervise
+
+    launch = Launch(settings, None if config is None else str(config), flags, count)
+    try:
+        run_loop(supervise(launch, partial(_announce, voxray)))
     except SettingsError as exc:
         give_up(exc)
 
@@ -147,7 +175,12 @@ def show_config(*, config: ConfigFile = None) -> None:
     err.print(origin, highlight=False, soft_wrap=True)  # paths stay whole
 
 
-def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None:
+def _announce(
+    voxray: VoxrayConfig | None,
+    models: "tuple[BannerModel, ...]",
+    address: str,
+    workers: int = 1,
+) -> None:
     if voxray:
         port = int(address.rpartition(":")[2].partition("/")[0])
         out.print(voxray.banner(port), highlight=False, soft_wrap=True)
@@ -156,27 +189,16 @@ def _announce(voxray: VoxrayConfig | None, built: "Built", address: str) -> None
             err.print(
                 f"{voxray.path}, to be noted: {escape(notes)}", highlight=False, soft_wrap=True
             )
-    out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]")
-    default = built.context.models.default_model
-    for model in (*built.models.selected, *built.models.catalog.relays):
-        mark = " (default)" if model == default else ""
-        out.print(f"  model [bold]{escape(model)}[/bold]{mark}", highlight=False)
-        for engine in built.models.selected.get(model, ()):
-            text = f"{engine.name}: {engine.reason}" if engine.reason else engine.name
-            out.print(f"    {engine.kind:<8}{escape(text)}", highlight=False, soft_wrap=True)
-        if relay := built.models.catalog.relays.get(model):
-            out.print(f"    relay {escape(relay.url)}", highlight=False, soft_wrap=True)
+    beside = f", {workers} workers" if workers > 1 else ""
+    out.print(f"[bold]Vivavoce[/bold] listens at [bold]{address}[/bold]{beside}")
+    for model in models:
+        mark = " (default)" if model.is_default else ""
+        out.print(f"  model [bold]{escape(model.name)}[/bold]{mark}", highlight=False)
+        for kind, text in model.engines:
+            out.print(f"    {kind:<8}{escape(text)}", highlight=False, soft_wrap=True)
+        if model.relay_url:
+            out.print(f"    relay {escape(model.relay_url)}", highlight=False, soft_wrap=True)
     out.file.flush()
-
-
-def _run(main: Any) -> None:
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ModuleNotFoundError):  # not available on Windows
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ other side.
 * With `idle_seconds` the processes are ended when nothing was asked of them for so long, and others
   are started by the next stream.
 * Leaving the host ends every process, and gives back every descriptor.
+* Where several workers serve together (`WorkerHost.hub`), the processes are those of a host that
+  all of them share: engines/shared.py.
 """
 
 import asyncio
@@ -29,13 +31,13 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
 from vivavoce.engines.base import Residency
 from vivavoce.engines.host_stream import HostStream
-from vivavoce.engines.process import HostLimits, WorkerProcess, WorkerSpec
+from vivavoce.engines.process import HostLimits, SharedProcess, WorkerProcess, WorkerSpec
 from vivavoce.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ T = TypeVar("T")
 
 class WorkerHost(Generic[M]):
     """The worker processes of one engine. Enter it to start them; see the top of this file."""
+
+    hub: ClassVar[str] = ""
+    """The Unix socket of shared hosts; "": each host has its own processes."""
 
     def __init__(
         self,
@@ -96,8 +101,16 @@ class WorkerHost(Generic[M]):
     def start(self) -> None:
         """Start the processes, if they were ended for want of work."""
         if self._entered and not self.processes:
-            number = self.limits.workers
-            self.processes = tuple(WorkerProcess(self._spec, self) for _ in range(number))
+            self.processes = tuple(self._new_process() for _ in range(self._count))
+
+    @property
+    def _count(self) -> int:
+        return 1 if self.hub else self.limits.workers
+
+    def _new_process(self) -> WorkerProcess:
+        if self.hub:
+            return SharedProcess(self._spec, self, self.hub)
+        return WorkerProcess(self._spec, self)
 
     async def load(self) -> None:
         """Wait until a process has loaded the model. Raises EngineError."""
@@ -240,7 +253,8 @@ class WorkerHost(Generic[M]):
             free = [
                 process
                 for process in self.processes
-                if process.ready and process.places_taken < self.limits.streams_per_worker
+                if process.ready
+                and (self.hub or process.places_taken < self.limits.streams_per_worker)
             ]
             if not free:
                 return
@@ -257,7 +271,7 @@ class WorkerHost(Generic[M]):
 
     def replace(self, process: WorkerProcess) -> None:
         """Start another in its place; those that wait get the new one."""
-        successor = WorkerProcess(self._spec, self)
+        successor = self._new_process()
         successor.succeed(process)
         self.processes = tuple(successor if one is process else one for one in self.processes)
         self._retired.add(process)

@@ -6,7 +6,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +16,12 @@ from vivavoce.engines.host_stream import HostStream
 from vivavoce.engines.worker import (
     HEADER,
     FromWorker,
+    HostFailed,
     InputTaken,
     OpenStream,
     Ping,
     Pong,
+    ShareHost,
     StartWorker,
     StreamClosed,
     StreamOutput,
@@ -217,8 +219,7 @@ class WorkerProcess:
         """End the process and start none again."""
         self._stopped.set()
         self._wanted.set()
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        self._end_input()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await asyncio.shield(self._task)
@@ -227,6 +228,10 @@ class WorkerProcess:
         finally:
             self.kill()
             await self._task
+
+    def _end_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     async def _run(self) -> None:
         soon, loop = 0, asyncio.get_running_loop()  # processes in a row that ended soon
@@ -258,7 +263,7 @@ class WorkerProcess:
     def _lost(self, ended: str) -> None:
         """The process is gone: its streams end."""
         started, self.ready = self.ready, False
-        self.failure = f"[engines.{self._spec.name}] its worker process {ended}"
+        self.failure = self._sentence(ended)
         error: EngineError
         if self._closing:
             error = EngineError(f"[engines.{self._spec.name}] the engine was closed")
@@ -268,6 +273,9 @@ class WorkerProcess:
             stream.close(error)
         if not started:
             self._owner.start_failed()
+
+    def _sentence(self, ended: str) -> str:
+        return f"[engines.{self._spec.name}] its worker process {ended}"
 
     async def _live(self) -> str:
         """One process, from its start to its end; how it ended."""
@@ -326,11 +334,13 @@ class WorkerProcess:
                 self._owner.assign_places()
             case Pong():
                 pass
-            case StreamClosed(number, error):
+            case HostFailed(reason):
+                self._killed_for = reason
+            case StreamClosed(number, error, lost):
                 if number in self._streams:
-                    name = self._spec.name
+                    name, kind = self._spec.name, EngineLost if lost else EngineError
                     self._streams[number].close(
-                        EngineError(error if error.startswith("[") else f"[engines.{name}] {error}")
+                        kind(error if error.startswith("[") else f"[engines.{name}] {error}")
                         if error
                         else None
                     )
@@ -363,6 +373,52 @@ class WorkerProcess:
                 log.warning("%s; starting another", self.unanswered())
                 self._owner.replace(self)
         self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
+
+
+class SharedProcess(WorkerProcess):
+    """In place of a process: a connection to the host of engines/shared.py that owns it."""
+
+    def __init__(self, spec: WorkerSpec, owner: ProcessOwner, hub: str) -> None:
+        """hub: the path of a Unix socket."""
+        self._hub = hub
+        self._writer: asyncio.StreamWriter | None = None
+        super().__init__(spec, owner)
+
+    def send(self, order: ToWorker) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(packed(order))
+
+    def kill(self, reason: str = "") -> None:
+        self._killed_for = self._killed_for or reason or None
+        self._end_input()
+
+    def _end_input(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _sentence(self, ended: str) -> str:
+        return ended if ended.startswith("[") else f"[engines.{self._spec.name}] {ended}"
+
+    async def _live(self) -> str:
+        """One connection. The host watches its processes."""
+        self._killed_for = None
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(self._hub)
+        except OSError as exc:
+            return f"its host cannot be reached: {_reason(exc)}"
+        try:
+            if self._closing:
+                return "was closed"
+            spec = self._spec
+            limits = raw(replace(spec.limits, idle_seconds=0.0))
+            self.send(ShareHost(spec.worker, raw(spec.options), spec.name, limits))
+            await self._read(reader)
+        except msgspec.MsgspecError:
+            self._killed_for = "its host sent something that is no frame"
+        finally:
+            self._writer.close()
+            self._writer = None
+        return self._killed_for or "its host has closed the connection"
 
 
 def _cpu_seconds(pid: int) -> float | None:

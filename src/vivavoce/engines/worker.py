@@ -65,6 +65,16 @@ class StartWorker(WorkerFrame, frozen=True):
     nice: int
 
 
+class ShareHost(WorkerFrame, frozen=True):
+    """The first frame to a host that several share, of engines/shared.py, in place of
+    StartWorker: the arguments of WorkerHost."""
+
+    worker: str
+    options: msgspec.Raw
+    name: str
+    limits: msgspec.Raw
+
+
 class OpenStream(WorkerFrame, frozen=True):
     """The number is never used again."""
 
@@ -121,6 +131,14 @@ class StreamClosed(WorkerFrame, frozen=True):
 
     stream: int
     error: str | None
+    lost: bool = False
+    """Its process has ended; of a shared host."""
+
+
+class HostFailed(WorkerFrame, frozen=True):
+    """A shared host has no process that works; the connection ends."""
+
+    reason: str
 
 
 class Pong(WorkerFrame, frozen=True):
@@ -128,12 +146,19 @@ class Pong(WorkerFrame, frozen=True):
 
 
 ToWorker: TypeAlias = (
-    StartWorker | OpenStream | StreamInput | EndOfInput | CancelStream | OutputRead | Ping
+    StartWorker
+    | ShareHost
+    | OpenStream
+    | StreamInput
+    | EndOfInput
+    | CancelStream
+    | OutputRead
+    | Ping
 )
-FromWorker: TypeAlias = WorkerReady | InputTaken | StreamOutput | StreamClosed | Pong
+FromWorker: TypeAlias = WorkerReady | HostFailed | InputTaken | StreamOutput | StreamClosed | Pong
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_order: Callable[[bytes], ToWorker] = msgspec.msgpack.Decoder(ToWorker).decode
+decode_order: Callable[[bytes], ToWorker] = msgspec.msgpack.Decoder(ToWorker).decode
 decode_report: Callable[[bytes], FromWorker] = msgspec.msgpack.Decoder(FromWorker).decode
 
 
@@ -261,7 +286,7 @@ class WorkerLoop:
             case OpenStream(number, request):
                 self._open(number, request)
                 return
-            case StartWorker():
+            case StartWorker() | ShareHost():
                 return
         served = self._served.get(order.stream)
         if served is None:  # it closed while this was on its way
@@ -326,7 +351,7 @@ def read_order(source: BinaryIO) -> ToWorker | None:
         return None
     (size,) = HEADER.unpack(header)
     body = source.read(size)
-    return _decode_order(body) if len(body) == size else None
+    return decode_order(body) if len(body) == size else None
 
 
 def _die_with_the_server() -> None:

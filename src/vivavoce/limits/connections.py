@@ -25,6 +25,10 @@ class ConnectionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """0: as many as the file descriptors allow, with a reserve for engines and calls."""
     max_open_files: Annotated[int, Meta(ge=64)] = 65536
     """The limit of file descriptors is raised to this at start, within the hard limit."""
+    overload_lag_ms: Annotated[float, Meta(ge=0)] = 200.0
+    """New sessions are refused while the timers of the process fire so late; 0: never."""
+    overload_vad_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Likewise while such a share of the sessions waits for voice activity detection."""
 
     @property
     def min_body_bytes(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -18,6 +18,7 @@ from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorize
 from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.generation import Post, WaitWritable, say
@@ -47,6 +48,14 @@ log = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 5.0  # for sessions that were ended
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
+
+
+Refusal: TypeAlias = Literal["draining", "full", "overloaded"]
+_REFUSALS: Mapping[Refusal, str] = {
+    "draining": "is shutting down",
+    "full": "has reached max_sessions",
+    "overloaded": "has more work than it does in time; try again in a few seconds",
+}
 
 
 class Meter(Observer, Protocol):
@@ -107,6 +116,8 @@ class ServerContext:
     """The models that a key allows, by its name; None: all."""
     resumption: Resumption | None = None
     """Lets clients come back to their conversations."""
+    place: str = ""
+    """The name of this process among several; it stands in the ids of sessions and calls."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
@@ -135,6 +146,10 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self.admission: Admission | None = None
+        """Measures whether this process is overloaded; None: nothing does."""
+        self.on_refusal: Callable[[Refusal], None] = lambda _: None
+        """Called with the reason for which a session was refused."""
         self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
@@ -164,7 +179,23 @@ class Sessions:
     @property
     def accepts(self) -> bool:
         """Whether one more session would be accepted."""
-        return not self._draining and len(self._runners) < self.context.max_sessions
+        return self._refusal is None
+
+    @property
+    def _refusal(self) -> Refusal | None:
+        if self._draining:
+            return "draining"
+        if len(self._runners) >= self.context.max_sessions:
+            return "full"
+        if self.admission is not None and self.admission.overloaded:
+            return "overloaded"
+        return None
+
+    def check_room(self) -> None:
+        """Raise LimitReached where one more session would be refused, and count that."""
+        if (refusal := self._refusal) is not None:
+            self.on_refusal(refusal)
+            raise LimitReached(f"the server {_REFUSALS[refusal]}")
 
     def open(
         self,
@@ -181,10 +212,8 @@ class Sessions:
         those of the server. ticket: with which the client can come back, or has come back. The
         caller runs the session with serve().
         """
-        if not self.accepts:
-            why = "is shutting down" if self._draining else "has reached max_sessions"
-            raise LimitReached(f"the server {why}")
-        salt = secrets.token_hex(6)
+        self.check_room()
+        salt = self.new_id(6)
         checkpoint = ticket.checkpoint if ticket else None
         if checkpoint:
             opening = _opening_again(opening, checkpoint.session)
@@ -282,12 +311,17 @@ class Sessions:
         """The session object that a session begins with. Raises InvalidRequest."""
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
-        salt = salt or secrets.token_hex(6)
+        salt = salt or self.new_id(6)
         offer, template = self._offer(opening), context.template
         model = _asked_model(opening) or context.models.default_model
         if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
             template = _with_voice(template, voice)
         return begin(opening, template, offer, salt=salt, expires_at=expires_at)
+
+    def new_id(self, size: int) -> str:
+        """Random bytes in hexadecimal, after the name of this process, if it has one."""
+        place = self.context.place
+        return f"{place}_{secrets.token_hex(size)}" if place else secrets.token_hex(size)
 
     def _offer(self, opening: Opening) -> AvailableModels:
         """What a new session may use. Raises InvalidRequest for a model that its key forbids."""

@@ -80,6 +80,7 @@ class VadBatcher:
             raise ValueError(f"a VAD window must last {WINDOW * 1000 // RATE} ms")
         self._vad = vad
         self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
+        self._open = 0  # streams
         self._ready: dict[int, VadStream] = {}
         self._scored: deque[tuple[VadStream, int, float]] = deque()  # not delivered yet
         self._delivering = False
@@ -89,7 +90,20 @@ class VadBatcher:
 
     def open(self, deliver: Deliver, fail: Fail) -> VadStream:
         """A new stream. `fail` gets the exception when the engine fails on a window."""
+        self._open += 1
         return VadStream(self, self._vad.open(), deliver, fail)
+
+    def __len__(self) -> int:
+        """Streams that are open."""
+        return self._open
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def behind(self) -> int:
+        """Streams with more than MAX_BACKLOG_WINDOWS windows that are not scored."""
+        return sum(stream.waiting > MAX_BACKLOG_WINDOWS for stream in self._ready.values())
 
     @property
     def history(self) -> int:
@@ -103,6 +117,7 @@ class VadBatcher:
             self._schedule(behind=stream.waiting > MAX_BACKLOG_WINDOWS)
 
     def release(self, stream: VadStream) -> None:
+        self._open -= 1
         self._ready.pop(stream.stream, None)
         self._vad.close(stream.stream)
 

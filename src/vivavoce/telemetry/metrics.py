@@ -71,6 +71,9 @@ class SessionFamilies:
 
     def __init__(self, make: _Families) -> None:
         self.active = make.gauge("sessions_active", "Sessions now")
+        self.refusals = make.counter(
+            "sessions_refused", "Sessions for which there was no room", "reason"
+        )
         self.closes = make.counter("client_closes", "Sessions that ended", "model", "code")
         self.lasted = make.histogram("session_seconds", "Length of sessions", _LASTED, "model")
         self.first_audio = make.histogram(
@@ -157,6 +160,10 @@ class Metrics:
     def count_sessions(self, count: Callable[[], int]) -> None:
         """Where the number of sessions comes from."""
         self.sessions.active.set_function(lambda: float(count()))
+
+    def on_session_refused(self, reason: str) -> None:
+        """Count a session that was refused: draining, full, overloaded."""
+        self.sessions.refusals.labels(reason).inc()
 
     def count_reservations(self, count: Callable[[], int]) -> None:
         """Where the number of open reservations comes from."""

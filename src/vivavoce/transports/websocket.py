@@ -102,10 +102,13 @@ class WebSocketEndpoint:
             if connection := await _upgrade(request, socket, protocol):
                 await connection.run(sideband.serve(connection, call))
             return socket
-        if not self._sessions.accepts and "resume_token" not in wanted.query:
+        try:
+            if "resume_token" not in wanted.query:  # its session may be served here
+                self._sessions.check_room()
+        except LimitReached as exc:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
-            )
+            ) from exc
         if connection := await _upgrade(request, socket, protocol):
             await connection.run(self._serve(connection, request, wanted))
         return socket

@@ -6,11 +6,9 @@ aiortc is imported with the first call: a server without calls starts without it
 import asyncio
 import importlib
 import logging
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from vivavoce.errors import LimitReached
 from vivavoce.protocol.wire import Opening, WireProtocol
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.sessions import Sessions
@@ -67,11 +65,10 @@ class Calls:
         opened_with: the id of a credential that finds this call and no other. ticket: with which
         the client can come back, or has come back.
         """
-        if not self._sessions.accepts:
-            raise LimitReached("the server takes no more sessions just now")
+        self._sessions.check_room()
         module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
         call: Call = module.Call(
-            f"rtc_{secrets.token_hex(16)}", self.settings, protocol, local=local
+            f"rtc_{self._sessions.new_id(16)}", self.settings, protocol, local=local
         )
         try:
             answer = await call.answer(sdp)

@@ -1,0 +1,119 @@
+"""How sessions grow with workers: how many live sessions one worker carries, and two.
+
+Everybody speaks and is answered as in bench.density. A server carries so many when the 99th
+percentile of the lag of each worker's loop is below 50 ms and all sound gets through. It has as
+many cores as workers. Where the machine has cores beside them, the load runs there; with two cores
+it shares those of the server, with one worker as with two, so that it costs both the same.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from bench.density import CONFIG, WARM_SECONDS, Echo, _begin_answers, _Partner, _undisturbed
+from bench.figures import Figure, percentile
+from bench.microphones import Microphone, speak
+from bench.report import run
+from bench.search import most_carried
+from bench.served import USABLE, served
+from bench.sound import conversation
+from bench.wire import appends, connect, connect_many
+
+FRAME_MS = 40
+LAG_MS = 50.0
+LOSS = 0.02
+STEP = 20
+MOST = 2000
+ECHOES = 8  # sessions that ask: each worker has some of them
+TARGET = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came of so many sessions with so many workers. Milliseconds."""
+
+    workers: int
+    sessions: int
+    echo_p99: float
+    deltas: float
+    """Of one session in one second; 25 are wanted."""
+
+    @property
+    def carried(self) -> bool:
+        return self.echo_p99 < LAG_MS and self.deltas > 25 * (1 - LOSS)
+
+
+async def measure(quick: bool) -> list[Figure]:
+    frames = appends(await conversation(), FRAME_MS)
+    seconds = 5.0 if quick else 10.0
+    usable = len(USABLE)
+    counts = [count for count in (1, 2, 4) if count <= usable]
+    points: list[Load] = []
+    most: dict[int, int] = {}
+    for workers in counts:
+
+        async def carried(sessions: int, workers: int = workers) -> bool:
+            points.append(point := await measure_load(workers, sessions, frames, seconds))
+            print(
+                f"  {workers} workers, {sessions} sessions: echo p99 {point.echo_p99:.1f} ms, "
+                f"{point.deltas:.1f} deltas/s each",
+                file=sys.stderr,
+            )
+            return point.carried
+
+        step = 4 * STEP if quick else STEP
+        first = 100 * workers
+        most[workers] = await most_carried(carried, first=first, step=step, most=MOST)
+    found = [
+        Figure(
+            measure=f"live sessions with {workers} workers, echo p99 < {LAG_MS:.0f} ms",
+            value=most[workers],
+            unit="sessions",
+            detail={"points": [asdict(one) for one in points if one.workers == workers]},
+        )
+        for workers in counts
+    ]
+    ratios = [
+        Figure(
+            measure=f"… of {workers} times those with one",
+            value=most[workers] / (workers * max(1, most[1])),
+            unit="",
+            target=TARGET,
+            at_least=True,
+        )
+        for workers in counts[1:]
+    ]
+    return found + ratios
+
+
+async def measure_load(workers: int, sessions: int, frames: list[bytes], seconds: float) -> Load:
+    settings = CONFIG.replace("[server]\n", f"[server]\nworkers = {workers}\noverload_lag_ms = 0\n")
+    cores = frozenset(USABLE[:workers])
+    apart = set(USABLE) - set(USABLE[: max(2, workers)])
+    os.sched_setaffinity(0, apart or cores)
+    async with served(settings, cores) as server:
+        lines = await connect_many(server.port, sessions)
+        echoes = [Echo(await connect(server.port)) for _ in range(ECHOES)]
+        people = [
+            Microphone(line, frames, first=n * 61 % len(frames)) for n, line in enumerate(lines)
+        ]
+        for person in people:
+            person.line.heard = _Partner(person, []).heard
+            person.line.write(_undisturbed())
+        talk = asyncio.create_task(speak(people, WARM_SECONDS + seconds, FRAME_MS))
+        await _begin_answers(lines)
+        async with asyncio.timeout(WARM_SECONDS + seconds + 60):
+            before, began = sum(line.deltas for line in lines), time.perf_counter()
+            trips = await asyncio.gather(*(echo.measure(seconds) for echo in echoes))
+            took = time.perf_counter() - began
+            deltas = (sum(line.deltas for line in lines) - before) / took / sessions
+            await talk
+        for line in (*lines, *(echo.line for echo in echoes)):
+            line.close()
+    return Load(workers, sessions, max(percentile(trip, 99) for trip in trips), deltas)
+
+
+if __name__ == "__main__":
+    run(measure)

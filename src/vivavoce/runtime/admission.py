@@ -1,0 +1,80 @@
+"""Whether this process has more work than it does in time: it then takes no new sessions.
+
+Two things are measured: how late timers of the event loop fire, and how many streams wait for voice
+activity detection. Both must be over their limit for WINDOW samples on end, two seconds, so that a
+single stall refuses nobody; sessions are taken again when half of the samples are below half of it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import Self
+
+from vivavoce.limits.connections import ConnectionLimits
+from vivavoce.runtime.vad_batcher import VadBatcher
+
+SAMPLE_S = 0.25
+WINDOW = 8
+"""Samples that must agree."""
+MIN_BEHIND = 8
+"""Streams: fewer that wait are recordings, which clients send faster than they were spoken."""
+
+
+class _Limit:
+    """A measure, over its limit or not, with hysteresis. A limit of 0 is never exceeded."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self.exceeded = False
+
+    def note(self, value: float) -> None:
+        recent = self._recent
+        recent.append(value)
+        if self._limit and len(recent) == WINDOW and min(recent) > self._limit:
+            self.exceeded = True
+        elif median(recent) < self._limit / 2:
+            self.exceeded = False
+
+
+class Admission:
+    """Measures the load of this process, as an async context manager."""
+
+    def __init__(
+        self, limits: ConnectionLimits, vads: Callable[[], Iterable[VadBatcher]] = tuple
+    ) -> None:
+        """vads: those that are in use now."""
+        self._vads = vads
+        self._lag = _Limit(limits.overload_lag_ms / 1000)
+        self._behind = _Limit(limits.overload_vad_share)
+        self._measuring: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._measuring = asyncio.create_task(self._measure())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait((self._measuring,))
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether new sessions are to be refused."""
+        return self._lag.exceeded or self._behind.exceeded
+
+    def note(self, lag_s: float) -> None:
+        """Take a sample; lag_s: how late a timer has fired."""
+        self._lag.note(lag_s)
+        vads = tuple(self._vads())
+        behind = sum(vad.behind for vad in vads)
+        streams = sum(len(vad) for vad in vads)
+        self._behind.note(behind / streams if behind >= MIN_BEHIND else 0.0)
+
+    async def _measure(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
+            self.note(max(0.0, clock() - due))

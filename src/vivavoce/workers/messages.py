@@ -1,0 +1,89 @@
+"""What the supervisor and its workers send each other."""
+
+import os
+import struct
+from typing import Any
+
+import msgspec
+
+from vivavoce.api.public import ReadyStatus
+
+_LENGTH = struct.Struct(">I")
+
+
+class WorkerOrder(msgspec.Struct, frozen=True):
+    """The first thing that a worker reads: how it serves."""
+
+    index: int
+    """From 0."""
+    count: int
+    config: str | None
+    """The settings file; None: the default places."""
+    flags: dict[str, Any]
+    """By "section.key", on top of the file."""
+    descriptors: tuple[int, ...]
+    """Sockets that have the address."""
+    folder: str
+    """Where the Unix sockets are."""
+    secret: str
+    """Signs short-lived keys, which all workers accept."""
+
+
+class BannerModel(msgspec.Struct, frozen=True):
+    """What is printed at start of one configured model."""
+
+    name: str
+    is_default: bool
+    engines: tuple[tuple[str, str], ...] = ()
+    """The kind of each engine, and its name with the reason for it."""
+    relay_url: str = ""
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """What a worker answers to its supervisor."""
+
+    ready: ReadyStatus
+    address: str
+    """Where clients connect: ws://127.0.0.1:8080/v1/realtime."""
+    models: tuple[BannerModel, ...]
+
+
+def client_socket(folder: str, index: int) -> str:
+    """The Unix socket at which a worker serves requests that other workers forward."""
+    return os.path.join(folder, f"worker-{index}.sock")
+
+
+def control_socket(folder: str, index: int) -> str:
+    """The Unix socket at which a worker answers to its supervisor."""
+    return os.path.join(folder, f"control-{index}.sock")
+
+
+def supervisor_socket(folder: str) -> str:
+    """The Unix socket at which the supervisor answers for all workers."""
+    return os.path.join(folder, "supervisor.sock")
+
+
+def hub_socket(folder: str) -> str:
+    """The Unix socket at which the supervisor offers the processes of engines."""
+    return os.path.join(folder, "engines.sock")
+
+
+def send_order(descriptor: int, order: WorkerOrder) -> None:
+    """Write an order into a pipe."""
+    body = msgspec.json.encode(order)
+    os.write(descriptor, _LENGTH.pack(len(body)) + body)
+
+
+def read_order(descriptor: int) -> WorkerOrder:
+    """Read an order from a pipe. Raises EOFError: the supervisor is gone."""
+    (size,) = _LENGTH.unpack(_read(descriptor, _LENGTH.size))
+    return msgspec.json.decode(_read(descriptor, size), type=WorkerOrder)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        if not (piece := os.read(descriptor, size - len(data))):
+            raise EOFError("the pipe was closed")
+        data += piece
+    return data

@@ -1,0 +1,155 @@
+"""`serve --workers`: one port, one set of figures; calls are found, processes are replaced."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.transports.webrtc.call_stage import Client
+from tests.transports.webrtc.caller import Caller
+from tests.workers.stage import SCRIPTED, Together, alive, together, until
+
+pytestmark = pytest.mark.timeout(120)  # each server starts three processes
+
+
+async def one_on_each(server: Together, stack: AsyncExitStack) -> dict[str, Caller]:
+    """Callers until every worker has one: the first of each, by the name of its worker."""
+    found: dict[str, Caller] = {}
+    while len(found) < 2:
+        caller = await stack.enter_async_context(server.caller())
+        session = (await caller.until("session.created"))["session"]["id"]
+        found.setdefault(session.split("_")[1], caller)
+    return found
+
+
+async def call_is_found_and_ended_through_every_worker(server: Together) -> None:
+    url = f"http://{server.address}/v1/realtime/calls"
+    client = Client()
+    sdp = {"Content-Type": "application/sdp"}
+    async with server.http.post(url, data=await client.offer(), headers=sdp) as answer:
+        assert answer.status == 201
+        call_id = answer.headers["Location"].rpartition("/")[2]
+        await client.accept(await answer.text())
+    await client.until("session.created")
+    for _ in range(8):  # connections, of which it is likely that each worker gets one
+        async with server.caller(f"?call_id={call_id}") as caller:
+            created = await caller.until("session.created")
+            assert created["session"]["id"].split("_")[1] == call_id.split("_")[1]
+            await caller.send(type="input_audio_buffer.clear")
+            await caller.until("input_audio_buffer.cleared")
+    async with server.http.post(f"{url}/{call_id[:-4]}0000/hangup") as answer:
+        assert answer.status == 404
+    async with server.http.post(f"{url}/{call_id}/hangup") as answer:
+        assert answer.status == 200
+    await client.connection.close()
+
+
+def test_workers_share_a_port_their_figures_and_their_calls() -> None:
+    async def main() -> None:
+        async with together() as server, AsyncExitStack() as stack:
+            assert len(server.workers) == 2
+            callers = await one_on_each(server, stack)
+            for caller in callers.values():
+                await caller.ask()
+                assert await caller.answer() == ("completed", None)
+
+            async def all_are_counted() -> bool:
+                sessions = (await server.get("/health"))["sessions"]
+                text = await server.metrics()
+                return sessions >= 2 and f"vivavoce_sessions_active {sessions}.0\n" in text
+
+            await until(all_are_counted)
+            assert (await server.get("/ready"))["status"] == "ready"
+            text = await server.metrics()
+            assert 'vivavoce_worker_sessions{worker="1"}' in text
+            assert 'vivavoce_first_audio_seconds_count{model="default"} 2.0\n' in text
+            await call_is_found_and_ended_through_every_worker(server)
+            server.process.terminate()
+            for caller in callers.values():
+                assert await caller.farewell() == (1012, "the server is shutting down")
+            assert await server.process.wait() == 0
+
+    asyncio.run(main())
+
+
+def test_worker_that_is_killed_is_replaced_and_the_other_goes_on() -> None:
+    async def main() -> None:
+        async with together() as server, AsyncExitStack() as stack:
+            callers = await one_on_each(server, stack)
+            before = server.workers
+            victim = min(before)
+            os.kill(victim, signal.SIGKILL)
+            ended = [name for name in callers if await is_cut_off(callers[name])]
+            assert len(ended) == 1
+            (other,) = callers.keys() - set(ended)
+            await callers[other].ask()
+            assert await callers[other].answer() == ("completed", None)
+
+            async def replaced() -> bool:
+                return 'vivavoce_worker_restarts_total{worker="0"} 1\n' in await server.metrics()
+
+            async def serves_again() -> bool:
+                async with server.caller() as caller:
+                    created = await caller.until("session.created")
+                    return created["session"]["id"].split("_")[1] in ended
+
+            await until(replaced)
+            await until(serves_again)
+            assert victim not in server.workers
+            workers = server.workers
+            server.process.kill()  # they end with their supervisor
+            assert (await callers[other].farewell())[0] == 1012
+
+            async def all_ended() -> bool:
+                return not any(map(alive, workers))
+
+            await until(all_ended)
+
+    asyncio.run(main())
+
+
+async def is_cut_off(caller: Caller) -> bool:
+    """Whether the connection of a caller is gone without a close frame."""
+    try:
+        async with asyncio.timeout(1):
+            await caller.socket.receive()
+    except TimeoutError:
+        return False
+    return caller.socket.close_code == 1006
+
+
+@pytest.mark.skipif("VIVAVOCE_SLOW" not in os.environ, reason="takes 20 s: VIVAVOCE_SLOW=1")
+def test_worker_that_hangs_is_killed_and_replaced() -> None:
+    async def main() -> None:
+        async with together() as server:
+            stopped = max(server.workers)
+            os.kill(stopped, signal.SIGSTOP)
+
+            async def replaced() -> bool:
+                return stopped not in server.workers and len(server.workers) == 2
+
+            await until(replaced)
+
+    asyncio.run(main())
+
+
+def test_worker_that_cannot_start_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
+    config = f'{SCRIPTED}\n[server]\nstrict = true\n[engines.llm.llama]\nmodel = "/none.gguf"\n'
+    (tmp_path / "vivavoce.toml").write_text(config.replace('llm = "scripted"', 'llm = "llama"'))
+
+    async def main() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(str(Path(sys.executable).with_name("vivavoce")), "serve", "--port", "0"),
+            *("--workers", "2"),
+            cwd=tmp_path,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, complaint = await process.communicate()
+        assert process.returncode == 2
+        assert complaint.decode().count("[engines.llm.llama]") == 1
+
+    asyncio.run(main())
