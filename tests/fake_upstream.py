@@ -82,6 +82,8 @@ class FakeSession:
     last_item: str | None = None
     places: dict[str, str | None] = field(default_factory=dict)
     """By item: the one before it."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    """Complete items of the conversation, in order."""
     turns: "Turns" = field(init=False)
     responding: asyncio.Task[None] | None = None
 
@@ -143,13 +145,15 @@ class FakeSession:
         await self.send("conversation.item.added", item=item, previous_item_id=before)
 
     async def finish(self, item: dict[str, Any]) -> None:
+        self.items.append(item)
         before = self.places[item["id"]]
         await self.send("conversation.item.done", item=item, previous_item_id=before)
 
     async def respond(self, asked: dict[str, Any]) -> None:
         """Begin a response; one without pauses is over when this returns."""
-        behaviour = self.upstream.next_behaviour()
-        response = Generated(self, {**self.settings, **asked})
+        settings = {**self.settings, **asked}
+        behaviour = await self.upstream.behaviour(self, settings)
+        response = Generated(self, settings)
         self.responding = asyncio.create_task(response.play(behaviour))
         if not (isinstance(behaviour, Answer) and behaviour.pause_s):
             await self.responding
@@ -205,11 +209,16 @@ class Turns:
         session = self._session
         item_id, self._turn, self._silent_ms = self._turn or session.new_id("item"), None, 0
         item = {"id": item_id, "object": "realtime.item", "type": "message", "role": "user"}
-        item |= {"status": "completed", "content": [{"type": "input_audio", "transcript": None}]}  # type: ignore[dict-item]
+        part = {"type": "input_audio", "transcript": None}
+        item |= {"status": "completed", "content": [part]}  # type: ignore[dict-item]
         before = session.last_item
         await session.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=before)
         await session.add(item)
         await session.finish(item)
+        session.items[-1] = {
+            **item,
+            "content": [{**part, "transcript": session.upstream.transcript}],
+        }
         if session.settings.get("audio", {}).get("input", {}).get("transcription"):
             kind = "conversation.item.input_audio_transcription"
             place = {"item_id": item_id, "content_index": 0}
@@ -405,7 +414,8 @@ class FakeUpstream:
         """Until a session begins, ends or gets an event."""
         await self._changed.wait()
 
-    def next_behaviour(self) -> Behaviour:
+    async def behaviour(self, session: FakeSession, settings: Mapping[str, Any]) -> Behaviour:
+        """That of a response with these settings."""
         return self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from aiohttp import web
 from scripts.clients.plumbing import served
 
 from vivavoce.accounting import metering, resuming
-from vivavoce.app import application, auth_of, build, follow_keys
+from vivavoce.app import application, auth_of, build, follow_keys, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
@@ -142,6 +142,10 @@ async def serving(
                 meter = await stack.enter_async_context(metering(settings, built.models, store))
                 follow_keys(auth, meter)
                 booked = (meter, await stack.enter_async_context(Metrics()))
+                sessions = Sessions(metered_context(built.context, *booked))
+                booked[1].watch_accounts(meter)
+                booked[1].watch_sessions(sessions)
+                booked[1].watch_upstreams(upstream_holds(built.context))
             app = application(
                 sessions,
                 auth,

@@ -60,7 +60,7 @@ def test_candidates_of_each_kind_are_installed_engines(kind: Kind) -> None:
     ("kind", "package", "name", "reason"),
     [
         ("tts", "hibari", "espeak", "hibari-tts, which carries a neural voice, is missing"),
-        ("clean", "livekit", "none", "livekit is missing"),
+        ("clean", "livekit", "none", "pip install 'vivavoce[room]'"),
     ],
 )
 def test_auto_without_the_package_of_the_best_engine_is_the_next_one(

@@ -6,6 +6,7 @@ where Vivavoce is not installed. The server runs in the environment that started
 
 import array
 import asyncio
+import contextlib
 import importlib.metadata
 import math
 import os
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RATE = 24_000  # Hz, of the 16-bit mono PCM that the protocol carries by default
 KEY = "sk-no-key-is-checked"
 START_TIMEOUT_S = 30.0
@@ -32,6 +34,8 @@ FOLDER = "VIVAVOCE_CLIENTS"
 """Environment variable: where the environments are kept."""
 COMMAND = "VIVAVOCE_COMMAND"
 """Environment variable, set for the inner run: the server's command."""
+RELAY = "VIVAVOCE_CLIENTS_RELAY"
+"""Environment variable: where set, the default model is a relay to a server of the tests."""
 QUESTION = "What is the weather in Rome?"
 CONFIG = f"""
 [models.default]
@@ -202,7 +206,8 @@ def _drive(client: str, drive: Drive, config: str) -> None:
 
 async def run(drive: Drive, config: str = CONFIG) -> list[str]:
     """Drive a client against a server of its own; return what was checked. Raises FailedError."""
-    async with served(config) as (http, ws):
+    over = relayed(config) if RELAY in os.environ else contextlib.nullcontext(config)
+    async with over as config, served(config) as (http, ws):
         trial = Trial(http, ws)
         try:
             async with asyncio.timeout(DRIVE_TIMEOUT_S):
@@ -210,6 +215,31 @@ async def run(drive: Drive, config: str = CONFIG) -> list[str]:
         except TimeoutError:
             raise FailedError(f"timed out after: {', '.join(trial.passed) or 'start'}") from None
         return trial.passed
+
+
+@asynccontextmanager
+async def relayed(config: str) -> AsyncIterator[str]:
+    """Settings whose default model is a relay to an upstream server that answers by rules.
+
+    Its fallback, which serves HTTP too, is the default model of `config`.
+    """
+    python = Path(os.environ.get(COMMAND) or sys.executable).with_name("python")
+    process = await asyncio.create_subprocess_exec(
+        *(python, "-m", "tests.upstream_by_rules", QUESTION),
+        cwd=REPOSITORY,
+        env=without_settings(os.environ),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            address = (await process.stdout.readline()).decode().strip()
+        relay = f'default_model = "far"\n[models.far]\ntype = "relay"\nupstream = "{address}"\n'
+        relay += 'model = "gpt-realtime"\nfallback = "local"\n'
+        yield relay + config.replace("[models.default]", "[models.local]")
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.guides import GuideRoutes
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
 from vivavoce.api.openapi import ReferenceRoutes
@@ -61,7 +62,7 @@ from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.tools import built_tools
-from vivavoce.runtime.upstream import Relay
+from vivavoce.runtime.upstream import Hold
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.secret import Secret
 from vivavoce.server import (
@@ -81,7 +82,6 @@ from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.recorder import Recorder, RecorderSettings
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
-from vivavoce.telemetry.usage import UsageLog
 from vivavoce.transports.webrtc.calls import Calls
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
@@ -157,7 +157,6 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
             for name, model in settings.models.items()
             if model.policy
         },
-        observers=(UsageLog,),
         watch_captions=settings.server.watch == "captions",
     )
 
@@ -214,6 +213,7 @@ def application(
         SpeechAnalysisRoutes(max_bytes=max_bytes),
         ModelRoutes(probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS]),
         ReferenceRoutes(__version__),
+        GuideRoutes(),
         TelephonyRoutes(auth, telephony or TelephonySettings()),
     ):
         routes.add_to(app)
@@ -324,13 +324,11 @@ class _Server:
         """Listen until a signal. Raises SettingsError."""
         settings, built = self.settings, self.generations.current
         follow_keys(self.auth, self.meter)
-        self.meter.on_row.append(self.metrics.on_row)
-        self.meter.on_refusal.append(self.metrics.on_refusal)
         sessions = Sessions(self._context(built))
         sessions.on_refusal = self.metrics.on_session_refused
-        self.metrics.count_sessions(sessions.__len__)
-        self.metrics.count_reservations(lambda: self.meter.open_reservations)
-        self.metrics.watch_upstreams(_held_upstreams(built))
+        self.metrics.watch_accounts(self.meter)
+        self.metrics.watch_sessions(sessions)
+        self.metrics.watch_upstreams(upstream_holds(built.context))
         app = application(
             sessions,
             self.auth,
@@ -360,20 +358,11 @@ class _Server:
 
     def _context(self, built: Built) -> ServerContext:
         """What sessions share, their meters and observers among it."""
-        observers = (
-            *built.context.observers,
-            self.metrics.session,
-            *((partial(SessionTrace, self.spans),) if self.spans else ()),
-        )
         return replace(
-            built.context,
+            metered_context(built.context, self.meter, self.metrics, self.spans),
             resumption=self.resumption,
             place=self.place.name if self.place else "",
-            meter=partial(SessionMeter, self.meter),
             record=self.recorder.begin if self.settings.recorder.enabled else None,
-            key_models=lambda key: self.meter.directory.models_of(key),
-            owner_of=lambda key: self.meter.directory.owner(key),
-            observers=observers,
         )
 
     def _check(self, settings: Settings) -> None:
@@ -398,7 +387,7 @@ class _Server:
                 load_certificate(self.tls, self.settings.server)
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
-            self.metrics.watch_upstreams(_held_upstreams(built))
+            self.metrics.watch_upstreams(upstream_holds(built.context))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)
@@ -409,10 +398,25 @@ class _Server:
         return Replacement(self._context(built), apply)
 
 
-def _held_upstreams(built: Built) -> dict[str, Callable[[], float]]:
-    """For how many seconds the upstream server of each relay is not asked."""
-    relays = built.context.catalog.relays
-    return {name: partial(_held_s, relay) for name, relay in relays.items()}
+def metered_context(
+    context: ServerContext, meter: Metering, metrics: Metrics, spans: "Tracer | None" = None
+) -> ServerContext:
+    """What sessions share, with their meters and observers: usage is booked and measured."""
+    observers = (metrics.session, *((partial(SessionTrace, spans),) if spans else ()))
+    return replace(
+        context,
+        meter=partial(SessionMeter, meter),
+        measurements=metrics,
+        key_models=lambda key: meter.directory.models_of(key),
+        owner_of=lambda key: meter.directory.owner(key),
+        takes_images=meter.takes_images,
+        observers=(*context.observers, *observers),
+    )
+
+
+def upstream_holds(context: ServerContext) -> dict[str, Hold]:
+    """Of each relay: until when its upstream server is not asked, and why."""
+    return {name: relay.hold for name, relay in context.catalog.relays.items()}
 
 
 @asynccontextmanager
@@ -477,10 +481,6 @@ async def _until_stopped(
 def _vads(sessions: Sessions) -> set[VadBatcher]:
     """Those of all models."""
     return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
-
-
-def _held_s(relay: Relay) -> float:
-    return relay.hold.seconds
 
 
 def follow_keys(auth: Auth, meter: Metering) -> None:

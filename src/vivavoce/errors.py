@@ -24,7 +24,7 @@ class InvalidRequest(VoiceError):
     """The client sent something the protocol does not allow here.
 
     `code` and `param` are those of the wire's `error` event; `event_id` is the client's own, where
-    it could be read.
+    it could be read. `rule` names the rule of the operator that forbids it; "": the protocol does.
     """
 
     def __init__(
@@ -34,9 +34,11 @@ class InvalidRequest(VoiceError):
         code: str | None = "invalid_value",
         param: str | None = None,
         event_id: str | None = None,
+        rule: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.rule = rule
         self.code = code
         self.param = param
         self.event_id = event_id

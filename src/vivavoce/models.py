@@ -175,11 +175,16 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
     ),
     "clean": (
         Candidate("webrtc", _installed("livekit")),
-        Candidate(NONE, _always("noise_reduction has no effect: livekit is missing")),
+        Candidate(
+            NONE,
+            _always("noise_reduction has no effect without livekit: pip install 'vivavoce[room]'"),
+        ),
     ),
     "speaker": (
         Candidate("resemblyzer", _resemblyzer),
-        Candidate(NONE, _always("speakers are not told apart: the model is not installed")),
+        Candidate(
+            NONE, _always("speakers are not told apart without vivavoce models pull resemblyzer")
+        ),
     ),
 }
 """The candidates for `auto`, by kind, the best first."""
@@ -244,7 +249,7 @@ async def built_models(
         relays: dict[str, Relay] = {}
         for name, model in settings.models.items():
             if isinstance(model, RelayModel):
-                relays[name] = relay_of(name, model)
+                relays[name] = relay_of(name, model, Secret(settings.server.secret))
             else:
                 cascades[name], selected[name] = await builder.cascade(name, model)
                 builder.source.add_model(name, cascades[name])
@@ -258,7 +263,7 @@ async def built_models(
         yield BuiltModels(catalog, selected, builder.by_name(), builder.source)
 
 
-def relay_of(name: str, model: RelayModel) -> Relay:
+def relay_of(name: str, model: RelayModel, pseudonym_secret: Secret = Secret("")) -> Relay:
     """A relay model; `name` is the one that clients give."""
     return Relay(
         _upstream_url(model),
@@ -267,6 +272,7 @@ def relay_of(name: str, model: RelayModel) -> Relay:
         model.voice or DEFAULT_VOICE,
         model.fallback,
         model.token_command,
+        pseudonym_secret,
     )
 
 

@@ -98,7 +98,12 @@ def test_document_and_routes_have_the_same_operations() -> None:
     assert asyncio.run(routes()) == described
 
 
-FILES = {"docs": "start.js", "testing": "index.js"}
+FILES = {
+    "/docs": "start.js",
+    "/docs/guides": "console.md",
+    "/docs/guides/images": "console-talk.png",
+    "/testing": "index.js",
+}
 """A file for each path with a name in it."""
 
 
@@ -167,7 +172,7 @@ async def request(
     path = path.replace("{model}", "default").replace("{voice}", "alloy")
     path = path.replace("{session_id}", "no-uuid")
     path = path.replace("{provider}", "twilio")
-    path = path.replace("{name}", FILES.get(path.split("/")[1], "index.html"))
+    path = path.replace("{name}", FILES.get(path.removesuffix("/{name}"), "index.html"))
     async with session.request(method, server.http + path, **options) as answer:
         return answer.status, answer.content_type, await answer.read()
 

@@ -39,6 +39,14 @@ async def test_a_trial_of_an_installed_client_reports_what_was_checked() -> None
 
 
 @awaited
+async def test_a_trial_over_a_relay_reports_what_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(plumbing.RELAY, "1")
+    assert await plumbing.run(ask) == ["spoken turn is answered"]
+
+
+@awaited
 async def test_a_trial_whose_expectation_does_not_hold_fails_with_its_name() -> None:
     with pytest.raises(FailedError, match="the impossible"):
         await plumbing.run(expect_nothing)

@@ -4,18 +4,22 @@ Engines play a script, so that what it sends and needs is all that is judged.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
 
 import pytest
 
 from tests.clients.loop import awaited
 from tests.clients.sound import TURN
+from tests.fake_upstream import Answer, FakeUpstream
 from tests.server import Server, scripted, serving
+from tests.transports.test_relay import relaying
 
 agents: Any = pytest.importorskip("agents")
 realtime: Any = pytest.importorskip("agents.realtime")
+
+Serve: TypeAlias = Callable[[list[str], list[Answer]], AbstractAsyncContextManager[Server]]
 
 WAIT_SECONDS = 60.0
 SETTINGS = {
@@ -75,8 +79,41 @@ async def talking(server: Server, **agent: Any) -> AsyncIterator[Talk]:
         yield Talk(session)
 
 
+@asynccontextmanager
+async def cascade(transcripts: list[str], answers: list[Answer]) -> AsyncIterator[Server]:
+    """A cascade with a script. Of an answer with pauses the words come as slowly."""
+    settings = scripted(
+        stt={"transcripts": transcripts},
+        llm={"answers": [_scripted(answer) for answer in answers]},
+        tts={"realtime_factor": 0.05},
+        turn={"default": 1.0},
+    )
+    async with serving(settings) as server:
+        yield server
+
+
+@asynccontextmanager
+async def relay(transcripts: list[str], answers: list[Answer]) -> AsyncIterator[Server]:
+    """A relay to an upstream server with the same script; it hears the first transcript only."""
+    fake = FakeUpstream(*answers)
+    fake.transcript = transcripts[0]
+    async with fake.serve() as url, relaying(url, is_default=True) as (server, _):
+        yield server
+        await fake.wait_closed()
+
+
+def _scripted(answer: Answer) -> dict[str, Any]:
+    calls = [{"name": name, "arguments": arguments} for name, arguments in answer.calls]
+    pace = {"tokens_per_second": 100} if answer.pause_s else {}
+    return {"calls": calls} if calls else {"text": answer.text, **pace}
+
+
+both = pytest.mark.parametrize("served", [cascade, relay])
+
+
+@both
 @awaited
-async def test_agent_runs_its_function_and_sends_the_result() -> None:
+async def test_agent_runs_its_function_and_sends_the_result(served: Serve) -> None:
     places = []
 
     def get_weather(location: str) -> str:
@@ -85,26 +122,26 @@ async def test_agent_runs_its_function_and_sends_the_result() -> None:
         return "sunny"
 
     tool = agents.function_tool(get_weather)
-    call = {"name": "get_weather", "arguments": {"location": "Rome"}}
-    script = scripted(llm={"answers": [{"calls": [call]}, "It is sunny."]})
-    async with serving(script) as server, talking(server, tools=[tool]) as talk:
+    call = Answer(calls=(("get_weather", {"location": "Rome"}),))
+    async with (
+        served([""], [call, Answer("It is sunny.", chunks=3)]) as server,
+        talking(server, tools=[tool]) as talk,
+    ):
         await talk.session.send_message("What is the weather in Rome?")
         await talk.until("tool_end")
         await talk.until_said("assistant", "It is sunny.")
         assert places == ["Rome"]
-        assert talk.audio_bytes == 48 * len("It is sunny.") * 60
+        ms = 900 if served is relay else len("It is sunny.") * 60
+        assert talk.audio_bytes == 48 * ms
 
 
+@both
 @awaited
-async def test_agent_receives_audio_and_is_interrupted() -> None:
+async def test_agent_receives_audio_and_is_interrupted(served: Serve) -> None:
     story = " ".join(f"word{n:02}" for n in range(100))
-    script = scripted(
-        stt={"transcripts": ["tell me a story", "stop that"]},
-        llm={"answers": [{"text": story, "tokens_per_second": 100}, "All right."]},
-        tts={"realtime_factor": 0.05},
-        turn={"default": 1.0},
-    )
-    async with serving(script) as server, talking(server) as talk:
+    heard = ["tell me a story"] * 2
+    answers = [Answer(story, pause_s=0.02, chunks=3), Answer("All right.")]
+    async with served(heard, answers) as server, talking(server) as talk:
         await talk.session.send_audio(TURN)
         while talk.audio_bytes < 48 * 2000:
             await talk.until("audio")
@@ -112,9 +149,9 @@ async def test_agent_receives_audio_and_is_interrupted() -> None:
         await talk.until("audio_interrupted")
         said = await talk.until_said("assistant", "All right.")
         assert [who for who, _ in said] == ["user", "assistant", "user", "assistant"]
-        assert said[0] == ("user", "tell me a story")
+        assert said[0] == ("user", heard[0])
         assert story.startswith(said[1][1].strip())
-        assert said[2:] == [("user", "stop that"), ("assistant", "All right.")]
+        assert said[2:] == [("user", heard[1]), ("assistant", "All right.")]
 
 
 def _words(part: Any) -> str:

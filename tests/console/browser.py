@@ -54,6 +54,7 @@ FLAGS: Final = (
 )
 MICROPHONE: Final = """
 let opened;
+const mouths = [];
 window.microphone = new Promise((resolve) => (opened = resolve));
 if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
   const room = new AudioContext();
@@ -62,10 +63,11 @@ if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
   const hum = new OscillatorNode(room, { frequency: 180 });
   hum.connect(loudness).connect(mouth);
   hum.start();
-  opened((seconds) => {
+  mouths.push((seconds) => {
     loudness.gain.setValueAtTime(0.5, room.currentTime);
     loudness.gain.setValueAtTime(0, room.currentTime + seconds);
   });
+  opened((seconds) => mouths.forEach((speak) => speak(seconds)));
   return mouth.stream;
 };
 """

@@ -97,6 +97,27 @@ def test_plain_example_holds_a_conversation() -> None:
 
 
 @needs_chromium
+def test_captions_example_shows_speech_and_is_never_answered() -> None:
+    settings = scripted(stt={"transcripts": ["good evening everybody"]})
+
+    async def main() -> None:
+        async with (
+            serving(settings) as server,
+            recorded_hum((0.5, 0), (0.8, 0.5), (10, 0)) as recording,
+            page_of("captions.html", server, recording) as page,
+        ):
+            await page.get_by_role("button", name="Start captions").click()
+            captions = page.get_by_role("log", name="Captions")
+            await expect(captions).to_contain_text("good evening everybody")
+            await expect(page.locator("#state")).to_have_text("Listening")
+            await page.get_by_role("button", name="Stop").click()
+            await expect(page.get_by_role("button", name="Start captions")).to_be_visible()
+            assert server.llm.requests == []
+
+    run(main())
+
+
+@needs_chromium
 @needs_packages
 def test_react_example_runs_its_tool_and_is_interrupted() -> None:
     settings = scripted(

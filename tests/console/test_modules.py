@@ -196,7 +196,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
           return [rest, audio];
         """,
         [
-            {"type": "realtime", "output_modalities": ["audio"]},
+            {"type": "realtime", "output_modalities": ["audio"], "include": ["x_usage"]},
             {
                 "input": {
                     "transcription": {"model": "default", "language": "it"},
@@ -217,6 +217,7 @@ STATE: Final[dict[str, tuple[str, object]]] = {
             {
                 "type": "realtime",
                 "output_modalities": ["text"],
+                "include": ["x_usage"],
                 "instructions": "Be brief.",
                 "tools": [{"name": "f"}],
                 "audio": {

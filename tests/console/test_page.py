@@ -100,6 +100,17 @@ def test_usage_is_plotted_from_what_was_booked(tmp_path: Path) -> None:
             await expect(figure.get_by_role("cell", name="50 %")).to_be_visible()
             row = page.get_by_role("row", name="gpt relay $1.00 $0.5000")
             await expect(row).to_be_visible()
+            async with page.expect_download() as downloading:
+                await console.click("Download CSV")
+            csv = (await (await downloading.value).path()).read_text()
+            assert csv.startswith("day,user,model,mode,")
+            assert ",ada,gpt,relay," in csv
+            async with page.expect_download() as downloading:
+                await console.click("Save Cost per user as SVG")
+            svg = (await (await downloading.value).path()).read_text()
+            assert 'xmlns="http://www.w3.org/2000/svg"' in svg
+            assert "ada: $0.5000" in svg
+            assert 'fill="rgb' in svg
 
     run(main())
 

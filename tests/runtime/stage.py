@@ -180,6 +180,10 @@ class RecordingPeer:
     def is_writable(self) -> bool:
         return self.writable.is_set()
 
+    @property
+    def waiting_bytes(self) -> int:
+        return 0
+
     async def wait_writable(self) -> None:
         await self.writable.wait()
 

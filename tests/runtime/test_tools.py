@@ -32,7 +32,7 @@ def tool_of(function: Any, timeout_s: float = 5.0) -> ServerTool:
 
 
 def result(function: Any, order: RunTool = ORDER, timeout_s: float = 5.0) -> str:
-    return asyncio.run(tool_of(function, timeout_s).run(order, "sess_1", "ada"))
+    return asyncio.run(tool_of(function, timeout_s).run(order, "sess_1", "ada")).text
 
 
 def test_function_gets_the_call_and_its_result_is_json() -> None:
@@ -99,7 +99,7 @@ def test_webhook_gets_the_call_and_its_body_is_the_result(status: int, given: st
                 settings = ToolSettings(url=url, secret="s3cret", description="How many.")
                 tools = await built_tools({"stock": settings}, stack)
                 assert tools["stock"].declared.description == "How many."
-                return await tools["stock"].run(ORDER, "sess_1", "ada")
+                return (await tools["stock"].run(ORDER, "sess_1", "ada")).text
         finally:
             await runner.cleanup()
 
@@ -140,7 +140,7 @@ def test_entry_point_declares_itself(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tool = asyncio.run(_built("stock"))
     assert tool.declared.description == "How many are left."
     assert json.loads(msgspec.json.encode(tool.declared))["parameters"]["type"] == "object"
-    assert asyncio.run(tool.run(ORDER, "s", "")) == "1"
+    assert asyncio.run(tool.run(ORDER, "s", "")) == ("1", "ok")
     with pytest.raises(SettingsError, match=r"\[tools.nothing\] shop:nothing cannot be called"):
         asyncio.run(_built("nothing"))
     with pytest.raises(SettingsError, match=r"\[tools.lost\] shop:lost cannot be loaded"):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.clients.loop import awaited
 from tests.server import scripted, serving
+from vivavoce.cli import cli
 from vivavoce.scenarios.command import RunOptions, run_scenarios
 from vivavoce.settings import Settings, load
 
@@ -58,6 +59,26 @@ async def test_example_flows_all_pass_and_are_reported(tmp_path: Path) -> None:
     assert html.count("<audio controls") == html.count("Latency of each turn") == len(FLOWS)
     assert "http://" not in html.replace("http://127.0.0.1", "")
     assert "get_weather {&#x27;city&#x27;: &#x27;Rome&#x27;}" in html
+
+
+@awaited
+async def test_user_in_real_time_interrupts_what_is_heard_and_truncates_it(tmp_path: Path) -> None:
+    text = """
+    [[steps]]
+    says = "Story."
+    expect = {interrupted = true}
+    [[steps]]
+    says = "Stop."
+    interrupts_after_ms = 300
+    [steps.expect]
+    said = "yes"
+    event = "conversation.item.truncated"
+    """
+    answers = ["word " * 200, "Yes?"]  # a minute, all of which is made at once
+    status, report, _ = await run_against(
+        scripted(llm={"answers": answers}), flow(tmp_path, text), fast=False
+    )
+    assert status == 0, report
 
 
 def flow(folder: Path, text: str) -> list[Path]:
@@ -107,7 +128,8 @@ async def test_misheard_words_and_limits_fail_the_run(tmp_path: Path) -> None:
     status, report, _ = await run_against(settings, flow(tmp_path, text))
     assert status == 1
     assert "heard 'what time is it': 50% of the words are wrong: 'what dime is'" in report
-    assert "costs at most 0 USD: gpt-realtime has no price" not in report
+    assert "costs at most 0 USD: 0.0" in report
+    assert "USD at the price of gpt-realtime" in report
     for limit in ("median of first audio", "every first audio", "lasts at most 0.001 s"):
         assert f"failed the conversation: {limit}" in report
 
@@ -200,3 +222,17 @@ async def test_wrong_usage_is_one_sentence_and_status_2(
     status, _, notes = await run_against(scripted(), files(tmp_path), **options)
     assert status == 2
     assert sentence in notes.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "clips make", "clips list", "voices rate", "voices report"]
+)
+def test_help_of_the_command_has_an_example_and_its_exit_status(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli([*command.split(), "--help"], console=Console(width=100))
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"    vivavoce {command.split()[0]}" in shown
+    assert "Exit status: 0" in shown

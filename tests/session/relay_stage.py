@@ -25,6 +25,7 @@ from vivavoce.session.options import AvailableModels, ModelInfo, Options
 from vivavoce.session.policy import Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Session
+from vivavoce.session.usage import Costs
 
 FAR = ModelInfo(voices=None, default_voice="marin")
 RELAYED = AvailableModels(models={**MODELS.models, "far": FAR}, default_model=MODELS.default_model)
@@ -49,11 +50,12 @@ class Relay:
         limits: SessionLimits = LIMITS,
         opening: SessionObject | None = None,
         rules: Rules | None = None,
+        costs: Costs | None = None,
         **fields: Any,
     ) -> None:
         self.now = 0.0
         opening = opening or settings(**{"model": "far", "instructions": "Be brief.", **fields})
-        offer = replace(RELAYED, rules=rules)
+        offer = replace(RELAYED, rules=rules, costs=costs)
         options = Options(opening, offer)
         options.pin()
         self.session = Session(

@@ -131,6 +131,17 @@ def shared(
     )
 
 
+class Priced:
+    """A nano-USD for each token or second, and two for each second that the session lasts."""
+
+    def cost(self, record: RecordUsage) -> int:
+        used = record.usage
+        return used.total_tokens if isinstance(used, Usage) else used.seconds
+
+    def time_cost(self, seconds: float) -> int:
+        return round(2 * seconds)
+
+
 def a_session(
     opening: SessionObject | None = None,
     *,

@@ -7,7 +7,7 @@ import pytest
 from msgspec import UNSET
 
 from tests.session.relay_stage import Relay, raw_types, sent_upstream
-from tests.session.stage import VAD, problem, settings, the, types
+from tests.session.stage import VAD, of, problem, settings, the, types
 from vivavoce.audio.formats import RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as asks
@@ -24,7 +24,7 @@ from vivavoce.protocol.session import (
     ServerVadPatch,
     SessionPatch,
 )
-from vivavoce.session.effects import Effect, SendUpstream
+from vivavoce.session.effects import Effect, RecordRefusal, SendUpstream
 from vivavoce.session.facts import AudioArrived, InvalidFrame, UpstreamConnected
 from vivavoce.session.policy import MAX_AUDIO_AHEAD_S, MAX_THROTTLE_S, Policy, Rules
 
@@ -167,6 +167,7 @@ def test_strict_policy_refuses_the_whole_update_and_names_the_pinned_setting() -
     assert param(effects) == "session.audio.output.voice"
     assert the(says.ErrorEvent, effects).error.event_id == "mine"
     assert sent_upstream(effects) == []
+    assert of(RecordRefusal, effects) == [RecordRefusal("session.update", "pinned")]
     assert param(update(relay, model="local")) == "session.model"
 
 
@@ -311,9 +312,10 @@ def test_event_that_is_refused_goes_nowhere_and_its_id_comes_back(
 ) -> None:
     relay = governed(blocked_events=["conversation.item.delete"])
     raw = msgspec.json.encode({"type": kind, "event_id": "e", **fields}).decode()
-    (refused,) = effects = frame(relay, raw)
+    effects = frame(relay, raw)
     error = the(says.ErrorEvent, effects).error
-    assert (error.event_id, types([refused])) == ("e", ["error"])
+    assert (error.event_id, types(effects)) == ("e", ["error"])
+    assert sent_upstream(effects) == []
     assert place is None or error.param == place
 
 

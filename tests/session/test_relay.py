@@ -8,6 +8,7 @@ import pytest
 
 from tests.session.relay_stage import HELLO, Relay, frame, lost, raw_types, sent_upstream
 from tests.session.stage import (
+    Priced,
     done,
     drawn,
     of,
@@ -25,7 +26,13 @@ from vivavoce.protocol.items import (
     Message,
     OutputText,
 )
-from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
+from vivavoce.protocol.responses import (
+    DurationUsage,
+    InputTokens,
+    OutputTokens,
+    SessionUsage,
+    Usage,
+)
 from vivavoce.protocol.session import (
     PCMU,
     AudioInputPatch,
@@ -42,6 +49,7 @@ from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
     PlayAudio,
+    RecordDroppedAudio,
     RecordUsage,
     RequestFallback,
     SendRaw,
@@ -95,13 +103,16 @@ def test_relay_asks_the_upstream_server_for_no_extension_of_ours() -> None:
 
 def test_relay_while_connecting_keeps_the_last_seconds_of_audio_and_all_else() -> None:
     relay = Relay(connected=False)
+    dropped = 0
     for n in range(400):  # 16 s
-        relay.send(asks.InputAudioAppend(audio=bytes([n % 250]) * 1920))
+        effects = relay.send(asks.InputAudioAppend(audio=bytes([n % 250]) * 1920))
+        dropped += sum(effect.frames for effect in of(RecordDroppedAudio, effects))
         if n < 200:
             relay.send(asks.InputAudioCommit())
     queued = sent_upstream(relay.take(UpstreamConnected()))
     audio = [event["audio"] for event in queued if event["type"] == "input_audio_buffer.append"]
     assert 9 <= len(audio) / 25 <= 10
+    assert dropped == 400 - len(audio)
     assert audio[-1] == msgspec.to_builtins(bytes([399 % 250]) * 1920)
     assert len(queued) - len(audio) == 201  # commits, and the settings
 
@@ -427,6 +438,23 @@ def test_relay_response_done_counts_its_usage() -> None:
     assert (totals.responses, totals.input_tokens, totals.output_tokens) == (1, 5, 7)
 
 
+def test_relay_adds_what_was_used_to_the_end_of_a_response_where_the_client_includes_it() -> None:
+    relay = Relay(include=("x_usage", "item.input_audio_transcription.logprobs"), costs=Priced())
+    sent = sent_upstream(relay.first)[0]["session"]
+    assert sent["include"] == ["item.input_audio_transcription.logprobs"]
+    relay.open_response()
+    usage = {"total_tokens": 12, "input_tokens": 5, "output_tokens": 7}
+    effects = relay.say("response.done", response={"id": "r", "usage": usage}, kept=1)
+    (raw,) = [effect.data for effect in effects if isinstance(effect, SendRaw)]
+    event = msgspec.json.decode(raw)
+    assert (event["kept"], event["response"]["usage"]) == (1, usage)
+    assert (event["x_usage"]["responses"], event["x_usage"]["nano_usd"]) == (1, 12)
+    relay.open_response("s")
+    closed = the(says.ResponseDone, lost(relay)).x_usage
+    assert isinstance(closed, SessionUsage)
+    assert (closed.responses, closed.nano_usd, closed.response_nano_usd) == (2, 12, 0)
+
+
 @pytest.mark.parametrize(
     ("usage", "recorded"),
     [
@@ -452,7 +480,7 @@ def test_relay_transcription_counts_its_usage_on_the_recogniser(
     relay.send(asks.SessionUpdate(session=RealtimePatch(audio=audio)))
     completed = "conversation.item.input_audio_transcription.completed"
     effects = relay.say(completed, item_id="i", content_index=0, transcript="hi", usage=usage)
-    expected = RecordUsage("i:0", "gpt-4o-transcribe", recorded, "transcription")
+    expected = RecordUsage("i:0", "far", recorded, "transcription", recogniser="gpt-4o-transcribe")
     assert the(RecordUsage, effects) == expected
     assert relay.session.usage.responses == 0
 

@@ -102,7 +102,12 @@ def test_fatal_error_asks_for_the_fallback_once() -> None:
     relay = Relay()
     quota = {"code": "insufficient_quota"}
     effects = relay.say("error", error=quota)
-    assert effects == [HoldUpstream(600.0), RequestFallback(fault_of(quota).reason)]  # type: ignore[union-attr]
+    fault = fault_of(quota)
+    assert fault
+    assert effects == [
+        HoldUpstream(600.0, "quota"),
+        RequestFallback(fault.reason, kind="quota"),
+    ]
     assert relay.say("error", error=quota) == []
     assert relay.take(UpstreamLost("gone"), TimerFired()) == []
     assert relay.session.deadline == SessionLimits().max_seconds

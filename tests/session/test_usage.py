@@ -1,5 +1,19 @@
+from dataclasses import replace
+
+import msgspec
 import pytest
 
+from tests.session.stage import (
+    MODELS,
+    Priced,
+    a_session,
+    answered,
+    receive,
+    settings,
+    tell,
+    the,
+)
+from vivavoce.protocol.client import ResponseCreate
 from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -16,10 +30,18 @@ from vivavoce.protocol.responses import (
     DurationUsage,
     InputTokens,
     OutputTokens,
+    SessionUsage,
     Usage,
 )
+from vivavoce.protocol.server import ResponseDone
 from vivavoce.session.effects import EffectBuffer, Ids, RecordUsage
-from vivavoce.session.facts import TokenCounts
+from vivavoce.session.facts import (
+    GenerationFinished,
+    OutputFinished,
+    TextGenerated,
+    TokenCounts,
+)
+from vivavoce.session.shell import Session
 from vivavoce.session.usage import (
     UsageMeter,
     estimate,
@@ -122,3 +144,34 @@ def test_usage_meter_adds_up_and_reports_each_use() -> None:
         24,
         7,
     )
+
+
+def asked_for_usage(session: Session) -> SessionUsage:
+    """The x_usage of a written answer that the model counts as 7 tokens."""
+    effects = receive(session, ResponseCreate(), 5.0)
+    response_id = answered(effects)
+    tell(session, TextGenerated(response_id, "Hello."), now=5.0)
+    finished = GenerationFinished(response_id, "stop", TokenCounts(3, 4))
+    effects = tell(session, finished, OutputFinished(response_id), now=6.0)
+    shown = the(ResponseDone, effects).x_usage
+    assert isinstance(shown, SessionUsage)
+    return shown
+
+
+def test_client_that_includes_usage_gets_it_with_each_response() -> None:
+    opening = settings(include=("x_usage",), output_modalities=("text",))
+    session = a_session(opening, offer=replace(MODELS, costs=Priced()), now=2.0)
+    first = asked_for_usage(session)
+    assert (first.responses, first.input_tokens, first.output_tokens) == (1, 3, 4)
+    assert (first.seconds, first.nano_usd, first.response_nano_usd) == (4.0, 7 + 8, 7)
+    second = asked_for_usage(session)
+    assert (second.responses, second.nano_usd, second.response_nano_usd) == (2, 14 + 8, 7)
+
+
+def test_usage_without_prices_costs_nothing_and_is_not_sent_unasked() -> None:
+    session = a_session(include=("x_usage",), output_modalities=("text",))
+    assert asked_for_usage(session).nano_usd == 0
+    plain = a_session(output_modalities=("text",))
+    response_id = answered(receive(plain, ResponseCreate()))
+    effects = tell(plain, GenerationFinished(response_id, "stop"), OutputFinished(response_id))
+    assert b"x_usage" not in msgspec.json.encode(the(ResponseDone, effects))

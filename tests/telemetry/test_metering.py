@@ -1,6 +1,7 @@
 """Sessions that reserve, book and end when a budget is spent."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -22,7 +23,7 @@ from vivavoce.protocol.items import InputAudio, InputText, Message
 from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
 from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
-from vivavoce.session.effects import RecordUsage
+from vivavoce.session.effects import Generate, Prompt, RecordUsage
 from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
 from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
@@ -163,6 +164,7 @@ def used(response_id: str, audio_in: int = 100, audio_out: int = 50) -> RecordUs
     return RecordUsage(response_id, "far", usage)
 
 
+PROMPT = Prompt("", "", (), (), "auto", True, None, None, True, "marin", 1.0)
 USED = 100 * 10_000 + 50 * 20_000
 
 
@@ -176,7 +178,7 @@ def test_session_books_who_used_what_and_what_it_cost(run: RunStage) -> None:
         meter = stage.meter()
         await meter.enter()
         answer(meter, "r1")
-        heard = RecordUsage("i:0", "asr", DurationUsage(36), "transcription")
+        heard = RecordUsage("i:0", "far", DurationUsage(36), "transcription", recogniser="asr")
         meter.on(None, [heard], 0.0)
         meter.leave()
         await stage.settled()
@@ -237,6 +239,55 @@ def test_rows_that_cost_nothing_are_booked_together_and_at_the_end_at_the_latest
     run(main)
 
 
+def test_answer_of_a_fallback_costs_what_the_fallback_costs(run: RunStage) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", NANO, period="day")
+        meter = stage.meter()
+        await meter.enter()
+        answer(meter, "r1")
+        meter.on(None, [Generate("r2", PROMPT)], 0.0)
+        meter.on(None, [RecordUsage("r2", "", used("r2").usage)], 0.0)
+        heard = RecordUsage("i:0", "", DurationUsage(36), "transcription")
+        meter.on(None, [heard], 0.0)
+        meter.leave()
+        await stage.settled()
+        rows = {row.id: row for row in await stage.rows()}
+        assert rows["sess_1:r1"].nano_usd == USED
+        for id_ in ("sess_1:r2", "sess_1:i:0"):
+            assert (rows[id_].nano_usd, rows[id_].mode) == (0, "local")
+            assert rows[id_].confirmed
+            assert not rows[id_].estimated
+        assert await stage.balance(budget) == Balance(USED, 0)
+
+    run(main)
+
+
+def test_usage_is_logged_by_model_when_the_session_ends(
+    run: RunStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(stage: Stage) -> None:
+        silent = stage.meter()
+        await silent.enter()
+        silent.leave()
+        meter = stage.meter()
+        await meter.enter()
+        answer(meter, "r1")
+        answer(meter, "r2")
+        heard = RecordUsage("i:0", "far", DurationUsage(36), "transcription", recogniser="asr")
+        meter.on(None, [heard], 0.0)
+        assert caplog.messages == []
+        meter.leave()
+        meter.leave()
+        await stage.settled()
+
+    with caplog.at_level(logging.INFO, "vivavoce.telemetry.session_meter"):
+        run(main)
+    assert [line for line in caplog.messages if "used by" in line] == [
+        "sess_2: used by k of far: 2 responses, 200 tokens in, 100 out, 0 s transcribed, $0.004",
+        "sess_2: used by k of asr: 0 responses, 0 tokens in, 0 out, 36 s transcribed, $0.01",
+    ]
+
+
 def test_usage_that_never_came_is_booked_at_its_bound(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("user", "usd", NANO, period="month")
@@ -251,6 +302,24 @@ def test_usage_that_never_came_is_booked_at_its_bound(run: RunStage) -> None:
         assert [row.nano_usd for row in rows] == [bound, bound]
         assert not any(row.confirmed for row in rows)
         assert await stage.balance(budget) == Balance(2 * bound, 0)
+
+    run(main)
+
+
+def test_response_that_costs_more_than_was_reserved_is_reported(run: RunStage) -> None:
+    async def main(stage: Stage) -> None:
+        seen: list[tuple[str, int]] = []
+        stage.service.on_overrun.append(lambda model, nano: seen.append((model, nano)))
+        budget = await stage.budget("user", "usd", NANO, period="month")
+        meter = stage.meter()
+        await meter.enter()
+        bound = (await stage.balance(budget)).reserved
+        answer(meter, "r1", used("r1", 1, 1))
+        answer(meter, "r2", used("r2", 5_000, 2_000))
+        meter.leave()
+        await stage.settled()
+        cost = 5_000 * 10_000 + 2_000 * 20_000
+        assert seen == [("far", cost - bound)]
 
     run(main)
 
@@ -475,6 +544,7 @@ def test_process_that_dies_leaves_the_bound_of_its_response_booked(run: RunStage
         stage.clock.now += LEASE_S
         await stage.start()
         assert await stage.balance(budget) == Balance(bound, 0)
+        assert stage.service.expired_reservations == 2  # one for a response to come
         (row,) = await stage.rows()
         assert (row.nano_usd, row.confirmed) == (bound, False)
 

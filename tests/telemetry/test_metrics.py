@@ -3,21 +3,35 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 
+from tests.runtime.stage import RecordingPeer, ScriptedEngines, make_context
 from tests.session.stage import settings
-from vivavoce.protocol.client import ResponseCreate
-from vivavoce.protocol.server import SpeechStopped
-from vivavoce.protocol.session import ServedBy
-from vivavoce.protocol.upstream import UpstreamEvent
+from vivavoce.limits.prices import PriceTable
+from vivavoce.protocol.client import InputAudioAppend, ResponseCreate
+from vivavoce.protocol.responses import (
+    Response,
+    ResponseAudio,
+    ResponseAudioOutput,
+    StatusDetails,
+)
+from vivavoce.protocol.server import ResponseDone, SpeechStarted, SpeechStopped
+from vivavoce.protocol.session import PCM, ServedBy
+from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
+from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.sessions import Sessions
+from vivavoce.runtime.upstream import Relay
 from vivavoce.session.effects import (
     Close,
     ConnectUpstream,
     EndAudio,
     Generate,
     Prompt,
+    RecordDroppedAudio,
+    RecordRefusal,
     RequestFallback,
     Send,
 )
@@ -25,6 +39,7 @@ from vivavoce.session.facts import (
     AccessEnded,
     AudioGenerated,
     ContentBlocked,
+    Disconnected,
     Received,
     SpeechFailed,
     TextGenerated,
@@ -36,7 +51,10 @@ from vivavoce.session.facts import (
     UpstreamLost,
 )
 from vivavoce.store.base import UsageRow
-from vivavoce.telemetry.metrics import LAG_INTERVAL_S, Metrics, SessionMetrics
+from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.metrics import LAG_INTERVAL_S, MAX_MODELS, Metrics
+from vivavoce.telemetry.session_metrics import SessionMetrics
 from vivavoce.testing.virtual_time import run
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -46,8 +64,8 @@ STOPPED = SpeechStopped(event_id="e", audio_end_ms=0, item_id="a")
 PROMPT = Prompt("m", "", (), (), "auto", True, None, None, True, "marin", 1.0)
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(f"vivavoce_{name}", labels)
+def value(metrics: Metrics, metric: str, /, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"vivavoce_{metric}", labels)
 
 
 def observer(metrics: Metrics) -> SessionMetrics:
@@ -86,14 +104,64 @@ def test_first_audio_of_a_relay_is_measured() -> None:
 
 def test_end_of_a_session_is_counted_with_its_code_and_length() -> None:
     metrics = Metrics()
-    metrics.count_sessions(lambda: 3)
     session = observer(metrics)
     session.on(None, [], 5.0)
-    session.on(None, [RequestFallback("gone"), Close(4002, "insufficient_quota")], 65.0)
+    session.on(None, [Close(4002, "insufficient_quota")], 65.0)
     assert value(metrics, "client_closes_total", model="m", code="4002") == 1
     assert value(metrics, "session_seconds_sum", model="m") == 60.0
-    assert value(metrics, "failovers_total", model="m", reason="gone") == 1
-    assert value(metrics, "sessions_active") == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "label", "slow"), [(1006, "1006", None), (1008, "1008", 1), (4999, "other", None)]
+)
+def test_end_by_the_client_is_counted_with_the_code_of_its_connection(
+    code: int, label: str, slow: float | None
+) -> None:
+    metrics = Metrics()
+    observer(metrics).on(Disconnected(code), [Close(1000, "the client left")], 0.0)
+    assert value(metrics, "client_closes_total", model="m", code=label) == 1
+    assert value(metrics, "slow_clients_total", model="m") == slow
+
+
+def test_interruption_is_measured_until_its_answer_has_ended() -> None:
+    metrics = Metrics()
+    far, near = observer(metrics), observer(metrics)
+    cut = {"type": "cancelled", "reason": "turn_detected"}
+    for details, at in ((cut, 1.25), ({"reason": "client_cancelled"}, 3.0), ("?", 4.0)):
+        started = UpstreamEvent("input_audio_buffer.speech_started")
+        far.on(UpstreamEventReceived(started, b""), [], 1.0)
+        response = UpstreamResponse(id="r", status="cancelled", status_details=details)
+        ended = UpstreamEvent("response.done", response=response)
+        far.on(UpstreamEventReceived(ended, b""), [], at)
+    near.on(None, [Send(SpeechStarted(event_id="e", audio_start_ms=0, item_id="a"))], 5.0)
+    near.on(None, [Send(cancelled("turn_detected"))], 5.5)
+    near.on(None, [Send(cancelled("turn_detected"))], 9.0)  # nobody speaks since
+    near.on(None, [Send(cancelled("client_cancelled"))], 9.0)
+    assert value(metrics, "barge_in_seconds_count", model="m") == 2
+    assert value(metrics, "barge_in_seconds_sum", model="m") == 0.75
+
+
+def cancelled(reason: Literal["turn_detected", "client_cancelled"]) -> ResponseDone:
+    audio = ResponseAudio(ResponseAudioOutput(PCM(), "marin"))
+    response = Response(
+        id="r",
+        status="cancelled",
+        status_details=StatusDetails(type="cancelled", reason=reason),
+        conversation_id=None,
+        output_modalities=("audio",),
+        max_output_tokens="inf",
+        audio=audio,
+    )
+    return ResponseDone(event_id="e", response=response)
+
+
+def test_refused_events_and_dropped_audio_are_counted() -> None:
+    metrics = Metrics()
+    session = observer(metrics)
+    session.on(None, [RecordRefusal("response.create", "voices"), RecordDroppedAudio(25)], 0.0)
+    labels = {"event": "response.create", "rule": "voices"}
+    assert value(metrics, "client_events_blocked_total", **labels) == 1
+    assert value(metrics, "frames_dropped_total", kind="audio") == 25
 
 
 def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> None:
@@ -110,24 +178,71 @@ def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> N
     session.on(TimerFired(), [ConnectUpstream("m")], 2.0)
     assert value(metrics, "rollovers_total", model="m") == 1
     session.on(Received(ResponseCreate()), [], 3.0)
-    session.on(None, [RequestFallback("gone")], 4.0)
+    session.on(None, [RequestFallback("Gone at 10.0.0.1.", kind="closed")], 4.0)
     session.on(AudioGenerated("r", b""), [], 4.5)
     assert value(metrics, "failover_seconds_sum", model="m") == 0.5
+    assert value(metrics, "failovers_total", model="m", reason="closed") == 1
+    assert b"10.0.0.1" not in metrics.text()
     session.on(None, [RequestFallback("gone")], 5.0)  # at rest: nobody waits for sound
     session.on(AudioGenerated("r", b""), [], 9.0)
     assert value(metrics, "failover_seconds_count", model="m") == 1
-    held = [0.0, 5.0]
-    metrics.watch_upstreams({"m": lambda: held[-1]})
-    metrics.count_reservations(lambda: 3)
-    assert value(metrics, "upstream_available", model="m") == 0
-    held.pop()
-    assert value(metrics, "upstream_available", model="m") == 1
-    assert value(metrics, "reservations_open") == 3
+
+
+def test_sessions_of_a_server_are_read_with_the_metrics() -> None:
+    metrics = Metrics()
+    relay = Relay("wss://far.test/v1/realtime", "far-model")
+
+    async def main() -> None:
+        sessions = Sessions(make_context(ScriptedEngines()))
+        metrics.watch_sessions(sessions)
+        peer = RecordingPeer()
+        runner = sessions.open(peer, Opening())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sessions.serve(runner))
+            await peer.until("session.created")
+            append = InputAudioAppend(audio=bytes(4 * 24_000))
+            runner.post(Received(append))
+            assert value(metrics, "sessions_active") == 1
+            assert value(metrics, "audio_seconds_total", direction="input") == 2.0
+            assert value(metrics, "audio_seconds_total", direction="output") == 0.0
+            for direction in ("input", "output"):
+                assert value(metrics, "queue_bytes", direction=direction) is not None
+            runner.post(Disconnected())
+        assert value(metrics, "sessions_active") == 0
+        assert value(metrics, "audio_seconds_total", direction="input") == 2.0
+        metrics.watch_upstreams({"far": relay.hold})
+        state = {"model": "far", "state": "rate_limited"}
+        assert value(metrics, "upstream_available", model="far") == 1
+        assert value(metrics, "upstream_key_state", **state) == 0
+        relay.hold.set(5.0, "rate_limited")
+        assert value(metrics, "upstream_available", model="far") == 0
+        assert value(metrics, "upstream_key_state", **state) == 1
+        assert value(metrics, "upstream_key_state", model="far", state="available") == 0
+
+    run(main())
+
+
+def test_frames_and_functions_are_measured() -> None:
+    metrics = Metrics()
+    metrics.on_forward("input", 0.0001)
+    metrics.on_tool("stock", "timeout", 8.0)
+    assert value(metrics, "forward_seconds_sum", direction="input") == 0.0001
+    assert value(metrics, "tool_calls_total", name="stock", outcome="timeout") == 1
+    assert value(metrics, "tool_seconds_sum", name="stock") == 8.0
+
+
+def test_names_of_models_are_no_more_than_so_many() -> None:
+    metrics = Metrics()
+    for number in range(MAX_MODELS + 2):
+        row = UsageRow(id=f"s:{number}", at=1.0, kind="transcription", model=f"m{number}")
+        metrics.on_row(msgspec.structs.replace(row, used={"audio_ms": 1000}))
+    assert value(metrics, "transcription_seconds_total", model="m1") == 1
+    assert value(metrics, "transcription_seconds_total", model="other") == 2
 
 
 def test_row_of_usage_is_counted_without_who_it_was() -> None:
     metrics = Metrics()
-    used = {"audio_input": 100, "audio_cached": 60, "text_output": 7, "audio_ms": 2500}
+    used = {"audio_input": 100, "audio_cached": 60, "text_output": 7}
     row = UsageRow(
         id="s:r",
         at=1.0,
@@ -140,13 +255,17 @@ def test_row_of_usage_is_counted_without_who_it_was() -> None:
         estimated=True,
     )
     metrics.on_row(row)
+    metrics.on_row(
+        msgspec.structs.replace(row, id="s:i", kind="transcription", used={"audio_ms": 2500})
+    )
     tokens = {"model": "m", "modality": "audio", "direction": "input"}
     assert value(metrics, "tokens_total", cached="no", **tokens) == 40
     assert value(metrics, "tokens_total", cached="yes", **tokens) == 60
+    assert value(metrics, "cache_hit_ratio_sum", model="m") == 0.6
     assert value(metrics, "transcription_seconds_total", model="m") == 2.5
     assert value(metrics, "cost_usd_total", model="m", kind="response") == 0.25
-    assert value(metrics, "cost_unconfirmed_usd_total", model="m") == 0.25
-    assert value(metrics, "rating_errors_total", model="m") == 1
+    assert value(metrics, "cost_unconfirmed_usd_total", model="m") == 0.5
+    assert value(metrics, "rating_errors_total", model="m") == 2
     assert b"ada-laptop" not in metrics.text()
 
 
@@ -182,15 +301,17 @@ def test_faults_and_refusals_of_a_session_are_counted() -> None:
     session = observer(metrics)
     session.on(None, [ConnectUpstream("m")], 0.0)
     for fact in (
-        UpstreamLost("refused"),
-        UpstreamLost("late"),  # of a connection that had been made
+        UpstreamLost("refused", "refused"),
+        UpstreamLost("late", close_code=1012),  # of a connection that had been made
         SpeechFailed("r", "no voice"),
         AccessEnded("insufficient_quota", "Spent.", 4002),
         ContentBlocked("", "No."),
         ContentBlocked("", "No.", ends=True),
     ):
         session.on(fact, [], 1.0)
-    assert value(metrics, "upstream_connect_failures_total", model="m") == 1
+    refused = {"model": "m", "reason": "refused"}
+    assert value(metrics, "upstream_connect_failures_total", **refused) == 1
+    assert value(metrics, "upstream_closes_total", model="m", code="1012") == 1
     assert value(metrics, "speech_failures_total", model="m") == 1
     assert value(metrics, "access_ended_total", model="m", reason="insufficient_quota") == 1
     for action in ("block", "end"):
@@ -198,7 +319,14 @@ def test_faults_and_refusals_of_a_session_are_counted() -> None:
 
 
 def test_dashboard_and_alerts_name_only_metrics_that_exist() -> None:
-    known = {family.name for family in Metrics().registry.collect()}
+    metrics = Metrics()
+
+    async def main() -> None:
+        metrics.watch_sessions(Sessions(make_context(ScriptedEngines())))
+        metrics.watch_accounts(Metering(SQLiteStore(":memory:"), PriceTable([]), {}))
+
+    run(main())
+    known = {family.name for family in metrics.registry.collect()}
     for file in sorted(DEPLOY.iterdir()):
         named = set(re.findall(r"\bvivavoce_\w+", file.read_text("utf-8")))
         plain = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in named}

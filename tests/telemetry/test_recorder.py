@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import random
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ from tests.replay.stage import lines_of, recorded, recorded_server, speak, two_t
 from tests.session.stage import MODELS
 from tests.session.stage import settings as opening
 from vivavoce.protocol.client import InputAudioAppend, ItemCreate
-from vivavoce.protocol.items import InputAudio, InputText, Message
+from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Message
 from vivavoce.protocol.server import SpeechStarted, SpeechStopped
 from vivavoce.session.effects import Effect, FeedAudio, RunVad, Send
 from vivavoce.session.facts import AudioArrived, Received, TranscriptionKey
 from vivavoce.session.limits import SessionLimits
+from vivavoce.session.options import AvailableModels, ModelInfo
+from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.shell import SessionStart
+from vivavoce.settings import SessionSettings
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recorder import BLOCK_BYTES, RecordedCall, Recorder, RecorderSettings
-from vivavoce.telemetry.recording import clean_line, encode_lines, redacted
+from vivavoce.telemetry.recording import (
+    CallHeader,
+    RecordedModel,
+    clean_line,
+    decode_lines,
+    encode_lines,
+    redacted,
+)
 from vivavoce.testing import run
 from vivavoce.testing.fake_server import FakeClient, FakeServer
 
@@ -209,6 +220,25 @@ def test_audio_of_items_is_kept_as_a_number_of_bytes() -> None:
     call.on(Received(ItemCreate(item=Message(role="user", content=content))), [], 0.0)
     entry = json.loads(run(lines_of(call))[1])
     assert entry["fields"]["event"]["item"]["content"][0]["audio"] == 4800
+
+
+def test_recording_of_a_configured_server_can_be_read() -> None:
+    policy = Policy(tools=("clock",), max_output_tokens=90)
+    rules = Rules(policy, frozenset({"local"}), (FunctionTool("clock"),))
+    recorder = Recorder(RecorderSettings())
+    limits = SessionSettings(instructions="Be brief.", max_items=77)
+    call = recorder.begin(SessionStart(opening(), replace(MODELS, rules=rules), limits, "t", 0.0))
+    call.on(APPEND, [], 0.0)
+    header = decode_lines(run(lines_of(call)), "memory").header
+    assert (header.limits.max_items, header.policy) == (77, policy)
+    assert (header.key_models, header.tools) == (("local",), (FunctionTool("clock"),))
+
+
+def test_header_has_all_that_a_session_may_use() -> None:
+    of_header = {each.name for each in msgspec.structs.fields(CallHeader)}
+    of_model = {each.name for each in msgspec.structs.fields(RecordedModel)}
+    assert {each.name for each in fields(AvailableModels)} - {"rules"} <= of_header
+    assert {each.name for each in fields(ModelInfo)} - {"names"} <= of_model
 
 
 def test_audio_with_redaction_is_refused() -> None:

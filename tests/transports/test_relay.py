@@ -60,9 +60,13 @@ async def relaying(
     hold: Hold | None = None,
     dialect: Literal["", "ga", "xai"] = "",
     heartbeat_s: float = HEARTBEAT_S,
+    is_default: bool = False,
     **engines: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
-    """A server with scripted engines, and a model "far", or so named, behind an upstream server."""
+    """A server with scripted engines, and a model "far", or so named, behind an upstream server.
+
+    is_default: it serves every name of a model.
+    """
     async with build(scripted(**engines), local_servers=()) as built:
         cascades = built.context.catalog.cascades
         relay = Relay(
@@ -75,7 +79,8 @@ async def relaying(
             heartbeat_s=heartbeat_s,
         )
         catalog = ModelCatalog(cascades, "default", {name: relay})
-        context = replace(built.context, catalog=catalog, models=catalog.available())
+        available = catalog.available(default_model=name if is_default else "")
+        context = replace(built.context, catalog=catalog, models=available)
         sessions = Sessions(context)
         runner = web.AppRunner(application(sessions), access_log=None, shutdown_timeout=2.0)
         await runner.setup()

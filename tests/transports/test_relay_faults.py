@@ -16,6 +16,7 @@ from tests.fake_upstream import Answer, Behaviour, FakeUpstream
 from tests.server import Server
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
 from vivavoce.runtime.upstream import Hold
+from vivavoce.session.facts import FaultKind
 
 ORG = "org-Abcdefgh12345678"
 LIMITED = {
@@ -33,7 +34,7 @@ CALLS = int(os.environ.get("VIVAVOCE_FAULTY_CALLS", "80"))
 class NoHold(Hold):
     """Every session asks the upstream server, however it has failed."""
 
-    def set(self, seconds: float) -> None:
+    def set(self, seconds: float, kind: FaultKind) -> None:
         pass
 
 

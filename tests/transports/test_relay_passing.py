@@ -12,7 +12,7 @@ from tests.fake_upstream import Answer, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, relaying
 from tests.transports.test_relay_faults import on_relay
 from vivavoce.protocol.upstream import read_upstream
-from vivavoce.runtime import performers
+from vivavoce.runtime import relay_performer
 from vivavoce.transports import websocket
 
 WORDS = "one two three four five six seven eight nine ten"
@@ -38,7 +38,7 @@ def test_audio_of_both_directions_passes_byte_for_byte_and_most_of_it_is_never_p
         parsed.append(raw)
         return read_upstream(raw)
 
-    monkeypatch.setattr(performers, "read_upstream", read)
+    monkeypatch.setattr(relay_performer, "read_upstream", read)
 
     async def main() -> None:
         fake = FakeUpstream(Answer(WORDS, pause_s=0.001, chunks=4))

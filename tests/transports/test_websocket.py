@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import gc
-import logging
 import re
 from itertools import pairwise
 from typing import Any
@@ -464,15 +463,3 @@ def test_many_frames_at_once_do_not_delay_other_clients() -> None:
             flood.transport.abort()
 
     played(script)
-
-
-def test_usage_of_a_session_is_logged_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
-    async def script(server: Server) -> None:
-        async with calling(server) as caller:
-            await caller.ask()
-            assert await caller.answer() == ("completed", None)
-        await server.sessions.drain(0)
-
-    with caplog.at_level(logging.INFO, "vivavoce.telemetry.usage"):
-        played(script, scripted(llm={"answers": ["Fine."]}))
-    assert [m for m in caplog.messages if "used by anonymous of default: 1 responses" in m]

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Browser, async_playwright, expect
 from rich.console import Console
 
 from tests.clients.loop import awaited
@@ -38,6 +38,7 @@ def consoles() -> tuple[Console, Console]:
 
 def study_of(folder: Path, voices: tuple[str, ...] = PLANTED, **options: Any) -> VoiceStudy:
     """A study whose texts were spoken by scripted voices."""
+    folder.mkdir(exist_ok=True)
     texts = folder / "my.txt"
     texts.write_text("Good morning.\n\nuser: Hello?\nassistant: Good evening.\n", encoding="utf-8")
     out, notes = consoles()
@@ -191,7 +192,23 @@ def answers_of(study: VoiceStudy, number: int) -> list[str]:
     return found
 
 
+async def rate_on_scales(browser: Browser, study: VoiceStudy) -> None:
+    """One answer of a rater who gives scores."""
+    async with serving(study, "127.0.0.1", 0) as home:
+        page = await browser.new_page()
+        await page.goto(links(study, home)[0][1])
+        await page.get_by_label("Voice A").evaluate("(player) => { player.play(); }")
+        for scale, score in (("clear", "5"), ("trust", "4"), ("fit", "3")):
+            group = page.get_by_role("group").filter(has_text=scale)
+            await group.get_by_label(score).check()
+        await page.get_by_role("button", name="Next").click()
+        await expect(page.locator("#count")).to_have_text("1 of 4")
+        await page.close()
+    assert study.scores()[0][1] == {"clarity": 5, "trust": 4, "fit": 3}
+
+
 @needs_chromium
+@pytest.mark.timeout(240)  # 84 answers, each with two sounds that Chromium opens
 @awaited
 async def test_three_raters_of_eight_voices_recover_a_planted_order(tmp_path: Path) -> None:
     raters = ("Ann", "Bob", "Cem")
@@ -211,6 +228,12 @@ async def test_three_raters_of_eight_voices_recover_a_planted_order(tmp_path: Pa
                 await page.evaluate(RATE_ALL, answers_of(study, number))
                 await expect(page.locator("#end")).to_be_visible()
                 await page.close()
+            await rate_on_scales(
+                browser,
+                await asyncio.to_thread(
+                    study_of, tmp_path / "scales", ("one", "two"), mode="scales"
+                ),
+            )
             page = await browser.new_page()
             await page.goto(addresses["results"])
             await expect(page.locator("h1")).to_have_text("Voices, ranked")

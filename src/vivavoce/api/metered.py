@@ -46,6 +46,12 @@ class RequestMeter:
             rated = rater.recognised(tariff.stt, ms, self._now, tariff.percent)
             self._used.append(("transcription", model, rated))
 
+    def analysis(self, model: str, ms: int) -> None:
+        """Audio was analysed by engines of a configured model, which run here."""
+        if self._service is not None:
+            rated = Rated(Quantities(audio_ms=ms), 0, "", estimated=False)
+            self._used.append(("analysis", model, rated))
+
     def completion(
         self, model: str, used: Quantities, *, asked: str = "", estimated: bool = False
     ) -> None:

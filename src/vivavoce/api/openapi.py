@@ -71,7 +71,7 @@ REFERENCE: Final = "#/components/schemas/{name}"
 FOLDER: Final = Path(__file__).parent / "reference"
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
 """Of /docs. The style sheet of Swagger UI has its images in data: URLs."""
@@ -218,7 +218,12 @@ class ReferenceRoutes:
     def __init__(self, version: str) -> None:
         document = msgspec.json.encode(openapi_document(version))
         self._document = StaticFile(document, "application/json", POLICY)
-        paths = [FOLDER / "start.js", *(FOLDER / "swagger_ui").glob("*.*s")]
+        paths = [
+            FOLDER / "start.js",
+            FOLDER / "guides.css",
+            FOLDER / "reference.css",
+            *(FOLDER / "swagger_ui").glob("*.*s"),
+        ]
         self._files = {
             path.name: StaticFile(path.read_bytes(), CONTENT_TYPES[path.suffix], POLICY)
             for path in paths

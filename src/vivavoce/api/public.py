@@ -19,6 +19,7 @@ CONTENT_TYPES: Final = {
     ".html": "text/html",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".ts": "text/plain",
 }
 CONSOLE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -62,7 +63,7 @@ class StaticFile:
 
 
 class ConsoleRoutes:
-    """GET /, /console/{name} and /client.js. All files are read when it is made."""
+    """GET /, /console/{name}, /client.js and its types. All files are read when it is made."""
 
     def __init__(
         self, folder: Path = CONSOLE, *, has_keys: Callable[[], bool] = lambda: False
@@ -86,6 +87,7 @@ class ConsoleRoutes:
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/", self.index)
         app.router.add_get("/client.js", self.client)
+        app.router.add_get("/client.d.ts", self.client_types)
         app.router.add_get("/console/{name}", self.file)
 
     async def index(self, request: web.Request) -> web.Response:
@@ -94,6 +96,9 @@ class ConsoleRoutes:
 
     async def client(self, request: web.Request) -> web.Response:
         return self._client.response(request)
+
+    async def client_types(self, request: web.Request) -> web.Response:
+        return self._files["client.d.ts"].response(request)
 
     async def file(self, request: web.Request) -> web.Response:
         found = self._files.get(request.match_info["name"])

@@ -3,6 +3,9 @@
 Where a recording has speech, how its voice sounds, and who speaks when: in the shapes of speaches.
 """
 
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
 from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
@@ -14,7 +17,7 @@ from vivavoce.api.transcription import (
     MAX_SECONDS,
     MAX_WAITING_FILES,
 )
-from vivavoce.api.uploads import MAX_FILE_BYTES, Form, raw_audio, received, sentence
+from vivavoce.api.uploads import MAX_FILE_BYTES, raw_audio, received, sentence
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.segments import Segment, SpeechRules, speech_segments
 from vivavoce.errors import AudioError, InvalidRequest
@@ -38,6 +41,10 @@ from vivavoce.runtime.file_transcription import speech_probabilities
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.usage import HEARD_TOKEN
 
+AnalysisT = TypeVar("AnalysisT", TimestampsRequest, EmbeddingRequest, DiarizationRequest)
+Analyse: TypeAlias = Callable[[AnalysisT, Cascade, SoundFile, str], Awaitable[web.Response]]
+"""Takes a request, the models, the sound and the name of its file. Raises AudioError."""
+
 
 class SpeechAnalysisRoutes:
     """Analyses recordings with the configured models."""
@@ -60,88 +67,76 @@ class SpeechAnalysisRoutes:
         app.router.add_post("/v1/audio/diarization", self.diarization)
 
     async def timestamps(self, request: web.Request) -> web.StreamResponse:
-        return await unless_gone(request, self._timestamps(request))
-
-    async def _timestamps(self, request: web.Request) -> web.StreamResponse:
-        async with received(request, max_bytes=self._max_bytes) as form:
-            asked = form_request(form.fields, TimestampsRequest)
-            name, cascade = _check_model(request, asked.model)
-            async with metered(request, name), self._files.one():
-                file = self._file(form)
-                try:
-                    scores = await speech_probabilities(file, cascade.vad)
-                except AudioError as exc:
-                    raise _unreadable(exc) from exc
-                found = await in_thread(_segments, scores, asked, round(file.seconds * RATE))
-                return json_response([_timestamp(segment) for segment in found])
+        work = self._analysed(request, TimestampsRequest, _timestamps)
+        return await unless_gone(request, work)
 
     async def embedding(self, request: web.Request) -> web.StreamResponse:
-        return await unless_gone(request, self._embedding(request))
-
-    async def _embedding(self, request: web.Request) -> web.StreamResponse:
-        async with received(request, max_bytes=self._max_bytes) as form:
-            asked = form_request(form.fields, EmbeddingRequest)
-            name, cascade = _check_model(request, asked.model)
-            async with (
-                metered(request, name),
-                self._files.one(),
-                cascade.use_speaker() as model,
-            ):
-                file = self._file(form)
-                try:
-                    voice = await voice_of(file, cascade.vad, model)
-                except AudioError as exc:
-                    raise _unreadable(exc) from exc
-                if voice is None:
-                    raise InvalidRequest(
-                        "There is no speech in the file.", code="invalid_audio", param="file"
-                    )
-                tokens = -(-round(file.seconds * RATE) // HEARD_TOKEN)
-                return json_response(
-                    EmbeddingList(
-                        data=(VoiceEmbedding(tuple(voice.tolist())),),
-                        model=cascade.speaker.name if cascade.speaker else "",
-                        usage=EmbeddingUsage(tokens, tokens),
-                    )
-                )
+        work = self._analysed(request, EmbeddingRequest, _embedding)
+        return await unless_gone(request, work)
 
     async def diarization(self, request: web.Request) -> web.StreamResponse:
-        return await unless_gone(request, self._diarization(request))
+        work = self._analysed(request, DiarizationRequest, _diarization)
+        return await unless_gone(request, work)
 
-    async def _diarization(self, request: web.Request) -> web.StreamResponse:
+    async def _analysed(
+        self, request: web.Request, kind: type[AnalysisT], analyse: Analyse[AnalysisT]
+    ) -> web.StreamResponse:
+        """The answer to a request; the length of its file is booked.
+
+        Raises InvalidRequest, and what metered() and the engines raise.
+        """
         async with received(request, max_bytes=self._max_bytes) as form:
-            asked = form_request(form.fields, DiarizationRequest)
-            name, cascade = _check_model(request, asked.model)
-            async with (
-                metered(request, name),
-                self._files.one(),
-                cascade.use_speaker() as model,
-            ):
-                names, references = asked.known_speaker_names, asked.known_speaker_references
-                known = await known_speakers(names, references, cascade.vad, model)
-                file = self._file(form)
+            asked, catalog = form_request(form.fields, kind), request[CONTEXT].catalog
+            name, cascade = catalog.name_of(asked.model), catalog.of(asked.model)
+            check_model(request, asked.model, name, served=name, own=name)
+            async with metered(request, name) as meter, self._files.one():
+                file = SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
                 try:
-                    turns = await diarize(file, cascade.vad, model, known)
+                    answer = await analyse(asked, cascade, file, form.name)
                 except AudioError as exc:
-                    raise _unreadable(exc) from exc
-                if asked.response_format == "rttm":
-                    return web.Response(text=_rttm(form.name, turns), content_type="text/plain")
-                segments = tuple(
-                    DiarizationSegment(turn.start_ms / 1000, turn.end_ms / 1000, turn.speaker)
-                    for turn in turns
-                )
-                return json_response(DiarizationJson(round(file.seconds, 3), segments))
-
-    def _file(self, form: Form) -> SoundFile:
-        return SoundFile(form.file, "the file", raw=raw_audio(form), bounds=self._bounds)
+                    raise InvalidRequest(sentence(exc), code="invalid_audio", param="file") from exc
+                meter.analysis(name, round(file.seconds * 1000))
+                return answer
 
 
-def _check_model(request: web.Request, asked: str) -> tuple[str, Cascade]:
-    """The configured model of that name. Raises InvalidRequest: the key does not allow it."""
-    catalog = request[CONTEXT].catalog
-    name = catalog.name_of(asked)
-    check_model(request, asked, name, served=name, own=name)
-    return name, catalog.of(asked)
+async def _timestamps(
+    asked: TimestampsRequest, cascade: Cascade, file: SoundFile, _name: str
+) -> web.Response:
+    scores = await speech_probabilities(file, cascade.vad)
+    found = await in_thread(_segments, scores, asked, round(file.seconds * RATE))
+    return json_response([_timestamp(segment) for segment in found])
+
+
+async def _embedding(
+    _asked: EmbeddingRequest, cascade: Cascade, file: SoundFile, _name: str
+) -> web.Response:
+    async with cascade.use_speaker() as model:
+        voice = await voice_of(file, cascade.vad, model)
+    if voice is None:
+        raise InvalidRequest("There is no speech in the file.", code="invalid_audio", param="file")
+    tokens = -(-round(file.seconds * RATE) // HEARD_TOKEN)
+    return json_response(
+        EmbeddingList(
+            data=(VoiceEmbedding(tuple(voice.tolist())),),
+            model=cascade.speaker.name if cascade.speaker else "",
+            usage=EmbeddingUsage(tokens, tokens),
+        )
+    )
+
+
+async def _diarization(
+    asked: DiarizationRequest, cascade: Cascade, file: SoundFile, name: str
+) -> web.Response:
+    async with cascade.use_speaker() as model:
+        names, references = asked.known_speaker_names, asked.known_speaker_references
+        known = await known_speakers(names, references, cascade.vad, model)
+        turns = await diarize(file, cascade.vad, model, known)
+    if asked.response_format == "rttm":
+        return web.Response(text=_rttm(name, turns), content_type="text/plain")
+    segments = tuple(
+        DiarizationSegment(turn.start_ms / 1000, turn.end_ms / 1000, turn.speaker) for turn in turns
+    )
+    return json_response(DiarizationJson(round(file.seconds, 3), segments))
 
 
 def _rttm(file_name: str, turns: list[SpeakerTurn]) -> str:
@@ -152,10 +147,6 @@ def _rttm(file_name: str, turns: list[SpeakerTurn]) -> str:
         f"<NA> <NA> {'_'.join(turn.speaker.split())} <NA> <NA>\n"
         for turn in turns
     )
-
-
-def _unreadable(exc: AudioError) -> InvalidRequest:
-    return InvalidRequest(sentence(exc), code="invalid_audio", param="file")
 
 
 def _segments(scores: list[float], asked: TimestampsRequest, samples: int) -> list[Segment]:

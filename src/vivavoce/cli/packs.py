@@ -29,14 +29,17 @@ MB = 1_000_000
 def list_packs(console: Console) -> None:
     """Print every pack: its size, licence, engine, and whether it is here."""
     table = Table("model", "engine", "size", "licence", "state", box=None)
+    damaged: list[str] = []
     for name, pack in manifest().items():
         state = "installed"
         if problem := problem_of(name):
             state = "damaged" if (cache_folder() / name).is_dir() else "not installed"
         table.add_row(name, pack.engine, f"{pack.size / MB:.0f} MB", pack.licence, state)
         if problem and state == "damaged":
-            table.add_row("", problem)
+            damaged.append(problem)
     console.print(table)
+    for problem in damaged:
+        console.print(problem, highlight=False, soft_wrap=True)  # paths stay whole
     console.print(f"in {cache_folder()}", highlight=False, soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ const NO_WORDS = new Set([
 /** Emits "change" with the new value, one of the names in ACTIVITY_WORDS. */
 export class Activity extends Emitter {
   value = "off";
+  answers = true; // false: what is said is transcribed and not answered
   #microphone = "off"; // or "muted", "ready" (push to talk, not pressed), "listening"
   #hearing = false; // the server hears speech, or the button is held
   #waiting = false; // a turn has ended and its answer has not begun
@@ -93,7 +94,7 @@ export class Activity extends Emitter {
         break;
       default:
         // speech without words is not answered
-        if (NO_WORDS.has(event.type) && !event.transcript) this.#waiting = false;
+        if (NO_WORDS.has(event.type) && !(event.transcript && this.answers)) this.#waiting = false;
     }
   }
 

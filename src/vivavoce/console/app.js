@@ -3,8 +3,11 @@ import { AboutPanel } from "./about.js";
 import { Archive } from "./archive.js";
 import { meterLevel } from "./audio.js";
 import { Conversation } from "./client.js";
+import { CompareDialog } from "./compare.js";
 import { ConversationList } from "./conversations.js";
+import { DeviceCheck } from "./device_check.js";
 import { PresetPicker, settingsOf, shareable } from "./presets.js";
+import { offerRecordings } from "./recording.js";
 import { Replay } from "./replay.js";
 import { SessionsView } from "./sessions_view.js";
 import { KeyDialog, SettingsForm } from "./settings_form.js";
@@ -18,6 +21,7 @@ import { resultForm, ToolPanel } from "./tools.js";
 import { TranscriptView } from "./transcript_view.js";
 import { UsageView } from "./usage.js";
 import { $, Banner, LevelChart, make, PushToTalkButton, setUpTabs, setUpTheme } from "./ui.js";
+import { VoicePicker } from "./voices.js";
 import { waitOf } from "./waits.js";
 import { Waterfall } from "./waterfall.js";
 
@@ -71,16 +75,18 @@ const events = new EventView({
   received: $("show-received"), audio: $("show-audio"), copy: $("copy-events"),
   download: $("download-events"), range: $("event-range"),
 });
+const archive = new Archive();
 const list = new ConversationList({
   list: $("conversations"), search: $("search"), keep: $("keep"), clear: $("delete-all"),
   downloads: { text: $("download-text"), json: $("download-json"), wav: $("download-wav") },
-}, new Archive(), showRecord);
+}, archive, showRecord);
 const pushToTalk = new PushToTalkButton($("push-to-talk"), (pressed) => {
   if (pressed) live?.conversation.press();
   else live?.conversation.release();
 });
 const usage = new UsageView({
-  box: $("usage-plots"), days: $("usage-days"), status: $("usage-status"), key: () => keys.key,
+  box: $("usage-plots"), days: $("usage-days"), status: $("usage-status"), csv: $("usage-csv"),
+  waits: $("usage-waits"), key: () => keys.key, bodies: () => archive.bodies(),
 });
 const sessions = new SessionsView({
   status: $("sessions-status"), table: $("sessions-table"), rows: $("sessions-rows"),
@@ -90,6 +96,19 @@ const sessions = new SessionsView({
     hint: $("watch-hint"), captions: $("watch-captions"), stop: $("watch-stop"),
   },
 });
+const deviceCheck = new DeviceCheck({
+  dialog: $("check-dialog"), level: $("check-level"), record: $("check-record"),
+  status: $("check-status"),
+}, settings);
+const voices = new VoicePicker({
+  dialog: $("voices-dialog"), search: $("voices-search"), list: $("voices-list"),
+  status: $("voices-status"),
+}, (voice) => settings.set({ ...settings.values, voice }));
+const compare = new CompareDialog({
+  dialog: $("compare-dialog"), form: $("compare-form"), source: $("compare-source"),
+  text: $("compare-text"), run: $("compare-run"), close: $("compare-close"),
+  status: $("compare-status"), results: $("compare-results"),
+}, { settings: () => settings.values, key: () => keys.key, spoken: lastSpoken });
 const code = new CodeDialog({
   dialog: $("code-dialog"), kind: $("code-kind"), code: $("code"), copy: $("code-copy"),
 });
@@ -97,6 +116,10 @@ new PresetPicker({
   list: $("preset"), save: $("preset-save"), remove: $("preset-remove"), name: $("preset-name"),
   link: $("copy-link"),
 }, settings);
+offerRecordings(
+  { button: $("open-recording"), file: $("recording-file") },
+  (record) => list.add(record), (sentence) => banner.showProblem(sentence),
+);
 let live = null; // the record {conversation, events} of the last conversation that was begun
 let countdown = 0;
 let tab = "talk";
@@ -359,6 +382,16 @@ function offerLink() {
   $("link-ignore").onclick = close;
 }
 
+/** What the user said last in the conversation that is shown: {entry, file}, or null. */
+function lastSpoken() {
+  const conversation = list.current?.conversation;
+  const entry = conversation?.transcript.entries.findLast(
+    ({ role, text, sound }) => role === "user" && text && sound,
+  );
+  const file = entry && conversation.tape.file();
+  return file ? { entry, file } : null;
+}
+
 function takeText() {
   const text = $("text").value.trim();
   $("text").value = "";
@@ -399,6 +432,9 @@ $("show-code").addEventListener("click", () => {
   const base = new URL("/", location.href).href;
   code.open({ settings: settings.values, tools: tools.tools, base, keyed: NEEDS_KEY });
 });
+$("check-microphone").addEventListener("click", () => deviceCheck.open());
+$("browse-voices").addEventListener("click", () => voices.open(keys.key, settings.values.model));
+$("compare").addEventListener("click", () => compare.open());
 $("help").addEventListener("click", () => $("help-dialog").showModal());
 $("text-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -1,4 +1,5 @@
 /** Conversations kept in this browser (IndexedDB), the newest MAX_KEPT. */
+import { RATE } from "./audio.js";
 
 const DATABASE = "vivavoce";
 const VERSION = 1;
@@ -23,6 +24,12 @@ export class Archive {
   /** The body of a conversation; null where it was deleted. */
   async body(id) {
     return (await this.#run("bodies", "readonly", (store) => store.get(id))) ?? null;
+  }
+
+  /** All bodies, the oldest first. */
+  async bodies() {
+    const all = (await this.#run("bodies", "readonly", (store) => store.getAll())) ?? [];
+    return all.sort((a, b) => (a.begun < b.begun ? -1 : 1));
   }
 
   /** Keep a conversation in place of the one with that id, and drop what is too much. */
@@ -104,7 +111,8 @@ export function summaryOf({ id, begun, conversation }, audioBytes) {
   if (!spoken.length) return null;
   const last = conversation.transcript.entries.at(-1);
   const title = spoken.find(({ role }) => role === "user")?.text ?? spoken[0].text;
-  const seconds = Math.round((new Date(last.at) - new Date(begun)) / 1000);
+  const recorded = audioBytes / (RATE * 4); // two channels of 16 bits
+  const seconds = Math.round(Math.max(recorded, (new Date(last.at) - new Date(begun)) / 1000));
   const words = spoken.map(({ text }) => text).join(" ").slice(0, MAX_WORDS);
   return { id, begun, seconds: Math.max(0, seconds), title: title.slice(0, 200), words, audioBytes };
 }

@@ -69,6 +69,7 @@ export class Conversation extends Emitter {
     this.#tools = new ToolCalls(tools);
     this.settings = { ...DEFAULTS, ...settings };
     this.#microphone.enabled = this.handsFree;
+    this.#activity.answers = this.settings.answers;
     this.#activity.on("change", (activity) => this.emit("activity", activity));
     this.#microphone.on("frame", ({ samples, rms }) => this.#onInput(samples, rms));
     this.#microphone.on("lost", () => this.#onMicrophoneLost());

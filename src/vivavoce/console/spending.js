@@ -10,12 +10,11 @@ export class Spending {
   /** Take a server event; response.done matters. Returns whether the sums have changed. */
   feed(event) {
     if (event.type !== "response.done" || !event.response?.usage) return false;
-    const { usage, id, x_usage: more } = event.response;
-    const cost = more ?? event.x_usage;
+    const { usage, id } = event.response;
     this.#responses.set(id, {
       input: usage.input_tokens ?? 0,
       output: usage.output_tokens ?? 0,
-      nano: nanoOf(cost),
+      nano: event.x_usage?.response_nano_usd ?? null,
     });
     return true;
   }
@@ -30,12 +29,6 @@ export class Spending {
     }
     return sums;
   }
-}
-
-function nanoOf(cost) {
-  if (!cost) return null;
-  if (typeof cost.nano_usd === "number") return cost.nano_usd;
-  return typeof cost.usd === "number" ? Math.round(cost.usd * NANO) : null;
 }
 
 /** The sums of the events of a conversation that was kept. */

@@ -64,6 +64,7 @@ export function sessionOf(settings, tools = []) {
   return {
     type: "realtime",
     output_modalities: [speaks ? "audio" : "text"],
+    include: ["x_usage"], // what the conversation has used, after each answer
     ...(instructions && { instructions }),
     ...(tools.length > 0 && { tools }),
     audio: {

@@ -91,7 +91,8 @@ export function seconds(ms) {
   return `${(ms / 1000).toFixed(2)} s`;
 }
 
-function stageMs(turn, stage) {
+/** Milliseconds that a turn spent in a stage. */
+export function stageMs(turn, stage) {
   const found = segmentsOf(turn, 0).find(([kind]) => kind === stage);
   return found ? found[2] - found[1] : 0;
 }

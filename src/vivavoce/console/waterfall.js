@@ -138,10 +138,16 @@ function bar(turn, waiting, scale) {
     const segment = make("i", { class: kind });
     segment.style.left = `${place(from - start)}%`;
     if (to !== from) segment.style.width = `${place(to - start) - place(from - start)}%`;
-    if (waiting && to > from) segment.append(make("span", {}, String(Math.round(to - from))));
+    if (waiting && to > from && kind !== "failed") segment.append(make("span", {}, String(Math.round(to - from))));
     element.append(segment);
   }
   return element;
+}
+
+/** The bar of a wait alone, on a scale of `most` ms. */
+export function waitBar(turn, most) {
+  const scale = { wait: most, speech: most, log: false };
+  return make("div", { class: "bars", "aria-hidden": "true" }, bar(turn, true, scale));
 }
 
 /** Milliseconds as a percentage of the width of a bar of `most` ms. */

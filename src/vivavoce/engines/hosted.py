@@ -10,7 +10,7 @@ An engine derives from HostedSTT or HostedTTS and makes a WorkerHost.
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, Self, TypeVar
 
 import msgspec
 
@@ -50,6 +50,21 @@ class ThreadedSettings(HostedSettings, frozen=True, kw_only=True, forbid_unknown
 
     threads: AtLeastOne = 1
     """Threads of one piece of work."""
+
+
+class AcceleratedSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of engines whose model can run on a GPU."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cuda needs a build of the engine's library for it."""
+
+
+class SentenceSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Those of synthesisers whose model makes a whole sentence at a time."""
+
+    streams_per_worker: AtLeastOne = 4
+    """Utterances that a process speaks in turns, a sentence at a time."""
+    start_seconds: Seconds = 30.0
 
 
 class HostedEngine(BaseEngine, Generic[M]):

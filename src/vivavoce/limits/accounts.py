@@ -93,6 +93,12 @@ class Owner(NamedTuple):
     user: str = ""
     team: str = ""
 
+    @property
+    def identity(self) -> str:
+        """A name of the user, or of the key where it has none, unique among the teams."""
+        name = self.user or self.key
+        return f"{self.team}:{name}" if self.team else name
+
 
 class Directory:
     """All records, as they were at one time."""

@@ -72,6 +72,21 @@ class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="to
     input_token_details: InputTokens = InputTokens()
 
 
+class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session has used so far: the extension `x_usage` of response.done."""
+
+    responses: int
+    input_tokens: int
+    output_tokens: int
+    transcribed_seconds: int
+    seconds: float
+    """That the session has lasted."""
+    nano_usd: int
+    """What all of it costs, 1e-9 USD."""
+    response_nano_usd: int
+    """The part of the response that has ended last."""
+
+
 class ResponseError(msgspec.Struct, frozen=True):
     """Why a response failed."""
 

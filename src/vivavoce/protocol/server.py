@@ -7,7 +7,12 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.items import Item
 from vivavoce.protocol.logprobs import TokenLogprob
-from vivavoce.protocol.responses import DurationUsage, Response, TranscriptionTokens
+from vivavoce.protocol.responses import (
+    DurationUsage,
+    Response,
+    SessionUsage,
+    TranscriptionTokens,
+)
 from vivavoce.protocol.session import SessionObject
 
 
@@ -253,6 +258,8 @@ class ResponseDone(ServerEvent, frozen=True, kw_only=True, tag="response.done"):
     """Always the last event of a response, whatever its end."""
 
     response: Response
+    x_usage: SessionUsage | UnsetType = UNSET
+    """Where the client's session includes it."""
 
 
 class OutputItemAdded(ServerEvent, frozen=True, kw_only=True, tag="response.output_item.added"):

@@ -1,15 +1,10 @@
-"""The parts that a runner is given: its client, what sees it, and what drives its session."""
+"""The parts that a runner is given: its client, and what sees and keeps its session."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from vivavoce.protocol.server import AnyServerEvent, SessionCreated
-from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.generation import Post, WaitWritable
-from vivavoce.runtime.performers import MakePerformer
-from vivavoce.session.brain import BrainFactory
 from vivavoce.session.checkpoint import Checkpoint
-from vivavoce.session.effects import Effect, RunTool, Say
+from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Fact
 
 
@@ -27,6 +22,11 @@ class Peer(Protocol):
     @property
     def is_writable(self) -> bool:
         """Whether wait_writable() would not wait."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what was sent and is queued here still."""
         ...
 
     async def wait_writable(self) -> None:
@@ -101,36 +101,4 @@ class CallObserver(Observer, Protocol):
 
     def leave(self) -> None:
         """The session has ended. May be called more than once."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How a model is driven: the brain, and what carries out its effects."""
-
-    brain: BrainFactory
-    performer: MakePerformer
-    model: str = ""
-    """The model that serves the session from now on; "": the one that its client named."""
-    relays: bool = False
-    """Whether the brain is the relay."""
-
-
-class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: other drivers, a voice, functions."""
-
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """None: no fallback."""
-        ...
-
-    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        """Speak for the server itself."""
-        ...
-
-    async def run_tool(self, order: RunTool, session_id: str) -> str:
-        """Call a function of this server; its result for the model."""
-        ...
-
-    async def recovered(self, session: SessionObject) -> Driver | None:
-        """Wait until what had failed works again; the driver of it. None: it never will."""
         ...

@@ -5,20 +5,14 @@ facts as they come.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol, assert_never
 
-import aiohttp
-
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import AudioTurnModel, Transcript
 from vivavoce.errors import EngineError
-from vivavoce.protocol.upstream import read_upstream
-from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.diarization import SessionSpeakers
@@ -27,7 +21,6 @@ from vivavoce.runtime.generation import answer, say
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
-from vivavoce.runtime.upstream import Relay, UpstreamRefused, UpstreamSocket
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
     AddEchoReference,
@@ -63,18 +56,13 @@ from vivavoce.session.facts import (
     TranscriptUpdated,
     TurnScored,
     TurnSource,
-    UpstreamConnected,
-    UpstreamEventReceived,
-    UpstreamLost,
     VadScores,
 )
-from vivavoce.session.relay.faults import masked
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any further: 2 s of audio
 MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
-MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet, likewise
 UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
 MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
 SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
@@ -114,6 +102,11 @@ class Performer(Protocol):
     @property
     def behind(self) -> bool:
         """Whether more input waits than should."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of input, and of what is sent to an upstream server."""
         ...
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
@@ -170,10 +163,14 @@ class CascadePerformer:
     def behind(self) -> bool:
         if self._vad and self._vad.waiting > MAX_WAITING_WINDOWS:
             return True
+        return self.waiting_bytes > MAX_WAITING_BYTES
+
+    @property
+    def waiting_bytes(self) -> int:
         waiting = 0
         for feed in self._feeds.values():  # evaluated after every frame: no generator
             waiting += feed.waiting_bytes
-        return waiting > MAX_WAITING_BYTES
+        return waiting
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
         match effect:
@@ -356,130 +353,3 @@ class CascadePerformer:
         reason = f": {exc}" if isinstance(exc, EngineError) else ""
         what = f"Voice activity detection failed{reason}"
         self._port.fail(exc, code="vad_failed", what=what)
-
-
-class RelayPerformer:
-    """Holds the WebSocket to an upstream Realtime server."""
-
-    def __init__(
-        self, relay: Relay, user: str, port: SessionPort, group: asyncio.TaskGroup
-    ) -> None:
-        """user: the user who opened the session, for the pseudonym that providers require."""
-        self._relay = relay
-        self._user = user
-        self._port = port
-        self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: deque[bytes] = deque()  # for the upstream server
-        self._waiting_bytes = 0
-        self._sending = False  # whether a task sends what waits
-        self._socket: UpstreamSocket | None = None  # of the session that is open there
-        self._translation: XaiTranslation | None = None
-
-    @property
-    def behind(self) -> bool:
-        return self._waiting_bytes > MAX_UPSTREAM_BYTES
-
-    def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
-        match effect:
-            case ConnectUpstream(transcription=transcription):
-                self.close()
-                self._tasks.start("connection", self._connect(transcription))
-            case SendUpstream(data=data):
-                self.pass_input(data)
-            case HoldUpstream(seconds=seconds):
-                self._relay.hold.set(seconds)
-            case DisconnectUpstream():
-                self.close()
-            case _:
-                raise AssertionError("a relay has no engines")
-
-    def give_up(self) -> None:
-        self.close()
-        self._port.post(UpstreamLost("the upstream server takes no more audio"))
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.passes = None
-            self._socket = None
-        self._tasks.cancel_all()
-        self._waiting.clear()
-        self._waiting_bytes = 0
-        self._sending = False
-
-    async def _connect(self, transcription: bool) -> None:
-        relay = self._relay
-        if relay.hold.seconds:
-            self._port.post(UpstreamLost("the upstream server has failed a moment ago"))
-            return
-        try:
-            async with relay.connected(user=self._user, transcription=transcription) as opened:
-                self._socket, self._translation = opened.socket, relay.translation()
-                self._port.post(UpstreamConnected(opened.expires_in))
-                reason = await self._receive(opened.socket, self._translation)
-        except UpstreamRefused as exc:
-            relay.hold.set(exc.fault.hold_s)
-            reason = exc.fault.reason
-        self._port.post(UpstreamLost(reason))
-
-    async def _receive(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> str:
-        """Take what the upstream server sends until the connection ends; return why it did.
-
-        Most audio does not come here: it passes as soon as its bytes are there.
-        """
-        if translation is None:
-            socket.passes = self._port.pass_output
-        try:
-            while True:
-                message = await socket.receive()
-                if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                    break
-                data = message.data
-                raw = data.encode() if isinstance(data, str) else data
-                if translation and (raw := self._translated(raw, translation)) is None:
-                    continue
-                if not self._port.pass_output(raw):
-                    event = read_upstream(raw)
-                    if event.type == "error":
-                        log.warning("an upstream server: %s", masked(raw[:500]).decode())
-                    self._port.post(UpstreamEventReceived(event, raw))
-                await self._port.writable()
-        finally:
-            socket.passes = None
-            if self._socket is socket:
-                self._socket = None
-                self._tasks.cancel("sending")
-        return f"the upstream server closed the connection ({socket.close_code})"
-
-    def _translated(self, raw: bytes, translation: XaiTranslation) -> bytes | None:
-        """A frame as a GA server sends it; None: the session does not get it."""
-        frame, reply = translation.received(raw)
-        if reply is not None:
-            self.pass_input(reply)
-        return frame
-
-    def pass_input(self, frame: bytes) -> None:
-        """Send it now, or as soon as what is before it was taken."""
-        socket, translation = self._socket, self._translation
-        if socket is None:
-            return  # nothing is sent before the session there has begun, nor after its end
-        if not self._waiting and socket.send_now(frame):
-            if translation:
-                translation.sent(frame)
-            return
-        self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
-        if not self._sending:
-            self._sending = True
-            self._tasks.start("sending", self._send(socket, translation))
-
-    async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
-        """Send all that waits, as fast as the upstream server takes it."""
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _receive() sees it, too
-            while self._waiting:
-                data = self._waiting.popleft()
-                self._waiting_bytes -= len(data)
-                if translation:
-                    translation.sent(data)
-                await socket.send_frame(data, aiohttp.WSMsgType.TEXT)
-                self._port.progressed()
-            self._sending = False

@@ -5,12 +5,14 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.protocol.server import ErrorBody, ErrorEvent, SessionCreated
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.parts import CallObserver, Driver, Fallbacks, Keeper, Observer, Peer, Player
+from vivavoce.runtime.drivers import Driver, Fallbacks
+from vivavoce.runtime.parts import CallObserver, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
 from vivavoce.session.checkpoint import Checkpoint
@@ -21,6 +23,8 @@ from vivavoce.session.effects import (
     DuckPlayback,
     Effect,
     PlayAudio,
+    RecordDroppedAudio,
+    RecordRefusal,
     RecordTurn,
     RecordUsage,
     RequestFallback,
@@ -42,6 +46,9 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may come back
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
+MEASURED_FRAMES = 64
+"""The passing of one frame in so many is measured: a relay passes fifty a second and session."""
+ForwardDirection: TypeAlias = Literal["input", "output"]
 
 
 class Runner:
@@ -74,6 +81,10 @@ class Runner:
         self._recorder = recorder
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
         self._keeper = keeper
+        self.on_forward: Callable[[ForwardDirection, float], None] | None = None
+        """Called for some of the frames that pass, with the seconds that it took."""
+        self._forwarded = 0  # frames
+        self._last_audio = (0, 0)  # audio_samples, when the session has ended
         self._facts: deque[Fact] = deque()
         self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
@@ -105,6 +116,7 @@ class Runner:
             # Tracebacks of cancelled tasks keep this runner in reference cycles until the next
             # full garbage collection. The session with its audio must not wait for that.
             self._timer.cancel()
+            self._last_audio = self._session.audio_samples
             del self._session
             self._performer = self._make_performer = self._group = self._tasks = None
 
@@ -134,6 +146,7 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
+            self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -149,9 +162,20 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
+            self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
+
+    @property
+    def waiting_bytes(self) -> tuple[int, int]:
+        """For the client, and for recognisers or the upstream server."""
+        return self._peer.waiting_bytes, self._performer.waiting_bytes if self._performer else 0
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """See Session.audio_samples."""
+        return self._session.audio_samples if self._group else self._last_audio
 
     @property
     def settings(self) -> SessionObject:
@@ -189,7 +213,7 @@ class Runner:
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""
         self._close_reason = (code, reason)
-        self.post(Disconnected())
+        self.post(Disconnected(code))
 
     def give_way(self, close_code: int, code: str, message: str) -> None:
         """End the session: its conversation goes on elsewhere. The client learns it."""
@@ -254,6 +278,12 @@ class Runner:
             except TimeoutError:
                 if self._performer:
                     self._performer.give_up()
+
+    def _measure(self, direction: ForwardDirection, since: float) -> None:
+        """A frame was passed on that had come at `since`."""
+        self._forwarded += 1
+        if self._forwarded % MEASURED_FRAMES == 0 and self.on_forward:
+            self.on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
         try:
@@ -342,7 +372,7 @@ class Runner:
             case CancelTool(call_id=call_id):
                 assert self._tasks is not None
                 self._tasks.cancel(("tool", call_id))
-            case RecordUsage() | RecordTurn():
+            case RecordUsage() | RecordTurn() | RecordDroppedAudio() | RecordRefusal():
                 pass  # for observers
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)

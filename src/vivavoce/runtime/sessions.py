@@ -21,17 +21,19 @@ from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
-from vivavoce.runtime.parts import CallObserver, Driver, Observer, Peer, Player
-from vivavoce.runtime.performers import CascadePerformer, RelayPerformer
+from vivavoce.runtime.parts import CallObserver, Observer, Peer, Player
+from vivavoce.runtime.performers import CascadePerformer, MakePerformer
+from vivavoce.runtime.relay_performer import RelayPerformer
 from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
-from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.runner import ForwardDirection, Runner
 from vivavoce.runtime.session_defaults import begin
-from vivavoce.runtime.tools import ServerTool
+from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
 from vivavoce.session.cascade.brain import CascadeBrain
@@ -42,6 +44,7 @@ from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Session, SessionStart
+from vivavoce.session.usage import Costs
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ _REFUSALS: Mapping[Refusal, str] = {
 }
 
 
-class Meter(Observer, Protocol):
+class Meter(Observer, Costs, Protocol):
     """Counts what a session uses, and ends it when its owner may use nothing more."""
 
     post: Callable[[Fact], None]
@@ -86,6 +89,18 @@ MakeMeter = Callable[[SessionObject, str], Meter]
 """Makes the meter of a session and the name of the key that opened it."""
 
 
+class Measurements(Protocol):
+    """Takes what is measured beside the facts of sessions."""
+
+    def on_forward(self, direction: ForwardDirection, seconds: float) -> None:
+        """A frame that no rule touches was passed on."""
+        ...
+
+    def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None:
+        """A function of this server was called."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """What all sessions of a server share."""
@@ -100,6 +115,7 @@ class ServerContext:
     """Of the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
+    measurements: Measurements | None = None
     record: Callable[[SessionStart], CallRecorder] | None = None
     """Records a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
@@ -116,6 +132,8 @@ class ServerContext:
     """The models that a key allows, by its name; None: all."""
     resumption: Resumption | None = None
     """Lets clients come back to their conversations."""
+    takes_images: Callable[[str, str], bool] = lambda model, key: True
+    """Whether a model takes pictures of the owner of a key, by its name."""
     place: str = ""
     """The name of this process among several; it stands in the ids of sessions and calls."""
     engines: Mapping[str, object] = field(default_factory=dict)
@@ -146,6 +164,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
+        self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self.admission: Admission | None = None
         """Measures whether this process is overloaded; None: nothing does."""
         self.on_refusal: Callable[[Refusal], None] = lambda _: None
@@ -197,6 +216,24 @@ class Sessions:
             self.on_refusal(refusal)
             raise LimitReached(f"the server {_REFUSALS[refusal]}")
 
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Bytes that wait: for clients; for recognisers and upstream servers."""
+        waiting = [runner.waiting_bytes for runner in self._runners]
+        return sum(out for out, _ in waiting), sum(in_ for _, in_ in waiting)
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """Of users and of answers, at 24 kHz, in all sessions so far."""
+        return self._summed(*self._runners)
+
+    def _summed(self, *runners: Runner) -> tuple[int, int]:
+        heard, said = self._ended_audio
+        for runner in runners:
+            samples = runner.audio_samples
+            heard, said = heard + samples[0], said + samples[1]
+        return heard, said
+
     def open(
         self,
         peer: Peer,
@@ -232,7 +269,7 @@ class Sessions:
             seen_by.append(moderator)
         start = SessionStart(
             settings,
-            self._offer(opening),
+            replace(self._offer(opening), costs=meter),
             context.limits,
             salt=salt,
             now=asyncio.get_running_loop().time(),
@@ -262,6 +299,8 @@ class Sessions:
         )
         if ticket:
             ticket.service.begin(ticket, runner)
+        if context.measurements:
+            runner.on_forward = context.measurements.on_forward
         if meter:
             meter.post = runner.post
         if moderator:
@@ -291,6 +330,7 @@ class Sessions:
                 opened.ticket.service.end(opened.ticket)
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self._ended_audio = self._summed(runner)
             self.live.remove(session_id)
             if not self._runners:
                 self._empty.set()
@@ -329,7 +369,9 @@ class Sessions:
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
         tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
-        rules = Rules(policy, context.key_models(opening.who), tools)
+        served = context.models.served_by(model, "").model
+        images = context.takes_images(served, opening.who)
+        rules = Rules(policy, context.key_models(opening.who), tools, takes_images=images)
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -358,9 +400,8 @@ class Drivers:
 
     def first(self, model: str) -> Driver:
         """The driver with which a session of that model begins; "" is the default one."""
-        relay = self.context.catalog.relays.get(model or self.context.models.default_model)
-        if relay is not None:
-            return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), relays=True)
+        if found := self._relay(model):
+            return Driver(RelayBrain, self._relay_performer(found[1]), relays=True)
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
@@ -375,8 +416,16 @@ class Drivers:
         await say(order, cascade, post, wait_writable)
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        tool = self.context.tools[order.name]
-        return await tool.run(order, session_id, self.who)
+        context, clock = self.context, asyncio.get_running_loop().time
+        outcome: ToolOutcome = "cancelled"
+        begun_at = clock()
+        try:
+            result = await context.tools[order.name].run(order, session_id, self.who)
+            outcome = result.outcome
+        finally:
+            if context.measurements:
+                context.measurements.on_tool(order.name, outcome, clock() - begun_at)
+        return result.text
 
     async def recovered(self, session: SessionObject) -> Driver | None:
         """The relay again, as soon as its upstream server answers; None: there is no relay."""
@@ -385,14 +434,20 @@ class Drivers:
             return None
         name, relay = found
         await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, partial(RelayPerformer, relay, self.who), name, relays=True)
+        return Driver(RelayBrain, self._relay_performer(relay), name, relays=True)
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
         """The relay that a session's client has named, with its name; None: a cascade."""
-        model = session.model if isinstance(session, RealtimeSession) else ""
-        name = model or self.context.models.default_model
+        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
+
+    def _relay(self, model: str) -> tuple[str, Relay] | None:
+        """An unknown name, or an alias, stands for a relay where that is its model."""
+        name = self.context.models.served_by(model, "").model
         relay = self.context.catalog.relays.get(name)
         return None if relay is None else (name, relay)
+
+    def _relay_performer(self, relay: Relay) -> MakePerformer:
+        return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
 
     def _cascade(self, model: str) -> Driver:
         performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ from vivavoce.session.effects import RunTool
 
 log = logging.getLogger(__name__)
 
+ToolOutcome: TypeAlias = Literal["ok", "failed", "timeout", "invalid", "cancelled"]
+"""invalid: of arguments that are no JSON object; cancelled: the result is not wanted any more."""
 GROUP = "vivavoce.tools"
 """Entry points, by the name of the function."""
 MAX_OUTPUT_CHARACTERS = 16_384
@@ -57,6 +59,14 @@ class ToolCall(msgspec.Struct, frozen=True):
     session_id: str
     key: str
     """The name of the API key that opened the session; "" where none is needed."""
+
+
+class ToolResult(NamedTuple):
+    """What a call has come to."""
+
+    text: str
+    """For the model; of a failure {"error": …}."""
+    outcome: ToolOutcome
 
 
 class Tool(Protocol):
@@ -106,13 +116,13 @@ class ServerTool:
     function: Tool
     timeout_s: float
 
-    async def run(self, order: RunTool, session_id: str, key: str) -> str:
-        """The result as text for the model. A failure is a result, too: {"error": …}."""
+    async def run(self, order: RunTool, session_id: str, key: str) -> ToolResult:
+        """A failure is a result, too."""
         name = self.declared.name
         try:
             arguments = msgspec.json.decode(order.arguments or "{}", type=dict[str, Any])
         except msgspec.DecodeError:
-            return _error("the arguments are not a JSON object")
+            return _error("the arguments are not a JSON object", "invalid")
         call = ToolCall(name, arguments, order.call_id, session_id, key)
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -120,7 +130,7 @@ class ServerTool:
             text = result if isinstance(result, str) else msgspec.json.encode(result).decode()
         except TimeoutError:
             log.warning("the tool %r took longer than %g s", name, self.timeout_s)
-            return _error("timeout")
+            return _error("timeout", "timeout")
         except EngineError as exc:
             log.warning("the tool %r failed: %s", name, exc)
             return _error("the function failed")
@@ -129,11 +139,11 @@ class ServerTool:
             return _error("the function failed")
         if len(text) > MAX_OUTPUT_CHARACTERS:
             log.warning("the result of the tool %r is cut to %d", name, MAX_OUTPUT_CHARACTERS)
-        return text[:MAX_OUTPUT_CHARACTERS]
+        return ToolResult(text[:MAX_OUTPUT_CHARACTERS], "ok")
 
 
-def _error(reason: str) -> str:
-    return msgspec.json.encode({"error": reason}).decode()
+def _error(reason: str, outcome: ToolOutcome = "failed") -> ToolResult:
+    return ToolResult(msgspec.json.encode({"error": reason}).decode(), outcome)
 
 
 async def built_tools(

@@ -8,10 +8,11 @@ import base64
 import hashlib
 import hmac
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import aiohttp
@@ -21,11 +22,12 @@ from yarl import URL
 from vivavoce.engines.http import HttpClient
 from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.errors import EngineError
-from vivavoce.protocol.upstream import read_upstream
+from vivavoce.protocol.upstream import UpstreamEvent, read_upstream
 from vivavoce.protocol.xai import XaiTranslation
 from vivavoce.secret import Secret
+from vivavoce.session.facts import FaultKind
 from vivavoce.session.options import ModelInfo
-from vivavoce.session.relay.faults import Fault, fault_of, fault_of_status
+from vivavoce.session.relay.faults import Fault, fault_of, fault_of_status, masked
 
 Provider: TypeAlias = Literal["openai", "azure", "xai", "other"]
 
@@ -41,6 +43,8 @@ MAX_FRAME_BYTES = 24 << 20
 MIN_PROBE_PAUSE_S = 5.0
 MAX_PROBE_PAUSE_S = 60.0
 IDENTIFIER_CHARACTERS = 43
+MIN_HIDDEN_CHARACTERS = 6
+"""Of a key or host: a shorter word may be part of another."""
 
 NO_FALLBACK = "none"
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -53,6 +57,7 @@ _HOSTS: Mapping[str, Provider] = {
     ".x.ai": "xai",
 }
 _KIND = ServerKind("upstream server", "a Realtime session")
+_NO_TOKEN = Fault("refused", "no token for the upstream server", hold_s=60.0)
 
 
 def provider_of(url: str) -> Provider:
@@ -104,11 +109,19 @@ class Hold:
         """probe_pause_s: at least, before the server is asked whether it answers again."""
         self._probe_pause_s = probe_pause_s
         self._until = float("-inf")
+        self._kind: FaultKind = "closed"
         self._answered_at = float("-inf")
         self._probing = asyncio.Lock()
 
-    def set(self, seconds: float) -> None:
-        self._until = max(self._until, asyncio.get_running_loop().time() + seconds)
+    def set(self, seconds: float, kind: FaultKind) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        if until > self._until:
+            self._until, self._kind = until, kind
+
+    @property
+    def state(self) -> FaultKind | Literal["available"]:
+        """Why the server is not asked."""
+        return self._kind if self.seconds else "available"
 
     @property
     def seconds(self) -> float:
@@ -163,6 +176,8 @@ class Opened:
     socket: UpstreamSocket
     expires_in: float
     """Seconds; infinite where the server does not say it."""
+    hidden: tuple[bytes, ...] = ()
+    """The credentials of this connection and the host: no client gets to see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +195,8 @@ class Relay:
     "none": the session ends."""
     token_command: tuple[str, ...] = ()
     """Prints the bearer token of one connection; in place of the key."""
+    pseudonym_secret: Secret = Secret("")
+    """Of the pseudonyms of users; empty: the key."""
     hold: Hold = field(default_factory=Hold, compare=False)
     dialect: Literal["", "ga", "xai"] = ""
     """The protocol of the server; "": by its address."""
@@ -219,11 +236,17 @@ class Relay:
 
         It is the same in every session, and says nothing of the user's name.
         """
-        if not user or self.provider not in ("openai", "azure"):
+        secret = self.pseudonym_secret.reveal() or self.key.reveal()
+        if not (user and secret) or self.provider not in ("openai", "azure"):
             return {}
-        digest = hmac.new(self.key.reveal().encode(), user.encode(), hashlib.sha256).digest()
+        digest = hmac.new(secret.encode(), user.encode(), hashlib.sha256).digest()
         pseudonym = base64.urlsafe_b64encode(digest).decode()[:IDENTIFIER_CHARACTERS]
         return {"OpenAI-Safety-Identifier": pseudonym}
+
+    def _hidden(self, headers: Mapping[str, str]) -> tuple[bytes, ...]:
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        words = (self.key.reveal(), token, URL(self.url).host or "")
+        return tuple(word.encode() for word in words if len(word) >= MIN_HIDDEN_CHARACTERS)
 
     @asynccontextmanager
     async def connected(
@@ -253,13 +276,26 @@ class Relay:
             except EngineError as exc:
                 log.error("%s", exc)
                 reason = "the upstream server cannot be reached"
-                raise UpstreamRefused(Fault(reason, hold_s=MIN_PROBE_PAUSE_S)) from exc
+                raise UpstreamRefused(
+                    Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S)
+                ) from exc
             try:
-                yield await _opened(socket)
+                opened = await _opened(socket)
+                yield replace(opened, hidden=self._hidden(headers))
             finally:
                 with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
                         await socket.close()
+
+
+def without_words(
+    event: UpstreamEvent, raw: bytes, hidden: tuple[bytes, ...]
+) -> tuple[UpstreamEvent, bytes]:
+    """An event that reports a failure, logged, and its frame, without these words."""
+    for word in hidden:
+        raw = re.sub(re.escape(word), b"***", raw, flags=re.IGNORECASE)
+    log.warning("an upstream server: %s", masked(raw[:500]).decode(errors="replace"))
+    return read_upstream(raw), raw
 
 
 async def _opened(socket: UpstreamSocket) -> Opened:
@@ -268,15 +304,17 @@ async def _opened(socket: UpstreamSocket) -> Opened:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             message = await socket.receive()
     except TimeoutError as exc:
-        raise UpstreamRefused(Fault("the upstream server opened no session in time")) from exc
+        raise UpstreamRefused(
+            Fault("unreachable", "the upstream server opened no session in time")
+        ) from exc
     if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-        raise UpstreamRefused(Fault("the upstream server closed the connection at once"))
+        raise UpstreamRefused(Fault("closed", "the upstream server closed the connection at once"))
     raw = message.data.encode() if isinstance(message.data, str) else message.data
     event = read_upstream(raw)
     if event.type == "error":
         log.error("an upstream server opened no session: %s", raw[:300].decode(errors="replace"))
         fault = fault_of(event.error)
-        raise UpstreamRefused(fault or Fault("the upstream server refused the session"))
+        raise UpstreamRefused(fault or Fault("refused", "the upstream server refused the session"))
     return Opened(socket, _expires_in(raw))
 
 
@@ -297,7 +335,7 @@ async def _printed(command: tuple[str, ...]) -> str:
         )
     except OSError as exc:
         log.error("token_command %r cannot be run: %s", command[0], exc)
-        raise UpstreamRefused(Fault("no token for the upstream server", hold_s=60.0)) from exc
+        raise UpstreamRefused(_NO_TOKEN) from exc
     try:
         async with asyncio.timeout(TOKEN_TIMEOUT_S):
             printed, _ = await process.communicate()
@@ -310,5 +348,5 @@ async def _printed(command: tuple[str, ...]) -> str:
     token = printed.decode(errors="replace").strip()
     if process.returncode or not token or not token.isascii() or not token.isprintable():
         log.error("token_command %r printed no token (%s)", command[0], process.returncode)
-        raise UpstreamRefused(Fault("no token for the upstream server", hold_s=60.0))
+        raise UpstreamRefused(_NO_TOKEN)
     return token

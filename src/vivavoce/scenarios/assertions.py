@@ -36,10 +36,13 @@ class ScenarioCost(NamedTuple):
     nano_usd: int
     problem: str = ""
     """Why that is not known."""
+    model: str = ""
+    """Of the price table."""
 
     @property
     def text(self) -> str:
-        return self.problem or f"{usd(self.nano_usd)} USD"
+        """For people: 0.02 USD at the price of gpt-realtime."""
+        return self.problem or f"{usd(self.nano_usd)} USD at the price of {self.model}"
 
 
 def _outcome(place: str, what: str, holds: bool, message: str = "") -> ScenarioCheck:
@@ -134,7 +137,7 @@ def cost_of(scenario: ScenarioFile, run: ScenarioRun, prices: PriceTable) -> Sce
     for turn in run.recorder.turns:
         for usage in turn.usages:
             total += _priced(usage, price.rates)
-    return ScenarioCost(total)
+    return ScenarioCost(total, model=price.model)
 
 
 def _priced(usage: dict[str, Any], rates: Any) -> int:

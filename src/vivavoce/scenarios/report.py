@@ -47,6 +47,7 @@ class ScenarioResult:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing failed."""
         return not self.count("failed")
 
 

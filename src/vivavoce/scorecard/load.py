@@ -214,7 +214,7 @@ def cost_of(times: list[StageTimes], prices: PriceTable, model: str) -> TurnCost
         if (usage := _usage_of(one.usage)) is not None:
             used.append(usage)
             record = RecordUsage(str(number), model, usage)
-            nano += rater.record(record, model, now).nano_usd
+            nano += rater.record(record, now).nano_usd
     priced = bool(used) and prices.find(model, now) is not None
     return TurnCost(
         model=model,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from msgspec import UNSET, UnsetType
+
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioClear,
@@ -17,6 +19,7 @@ from vivavoce.protocol.client import (
     ResponseCancel,
     ResponseCreate,
 )
+from vivavoce.protocol.responses import SessionUsage
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import EffectBuffer
 from vivavoce.session.facts import BrainFact, Fact, TranscriptionKey
@@ -51,6 +54,10 @@ class Shared:
     sent_words: dict[TranscriptionKey, str] = field(default_factory=dict)
     """Beginnings of transcripts that were sent as deltas, of transcriptions that a brain has not
     completed."""
+
+    def shown_usage(self, now: float) -> SessionUsage | UnsetType:
+        """The `x_usage` of a response.done."""
+        return self.usage.so_far(now) if self.options.includes_usage else UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
-from vivavoce.session.facts import TranscriptionKey
+from vivavoce.session.facts import FaultKind, TranscriptionKey
 
 
 class Send(Struct, frozen=True):
@@ -247,6 +247,7 @@ class HoldUpstream(Struct, frozen=True):
     """For so many seconds no session asks the upstream server."""
 
     seconds: float
+    kind: FaultKind
 
 
 class DisconnectUpstream(Struct, frozen=True):
@@ -258,6 +259,7 @@ class RequestFallback(Struct, frozen=True):
 
     reason: str
     close_code: int = 1011
+    kind: FaultKind = "closed"
 
 
 class RunTool(Struct, frozen=True):
@@ -281,7 +283,7 @@ class RecordUsage(Struct, frozen=True):
     id: str
     """Unique in the session: that of the response, or of the item and its content part."""
     model: str
-    """That of the response, or the recogniser that an upstream server used."""
+    """The configured model that served it."""
     usage: Usage | DurationUsage
     kind: Literal["response", "transcription", "speculative"] = "response"
     """speculative: it was begun early, and was of no use."""
@@ -289,6 +291,22 @@ class RecordUsage(Struct, frozen=True):
     """That were given to a synthesiser."""
     confirmed: bool = True
     """False: the upstream server has not reported the usage, and more may have been billed."""
+    recogniser: str = ""
+    """The upstream server's model of a transcription, which has a price of its own."""
+
+
+class RecordDroppedAudio(Struct, frozen=True):
+    """So many frames of the client's audio go nowhere. For observers: nothing is to be done."""
+
+    frames: int
+
+
+class RecordRefusal(Struct, frozen=True):
+    """A rule of the operator forbids an event of the client. For observers, likewise."""
+
+    event: str
+    """Its type."""
+    rule: str
 
 
 class RecordTurn(Struct, frozen=True):
@@ -336,6 +354,8 @@ ShellEffect: TypeAlias = (
     | CancelTool
     | RequestFallback
     | RecordUsage
+    | RecordDroppedAudio
+    | RecordRefusal
     | RecordTurn
     | Close
 )

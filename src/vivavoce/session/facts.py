@@ -12,6 +12,20 @@ from vivavoce.protocol.upstream import UpstreamEvent
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
 TurnSource: TypeAlias = Literal["words", "sound"]
 """What tells that a turn may be over."""
+FaultKind: TypeAlias = Literal[
+    "unreachable",
+    "refused",
+    "rate_limited",
+    "quota",
+    "overloaded",
+    "error",
+    "expired",
+    "closed",
+    "silent",
+    "slow",
+    "held",
+]
+"""Why an upstream server cannot go on; held: it has failed a moment ago, and is not asked."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -223,6 +237,9 @@ class UpstreamLost(Struct, frozen=True):
     """The connection to the upstream server could not be made, or ended."""
 
     reason: str
+    kind: FaultKind = "closed"
+    close_code: int = 0
+    """Of the WebSocket; 0: there was none."""
 
 
 class ToolFinished(Struct, frozen=True):
@@ -267,6 +284,9 @@ class BudgetLow(Struct, frozen=True):
 
 class Disconnected(Struct, frozen=True):
     """The client is gone."""
+
+    code: int = 1000
+    """The close code of the connection, as it was sent or received; 1006: it was lost."""
 
 
 GenerationFact: TypeAlias = (

@@ -46,6 +46,7 @@ from vivavoce.protocol.session import (
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
+from vivavoce.session.usage import Costs
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
 _FRESH: dict[type, Any] = {
@@ -60,6 +61,8 @@ _INTERRUPTION: dict[type, Interruption] = {ServerVad: "immediate", SemanticVad: 
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 LOGPROBS = "item.input_audio_transcription.logprobs"
 """Among the `include` of a session."""
+USAGE = "x_usage"
+"""Likewise; it is an extension, and not sent to an upstream server."""
 
 
 class EngineNames(Protocol):
@@ -110,6 +113,8 @@ class AvailableModels:
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
     turns: TurnSettings = field(default_factory=TurnSettings)
+    costs: Costs | None = None
+    """What the usage of one session costs, for clients that ask for it; None: nothing."""
 
     def served_by(
         self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
@@ -186,6 +191,11 @@ class Options:
     def includes_logprobs(self) -> bool:
         """Whether the client asks for the probabilities of the user's words."""
         return LOGPROBS in (self.session.include or ())
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether the client asks for what the session has used, after each response."""
+        return USAGE in (self.session.include or ())
 
     @property
     def noise_reduction(self) -> Literal["near_field", "far_field"] | None:

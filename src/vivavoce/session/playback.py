@@ -19,6 +19,8 @@ class Playback(Protocol):
 
     by_server: bool
     """Whether the server plays: then answers are not sent to the client as audio deltas."""
+    samples: int
+    """Of all answers so far."""
 
     @property
     def until(self) -> float:
@@ -69,6 +71,7 @@ class ClientPlayback:
     by_server = False
 
     def __init__(self) -> None:
+        self.samples = 0
         self._until = float("-inf")
         self._sent: dict[str, int] = {}  # samples by item, since the client last had none left
 
@@ -87,6 +90,7 @@ class ClientPlayback:
 
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         samples = len(audio) // BYTES_PER_SAMPLE
+        self.samples += samples
         if self._until <= now:
             self._sent.clear()
         self._sent[item_id] = self._sent.get(item_id, 0) + samples
@@ -159,6 +163,7 @@ class ServerPlayback:
     by_server = True
 
     def __init__(self, effects: EffectBuffer) -> None:
+        self.samples = 0
         self._effects = effects
         self._queue: deque[_Answer] = deque()
         self._muted: set[str] = set()  # responses that were cleared and are still generated
@@ -179,6 +184,8 @@ class ServerPlayback:
         return answer.item_id, answer.came - answer.played
 
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
+        samples = len(audio) // BYTES_PER_SAMPLE
+        self.samples += samples
         if response_id in self._muted:
             return
         answer = next((a for a in self._queue if a.item_id == item_id), None)
@@ -186,7 +193,7 @@ class ServerPlayback:
             answer = _Answer(response_id, item_id)
             self._queue.append(answer)
         answer.held.append(audio)
-        answer.came += len(audio) // BYTES_PER_SAMPLE
+        answer.came += samples
         self._advance(now)
 
     def played(self, item_id: str, samples: int, now: float) -> None:

@@ -98,7 +98,8 @@ class Rules:
     """A policy as it applies to one session.
 
     models: the names of models that the key of the session allows; None: all. tools: the
-    functions of this server that the policy names.
+    functions of this server that the policy names. takes_images: False where pictures have no
+    price, and the owner a budget in money.
     """
 
     def __init__(
@@ -106,8 +107,11 @@ class Rules:
         policy: Policy | None = None,
         models: frozenset[str] | None = None,
         tools: tuple[FunctionTool, ...] = (),
+        *,
+        takes_images: bool = True,
     ) -> None:
         self.tools = tools
+        self._takes_images = takes_images
         self.tool_names = frozenset(tool.name for tool in tools)
         self._policy = policy
         self._models = models
@@ -164,7 +168,9 @@ class Rules:
         """Raise InvalidRequest for an event that is blocked."""
         kind = type(event).__struct_config__.tag
         if self._policy is not None and kind in self._policy.blocked_events:
-            raise InvalidRequest(f"Events of the type '{kind}' are not allowed.", param="type")
+            raise InvalidRequest(
+                f"Events of the type '{kind}' are not allowed.", param="type", rule="blocked_events"
+            )
 
     def settings(
         self, patch: SessionPatch, current: SessionObject, *, opening: bool = False
@@ -189,11 +195,13 @@ class Rules:
         Raises InvalidRequest.
         """
         policy, params = self._policy, event.response
-        if policy is None or params is None:
+        if params is None:
             return event
         for n, item in enumerate(params.input or ()):
             if not isinstance(item, ItemReference):
                 self.check_item(item, f"response.input[{n}]")
+        if policy is None:
+            return event
         allowed = self._without_pinned(params, policy.pinned, "response", None)
         allowed = self._within_bounds(allowed, "response")
         if allowed is params:
@@ -203,16 +211,31 @@ class Rules:
     def check_item(self, item: Item, param: str = "item") -> None:
         """Raise InvalidRequest for an item that clients may not add."""
         policy = self._policy
-        if policy is None or not isinstance(item, Message):
+        if not isinstance(item, Message):
             return
+        if not self._takes_images:
+            self._check_images(item, param, "they have no price for this model")
+        if policy is None:
+            return
+        if not policy.images:
+            self._check_images(item, param)
         allowed = {"system": policy.system_items, "assistant": policy.assistant_items}
         if not allowed.get(item.role, True):
             raise InvalidRequest(
-                f"Items with the role '{item.role}' are not allowed.", param=f"{param}.role"
+                f"Items with the role '{item.role}' are not allowed.",
+                param=f"{param}.role",
+                rule="items",
             )
+
+    def _check_images(self, item: Message, param: str, why: str = "") -> None:
+        """Raise InvalidRequest where there is one."""
         for n, part in enumerate(item.content):
-            if isinstance(part, InputImage) and not policy.images:
-                raise InvalidRequest("Images are not allowed.", param=f"{param}.content[{n}]")
+            if isinstance(part, InputImage):
+                raise InvalidRequest(
+                    f"Images are not allowed{': ' if why else ''}{why}.",
+                    param=f"{param}.content[{n}]",
+                    rule="images",
+                )
 
     def take_audio(self, samples: int, now: float) -> None:
         """Audio has come, samples at 24 kHz. Raises InvalidRequest where far too much has."""
@@ -223,6 +246,7 @@ class Rules:
                 f"Audio comes faster than {self._samples_a_second / RATE:g} times real time.",
                 code="rate_limit_exceeded",
                 param="audio",
+                rule="audio_speed",
             )
         self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
 
@@ -282,7 +306,9 @@ class Rules:
         assert self._policy is not None
         changes: dict[str, Any] = {}
         if getattr(given, "prompt", None) not in (UNSET, None) and not self._policy.prompt:
-            raise InvalidRequest("Stored prompts are not allowed.", param=f"{path}.prompt")
+            raise InvalidRequest(
+                "Stored prompts are not allowed.", param=f"{path}.prompt", rule="prompt"
+            )
         tools = getattr(given, "tools", UNSET)
         if tools is not UNSET and tools is not None:
             kept = self._allowed_tools(tools, f"{path}.tools")
@@ -295,6 +321,7 @@ class Rules:
                 raise InvalidRequest(
                     f"Invalid '{path}.max_output_tokens': at most {limit} are allowed.",
                     param=f"{path}.max_output_tokens",
+                    rule="max_output_tokens",
                 )
             changes["max_output_tokens"] = limit
         audio = getattr(given, "audio", UNSET)
@@ -314,7 +341,9 @@ class Rules:
         )
         if len(kept) < len(tools) and self._is_strict:
             other = next(tool.name for tool in tools if tool not in kept)
-            raise InvalidRequest(f"The function '{other}' is not allowed.", param=path)
+            raise InvalidRequest(
+                f"The function '{other}' is not allowed.", param=path, rule="client_tools"
+            )
         return kept
 
     def _allowed_audio(self, audio: T, path: str) -> T:
@@ -330,6 +359,7 @@ class Rules:
                     f"Invalid '{path}.output.voice': '{name:.100}' is not allowed. Allowed are: "
                     f"{', '.join(voices)}.",
                     param=f"{path}.output.voice",
+                    rule="voices",
                 )
             changes["output"] = msgspec.structs.replace(output, voice=UNSET)
         asked = getattr(getattr(audio, "input", UNSET), "transcription", UNSET)
@@ -357,7 +387,8 @@ def _shows(asked: Any, seen: Any) -> bool:
 
 
 def _fixed(place: str) -> InvalidRequest:
-    return InvalidRequest(f"'{place}' is set by the server and cannot be changed.", param=place)
+    message = f"'{place}' is set by the server and cannot be changed."
+    return InvalidRequest(message, param=place, rule="pinned")
 
 
 def _no_model(name: str, param: str) -> InvalidRequest:
@@ -365,4 +396,5 @@ def _no_model(name: str, param: str) -> InvalidRequest:
         f"The model '{name:.100}' does not exist or you do not have access to it.",
         code="model_not_found",
         param=param,
+        rule="models",
     )

@@ -29,6 +29,7 @@ from vivavoce.session.effects import (
     Effect,
     EffectBuffer,
     Ids,
+    RecordRefusal,
 )
 from vivavoce.session.facts import (
     AccessEnded,
@@ -98,7 +99,7 @@ class Session:
             conversation=Conversation(kept_bytes=kept, max_items=limits.max_items),
             playback=ServerPlayback(effects) if server_plays else ClientPlayback(),
             effects=effects,
-            usage=UsageMeter(effects, checkpoint.usage if checkpoint else None),
+            usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
         )
         self._rules = self._shared.options.rules
@@ -148,6 +149,11 @@ class Session:
     def usage(self) -> UsageTotals:
         """All that the session has used so far."""
         return self._shared.usage.totals
+
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """Audio of the user that came, and audio of answers that was made, at 24 kHz."""
+        return self._brain.position, self._shared.playback.samples
 
     def begin(self) -> list[Effect]:
         """Send `session.created`, then whatever the brain starts with."""
@@ -261,7 +267,7 @@ class Session:
                 try:
                     self._on_client(event, raw, now)
                 except InvalidRequest as problem:
-                    self._refuse(problem, event.event_id)
+                    self._refuse(problem, event)
             case InvalidFrame(problem=problem):
                 self._lifetime.active_at = now
                 self._refuse(problem, None)
@@ -303,7 +309,7 @@ class Session:
         assert ending
         match fact:
             case Received(event=events.ResponseCreate() | events.ItemCreate() as event):
-                self._refuse(InvalidRequest(ending.message, code=ending.code), event.event_id)
+                self._refuse(InvalidRequest(ending.message, code=ending.code), event)
             case AudioPlayed(item_id=item_id, samples=samples):
                 self._shared.playback.played(item_id, samples, now)
             case AccessEnded(code="invalid_api_key" as code, message=message, close_code=close):
@@ -421,13 +427,17 @@ class Session:
         event_id = shared.effects.event_id()
         shared.effects.send(SessionUpdated(event_id=event_id, session=shared.options.session))
 
-    def _refuse(self, problem: InvalidRequest, event_id: str | None) -> None:
+    def _refuse(self, problem: InvalidRequest, event: events.AnyClientEvent | None) -> None:
+        """Tell the client why its event has no effect; None: its frame could not be read."""
         self._shared.effects.error(
             problem.message,
             code=problem.code,
             param=problem.param,
-            cause=problem.event_id or event_id,
+            cause=problem.event_id or (event.event_id if event else None),
         )
+        if event and problem.rule:
+            kind = str(type(event).__struct_config__.tag)
+            self._shared.effects.add(RecordRefusal(kind, problem.rule))
 
     def _close(self, code: int, reason: str, now: float) -> None:
         if self._state != "ending":

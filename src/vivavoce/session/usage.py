@@ -1,6 +1,6 @@
 """Usage of responses and transcriptions, in the units of the protocol."""
 
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import msgspec
 
@@ -11,6 +11,7 @@ from vivavoce.protocol.responses import (
     DurationUsage,
     InputTokens,
     OutputTokens,
+    SessionUsage,
     Usage,
 )
 from vivavoce.session.effects import EffectBuffer, RecordUsage
@@ -91,10 +92,12 @@ class UsageTotals(msgspec.Struct):
     output_tokens: int = 0
     transcribed_seconds: int = 0
     speculative_tokens: int = 0
-    """Of what began early and was of no use, in none of the other sums; ten a second of audio."""
+    """Of what began early and was of no use, in no sum but that of money; ten a second of audio."""
+    nano_usd: int = 0
 
-    def add(self, record: RecordUsage) -> None:
-        """Add the usage of one response or transcription."""
+    def add(self, record: RecordUsage, nano_usd: int = 0) -> None:
+        """Add the usage of one response or transcription, and what it costs."""
+        self.nano_usd += nano_usd
         if record.kind == "speculative":
             self.speculative_tokens += tokens_of(record.usage)
             return
@@ -106,14 +109,50 @@ class UsageTotals(msgspec.Struct):
             self.transcribed_seconds += record.usage.seconds
 
 
+class Costs(Protocol):
+    """What the usage of a session costs, in nano-USD."""
+
+    def cost(self, record: RecordUsage) -> int: ...
+
+    def time_cost(self, seconds: float) -> int:
+        """Of a session that has lasted so long."""
+        ...
+
+
 class UsageMeter:
     """Adds up what a session uses, and reports each response and transcription to observers."""
 
-    def __init__(self, effects: EffectBuffer, totals: UsageTotals | None = None) -> None:
+    def __init__(
+        self,
+        effects: EffectBuffer,
+        totals: UsageTotals | None = None,
+        costs: Costs | None = None,
+        begun_at: float = 0.0,
+    ) -> None:
+        """costs: None: nothing costs anything. begun_at: by the clock of facts."""
         self.totals = msgspec.structs.replace(totals) if totals else UsageTotals()
         self._effects = effects
+        self._costs = costs
+        self._begun_at = begun_at
+        self._last_nano_usd = 0  # of a response
 
     def add(self, record: RecordUsage) -> None:
         """Count the usage of one response or transcription."""
-        self.totals.add(record)
+        cost = self._costs.cost(record) if self._costs else 0
+        if record.kind == "response":
+            self._last_nano_usd = cost
+        self.totals.add(record, cost)
         self._effects.add(record)
+
+    def so_far(self, now: float) -> SessionUsage:
+        """What the session has used, as a client sees it."""
+        totals, seconds = self.totals, now - self._begun_at
+        return SessionUsage(
+            responses=totals.responses,
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            transcribed_seconds=totals.transcribed_seconds,
+            seconds=round(seconds, 3),
+            nano_usd=totals.nano_usd + (self._costs.time_cost(seconds) if self._costs else 0),
+            response_nano_usd=self._last_nano_usd,
+        )

@@ -10,7 +10,7 @@ from vivavoce.secret import conceal
 
 RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
-    "response", "transcription", "speech", "completion", "session", "speculative"
+    "response", "transcription", "speech", "completion", "analysis", "session", "speculative"
 ]
 MAX_AMOUNT = 2**53 - 1
 """Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""

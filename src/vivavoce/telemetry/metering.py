@@ -138,6 +138,10 @@ class Metering:
         """Called with each row that is booked for the first time."""
         self.on_refusal: list[Callable[[str], None]] = []
         """Called with each budget, by its id, that has refused."""
+        self.on_overrun: list[Callable[[str, int], None]] = []
+        """Called with a model and the nano-USD that a response cost beyond what was reserved."""
+        self.expired_reservations = 0
+        """That this process has ended since their holder had died."""
         self._static_keys = tuple(keys)
         self._holders: set[Holder] = set()
         self._leases: set[str] = set()
@@ -150,7 +154,7 @@ class Metering:
     async def __aenter__(self) -> Self:
         """Raises StoreError."""
         await self.refresh()
-        await self.store.reap(self.wall_clock())
+        await self._reap(self.wall_clock())
         self._renewed_at = self.wall_clock()
         self._ticking = asyncio.create_task(self._tick())
         return self
@@ -199,6 +203,13 @@ class Metering:
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
         return self.directory.owner(key)
+
+    def takes_images(self, model: str, key: str) -> bool:
+        """Whether a model takes pictures: not without a price, from an owner with money alone."""
+        if self.rater.prices_images(model, self.wall_clock()):
+            return True
+        budgets = self.directory.budgets_of(self.directory.owner(key))
+        return not any(budget.unit == "usd" for budget in budgets)
 
     @property
     def stored_keys(self) -> int:
@@ -328,8 +339,12 @@ class Metering:
         now = self.wall_clock()
         await self.store.renew(tuple(self._leases), now + LEASE_S)
         self._renewed_at = now
+        await self._reap(now)
+
+    async def _reap(self, now: float) -> None:
         if ended := await self.store.reap(now):
             log.warning("%d reservations of processes that died were ended", ended)
+            self.expired_reservations += ended
 
     def _end_expired(self) -> None:
         """The leases are over and cannot be renewed: what is paid for cannot go on."""

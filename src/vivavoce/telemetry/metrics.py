@@ -1,139 +1,61 @@
-"""Prometheus metrics: sessions, latency by stage, tokens, money, refusals, event-loop lag.
-
-Labels have few values: models, modes, stages, codes. Never a user, a key or a session.
-"""
+"""Prometheus metrics of a process, and where their values come from."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
-from msgspec import UNSET
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
 
+from vivavoce.audio.formats import RATE
 from vivavoce.limits.prices import NANO, Quantities
-from vivavoce.protocol.client import ResponseCreate
-from vivavoce.protocol.server import SpeechStopped
-from vivavoce.protocol.session import RealtimeSession, SessionObject
-from vivavoce.session.effects import (
-    Close,
-    ConnectUpstream,
-    Effect,
-    EndAudio,
-    Generate,
-    RequestFallback,
-    Send,
-)
-from vivavoce.session.facts import (
-    AccessEnded,
-    AudioGenerated,
-    ContentBlocked,
-    Fact,
-    Received,
-    SpeechFailed,
-    TextGenerated,
-    TranscriptUpdated,
-    UpstreamConnected,
-    UpstreamEventReceived,
-    UpstreamLost,
-    VadScores,
-)
+from vivavoce.protocol.session import SessionObject
 from vivavoce.store.base import UsageRow
+from vivavoce.telemetry.families import (
+    Families,
+    PassingFamilies,
+    SessionFamilies,
+    UpstreamFamilies,
+    UsageFamilies,
+)
+from vivavoce.telemetry.metering import Metering
+from vivavoce.telemetry.session_metrics import SessionMetrics
 
 LAG_INTERVAL_S = 0.5
-MAX_LIMITS = 8
-_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
-_LASTED = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
+MAX_MODELS = 64
+"""Names of models among the labels; a client of a relay may name its recogniser."""
+KEY_STATES = ("available", "unreachable", "refused", "rate_limited", "quota", "overloaded")
 _LAG = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-class _Families:
-    """Makes metrics in a registry."""
+class MeasuredSessions(Protocol):
+    """All sessions of a server."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __len__(self) -> int: ...
 
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"vivavoce_{name}", text, labels, registry=self._registry)
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Bytes that wait for clients, and for recognisers and upstream servers."""
+        ...
 
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"vivavoce_{name}", text, labels, registry=self._registry)
-
-    def histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(f"vivavoce_{name}", text, labels, buckets=buckets, registry=self._registry)
+    @property
+    def audio_samples(self) -> tuple[int, int]:
+        """Of users and of answers, at 24 kHz, so far."""
+        ...
 
 
-class SessionFamilies:
-    """What is measured of sessions."""
+class UpstreamHold(Protocol):
+    """Until when an upstream server is not asked."""
 
-    def __init__(self, make: _Families) -> None:
-        self.active = make.gauge("sessions_active", "Sessions now")
-        self.refusals = make.counter(
-            "sessions_refused", "Sessions for which there was no room", "reason"
-        )
-        self.closes = make.counter("client_closes", "Sessions that ended", "model", "code")
-        self.lasted = make.histogram("session_seconds", "Length of sessions", _LASTED, "model")
-        self.first_audio = make.histogram(
-            "first_audio_seconds", "End of speech to first audio", _SECONDS, "model"
-        )
-        self.stages = make.histogram(
-            "stage_seconds", "Time of one stage", _SECONDS, "model", "stage"
-        )
-        self.access_ended = make.counter(
-            "access_ended", "Sessions whose budget, key or store ended them", "model", "reason"
-        )
-        self.blocked = make.counter(
-            "content_blocked", "Texts that moderation did not allow", "model", "action"
-        )
-        self.speech_failures = make.counter(
-            "speech_failures", "Answers that went on without sound", "model"
-        )
+    @property
+    def seconds(self) -> float: ...
 
-
-class UpstreamFamilies:
-    """What is measured of upstream servers."""
-
-    def __init__(self, make: _Families) -> None:
-        self.failovers = make.counter(
-            "failovers", "Upstream servers that were given up", "model", "reason"
-        )
-        self.failover = make.histogram(
-            "failover_seconds", "Loss of the upstream server to the next audio", _SECONDS, "model"
-        )
-        self.connect = make.histogram(
-            "upstream_connect_seconds", "Time to a session upstream", _SECONDS, "model"
-        )
-        self.connect_failures = make.counter(
-            "upstream_connect_failures", "Sessions upstream that did not begin", "model"
-        )
-        self.rollovers = make.counter(
-            "rollovers", "Upstream sessions replaced before they expired", "model"
-        )
-        self.remaining = make.gauge(
-            "upstream_remaining", "Tokens or requests left by rate limits", "model", "limit"
-        )
-        self.available = make.gauge(
-            "upstream_available", "0: the server is left alone for a while", "model"
-        )
-
-
-class UsageFamilies:
-    """What is counted of usage and money."""
-
-    def __init__(self, make: _Families) -> None:
-        self.tokens = make.counter(
-            "tokens", "Tokens that were booked", "model", "modality", "direction", "cached"
-        )
-        self.transcribed = make.counter("transcription_seconds", "Audio transcribed", "model")
-        self.characters = make.counter("characters", "Characters spoken", "model")
-        self.cost = make.counter("cost_usd", "Money that was booked", "model", "kind")
-        self.unconfirmed = make.counter("cost_unconfirmed_usd", "Booked without usage", "model")
-        self.rating_errors = make.counter("rating_errors", "Rows that are estimates", "model")
-        self.refusals = make.counter("budget_refusals", "Budgets without room", "scope", "unit")
-        self.reservations = make.gauge("reservations_open", "Reservations of this process")
+    @property
+    def state(self) -> str:
+        """One of KEY_STATES."""
+        ...
 
 
 class Metrics:
@@ -141,10 +63,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        make = _Families(self.registry)
+        make = Families(self.registry)
         self.sessions = SessionFamilies(make)
         self.upstream = UpstreamFamilies(make)
         self.usage = UsageFamilies(make)
+        self.passing = PassingFamilies(make)
+        self._models: set[str] = set()
         self.lag = make.histogram("event_loop_lag_seconds", "How late timers fire", _LAG)
         self._measuring: asyncio.Task[None] | None = None
 
@@ -157,32 +81,69 @@ class Metrics:
             self._measuring.cancel()
             await asyncio.wait((self._measuring,))
 
-    def count_sessions(self, count: Callable[[], int]) -> None:
-        """Where the number of sessions comes from."""
-        self.sessions.active.set_function(lambda: float(count()))
+    def watch_sessions(self, sessions: MeasuredSessions) -> None:
+        """Read what is known of all sessions, whenever metrics are read."""
+        self.sessions.active.set_function(lambda: float(len(sessions)))
+        queued = self.passing.queued.labels
+        queued("output").set_function(lambda: float(sessions.backlog[0]))
+        queued("input").set_function(lambda: float(sessions.backlog[1]))
+        text = "Audio of users (input) and of answers (output)"
+        read = partial(_audio_seconds, sessions)
+        self.registry.register(_CountedElsewhere("audio_seconds", text, "direction", read))
+
+    def watch_accounts(self, meter: Metering) -> None:
+        """Count what is booked, reserved and refused."""
+        meter.on_row.append(self.on_row)
+        meter.on_refusal.append(self.on_refusal)
+        meter.on_overrun.append(
+            lambda model, nano_usd: self.usage.overrun.labels(model).inc(nano_usd / NANO)
+        )
+        text = "Reservations that were ended since their holder had died"
+        self.registry.register(
+            _CountedElsewhere(
+                "reservations_expired", text, "", lambda: {"": meter.expired_reservations}
+            )
+        )
+        self.usage.reservations.set_function(lambda: float(meter.open_reservations))
 
     def on_session_refused(self, reason: str) -> None:
         """Count a session that was refused: draining, full, overloaded."""
         self.sessions.refusals.labels(reason).inc()
 
-    def count_reservations(self, count: Callable[[], int]) -> None:
-        """Where the number of open reservations comes from."""
-        self.usage.reservations.set_function(lambda: float(count()))
+    def on_forward(self, direction: str, seconds: float) -> None:
+        """A frame was passed on."""
+        self.passing.forward.labels(direction).observe(seconds)
 
-    def watch_upstreams(self, held_s: Mapping[str, Callable[[], float]]) -> None:
-        """held_s: by model, for how many seconds its upstream server is not asked."""
+    def on_tool(self, name: str, outcome: str, seconds: float) -> None:
+        """A function of this server was called."""
+        self.passing.tools.labels(name, outcome).inc()
+        self.passing.tool_seconds.labels(name).observe(seconds)
+
+    def watch_upstreams(self, holds: Mapping[str, UpstreamHold]) -> None:
+        """Read by model whether its upstream server is asked, and why not; no other models."""
         self.upstream.available.clear()
-        for model, seconds in held_s.items():
-            available = self.upstream.available.labels(model)
-            available.set_function(partial(_available, seconds))
+        self.upstream.key_state.clear()
+        for model, hold in holds.items():
+            self.upstream.available.labels(model).set_function(partial(_is_asked, hold))
+            for state in KEY_STATES:
+                gauge = self.upstream.key_state.labels(model, state)
+                gauge.set_function(partial(_is_state, hold, state))
+
+    def _label(self, model: str) -> str:
+        """The name of a model, or "other" where there are many."""
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return "other"
+            self._models.add(model)
+        return model
 
     def session(self, settings: SessionObject, _who: str) -> "SessionMetrics":
         """The observer of a session."""
-        return SessionMetrics(self, settings)
+        return SessionMetrics(self.sessions, self.upstream, settings)
 
     def on_row(self, row: UsageRow) -> None:
         """Count a row that was booked."""
-        used = msgspec.convert(row.used, Quantities)
+        used, model = msgspec.convert(row.used, Quantities), self._label(row.model)
         for modality in ("text", "audio", "image"):
             cached: int = getattr(used, f"{modality}_cached")
             fresh: int = getattr(used, f"{modality}_input") - cached
@@ -193,14 +154,17 @@ class Metrics:
                 ("output", "no", made),
             ):
                 if count > 0:
-                    self.usage.tokens.labels(row.model, modality, direction, is_cached).inc(count)
-        self.usage.transcribed.labels(row.model).inc(used.audio_ms / 1000)
-        self.usage.characters.labels(row.model).inc(used.characters)
-        self.usage.cost.labels(row.model, row.kind).inc(row.nano_usd / NANO)
+                    self.usage.tokens.labels(model, modality, direction, is_cached).inc(count)
+        if row.kind == "transcription":
+            self.usage.transcribed.labels(model).inc(used.audio_ms / 1000)
+        self.usage.characters.labels(model).inc(used.characters)
+        self.usage.cost.labels(model, row.kind).inc(row.nano_usd / NANO)
         if not row.confirmed:
-            self.usage.unconfirmed.labels(row.model).inc(row.nano_usd / NANO)
+            self.usage.unconfirmed.labels(model).inc(row.nano_usd / NANO)
         if row.estimated:
-            self.usage.rating_errors.labels(row.model).inc()
+            self.usage.rating_errors.labels(model).inc()
+        if row.kind == "response" and used.input_tokens:
+            self.usage.cached.labels(model).observe(used.cached_tokens / used.input_tokens)
 
     def on_refusal(self, budget: str) -> None:
         """Count a budget that has refused: key:ada:usd:day, sessions:ada."""
@@ -220,135 +184,33 @@ class Metrics:
             self.lag.observe(max(0.0, clock() - due))
 
 
-class _RateLimit(msgspec.Struct):
-    name: str
-    remaining: float
+class _CountedElsewhere:
+    """A collector: a counter whose values are read when metrics are, by the value of a label."""
+
+    def __init__(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """label: "" for a counter without one; then the key of the value is ""."""
+        self._family = partial(
+            CounterMetricFamily, f"vivavoce_{name}", text, labels=[label] if label else []
+        )
+        self._read = read
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = self._family()
+        for value, total in self._read().items():
+            family.add_metric([value] if value else [], total)
+        yield family
 
 
-class _RateLimits(msgspec.Struct):
-    """Of a rate_limits.updated event."""
-
-    rate_limits: list[_RateLimit]
-
-
-class SessionMetrics:
-    """An observer: the latencies of one session, and how it ended."""
-
-    def __init__(self, metrics: Metrics, settings: SessionObject) -> None:
-        self._metrics = metrics
-        served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
-        self._model = "transcription" if served is UNSET else served.model
-        self._begun_at: float | None = None
-        self._asked_at: float | None = None  # the user waits for sound since then
-        self._generated_at: float | None = None
-        self._written_at: float | None = None
-        self._recorded_at: float | None = None
-        self._connecting_at: float | None = None
-        self._lost_at: float | None = None  # an answer was owed then
-
-    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        if self._begun_at is None:
-            self._begun_at = now
-        if isinstance(fact, Received):
-            if isinstance(fact.event, ResponseCreate):
-                self._asked_at = now
-        elif not isinstance(fact, VadScores):
-            self._on_fact(fact, now)
-        for effect in effects:
-            kind = type(effect)
-            if kind is Send or kind is Close or kind is Generate or kind is EndAudio:
-                self._on_effect(effect, now)
-            elif kind is RequestFallback or kind is ConnectUpstream:
-                self._on_upstream(effect, fact, now)
-
-    def _on_fact(self, fact: Fact | None, now: float) -> None:
-        match fact:
-            case AudioGenerated():  # first: it comes most often
-                if self._written_at is not None:
-                    self._stage("tts", now - self._written_at)
-                    self._written_at = None
-                self._heard(now)
-            case UpstreamEventReceived(event=event):
-                if event.type == "response.output_audio.delta":
-                    self._heard(now)
-                elif event.type == "input_audio_buffer.speech_stopped":
-                    self._asked_at = now
-                elif event.type == "rate_limits.updated":
-                    self._note_limits(fact.raw)
-            case UpstreamConnected():
-                if self._connecting_at is not None:
-                    seconds = now - self._connecting_at
-                    self._metrics.upstream.connect.labels(self._model).observe(seconds)
-                    self._connecting_at = None
-            case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
-                self._on_fault(fact)
-            case TextGenerated():
-                if self._generated_at is not None:
-                    self._stage("llm", now - self._generated_at)
-                    self._generated_at, self._written_at = None, now
-            case TranscriptUpdated(final=True):
-                if self._recorded_at is not None:
-                    self._stage("stt", now - self._recorded_at)
-                    self._recorded_at = None
-
-    def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
-        sessions = self._metrics.sessions
-        match fact:
-            case UpstreamLost():
-                if self._connecting_at is not None:
-                    self._metrics.upstream.connect_failures.labels(self._model).inc()
-                    self._connecting_at = None
-            case SpeechFailed():
-                sessions.speech_failures.labels(self._model).inc()
-            case AccessEnded(code=code):
-                sessions.access_ended.labels(self._model, code).inc()
-            case ContentBlocked(ends=ends):
-                sessions.blocked.labels(self._model, "end" if ends else "block").inc()
-
-    def _on_effect(self, effect: Effect, now: float) -> None:
-        match effect:
-            case Send(event=SpeechStopped()):
-                self._asked_at = now
-            case Generate():
-                self._generated_at = now
-            case EndAudio():
-                self._recorded_at = now
-            case Close(code=code):
-                self._metrics.sessions.closes.labels(self._model, str(code)).inc()
-                begun = now if self._begun_at is None else self._begun_at
-                self._metrics.sessions.lasted.labels(self._model).observe(now - begun)
-
-    def _on_upstream(self, effect: Effect, fact: Fact | None, now: float) -> None:
-        upstream = self._metrics.upstream
-        match effect:
-            case RequestFallback(reason=reason):
-                upstream.failovers.labels(self._model, reason).inc()
-                self._lost_at = now if self._asked_at is not None else None
-            case ConnectUpstream():
-                if fact is not None:  # in the middle of a session
-                    upstream.rollovers.labels(self._model).inc()
-                self._connecting_at = now
-
-    def _note_limits(self, raw: bytes) -> None:
-        try:
-            limits = msgspec.json.decode(raw, type=_RateLimits).rate_limits
-        except msgspec.MsgspecError:
-            return
-        for limit in limits[:MAX_LIMITS]:
-            name = limit.name if limit.name in ("tokens", "requests") else "other"
-            self._metrics.upstream.remaining.labels(self._model, name).set(limit.remaining)
-
-    def _heard(self, now: float) -> None:
-        if self._lost_at is not None:
-            self._metrics.upstream.failover.labels(self._model).observe(now - self._lost_at)
-            self._lost_at = None
-        if self._asked_at is not None:
-            self._metrics.sessions.first_audio.labels(self._model).observe(now - self._asked_at)
-            self._asked_at = None
-
-    def _stage(self, stage: str, seconds: float) -> None:
-        self._metrics.sessions.stages.labels(self._model, stage).observe(seconds)
+def _audio_seconds(sessions: MeasuredSessions) -> dict[str, float]:
+    heard, said = sessions.audio_samples
+    return {"input": heard / RATE, "output": said / RATE}
 
 
-def _available(held_s: Callable[[], float]) -> float:
-    return float(not held_s())
+def _is_asked(hold: UpstreamHold) -> float:
+    return float(not hold.seconds)
+
+
+def _is_state(hold: UpstreamHold, state: str) -> float:
+    return float(hold.state == state)

@@ -110,16 +110,23 @@ class Rater:
         found = [self._rates(part, at) for part in parts if part is not None]
         return None not in found and not (tariff.mode == "relay" and tariff.brain is None)
 
+    def prices_images(self, model: str, at: float) -> bool:
+        """Whether pictures have a price: of a relay, one of their own."""
+        tariff = self.tariff(model)
+        found = self._rates(tariff.brain, at)
+        return tariff.mode == "local" or (found is not None and found[0].image_input is not None)
+
     def by_clock(self, model: str, at: float) -> bool:
         """Whether a session of a model costs money while it lasts."""
         found = self._rates(self.tariff(model).brain, at)
         return found is not None and found[0].session_hour is not None
 
-    def record(self, record: RecordUsage, served_by: str, at: float) -> Rated:
-        """The cost of what a session reports. served_by: the configured model."""
-        tariff = self.tariff(served_by)
+    def record(self, record: RecordUsage, at: float) -> Rated:
+        """The cost of what a session reports."""
+        tariff = self.tariff(record.model)
         if record.kind == "transcription" or isinstance(record.usage, DurationUsage):
-            ref = PriceRef(record.model, tariff.provider) if tariff.mode == "relay" else tariff.stt
+            upstream = PriceRef(record.recogniser, tariff.provider)
+            ref = upstream if tariff.mode == "relay" else tariff.stt
             if isinstance(record.usage, DurationUsage):
                 return self.recognised(ref, record.usage.seconds * 1000, at, tariff.percent)
             used, consistent = quantities_of(record.usage)

@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from vivavoce.session.effects import Effect, RunVad
 from vivavoce.session.facts import Fact, VadScores
+from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
 from vivavoce.telemetry.faults import FaultWatch
@@ -264,7 +265,7 @@ class RecordedCall:
             relays=start.relays,
             server_plays=start.server_plays,
             session=start.settings,
-            limits=start.limits,
+            limits=_plain_limits(start.limits),
             models={name: _recorded_model(info) for name, info in models.models.items()},
             default_model=models.default_model,
             lock_voice=models.lock_voice,
@@ -299,6 +300,12 @@ class RecordedCall:
         return clean_line(msgspec.json.encode(entry)) + b"\n"
 
 
+def _plain_limits(limits: SessionLimits) -> SessionLimits:
+    """Without the settings of a server that may stand beside the limits."""
+    return SessionLimits(**{name: getattr(limits, name) for name in _LIMITS})
+
+
+_LIMITS = tuple(field.name for field in msgspec.structs.fields(SessionLimits))
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
 """Of an entry that is kept as an array."""
 

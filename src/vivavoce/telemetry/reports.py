@@ -39,7 +39,7 @@ class ReportLine(msgspec.Struct, kw_only=True):
     cached_tokens: int = 0
     output_tokens: int = 0
     audio_seconds: float = 0.0
-    """That were transcribed on their own price."""
+    """That were transcribed on their own price, or analysed."""
     characters: int = 0
     session_seconds: float = 0.0
     sessions_at_once: int = 0

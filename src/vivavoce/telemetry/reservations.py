@@ -76,18 +76,32 @@ class SessionAccount:
         charges = charges_on(self.budgets, amounts, at)
         await self.service.settle(row, charges, "" if held is None else held.id)
 
+    def note_overrun(self, model: str, nano_usd: int) -> None:
+        """A response has cost so much more than was reserved for it, or less."""
+        if nano_usd > 0:
+            for seen in self.service.on_overrun:
+                seen(model, nano_usd)
+
     def row(
-        self, id_: str, kind: UsageKind, model: str, rated: Rated, *, confirmed: bool = True
+        self,
+        id_: str,
+        kind: UsageKind,
+        model: str,
+        rated: Rated,
+        *,
+        confirmed: bool = True,
+        recogniser: str = "",
     ) -> UsageRow:
+        """model: the configured one; recogniser: that of an upstream server, which is named."""
         return rated.row(
             f"{self.session}:{id_}",
             kind,
-            model,
+            recogniser or model,
             self.owner,
             self.now,
             session=self.session,
             confirmed=confirmed,
-            mode=self.rater.tariff(self.model).mode,
+            mode=self.rater.tariff(model).mode,
         )
 
 
@@ -122,14 +136,22 @@ class ResponseReservations:
     async def book(self, record: RecordUsage, rated: Rated) -> None:
         """Book a response or a transcription. Raises StoreError."""
         account, held = self._account, self._open.get(record.id)
-        by_clock = account.rater.by_clock(account.model, account.now)
+        by_clock = account.rater.by_clock(record.model, account.now)
         confirmed = record.confirmed or by_clock  # its usage is the session's time
         cost = rated
         if held is not None and not confirmed:
             cost = Rated(rated.used, held.nano_usd, "", True)
-        row = account.row(record.id, record.kind, record.model, cost, confirmed=confirmed)
+        row = account.row(
+            record.id,
+            record.kind,
+            record.model,
+            cost,
+            confirmed=confirmed,
+            recogniser=record.recogniser,
+        )
         await account.settle(row, {"usd": row.nano_usd, "tokens": cost.used.tokens}, held)
-        self._open.pop(record.id, None)
+        if self._open.pop(record.id, None) is not None and held is not None:
+            account.note_overrun(record.model, row.nano_usd - held.nano_usd)
         if record.kind == "response":
             self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
 

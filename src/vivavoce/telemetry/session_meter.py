@@ -1,11 +1,16 @@
-"""The meter of one session: an observer that reserves, books and, when a budget is spent, ends."""
+"""The meter of one session: an observer that reserves, books and, when a budget is spent, ends.
 
+It logs what the session has used when it ends, by the model that served it.
+"""
+
+import logging
 from collections.abc import Awaitable, Callable
 
 from msgspec import UNSET
 
 from vivavoce.errors import QuotaExceeded
 from vivavoce.limits.accounts import Owner
+from vivavoce.limits.prices import usd
 from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import RealtimeSession, SessionObject
@@ -17,6 +22,7 @@ from vivavoce.session.facts import (
     Received,
     UpstreamEventReceived,
 )
+from vivavoce.session.usage import UsageTotals
 from vivavoce.store.base import Charge
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
@@ -26,6 +32,8 @@ from vivavoce.telemetry.reservations import (
     SessionAccount,
     SessionTime,
 )
+
+log = logging.getLogger(__name__)
 
 
 class SessionMeter:
@@ -40,6 +48,7 @@ class SessionMeter:
         self._seat: Held | None = None  # of the sessions that the key may have
         self._jobs = service.jobs()
         self._entered = False
+        self._used: dict[str, UsageTotals] = {}  # by model
         self._warned = False  # that most of a budget is spent
         self._left = False
 
@@ -50,6 +59,15 @@ class SessionMeter:
     @property
     def has_budgets(self) -> bool:
         return bool(self._account.budgets)
+
+    def cost(self, record: RecordUsage) -> int:
+        """Nano-USD of a response or a transcription."""
+        return self._account.rater.record(record, self._account.now).nano_usd
+
+    def time_cost(self, seconds: float) -> int:
+        """Nano-USD of a session by the clock, without the messages that are typed in it."""
+        account, ms = self._account, round(seconds * 1000)
+        return account.rater.lasted(account.model, ms, account.now).nano_usd
 
     async def enter(self) -> None:
         """Reserve what the session begins with. Raises QuotaExceeded, Unauthorized, StoreError."""
@@ -95,6 +113,7 @@ class SessionMeter:
             self._left = True
             self._service.discard(self)
             self._jobs.add(self._settle_all)
+            self._log()
 
     def _on_upstream(self, fact: UpstreamEventReceived) -> None:
         if fact.event.type == "response.created":
@@ -110,8 +129,9 @@ class SessionMeter:
             self._jobs.add(lambda: self._or_end(self._responses.begin(response_id)))
 
     def _record(self, record: RecordUsage) -> None:
-        account = self._account
-        rated = account.rater.record(record, account.model, account.now)
+        rated = self._account.rater.record(record, self._account.now)
+        used = self._used.setdefault(record.recogniser or record.model, UsageTotals())
+        used.add(record, rated.nano_usd)
 
         async def job() -> None:
             await self._responses.book(record, rated)
@@ -138,6 +158,20 @@ class SessionMeter:
         if self._seat is not None:
             await self._service.release(self._seat.id)
             self._seat = None
+
+    def _log(self) -> None:
+        for model, used in self._used.items():
+            log.info(
+                "%s: used by %s of %s: %d responses, %d tokens in, %d out, %d s transcribed, $%s",
+                self._account.session,
+                self.owner.key or "anonymous",
+                model,
+                used.responses,
+                used.input_tokens,
+                used.output_tokens,
+                used.transcribed_seconds,
+                usd(used.nano_usd),
+            )
 
     async def _or_end(self, holding: Awaitable[None]) -> None:
         """End the session where a budget has no room."""

@@ -161,6 +161,7 @@ class _Silent:
         """Nothing is to be done."""
 
     is_writable = True
+    waiting_bytes = 0
 
     async def wait_writable(self) -> None:
         """It is always writable."""

@@ -23,13 +23,12 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import InvalidFrame, Received
 from vivavoce.transports.frame_guard import GuardedSocket
-from vivavoce.transports.send_queue import SendQueue, WritableTransport
+from vivavoce.transports.send_queue import LOST, SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
 SLICE_S = 0.001  # of taking frames that came at once, until other callbacks run
 LARGE_BYTES = 64 * 1024  # of a frame: others may run between its decoding and its effects
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
-NO_CLOSE_FRAME = 1006
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _OWN = (Reply, CloseRequest, Opening)  # what decode() returns besides events
@@ -69,6 +68,11 @@ class Connection:
         assert self._tasks is not None, "run() is not running"
         return self._tasks.create_task(self._guarded(work))
 
+    @property
+    def close_code(self) -> int:
+        """That was sent or received; 1006 where the connection was lost without one."""
+        return self.queue.close_code or self._socket.close_code or LOST
+
     async def opening(self, request: ConnectRequest) -> Opening | None:
         """The requested session. None: no request within the timeout, or a disconnect.
 
@@ -93,11 +97,6 @@ class Connection:
         except TimeoutError:
             self.queue.close(1008, f"no session was asked for in {OPENING_TIMEOUT_S:.0f} s")
         return None
-
-    @property
-    def close_code(self) -> int:
-        """Of the client's close frame; 1006 where none has come."""
-        return self._socket.close_code or NO_CLOSE_FRAME
 
     def put_first(self, event: AnyClientEvent) -> None:
         """read() gives the session this event before those of the client."""

@@ -43,6 +43,10 @@ class PacedPeer:
     def is_writable(self) -> bool:
         return self._queue.is_writable and self._pacer.queue.seconds <= MAX_QUEUED_SECONDS
 
+    @property
+    def waiting_bytes(self) -> int:
+        return self._queue.waiting_bytes
+
     async def wait_writable(self) -> None:
         await self._queue.wait_writable()
         while self._pacer.queue.seconds > MAX_QUEUED_SECONDS and not self._queue.is_closing:

@@ -19,6 +19,7 @@ KEPT_S = 10.0  # for so long a frame that was sent may have to be sent again
 MAX_KEPT_BYTES = 1024 * 1024  # ... while a client is connected
 MAX_HELD_BYTES = 4 * 1024 * 1024  # while none is; beyond it the session ends
 CLIENT_CLOSES = (1000, 1001)  # RFC 6455, 7.4.1: the client has left and does not come back
+LOST = 1006  # ... without a close frame
 _LOOK_BYTES = 256  # of a frame, in which its event_id stands
 
 
@@ -140,7 +141,13 @@ class ResumableLink:
     def is_writable(self) -> bool:
         if self._queue is not None:
             return self._queue.is_writable
-        return self._closed or self._history.bytes_since(self._unsent) <= WRITABLE_BYTES
+        return self._closed or self.waiting_bytes <= WRITABLE_BYTES
+
+    @property
+    def waiting_bytes(self) -> int:
+        if self._queue is not None:
+            return self._queue.waiting_bytes
+        return self._history.bytes_since(self._unsent)
 
     async def wait_writable(self) -> None:
         while not self.is_writable:
@@ -200,13 +207,13 @@ class ResumableLink:
         grace_s = self._ticket.service.settings.grace_seconds
         gap = self._unsent < self._history.begin
         if runner is None or code in CLIENT_CLOSES or not grace_s or gap:
-            self._end()
+            self._end(code)
         else:
-            self._timer = asyncio.get_running_loop().call_later(grace_s, self._end)
+            self._timer = asyncio.get_running_loop().call_later(grace_s, self._end, code)
 
-    def _end(self) -> None:
+    def _end(self, code: int) -> None:
         if self._ticket.runner is not None:
-            self._ticket.runner.post(Disconnected())
+            self._ticket.runner.post(Disconnected(code))
 
     def _hold(self, frames: Iterable[Frame]) -> None:
         if self._closed:
@@ -214,7 +221,7 @@ class ResumableLink:
         for frame in frames:
             self._history.add(frame)
         if self._history.is_full:
-            self._end()
+            self._end(LOST)
 
     def _tell_older(self, queue: SendQueue) -> None:
         queue.on_frame = None

@@ -27,7 +27,7 @@ YIELD_EVERY_FRAMES = 32
 _MAX_REASON_BYTES = 123  # RFC 6455, 5.5
 _OPCODES = {"text": WSMsgType.TEXT, "binary": WSMsgType.BINARY}
 _NUMBERS = {"text": TEXT, "binary": BINARY}
-_LOST = 1006  # RFC 6455, 7.4.1: never on the wire
+LOST = 1006  # RFC 6455, 7.4.1: never on the wire
 
 
 class Socket(Protocol):
@@ -90,6 +90,11 @@ class SendQueue:
     def is_closing(self) -> bool:
         """Whether nothing is sent any more."""
         return self._closing is not None
+
+    @property
+    def close_code(self) -> int:
+        """That it closes with; 0: it is open."""
+        return self._closing[0] if self._closing else 0
 
     def send(self, event: AnyServerEvent) -> None:
         if self._closing is None:
@@ -168,7 +173,7 @@ class SendQueue:
         except TimeoutError:  # see _cut_off()
             pass
         except (ClientConnectionError, ConnectionError):
-            self.close(_LOST, "the connection is lost")
+            self.close(LOST, "the connection is lost")
         finally:
             self._writing = None
             self._drop_frames()  # reference cycles may keep the queue until a garbage collection
@@ -180,7 +185,7 @@ class SendQueue:
         code, reason = self._closing or (1011, "")
         message = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
         try:
-            if code != _LOST:
+            if code != LOST:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._socket.close(code=code, message=message)
         except (TimeoutError, ConnectionError):

@@ -5,7 +5,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from aiohttp import web
@@ -177,7 +176,10 @@ class WebSocketEndpoint:
             await self._follow(connection, link)
             return
         silence = asyncio.get_running_loop().call_later(NO_SOUND_S, connection.note_silence)
-        gone = partial(runner.post, Disconnected())
+
+        def gone() -> None:
+            runner.post(Disconnected(connection.close_code))
+
         beside = [connection.start(_read(connection, runner, gone))]
         if paced:
             paced.post = runner.post

@@ -52,6 +52,14 @@ test("words that were recognized leave the wait as it is", () => {
   assert.equal(activity.value, "thinking");
 });
 
+test("transcription session does not wait for an answer", () => {
+  const { activity, received } = watched();
+  activity.answers = false;
+  received("input_audio_buffer.speech_stopped");
+  received("conversation.item.input_audio_transcription.completed", { transcript: "yes" });
+  assert.equal(activity.value, "listening");
+});
+
 test("tool call without a result is shown, until the result is sent", () => {
   const { activity, received } = watched("off");
   const call = { type: "function_call", call_id: "c" };

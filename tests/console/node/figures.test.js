@@ -66,7 +66,7 @@ test("usage line counts turns, seconds, tokens, and money only where all prices 
     ({ type: "response.done", response: { id, usage: { input_tokens: input, output_tokens: output } }, ...more });
   const spending = new Spending();
   assert.equal(spending.feed({ type: "response.created" }), false);
-  spending.feed(done("a", 2000, 600, { x_usage: { nano_usd: 2_000_000 } }));
+  spending.feed(done("a", 2000, 600, { x_usage: { response_nano_usd: 2_000_000 } }));
   const entries = [
     { role: "user", sound: [0, 250] }, { role: "assistant", sound: [1, 113] }, { role: "note" },
   ];

@@ -292,8 +292,12 @@ def test_call_is_made_by_every_form_in_use() -> None:
                 ("/v1/realtime/calls", {"data": _form(offer, session, typed=False)}),
                 ("/v1/realtime/calls", {"data": {"sdp": offer, "session": session.decode()}}),
             ):
-                status, answer, headers = await post(server, path, **request)
+                sent: Any = request.pop("headers", {})
+                origin = {"Origin": "http://localhost:3000", **sent}
+                status, answer, headers = await post(server, path, headers=origin, **request)
                 assert status == 201, answer
+                assert "Location" in headers["Access-Control-Expose-Headers"]
+                assert headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
                 assert headers["Content-Type"].startswith("application/sdp")
                 assert headers["Location"].startswith("/v1/realtime/calls/rtc_")
                 assert "a=msid:" in answer

@@ -2,11 +2,10 @@
 
 import asyncio
 import importlib.util
-from typing import Literal
 
 from vivavoce.engines.base import OPENAI_VOICES, Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import AtLeastOne, HostedTTS, SentenceSettings
 from vivavoce.engines.kokoro.phonemes import LANGUAGES
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.sentences import RATE
@@ -55,21 +54,16 @@ ALIASES = {
 """OpenAI's voices."""
 
 
-class KokoroSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KokoroSettings(SentenceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.kokoro]`."""
 
     model: str = PACK
     """A model of `vivavoce models`, or a folder with its files."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """cuda needs onnxruntime-gpu."""
     voice: str = "af_heart"
     """The default voice."""
     workers: AtLeastOne = 1
     """Processes. Each takes some 460 MB."""
     threads: AtLeastOne = 2
-    streams_per_worker: AtLeastOne = 4
-    """Utterances that a process speaks in turns, a sentence at a time."""
-    start_seconds: Seconds = 30.0
 
 
 def _tag(voice: str) -> str:

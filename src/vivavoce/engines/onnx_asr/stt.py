@@ -3,13 +3,16 @@
 import asyncio
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Literal
-
-import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import (
+    AcceleratedSettings,
+    AtLeastOne,
+    HostedSTT,
+    Seconds,
+    SecondsOrZero,
+)
 from vivavoce.engines.packs import check_files, weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.worker import Hypothesis
@@ -20,7 +23,7 @@ for package in ("onnx_asr", "onnxruntime"):
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
-class OnnxAsrSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OnnxAsrSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.stt.onnx-asr]`."""
 
     model: str = ""
@@ -31,11 +34,9 @@ class OnnxAsrSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknow
     or kaldi-rnnt. Empty: as its config.json says."""
     quantization: str = ""
     """Of the files, such as int8. Empty: none."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """cuda needs onnxruntime-gpu."""
     max_batch: AtLeastOne = 8
     """Utterances that are decoded together."""
-    partial_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.6
+    partial_seconds: SecondsOrZero = 0.6
     """Decode again after so much more speech; 0: only in pauses."""
     start_seconds: Seconds = 60.0
 

@@ -7,11 +7,11 @@ the extra is installed.
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vivavoce.engines.base import Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import HostedTTS, SentenceSettings
 from vivavoce.engines.sentences import RATE
 from vivavoce.engines.worker import SpeechChunk, UtteranceRequest
 from vivavoce.errors import EngineError
@@ -22,7 +22,7 @@ if importlib.util.find_spec("piper") is None:
 MIN_SPEED, MAX_SPEED = 0.5, 3.0
 
 
-class PiperSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PiperSettings(SentenceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.piper]`."""
 
     model: str = ""
@@ -31,11 +31,6 @@ class PiperSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_
     """The default voice: the name of its file without .onnx. Empty: the first by name."""
     speaker: int | None = None
     """The number of the speaker in voices that have several. None: the voice's own."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """cuda needs onnxruntime-gpu."""
-    streams_per_worker: AtLeastOne = 4
-    """Utterances that a process speaks in turns, a sentence at a time."""
-    start_seconds: Seconds = 30.0
 
 
 class PiperTTS(HostedTTS):

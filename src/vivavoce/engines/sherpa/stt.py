@@ -2,13 +2,17 @@
 
 import asyncio
 import importlib.util
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import (
+    AcceleratedSettings,
+    AtLeastOne,
+    HostedSTT,
+    Seconds,
+    SecondsOrZero,
+)
 from vivavoce.engines.packs import weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.sherpa.folders import Layout, recognised_folder
@@ -20,20 +24,18 @@ if importlib.util.find_spec("sherpa_onnx") is None:
 WORKERS = "vivavoce.engines.sherpa.worker"
 
 
-class SherpaSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SherpaSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.stt.sherpa]`."""
 
     model: str = "moonshine-tiny-en"
     """A folder with a model of sherpa-onnx, or a model of `vivavoce models`."""
     layout: Layout | Literal["auto"] = "auto"
     """Of the folder; auto: by the names of the folder and its files."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """cuda needs a build of sherpa-onnx with CUDA."""
     language: str = ""
     """Of SenseVoice and Whisper. Empty: detected."""
     max_batch: AtLeastOne = 16
     """Sessions that are decoded together."""
-    partial_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.6
+    partial_seconds: SecondsOrZero = 0.6
     """Of models that do not stream: decode again after so much more speech; 0: only in pauses."""
     start_seconds: Seconds = 30.0
 

@@ -8,7 +8,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities, Voice
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedTTS, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import HostedTTS, SentenceSettings
 from vivavoce.engines.packs import weights_folder
 from vivavoce.engines.sentences import RATE
 from vivavoce.engines.sherpa.folders import VoiceLayout, voice_folder
@@ -19,22 +19,17 @@ if importlib.util.find_spec("sherpa_onnx") is None:
     raise ModuleNotFoundError("No module named 'sherpa_onnx'", name="sherpa_onnx")
 
 
-class SherpaVoiceSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SherpaVoiceSettings(SentenceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[engines.tts.sherpa]`."""
 
     model: str = ""
     """A folder with a voice of sherpa-onnx. Required."""
     layout: VoiceLayout | Literal["auto"] = "auto"
     """Of the folder; auto: by the names of its files."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """cuda needs a build of sherpa-onnx with CUDA."""
     voices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("default",)
     """Names for the speakers of the model, in its order."""
     language: str = ""
     """The language tag that it speaks. Empty: any."""
-    streams_per_worker: AtLeastOne = 4
-    """Utterances that a process speaks in turns, a sentence at a time."""
-    start_seconds: Seconds = 30.0
 
 
 class SherpaTTS(HostedTTS):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from vivavoce.audio.formats import Encoder, Format
 from vivavoce.protocol import server
@@ -25,6 +26,7 @@ from vivavoce.protocol.responses import (
     ResponseAudio,
     ResponseAudioOutput,
     ResponseStatus,
+    SessionUsage,
     StatusDetails,
     Usage,
 )
@@ -360,14 +362,24 @@ class ResponseState:
         spoken = [output for output in self._outputs if isinstance(output, SpokenMessage)]
         return sum(len(words_of(output.item("completed"))) for output in spoken)
 
-    def end(self, ending: Ending, details: StatusDetails | None) -> Usage:
-        """End all that is open and send response.done, once."""
+    def end(
+        self,
+        ending: Ending,
+        details: StatusDetails | None,
+        count: Callable[[Usage], SessionUsage | UnsetType] = lambda _: UNSET,
+    ) -> Usage:
+        """End all that is open and send response.done, once; return what the response has used.
+
+        count: takes that before; returns what the client is shown of the session's.
+        """
         for output in tuple(self._open):
             self._finish(output, "completed" if ending == "completed" else "incomplete")
         usage = Usage() if ending == "failed" else self._usage()
-        shown_ = self._shown(ending, details, usage)
-        self._effects.send(server.ResponseDone(event_id=self._effects.event_id(), response=shown_))
-        self._effects.send(server.RateLimitsUpdated(event_id=self._effects.event_id()))
+        shown_, so_far, effects = self._shown(ending, details, usage), count(usage), self._effects
+        effects.send(
+            server.ResponseDone(event_id=effects.event_id(), response=shown_, x_usage=so_far)
+        )
+        effects.send(server.RateLimitsUpdated(event_id=effects.event_id()))
         return usage
 
     def _place(self) -> OutputPlace:

@@ -11,10 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from msgspec import UnsetType
+
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
-from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
+from vivavoce.protocol.responses import (
+    ResponseError,
+    ResponseParams,
+    SessionUsage,
+    StatusDetails,
+    Usage,
+)
 from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
 from vivavoce.session.cascade.planning import plan_of
@@ -494,12 +502,16 @@ class Responses:
         self._waiting.pop(response.id, None)
         for entry in response.plan.inline:
             self._transcriptions.cancel(entry.item.id)
-        usage = response.end(ending, details)
-        model, spoken = response.plan.prompt.model, response.spoken_characters
-        self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
+        response.end(ending, details, lambda usage: self._count(response, usage, now))
         if response.plan.conversation_id is not None:
             self.quiet_since = now
         self._shared.playback.ended(response.id, now)
+
+    def _count(self, response: ResponseState, usage: Usage, now: float) -> SessionUsage | UnsetType:
+        """Count what a response has used; what the client sees of the session's usage."""
+        model, spoken = response.plan.prompt.model, response.spoken_characters
+        self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
+        return self._shared.shown_usage(now)
 
 
 def _turn_of(response: ResponseState) -> str:

@@ -48,10 +48,16 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
-from vivavoce.session.options import format_name
+from vivavoce.session.options import USAGE, format_name
 from vivavoce.session.relay.audio import RelayInput, RelayOutput
-from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, masked
-from vivavoce.session.relay.items import as_history, is_text, read_item, without_nulls
+from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, is_failure, masked
+from vivavoce.session.relay.items import (
+    as_history,
+    is_text,
+    read_item,
+    with_fields,
+    without_nulls,
+)
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
 from vivavoce.session.relay.tools import HiddenCalls
@@ -230,14 +236,20 @@ class RelayBrain:
             case UpstreamEventReceived(event=event, raw=raw):
                 self._heard_at = now
                 if not self._calls.takes(event) and self._take(event, raw, now):
-                    raw = masked(raw) if _is_failure(event) else raw
+                    raw = self._as_shown(event, raw, now)
                     self._send_raw(self._calls.shown(event, raw))
                 self._request_next(now)
             case ToolFinished():
                 self._calls.answer(fact)
                 self._request_next(now)
-            case UpstreamLost(reason=reason):
-                self._lose(Fault(reason))
+            case UpstreamLost(reason=reason, kind=kind):
+                self._lose(Fault(kind, reason))
+
+    def _as_shown(self, event: UpstreamEvent, raw: bytes, now: float) -> bytes:
+        raw = masked(raw) if is_failure(event) else raw
+        if event.type == "response.done" and self._shared.options.includes_usage:
+            raw = with_fields(raw, x_usage=self._shared.shown_usage(now))
+        return raw
 
     def _params(self, cut_item_id: str) -> ResponseParams | None:
         """Of the response that is owed; None: those of the session."""
@@ -275,11 +287,12 @@ class RelayBrain:
             self._outbox.send(self._request.data or encoded(ResponseCreate()))
         elif self._silent_at <= now:
             span_ = f"{self._shared.limits.stall_seconds:g} s"
-            self._lose(Fault(f"the upstream server was silent for {span_}"))
+            self._lose(Fault("silent", f"the upstream server was silent for {span_}"))
 
     def settle(self, now: float) -> None:
         if self._outbox.overflowed:
-            self._lose(Fault("the upstream server opens no session in time", close_code=1013))
+            reason = "the upstream server opens no session in time"
+            self._lose(Fault("unreachable", reason, close_code=1013))
         if self._renew_at <= now and self.at_rest and not self._lost:
             self._renew(now)
 
@@ -289,8 +302,8 @@ class RelayBrain:
             return
         self._lost = True
         if fault.hold_s:
-            self._shared.effects.add(HoldUpstream(fault.hold_s))
-        self._shared.effects.add(RequestFallback(fault.reason, fault.close_code))
+            self._shared.effects.add(HoldUpstream(fault.hold_s, fault.kind))
+        self._shared.effects.add(RequestFallback(fault.reason, fault.close_code, fault.kind))
 
     def _renew(self, now: float) -> None:
         """Go on with the same conversation in a new session of the upstream server."""
@@ -410,8 +423,8 @@ class RelayBrain:
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
         for response_id, generation in self._open.items():
             self._send_raw(self._calls.release(response_id))
-            generation.close(status, now)
             self._add_usage(response_id, Usage(), confirmed=False)
+            generation.close(status, now)
         self._open.clear()
 
     def _add_usage(self, response_id: str, usage: Usage, *, confirmed: bool) -> None:
@@ -422,10 +435,12 @@ class RelayBrain:
         """Transcription is billed on top of the response, on the recogniser's own price."""
         usage = transcription_usage_of(event.usage)
         if usage is not None:
-            asked = self._shared.options.transcription
-            model = asked.model if asked else self._shared.options.served_by.model
+            asked, model = self._shared.options.transcription, self._shared.options.served_by.model
             record_id = f"{event.item_id}:{event.content_index}"
-            self._shared.usage.add(RecordUsage(record_id, model, usage, "transcription"))
+            recogniser = asked.model if asked else model
+            self._shared.usage.add(
+                RecordUsage(record_id, model, usage, "transcription", recogniser=recogniser)
+            )
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
@@ -474,12 +489,7 @@ class RelayBrain:
         if (turn_detection := kept["audio"]["input"].get("turn_detection")) is not None:
             turn_detection.pop("explain", None)
             turn_detection.pop("interruption", None)
+        kept["include"] = [name for name in kept["include"] or () if name != USAGE] or None
         self._input.on_settings()
         self._output.use_format(format_name(self._shared.options.realtime.audio.output.format))
         self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
-
-
-def _is_failure(event: UpstreamEvent) -> bool:
-    """Whether an event says why something failed."""
-    failed = event.response is not None and event.response.status == "failed"
-    return failed or event.type == "error" or event.type.endswith(".failed")

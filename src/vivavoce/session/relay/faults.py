@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from vivavoce.protocol.upstream import UpstreamEvent
+from vivavoce.session.facts import FaultKind
+
 MAX_RETRY_WAIT_S = 2.0
 """A longer wait is noticed: another brain answers meanwhile."""
 MAX_HOLD_S = 3600.0
@@ -20,6 +23,7 @@ _OVERLOAD_HOLD_S = 5.0
 class Fault:
     """Why an upstream server cannot go on."""
 
+    kind: FaultKind
     reason: str
     hold_s: float = 0.0
     """For so long no session asks it."""
@@ -52,22 +56,24 @@ def fault_of(error: Any) -> Fault | None:
         return None
     kind, code = str(error.get("type") or ""), str(error.get("code") or "")
     if "insufficient_quota" in (kind, code):
-        return Fault("the upstream server's quota is used up", hold_s=_QUOTA_HOLD_S)
+        return Fault("quota", "the upstream server's quota is used up", hold_s=_QUOTA_HOLD_S)
     match code:
         case "rate_limit_exceeded":
             wait = wait_in(str(error.get("message") or ""))
             hold = _RATE_HOLD_S if wait is None else min(wait, MAX_HOLD_S)
-            return Fault("the upstream server limits the rate of requests", hold, wait)
+            return Fault(
+                "rate_limited", "the upstream server limits the rate of requests", hold, wait
+            )
         case "session_expired":
-            return Fault("the upstream server's session has expired")
+            return Fault("expired", "the upstream server's session has expired")
         case "server_is_overloaded" | "slow_down":
-            return Fault("the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
+            return Fault("overloaded", "the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
         case "invalid_api_key" | "inference_not_authorized_error":
-            return Fault("the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
+            return Fault("refused", "the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
         case "beta_api_shape_disabled" | "invalid_model" | "model_not_found":
-            return Fault("the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
+            return Fault("refused", "the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
     if kind == "server_error" or code == "server_error":
-        return Fault("the upstream server had an error", retry_s=0.0)
+        return Fault("error", "the upstream server had an error", retry_s=0.0)
     return None
 
 
@@ -75,14 +81,14 @@ def fault_of_status(status: int, retry_after: str) -> Fault:
     """The fault in the answer to a WebSocket handshake; `retry_after`: its header, or ""."""
     match status:
         case 401 | 403:
-            return Fault("the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
+            return Fault("refused", "the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
         case 429:
             hold = float(retry_after) if retry_after.isdecimal() else _RATE_HOLD_S
             reason = "the upstream server limits the rate of requests"
-            return Fault(reason, hold_s=min(hold, MAX_HOLD_S))
+            return Fault("rate_limited", reason, hold_s=min(hold, MAX_HOLD_S))
         case _ if status >= 500:
-            return Fault("the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
-    return Fault("the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
+            return Fault("overloaded", "the upstream server is overloaded", hold_s=_OVERLOAD_HOLD_S)
+    return Fault("refused", "the upstream server refuses the model", hold_s=_CONFIG_HOLD_S)
 
 
 # an account, a project, a key, an address of a private network, a deployment's host
@@ -96,3 +102,9 @@ _PRIVATE = re.compile(
 def masked(raw: bytes) -> bytes:
     """A frame, JSON, without what names the account, the key or the host of its sender."""
     return _PRIVATE.sub(b"***", raw)
+
+
+def is_failure(event: UpstreamEvent) -> bool:
+    """Whether an event says why something failed."""
+    failed = event.response is not None and event.response.status == "failed"
+    return failed or event.type == "error" or event.type.endswith(".failed")

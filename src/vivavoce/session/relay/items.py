@@ -85,3 +85,8 @@ def without_nulls(value: Any) -> Any:
         for key, inner in value.items()
         if inner is not None or key in ("turn_detection", "transcription", "noise_reduction")
     }
+
+
+def with_fields(raw: bytes, **fields: Any) -> bytes:
+    """A frame, a JSON object, with these fields."""
+    return msgspec.json.encode({**msgspec.json.decode(raw), **fields})

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from vivavoce.protocol.client import ClientEvent, InputAudioAppend
-from vivavoce.session.effects import EffectBuffer, SendUpstream
+from vivavoce.session.effects import EffectBuffer, RecordDroppedAudio, SendUpstream
 from vivavoce.session.relay.items import without_nulls
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # while the upstream server is being connected to
@@ -92,6 +92,8 @@ class Outbox:
                 self._audio_bytes -= len(data)
             else:
                 kept.append((data, is_audio))
+        if dropped := len(self._queued) - len(kept):
+            self._effects.add(RecordDroppedAudio(dropped))
         self._queued = kept
 
 

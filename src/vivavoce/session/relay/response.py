@@ -94,7 +94,10 @@ class UpstreamGeneration:
                 ResponseAudioOutput(options.audio.output.format, options.audio.output.voice)
             ),
         )
-        effects.send(server.ResponseDone(event_id=effects.event_id(), response=response))
+        so_far = self._shared.shown_usage(now)
+        effects.send(
+            server.ResponseDone(event_id=effects.event_id(), response=response, x_usage=so_far)
+        )
         self._shared.playback.ended(self.id, now)
 
     def _close_item(self, open_: _OpenItem, now: float) -> Item:

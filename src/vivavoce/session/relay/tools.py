@@ -20,6 +20,7 @@ from vivavoce.protocol.upstream import UpstreamEvent, UpstreamItem
 from vivavoce.session.brain import Shared
 from vivavoce.session.effects import CancelTool, RunTool
 from vivavoce.session.facts import ToolFinished
+from vivavoce.session.relay.items import with_fields
 from vivavoce.session.relay.outbox import Outbox
 
 MAX_ROUNDS = 8
@@ -96,7 +97,7 @@ class HiddenCalls:
                 seen.client_calls = True
             before = sum(index < event.output_index for index in seen.hidden)
             if before:
-                raw = _changed(raw, output_index=event.output_index - before)
+                raw = with_fields(raw, output_index=event.output_index - before)
             return (*self._release(seen), raw)
         if event.type in _ITEM_EVENTS or event.previous_item_id in self._items:
             raw = self._linked(event, raw)
@@ -226,7 +227,7 @@ class HiddenCalls:
             return raw
         while previous in self._items:
             previous = self._items[previous]
-        return _changed(raw, previous_item_id=previous)
+        return with_fields(raw, previous_item_id=previous)
 
     def _without_hidden_output(self, raw: bytes) -> bytes:
         fields = msgspec.json.decode(raw)
@@ -238,7 +239,3 @@ class HiddenCalls:
                 if not (isinstance(item, dict) and item.get("id") in self._items)
             ]
         return msgspec.json.encode(fields)
-
-
-def _changed(raw: bytes, **fields: Any) -> bytes:
-    return msgspec.json.encode({**msgspec.json.decode(raw), **fields})

@@ -146,6 +146,10 @@ class Call:
     def is_writable(self) -> bool:
         return self.runner is None or not self._is_full()
 
+    @property
+    def waiting_bytes(self) -> int:
+        return self._channel.backlog
+
     async def wait_writable(self) -> None:
         while self.runner is not None and self._is_full():
             self._writable.clear()

@@ -1,0 +1,213 @@
+"""What is measured of one session: an observer."""
+
+import msgspec
+from msgspec import UNSET
+
+from vivavoce.protocol.client import ResponseCreate
+from vivavoce.protocol.server import ResponseDone, SpeechStarted, SpeechStopped
+from vivavoce.protocol.session import RealtimeSession, SessionObject
+from vivavoce.session.effects import (
+    Close,
+    ConnectUpstream,
+    Effect,
+    EndAudio,
+    Generate,
+    RecordDroppedAudio,
+    RecordRefusal,
+    RequestFallback,
+    Send,
+)
+from vivavoce.session.facts import (
+    AccessEnded,
+    AudioGenerated,
+    ContentBlocked,
+    Disconnected,
+    Fact,
+    Received,
+    SpeechFailed,
+    TextGenerated,
+    TranscriptUpdated,
+    UpstreamConnected,
+    UpstreamEventReceived,
+    UpstreamLost,
+    VadScores,
+)
+from vivavoce.telemetry.families import SessionFamilies, UpstreamFamilies
+
+MAX_LIMITS = 8
+CLOSE_CODES = frozenset((*range(1000, 1016), 3000, 4000, 4002))
+SLOW_CLIENT_CLOSE = 1008
+_RARE = (Close, RequestFallback, ConnectUpstream, RecordRefusal, RecordDroppedAudio)
+
+
+class _RateLimit(msgspec.Struct):
+    name: str
+    remaining: float
+
+
+class _RateLimits(msgspec.Struct):
+    """Of a rate_limits.updated event."""
+
+    rate_limits: list[_RateLimit]
+
+
+def _code(code: int) -> str:
+    return str(code) if code in CLOSE_CODES else "other"
+
+
+class SessionMetrics:
+    """An observer: the latencies of one session, and how it ended."""
+
+    def __init__(
+        self, sessions: SessionFamilies, upstream: UpstreamFamilies, settings: SessionObject
+    ) -> None:
+        self._sessions = sessions
+        self._upstream = upstream
+        served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
+        self._model = "transcription" if served is UNSET else served.model
+        self._begun_at: float | None = None
+        self._asked_at: float | None = None  # the user waits for sound since then
+        self._generated_at: float | None = None
+        self._written_at: float | None = None
+        self._recorded_at: float | None = None
+        self._connecting_at: float | None = None
+        self._lost_at: float | None = None  # an answer was owed then
+        self._interrupted_at: float | None = None  # the user began to speak
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        if self._begun_at is None:
+            self._begun_at = now
+        if isinstance(fact, Received):
+            if isinstance(fact.event, ResponseCreate):
+                self._asked_at = now
+        elif not isinstance(fact, VadScores):
+            self._on_fact(fact, now)
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send or kind is Generate or kind is EndAudio:
+                self._on_effect(effect, now)
+            elif kind in _RARE:
+                self._on_rare_effect(effect, fact, now)
+
+    def _on_fact(self, fact: Fact | None, now: float) -> None:
+        match fact:
+            case AudioGenerated():  # first: it comes most often
+                if self._written_at is not None:
+                    self._stage("tts", now - self._written_at)
+                    self._written_at = None
+                self._heard(now)
+            case UpstreamEventReceived():
+                self._on_upstream_event(fact, now)
+            case UpstreamConnected():
+                if self._connecting_at is not None:
+                    seconds = now - self._connecting_at
+                    self._upstream.connect.labels(self._model).observe(seconds)
+                    self._connecting_at = None
+            case UpstreamLost() | SpeechFailed() | AccessEnded() | ContentBlocked():
+                self._on_fault(fact)
+            case TextGenerated():
+                if self._generated_at is not None:
+                    self._stage("llm", now - self._generated_at)
+                    self._generated_at, self._written_at = None, now
+            case TranscriptUpdated(final=True):
+                if self._recorded_at is not None:
+                    self._stage("stt", now - self._recorded_at)
+                    self._recorded_at = None
+
+    def _on_upstream_event(self, fact: UpstreamEventReceived, now: float) -> None:
+        match fact.event.type:
+            case "response.output_audio.delta":
+                self._heard(now)
+            case "input_audio_buffer.speech_started":
+                self._interrupted_at = now
+            case "input_audio_buffer.speech_stopped":
+                self._asked_at = now
+            case "response.done":
+                details = fact.event.response.status_details if fact.event.response else None
+                reason = details.get("reason") if isinstance(details, dict) else None
+                self._end_response(reason == "turn_detected", now)
+            case "rate_limits.updated":
+                self._note_limits(fact.raw)
+
+    def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
+        sessions = self._sessions
+        match fact:
+            case UpstreamLost(kind=kind, close_code=code):
+                upstream = self._upstream
+                if self._connecting_at is not None:
+                    upstream.connect_failures.labels(self._model, kind).inc()
+                    self._connecting_at = None
+                if code:
+                    upstream.closes.labels(self._model, _code(code)).inc()
+            case SpeechFailed():
+                sessions.speech_failures.labels(self._model).inc()
+            case AccessEnded(code=code):
+                sessions.access_ended.labels(self._model, code).inc()
+            case ContentBlocked(ends=ends):
+                sessions.blocked.labels(self._model, "end" if ends else "block").inc()
+
+    def _on_effect(self, effect: Effect, now: float) -> None:
+        match effect:
+            case Send(event=SpeechStarted()):
+                self._interrupted_at = now
+            case Send(event=SpeechStopped()):
+                self._asked_at = now
+            case Send(event=ResponseDone(response=response)):
+                details = response.status_details
+                self._end_response(bool(details and details.reason == "turn_detected"), now)
+            case Generate():
+                self._generated_at = now
+            case EndAudio():
+                self._recorded_at = now
+
+    def _on_close(self, effect: Close, fact: Fact | None, now: float) -> None:
+        """The code is that of a client that has left, or of this server."""
+        sessions = self._sessions
+        code = fact.code if isinstance(fact, Disconnected) else effect.code
+        sessions.closes.labels(self._model, _code(code)).inc()
+        if code == SLOW_CLIENT_CLOSE and isinstance(fact, Disconnected):
+            sessions.slow.labels(self._model).inc()
+        begun = now if self._begun_at is None else self._begun_at
+        sessions.lasted.labels(self._model).observe(now - begun)
+
+    def _end_response(self, interrupted: bool, now: float) -> None:
+        if interrupted and self._interrupted_at is not None:
+            self._sessions.barge_in.labels(self._model).observe(now - self._interrupted_at)
+            self._interrupted_at = None
+
+    def _on_rare_effect(self, effect: Effect, fact: Fact | None, now: float) -> None:
+        sessions, upstream = self._sessions, self._upstream
+        match effect:
+            case Close():
+                self._on_close(effect, fact, now)
+            case RecordRefusal(event=event, rule=rule):
+                sessions.refused.labels(event, rule).inc()
+            case RecordDroppedAudio(frames=frames):
+                sessions.dropped.labels("audio").inc(frames)
+            case RequestFallback(kind=kind):
+                upstream.failovers.labels(self._model, kind).inc()
+                self._lost_at = now if self._asked_at is not None else None
+            case ConnectUpstream():
+                if fact is not None:  # in the middle of a session
+                    upstream.rollovers.labels(self._model).inc()
+                self._connecting_at = now
+
+    def _note_limits(self, raw: bytes) -> None:
+        try:
+            limits = msgspec.json.decode(raw, type=_RateLimits).rate_limits
+        except msgspec.MsgspecError:
+            return
+        for limit in limits[:MAX_LIMITS]:
+            name = limit.name if limit.name in ("tokens", "requests") else "other"
+            self._upstream.remaining.labels(self._model, name).set(limit.remaining)
+
+    def _heard(self, now: float) -> None:
+        if self._lost_at is not None:
+            self._upstream.failover.labels(self._model).observe(now - self._lost_at)
+            self._lost_at = None
+        if self._asked_at is not None:
+            self._sessions.first_audio.labels(self._model).observe(now - self._asked_at)
+            self._asked_at = None
+
+    def _stage(self, stage: str, seconds: float) -> None:
+        self._sessions.stages.labels(self._model, stage).observe(seconds)
