@@ -14,6 +14,7 @@ REAL = {
     "engines/workers.py": "hangs and spins on purpose",
     "fake_upstream.py": "an answer pauses where a test wants it to",
     "telemetry/test_metering.py": "a process dies at a random moment",
+    "test_deploy.py": "polls proxies",
     "transports/test_relay_passing.py": "outlasts the heartbeat of a socket",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
     "workers/stage.py": "polls what other processes do",

@@ -1,6 +1,5 @@
 """Composes the server from its settings: models, sessions, authentication and routes."""
 
-import asyncio
 import gc
 import logging
 import os
@@ -47,7 +46,7 @@ from vivavoce.api.telephony import TelephonyRoutes
 from vivavoce.api.transcription import TranscriptionRoutes
 from vivavoce.api.usage import MetricsRoutes, UsageRoutes
 from vivavoce.api.voxray import VoxrayRoutes
-from vivavoce.configured import ConfiguredEngines, load_new
+from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
 from vivavoce.limits.accounts import Directory
@@ -87,9 +86,8 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
-from vivavoce.workers.control import ControlRoutes
+from vivavoce.workers.control import ControlRoutes, banner_of
 from vivavoce.workers.forwarding import Forwarder, WorkerPlace
-from vivavoce.workers.messages import BannerModel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -348,10 +346,11 @@ class _Server:
                 check=self._check,
                 prepare=self._prepare,
             )
+        banner = banner_of(built.models, settings.default_model)
         async with (
             preloading(built.models.inventory, strict=settings.server.strict),
             _listening(settings, self.tls, app, self.place) as address,
-            ControlRoutes(sessions, self.metrics, address, banner_of(built)).serving(self.place),
+            ControlRoutes(sessions, self.metrics, address, banner).serving(self.place),
             Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
@@ -376,10 +375,7 @@ class _Server:
     async def _prepare(self, settings: Settings, built: Built) -> Replacement:
         """Load the models. Raises SettingsError."""
         await load_new(built.models.engines)
-        for problem in await built.models.inventory.preload():
-            if settings.server.strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
+        await load_preloaded(built.models.inventory, strict=settings.server.strict)
 
         async def apply() -> None:
             self.auth.replace_origins(auth_of(settings))
@@ -417,31 +413,6 @@ def metered_context(
 def upstream_holds(context: ServerContext) -> dict[str, Hold]:
     """Of each relay: until when its upstream server is not asked, and why."""
     return {name: relay.hold for name, relay in context.catalog.relays.items()}
-
-
-@asynccontextmanager
-async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
-    """Load meanwhile what the settings name for the start; failures are logged.
-
-    strict: load it before, and raise SettingsError where that fails.
-    """
-
-    async def load() -> None:
-        for problem in await inventory.preload():
-            if strict:
-                raise SettingsError(problem)
-            log.warning("%s", problem)
-
-    if strict:
-        await load()
-
-    task = None if strict else asyncio.create_task(load())
-    try:
-        yield
-    finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
 
 
 @asynccontextmanager
@@ -497,24 +468,6 @@ def follow_keys(auth: Auth, meter: Metering) -> None:
 
     update(meter.directory)
     meter.on_change, auth.key_problem = update, problem
-
-
-def banner_of(built: Built) -> tuple[BannerModel, ...]:
-    """The models of a server as they are printed at start: cascades, and then relays."""
-    default = built.context.models.default_model
-    relays = built.models.catalog.relays
-    return tuple(
-        BannerModel(
-            model,
-            model == default,
-            tuple(
-                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
-                for engine in built.models.selected.get(model, ())
-            ),
-            relays[model].url if model in relays else "",
-        )
-        for model in (*built.models.selected, *relays)
-    )
 
 
 def described(settings: Settings) -> bytes:

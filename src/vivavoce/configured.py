@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, get_args
 
@@ -243,6 +243,30 @@ async def load_new(engines: Mapping[str, object]) -> None:
                 await engine.load()
         except EngineError as exc:
             log.warning("%s", registry.with_place(_place(id_), exc))
+
+
+async def load_preloaded(inventory: ConfiguredEngines, *, strict: bool) -> None:
+    """Load what the settings name for the start. What fails is logged, or raised as SettingsError:
+    `strict`."""
+    for problem in await inventory.preload():
+        if strict:
+            raise SettingsError(problem)
+        log.warning("%s", problem)
+
+
+@asynccontextmanager
+async def preloading(inventory: ConfiguredEngines, *, strict: bool = False) -> AsyncIterator[None]:
+    """Load meanwhile what the settings name for the start; `strict`: before. See above."""
+    if strict:
+        await load_preloaded(inventory, strict=True)
+        yield
+        return
+    task = asyncio.create_task(load_preloaded(inventory, strict=False))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def _place(id_: str) -> str:

@@ -155,12 +155,23 @@ async def test_call_through_a_relay_outlives_a_fault_and_the_client_sees_lawful_
     fault: Behaviour,
 ) -> None:
     async with far("answer", fault, fault, llm={"answers": ["Here."]}) as (_, line):
+        written, answers = [], []
         for question in ("How is the weather?", "And tomorrow?"):
-            await line.write(question)
+            written.append((await line.write(question)).id)
             await line.to.response.create()
-            while (await line.answer()).status == "failed":
+            while (answer := await line.answer()).status == "failed":
                 pass
+            answers.append(answer.output[0].id)
+            assert line.audio(answers[-1])
         assert line.kinds.count("session.created") == 1
+        items = line.to.conversation.item  # of before the fault: their ids are good still
+        await items.retrieve(item_id=written[0])
+        retrieved = (await line.until("conversation.item.retrieved")).item
+        assert retrieved.content[0].text == "How is the weather?"
+        await items.truncate(item_id=answers[0], content_index=0, audio_end_ms=50)
+        assert (await line.until("conversation.item.truncated")).item_id == answers[0]
+        await items.delete(item_id=written[0])
+        assert (await line.until("conversation.item.deleted")).item_id == written[0]
 
 
 @pytest.mark.parametrize("omits", [(), NEWER_FIELDS])

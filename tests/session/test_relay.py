@@ -62,7 +62,29 @@ from vivavoce.session.facts import (
     TimerFired,
     UpstreamConnected,
 )
+from vivavoce.session.limits import SessionLimits
 from vivavoce.session.relay.brain import RelayBrain
+
+SILENT = SessionLimits(
+    max_seconds=60.0, idle_seconds=20.0, say_time_low="", say_time_over="", say_idle=""
+)
+
+
+def test_relay_ends_when_it_was_idle_and_at_its_longest_duration_to_the_second() -> None:
+    idle = Relay(limits=SILENT)
+    assert idle.session.deadline == 20.0
+    idle.now = 20.0
+    assert the(Close, idle.take(TimerFired())).code == 1000
+    busy = Relay(limits=SILENT)
+    for busy.now in (15.0, 30.0, 45.0, 59.0):
+        assert not of(Close, busy.send(asks.InputAudioAppend(audio=bytes(4800))))
+    assert busy.session.deadline == 60.0
+    busy.now = 60.0
+    effects = busy.take(TimerFired())
+    assert the(Close, effects).code == 1001
+    assert of(DisconnectUpstream, effects)
+    assert problem(effects)[0] == "session_expired"
+
 
 # connecting
 

@@ -321,6 +321,45 @@ def test_process_killed_while_it_settles_loses_nothing_and_counts_nothing_twice(
     asyncio.run(main())
 
 
+_SHARING = """
+import asyncio, sys
+from vivavoce.store.base import Charge, Reservation, UsageRow
+from vivavoce.store.sqlite import SQLiteStore
+
+async def main(path, name):
+    async with SQLiteStore(path) as store:
+        for n in range(60):
+            charge = Charge("b", "p", 10, 500)
+            held = Reservation(id=f"{name}{n}", charges=(charge,), lease_until=1e12)
+            if await store.reserve(held):
+                continue
+            row = UsageRow(id=f"{name}{n}", at=1.0, kind="response", model="m", nano_usd=10)
+            await store.settle(row, [charge], row.id)
+            await store.book([UsageRow(id=f"both{n}", at=1.0, kind="session", model="m")])
+            await store.save("key", f"{name}{n}", b"")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_processes_that_share_a_sqlite_file_spend_a_budget_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    command = (sys.executable, "-c", _SHARING, path)
+    both = [subprocess.Popen((*command, name)) for name in ("one", "two")]
+    assert [process.wait() for process in both] == [0, 0]
+
+    async def main() -> None:
+        async with SQLiteStore(path) as store:
+            assert await store.balance("b", "p") == Balance(500, 0)
+            booked = [one.id for one in await _rows(store)]
+            paid = [id_ for id_ in booked if not id_.startswith("both")]
+            assert len(paid) == 50
+            assert len(booked) == len(set(booked))
+            assert sorted(await store.records("key")) == sorted(paid)
+
+    asyncio.run(main())
+
+
 # conversations
 
 

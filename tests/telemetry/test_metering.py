@@ -430,6 +430,32 @@ def test_minutes_are_paid_in_advance_and_end_the_session(run: RunStage) -> None:
     run(main)
 
 
+@pytest.mark.parametrize(("unit", "limit"), [("tokens", 3_200), ("minutes", 60_000)])
+def test_tokens_and_minutes_end_a_session_however_much_money_is_left(
+    run: RunStage, unit: str, limit: int
+) -> None:
+    async def main(stage: Stage) -> None:
+        money = await stage.budget("user", "usd", 1000 * NANO, period="total")
+        narrow = await stage.budget("team", unit, limit, period="total")
+        meter = stage.meter()
+        await meter.enter()
+        for number in range(30):
+            answer(meter, f"r{number}", used(f"r{number}", 300, 100))
+            stage.clock.now += 5.0
+            meter.tick()
+            await stage.settled()
+            ended = [fact for fact in stage.posted if isinstance(fact, AccessEnded)]
+            if ended:
+                break
+        assert narrow.id in ended[0].message
+        assert (ended[0].code, ended[0].close_code) == ("insufficient_quota", 4002)
+        assert (await stage.balance(money)).spent < NANO
+        meter.leave()
+        await stage.settled()
+
+    run(main)
+
+
 def test_session_paid_by_the_clock_costs_its_time(run: RunStage) -> None:
     async def main(stage: Stage) -> None:
         budget = await stage.budget("key", "usd", NANO, period="total")

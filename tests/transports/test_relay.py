@@ -61,6 +61,7 @@ async def relaying(
     dialect: Literal["", "ga", "xai"] = "",
     heartbeat_s: float = HEARTBEAT_S,
     is_default: bool = False,
+    key: str = "sk-upstream",
     **engines: Any,
 ) -> AsyncIterator[tuple[Server, str]]:
     """A server with scripted engines, and a model "far", or so named, behind an upstream server.
@@ -72,7 +73,7 @@ async def relaying(
         relay = Relay(
             upstream,
             "default",
-            key=Secret("sk-upstream"),
+            key=Secret(key),
             fallback=fallback,
             hold=hold or Hold(),
             dialect=dialect,

@@ -330,3 +330,78 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
             await closed(fake)
 
     asyncio.run(main())
+
+
+async def farewell(client: Client) -> tuple[str, int | None, str]:
+    """The code of the last error, the close code, and its reason."""
+    code, socket = "", client._socket
+    async with asyncio.timeout(TIMEOUT_S):
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            event = message.json()
+            code = event["error"]["code"] if event["type"] == "error" else code
+    return code, socket.close_code, str(message.extra or "")
+
+
+@pytest.mark.parametrize("how", ["cut", "expire", "half-open", 1000, 1012, 3000, 4000])
+def test_client_without_a_fallback_is_closed_with_1011_whatever_ended_the_upstream_session(
+    how: Any,
+) -> None:
+    async def main() -> None:
+        fake = FakeUpstream("answer", how if how in ("cut", "expire") else "answer")
+        async with on_relay(fake, fallback="none", heartbeat_s=0.2) as (_, client):
+            await client.send("response.create")
+            await client.until("response.done")
+            if how == "half-open":
+                fake.is_deaf = True
+                fake.sessions[0].socket._autoping = False
+            elif isinstance(how, int):
+                await fake.sessions[0].socket.close(code=how, message=b"x" * 120)
+            await client.send("response.create")
+            code, close_code, reason = await farewell(client)
+            assert (code, close_code) == ("upstream_unavailable", 1011)
+            assert len(reason.encode()) <= 123
+            assert "xxx" not in reason
+
+    asyncio.run(main())
+
+
+def test_no_frame_of_a_client_names_what_an_upstream_server_reveals_in_its_errors() -> None:
+    chance = random.Random(10)
+    separators = (" ", ", ", "=", ": ", "/", "(", '"', "\n", "\t", "\u00e9")
+
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with on_relay(fake, key="vk/secret+words==1") as (_, client):
+            await client.send("response.create")
+            await client.until("response.done")
+            (session,) = fake.sessions
+            words = [ORG, "proj_Abcdefgh12", "VK/secret+words==1", "vk/secret+words==1"]
+            words += ["127.0.0.1", "10.20.30.40:8443", "eu-west.openai.azure.com", "sk-other12345"]
+            for number in range(60):
+                chance.shuffle(words)
+                text = "Refused"
+                for word in words:
+                    text += chance.choice(separators) + word
+                text += chance.choice((".", '"', " to you"))
+                error = {"type": "invalid_request_error", "code": "refused", "message": text}
+                match number % 3:
+                    case 0:
+                        await session.send("error", error={**error, "param": text})
+                    case 1:
+                        details = {"type": "failed", "error": error}
+                        response = {"id": "r", "status": "failed", "status_details": details}
+                        await session.send("response.done", response=response)
+                    case _:
+                        kind = "conversation.item.input_audio_transcription.failed"
+                        await session.send(kind, item_id="i", content_index=0, error=error)
+            await session.send("input_audio_buffer.cleared")
+            frames: list[str] = []
+            async with asyncio.timeout(TIMEOUT_S):
+                while not frames or "input_audio_buffer.cleared" not in frames[-1]:
+                    frames.append(await client._socket.receive_str())
+            assert len(frames) > 60
+            for frame in frames:
+                for word in words:
+                    assert word not in frame.replace('\\"', '"')
+
+    asyncio.run(main())

@@ -9,6 +9,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.voices.measures import (
     SILENT_LUFS,
     k_weighting,
+    levelled,
     loudness_lufs,
     mean_of,
     measured,
@@ -102,6 +103,14 @@ def test_silence_around_speech_is_gated_out_of_its_loudness() -> None:
     assert loudness_lufs(with_silence) == pytest.approx(-23.0, abs=0.5)
     assert loudness_lufs(bytes(2 * RATE)) == SILENT_LUFS
     assert loudness_lufs(b"") == SILENT_LUFS
+
+
+def test_sound_is_played_at_one_loudness_without_clipping() -> None:
+    quiet = tone(997, 2, 0.02)
+    assert loudness_lufs(levelled(quiet, loudness_lufs(quiet))) == pytest.approx(-23, abs=0.1)
+    click = b"\xff\x7f" + quiet[2:]
+    assert levelled(click, loudness_lufs(click)) == click  # its peak allows no gain
+    assert levelled(bytes(10), SILENT_LUFS) == bytes(10)
 
 
 def test_k_weighting_raises_high_and_removes_low_frequencies() -> None:

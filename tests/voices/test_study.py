@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import socket
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -190,6 +191,17 @@ def answers_of(study: VoiceStudy, number: int) -> list[str]:
         contrary = number == 2 and (better, worse) in CONTRARY
         found.append("first" if (first < second) != contrary else "second")
     return found
+
+
+@awaited
+async def test_links_of_a_page_on_every_address_name_the_machine(tmp_path: Path) -> None:
+    study = await asyncio.to_thread(study_of, tmp_path, ("one", "two"))
+    async with serving(study, "0.0.0.0", 0) as home:
+        assert home.startswith(f"http://{socket.gethostname()}:")
+        ((rater, first), *_, (owner, last)) = links(study, home)
+    assert (rater, owner) == ("Ann", "results")
+    assert first == f"{home}/r/{study.file.raters[0].token}"
+    assert last.startswith(f"{home}/results/")
 
 
 async def rate_on_scales(browser: Browser, study: VoiceStudy) -> None:

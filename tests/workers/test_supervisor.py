@@ -64,6 +64,12 @@ def test_workers_share_a_port_their_figures_and_their_calls() -> None:
 
             await until(all_are_counted)
             assert (await server.get("/ready"))["status"] == "ready"
+            listed = (await server.get("/v1/sessions"))["data"]
+            assert {one["id"].split("_")[1] for one in listed} == {"w0", "w1"}
+            for session in listed:  # each connection may come to either worker
+                url = f"http://{server.address}/v1/sessions/{session['id']}/events"
+                async with server.http.get(url) as watched:
+                    assert (await watched.content.readline()).startswith(b"data: ")
             text = await server.metrics()
             assert 'vivavoce_worker_sessions{worker="1"}' in text
             assert 'vivavoce_first_audio_seconds_count{model="default"} 2.0\n' in text

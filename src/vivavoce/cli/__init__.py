@@ -101,9 +101,10 @@ def serve(
         return
     from vivavoce import app  # heavy imports, needed by this command alone
     from vivavoce.server import run_loop
+    from vivavoce.workers.control import banner_of
 
     def announce(built: app.Built, address: str) -> None:
-        _announce(voxray, app.banner_of(built), address)
+        _announce(voxray, banner_of(built.models, settings.default_model), address)
 
     try:
         run_loop(app.serve(settings, announce, lambda: load_settings(config, flags)[0]))

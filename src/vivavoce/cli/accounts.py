@@ -71,7 +71,7 @@ def print_rows(rows: list[Row], form: Form, out: Console) -> None:
     elif not rows:
         out.print("Nothing was found.")
     else:
-        shown = [name for name in rows[0] if any(row[name] not in ("", 0) for row in rows)]
+        shown = [name for name in rows[0] if any(row[name] not in ("", 0, "0.00") for row in rows)]
         shown = [name for name in shown if name not in _WIDE]
         lines = [[name.replace("_", " ") for name in shown]]
         lines += [[str(row[name]) for name in shown] for row in rows]
@@ -85,7 +85,7 @@ def print_rows(rows: list[Row], form: Form, out: Console) -> None:
             out.print("  ".join(cells).rstrip(), soft_wrap=True, highlight=False, markup=False)
 
 
-_WIDE = {"source", "nano_usd"}
+_WIDE = {"source", "nano_usd", "cascade_nano_usd"}
 """Columns that only CSV and JSON have."""
 _TEXT = {
     *("provider", "model", "version", "as_of", "day", "user", "team", "key", "name", "kind"),

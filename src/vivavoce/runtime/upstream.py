@@ -293,7 +293,8 @@ def without_words(
 ) -> tuple[UpstreamEvent, bytes]:
     """An event that reports a failure, logged, and its frame, without these words."""
     for word in hidden:
-        raw = re.sub(re.escape(word), b"***", raw, flags=re.IGNORECASE)
+        pattern = re.escape(word).replace(b"/", rb"\\?/")  # JSON may escape a slash
+        raw = re.sub(pattern, b"***", raw, flags=re.IGNORECASE)
     log.warning("an upstream server: %s", masked(raw[:500]).decode(errors="replace"))
     return read_upstream(raw), raw
 

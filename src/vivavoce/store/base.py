@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
-from msgspec import Meta
 
 from vivavoce.secret import conceal
 
@@ -22,7 +21,7 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str = ""
     """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
-    usage_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    usage_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 400
     """Usage older than that is deleted."""
 
     def __post_init__(self) -> None:

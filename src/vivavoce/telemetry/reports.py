@@ -46,11 +46,16 @@ class ReportLine(msgspec.Struct, kw_only=True):
     """At most; a session counts in the period in which it ended."""
     cascade_nano_usd: int = 0
     """What the sessions of relays would have cost as cascades: an estimate."""
+    cascade_usd: str = "0.00"
     nano_usd: int = 0
     usd: str = "0.00"
     unconfirmed: int = 0
     """Rows of which the usage never came."""
     estimated: int = 0
+
+    def add_as_cascade(self, nano_usd: int) -> None:
+        self.cascade_nano_usd += nano_usd
+        self.cascade_usd = usd(self.cascade_nano_usd)
 
     def add(self, row: UsageRow) -> None:
         used = msgspec.convert(row.used, Quantities)
@@ -93,7 +98,7 @@ async def report(
                 lines[group] = ReportLine(group=dict(zip(by, group, strict=True)))
             lines[group].add(row)
             if row.mode == "relay":
-                lines[group].cascade_nano_usd += as_cascade(row, prices)
+                lines[group].add_as_cascade(as_cascade(row, prices))
             if row.kind == "session":
                 begin = row.at - row.used.get("session_ms", 0) / 1000
                 times.setdefault(group, []).extend(((begin, 1), (row.at, -1)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 """Exit statuses."""
 MIN_VOICES: Final = 2
 CLOSE_TIMEOUT_S: Final = 2.0
+EVERY_ADDRESS: Final = ("0.0.0.0", "::")
+"""Of this machine: links name the machine then."""
 
 
 @Parameter(name="*")
@@ -175,7 +178,8 @@ async def serving(study: VoiceStudy, host: str, port: int) -> AsyncIterator[str]
                 f"--host {host} --port {port} cannot be listened on: {exc.strerror}"
             ) from exc
         bound = runner.addresses[0][1]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        shown = socket.gethostname() if host in EVERY_ADDRESS else host
+        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}"
     finally:
         await runner.cleanup()
 

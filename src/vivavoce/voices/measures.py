@@ -15,6 +15,8 @@ ABSOLUTE_GATE_LUFS: Final = -70.0
 RELATIVE_GATE_LU: Final = -10.0
 SILENT_LUFS: Final = -120.0
 """Given for sound in which nothing passes the gate."""
+PLAYED_LUFS: Final = -23.0
+"""Of every voice that is rated: the level of EBU R 128."""
 FRAME_MS: Final = 20
 PAUSE_DB: Final = -35.0
 """A frame that is so far below the loudest one is silent."""
@@ -88,6 +90,19 @@ def k_weighting(hertz: Floats) -> Floats:
         gain *= np.polyval(above[::-1], z) / np.polyval(below[::-1], z)
     weights: Floats = np.abs(gain) ** 2
     return weights
+
+
+def levelled(pcm: bytes, lufs: float) -> bytes:
+    """Sound whose voice has that loudness, at PLAYED_LUFS, or as near as its peaks allow.
+
+    A louder voice is preferred for its loudness alone.
+    """
+    samples = np.frombuffer(pcm, "<i2").astype(np.float64)
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not peak or lufs <= ABSOLUTE_GATE_LUFS:
+        return pcm
+    gain = min(10 ** ((PLAYED_LUFS - lufs) / 20), 32767 / peak)
+    return bytes(np.round(samples * gain).astype("<i2").data)
 
 
 def pauses_ms(pcm: bytes) -> tuple[float, list[float]]:

@@ -22,7 +22,7 @@ from vivavoce.settings import AUTO, CascadeModel, Settings
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 from vivavoce.testing.clips import ENGINE, SpeechCache
 from vivavoce.testing.words import word_error_rate, words_of
-from vivavoce.voices.measures import measured
+from vivavoce.voices.measures import levelled, measured
 from vivavoce.voices.study import CLIPS, RatedClip, StudyVoice, TextItem
 
 PARTNER: Final = "echo"
@@ -146,7 +146,6 @@ async def spoken_clips(
                 heard = None if recogniser is None else await _heard(recogniser, clip.own, language)
                 rate = None if heard is None else word_error_rate(item.rated, heard, language)
                 file = f"{place:03d}-{number:03d}.wav"
-                await asyncio.to_thread(files.write_wav, folder / CLIPS / file, bytes(clip.whole))
                 measures = await asyncio.to_thread(
                     measured,
                     clip.own,
@@ -156,6 +155,8 @@ async def spoken_clips(
                     word_error_rate=rate,
                     nano_usd=nano,
                 )
+                played = await asyncio.to_thread(levelled, bytes(clip.whole), measures.lufs)
+                await asyncio.to_thread(files.write_wav, folder / CLIPS / file, played)
                 yield RatedClip(voice=place, item=number, file=file, measures=measures)
 
 

@@ -8,6 +8,7 @@ GET /results/TOKEN      the report; .csv behind it: as CSV
 """
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,8 @@ class RatingRoutes:
         return rater
 
     def _check_owner(self, request: web.Request) -> None:
-        if request.match_info["token"] != self._study.file.results_token:
+        given = request.match_info["token"].encode()
+        if not secrets.compare_digest(given, self._study.file.results_token.encode()):
             raise web.HTTPNotFound(text="This link is not that of the results.")
 
     async def _file(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.public import ready_status
+from vivavoce.models import BuiltModels
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.workers.forwarding import WorkerPlace
@@ -49,6 +50,23 @@ class ControlRoutes:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text())
+
+
+def banner_of(models: BuiltModels, default: str) -> tuple[BannerModel, ...]:
+    """The models of a server as they are printed at start: cascades, and then relays."""
+    relays = models.catalog.relays
+    return tuple(
+        BannerModel(
+            model,
+            model == default,
+            tuple(
+                (engine.kind, f"{engine.name}: {engine.reason}" if engine.reason else engine.name)
+                for engine in models.selected.get(model, ())
+            ),
+            relays[model].url if model in relays else "",
+        )
+        for model in (*models.selected, *relays)
+    )
 
 
 @asynccontextmanager

@@ -13,15 +13,20 @@ import re
 import socket
 import uuid
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
+from vivavoce.api.http_errors import json_response
+from vivavoce.api.sessions import LiveSessionList
+from vivavoce.runtime.live_sessions import LiveSessionObject
 from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
-from vivavoce.transports.webrtc.signalling import CLIENT_ADDRESS
 from vivavoce.workers.messages import client_socket, supervisor_socket
 
 log = logging.getLogger(__name__)
@@ -33,6 +38,9 @@ ADDRESS_HEADER = "X-Vivavoce-Client"
 """The address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
 """Paths that the supervisor answers for all workers."""
+SESSIONS_PATH = "/v1/sessions"
+"""A list to which each worker has a part."""
+EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 1 << 20
 """Of an offer in which the id of a call is looked for."""
 _ID = re.compile(r"(?:rtc|sess)_w(\d+)_")
@@ -130,10 +138,11 @@ class Forwarder:
 
     async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if ADDRESS_HEADER in request.headers and _is_local_socket(request):
-            request[CLIENT_ADDRESS] = request.headers[ADDRESS_HEADER]
-            return await handler(request)
+            return await handler(request.clone(remote=request.headers[ADDRESS_HEADER]))
         if request.path in SUMMARIES:
             return await self._summary(request) or await handler(request)
+        if (request.method, request.path) == ("GET", SESSIONS_PATH):
+            return await self._all_sessions(request, await handler(request))
         number = await self._place.other(request)
         if number is None:
             return await handler(request)
@@ -162,7 +171,42 @@ class Forwarder:
             log.warning("the supervisor does not answer: %s", exc)
             return None
 
-    async def _request(self, request: web.Request, path: str) -> web.Response:
+    async def _all_sessions(
+        self, request: web.Request, own: web.StreamResponse
+    ) -> web.StreamResponse:
+        """The sessions of all workers. `own`: those of this one; the others check the key, too."""
+        if not isinstance(own, web.Response) or not isinstance(own.body, bytes):
+            return own
+        place = self._place
+        others = [number for number in range(place.count) if number != place.index]
+        found = await asyncio.gather(*(self._sessions_of(request, number) for number in others))
+        lists = [msgspec.json.decode(own.body, type=LiveSessionList), *filter(None, found)]
+        first = lists[0]
+        return json_response(
+            msgspec.structs.replace(
+                first,
+                data=sorted((one for each in lists for one in each.data), key=_opened_at),
+                max_sessions=sum(each.max_sessions for each in lists),
+                cpu=sum(each.cpu for each in lists),
+                failures=sum(each.failures for each in lists),
+            )
+        )
+
+    async def _sessions_of(self, request: web.Request, number: int) -> LiveSessionList | None:
+        """Those of another worker; None: it does not answer."""
+        path = client_socket(self._place.folder, number)
+        try:
+            async with asyncio.timeout(SUMMARY_TIMEOUT_S), self._asked(request, path) as answer:
+                return msgspec.json.decode(await answer.read(), type=LiveSessionList)
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as exc:
+            log.warning("worker w%d does not say which sessions it has: %s", number, exc)
+            return None
+
+    @asynccontextmanager
+    async def _asked(
+        self, request: web.Request, path: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of another process to the same request."""
         async with self._client(path).request(
             request.method,
             f"http://localhost{request.raw_path}",
@@ -170,12 +214,23 @@ class Forwarder:
             data=await request.read(),
             allow_redirects=False,
         ) as answer:
+            yield answer
+
+    async def _request(self, request: web.Request, path: str) -> web.StreamResponse:
+        async with self._asked(request, path) as answer:
             headers = CIMultiDict(
                 (name, value)
                 for name, value in answer.headers.items()
                 if name.lower() not in _HOP_HEADERS
             )
-            return web.Response(status=answer.status, headers=headers, body=await answer.read())
+            if answer.content_type != EVENT_STREAM:
+                return web.Response(status=answer.status, headers=headers, body=await answer.read())
+            stream = web.StreamResponse(status=answer.status, headers=headers)
+            await stream.prepare(request)
+            async for piece in answer.content.iter_any():
+                await stream.write(piece)
+            await stream.write_eof()
+            return stream
 
     async def _web_socket(self, request: web.Request, path: str) -> web.StreamResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
@@ -218,6 +273,10 @@ class Forwarder:
                 auto_decompress=False,
             )
         return self._sessions[path]
+
+
+def _opened_at(session: LiveSessionObject) -> float:
+    return session.opened_at
 
 
 def _is_local_socket(request: web.Request) -> bool:

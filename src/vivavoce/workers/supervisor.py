@@ -232,10 +232,12 @@ class Supervisor:
             await asyncio.wait(
                 (ended, second), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if not ended.done():
+            if second.done() and not ended.done():
                 for worker in self.workers:
                     worker.stop()
                 await asyncio.wait((ended,), timeout=STOP_TIMEOUT_S)
+            if not ended.done():
+                log.error("workers that have not ended are killed")
         finally:
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)

@@ -92,10 +92,12 @@ def fault_of_status(status: int, retry_after: str) -> Fault:
 
 
 # an account, a project, a key, an address of a private network, a deployment's host
+# they begin a word, or follow an escape of JSON such as \n
 _PRIVATE = re.compile(
-    rb"\b(?:org|proj|sk|ek|req)[-_][A-Za-z0-9_-]{6,}"
-    rb"|\b(?:10|127|192\.168|172\.(?:1[6-9]|2\d|3[01])|169\.254)(?:\.\d{1,3}){2,3}\b(?::\d+)?"
-    rb"|\b[A-Za-z0-9.-]+\.(?:openai\.com|azure\.com|x\.ai|internal|local)\b"
+    rb"(?:\b|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))(?:"
+    rb"(?:org|proj|sk|ek|req)[-_][A-Za-z0-9_-]{6,}"
+    rb"|(?:10|127|192\.168|172\.(?:1[6-9]|2\d|3[01])|169\.254)(?:\.\d{1,3}){2,3}\b(?::\d+)?"
+    rb"|[A-Za-z0-9.-]+\.(?:openai\.com|azure\.com|x\.ai|internal|local)\b)"
 )
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 PATH = "/v1/realtime/calls"
 BETA_PATH = "/v1/realtime"
 MAX_PART_BYTES = 512 * 1024
-CLIENT_ADDRESS = web.RequestKey("client_address", str)
-"""The address of the client of a request that was forwarded."""
 _LOCAL = ("127.0.0.1", "::1")
 
 
@@ -157,7 +155,7 @@ class CallRoutes:
 
 def is_local(request: web.Request) -> bool:
     """Whether the client is on this machine, where loopback can be reached, too."""
-    return request.get(CLIENT_ADDRESS, request.remote) in _LOCAL
+    return request.remote in _LOCAL
 
 
 def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None) -> Opening:
