@@ -8,8 +8,8 @@ a steady load that slows every worker down. In the middle of the run a node is k
 sessions come back after a random pause. What is measured is the time that each of these takes, how
 busy each part is and how many operations Redis does; the part nearest to its limit is named.
 
-The service times are those that `make bench` measures (docs/performance.md) and can be given as
-arguments; what they stand for is said beside them.
+The service times can be given as arguments; what they stand for, and whether they were measured
+(docs/performance.md) or estimated, is said beside them.
 """
 
 import argparse
@@ -30,15 +30,16 @@ class Costs:
     sessions_per_core: float = 300.0
     """Live sessions that keep one core busy: bench.density, machine A."""
     turn_ms: float = 1.5
-    """CPU of a worker for the end of a turn and the beginning of its answer: bench.first_audio."""
+    """CPU of a worker for the end of a turn and the beginning of its answer: at most, from
+    bench.first_audio."""
     open_ms: float = 6.0
-    """CPU of a worker for a new session, with its checkpoint: bench.herd."""
+    """CPU of a worker for a new session, with its checkpoint: estimated."""
     engine_ms: float = 150.0
-    """Of one place of the engines, for a turn: recognition and its first clause."""
+    """Of one place of the engines, for a turn, its words and first clause: estimated."""
     engine_places: int = 32
     """Places of the engines beside each node; 0: services elsewhere, without a limit here."""
     redis_us: float = 12.0
-    """Of Redis for one operation; a script of budgets counts as three."""
+    """Of Redis for one operation, a script of budgets being three: estimated."""
     redis_trip_ms: float = 0.4
     """Of the network, there and back."""
     turn_seconds: float = 12.0

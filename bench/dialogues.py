@@ -86,9 +86,10 @@ LONG_INTERRUPTIONS = (
 )
 SHORT_INTERRUPTIONS = ("Stop!", "Wait!", "No, no!", "Stop talking.", "Hang on.", "Be quiet.")
 BACKCHANNELS = (
-    *("Mm-hm.", "Uh-huh.", "Yeah.", "Okay.", "Right.", "I see.", "Mhm.", "Sure.", "Yes.", "Hm."),
+    *("Mm-hm.", "Uh-huh.", "Yeah.", "Okay.", "Right.", "I see.", "Mmm.", "Sure.", "Yes.", "Hmm."),
     *("Oh, okay.", "Yeah, yeah."),
 )
+QUESTION = "Describe in great detail how bread is made."
 OTHERS = ("Did you put the bread on the table?", "We should leave in about ten minutes.")
 
 
@@ -102,6 +103,8 @@ class Scenario:
     begins: float
     """Seconds in `pcm` at which what is tested begins, and ends."""
     ends: float
+    question: bytes = b""
+    """Of what is heard over an answer: PCM of the turn before, in the user's voice."""
 
     @property
     def over_answer(self) -> bool:
@@ -126,22 +129,29 @@ async def scenarios() -> list[Scenario]:
                 first, second = [await say(part, voice) for part in parts]
                 sound = np.concatenate((first, np.zeros(int(pause * RATE)), second))
                 found.append(_spoken(kind, " … ".join(parts), sound))
+        asked = {voice: pcm16(await say(QUESTION, voice)) for voice in TALKERS}
         for text in LONG_INTERRUPTIONS:
-            found.append(_spoken("interruption", text, await say(text, next(voices))))
+            voice = next(voices)
+            found.append(_spoken("interruption", text, await say(text, voice), asked[voice]))
         for text in SHORT_INTERRUPTIONS:
-            sound = 1.3 * await say(text, next(voices))
-            found.append(_spoken("short interruption", text, sound))
+            voice = next(voices)
+            sound = 1.3 * await say(text, voice)
+            found.append(_spoken("short interruption", text, sound, asked[voice]))
         for n, text in enumerate(BACKCHANNELS):  # softer than a turn
-            sound = (0.5, 0.7)[n % 2] * await say(text, next(voices))
-            found.append(_spoken("backchannel", text, sound))
+            voice = next(voices)
+            sound = (0.5, 0.7)[n % 2] * await say(text, voice)
+            found.append(_spoken("backchannel", text, sound, asked[voice]))
+        user = asked[TALKERS[0]]
         for text in OTHERS:  # 18 dB below the user: across the room
-            found.append(_spoken("second speaker", text, 0.125 * await say(text, next(voices))))
+            sound = 0.125 * await say(text, TALKERS[-1])
+            found.append(_spoken("second speaker", text, sound, user))
     for n in range(2):
         for kind, make in NOISES.items():
             sound = make(np.random.default_rng(n + 1))
-            found.append(_spoken(kind, str(n + 1), sound))
+            found.append(_spoken(kind, str(n + 1), sound, user))
             found.append(_spoken("noise, nobody speaks", f"{kind} {n + 1}", sound))
-        found.append(Scenario(f"echo: {n + 1}", "echo", pcm16(np.zeros(3 * RATE)), 0.0, 3.0))
+        nothing = pcm16(np.zeros(3 * RATE))
+        found.append(Scenario(f"echo: {n + 1}", "echo", nothing, 0.0, 3.0, user))
     return found
 
 
@@ -205,8 +215,8 @@ NOISES: dict[Kind, Callable[[np.random.Generator], Sound]] = {
 }
 
 
-def _spoken(kind: Kind, text: str, sound: Sound) -> Scenario:
-    return Scenario(f"{kind}: {text}", kind, pcm16(sound), 0.0, len(sound) / RATE)
+def _spoken(kind: Kind, text: str, sound: Sound, question: bytes = b"") -> Scenario:
+    return Scenario(f"{kind}: {text}", kind, pcm16(sound), 0.0, len(sound) / RATE, question)
 
 
 def _filtered(sound: Sound, low: float, high: float) -> Sound:

@@ -60,7 +60,6 @@ ANSWER_TIMEOUT_S = 20.0
 EARLY_MS = 150
 """A turn that ends so long before the last sound is not cut: that may be a faint consonant."""
 AT_ONCE = 4
-ASK = "Describe in great detail, in at least three hundred words, how bread is made."
 CONFIG = """
 [models.default]
 stt = "{stt}"
@@ -252,10 +251,8 @@ async def _turn(scenario: Scenario, call: Call, outcome: Outcome) -> None:
 
 
 async def _over_answer(scenario: Scenario, call: Call, outcome: Outcome) -> None:
-    content = [{"type": "input_text", "text": ASK}]
-    item = {"type": "message", "role": "user", "content": content}
-    await call.send("conversation.item.create", item=item)
-    await call.send("response.create")
+    await call.rest(LEAD_S)
+    await call.speak(scenario.question)
     if not await call.rest_until_answered(ANSWER_TIMEOUT_S):
         raise TimeoutError
     await call.rest(LEAD_S)

@@ -19,6 +19,7 @@ ALONE = (
     "speech_first_byte",
     "transcription",
     "turns",
+    "turns_replay",
     "workers",
     "ws",
 )  # too long for `make bench`

@@ -235,8 +235,9 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         ("VIVAVOCE_WEBRTC_UDP_PORT", "did you mean VIVAVOCE_WEBRTC_UDP_PORTS?"),
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
-            "only [server], [session], [webrtc], [telephony], [interruption], [fallback], [store], "
-            "[recorder], [turns] have variables, other settings belong in vivavoce.toml",
+            "only [server], [session], [webrtc], [telephony], [turns], [interruption], "
+            "[speaker_gate], [fallback], [store], [recorder] have variables, other settings belong "
+            "in vivavoce.toml",
         ),
     ],
 )

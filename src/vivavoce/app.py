@@ -60,6 +60,7 @@ from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.speaker_gate import speaker_gate
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Hold
 from vivavoce.runtime.vad_batcher import VadBatcher
@@ -116,7 +117,8 @@ async def build(
     async with built_models(settings, local_servers, pool) as models, AsyncExitStack() as stack:
         tools = await built_tools(settings.tools, stack)
         checks = await built_moderation(settings.moderation, stack)
-        context = replace(_context(settings, models), tools=tools, moderation=checks)
+        gate = await speaker_gate(settings.speaker_gate, models.catalog)
+        context = replace(_context(settings, models), tools=tools, moderation=checks, gate=gate)
         yield Built(context, models)
 
 
@@ -127,7 +129,12 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         lock_voice=session.lock_voice,
         failure_errors=session.failure_errors,
     )
-    available = replace(available, turns=settings.turns, interruption=settings.interruption)
+    available = replace(
+        available,
+        turns=settings.turns,
+        interruption=settings.interruption,
+        speaker_gate=settings.speaker_gate,
+    )
     voice = available.models[settings.default_model].default_voice
     turns = ServerVad(
         threshold=session.vad_threshold,

@@ -34,6 +34,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SecondsOrZero, SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.session.speaker_gate import SpeakerGateSettings
 from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -240,6 +241,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     default_model: str = "default"
     interruption: InterruptionSettings = InterruptionSettings()
+    speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
     resume: ResumeSettings = ResumeSettings()
@@ -359,29 +361,19 @@ _CHAT = {
     "CHAT_COMPLETION_MODEL": "model",
     "CHAT_COMPLETION_API_KEY": "api_key",
 }
-
-
 _TELEPHONY = {
     "TWILIO_AUTH_TOKEN": "twilio_auth_token",
     "TELNYX_PUBLIC_KEY": "telnyx_public_key",
     "PLIVO_AUTH_TOKEN": "plivo_auth_token",
 }
-
-
 _PREFIX = "VIVAVOCE_"
 # what Kubernetes puts into every container beside a service called vivavoce, or vivavoce-redis
 _FOREIGN = re.compile(_PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)")
 Place: TypeAlias = tuple[str, ...]
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "server": ServerSettings,
-    "session": SessionSettings,
-    "webrtc": WebRTCSettings,
-    "telephony": TelephonySettings,
-    "interruption": InterruptionSettings,
-    "fallback": FallbackSettings,
-    "store": StoreSettings,
-    "recorder": RecorderSettings,
-    "turns": TurnSettings,
+    field.name: type(field.default)
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.default, msgspec.Struct) and field.name != "voices"
 }
 
 

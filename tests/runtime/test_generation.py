@@ -24,7 +24,14 @@ from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, FunctionTo
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.generation import CLAUSES_AHEAD, answer
 from vivavoce.runtime.text_generation import MAX_ROUNDS, ServerCalls
-from vivavoce.session.effects import Filler, Generate, Prompt, RunTool
+from vivavoce.session.effects import (
+    CALL_RUNS,
+    TOO_MANY_CALLS,
+    Filler,
+    Generate,
+    Prompt,
+    RunTool,
+)
 from vivavoce.session.facts import (
     AudioGenerated,
     GenerationFact,
@@ -39,6 +46,7 @@ from vivavoce.session.facts import (
     ToolCallArguments,
     ToolCallStarted,
 )
+from vivavoce.session.limits import MAX_BACKGROUND_CALLS
 from vivavoce.testing.virtual_time import run
 
 PROMPT = Prompt(
@@ -275,6 +283,49 @@ def test_slow_server_function_stops_no_sound_and_is_progress() -> None:
     assert (heard[0], heard[-1]) == (0.0, 5.0)
     waits = [at for at, fact in posted if fact == GenerationProgress("r", writes=False)]
     assert waits == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_server_function_in_the_background_holds_no_answer_up_and_the_next_has_its_result() -> None:
+    llm_ = RoundsLLM(
+        [*CALL, ChatEnded()],
+        [TextDelta("I am looking."), ChatEnded()],
+        [TextDelta("Three."), ChatEnded()],
+    )
+    begun: list[RunTool] = []
+
+    async def main() -> None:
+        calls = ServerCalls(_never, begun.append)
+        prompt = replace(STOCK, background_tools=frozenset({"stock"}))
+        await answer(Generate("r", prompt), cast(llm=llm_), posted.append, _no_wait, calls=calls)
+        calls.finish(begun[0], "3 left")
+        out_of_band = replace(prompt, background_tools=frozenset())
+        assert calls.with_results(out_of_band.items) == llm_.requests[1].items
+        await answer(Generate("r", prompt), cast(llm=llm_), posted.append, _no_wait, calls=calls)
+
+    posted: list[GenerationFact] = []
+    run(main())
+    assert said(posted) == "I am looking.Three."
+    assert begun == [RunTool("c1", "stock", '{"of": "lime"}')]
+    assert llm_.requests[1].items[-1] == FunctionCallOutput(call_id="c1", output=CALL_RUNS)
+    call, output = llm_.requests[2].items[-2:]
+    assert call == FunctionCall(call_id="c1_result", name="stock", arguments='{"of": "lime"}')
+    assert output == FunctionCallOutput(call_id="c1_result", output="3 left")
+
+
+async def _never(order: RunTool) -> str:
+    raise AssertionError(order)
+
+
+def test_server_functions_in_the_background_are_bounded() -> None:
+    begun: list[RunTool] = []
+
+    async def main() -> list[str]:
+        calls = ServerCalls(_never, begun.append)
+        orders = [RunTool(f"c{n}", "stock", "") for n in range(MAX_BACKGROUND_CALLS + 1)]
+        return [await calls.run(order, frozenset({"stock"})) for order in orders]
+
+    assert run(main()) == [CALL_RUNS] * MAX_BACKGROUND_CALLS + [TOO_MANY_CALLS]
+    assert len(begun) == MAX_BACKGROUND_CALLS
 
 
 def test_server_function_beside_one_of_the_client_leaves_the_next_answer_to_it() -> None:

@@ -47,6 +47,8 @@ class Joined:
         Joined(None, None, UNKNOWN),
         Joined(0.9, None, 0.9),
         Joined(0.5, 0.9, 0.9),  # one that does not know changes nothing
+        Joined(0.5, 0.999, 0.924),  # the sound is never taken for certain
+        Joined(0.5, 0.0, 0.076),
         Joined(0.9, 0.9, 0.988),
         Joined(0.1, 0.9, 0.5),
         Joined(1.0, 0.5, 1.0),
@@ -61,6 +63,11 @@ def test_likelihood_is_the_sum_of_log_odds(case: Joined) -> None:
 def test_source_without_weight_does_not_count() -> None:
     settings = TurnSettings(words_weight=0)
     assert likelihood_of(Evidence(0.01, 0.9), settings) == pytest.approx(0.9)
+    assert likelihood_of(Evidence(sound=0.9, llm=0.1), SETTINGS) == pytest.approx(0.9)
+    asked = TurnSettings(llm_weight=1)
+    assert likelihood_of(Evidence(sound=0.9, llm=0.1), asked) == pytest.approx(0.5)
+    decision = decision_of(9_600, "silence", Evidence(llm=0.1), SpeakerPauses(), asked)
+    assert (decision.llm, decision.reason) == (0.1, "language model: incomplete")
 
 
 @given(evidence_of, st.sampled_from(list(PAUSE_RULES)), st.lists(st.integers(0, 9000)))
@@ -89,10 +96,10 @@ def test_pauses_of_the_speaker_change_the_silence_that_is_waited_for() -> None:
         return to_ms(silence_for(Evidence(0.5), "auto", pauses, settings))
 
     quick, slow = pauses_of(*8 * [170]), pauses_of(*8 * [900])
-    assert [wait(quick), wait(SpeakerPauses()), wait(slow)] == [948, 1264, 1897]
-    assert wait(pauses_of(900)) == 1517  # one says little
-    assert wait(pauses_of(*50 * [60_000])) == int(1264.91 * MAX_FACTOR)
-    assert wait(slow, TurnSettings(adapt=False)) == 1264
+    assert [wait(quick), wait(SpeakerPauses()), wait(slow)] == [709, 946, 1419]
+    assert wait(pauses_of(900)) == 1135  # one says little
+    assert wait(pauses_of(*50 * [60_000])) == int(946.57 * MAX_FACTOR)
+    assert wait(slow, TurnSettings(adapt=False)) == 946
     assert wait(pauses_of(*8 * [900], *8 * [170])) == wait(quick)  # the last eight count
 
 

@@ -18,6 +18,7 @@ from tests.session.stage import (
     the,
     types,
     update,
+    write,
 )
 from tests.session.test_input_turns import sound_of, wants
 from vivavoce.audio.formats import ms
@@ -31,17 +32,20 @@ from vivavoce.protocol.server import (
     TurnDecision,
 )
 from vivavoce.protocol.session import SemanticVad, ServerVad, Transcription
-from vivavoce.session.effects import Effect, Generate, RecordTurn, ScoreTurn
+from vivavoce.session.effects import Effect, Generate, RecordTurn, RecordUsage, ScoreTurn
+from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.facts import (
     GenerationFinished,
     OutputFinished,
     TimerFired,
+    TokenCounts,
     TranscriptionKey,
     TranscriptUpdated,
     TurnScored,
 )
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.shell import Session
+from vivavoce.session.usage import tokens_of
 
 PATIENT = SemanticVad(create_response=False, interrupt_response=False)
 IDLE = ServerVad(idle_timeout_ms=6000)
@@ -53,10 +57,10 @@ def partly(session: Session, item_id: str, text: str) -> list[Effect]:
 
 
 def paused(session: Session, text: str = "I am") -> str:
-    """The user has said these words and pauses for 200 ms; the id of the item."""
+    """The user has said these words and pauses for 192 ms; the id of the item."""
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     partly(session, item_id, text)
-    assert the(ScoreTurn, hear(session, 7 * ".")).text == text
+    assert the(ScoreTurn, hear(session, 6 * ".")).text == text
     return item_id
 
 
@@ -65,7 +69,7 @@ def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     item_id = paused(session)
     assert session.handle(TurnScored(item_id, 1.0), 0.0) == []
     effects = hear(session, 7 * ".")
-    assert the(SpeechStopped, effects).audio_end_ms == (4 + 13) * 32  # 400 ms of it
+    assert the(SpeechStopped, effects).audio_end_ms == (4 + 7) * 32  # 224 ms of it
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
@@ -89,6 +93,43 @@ def test_turn_score_is_requested_once_a_pause_and_again_for_more_words() -> None
     ]
     assert of(ScoreTurn, hear(session, "##....")) == []
     assert the(ScoreTurn, hear(session, ".")).text == "I am here"
+
+
+def test_language_model_is_asked_once_for_the_same_words_and_within_its_budget() -> None:
+    turns = TurnSettings(llm_weight=1.0, llm_timeout_ms=300, anticipation_max_tokens=40)
+    offer = AvailableModels({"local": VOICES}, "local", turns=turns)
+    session = a_session(turn_detection=PATIENT, offer=offer)
+    write(session, "What do you want?")
+    item_id = the(SpeechStarted, hear(session, "####")).item_id
+    partly(session, item_id, "I want a")
+    asked = the(ScoreTurn, hear(session, 7 * "."))
+    assert (asked.llm_timeout_s, asked.before) == (0.3, "What do you want?")
+    effects = session.handle(TurnScored(item_id, 0.1, "llm", TokenCounts(20, 1)), 0.0)
+    record = the(RecordUsage, effects)
+    assert (record.kind, record.model, tokens_of(record.usage)) == ("speculative", "local", 21)
+    again = hear(session, "##" + 7 * ".")
+    assert the(ScoreTurn, again).llm_timeout_s == 0.0
+    (more,) = of(ScoreTurn, partly(session, item_id, "I want a house"))
+    assert more.llm_timeout_s == 0.3
+    late = session.handle(TurnScored("item_of_before", 0.9, "llm", TokenCounts(20, 1)), 0.0)
+    assert the(RecordUsage, late)
+    (spent,) = of(ScoreTurn, partly(session, item_id, "I want a house now"))
+    assert spent.llm_timeout_s == 0.0
+
+
+def test_language_model_that_says_incomplete_lengthens_the_wait() -> None:
+    turns = TurnSettings(llm_weight=1.0)
+    waited = []
+    for likelihood in (0.1, 0.9):
+        offer = AvailableModels({"local": VOICES}, "local", turns=turns)
+        session = a_session(turn_detection=PATIENT, offer=offer)
+        item_id = paused(session, "give me a")
+        session.handle(TurnScored(item_id, 0.5), 0.0)
+        session.handle(TurnScored(item_id, likelihood, "llm"), 0.0)
+        decision = the(RecordTurn, hear(session, 130 * ".")).decision
+        assert decision.llm == likelihood
+        waited.append(decision.waited_ms)
+    assert waited == [3008, 320]
 
 
 def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
@@ -144,7 +185,7 @@ def test_decision_is_recorded_and_sent_to_a_client_that_asks_why() -> None:
     session.handle(TurnScored(item_id, 1.0), 0.0)
     effects = hear(session, 7 * ".")
     decision = TurnDecision(
-        waited_ms=416, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
+        waited_ms=224, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
     )
     assert the(RecordTurn, effects) == RecordTurn(item_id, decision)
     assert the(SpeechStopped, effects).decision is UNSET
@@ -157,13 +198,13 @@ def test_speech_soon_after_a_turn_counts_as_a_pause_of_the_speaker() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    hear(session, 7 * ".")  # ended after 13 windows of silence
-    item_id = the(SpeechStarted, hear(session, "." + "####")).item_id
+    hear(session, ".")  # ended after 7 windows of silence
+    item_id = the(SpeechStarted, hear(session, 7 * "." + "####")).item_id
     partly(session, item_id, "and")
-    hear(session, 7 * ".")
+    hear(session, 6 * ".")
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    decision = the(RecordTurn, hear(session, 7 * ".")).decision
-    assert decision.usual_pause_ms == (3 * 500 + 15 * 32) // 4
+    decision = the(RecordTurn, hear(session, ".")).decision
+    assert decision.usual_pause_ms == (3 * 500 + 14 * 32) // 4
 
 
 def test_transcript_of_an_earlier_turn_is_not_scored() -> None:

@@ -12,6 +12,7 @@ from tests.hypothesis_examples import examples
 from vivavoce.session.interruption import (
     InterruptionSettings,
     Overlap,
+    brightness,
     correlation,
     envelope,
     judge,
@@ -28,7 +29,7 @@ BACKCHANNELS = (
     *(("Ja, genau.", "de"), ("Ach so!", "de"), ("D\u2019accord.", "fr"), ("Ya veo", "es")),
     *(("Va bene", "it"), ("Ik snap het", "nl"), ("Pois \u00e9", "pt"), ("Ja", "xx")),
 )
-SPEECH = ("Stop!", "Wait a moment", "Yeah, but what about Friday?", "No", "I see it", "Nein")
+SPEECH = ("Stop!", "Wait a moment", "Yeah, but what about Friday?", "No", "Tell me more", "Nein")
 overlaps = st.builds(
     Overlap,
     sound_ms=st.integers(0, 6000),
@@ -39,6 +40,7 @@ overlaps = st.builds(
     language=st.sampled_from((None, "en", "de-AT", "xx")),
     answer=st.sampled_from(("", "no i meant the other one", "stop")),
     echo=st.floats(0, 1),
+    brightness=st.sampled_from((0.01, 0.1, 1.0)),
 )
 
 
@@ -62,8 +64,58 @@ def test_judge_of_other_words_is_interruption(words: str) -> None:
 def test_judge_of_the_beginning_of_a_backchannel_waits(words: str) -> None:
     overlap = Overlap(200, 0, words=words, language="en")
     assert judge(overlap, DEFAULT) == "undecided"
-    assert judge(replace(overlap, sound_ms=600), DEFAULT) == "interruption"
+    assert judge(replace(overlap, sound_ms=900), DEFAULT) == "interruption"
     assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
+
+
+def test_judge_of_a_few_words_waits_until_a_recogniser_is_sure_of_them() -> None:
+    assert judge(Overlap(300, words="Mama", language="en"), DEFAULT) == "undecided"
+    assert judge(Overlap(400, words="Mama", language="en"), DEFAULT) == "interruption"
+    assert judge(Overlap(500, words="I say", language="en"), DEFAULT) == "undecided"
+    assert judge(Overlap(550, words="I say you", language="en"), DEFAULT) == "interruption"
+    assert judge(Overlap(200, words="No, no, no", language="en"), DEFAULT) == "interruption"
+
+
+def test_short_soft_burst_with_one_word_is_a_backchannel_unless_it_is_one_to_interrupt_with() -> (
+    None
+):
+    burst = Overlap(350, 300, level_db=-3.0, words="Them,", complete=True, language="en")
+    assert judge(burst, DEFAULT) == "backchannel"
+    for changed in (
+        replace(burst, words="Stop"),
+        replace(burst, words="Tell them"),
+        replace(burst, level_db=0.0),
+        replace(burst, sound_ms=500),
+    ):
+        assert judge(changed, DEFAULT) == "interruption"
+
+
+def test_hum_is_a_backchannel_whatever_a_recogniser_makes_of_it() -> None:
+    hum = Overlap(600, brightness=0.01, language="en")
+    assert judge(hum, DEFAULT) == "undecided"
+    assert judge(replace(hum, words="My name is"), DEFAULT) == "undecided"
+    settled = replace(hum, words="My name is", silence_ms=200)
+    assert judge(settled, DEFAULT) == "backchannel"
+    assert judge(replace(hum, words="No"), DEFAULT) == "interruption"
+    assert judge(replace(hum, words="My name is", sound_ms=1100), DEFAULT) == "interruption"
+    assert judge(replace(hum, sound_ms=1100), DEFAULT) == "interruption"
+
+
+def test_voice_that_is_far_softer_than_the_users_is_somebody_elses() -> None:
+    far = Overlap(2000, level_db=-18.0, words="Did you see the bread?", language="en")
+    assert judge(far, DEFAULT) == "undecided"
+    assert judge(replace(far, complete=True), DEFAULT) == "noise"
+    assert judge(far, InterruptionSettings(far_db=0)) == "interruption"
+
+
+def test_brightness_tells_a_hum_from_a_voice() -> None:
+    def tone(hertz: int) -> bytes:
+        at = np.arange(4800) / 24_000
+        return (8000 * np.sin(2 * np.pi * hertz * at)).astype("<i2").tobytes()
+
+    assert brightness(tone(300)) == pytest.approx(0.006, abs=1e-3)
+    assert brightness(tone(1000)) == pytest.approx(0.068, abs=2e-3)
+    assert brightness(bytes(100)) == brightness(b"") == 1.0
 
 
 def test_judge_without_words_decides_by_length_and_level() -> None:
@@ -72,6 +124,9 @@ def test_judge_without_words_decides_by_length_and_level() -> None:
     assert judge(Overlap(480), DEFAULT) == "interruption"
     assert judge(Overlap(400, level_db=9), DEFAULT) == "interruption"
     assert judge(Overlap(500, level_db=-6), DEFAULT) == "undecided"
+    assert judge(Overlap(270, early=True), DEFAULT) == "undecided"
+    assert judge(Overlap(280, early=True), DEFAULT) == "interruption"
+    assert judge(Overlap(450, early=True, level_db=-6), DEFAULT) == "undecided"
     assert judge(Overlap(900, silence_ms=200), DEFAULT) == "undecided"
     assert judge(Overlap(900, silence_ms=200, complete=True), DEFAULT) == "noise"
     level_does_not_count = InterruptionSettings(level_weight=0)

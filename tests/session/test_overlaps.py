@@ -286,7 +286,7 @@ def test_answer_of_the_server_is_soft_while_the_user_may_interrupt_it() -> None:
     assert [duck.ducked for duck in of(DuckPlayback, call.effects)] == [True]
     call.hear(6 * ".")
     assert [duck.ducked for duck in of(DuckPlayback, call.effects)] == [True, False]
-    call.hear(16 * "#")
+    call.hear(20 * "#")
     assert [duck.ducked for duck in of(DuckPlayback, call.effects)][-2:] == [True, False]
     assert of(ClearPlayback, call.effects)
     assert of(says.ItemTruncated, call.effects)
@@ -300,6 +300,22 @@ def test_turn_that_is_held_is_announced_when_another_brain_takes_over() -> None:
     assert told.index("input_audio_buffer.committed") < told.index(
         "input_audio_buffer.speech_started"
     )
+
+
+def test_turn_that_is_held_ends_soon_whatever_its_words() -> None:
+    for words in ("", "Them,"):
+        call = Call()
+        vad = SemanticVad()
+        call.session = a_session(turn_detection=vad, transcription=WHISPER)
+        response_id = the(Generate, ask(call.session)).response_id
+        tell(call.session, spoke(response_id, " ".join(["word"] * 50)), now=call.now)
+        call.hear(10 * "." + 8 * "#")
+        if words:
+            call.words(words, final=False)
+        call.hear(8 * ".")
+        assert of(EndAudio, call.effects)
+        call.words("")
+        assert types(call.effects) == []
 
 
 def test_settings_choose_whether_interruptions_are_judged() -> None:

@@ -24,10 +24,14 @@ OTHER = FunctionTool("order")
 CLIENTS = FunctionTool("wave")
 
 
-def relay_with(*tools: FunctionTool, connected: bool = True, **fields: Any) -> Relay:
-    return Relay(
-        rules=Rules(Policy(), None, tools or (STOCK, OTHER)), connected=connected, **fields
-    )
+def relay_with(
+    *tools: FunctionTool,
+    connected: bool = True,
+    background: frozenset[str] = frozenset(),
+    **fields: Any,
+) -> Relay:
+    rules = Rules(Policy(), None, tools or (STOCK, OTHER), background)
+    return Relay(rules=rules, connected=connected, **fields)
 
 
 def shown(effects: list[Effect]) -> list[dict[str, Any]]:

@@ -136,9 +136,9 @@ def test_turn_without_a_high_score_ends_after_the_longest_wait(
     assert drawn.index("]") == 1 + -(-seconds * 24_000 // WINDOW)
 
 
-@pytest.mark.parametrize(("eagerness", "ms"), [("low", 800), ("medium", 400), ("high", 256)])
+@pytest.mark.parametrize(("eagerness", "ms"), [("low", 800), ("medium", 224), ("high", 192)])
 def test_words_that_sound_finished_end_soon(eagerness: Eagerness, ms: int) -> None:
-    drawn = edges("##" + 100 * ".", SemanticVad(eagerness=eagerness), believing={8: 1.0})
+    drawn = edges("##" + 100 * ".", SemanticVad(eagerness=eagerness), believing={6: 1.0})
     assert drawn.index("]") == 1 + -(-ms * 24 // WINDOW)
 
 
@@ -147,7 +147,7 @@ def test_wait_is_longer_for_a_lower_turn_score() -> None:
         edges("##" + 260 * ".", SemanticVad(), believing={8: likelihood}).index("]")
         for likelihood in (1.0, 0.75, 0.5, 0.25, 0.0)
     ]
-    assert waits == [14, 24, 41, 72, 126]  # 0.4, 0.7, 1.3, 2.2 and 4 seconds
+    assert waits == [8, 16, 31, 62, 126]  # 0.2, 0.5, 0.9, 1.9 and 4 seconds
 
 
 def test_turn_score_beyond_its_bounds_is_clipped() -> None:
@@ -164,8 +164,8 @@ def test_late_turn_score_ends_a_turn_at_once() -> None:
 
 
 def test_speech_makes_patient_again() -> None:
-    heard = "##" + 10 * "." + "#" + 30 * "."
-    assert "]" not in edges(heard, SemanticVad(), believing={9: 1.0})
+    heard = "##" + 6 * "." + "#" + 30 * "."
+    assert "]" not in edges(heard, SemanticVad(), believing={7: 1.0})
 
 
 def test_a_pause_begins_after_160_ms_of_silence() -> None:
@@ -185,12 +185,12 @@ def test_turn_score_that_was_not_requested_changes_nothing() -> None:
 
 def test_equal_settings_leave_a_turn_score_in_force() -> None:
     detector = TurnDetector(SemanticVad())
-    for n, c in enumerate("##" + 8 * "."):
+    for n, c in enumerate("##" + 5 * "."):
         detector.feed(n * WINDOW, LEVELS[c])
     believe(detector, 1.0)
     detector.apply_settings(SemanticVad())
-    rest = [detector.feed((10 + n) * WINDOW, 0.1) for n in range(6)]
-    assert rest == [None, None, None, None, Edge.STOPPED, None]
+    rest = [detector.feed((7 + n) * WINDOW, 0.1) for n in range(3)]
+    assert rest == [None, Edge.STOPPED, None]
 
 
 @given(

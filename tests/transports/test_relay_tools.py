@@ -123,3 +123,38 @@ def test_function_of_this_server_runs_for_a_cascade_and_nobody_sees_it() -> None
                 assert "stock" not in wire
 
     asyncio.run(main())
+
+
+def test_function_in_the_background_of_a_cascade_is_answered_twice() -> None:
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def stock(call: ToolCall) -> object:
+            await release.wait()
+            return {"left": 3}
+
+        call = {"text": "Let me look.", "calls": [{"name": "stock", "arguments": {}}]}
+        answers = [call, "It takes a while.", "Three are left."]
+        settings = scripted(llm={"answers": answers}, tts={"ms_per_character": 1})
+        default = msgspec.structs.replace(settings.models["default"], policy="shop")
+        settings = msgspec.structs.replace(
+            settings,
+            models={"default": default},
+            policies={"shop": Policy(tools=("stock",))},
+            tools={"stock": ToolSettings(url="http://127.0.0.1:9/never")},
+        )
+        async with serving(settings) as server:
+            tool = ServerTool(FunctionTool("stock"), stock, 5.0, background=True)
+            server.sessions.replace_context(replace(server.sessions.context, tools={"stock": tool}))
+            async with connected(f"{server.ws}/v1/realtime", "default") as client:
+                await client.send("response.create")
+                done = await client.until("response.done")
+                (item,) = done["response"]["output"]
+                assert item["content"][0]["transcript"] == "Let me look. It takes a while."
+                release.set()
+                told = await client.until("response.done")
+                assert told["response"]["metadata"] == {"vivavoce": "background_result"}
+                (item,) = told["response"]["output"]
+                assert item["content"][0]["transcript"] == "Three are left."
+
+    asyncio.run(main())

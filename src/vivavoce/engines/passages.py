@@ -76,6 +76,10 @@ class SpeechBuffer:
         loud = _loud_frames(self._loudness)
         return int(loud[-1]) + 1 if loud.size else 0
 
+    def voiced_frames(self) -> int:
+        """Frames that are not silence."""
+        return int(_loud_frames(self._loudness).size) if self._loudness else 0
+
     def samples(self, speech: int) -> Samples:
         """The first `speech` frames and TAIL_MS more, as far as there are: [n], -1..1."""
         count = min(speech * FRAME + TAIL_MS * RATE // 1000, len(self._audio) // 2)

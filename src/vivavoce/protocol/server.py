@@ -210,6 +210,8 @@ class TurnDecision(msgspec.Struct, frozen=True, kw_only=True):
     """That of the words alone; absent: unknown."""
     sound: float | UnsetType = UNSET
     """That of the voice alone."""
+    llm: float | UnsetType = UNSET
+    """That of a language model alone."""
     usual_pause_ms: int | UnsetType = UNSET
     """The pauses of this speaker in mid-turn."""
 

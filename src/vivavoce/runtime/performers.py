@@ -11,22 +11,25 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from vivavoce.audio.resample import resample
-from vivavoce.engines.base import AudioTurnModel, Transcript
+from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
 from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
 from vivavoce.runtime.generation import answer, say
+from vivavoce.runtime.speaker_gate import SessionGate, SpeakerGate
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.runtime.text_generation import ServerCalls
 from vivavoce.runtime.transcription import AudioFeed, RecordingFeed, transcribe_item
+from vivavoce.runtime.turn_scoring import TurnScorer
 from vivavoce.runtime.vad_batcher import VadStream
 from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
     CancelTranscription,
     CascadeEffect,
+    CheckSpeaker,
     CleanAudio,
     ClearEchoReference,
     ConfigureCleaning,
@@ -49,13 +52,12 @@ from vivavoce.session.effects import (
 )
 from vivavoce.session.facts import (
     AudioCleaned,
+    BackgroundToolFinished,
     Fact,
     ItemTranscriptionFailed,
     SpokenSegment,
     TranscriptionKey,
     TranscriptUpdated,
-    TurnScored,
-    TurnSource,
     VadScores,
 )
 
@@ -63,9 +65,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any further: 2 s of audio
 MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
-UNDECIDED = 0.5  # the likelihood that a turn is finished, where its engine fails
 MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
-SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
 
 
 class SessionPort(Protocol):
@@ -140,19 +140,22 @@ class CascadePerformer:
         group: asyncio.TaskGroup,
         *,
         load: LoadGauge | None = None,
+        gate: SpeakerGate | None = None,
     ) -> None:
-        """load: where it is high, nothing begins before it is needed; None: it never is."""
+        """load: where it is high, nothing begins before it is needed; None: it never is. gate:
+        whose speech is let in, where that matters."""
         self._catalog = catalog
         self._cascade: Cascade = catalog.of(model)
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._calls = ServerCalls(port.run_tool)
+        self._calls = ServerCalls(port.run_tool, self._begin_tool)
         load = load or LoadGauge(float("inf"))
         self._early = AnticipationWork(
             catalog, port.post, port.writable, self._tasks, load, self._calls
         )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
-        self._unscored: set[TurnSource] = set()  # what failed when it was scored last
+        self._scorer = TurnScorer(self._cascade, self._tasks, port.post)
+        self._gate = SessionGate(gate, self._cascade, self._tasks, port.post) if gate else None
         self._vad: VadStream | None = None
         self._speakers = SessionSpeakers()
         cleaner = self._cascade.cleaner
@@ -187,8 +190,8 @@ class CascadePerformer:
                 self._early.cancel(key)
                 self._feeds.pop(key, None)
                 self._tasks.cancel(key)
-            case ScoreTurn():
-                self._score_turn(effect)
+            case ScoreTurn() | CheckSpeaker():
+                self._examine(effect)
             case Generate(begun=begun):
                 if not (begun and self._early.adopt(begun, effect.response_id)):
                     self._generate(effect)
@@ -306,29 +309,19 @@ class CascadePerformer:
             work = answer(order, cascade, port.post, port.writable, calls=self._calls)
         self._tasks.start(order.response_id, work)
 
-    def _score_turn(self, effect: ScoreTurn) -> None:
-        by_sound = effect.audio and isinstance(self._cascade.turn, AudioTurnModel)
-        if effect.text or not by_sound:
-            self._tasks.start("score words", self._score(effect, "words"))
-        if by_sound:
-            self._tasks.start("score sound", self._score(effect, "sound"))
+    def _examine(self, effect: ScoreTurn | CheckSpeaker) -> None:
+        if isinstance(effect, ScoreTurn):
+            self._scorer.score(effect)
+        else:
+            assert self._gate  # without one no session has such orders
+            self._gate.check(effect)
 
-    async def _score(self, effect: ScoreTurn, source: TurnSource) -> None:
-        turn, text, language = self._cascade.turn, effect.text, effect.language
-        try:
-            async with asyncio.timeout(SCORE_TIMEOUT_S):
-                if source == "sound" and isinstance(turn, AudioTurnModel):
-                    likelihood = await turn.score_audio(effect.audio, text, language=language)
-                else:
-                    likelihood = await turn.score(text, language=language)
-            self._unscored.discard(source)
-        except (EngineError, TimeoutError) as exc:
-            if source not in self._unscored:
-                reason = str(exc) or f"no score came within {SCORE_TIMEOUT_S:g} s"
-                log.warning("turn detection fails, turns end without the %s: %s", source, reason)
-            self._unscored.add(source)
-            likelihood = UNDECIDED
-        self._port.post(TurnScored(effect.item_id, likelihood, source))
+    def _begin_tool(self, order: RunTool) -> None:
+        self._tasks.start(("tool", order.call_id), self._run_in_background(order))
+
+    async def _run_in_background(self, order: RunTool) -> None:
+        self._calls.finish(order, await self._port.run_tool(order))
+        self._port.post(BackgroundToolFinished(order.call_id))
 
     def _configure_echo(
         self, effect: ConfigureCleaning | AddEchoReference | ClearEchoReference, now: float

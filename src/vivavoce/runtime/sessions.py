@@ -33,6 +33,7 @@ from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.runner import ForwardDirection, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
@@ -140,6 +141,8 @@ class ServerContext:
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
     """Those, and what can be loaded beside them."""
+    gate: SpeakerGate | None = None
+    """Whose speech is let in; None: everybody's."""
     watch_captions: bool = False
     """Whether operators who watch a session see what is said."""
 
@@ -368,10 +371,15 @@ class Sessions:
         context = self.context
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
-        tools = tuple(context.tools[name].declared for name in (policy.tools if policy else ()))
+        tools = [context.tools[name] for name in (policy.tools if policy else ())]
         served = context.models.served_by(model, "").model
-        images = context.takes_images(served, opening.who)
-        rules = Rules(policy, context.key_models(opening.who), tools, takes_images=images)
+        rules = Rules(
+            policy,
+            context.key_models(opening.who),
+            tuple(tool.declared for tool in tools),
+            frozenset(tool.declared.name for tool in tools if tool.background),
+            takes_images=context.takes_images(served, opening.who),
+        )
         rules.check_model(model)
         return replace(context.models, rules=rules)
 
@@ -450,7 +458,10 @@ class Drivers:
         return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
 
     def _cascade(self, model: str) -> Driver:
-        performer = partial(CascadePerformer, self.context.catalog, model, load=self.load)
+        context = self.context
+        performer = partial(
+            CascadePerformer, context.catalog, model, load=self.load, gate=context.gate
+        )
         return Driver(CascadeBrain, performer, model)
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 from vivavoce.engines.base import (
@@ -24,7 +25,7 @@ from vivavoce.engines.base import (
 from vivavoce.errors import EngineError
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item
 from vivavoce.runtime.catalog import Cascade
-from vivavoce.session.effects import Generate, Prompt, RunTool
+from vivavoce.session.effects import CALL_RUNS, TOO_MANY_CALLS, Generate, Prompt, RunTool
 from vivavoce.session.facts import (
     GenerationFact,
     GenerationFailed,
@@ -34,7 +35,7 @@ from vivavoce.session.facts import (
     ToolCallArguments,
     ToolCallStarted,
 )
-from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
+from vivavoce.session.limits import MAX_BACKGROUND_CALLS, MAX_CALLS_PER_RESPONSE
 
 MAX_ROUNDS = 8
 """Requests in a row that call such functions; the next one may call none."""
@@ -57,9 +58,40 @@ class TextSink(Protocol):
 class ServerCalls:
     """The calls of one session, and their results."""
 
-    def __init__(self, run: RunServerTool) -> None:
-        self.run = run
+    def __init__(
+        self, run: RunServerTool, begin: Callable[[RunTool], None] = lambda _: None
+    ) -> None:
+        """begin: run a call in the background, and call finish() in the end."""
+        self._run = run
+        self._begin = begin
         self._rounds: deque[tuple[str, tuple[Item, ...]]] = deque(maxlen=MAX_KEPT_ROUNDS)
+        self._running: set[str] = set()  # call ids, in the background
+        self._finished: list[Item] = []  # that no request has had
+
+    async def run(self, order: RunTool, background: frozenset[str]) -> str:
+        """The result of a call; of one in the background that it runs."""
+        if order.name not in background:
+            return await self._run(order)
+        if len(self._running) >= MAX_BACKGROUND_CALLS:
+            return TOO_MANY_CALLS
+        self._running.add(order.call_id)
+        self._begin(order)
+        return CALL_RUNS
+
+    def finish(self, order: RunTool, output: str) -> None:
+        """A call in the background has a result: it is shown to the model as one more call."""
+        self._running.discard(order.call_id)
+        call_id = f"{order.call_id}_result"
+        self._finished += [
+            FunctionCall(call_id=call_id, name=order.name, arguments=order.arguments or "{}"),
+            FunctionCallOutput(call_id=call_id, output=output),
+        ]
+
+    def place_finished(self, items: tuple[Item, ...]) -> None:
+        """What has finished in the background stands behind these items."""
+        if self._finished:
+            self.keep(items, tuple(self._finished))
+            self._finished.clear()
 
     def keep(self, items: tuple[Item, ...], results: tuple[Item, ...]) -> None:
         """items: that the model was asked with."""
@@ -173,6 +205,8 @@ class TextGenerator:
             await self._request(_request(prompt, self._cascade, prompt.items), CallRound())
             return
         declared = frozenset(tool.name for tool in prompt.server_tools)
+        if prompt.background_tools:
+            calls.place_finished(prompt.items)
         for count in range(MAX_ROUNDS + 1):
             last = count == MAX_ROUNDS
             request = _request(prompt, self._cascade, calls.with_results(prompt.items))
@@ -185,7 +219,8 @@ class TextGenerator:
             if asked:
                 if self._opened is not None:
                     await self._opened()
-                results = await asked.results(calls.run, self._on_tool, PROGRESS_INTERVAL_S)
+                run = partial(calls.run, background=prompt.background_tools)
+                results = await asked.results(run, self._on_tool, PROGRESS_INTERVAL_S)
                 calls.keep(prompt.items, results)
             if not again:
                 return
@@ -228,7 +263,7 @@ class TextGenerator:
         """The model has ended. silent: it has called no function of this server."""
         if not self._said and silent and reason == "stop":
             raise EngineError("the language model gave an empty answer")
-        self._tokens = _sum(self._tokens, _tokens(usage))
+        self._tokens = _sum(self._tokens, token_counts(usage))
         if again and self._said:
             await self._clauses.put(" ")
         await self._clauses.flush()
@@ -261,7 +296,7 @@ async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerat
             yield event
 
 
-def _tokens(usage: ChatUsage | None) -> TokenCounts | None:
+def token_counts(usage: ChatUsage | None) -> TokenCounts | None:
     if usage is None:
         return None
     return TokenCounts(usage.input_tokens, usage.output_tokens, usage.cached_tokens)

@@ -43,6 +43,9 @@ class ToolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[str, Any] = {}
     """A JSON schema of its arguments. Empty: that of the entry point."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 8.0
+    background: bool = False
+    """Whether the conversation goes on while it runs. The model learns at once that it runs; the
+    result comes in an answer of its own, as soon as nobody speaks."""
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
@@ -115,6 +118,7 @@ class ServerTool:
     declared: FunctionTool
     function: Tool
     timeout_s: float
+    background: bool = False
 
     async def run(self, order: RunTool, session_id: str, key: str) -> ToolResult:
         """A failure is a result, too."""
@@ -158,7 +162,7 @@ async def built_tools(
         declared = FunctionTool(
             name, description, parameters or {"type": "object", "properties": {}}
         )
-        tools[name] = ServerTool(declared, function, each.timeout_seconds)
+        tools[name] = ServerTool(declared, function, each.timeout_seconds, each.background)
     return tools
 
 

@@ -13,6 +13,10 @@ from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
 from vivavoce.session.facts import FaultKind, TranscriptionKey
 
+CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
+"""What a model gets at once of a function that runs in the background."""
+TOO_MANY_CALLS = '{"error":"too many functions run in the background"}'
+
 
 class Send(Struct, frozen=True):
     """Send an event to the client."""
@@ -87,8 +91,8 @@ class DraftTranscript(Struct, frozen=True):
 
 
 class ScoreTurn(Struct, frozen=True):
-    """Score how likely it is that this is a finished turn. Report TurnScored for the words, and
-    for the sound where there is some.
+    """Score how likely it is that this is a finished turn. Report TurnScored for the words, for
+    the sound where there is some, and for a language model where it is asked.
 
     audio: the end of the turn, 16-bit mono PCM at 24 kHz, where the model wants it.
     """
@@ -97,6 +101,21 @@ class ScoreTurn(Struct, frozen=True):
     text: str
     language: str | None
     audio: bytes = b""
+    llm_timeout_s: float = 0.0
+    """How long a language model is given to answer; 0: none is asked."""
+    before: str = ""
+    """For a language model: what was said before the turn."""
+
+
+class CheckSpeaker(Struct, frozen=True):
+    """Compare the voice in this speech, PCM at 24 kHz, with that of the speaker of the session.
+
+    Report SpeakerChecked once, or for the last order of an item. Where there is no speaker yet,
+    this voice is taken for it.
+    """
+
+    item_id: str
+    audio: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +140,9 @@ class Prompt:
     """The model of speech synthesis that the client names, if any."""
     server_tools: tuple[FunctionTool, ...] = ()
     """Functions of this server, unseen by the client: the runtime answers their calls."""
+    background_tools: frozenset[str] = frozenset()
+    """Of these, the names of those whose results come later, as BackgroundToolFinished. Results
+    that have come since the last prompt that has some here belong to this one."""
 
 
 class Filler(Struct, frozen=True):
@@ -331,6 +353,7 @@ CascadeEffect: TypeAlias = (
     | CancelTranscription
     | DraftTranscript
     | ScoreTurn
+    | CheckSpeaker
     | Speculate
     | DropAnticipated
     | Generate

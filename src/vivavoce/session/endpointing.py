@@ -1,10 +1,11 @@
 """When a turn is over: the silence that ends it, from all that is known. Pure functions.
 
-Under semantic_vad a silence ends a turn sooner the likelier its end is. Two sources say how likely
-that is, each with a probability: the words so far, and the sound of the voice. Their log odds are
-added, each times its weight, so that a source which does not know (0.5) changes nothing. The wait
-lies between two silences, set by `eagerness`, on a geometric scale, and grows or shrinks with the
-pauses that this speaker has made in mid-turn.
+Under semantic_vad a silence ends a turn sooner the likelier its end is. Sources say how likely that
+is, each with a probability: the words so far, the sound of the voice, and, where that is switched
+on, a language model that is asked about the words. Their log odds are added, each times its weight,
+so that a source which does not know (0.5) changes nothing. The wait lies between two silences, set
+by `eagerness`, on a geometric scale, and grows or shrinks with the pauses that this speaker has
+made in mid-turn.
 """
 
 import math
@@ -28,6 +29,8 @@ UNKNOWN = 0.3
 """The probability that a turn is over where no source has said anything."""
 MAX_ODDS = 6.0
 """Log odds that count as certain: 0.9975."""
+MAX_SOUND_ODDS = 2.5
+"""Of the sound of the voice alone, 0.92: the model is as sure where it errs."""
 USUAL_PAUSE_MS = 500
 """A pause in mid-turn, of people who talk to each other; counts as so many of the speaker's own:"""
 USUAL_PAUSES = 3
@@ -44,6 +47,11 @@ class TurnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the words so far, under semantic_vad; 0: they do not count, as of the following."""
     sound_weight: Weight = 1.0
     """Of the sound of the voice, where the turn detection of the model reads sound."""
+    llm_weight: Weight = 0.0
+    """Of what the language model of the conversation says of the words, which it is asked in each
+    pause; 0: it is not asked."""
+    llm_timeout_ms: Annotated[int, Meta(ge=50, le=4000)] = 600
+    """How long it is given to answer."""
     adapt: bool = True
     """Whether the pauses of the speaker change the silence that is waited for."""
     anticipation: Anticipation = "transcript"
@@ -54,7 +62,8 @@ class TurnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anticipation_likelihood: Share = 0.5
     """It begins where the end is so likely, as far as a source says so."""
     anticipation_max_tokens: Annotated[int, Meta(ge=0)] = 20_000
-    """Of one session, in vain; then nothing begins early any more."""
+    """Of one session, in vain or asked about the ends of turns; then nothing begins early, and
+    nothing is asked, any more."""
     anticipation_max_load: Share = 0.7
     """Nothing begins early while the event loop, or the machine, is busier than that; 1: it may
     always."""
@@ -75,9 +84,9 @@ class PauseRules(msgspec.Struct, frozen=True):
 
 PAUSE_RULES: dict[Eagerness, PauseRules] = {
     "low": PauseRules(to_samples(800), to_samples(8_000)),
-    "medium": PauseRules(to_samples(400), to_samples(4_000)),
-    "auto": PauseRules(to_samples(400), to_samples(4_000)),
-    "high": PauseRules(to_samples(256), to_samples(2_000)),
+    "medium": PauseRules(to_samples(224), to_samples(4_000)),
+    "auto": PauseRules(to_samples(224), to_samples(4_000)),
+    "high": PauseRules(to_samples(192), to_samples(2_000)),
 }
 
 
@@ -86,6 +95,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
     words: float | None = None
     sound: float | None = None
+    llm: float | None = None
 
 
 class SpeakerPauses:
@@ -115,8 +125,14 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
     said: dict[TurnSource, tuple[float | None, float]] = {
         "words": (evidence.words, settings.words_weight),
         "sound": (evidence.sound, settings.sound_weight),
+        "llm": (evidence.llm, settings.llm_weight),
     }
-    return {source: weight * _odds(p) for source, (p, weight) in said.items() if p is not None}
+    most = {"sound": MAX_SOUND_ODDS}
+    return {
+        source: weight * _odds(p, most.get(source, MAX_ODDS))
+        for source, (p, weight) in said.items()
+        if p is not None
+    }
 
 
 def likelihood_of(evidence: Evidence, settings: TurnSettings) -> float:
@@ -158,15 +174,16 @@ def decision_of(
         likelihood=round(likelihood_of(evidence, settings), 3),
         words=_shown(evidence.words),
         sound=_shown(evidence.sound),
+        llm=_shown(evidence.llm),
         usual_pause_ms=pauses.usual_ms if settings.adapt else UNSET,
     )
 
 
-def _odds(probability: float) -> float:
+def _odds(probability: float, most: float) -> float:
     """Log odds, bounded."""
     if probability <= 0 or probability >= 1:
-        return MAX_ODDS if probability >= 1 else -MAX_ODDS
-    return max(-MAX_ODDS, min(MAX_ODDS, math.log(probability / (1 - probability))))
+        return most if probability >= 1 else -most
+    return max(-most, min(most, math.log(probability / (1 - probability))))
 
 
 def _reason(odds: dict[TurnSource, float]) -> str:
@@ -178,6 +195,7 @@ def _reason(odds: dict[TurnSource, float]) -> str:
     texts: dict[TurnSource, tuple[str, str]] = {
         "words": ("sentence complete", "sentence incomplete"),
         "sound": ("voice sounds finished", "voice sounds unfinished"),
+        "llm": ("language model: complete", "language model: incomplete"),
     }
     return texts[source][0 if over else 1]
 

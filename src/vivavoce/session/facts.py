@@ -10,7 +10,7 @@ from vivavoce.protocol.logprobs import ScoredWord
 from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
-TurnSource: TypeAlias = Literal["words", "sound"]
+TurnSource: TypeAlias = Literal["words", "sound", "llm"]
 """What tells that a turn may be over."""
 FaultKind: TypeAlias = Literal[
     "unreachable",
@@ -68,6 +68,17 @@ class TurnScored(Struct, frozen=True):
     item_id: str
     likelihood: float
     source: TurnSource = "words"
+    tokens: "TokenCounts | None" = None
+    """That a language model has counted."""
+
+
+class SpeakerChecked(Struct, frozen=True):
+    """An answer to CheckSpeaker: how alike the voice is to that of the speaker, a cosine."""
+
+    item_id: str
+    likeness: float
+    same_voice: float
+    """The cosine from which on long clips are one voice; -1: the voice could not be checked."""
 
 
 class SpokenSegment(Struct, frozen=True):
@@ -250,6 +261,13 @@ class ToolFinished(Struct, frozen=True):
     """For the model."""
 
 
+class BackgroundToolFinished(Struct, frozen=True):
+    """A function that runs in the background has returned, or has failed. The next answer from the
+    conversation is generated from its result."""
+
+    call_id: str
+
+
 class TimerFired(Struct, frozen=True):
     """The session's deadline has passed."""
 
@@ -303,12 +321,14 @@ GenerationFact: TypeAlias = (
 CascadeFact: TypeAlias = (
     VadScores
     | TurnScored
+    | SpeakerChecked
     | TranscriptUpdated
     | ItemTranscriptionFailed
     | DraftTranscribed
     | AnticipationEnded
     | GenerationFact
     | AudioCleaned
+    | BackgroundToolFinished
 )
 RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost | ToolFinished
 BrainFact: TypeAlias = CascadeFact | RelayFact

@@ -1,10 +1,12 @@
 """Whether speech over an answer is meant to interrupt it. Pure functions.
 
-Three sources are read, as soon as each says something: the words so far, the length and the level
-of the sound, and how much it resembles the answer that is being played. Words decide where there
-are some: those that only say "I am listening" leave the answer alone, all others interrupt it.
-Until then the log odds of an interruption grow with the length of the sound; a loud one reaches the
-limit sooner, a soft one later. Words that come after that, and the end of the transcript at the
+Three sources are read, as soon as each says something: the words so far, the length, the level and
+the brightness of the sound, and how much it resembles the answer that is being played. Words decide
+where there are some: those that only say "I am listening" leave the answer alone, all others
+interrupt it, "stop" and the like at once. Until then the log odds of an interruption grow with the
+length of the sound; a loud one reaches the limit sooner, a soft one later. A hum is a backchannel
+whatever a recogniser makes of it, and a voice that is far softer than the user's is somebody
+else's. Words that come after that, and the end of the transcript at the
 latest, decide the rest, so an interruption always ends the answer.
 """
 
@@ -27,8 +29,19 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 MIN_SOUND_MS = 160
 """No sound without words interrupts sooner, however loud."""
-BEGUN_ODDS = 1.0
-"""Log odds from which on a sound interrupts whose words so far could become a backchannel."""
+BEGUN_MS, BEGUN_WORDS_MS = 850, 550
+"""A sound whose first word may belong to a backchannel interrupts from the first length on, from
+the second where there are others: "I see" is first heard as "I say"."""
+ONE_WORD_MS = 400
+"""One other word interrupts from that length on: of a first word recognisers are not sure."""
+BURST_MS, SOFT_DB = 450, -2.0
+"""A sound no longer and no louder than that with one word, which is none to interrupt with, is a
+backchannel: "hmm" is heard as "them"."""
+MAX_HUM = 0.02
+"""Brightness up to which a sound is a hum, see brightness(): "mm-hm" has 0.01, vowels 0.03 to 0.2,
+consonants more."""
+MAX_HUM_MS = 1000
+"""A longer one is a voice."""
 MAX_LEVEL_DB = 12.0
 """Louder or softer than the user's usual level than that counts as that."""
 MIN_OWN_WORDS = 3
@@ -38,8 +51,9 @@ MIN_OWN_SHARE = 0.7
 MAX_OTHER_WORDS = 2
 """So many words at the end that the answer did not say are the user's."""
 MAX_COMPARED_WORDS = 60
-MIN_ENVELOPE = 10
-"""Values of an envelope, of 20 ms each, below which a correlation says nothing."""
+MIN_ENVELOPE = 50
+"""Values of an envelope, of 20 ms each, below which a correlation says nothing: that of 0.4 s of
+any speech with some part of an answer is often 0.9."""
 MAX_ECHO_LAG = 25
 """Values by which an echo may be late."""
 
@@ -48,11 +62,16 @@ class InterruptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """[interruption]: what `turn_detection.interruption = "judged"` takes for an interruption."""
 
     sound_ms: Milliseconds = 480
-    """Speech without words at the user's usual level interrupts after that."""
+    """Speech without words interrupts after that."""
+    early_ms: Milliseconds = 280
+    """... and after that where the user's usual level is known, and the recogniser gives words
+    while it listens, so that most backchannels are recognised by then."""
     length_weight: Weight = 1.0
     """Log odds of an interruption by which 100 ms more of sound count."""
-    level_weight: Weight = 0.75
+    level_weight: Weight = 2.0
     """Log odds by which 6 dB above the user's usual level count; 0: the level does not count."""
+    far_db: Annotated[float, Meta(ge=0, le=60)] = 15.0
+    """A voice that is so much softer than the user's does not interrupt; 0: any does."""
     settle_ms: Milliseconds = 160
     """A silence after which a short sound is over."""
     backchannel_ms: Milliseconds = 1500
@@ -74,10 +93,14 @@ class Overlap(msgspec.Struct, frozen=True):
     """Since then."""
     level_db: float = 0.0
     """Above the user's usual level; 0: unknown."""
+    brightness: float = 1.0
+    """See brightness(); 1: unknown."""
     words: str = ""
     complete: bool = False
     """Whether no more words come."""
     language: str | None = None
+    early: bool = False
+    """Whether early_ms counts."""
     answer: str = ""
     """The words of the answer that are being played."""
     echo: float = 0.0
@@ -106,6 +129,20 @@ _PHRASES: Mapping[str, str] = {
     "pt": "sim, ok, okay, certo, claro, bom, muito bem, exato, entendo, entendi, pois, pois é, "
     "com certeza, tá, tá bom, perfeito, isso, verdade, continue",
 }
+_STOPS = frozenset(
+    spoken
+    for words in (
+        "stop wait no nope hold hang sorry excuse actually but quiet enough what why how can could "
+        "please hey listen never shut",
+        "stopp halt warte warten nein moment aber entschuldigung was wie warum leise ruhe genug",
+        "attends attendez non arrête arrêtez pardon mais excusez quoi pourquoi",
+        "para espera espere alto perdón pero basta qué ferma fermati aspetta scusa scusi ma cosa",
+        "wacht nee maar genoeg wat pare não desculpa mas chega",
+    )
+    for spoken in words.split()
+)
+"""Words that interrupt as soon as they are heard: of all languages, since none of them is a
+backchannel in another."""
 _BY_LANGUAGE: dict[str, frozenset[tuple[str, ...]]] = {}
 _LONGEST = 4  # words of a phrase
 
@@ -116,6 +153,8 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
     Of a complete transcript the verdict is never "undecided".
     """
     words = spoken_words(overlap.words)
+    if settings.far_db and overlap.level_db <= -settings.far_db:
+        return "noise" if overlap.complete else "undecided"
     if is_own_voice(words, overlap, settings):
         return "noise" if overlap.complete else "undecided"
     if words:
@@ -124,13 +163,16 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
         return "noise"
     if overlap.silence_ms >= settings.settle_ms or overlap.sound_ms < MIN_SOUND_MS:
         return "undecided"
+    if _is_hum(overlap):
+        return "undecided"
     return "interruption" if odds_of(overlap, settings) >= 0 else "undecided"
 
 
 def odds_of(overlap: Overlap, settings: InterruptionSettings) -> float:
     """Log odds that sound without words is an interruption."""
     level = max(-MAX_LEVEL_DB, min(MAX_LEVEL_DB, overlap.level_db))
-    length = (overlap.sound_ms - settings.sound_ms) / 100
+    limit = settings.early_ms if overlap.early else settings.sound_ms
+    length = (overlap.sound_ms - limit) / 100
     return settings.length_weight * length + settings.level_weight * level / 6
 
 
@@ -200,6 +242,18 @@ def correlation(heard: NDArray[np.float32], played: NDArray[np.float32]) -> floa
     return best
 
 
+def brightness(pcm: bytes) -> float:
+    """The energy of the differences of samples over that of the samples, 0..4.
+
+    Of a tone of f Hz it is 4 sin^2(pi f / 24000): 0.006 at 300 Hz, 0.07 at 1 kHz, 0.6 at 3 kHz. Of
+    what is no sound it is 1.
+    """
+    samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32)
+    steps = np.diff(samples)
+    energy, changes = float(samples @ samples), float(steps @ steps)
+    return changes / energy if changes else 1.0
+
+
 def level_db(pcm: bytes) -> float:
     """The level of PCM in decibels of full scale; of its loudest half of 20 ms pieces."""
     levels = np.sort(envelope(pcm))
@@ -210,15 +264,29 @@ def level_db(pcm: bytes) -> float:
 
 
 def _by_words(words: list[str], overlap: Overlap, settings: InterruptionSettings) -> Verdict:
-    rest = without_backchannels(words, overlap.language, settings.backchannels)
+    rest = set(without_backchannels(words, overlap.language, settings.backchannels))
+    if _is_hum(overlap) and not rest & _STOPS:
+        rest.clear()
     if not rest and overlap.sound_ms > settings.backchannel_ms:
         return "interruption"
     if not rest:
         settled = overlap.complete or overlap.silence_ms >= settings.settle_ms
         return "backchannel" if settled else "undecided"
-    if overlap.complete or len(rest) > 1 or not _begins_backchannel(rest[0], overlap, settings):
+    if rest & _STOPS:
         return "interruption"
-    return "interruption" if odds_of(overlap, settings) >= BEGUN_ODDS else "undecided"
+    one = len(rest) == 1
+    if overlap.complete:
+        soft = one and overlap.sound_ms <= BURST_MS and overlap.level_db <= SOFT_DB
+        return "backchannel" if soft else "interruption"
+    if _begins_backchannel(words[0], overlap, settings):
+        length = BEGUN_MS if one else BEGUN_WORDS_MS
+    else:
+        length = ONE_WORD_MS if one else 0
+    return "interruption" if overlap.sound_ms >= length else "undecided"
+
+
+def _is_hum(overlap: Overlap) -> bool:
+    return overlap.brightness <= MAX_HUM and overlap.sound_ms <= MAX_HUM_MS
 
 
 def _begins_backchannel(word: str, overlap: Overlap, settings: InterruptionSettings) -> bool:

@@ -12,6 +12,8 @@ Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 SecondsOrZero: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 MAX_CALLS_PER_RESPONSE = 128
+MAX_BACKGROUND_CALLS = 16
+"""Functions of this server that run in the background of one session at the same time."""
 FILLERS = {
     "de": "Einen Moment.",
     "en": "One moment.",

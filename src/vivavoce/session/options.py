@@ -46,6 +46,7 @@ from vivavoce.protocol.session import (
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.policy import Rules
+from vivavoce.session.speaker_gate import SpeakerGateSettings
 from vivavoce.session.usage import Costs
 
 # a patch that stands for a part which may be absent or of another kind: what it starts from
@@ -113,6 +114,8 @@ class AvailableModels:
     rules: Rules | None = None
     """Of one session: what its client may decide; None: everything."""
     turns: TurnSettings = field(default_factory=TurnSettings)
+    speaker_gate: SpeakerGateSettings = field(default_factory=SpeakerGateSettings)
+    """Whose speech is let in."""
     costs: Costs | None = None
     """What the usage of one session costs, for clients that ask for it; None: nothing."""
 
@@ -182,6 +185,11 @@ class Options:
     def interruption(self) -> InterruptionSettings:
         """What is taken for an interruption."""
         return self._models.interruption
+
+    @property
+    def speaker_gate(self) -> SpeakerGateSettings:
+        """Whose speech is let in."""
+        return self._models.speaker_gate
 
     @property
     def transcription(self) -> Transcription | None:

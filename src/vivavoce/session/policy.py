@@ -98,8 +98,9 @@ class Rules:
     """A policy as it applies to one session.
 
     models: the names of models that the key of the session allows; None: all. tools: the
-    functions of this server that the policy names. takes_images: False where pictures have no
-    price, and the owner a budget in money.
+    functions of this server that the policy names; background: of these, the names of those that
+    run in the background. takes_images: False where pictures have no price, and the owner a budget
+    in money.
     """
 
     def __init__(
@@ -107,10 +108,12 @@ class Rules:
         policy: Policy | None = None,
         models: frozenset[str] | None = None,
         tools: tuple[FunctionTool, ...] = (),
+        background: frozenset[str] = frozenset(),
         *,
         takes_images: bool = True,
     ) -> None:
         self.tools = tools
+        self.background_tools = background
         self._takes_images = takes_images
         self.tool_names = frozenset(tool.name for tool in tools)
         self._policy = policy

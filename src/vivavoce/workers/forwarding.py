@@ -153,6 +153,9 @@ class Forwarder:
             return await self._request(request, path)
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             log.warning("worker w%d does not answer: %s", number, exc)
+            # a conversation may go on here, and a session may be promised here
+            if "session_id" in request.query or request.path in _START_PATHS:
+                return await handler(request)
             raise web.HTTPServiceUnavailable(
                 text="The process that has this call is being restarted.",
                 headers={"Retry-After": "1"},

@@ -1,9 +1,9 @@
 """One utterance in a worker: when it is decoded, which words are stable, and whether it is speech.
 
-The audio is decoded again every DECODE_MS, and an eighth of its length, while words come, and once
-more when PAUSE_MS of silence followed them. So the words are there before the turn ends, and its
-end costs nothing when only silence was added. Long audio is cut in pauses; the words before a cut
-are final.
+The audio is decoded first when some of it is speech (EARLY_MS), then every DECODE_MS, and an eighth
+of its length, while words come, and once more when PAUSE_MS of silence followed them. So the words
+are there before the turn ends, and its end costs nothing when only silence was added. Long audio is
+cut in pauses; the words before a cut are final.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,9 @@ from vivavoce.engines.passages import CUT_PAUSE_MS, FRAME, MIN_CUT_MS, PAUSE_MS,
 from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
 DECODE_MS = 600
+EARLY_MS = (200, 300, 420)
+"""Of sound that is not silence, after which the first words are looked for: speech over an answer
+is judged by them. Each costs some 40 ms."""
 MAX_PART_MS = 24_000
 """The model was trained with at most 30 s."""
 AGREEING = 3
@@ -43,6 +46,7 @@ class Utterance:
         self._prefix = NOTHING
         self._decoded_frames = -1
         self._decoded_at = 0
+        self._early = 0  # decodings of EARLY_MS
 
     def serve(self, stream: WorkerStream) -> Iterator[int]:
         """Take all audio of a stream and send each Hypothesis."""
@@ -72,6 +76,10 @@ class Utterance:
         now, speech = self._buffer.frames, self._buffer.speech_frames()
         if speech <= self._decoded_frames or not speech:
             return False
+        early = EARLY_MS[self._early :]
+        if early and self._buffer.voiced_frames() * 20 >= early[0]:
+            self._early += 1
+            return True
         paused = (now - speech) * 20 >= PAUSE_MS
         return paused or (now - self._decoded_at) * 20 >= DECODE_MS + now * 20 // 8
 

@@ -19,9 +19,11 @@ _ASKING = "?!\uff1f\uff01"
 
 _NOTHING = 0.3
 _NEUTRAL = 0.5
-_DANGLING = 0.1
+_DANGLING = 0.05
+_DANGLING_ASKED = 0.3
 _CONDITION = 0.35
 _DICTATED = 0.3
+_ONE_NUMBER = 0.2
 _NUMBER_WHOLE = 0.6
 _STATEMENT = 0.6
 _COMMAND = 0.8
@@ -33,6 +35,7 @@ _CLOSED = 0.95
 _BEING = frozenset({"is", "are", "was", "were", "am"})
 _AUXILIARIES = _BEING | {"have", "has", "had", "will", "would", "could", "should"}
 _SUBJECTS = frozenset({"i", "we", "he", "she", "they", "it"})
+_IS = frozenset({"is", "ist", "est", "es", "è"})
 _ASKED = frozenset({"what", "where", "who", "how", "which"})
 
 _PHONE_NUMBER = 10  # digits with an area code: fewer may still be going on
@@ -99,8 +102,8 @@ def _by_mark(mark: str) -> float:
 
 def _by_words(lexicon: Lexicon, words: list[str], mark: str) -> float:
     core = _without_leads(lexicon, words)
-    if mark in _ASKING:
-        return _CLOSED
+    if mark in _ASKING:  # a recogniser also hears "is there a?"
+        return _DANGLING_ASKED if 0 < _by_ending(lexicon, words, core) <= _DANGLING else _CLOSED
     if words[-1] in lexicon.fillers:
         return _DANGLING / 2
     if _is_answer(lexicon, words) or _is_answer(lexicon, core):
@@ -180,6 +183,8 @@ def _by_dictation(lexicon: Lexicon, words: list[str]) -> float:
         else:
             break
         pieces += 1
+    if pieces == 1 and digits and len(words) > 1 and words[-2] in _IS:  # "my address is twelve"
+        return _ONE_NUMBER
     if pieces < 2:
         return 0.0
     return _NUMBER_WHOLE if digits >= _PHONE_NUMBER and not letters else _DICTATED

@@ -17,6 +17,7 @@ from vivavoce.session.brain import BrainEvent, Handover, Shared
 from vivavoce.session.cascade.anticipation import Anticipations
 from vivavoce.session.cascade.input_turns import InputTurns
 from vivavoce.session.cascade.overlaps import Overlaps
+from vivavoce.session.cascade.planning import result_params
 from vivavoce.session.cascade.responses import Responses
 from vivavoce.session.cascade.transcriptions import Transcriptions
 from vivavoce.session.cascade.turn_detection import Edge
@@ -26,6 +27,7 @@ from vivavoce.session.facts import (
     AudioArrived,
     AudioCleaned,
     AudioGenerated,
+    BackgroundToolFinished,
     BrainFact,
     DraftTranscribed,
     Fact,
@@ -35,6 +37,7 @@ from vivavoce.session.facts import (
     ItemTranscriptionFailed,
     OutputFinished,
     Received,
+    SpeakerChecked,
     SpeechFailed,
     TextGenerated,
     ToolCallArguments,
@@ -104,6 +107,7 @@ class CascadeBrain:
             self._turns.deadline,
             self._transcriptions.deadline,
             self._responses.deadline,
+            self._result_at,
         )
 
     @property
@@ -128,6 +132,7 @@ class CascadeBrain:
             self._turns.speaking
             or self._responses.busy
             or self._responses.due
+            or self._responses.result_due
             or self._transcriptions.busy
             or self._overlaps.busy
         )
@@ -222,6 +227,8 @@ class CascadeBrain:
             case TurnScored():
                 self._on_edge(self._turns.turn_scored(fact), now)
                 self._anticipate()
+            case SpeakerChecked() | BackgroundToolFinished():
+                self._take_aside(fact, now)
             case AudioCleaned(audio=audio):
                 self._turns.take(audio, now)
             case TranscriptUpdated():
@@ -236,6 +243,14 @@ class CascadeBrain:
                 pass  # late, of the relay before this brain
             case _:
                 assert_never(fact)
+
+    def _take_aside(self, fact: SpeakerChecked | BackgroundToolFinished, now: float) -> None:
+        """Take what was found out beside the conversation."""
+        if isinstance(fact, BackgroundToolFinished):
+            self._anticipations.drop()  # made without the result
+            self._responses.result_due = True
+        elif (words := self._overlaps.speaker_checked(fact)) is not None:
+            self._on_words(words, now)
 
     def on_timer(self, now: float) -> None:
         self._on_edge(self._turns.on_timer(now), now)
@@ -260,6 +275,8 @@ class CascadeBrain:
         if not self._draining and not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
+            if self._result_at <= now:
+                self._responses.create(result_params(self._shared.options), now)
 
     def drain(self) -> None:
         self._draining = True
@@ -306,6 +323,8 @@ class CascadeBrain:
         self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:
+        if fact.final and self._overlaps.keep(fact):
+            return
         if fact.final and self._overlaps.words_complete(fact.key, fact.text, now):
             self._answer_turn(now)
         reported = self._transcriptions.reported(fact.key)
@@ -330,6 +349,14 @@ class CascadeBrain:
             self._answer_turn(now)
         for failure in self._transcriptions.failures():
             self._responses.words_failed(failure, now)
+
+    @property
+    def _result_at(self) -> float:
+        """When the result of a function that ran in the background is told: nobody speaks."""
+        if not self._responses.result_due or self._draining:
+            return INFINITY
+        engaged = self._turns.speaking or self._responses.active or self._overlaps.busy
+        return INFINITY if engaged else self._shared.playback.until
 
     @property
     def _idle_timeout_ms(self) -> int:

@@ -38,16 +38,18 @@ from vivavoce.session.cascade.turn_detection import (
     TurnDetector,
     rise_db,
 )
-from vivavoce.session.cascade.turn_scoring import TurnScoring
+from vivavoce.session.cascade.turn_scoring import TurnScoring, last_words
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     CleanAudio,
     ConfigureCleaning,
     RecordTurn,
+    RecordUsage,
     RunVad,
     ScoreTurn,
 )
-from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
+from vivavoce.session.facts import TokenCounts, TranscriptionKey, TurnScored, VadScores
+from vivavoce.session.usage import estimate, response_usage
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
@@ -229,7 +231,9 @@ class InputTurns:
         detector, at = self._detector, self._scored
         if detector is None or fact.at != at or len(fact.speech) > 1:
             return False
-        if self.scoring.scores_words or not detector.goes_on(fact.speech[0]):
+        if detector.speaking and self.scoring.scores_words:
+            return False
+        if not detector.goes_on(fact.speech[0]):
             return False
         if not detector.speaking:
             self._scored = at + WINDOW
@@ -264,6 +268,8 @@ class InputTurns:
     def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""
         detector = self._detector
+        if fact.source == "llm":
+            self._book(fact)
         if detector is None or fact.item_id != self._key.item_id:
             return None
         self.scoring.take(fact, detector)
@@ -278,6 +284,11 @@ class InputTurns:
         if announced:
             self._send_started(self._key, self._buffer.start)
         self._start_transcription(reported=announced)
+
+    def end_soon(self) -> None:
+        """Whatever the words of the open turn, it is not waited for long."""
+        assert self._detector
+        self._detector.end_soon()
 
     def announce(self) -> None:
         """Tell the client of the open turn after all."""
@@ -453,7 +464,27 @@ class InputTurns:
         length = self._shared.options.turn_samples if asked == "sound" else 0
         audio = self._buffer.read(self._scored - length, self._scored)
         language = language_of(self._shared.options)
-        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio))
+        timeout_s, before = 0.0, ""
+        if self._may_ask_llm and self.scoring.asks_llm(detector):
+            timeout_s = self._shared.options.turns.llm_timeout_ms / 1000
+            before = last_words(self._shared.conversation)
+        self._shared.effects.add(
+            ScoreTurn(self._key.item_id, text, language, audio, timeout_s, before)
+        )
+
+    @property
+    def _may_ask_llm(self) -> bool:
+        shared = self._shared
+        used = shared.usage.totals.speculative_tokens
+        return used < shared.options.turns.anticipation_max_tokens
+
+    def _book(self, fact: TurnScored) -> None:
+        """Count what a language model has used."""
+        counted = fact.tokens or TokenCounts(estimate(self._transcriptions.text(self._key)), 1)
+        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
+        record_id = self._shared.effects.ids.next("turn")
+        model = self._shared.options.served_by.model
+        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

@@ -15,9 +15,10 @@ from vivavoce.session.cascade.transcriptions import language_of
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import Prompt
 from vivavoce.session.item_validation import entry_of
-from vivavoce.session.options import check_choice, check_modalities, voice_name
+from vivavoce.session.options import Options, check_choice, check_modalities, voice_name
 
 T = TypeVar("T")
+RESULT_METADATA = {"vivavoce": "background_result"}
 
 
 def given(value: T | UnsetType | None, default: T) -> T:
@@ -40,6 +41,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
     listed = None
     if params.input is not UNSET and params.input is not None:
         listed = _listed(params.input, shared)
+    reads_conversation = params.conversation != "none" and listed is None
     prompt = Prompt(
         model=options.served_by.model,
         asked_model=session.model,
@@ -55,6 +57,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         voice=options.voice(voice),
         speed=session.audio.output.speed,
         server_tools=options.rules.tools,
+        background_tools=options.rules.background_tools if reads_conversation else frozenset(),
     )
     return ResponsePlan(
         prompt=prompt,
@@ -66,6 +69,14 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         voice=voice,
         metadata=given(params.metadata, {}) or None,
         conversation_id=None if params.conversation == "none" else options.conversation_id,
+    )
+
+
+def result_params(options: Options) -> ResponseParams:
+    """Of a response to the result of a function that ran in the background."""
+    choice = options.realtime.tool_choice
+    return ResponseParams(
+        tool_choice=choice if choice in ("auto", "none") else "auto", metadata=RESULT_METADATA
     )
 
 

@@ -95,6 +95,8 @@ class Responses:
         self._rest = ""  # what the next response says: see finish_cut()
         self.quiet_since = quiet_since
         """When the last answer ended, if nothing came after it."""
+        self.result_due = False
+        """Whether a function has finished in the background since the last answer was created."""
 
     @property
     def active(self) -> ResponseState | None:
@@ -149,6 +151,7 @@ class Responses:
         if not out_of_band:
             self.quiet_since = None
             self._due = False
+            self.result_due = self.result_due and plan.listed is not None
         response.begin()
         for entry in plan.inline:
             self._transcriptions.transcribe(entry, now=now, reported=False)

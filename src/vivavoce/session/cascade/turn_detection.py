@@ -127,6 +127,11 @@ class TurnDetector:
         if self.is_semantic and self.pausing:
             self._needed = silence
 
+    def end_soon(self) -> None:
+        """Wait no longer than after a turn that sounds finished. Under semantic_vad."""
+        if isinstance(self.settings, SemanticVad):
+            self.wait_for(PAUSE_RULES[self.settings.eagerness].finished)
+
     def end_if_silent(self) -> Edge | None:
         """End the turn if it has been silent for long enough."""
         if self.speaking and self.silence >= self._needed:

@@ -5,10 +5,13 @@ Positions are samples.
 
 from typing import Literal
 
+import msgspec
+
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.server import TurnDecision
 from vivavoce.protocol.session import SemanticVad
 from vivavoce.session.cascade.turn_detection import PAUSE, TurnDetector
+from vivavoce.session.conversation import Conversation, shown
 from vivavoce.session.endpointing import (
     EndedBy,
     Evidence,
@@ -18,7 +21,9 @@ from vivavoce.session.endpointing import (
 )
 from vivavoce.session.facts import TurnScored
 from vivavoce.session.options import Options
+from vivavoce.session.usage import words_of
 
+MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
 MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 
 
@@ -38,6 +43,7 @@ class TurnScoring:
         self._pauses = SpeakerPauses()
         self._text: str | None = None  # that was scored last
         self._in_pause = False  # whether that was in this pause
+        self._llm_asked = False  # about that text
         self._spoken_until = 0  # the end of the speech of the last turn
 
     @property
@@ -55,7 +61,7 @@ class TurnScoring:
         """The user goes on after so much silence: the next pause is another."""
         self.resumed += 1
         self.repeat()
-        self.evidence = Evidence(self.evidence.words)
+        self.evidence = msgspec.structs.replace(self.evidence, sound=None)
         if silence >= PAUSE:
             self._pauses.add(silence)
 
@@ -88,20 +94,26 @@ class TurnScoring:
         else:
             return None
         if fresh:
-            self.evidence = Evidence(None, self.evidence.sound)
+            self.evidence = Evidence(sound=self.evidence.sound)
             self._text = text
+            self._llm_asked = False
         return asked
+
+    def asks_llm(self, detector: TurnDetector) -> bool:
+        """Whether a language model is to be asked about the words, once. Call after asks()."""
+        wanted = self._options.turns.llm_weight > 0 and detector.pausing and self._text
+        if not wanted or self._llm_asked:
+            return False
+        self._llm_asked = True
+        return True
 
     def take(self, fact: TurnScored, detector: TurnDetector) -> None:
         """Take a score, and set the silence that ends the turn."""
         if self._text is None:
             return
-        if fact.source == "sound":
-            if not self._in_pause:  # of an earlier pause
-                return
-            self.evidence = Evidence(self.evidence.words, fact.likelihood)
-        else:
-            self.evidence = Evidence(fact.likelihood, self.evidence.sound)
+        if fact.source == "sound" and not self._in_pause:  # of an earlier pause
+            return
+        self.evidence = msgspec.structs.replace(self.evidence, **{fact.source: fact.likelihood})
         if isinstance(detector.settings, SemanticVad):
             eagerness, turns = detector.settings.eagerness, self._options.turns
             detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
@@ -112,3 +124,9 @@ class TurnScoring:
         self._spoken_until, self.ended_by = position - waited, "silence"
         evidence = self.evidence if detector.is_semantic else None
         return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
+
+
+def last_words(conversation: Conversation) -> str:
+    """The end of what was said last."""
+    items = shown(list(conversation)[-1:])
+    return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]

@@ -128,7 +128,12 @@ class RelayBrain:
             return INFINITY
         if self.busy:
             return min(self._request.retry_at, self._silent_at)
-        return self._renew_at if self.at_rest else INFINITY
+        return min(self._renew_at, self._result_at) if self.at_rest else INFINITY
+
+    @property
+    def _result_at(self) -> float:
+        """When a response to the result of a function in the background is requested."""
+        return self._shared.playback.until if self._calls.result_due else INFINITY
 
     @property
     def _silent_at(self) -> float:
@@ -266,9 +271,12 @@ class RelayBrain:
     def _request_next(self, now: float) -> None:
         """Request the response that uses the results of functions of this server."""
         if (data := self._calls.next_request()) is not None:
-            self._request = ResponseRequest(sent=True, data=data)
-            self._heard_at = now
-            self._outbox.send(data)
+            self._ask(data, now)
+
+    def _ask(self, request: bytes, now: float) -> None:
+        self._request = ResponseRequest(sent=True, data=request)
+        self._heard_at = now
+        self._outbox.send(request)
 
     def _with_tools(self, event: ResponseCreate, raw: bytes | None) -> bytes:
         """The event as it goes upstream: functions in it replace those of the session."""
@@ -293,8 +301,11 @@ class RelayBrain:
         if self._outbox.overflowed:
             reason = "the upstream server opens no session in time"
             self._lose(Fault("unreachable", reason, close_code=1013))
-        if self._renew_at <= now and self.at_rest and not self._lost:
-            self._renew(now)
+        if not self._lost and self.at_rest:
+            if self._renew_at <= now:
+                self._renew(now)
+            elif self._result_at <= now:
+                self._ask(self._calls.result_request(), now)
 
     def _lose(self, fault: Fault) -> None:
         """This upstream server cannot go on with the conversation."""
@@ -397,7 +408,7 @@ class RelayBrain:
         match event.type:
             case "response.created" if response:
                 self._request.sent = False
-                self._calls.another_began()
+                self._calls.another_began(in_conversation=response.conversation_id is not None)
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id
                 )

@@ -7,6 +7,8 @@ Rules:
 3. When every call of a completed response is answered, one response.create follows, unless the
    client has calls of the same response to answer: then its own response.create goes on.
 4. Results of a response that did not complete are discarded.
+5. A call in the background is answered at once. Its result comes as a message of the system, and a
+   response is requested for it when nobody speaks.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +17,12 @@ from typing import Any
 import msgspec
 
 from vivavoce.protocol.client import ItemCreate
-from vivavoce.protocol.items import FunctionCallOutput
+from vivavoce.protocol.items import FunctionCallOutput, InputText, Item, Message
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamItem
 from vivavoce.session.brain import Shared
-from vivavoce.session.effects import CancelTool, RunTool
+from vivavoce.session.effects import CALL_RUNS, TOO_MANY_CALLS, CancelTool, RunTool
 from vivavoce.session.facts import ToolFinished
+from vivavoce.session.limits import MAX_BACKGROUND_CALLS
 from vivavoce.session.relay.items import with_fields
 from vivavoce.session.relay.outbox import Outbox
 
@@ -61,6 +64,10 @@ class HiddenCalls:
         self._items: dict[str, str | None] = {}  # hidden items, and the item before each
         self._seen: dict[str, _Seen] = {}  # by response
         self._running: set[str] = set()  # call ids
+        self._background: dict[str, RunTool] = {}  # calls that run there
+        self.result_due = False
+        """Whether one has finished there since the last response began."""
+        self._unseen: set[str] = set()  # items with results that the upstream server has not shown
         self._outputs: dict[str, str] = {}  # of calls that are answered, by call id
         self._rounds: list[_Round] = []
         self._deferred: bytes | None = None  # a response.create of the client that waits
@@ -77,6 +84,8 @@ class HiddenCalls:
         if not names:
             return False
         item = event.item
+        if item is not None:
+            self._unseen.discard(item.id)
         if item is not None and (item.id in self._items or self._is_call(item, names)):
             self._take_item(event, item)
             return True
@@ -111,6 +120,13 @@ class HiddenCalls:
 
     def answer(self, fact: ToolFinished) -> None:
         """Take the result of a call."""
+        if (order := self._background.pop(fact.call_id, None)) is not None:
+            text = f"{order.name}({order.arguments}) has returned: {fact.output}"
+            item_id = self._shared.effects.ids.next("item")
+            self._queue(Message(id=item_id, role="system", content=(InputText(text),)))
+            self._unseen.add(item_id)
+            self.result_due = True
+            return
         if fact.call_id not in self._running:
             return
         self._running.discard(fact.call_id)
@@ -123,10 +139,17 @@ class HiddenCalls:
             self._deferred = request
         return bool(self._rounds)
 
-    def another_began(self) -> None:
+    def another_began(self, *, in_conversation: bool) -> None:
         """The upstream server responds to something else: it needs no request of this server."""
+        if in_conversation and not self._unseen:  # its context has the results
+            self.result_due = False
         for each in self._rounds:
             each.goes_on = False
+
+    def result_request(self) -> bytes:
+        """The response.create for the result of a call in the background."""
+        self.result_due = False
+        return self._outbox.own({"type": "response.create", **self._follow_up()})
 
     def next_request(self) -> bytes | None:
         """The response.create that is due, once; None: none is."""
@@ -144,7 +167,8 @@ class HiddenCalls:
 
     def stop(self) -> None:
         """No result is wanted any more."""
-        self._cancel(tuple(self._running))
+        self._cancel((*self._running, *self._background))
+        self.result_due = False
         self._rounds.clear()
         self._deferred = None
 
@@ -164,9 +188,18 @@ class HiddenCalls:
         done = event.type == "response.output_item.done" and item.status == "completed"
         if done and seen.in_conversation and item.call_id and item.call_id not in seen.calls:
             seen.calls.append(item.call_id)
-            self._running.add(item.call_id)
-            run = RunTool(item.call_id, item.name or "", item.arguments or "")
-            self._shared.effects.add(run)
+            self._run(RunTool(item.call_id, item.name or "", item.arguments or ""))
+
+    def _run(self, order: RunTool) -> None:
+        if order.name not in self._shared.options.rules.background_tools:
+            self._running.add(order.call_id)
+        elif len(self._background) < MAX_BACKGROUND_CALLS:
+            self._background[order.call_id] = order
+            self._outputs[order.call_id] = CALL_RUNS
+        else:
+            self._outputs[order.call_id] = TOO_MANY_CALLS
+            return
+        self._shared.effects.add(order)
 
     def _done(self, response_id: str, status: str, raw: bytes) -> tuple[bytes, ...]:
         seen = self._seen.pop(response_id, None)
@@ -195,11 +228,13 @@ class HiddenCalls:
         for each in self._rounds:
             for call_id in sorted(each.running & self._outputs.keys()):
                 each.running.discard(call_id)
-                item_id = effects.ids.next("item")
-                self._items[item_id] = None
-                output = self._outputs.pop(call_id)
-                item = FunctionCallOutput(id=item_id, call_id=call_id, output=output)
-                self._outbox.queue(ItemCreate(item=item))
+                item_id, output = effects.ids.next("item"), self._outputs.pop(call_id)
+                self._queue(FunctionCallOutput(id=item_id, call_id=call_id, output=output))
+
+    def _queue(self, item: Item) -> None:
+        """Add an item upstream that the client does not see."""
+        self._items[item.id] = None
+        self._outbox.queue(ItemCreate(item=item))
 
     def _follow_up(self) -> dict[str, Any]:
         """A function that must be called would be called for ever."""
@@ -212,8 +247,9 @@ class HiddenCalls:
     def _cancel(self, call_ids: list[str] | tuple[str, ...]) -> None:
         for call_id in call_ids:
             self._outputs.pop(call_id, None)
-            if call_id in self._running:
+            if call_id in self._running or call_id in self._background:
                 self._running.discard(call_id)
+                self._background.pop(call_id, None)
                 self._shared.effects.add(CancelTool(call_id))
 
     def _release(self, seen: _Seen) -> tuple[bytes, ...]:
