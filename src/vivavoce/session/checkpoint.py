@@ -84,6 +84,10 @@ class Checkpoints:
         if not self.due and self._is_due(fact, effects, now):
             self.changed = self.due = True
 
+    def late(self, now: float) -> bool:
+        """Whether what was played since the last one should be stored, if anything was."""
+        return now >= self._made_at + PLAYED_SAVE_S
+
     def make(self, brain: Brain, expires_in: float, now: float, *, begins_none: bool) -> Checkpoint:
         """begins_none: the session begins no response any more."""
         self.changed = self.due = False
@@ -107,8 +111,8 @@ class Checkpoints:
     def _is_due(self, fact: Fact, effects: list[Effect], now: float) -> bool:
         if type(fact) is UpstreamEventReceived and fact.event.type in _MUST_SAVE_RAW:
             return True
-        playback = self._shared.playback
-        if playback.by_server and now >= self._made_at + PLAYED_SAVE_S and playback.queued:
+        if self._shared.playback.queued and self.late(now):
+            self._made_at = now  # or soon, where somebody keeps it
             return True
         return any(
             type(effect) is Generate

@@ -245,6 +245,8 @@ class Session:
     def _continue_audio(self, fact: Fact, now: float) -> bool:
         """Take what comes 25 times a second or more in few steps; False: nothing was done."""
         if isinstance(fact, AudioPlayed):
+            if self._checkpoints.late(now):
+                return False
             return self._shared.playback.continue_playing(fact.item_id, fact.samples)
         received = isinstance(fact, Received | AudioArrived)
         if received and not self._rules.takes_all_audio:
