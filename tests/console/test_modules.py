@@ -110,6 +110,23 @@ AUDIO: Final[dict[str, tuple[str, object]]] = {
             False,
         ],
     ),
+    "playback_is_silent_from_the_block_after_a_stop_on": (
+        """
+          await import("/console/worklets.js");
+          const player = new processors["vivavoce-playback"]();
+          player.port.postMessage = () => {};
+          const block = () => {
+            const out = new Float32Array(128); // 5.3 ms, the unit of the audio clock
+            player.process([], [[out]]);
+            return Math.max(...out.map(Math.abs));
+          };
+          player.port.onmessage({ data: { id: "a", samples: new Int16Array(24000).fill(9999) } });
+          const before = [block(), block()].map((peak) => peak > 0.3);
+          player.port.onmessage({ data: { stop: 1 } });
+          return [before, block(), block()];
+        """,
+        [[True, True], 0, 0],
+    ),
     "samples_split_at_any_byte_are_joined_after_base64": (
         """
           const { byteLength, fromBase64, SampleJoiner, toBase64 } =

@@ -1,12 +1,13 @@
 """Conversations by speech, text and push to talk."""
 
+import re
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from tests.console.browser import needs_chromium, open_console, recorded_hum, run
-from tests.server import HOST, scripted, serving, serving_beside
+from tests.server import EMBEDDED, HOST, scripted, serving, serving_beside
 
 pytestmark = needs_chromium
 RECORDING = Path(__file__).parents[3] / "shared" / "audio" / "go_forward_ten_meters.wav"
@@ -48,6 +49,11 @@ async def _interrupt_by_speech(transport: str) -> None:
         await expect(turns).to_have_count(2)
         await expect(turns.nth(1)).to_contain_text("interrupted")
         await expect(turns.nth(0)).to_contain_text("first sound")
+        await expect(turns.nth(0)).to_contain_text(re.compile(r"why\s*waited \d+ ms: \w"))
+        await expect(console.page.locator("#waits")).to_contain_text("Most of the wait: ")
+        await console.page.get_by_role("button", name="Events of turn 1").click()
+        await expect(console.page.locator("#event-range")).to_have_text("Turn 1 only: show all")
+        await console.page.locator("#event-range").click()
         events = console.page.get_by_role("region", name="Events")
         for kind in ("session.created", "session.update", "conversation.item.retrieve"):
             await expect(events.get_by_text(kind, exact=True)).not_to_have_count(0)
@@ -233,7 +239,7 @@ def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
 def test_recorded_sentence_is_recognized_and_answered_with_voice() -> None:
     async def main() -> None:
         async with (
-            serving_beside() as port,
+            serving_beside(f'{EMBEDDED}stt = "pocketsphinx"\n') as port,
             open_console(f"http://{HOST}:{port}", RECORDING, held=True) as console,
         ):
             await console.click("Start talking")

@@ -15,7 +15,7 @@ export const KINDS = [
 
 /** A session object as other clients write it: without what only this page asks for. */
 function plainSession(settings, tools) {
-  const session = sessionOf(settings, tools);
+  const { include: _, ...session } = sessionOf(settings, tools);
   const detection = session.audio.input.turn_detection;
   if (detection) delete detection.explain;
   return session;

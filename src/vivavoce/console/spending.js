@@ -14,7 +14,7 @@ export class Spending {
     this.#responses.set(id, {
       input: usage.input_tokens ?? 0,
       output: usage.output_tokens ?? 0,
-      nano: event.x_usage?.response_nano_usd ?? null,
+      nano: event.x_usage?.response_nano_usd || null, // 0: no prices are known
     });
     return true;
   }

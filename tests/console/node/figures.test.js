@@ -66,14 +66,14 @@ test("usage line counts turns, seconds, tokens, and money only where all prices 
     ({ type: "response.done", response: { id, usage: { input_tokens: input, output_tokens: output } }, ...more });
   const spending = new Spending();
   assert.equal(spending.feed({ type: "response.created" }), false);
-  spending.feed(done("a", 2000, 600, { x_usage: { response_nano_usd: 2_000_000 } }));
+  spending.feed(done("a", 2000, 600, { x_usage: { nano_usd: 9, response_nano_usd: 2_000_000 } }));
   const entries = [
     { role: "user", sound: [0, 250] }, { role: "assistant", sound: [1, 113] }, { role: "note" },
   ];
   const conversation = { turns: { all: [spoken(600)] }, transcript: { entries } };
   assert.equal(usageLine(conversation, spending),
     "1 turn · 4 m 10 s heard · 1 m 52 s spoken · 2,000 in / 600 out tokens · $0.0020");
-  spending.feed(done("b", 310, 40, {}));
+  spending.feed(done("b", 310, 40, { x_usage: { response_nano_usd: 0 } }));
   assert.equal(spending.sums.nano, null);
   assert.equal(usageLine({ turns: { all: [] }, transcript: { entries } }, spending), "");
   assert.equal(spendingOf([{ sent: false, event: done("a", 1, 2) }]).sums.input, 1);
