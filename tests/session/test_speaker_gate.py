@@ -163,6 +163,19 @@ def test_backchannel_of_the_speaker_is_judged_as_any() -> None:
     assert types(call.effects)[0] == "input_audio_buffer.committed"
 
 
+def test_voice_that_was_let_in_is_not_looked_at_again_where_its_turn_is_still_held() -> None:
+    call = Call(answers=True, vad=msgspec.structs.replace(VAD, interruption="judged"))
+    call.hear(6 * "#")
+    call.words("Yeah, okay.", final=False)
+    call.hear(30 * "#")
+    call.checked(SAME)
+    call.hear(8 * ".")
+    call.words("Yeah, okay.")
+    assert len(of(CheckSpeaker, call.effects)) == 1
+    assert types(call.effects)[0] == "input_audio_buffer.committed"
+    assert not of(CancelGeneration, call.effects)
+
+
 def test_failed_transcription_of_another_is_not_answered() -> None:
     for likeness in (SAME, OTHER):
         call = Call()
