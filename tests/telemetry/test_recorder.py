@@ -237,7 +237,7 @@ def test_recording_of_a_configured_server_can_be_read() -> None:
 def test_header_has_all_that_a_session_may_use() -> None:
     of_header = {each.name for each in msgspec.structs.fields(CallHeader)}
     of_model = {each.name for each in msgspec.structs.fields(RecordedModel)}
-    assert {each.name for each in fields(AvailableModels)} - {"rules"} <= of_header
+    assert {each.name for each in fields(AvailableModels)} - {"rules", "costs"} <= of_header
     assert {each.name for each in fields(ModelInfo)} - {"names"} <= of_model
 
 

@@ -173,6 +173,7 @@ class ReplayedSession:
             header.interruption,
             Rules(header.policy, key_models, header.tools),
             header.turns,
+            header.speaker_gate,
         )
 
 

@@ -273,6 +273,7 @@ class RecordedCall:
             aliases=dict(models.aliases),
             interruption=models.interruption,
             turns=models.turns,
+            speaker_gate=models.speaker_gate,
             policy=policy,
             key_models=None if key_models is None else tuple(sorted(key_models)),
             tools=() if rules is None else rules.tools,

@@ -57,6 +57,7 @@ from vivavoce.session.facts import (
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.policy import Policy
+from vivavoce.session.speaker_gate import SpeakerGateSettings
 
 FORMAT = "vivavoce-recording"
 VERSION = 1
@@ -104,6 +105,7 @@ class CallHeader(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, tuple[str, ...]] = {}
     interruption: InterruptionSettings = InterruptionSettings()
     turns: TurnSettings = TurnSettings()
+    speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     policy: Policy | None = None
     key_models: tuple[str, ...] | None = None
     tools: tuple[FunctionTool, ...] = ()
