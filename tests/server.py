@@ -6,20 +6,21 @@ Both listen on a free port of 127.0.0.1 and are given back whatever happens.
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from scripts.clients.plumbing import served
 
-from vivavoce.accounting import metering
+from vivavoce.accounting import metering, resuming
 from vivavoce.app import application, auth_of, build, follow_keys, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings, parse
+from vivavoce.store.base import SessionStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.transports.webrtc.settings import WebRTCSettings
@@ -118,10 +119,12 @@ async def serving(
     *,
     webrtc: WebRTCSettings | None = None,
     accounts: bool = False,
+    store: SessionStore | None = None,
 ) -> AsyncIterator[Server]:
     """A server in this process and loop. Leaving it fails when it logged an error meanwhile.
 
-    accounts: with usage, metrics and the records of keys, in memory.
+    accounts: with usage, metrics and the records of keys, in memory. store: where conversations
+    are kept for clients that come back; None: they cannot.
     """
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
@@ -129,7 +132,10 @@ async def serving(
         settings = settings or scripted()
         local = msgspec.structs.replace(settings.server, host=HOST, port=0)
         async with build(settings, local_servers=()) as built, AsyncExitStack() as stack:
-            sessions = Sessions(built.context)
+            resumption = None
+            if store is not None:
+                resumption = await stack.enter_async_context(resuming(settings, store))
+            sessions = Sessions(replace(built.context, resumption=resumption))
             booked, auth = None, auth_of(settings)
             if accounts:
                 store = await stack.enter_async_context(SQLiteStore(":memory:"))

@@ -17,9 +17,10 @@ from vivavoce.limits.accounts import ApiKey
 from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.prices import ModelPrice, Price, PriceEntry, PriceTable, price_of, read_prices
 from vivavoce.models import BuiltModels, Selected
+from vivavoce.runtime.resume import Resumption
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
-from vivavoce.store.base import AccountStore
+from vivavoce.store.base import AccountStore, SessionStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
@@ -100,6 +101,16 @@ async def metering(
     ) as service:
         service.warn_at = settings.session.warn_at
         yield service
+
+
+@asynccontextmanager
+async def resuming(settings: Settings, store: SessionStore) -> AsyncIterator[Resumption | None]:
+    """What lets clients come back to their conversations; None where it is switched off."""
+    if not settings.resume.enabled:
+        yield None
+        return
+    async with Resumption(store, settings.resume) as resumption:
+        yield resumption
 
 
 def settings_keys(settings: Settings) -> list[ApiKey]:

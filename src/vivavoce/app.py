@@ -17,7 +17,14 @@ import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
-from vivavoce.accounting import metering, open_store, price_table, settings_keys, tariffs
+from vivavoce.accounting import (
+    metering,
+    open_store,
+    price_table,
+    resuming,
+    settings_keys,
+    tariffs,
+)
 from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
@@ -51,6 +58,7 @@ from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.reload import EnginePool
+from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.speaker_gate import speaker_gate
 from vivavoce.runtime.tools import built_tools
@@ -279,10 +287,20 @@ async def serve(
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
+                    resuming(settings, store) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
                     server = _Server(
-                        settings, built, auth, meter, metrics, recorder, spans, tls, place
+                        settings,
+                        built,
+                        auth,
+                        meter,
+                        metrics,
+                        resumption,
+                        recorder,
+                        spans,
+                        tls,
+                        place,
                     )
                     await server.serve(announce, reread)
     except StoreError as exc:
@@ -299,6 +317,7 @@ class _Server:
     auth: Auth
     meter: Metering
     metrics: Metrics
+    resumption: Resumption | None
     recorder: Recorder
     spans: "Tracer | None"
     tls: SSLContext | None
@@ -347,6 +366,7 @@ class _Server:
         """What sessions share, their meters and observers among it."""
         return replace(
             metered_context(built.context, self.meter, self.metrics, self.spans),
+            resumption=self.resumption,
             place=self.place.name if self.place else "",
             record=self.recorder.begin if self.settings.recorder.enabled else None,
         )

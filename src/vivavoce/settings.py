@@ -25,6 +25,7 @@ from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
 from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
+from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.upstream import NO_FALLBACK
 from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
@@ -243,6 +244,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    resume: ResumeSettings = ResumeSettings()
     recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
     tools: dict[str, ToolSettings] = {}

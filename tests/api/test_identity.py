@@ -12,7 +12,7 @@ from tests.server import HOST, scripted
 from vivavoce.app import application, auth_of, build
 from vivavoce.limits.keys import hash_of
 from vivavoce.protocol.session import SessionObject
-from vivavoce.runtime.runner import Observer
+from vivavoce.runtime.parts import Observer
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 

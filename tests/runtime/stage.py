@@ -35,8 +35,9 @@ from vivavoce.protocol.session import (
     TurnDetection,
 )
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
+from vivavoce.runtime.parts import Peer
 from vivavoce.runtime.performers import CascadePerformer
-from vivavoce.runtime.runner import Peer, Runner
+from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import ServerContext
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW

@@ -26,22 +26,24 @@ from tests.runtime.stage import (
 from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedTurn
 from vivavoce.engines.scripted.scripts import TurnScript
-from vivavoce.errors import EngineError, InvalidRequest, StoreError
+from vivavoce.errors import EngineError, InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import (
     ErrorEvent,
     OutputAudioDelta,
     OutputTranscriptDone,
     ResponseDone,
+    SessionCreated,
     SpeechStopped,
 )
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.performers import MAX_WAITING_BYTES, MAX_WAITING_WINDOWS
 from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 from vivavoce.testing.virtual_time import run
 
 CLOCK_TURN = ServerVad(create_response=True)
@@ -712,25 +714,36 @@ def test_observer_sees_every_fact_with_its_effects() -> None:
     assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
 
 
-def test_checkpoint_is_stored_when_the_session_is_at_rest() -> None:
-    stored: list[Checkpoint] = []
+class KeepsCheckpoints:
+    """A keeper that keeps all checkpoints."""
 
-    async def save(checkpoint: Checkpoint) -> None:
-        stored.append(checkpoint)
+    repeats_items = False
 
-    answer_one_question(save=save)
-    last = stored[-1]
+    def __init__(self) -> None:
+        self.kept: list[Checkpoint] = []
+
+    def announced(self, event: SessionCreated) -> SessionCreated:
+        return event
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        self.kept.append(checkpoint)
+
+
+def test_checkpoint_is_kept_when_the_session_is_at_rest_and_when_the_client_leaves() -> None:
+    keeper = KeepsCheckpoints()
+    answer_one_question(keeper=keeper)
+    *_, at_rest, last = keeper.kept
     assert [type(entry.item).__name__ for entry in last.entries] == ["Message", "Message"]
+    assert at_rest.entries == last.entries
     assert last.usage.responses == 1
     assert 3598 < last.expires_in <= 3600
 
 
-def test_store_that_fails_does_not_end_the_session(caplog: pytest.LogCaptureFixture) -> None:
-    async def save(checkpoint: Checkpoint) -> None:
-        raise StoreError("the disk is full")
-
-    assert answer_one_question(save=save).endings == [("completed", None)]
-    assert set(caplog.messages) == {"sess_1: the checkpoint was not stored: the disk is full"}
+def test_checkpoint_is_kept_before_an_answer_is_generated() -> None:
+    keeper = KeepsCheckpoints()
+    answer_one_question(keeper=keeper)
+    first = next(each for each in keeper.kept if each.owes_response)
+    assert [type(entry.item).__name__ for entry in first.entries] == ["Message"]
 
 
 def test_ended_session_is_freed_without_garbage_collection() -> None:

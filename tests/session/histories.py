@@ -42,6 +42,7 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.session.brain import BrainFactory
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect, EndAudio, RunVad, Send, StartTranscription
 from vivavoce.session.facts import (
     Disconnected,
@@ -65,7 +66,7 @@ from vivavoce.session.facts import (
     VadScores,
 )
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 
 T = TypeVar("T")
 NO_KEY = TranscriptionKey("item_x")

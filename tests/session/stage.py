@@ -39,6 +39,7 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import WINDOW
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.conversation import Conversation
 from vivavoce.session.effects import (
     CleanAudio,
@@ -65,7 +66,7 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo, Options
 from vivavoce.session.playback import ClientPlayback, ServerPlayback
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 from vivavoce.session.usage import UsageMeter
 
 T = TypeVar("T")

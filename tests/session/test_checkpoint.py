@@ -18,6 +18,7 @@ from tests.session.stage import (
     receive,
     say,
     spoke,
+    tell,
     the,
     transcribe,
     update,
@@ -44,6 +45,7 @@ from vivavoce.protocol.items import (
 )
 from vivavoce.protocol.server import ItemRetrieved, SpeechStarted, TimeoutTriggered
 from vivavoce.protocol.session import RealtimePatch, ServerVad, Transcription
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.conversation import ROOT, Conversation, Entry, SavedEntry, shown
 from vivavoce.session.effects import Close, Effect, Generate, Send
 from vivavoce.session.facts import (
@@ -55,7 +57,7 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 from vivavoce.session.usage import UsageTotals
 
 WIRES = pytest.mark.parametrize("wire", [msgspec.json, msgspec.msgpack])
@@ -264,7 +266,7 @@ def test_restored_session_continues_the_idle_timeout(later: float) -> None:
     assert of(TimeoutTriggered, wake(restored))
 
 
-def test_checkpoint_is_due_after_a_change_at_rest_only() -> None:
+def test_checkpoint_is_due_at_rest_and_where_an_item_might_be_lost() -> None:
     session = a_session()
     session.checkpoint(0.0)
     assert not session.checkpoint_due
@@ -273,9 +275,13 @@ def test_checkpoint_is_due_after_a_change_at_rest_only() -> None:
     hear(session, "####")
     assert not session.checkpoint_due  # the user speaks
     effects = hear(session, 16 * ".")
-    assert not session.checkpoint_due  # a transcription and a response are in progress
+    assert session.checkpoint_due  # there is an item; a transcription is in progress
+    session.checkpoint(0.0)
     effects = transcribe(session, effects, "hello")
-    assert not session.checkpoint_due
+    assert session.checkpoint_due  # its words are known
+    session.checkpoint(0.0)
+    tell(session, spoke(the(Generate, effects).response_id, "good"))
+    assert not session.checkpoint_due  # words of an answer alone
     answered(session, effects, 0.0)
     assert session.checkpoint_due
     session.checkpoint(0.0)
@@ -290,4 +296,4 @@ def test_checkpoint_holds_no_audio_and_names_its_version() -> None:
     answered(session, ask(session), 0.0)
     wire = msgspec.msgpack.encode(session.checkpoint(0.0))
     assert len(wire) < 4000
-    assert msgspec.msgpack.decode(wire)["version"] == 1
+    assert msgspec.msgpack.decode(wire)["version"] == 2

@@ -10,7 +10,16 @@ import pytest
 
 from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import StoreError
-from vivavoce.store.base import AccountStore, Balance, Charge, Reservation, Store, UsageRow
+from vivavoce.store.base import (
+    AccountStore,
+    Balance,
+    Charge,
+    Reservation,
+    SessionClaim,
+    SessionSave,
+    Store,
+    UsageRow,
+)
 from vivavoce.store.memory import MemoryStore
 from vivavoce.store.sqlite import SQLiteStore
 
@@ -349,3 +358,43 @@ def test_processes_that_share_a_sqlite_file_spend_a_budget_once(tmp_path: Path) 
             assert sorted(await store.records("key")) == sorted(paid)
 
     asyncio.run(main())
+
+
+# conversations
+
+
+def session(
+    value: bytes, *, epoch: int = 1, owner: str = "a", key: str = "k", ttl_s: float = 100.0
+) -> SessionSave:
+    return SessionSave(key, epoch, owner, value, ttl_s)
+
+
+def test_claim_finds_what_was_kept_last_and_fences_off_the_owner_before(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        assert await store.claim("k", "b") is None
+        assert await store.keep([session(b"one"), session(b"other", key="l")]) == [True, True]
+        assert await store.keep([session(b"two")]) == [True]
+        assert await store.claim("k", "b") == SessionClaim(2, "a", b"two")
+        late, new = session(b"late"), session(b"new", epoch=2, owner="b")
+        assert await store.keep([late, new]) == [False, True]
+        assert await store.claim("k", "c") == SessionClaim(3, "b", b"new")
+        assert await store.claim("l", "c") == SessionClaim(2, "a", b"other")
+
+    run(use)
+
+
+def test_conversation_is_forgotten_when_its_time_is_over(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        await store.keep([session(b"one", ttl_s=0.0)])
+        async with asyncio.timeout(5):
+            while await store.claim("k", "b"):  # Redis: one millisecond is the least
+                pass
+
+    run(use)
+
+
+def test_keep_of_nothing_does_nothing(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        assert await store.keep([]) == []
+
+    run(use)

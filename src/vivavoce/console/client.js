@@ -53,6 +53,9 @@ export class Conversation extends Emitter {
   #expired = ""; // message of the error that ends the session
   #connected = false; // session.created has arrived on this connection
   #resuming = false; // there was a session before
+  #ticket = null; // with which the server continues the session: {session_id, resume_token}
+  #lastEvent = ""; // id of the last event of the session
+  #unsent = []; // messages that were typed without a connection
 
   /**
    * options: `url` of the server (default: where this module comes from); `key`, or `secret`: a
@@ -159,6 +162,7 @@ export class Conversation extends Emitter {
     this.interrupt();
     const entry = this.transcript.addTyped(text);
     if (this.state === "live") this.#sendMessage(entry);
+    else this.#unsent.push(entry);
   }
 
   /** Push to talk: begin to send. */
@@ -258,7 +262,8 @@ export class Conversation extends Emitter {
       if (!current()) return;
       const { stream } = this.#microphone;
       const { answers } = this.settings;
-      await connection.open({ base: this.#base, key, model, stream, answers });
+      const resume = this.#resume;
+      await connection.open({ base: this.#base, key, model, stream, answers, resume });
     } catch (error) {
       if (current()) this.#onConnectError(error);
     }
@@ -283,9 +288,9 @@ export class Conversation extends Emitter {
   #onLost(sentence) {
     clearTimeout(this.#timer);
     this.#dropConnection();
-    this.#stopPlayback({ truncate: false });
+    if (this.#ticket) this.#player.pause(); // until it is known what the server has kept
+    else this.#breakOff();
     this.#stopStream();
-    this.transcript.finish();
     if (!this.handsFree) this.#microphone.enabled = false;
     const seconds = retryDelay(this.#attempt++);
     if (this.#connected) this.transcript.addNote(`${sentence} The transcript is kept.`);
@@ -322,6 +327,7 @@ export class Conversation extends Emitter {
 
   #onEvent(event) {
     const at = performance.now();
+    this.#lastEvent = event.event_id ?? this.#lastEvent;
     this.turns.feed(event, false, at);
     this.#activity.feed(event, false);
     this.emit("event", { event, sent: false, at });
@@ -331,7 +337,7 @@ export class Conversation extends Emitter {
     switch (event.type) {
       case "session.created":
         this.session = event.session;
-        return this.#onSession();
+        return this.#onSession(event);
       case "session.updated":
         this.session = event.session;
         return null;
@@ -354,15 +360,40 @@ export class Conversation extends Emitter {
     return null;
   }
 
-  /** Configure a new session, and give it the messages of the one before. */
-  #onSession() {
+  /** Nothing more comes of what was being said. */
+  #breakOff() {
+    this.#stopPlayback({ truncate: false });
+    this.transcript.finish();
+  }
+
+  /** What tells the server which session is to be continued, and from where. */
+  get #resume() {
+    if (!this.#ticket) return {};
+    const heard = this.transcript.entries.findLast(({ aloud, state }) => aloud && state !== "cut");
+    const counts = heard && this.settings.transport !== "webrtc"; // there the server counts
+    return {
+      ...this.#ticket,
+      last_event_id: this.#lastEvent,
+      ...(counts && { heard_item: heard.id, heard_ms: Math.round(heard.playedMs) }),
+    };
+  }
+
+  /** Configure a new session, and give it the messages that it does not have. */
+  #onSession(event) {
     clearTimeout(this.#timer);
-    const { messages, unanswered } = this.transcript;
+    const { resumed, resume } = event;
+    const goesOn = resumed && resume.last_item_id === undefined;
+    if (this.#ticket && !goesOn) this.#breakOff();
+    this.#player.continue();
+    this.#ticket = resume ? { session_id: this.session.id, resume_token: resume.token } : null;
+    const missing = this.transcript.missing(event) ?? this.#unsent;
+    const unanswered = missing.findLast((entry) => entry === this.transcript.unanswered);
+    this.#unsent = [];
     this.#attempt = 0;
     this.#connected = true;
     const session = sessionOf(this.settings, this.#tools.declarations);
-    this.send({ type: "session.update", session });
-    for (const entry of messages) {
+    if (!resumed) this.send({ type: "session.update", session });
+    for (const entry of missing) {
       if (entry === unanswered) continue;
       this.#sendUncounted({ type: "conversation.item.create", item: itemOf(entry) });
     }

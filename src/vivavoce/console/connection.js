@@ -9,11 +9,12 @@ export class WebSocketConnection extends Emitter {
   #socket = null;
 
   /** answers: false for a transcription session. */
-  async open({ base, key, model, answers = true }) {
+  async open({ base, key, model, answers = true, resume = {} }) {
     const url = new URL("v1/realtime", base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (model) url.searchParams.set("model", model);
     if (!answers) url.searchParams.set("intent", "transcription");
+    for (const [name, value] of Object.entries(resume)) url.searchParams.set(name, value);
     const protocols = key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"];
     this.#socket = new WebSocket(url, protocols);
     this.#socket.onmessage = ({ data }) => this.emit("event", JSON.parse(data));
@@ -47,7 +48,7 @@ export class WebRtcConnection extends Emitter {
   #timer = 0;
   #closed = false;
 
-  async open({ base, key, model, stream, iceServers = [] }) {
+  async open({ base, key, model, stream, resume = {}, iceServers = [] }) {
     this.#peer = new RTCPeerConnection({ iceServers });
     this.#peer.ontrack = ({ streams, track }) =>
       this.emit("stream", streams[0] ?? new MediaStream([track]));
@@ -59,7 +60,7 @@ export class WebRtcConnection extends Emitter {
     this.#channel.onclose = () => this.#close("The call has ended.");
     await this.#peer.setLocalDescription();
     await gatheringDone(this.#peer);
-    const sdp = await this.#exchangeSdp(base, key, model);
+    const sdp = await this.#exchangeSdp(base, key, { ...(model && { model }), ...resume });
     await this.#peer.setRemoteDescription({ type: "answer", sdp });
   }
 
@@ -90,9 +91,9 @@ export class WebRtcConnection extends Emitter {
     }
   }
 
-  async #exchangeSdp(base, key, model) {
+  async #exchangeSdp(base, key, query) {
     const url = new URL("v1/realtime/calls", base);
-    if (model) url.searchParams.set("model", model);
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
     const headers = { ...authorization(key), "Content-Type": "application/sdp" };
     const body = this.#peer.localDescription.sdp;
     const response = await fetch(url, { method: "POST", headers, body });

@@ -79,6 +79,16 @@ export class Player extends Emitter {
     return stopped;
   }
 
+  /** Play nothing for now. */
+  pause() {
+    if (this.#context?.state === "running") this.#context.suspend();
+  }
+
+  /** Go on after pause(). */
+  continue() {
+    if (this.#context?.state === "suspended") this.#context.resume();
+  }
+
   async close() {
     for (const resolve of this.#stops.values()) resolve([]);
     this.#stops.clear();

@@ -141,6 +141,15 @@ export class Transcript extends Emitter {
     return this.entries.filter((entry) => isMessage(entry) && heardOf(entry));
   }
 
+  /** The messages that the session of a session.created does not have; null: it has all. */
+  missing({ resumed, resume }) {
+    if (!resumed) return this.messages;
+    const last = resume.last_item_id; // undefined: the session itself goes on
+    const at = this.entries.findLastIndex(({ id }) => id === last);
+    if (last === undefined || (at < 0 && last !== null)) return null;
+    return this.messages.filter((entry) => this.entries.indexOf(entry) > at);
+  }
+
   /** The last message if it is the user's, that is, has no answer; otherwise null. */
   get unanswered() {
     const last = this.messages.at(-1);

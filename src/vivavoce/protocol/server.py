@@ -38,10 +38,27 @@ class ErrorEvent(ServerEvent, frozen=True, kw_only=True, tag="error"):
     error: ErrorBody
 
 
+class Resume(msgspec.Struct, frozen=True):
+    """An extension of ours: how a client that has lost its connection comes back."""
+
+    token: str
+    """Its `resume_token`: a secret."""
+    grace_seconds: float
+    """For so long after a loss nothing is lost."""
+    last_item_id: str | UnsetType | None = UNSET
+    """Of a conversation that was stored and goes on: its last item. Later ones are lost."""
+
+    def __repr__(self) -> str:
+        return f"Resume(token='***', grace_seconds={self.grace_seconds})"
+
+
 class SessionCreated(ServerEvent, frozen=True, kw_only=True, tag="session.created"):
     """Always the first event."""
 
     session: SessionObject
+    resumed: bool | UnsetType = UNSET
+    """Ours: true where the client has come back to its conversation."""
+    resume: Resume | UnsetType = UNSET
 
 
 class SessionUpdated(ServerEvent, frozen=True, kw_only=True, tag="session.updated"):

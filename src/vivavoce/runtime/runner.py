@@ -5,15 +5,17 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.server import ErrorBody, ErrorEvent, SessionCreated
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.drivers import Driver, Fallbacks
+from vivavoce.runtime.parts import CallObserver, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
 from vivavoce.runtime.tasks import Signal, Tasks, Timer
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     CancelTool,
     ClearPlayback,
@@ -38,97 +40,15 @@ from vivavoce.session.facts import (
     TimerFired,
     ToolFinished,
 )
-from vivavoce.session.shell import Checkpoint, Session
+from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
+SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may come back
 TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
 MEASURED_FRAMES = 64
 """The passing of one frame in so many is measured: a relay passes fifty a second and session."""
 ForwardDirection: TypeAlias = Literal["input", "output"]
-
-
-class Peer(Protocol):
-    """The client, whatever transport carries it."""
-
-    def send(self, event: AnyServerEvent) -> None:
-        """Queue an event. Never waits."""
-        ...
-
-    def send_raw(self, data: bytes) -> None:
-        """Queue a GA server event, JSON. Never waits."""
-        ...
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether wait_writable() would not wait."""
-        ...
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Of what was sent and is queued here still."""
-        ...
-
-    async def wait_writable(self) -> None:
-        """Backpressure: wait until the client has taken most of what was sent."""
-        ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Send what is queued, then close. Nothing is sent after that."""
-        ...
-
-
-class Player(Protocol):
-    """Plays answers, where the server owns the playback. Posts AudioPlayed as they are played."""
-
-    def play(self, item_id: str, audio: bytes) -> None:
-        """Play that behind what waits. Never waits."""
-        ...
-
-    def flush(self) -> None:
-        """Drop what was not played yet."""
-        ...
-
-    def duck(self, ducked: bool) -> None:
-        """Play softly from now on, or at full level again."""
-        ...
-
-
-class Observer(Protocol):
-    """Sees all that happens in a session: usage metering, metrics, a flight recorder."""
-
-    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
-
-        Called before they are carried out. It must not change or keep the list, nor wait. It does
-        not see audio that a relay passes on, but for the first of an answer: see
-        Session.pass_output().
-        """
-        ...
-
-
-class CallObserver(Observer, Protocol):
-    """Sees what an observer does not, too: all that a session is given."""
-
-    def swapping(self, *, relays: bool, model: str, now: float) -> None:
-        """Another brain takes over; on() follows, without a fact."""
-        ...
-
-    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
-        """The session has let a frame pass: see Session.pass_input() and pass_output()."""
-        ...
-
-    def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
-        """The session fails by a bug. fact: what it was given, if it raised the exception."""
-        ...
-
-    def leave(self) -> None:
-        """The session has ended. May be called more than once."""
-        ...
-
-
-SaveCheckpoint = Callable[[Checkpoint], Coroutine[Any, Any, None]]
-"""Stores a checkpoint of the session in place of the last one. Raises StoreError."""
 
 
 class Runner:
@@ -147,7 +67,7 @@ class Runner:
         fallbacks: Fallbacks | None = None,
         observers: Iterable[Observer] = (),
         recorder: CallObserver | None = None,
-        save: SaveCheckpoint | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._id = session.settings.id
         self._session = session  # until run() ends
@@ -160,7 +80,7 @@ class Runner:
         self._fallbacks = fallbacks
         self._recorder = recorder
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
-        self._save = save
+        self._keeper = keeper
         self.on_forward: Callable[[ForwardDirection, float], None] | None = None
         """Called for some of the frames that pass, with the seconds that it took."""
         self._forwarded = 0  # frames
@@ -281,10 +201,26 @@ class Runner:
         self._performer = driver.performer(self, self._group)
         self._perform_all(first, now)
 
+    def checkpoint(self) -> Checkpoint:
+        """All that another process needs to go on, while the session lasts."""
+        return self._session.checkpoint(self._clock())
+
+    def repeat_items(self) -> None:
+        """Send all items to the client again. Never waits."""
+        if self._begun and not self._closed.is_set:
+            self._perform_all(self._session.repeat_items(), self._clock())
+
     def end(self, code: int, reason: str) -> None:
         """End the session for a reason that is not its client's."""
         self._close_reason = (code, reason)
         self.post(Disconnected(code))
+
+    def give_way(self, close_code: int, code: str, message: str) -> None:
+        """End the session: its conversation goes on elsewhere. The client learns it."""
+        body = ErrorBody(type="invalid_request_error", code=code, message=message)
+        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        self._keeper = None
+        self.end(close_code, code)
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -354,6 +290,12 @@ class Runner:
             now = self._clock()
             effects = self._session.begin()
             self._observe(None, effects, now)
+            if self._keeper and isinstance(first := effects[0], Send):
+                assert isinstance(first.event, SessionCreated)
+                self._peer.send(self._keeper.announced(first.event))
+                if self._keeper.repeats_items:
+                    self._perform_all(self._session.repeat_items(), now)
+                del effects[0]
             self._perform_all(effects, now)
             self._begun = True
             self.progressed()
@@ -367,6 +309,8 @@ class Runner:
         try:
             while self._facts and not self._closed.is_set:
                 fact, now = self._facts.popleft(), self._clock()
+                if type(fact) is Disconnected and self._keeper:
+                    self._keeper.keep(session.checkpoint(now))
                 self._given = fact
                 effects = session.handle(fact, now)
                 self._given = None
@@ -380,23 +324,12 @@ class Runner:
             self._swap_at_rest()
             if not self._closed.is_set:
                 self._timer.set(self._session.deadline)
-                if self._save:
-                    self._save_if_due(self._save)
+                if self._keeper and self._session.checkpoint_due:
+                    self._keeper.keep(self._session.checkpoint(self._clock()))
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         finally:
             self._busy = False
-
-    def _save_if_due(self, save: SaveCheckpoint) -> None:
-        if self._tasks is not None and self._session.checkpoint_due:
-            checkpoint = self._session.checkpoint(self._clock())
-            self._tasks.start("checkpoint", self._store(save(checkpoint)))
-
-    async def _store(self, saving: Coroutine[Any, Any, None]) -> None:
-        try:
-            await saving
-        except StoreError as exc:
-            log.warning("%s: the checkpoint was not stored: %s", self._id, exc)
 
     def _observe(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         for observer in self._observers:
@@ -444,6 +377,8 @@ class Runner:
             case RequestFallback(reason=reason, close_code=close_code):
                 self._fall_back(reason, close_code)
             case Close(code=code, reason=reason):
+                if code == SHUTDOWN_CLOSE and self._keeper:
+                    self._keeper.keep(self._session.checkpoint(now))
                 self._peer.close(*(self._close_reason or (code, reason)))
                 self._end()
             case _:

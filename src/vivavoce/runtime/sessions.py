@@ -26,17 +26,12 @@ from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
+from vivavoce.runtime.parts import CallObserver, Observer, Peer, Player
 from vivavoce.runtime.performers import CascadePerformer, MakePerformer
 from vivavoce.runtime.relay_performer import RelayPerformer
 from vivavoce.runtime.reload import Counted
-from vivavoce.runtime.runner import (
-    CallObserver,
-    ForwardDirection,
-    Observer,
-    Peer,
-    Player,
-    Runner,
-)
+from vivavoce.runtime.resume import Resumption, Ticket
+from vivavoce.runtime.runner import ForwardDirection, Runner
 from vivavoce.runtime.session_defaults import begin
 from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
@@ -49,15 +44,12 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.relay.brain import RelayBrain
-from vivavoce.session.shell import Checkpoint, Session, SessionStart
+from vivavoce.session.shell import Session, SessionStart
 from vivavoce.session.usage import Costs
-from vivavoce.store.base import Store
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0  # for sessions that were ended
-_encoder = msgspec.msgpack.Encoder()
-
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
@@ -139,12 +131,12 @@ class ServerContext:
     """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
     """The models that a key allows, by its name; None: all."""
+    resumption: Resumption | None = None
+    """Lets clients come back to their conversations."""
     takes_images: Callable[[str, str], bool] = lambda model, key: True
     """Whether a model takes pictures of the owner of a key, by its name."""
     place: str = ""
     """The name of this process among several; it stands in the ids of sessions and calls."""
-    store: Store | None = None
-    """Where checkpoints of conversations go."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
@@ -162,6 +154,7 @@ class _OpenSession:
     context: Counted[ServerContext]
     meter: Meter | None
     moderator: Moderator | None
+    ticket: Ticket | None
 
 
 class Sessions:
@@ -251,15 +244,22 @@ class Sessions:
         player: Player | None = None,
         *,
         observers: Iterable[Observer] = (),
+        ticket: Ticket | None = None,
     ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
         player: plays its answers, where the client does not. observers: of this session, beside
-        those of the server. The caller runs the session with serve().
+        those of the server. ticket: with which the client can come back, or has come back. The
+        caller runs the session with serve().
         """
         self.check_room()
         salt = self.new_id(6)
-        settings = self.initial_settings(opening, salt)
+        checkpoint = ticket.checkpoint if ticket else None
+        if checkpoint:
+            opening = _opening_again(opening, checkpoint.session)
+            settings = checkpoint.session
+        else:
+            settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
         drivers = Drivers(context, opening.who, self._load)
@@ -279,7 +279,7 @@ class Sessions:
             server_plays=player is not None,
             relays=driver.relays,
         )
-        recorder = context.record(start) if context.record else None
+        recorder = context.record(start) if context.record and not checkpoint else None
         session = Session(
             settings,
             recorder.models if recorder else start.models,
@@ -288,6 +288,7 @@ class Sessions:
             now=start.now,
             server_plays=start.server_plays,
             brain=driver.brain,
+            checkpoint=checkpoint,
         )
         runner = Runner(
             session,
@@ -296,9 +297,11 @@ class Sessions:
             player=player,
             fallbacks=drivers,
             observers=[*seen_by, meter] if meter else seen_by,
+            keeper=ticket,
             recorder=recorder,
-            save=partial(_save, context.store, settings.id) if context.store else None,
         )
+        if ticket:
+            ticket.service.begin(ticket, runner)
         if context.measurements:
             runner.on_forward = context.measurements.on_forward
         if meter:
@@ -308,7 +311,7 @@ class Sessions:
         live.runner = runner
         self.live.add(settings.id, live)
         self._context.take()
-        self._runners[runner] = _OpenSession(self._context, meter, moderator)
+        self._runners[runner] = _OpenSession(self._context, meter, moderator, ticket)
         self._empty.clear()
         return runner
 
@@ -326,6 +329,8 @@ class Sessions:
                 opened.meter.leave()
             if opened.moderator:
                 opened.moderator.leave()
+            if opened.ticket:
+                opened.ticket.service.end(opened.ticket)
             if self._runners.pop(runner, None):
                 opened.context.give_back()
             self._ended_audio = self._summed(runner)
@@ -460,9 +465,11 @@ class Drivers:
         return Driver(CascadeBrain, performer, model)
 
 
-async def _save(store: Store, session_id: str, checkpoint: Checkpoint) -> None:
-    ttl_s = max(0.0, checkpoint.expires_in)
-    await store.put(f"session:{session_id}", _encoder.encode(checkpoint), ttl_s=ttl_s)
+def _opening_again(opening: Opening, session: SessionObject) -> Opening:
+    """What a client that comes back to a session asks for."""
+    if isinstance(session, RealtimeSession):
+        return replace(opening, kind="realtime", model=session.model, patch=None)
+    return replace(opening, kind="transcription", patch=None)
 
 
 def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:

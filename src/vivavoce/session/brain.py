@@ -72,6 +72,8 @@ class Handover:
     """The id announced by `speech_started` for a turn that is still open."""
     owes_response: bool = False
     """Whether the user still waits for an answer."""
+    cut_item_id: str = ""
+    """An answer that broke off with the connection: it is to be finished."""
     quiet_since: float | None = None
     """When the last answer ended, if nothing came after it."""
 
@@ -111,6 +113,11 @@ class Brain(Protocol):
     @property
     def quiet_since(self) -> float | None:
         """When the last answer ended, if nothing came after it."""
+        ...
+
+    @property
+    def owes_response(self) -> bool:
+        """Whether the user waits for an answer, or for the rest of one."""
         ...
 
     @property
@@ -194,5 +201,11 @@ class Brain(Protocol):
         """The session closes: end every response."""
         ...
 
+
+CONTINUE_INSTRUCTIONS = (
+    "The connection broke off while you were speaking. Your last message is what the user has "
+    "heard of it. Go on from there, without a greeting and without repeating it."
+)
+"""Added to the instructions of a response that finishes an answer which was cut off."""
 
 BrainFactory: TypeAlias = Callable[[Shared], Brain]

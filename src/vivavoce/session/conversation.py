@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import assert_never
 
 import msgspec
@@ -221,11 +222,9 @@ class Conversation:
         """Whether a function call with that id is in the conversation."""
         return self._calls[call_id] > 0
 
-    def save(self) -> tuple[SavedEntry, ...]:
-        return tuple(
-            SavedEntry(e.item, dict(e.words), e.samples, e.ledger.save() if e.ledger else None)
-            for e in self
-        )
+    def save(self, unplayed: Mapping[str, int] = MappingProxyType({})) -> tuple[SavedEntry, ...]:
+        """All entries. unplayed: samples of answers that the server has still to play."""
+        return tuple(_saved(entry, unplayed.get(entry.item.id, 0)) for entry in self)
 
     def load(self, saved: tuple[SavedEntry, ...]) -> None:
         for s in saved:
@@ -264,6 +263,11 @@ class Conversation:
     def _count(self, entry: Entry) -> None:
         self._kept += entry.audio_bytes - self._counted.get(entry.item.id, 0)
         self._counted[entry.item.id] = entry.audio_bytes
+
+
+def _saved(entry: Entry, unplayed: int) -> SavedEntry:
+    ledger = entry.ledger.save(unplayed) if entry.ledger else None
+    return SavedEntry(entry.item, dict(entry.words), entry.samples, ledger)
 
 
 def _grows(entry: Entry) -> bool:

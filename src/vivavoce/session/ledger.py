@@ -22,6 +22,7 @@ class Ledger:
         self.samples = 0
         self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
+        self._saved: SavedLedger | None = None  # the last one: most do not change any more
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
         if len(self.audio) == self.samples * BYTES_PER_SAMPLE:
@@ -65,9 +66,19 @@ class Ledger:
         end = None if self.heard is None else self.heard * BYTES_PER_SAMPLE
         return bytes(self.audio[:end])
 
-    def save(self) -> SavedLedger:
-        words = tuple((word.text, word.at) for word in self._words)
-        return SavedLedger(words, self.samples, self.heard)
+    def save(self, unplayed: int = 0) -> SavedLedger:
+        """unplayed: samples at its end that are still to be played."""
+        heard, saved = self.heard, self._saved
+        if unplayed:
+            heard = min(self.samples - unplayed, self.samples if heard is None else heard)
+        if (
+            saved is None
+            or len(saved.words) != len(self._words)
+            or (saved.samples, saved.heard) != (self.samples, heard)
+        ):
+            words = tuple((word.text, word.at) for word in self._words)
+            saved = self._saved = SavedLedger(words, self.samples, heard)
+        return saved
 
     @classmethod
     def load(cls, saved: SavedLedger) -> "Ledger":

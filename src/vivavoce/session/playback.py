@@ -31,6 +31,11 @@ class Playback(Protocol):
         """The item that is being played, and how many of its samples have not been yet."""
         ...
 
+    @property
+    def queued(self) -> dict[str, int]:
+        """Samples by item that the server has not played yet; empty where the client plays."""
+        ...
+
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         """More audio of an answer, PCM."""
         ...
@@ -73,6 +78,10 @@ class ClientPlayback:
     @property
     def until(self) -> float:
         return self._until
+
+    @property
+    def queued(self) -> dict[str, int]:
+        return {}
 
     def playing(self, now: float) -> tuple[str, int] | None:
         unplayed = self._unplayed(now)  # the last item first
@@ -164,6 +173,10 @@ class ServerPlayback:
     def until(self) -> float:
         return float("inf") if self._queue else self._silent_since
 
+    @property
+    def queued(self) -> dict[str, int]:
+        return {answer.item_id: answer.came - answer.played for answer in self._queue}
+
     def playing(self, now: float) -> tuple[str, int] | None:
         if not self._queue:
             return None
@@ -219,7 +232,7 @@ class ServerPlayback:
                 )
             if not answer.ended:
                 self._muted.add(answer.response_id)
-        unplayed = {answer.item_id: answer.came - answer.played for answer in self._queue}
+        unplayed = self.queued
         self._queue.clear()
         self._silent_since = now
         return unplayed

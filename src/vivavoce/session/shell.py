@@ -8,28 +8,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-import msgspec
-
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
-from vivavoce.protocol.server import SessionCreated, SessionUpdated
+from vivavoce.protocol.server import (
+    ItemAdded,
+    ItemDone,
+    SessionCreated,
+    SessionUpdated,
+)
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.announcement import Announcements, Ending
 from vivavoce.session.brain import Brain, BrainEvent, BrainFactory, Handover, Shared
 from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.checkpoint import Checkpoint, Checkpoints
 from vivavoce.session.client_items import ClientItems
-from vivavoce.session.conversation import Conversation, SavedEntry
+from vivavoce.session.conversation import Conversation
 from vivavoce.session.effects import (
-    CleanAudio,
     Close,
     Effect,
     EffectBuffer,
-    FeedAudio,
     Ids,
     RecordRefusal,
-    RunVad,
-    SendUpstream,
 )
 from vivavoce.session.facts import (
     AccessEnded,
@@ -51,28 +51,6 @@ from vivavoce.session.playback import ClientPlayback, ServerPlayback
 from vivavoce.session.usage import UsageMeter, UsageTotals
 
 INFINITY = float("inf")
-CHECKPOINT_VERSION = 1
-_NO_CHANGE = (
-    RunVad,
-    FeedAudio,
-    CleanAudio,
-    SendUpstream,
-)  # effects that change nothing of a checkpoint
-
-
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A session at rest, as it is stored: without audio, with times relative to its making."""
-
-    version: int = CHECKPOINT_VERSION
-    session: SessionObject
-    entries: tuple[SavedEntry, ...]
-    usage: UsageTotals
-    expires_in: float
-    """Seconds until the session ends."""
-    position: int
-    """Samples of microphone audio that came: positions on the wire go on from here."""
-    quiet_for: float | None
-    """Seconds since the last answer was played to its end, if nothing came after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +109,7 @@ class Session:
         self._items = ClientItems(self._shared)
         self._state: Literal["open", "draining", "ending", "closed"] = "open"
         self._announcements = Announcements(self._shared)
-        self._changed = False  # since the last checkpoint
+        self._checkpoints = Checkpoints(self._shared, now)
         self.steady = False
         """Whether the last fact was audio that goes on: then no deadline has come nearer."""
         handover = Handover()
@@ -141,6 +119,8 @@ class Session:
             handover = Handover(
                 position=checkpoint.position,
                 quiet_since=None if quiet_for is None else now - quiet_for,
+                owes_response=checkpoint.owes_response,
+                cut_item_id=checkpoint.cut_item_id,
             )
         self._brain.attach(handover, now)
         self._opening_effects = effects.drain()
@@ -195,8 +175,7 @@ class Session:
         if self._state != "closed":
             self._settle(now)
         effects = self._shared.effects.drain()
-        if effects and not self._changed:
-            self._changed = not all(isinstance(e, _NO_CHANGE) for e in effects)
+        self._checkpoints.see(fact, effects, now)
         return effects
 
     def pass_input(self, frame: bytes, now: float) -> bool:
@@ -215,7 +194,7 @@ class Session:
         if self._state != "open" or not self._brain.pass_output(frame, now):
             return False
         self._lifetime.active_at = now
-        self._changed = True
+        self._checkpoints.changed = True
         return True
 
     def swap(
@@ -244,27 +223,30 @@ class Session:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the session is at rest and has changed since the last checkpoint."""
-        return self._changed and self.at_rest
+        """Whether the session has changed since the last, and is at rest or may lose an item."""
+        return self._checkpoints.changed and (self._checkpoints.due or self.at_rest)
 
     def checkpoint(self, now: float) -> Checkpoint:
-        """All that another process needs to go on. Make it when `checkpoint_due`."""
-        self._changed = False
-        quiet_since, played = self._brain.quiet_since, self._shared.playback.until
-        if quiet_since is not None and played < INFINITY:
-            quiet_since = max(quiet_since, played)
-        return Checkpoint(
-            session=self._shared.options.session,
-            entries=self._shared.conversation.save(),
-            usage=msgspec.structs.replace(self.usage),
-            expires_in=self._lifetime.expires_at - now,
-            position=self._brain.position,
-            quiet_for=None if quiet_since is None else now - quiet_since,
-        )
+        """All that another process needs to go on, at any time. `checkpoint_due` says when."""
+        expires_in = self._lifetime.expires_at - now
+        begins_none = self._state in ("draining", "closed")
+        return self._checkpoints.make(self._brain, expires_in, now, begins_none=begins_none)
+
+    def repeat_items(self) -> list[Effect]:
+        """Send all items of the conversation, to a client that has lost them."""
+        shared = self._shared
+        for entry in shared.conversation:
+            previous, item = shared.conversation.previous(entry.item.id), entry.item
+            event_id = f"event_again_{entry.item.id}"  # the counter is for what facts lead to
+            for event in (ItemAdded, ItemDone):
+                shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
+        return shared.effects.drain()
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
         """Take what comes 25 times a second or more in few steps; False: nothing was done."""
         if isinstance(fact, AudioPlayed):
+            if self._checkpoints.late(now):
+                return False
             return self._shared.playback.continue_playing(fact.item_id, fact.samples)
         received = isinstance(fact, Received | AudioArrived)
         if received and not self._rules.takes_all_audio:

@@ -50,6 +50,43 @@ class Store(Protocol):
         ...
 
 
+class SessionSave(NamedTuple):
+    """A conversation, as a process that serves it stores it."""
+
+    key: str
+    epoch: int
+    """Of the claim under which the process serves it; the first is 1."""
+    owner: str
+    """The process."""
+    value: bytes
+    ttl_s: float
+
+
+class SessionClaim(NamedTuple):
+    """What claim() has found."""
+
+    epoch: int
+    """Under which the conversation is served from now on."""
+    owner: str
+    """The process that had it before."""
+    value: bytes
+
+
+class SessionStore(Store, Protocol):
+    """Conversations by key, each with one owner: a later claim fences off the earlier ones."""
+
+    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        """Take a conversation over, with what was stored last; None: there is none."""
+        ...
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        """Store conversations, each in place of what was stored of it before.
+
+        False for one that was claimed since: it is left as it is.
+        """
+        ...
+
+
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one response, transcription, synthesis, completion or session has used and cost."""
 
@@ -98,7 +135,7 @@ class Balance(NamedTuple):
     reserved: int = 0
 
 
-class AccountStore(Store, Protocol):
+class AccountStore(SessionStore, Protocol):
     """Keys, users, teams and budgets as records; reservations; and the usage that was booked.
 
     Each method is one transaction. Every method raises StoreError where the store cannot be

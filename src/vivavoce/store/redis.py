@@ -16,7 +16,16 @@ from redis.exceptions import RedisError
 
 from vivavoce.errors import StoreError
 from vivavoce.secret import Secret
-from vivavoce.store.base import PAGE_ROWS, Balance, Charge, RecordKind, Reservation, UsageRow
+from vivavoce.store.base import (
+    PAGE_ROWS,
+    Balance,
+    Charge,
+    RecordKind,
+    Reservation,
+    SessionClaim,
+    SessionSave,
+    UsageRow,
+)
 
 PREFIX = "{vivavoce}:"
 TIMEOUT_S = 5.0
@@ -89,6 +98,21 @@ for _, id in ipairs(ids) do
 end
 return #ids
 """
+_CLAIM = """
+local key = p .. 'session:' .. ARGV[1]
+local found = redis.call('HMGET', key, 'owner', 'value')
+if not found[2] then return nil end
+local epoch = redis.call('HINCRBY', key, 'epoch', 1)
+redis.call('HSET', key, 'owner', ARGV[2])
+return {epoch, found[1], found[2]}
+"""
+_KEEP = """
+local key = p .. 'session:' .. ARGV[1]
+if tonumber(redis.call('HGET', key, 'epoch') or '0') > tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', key, 'epoch', ARGV[2], 'owner', ARGV[3], 'value', ARGV[4])
+redis.call('PEXPIRE', key, ARGV[5])
+return 1
+"""
 
 _row = msgspec.msgpack.Decoder(UsageRow)
 _encode = msgspec.msgpack.Encoder().encode
@@ -112,6 +136,8 @@ class RedisStore:
         self._settle = script(_FUNCTIONS + _SETTLE)
         self._release = script(_FUNCTIONS + _RELEASE)
         self._reap = script(_FUNCTIONS + _REAP)
+        self._claim = script("local p = KEYS[1]" + _CLAIM)
+        self._keep = script("local p = KEYS[1]" + _KEEP)
 
     async def __aenter__(self) -> Self:
         try:
@@ -136,6 +162,18 @@ class RedisStore:
 
     async def delete(self, key: str) -> None:
         await self._call(self._redis.delete(self._key("kept", key)))
+
+    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        found = await self._call(self._claim(keys=[self._prefix], args=[key, owner]))
+        return None if found is None else SessionClaim(found[0], found[1].decode(), found[2])
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for save in saves:
+                ms = max(1, int(save.ttl_s * 1000))
+                args: list[str | int | bytes] = [save.key, save.epoch, save.owner, save.value, ms]
+                await self._keep(keys=[self._prefix], args=args, client=pipe)
+            return [bool(done) for done in await self._call(pipe.execute())]
 
     async def save(self, kind: RecordKind, name: str, data: bytes) -> None:
         await self._call(self._redis.hset(self._key("records", kind), name, data))

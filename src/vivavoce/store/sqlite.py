@@ -16,7 +16,16 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from vivavoce.errors import StoreError
-from vivavoce.store.base import PAGE_ROWS, Balance, Charge, RecordKind, Reservation, UsageRow
+from vivavoce.store.base import (
+    PAGE_ROWS,
+    Balance,
+    Charge,
+    RecordKind,
+    Reservation,
+    SessionClaim,
+    SessionSave,
+    UsageRow,
+)
 
 T = TypeVar("T")
 
@@ -45,6 +54,13 @@ _MIGRATIONS = (
         id TEXT PRIMARY KEY, at REAL NOT NULL, nano_usd INTEGER NOT NULL, row BLOB NOT NULL
     );
     CREATE INDEX usage_by_time ON usage (at, id);
+    """,
+    """
+    CREATE TABLE sessions (
+        key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, owner TEXT NOT NULL, value BLOB NOT NULL,
+        expires REAL NOT NULL
+    );
+    CREATE INDEX sessions_by_expiry ON sessions (expires);
     """,
 )
 """Scripts that make the schema; the file's user_version is how many of them have run."""
@@ -97,6 +113,32 @@ class SQLiteStore:
 
     async def delete(self, key: str) -> None:
         await self._write(lambda db: db.execute("DELETE FROM kept WHERE key = ?", (key,)))
+
+    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> SessionClaim | None:
+            found = db.execute(
+                "SELECT epoch, owner, value FROM sessions WHERE key = ? AND expires > ?", (key, now)
+            ).fetchone()
+            if found is None:
+                return None
+            epoch = found[0] + 1
+            db.execute(
+                "UPDATE sessions SET epoch = ?, owner = ? WHERE key = ?", (epoch, owner, key)
+            )
+            return SessionClaim(epoch, *found[1:])
+
+        return await self._write(work)
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> list[bool]:
+            db.execute("DELETE FROM sessions WHERE expires <= ?", (now,))
+            return [_keep(db, save, now) for save in saves]
+
+        return await self._write(work)
 
     async def save(self, kind: RecordKind, name: str, data: bytes) -> None:
         await self._write(
@@ -242,6 +284,16 @@ class SQLiteStore:
             raise StoreError(f"the store {self._path} cannot be used: {exc}") from exc
         finally:
             self._waiting -= 1
+
+
+def _keep(db: sqlite3.Connection, save: SessionSave, now: float) -> bool:
+    kept = db.execute(
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "epoch = excluded.epoch, owner = excluded.owner, value = excluded.value, "
+        "expires = excluded.expires WHERE epoch <= excluded.epoch",
+        (save.key, save.epoch, save.owner, save.value, now + save.ttl_s),
+    )
+    return kept.rowcount > 0
 
 
 def _balance(db: sqlite3.Connection, budget: str, period: str) -> Balance:

@@ -35,7 +35,9 @@ from vivavoce.protocol.session import (
 )
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
-from vivavoce.runtime.runner import Observer, Peer, Player, Runner
+from vivavoce.runtime.parts import Observer, Peer, Player
+from vivavoce.runtime.resume import Ticket
+from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.effects import Effect, Send
@@ -132,9 +134,10 @@ class FakeSessions(Sessions):
         player: Player | None = None,
         *,
         observers: Iterable[Observer] = (),
+        ticket: Ticket | None = None,
     ) -> Runner:
         """See Sessions."""
-        runner = super().open(peer, opening, player, observers=observers)
+        runner = super().open(peer, opening, player, observers=observers, ticket=ticket)
         self.peers[runner] = peer
         return runner
 

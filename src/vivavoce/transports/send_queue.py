@@ -57,6 +57,8 @@ class SendQueue:
         send_now: Callable[[bytes, int], bool] | None = None,
     ) -> None:
         """send_now: writes a frame without waiting; False: it cannot. None: write() does it all."""
+        self.on_frame: Callable[[Frame], None] | None = None
+        """Called with each frame that is to be sent, in order."""
         self._protocol = protocol
         self._send_now = send_now
         self._socket = socket
@@ -69,6 +71,11 @@ class SendQueue:
         self._closing: tuple[int, str] | None = None
         self._writing: asyncio.Timeout | None = None
         self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def sent(self) -> int:
+        """Frames that were written."""
+        return self._sent
 
     @property
     def waiting_bytes(self) -> int:
@@ -102,6 +109,8 @@ class SendQueue:
             direct = None if self._frames or self._closing else self._send_now
             if direct and direct(data, TEXT):
                 self._sent += 1
+                if self.on_frame:
+                    self.on_frame(Frame("text", data))
                 return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:
@@ -111,6 +120,8 @@ class SendQueue:
         if self._closing is not None:
             return
         for frame in frames:
+            if self.on_frame:
+                self.on_frame(frame)
             if not self._frames and self._goes_now(frame):
                 self._sent += 1
                 continue

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
 from vivavoce.protocol.client import SessionUpdate
+from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.wire import (
     CarriesKey,
     ConnectRequest,
@@ -17,6 +19,7 @@ from vivavoce.protocol.wire import (
     ShowsText,
     WireProtocol,
 )
+from vivavoce.runtime.resume import Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.session.effects import Effect
@@ -26,6 +29,7 @@ from vivavoce.transports.connection import Connection
 from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES, GuardedSocket, MemoryBudget
 from vivavoce.transports.paced import PacedPeer
 from vivavoce.transports.protocols import WIRE_TABLE, WireTable, paths, protocol_for
+from vivavoce.transports.resumable import ResumableLink
 from vivavoce.transports.send_queue import SendQueue
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,8 @@ class WebSocketEndpoint:
         self._find_call = find_call
         self._table = table
         self._budget = MemoryBudget()
+        self._links: dict[Ticket, ResumableLink] = {}
+        self._serving: set[asyncio.Task[None]] = set()  # sessions that outlive a connection
 
     @property
     def paths(self) -> frozenset[str]:
@@ -83,6 +89,7 @@ class WebSocketEndpoint:
     def add_to(self, app: web.Application) -> None:
         for path in sorted(self.paths):
             app.router.add_get(path, self.connect)
+        app.on_cleanup.append(self._finish)
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Serve a client to the end of its session. Keys are checked after the upgrade."""
@@ -95,7 +102,8 @@ class WebSocketEndpoint:
                 await connection.run(sideband.serve(connection, call))
             return socket
         try:
-            self._sessions.check_room()
+            if "resume_token" not in wanted.query:  # its session may be served here
+                self._sessions.check_room()
         except LimitReached as exc:
             raise web.HTTPServiceUnavailable(
                 text="The server takes no more sessions just now.", headers={"Retry-After": "5"}
@@ -134,9 +142,16 @@ class WebSocketEndpoint:
             if isinstance(protocol, CarriesKey):
                 admitted = self._admit(request, opening.key)
             patch = opening.patch or admitted.patch
+            ticket = self._ticket(connection, wanted, admitted.who)
+            if ticket and (link := self._attached(ticket, connection)):
+                await self._follow(connection, link)
+                return
+            if ticket:
+                await ticket.service.load(ticket)
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
+            link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
             runner = self._sessions.open(
-                paced or queue,
+                link or paced or queue,
                 replace(
                     opening,
                     who=admitted.who,
@@ -148,6 +163,7 @@ class WebSocketEndpoint:
                 observers=(TextObserver(queue, protocol),)
                 if isinstance(protocol, ShowsText)
                 else (),
+                ticket=ticket,
             )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
             log.info("a client at %s was refused: %s", wanted.path, exc)
@@ -155,13 +171,21 @@ class WebSocketEndpoint:
             return
         if opening.patch and admitted.patch:  # the key's settings overrule the protocol's
             connection.put_first(SessionUpdate(session=admitted.patch))
+        if ticket and link:
+            self._serve_apart(ticket, link, runner)
+            await self._follow(connection, link)
+            return
         silence = asyncio.get_running_loop().call_later(NO_SOUND_S, connection.note_silence)
-        beside = [connection.start(_read(connection, runner))]
+
+        def gone() -> None:
+            runner.post(Disconnected(connection.close_code))
+
+        beside = [connection.start(_read(connection, runner, gone))]
         if paced:
             paced.post = runner.post
             beside.append(connection.start(paced.run()))
         # a client that is cut off has left, however long the close takes
-        connection.on_gone = lambda: runner.post(Disconnected(connection.close_code))
+        connection.on_gone = gone
         try:
             await self._sessions.serve(runner)
             await connection.gone.wait()
@@ -169,6 +193,69 @@ class WebSocketEndpoint:
             silence.cancel()
             for task in beside:
                 task.cancel()
+
+    def _ticket(self, connection: Connection, wanted: ConnectRequest, who: str) -> Ticket | None:
+        """For a client that can come back: one that reads the token, or that brings its own."""
+        resumption = self._sessions.context.resumption
+        if resumption is None:
+            return None
+        if connection.protocol.is_ga or "resume_token" in wanted.query:
+            return resumption.ticket(wanted.query, who)
+        return None
+
+    def _attached(self, ticket: Ticket, connection: Connection) -> ResumableLink | None:
+        """The link of a session that is still served here, with this connection from now on."""
+        served = ticket.service.served(ticket.key)
+        link = self._links.get(served) if served else None
+        if served is None or link is None or served.runner is None:
+            return None
+        settings = served.runner.settings
+        if not connection.protocol.is_ga or ticket.request.session_id not in ("", settings.id):
+            return None
+        created = SessionCreated(event_id=f"event_{secrets.token_hex(8)}", session=settings)
+        created = ticket.service.announced(ticket, created, resumed=True)
+        if not link.attach(connection.queue, created, ticket.request.last_event_id):
+            return None
+        if ticket.request.items:
+            served.runner.repeat_items()
+        log.info("%s: its client is connected again", settings.id)
+        return link
+
+    def _serve_apart(self, ticket: Ticket, link: ResumableLink, runner: Runner) -> None:
+        """Serve a session in a task of its own: it may outlive the connection."""
+        self._links[ticket] = link
+        task = asyncio.create_task(self._sessions.serve(runner))
+        self._serving.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._serving.discard(task)
+            self._links.pop(ticket, None)
+            if not task.cancelled() and (problem := task.exception()) is not None:
+                log.error("a session failed", exc_info=problem)
+                link.close(1011, "the server had an error")
+
+        task.add_done_callback(ended)
+
+    async def _follow(self, connection: Connection, link: ResumableLink) -> None:
+        """Read what the client of a session sends, until one of them ends."""
+        queue = connection.queue
+        runner = link.runner
+        if runner is None:
+            return
+        connection.on_gone = lambda: link.lost(queue, connection.close_code)
+        reading = connection.start(_read(connection, runner, connection.on_gone))
+        try:
+            await connection.gone.wait()
+        finally:
+            reading.cancel()
+
+    async def _finish(self, app: web.Application) -> None:
+        """At the end of the server, whose sessions have been ended."""
+        if self._serving:
+            _, late = await asyncio.wait(tuple(self._serving), timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 async def _upgrade(
@@ -182,12 +269,12 @@ async def _upgrade(
     return Connection(socket, transport, protocol)
 
 
-async def _read(connection: Connection, runner: Runner) -> None:
+async def _read(connection: Connection, runner: Runner, gone: Callable[[], None]) -> None:
     try:
         await connection.read(runner)
     except Exception as exc:  # noqa: BLE001  a bug: it ends this session and no other
         runner.fail(exc)
-    runner.post(Disconnected(connection.close_code))
+    gone()
 
 
 def connect_request(request: web.Request) -> ConnectRequest:

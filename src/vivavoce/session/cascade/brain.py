@@ -81,7 +81,11 @@ class CascadeBrain:
             self._turns.resume(handover.pending_audio, handover.turn_item_id, now)
         for entry in _unanswered(self._shared.conversation):
             self._transcriptions.transcribe(entry, now=now)
-        if handover.owes_response and not self._shared.options.transcribes_only:
+        if self._shared.options.transcribes_only:
+            return
+        if handover.cut_item_id:
+            self._responses.finish_cut(handover.cut_item_id, now)
+        elif handover.owes_response:
             self._responses.turn_ended(now)
 
     def detach(self, now: float) -> Handover:
@@ -90,7 +94,7 @@ class CascadeBrain:
             position=self._turns.position,
             pending_audio=self._turns.pending_audio(),
             turn_item_id=self._turns.item_id if self._turns.speaking else None,
-            owes_response=bool(self._responses.active) or self._responses.due,
+            owes_response=self.owes_response,
             quiet_since=self._responses.quiet_since,
         )
         self.stop(now)
@@ -117,6 +121,10 @@ class CascadeBrain:
     @property
     def transcribing(self) -> bool:
         return self._transcriptions.deadline < INFINITY
+
+    @property
+    def owes_response(self) -> bool:
+        return bool(self._responses.active) or self._responses.due
 
     @property
     def at_rest(self) -> bool:

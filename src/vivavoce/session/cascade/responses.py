@@ -24,7 +24,7 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.server import ItemTruncated
-from vivavoce.session.brain import Shared
+from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
 from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.cascade.response import Ending, ResponseState, SpokenMessage
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
@@ -92,6 +92,7 @@ class Responses:
         self._due = False  # a turn ended while a response ran that nothing may interrupt
         self._failure: Failure | None = None  # a transcription nobody waited for when it failed
         self._cut: CutAnswer | None = None
+        self._rest = ""  # what the next response says: see finish_cut()
         self.quiet_since = quiet_since
         """When the last answer ended, if nothing came after it."""
         self.result_due = False
@@ -176,6 +177,25 @@ class Responses:
         """Create the response that had to wait, if it can be now."""
         if self._due and self.active is None:
             self.create(ResponseParams(), now)
+
+    def finish_cut(self, item_id: str, now: float) -> None:
+        """Say the rest of an answer that broke off with the connection.
+
+        Where its words are known they are spoken; otherwise the model goes on.
+        """
+        entry = self._shared.conversation.find(item_id)
+        assert entry
+        assert entry.ledger
+        if entry.item.status == "completed":
+            if rest := entry.ledger.unheard_text:
+                self._rest = rest
+                self.create(ResponseParams(), now)
+            return
+        params = ResponseParams()
+        if entry.ledger.heard_text:
+            instructions = self._shared.options.realtime.instructions
+            params = ResponseParams(instructions=f"{instructions}\n\n{CONTINUE_INSTRUCTIONS}")
+        self.create(params, now)
 
     def words_known(self, key: TranscriptionKey, now: float) -> None:
         """A transcription has ended: the responses that waited for it may be generated."""
@@ -405,7 +425,8 @@ class Responses:
             response.reads = tuple(e for e in response.reads if find(e.item.id) is e)
         response.stalls_at = now + self._shared.limits.stall_seconds
         of_turn = response.plan.listed is None and response.plan.conversation_id is not None
-        if of_turn and (rest := self._rest_of_cut(response)):
+        rest, self._rest = self._rest, ""
+        if of_turn and (rest := rest or self._rest_of_cut(response)):
             response.resume(rest)
         elif of_turn:
             response.generate(self._begun, self._filler(response))

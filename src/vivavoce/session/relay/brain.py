@@ -25,9 +25,9 @@ from vivavoce.protocol.client import (
     ResponseCreate,
 )
 from vivavoce.protocol.items import InputAudio, Message, Status
-from vivavoce.protocol.responses import Usage
+from vivavoce.protocol.responses import ResponseParams, Usage
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
-from vivavoce.session.brain import BrainEvent, Handover, Shared
+from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, BrainEvent, Handover, Shared
 from vivavoce.session.conversation import ROOT, Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
@@ -104,8 +104,8 @@ class RelayBrain:
         for item in shown(self._shared.conversation):
             self._outbox.queue(ItemCreate(item=as_history(item)))
         self._input.attach(handover)
-        if handover.owes_response:
-            self._outbox.queue(ResponseCreate())
+        if handover.owes_response or handover.cut_item_id:
+            self._outbox.queue(ResponseCreate(response=self._params(handover.cut_item_id)))
             self._request.sent = True
         self._outbox.reset_bound()
 
@@ -114,7 +114,7 @@ class RelayBrain:
             position=self._input.position,
             pending_audio=self._input.pending,
             turn_item_id=self._input.turn_item,
-            owes_response=self.busy,
+            owes_response=self.owes_response,
             quiet_since=self._quiet_since,
         )
         self._close_responses("failed", now)
@@ -153,6 +153,10 @@ class RelayBrain:
     @property
     def transcribing(self) -> bool:
         return False
+
+    @property
+    def owes_response(self) -> bool:
+        return self.busy
 
     @property
     def at_rest(self) -> bool:
@@ -251,6 +255,14 @@ class RelayBrain:
         if event.type == "response.done" and self._shared.options.includes_usage:
             raw = with_fields(raw, x_usage=self._shared.shown_usage(now))
         return raw
+
+    def _params(self, cut_item_id: str) -> ResponseParams | None:
+        """Of the response that is owed; None: those of the session."""
+        entry = self._shared.conversation.find(cut_item_id)
+        if entry is None or entry.ledger is None or not entry.ledger.heard_text:
+            return None
+        instructions = self._shared.options.realtime.instructions
+        return ResponseParams(instructions=f"{instructions}\n\n{CONTINUE_INSTRUCTIONS}".strip())
 
     def _send_raw(self, frames: tuple[bytes, ...]) -> None:
         for frame in frames:

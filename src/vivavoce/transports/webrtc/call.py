@@ -13,6 +13,7 @@ from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import WireProtocol
 from vivavoce.runtime.runner import Runner
 from vivavoce.session.facts import AudioArrived, AudioPlayed, Disconnected
+from vivavoce.transports.resumable import History
 from vivavoce.transports.send_queue import MAX_BACKLOG_BYTES, WRITABLE_BYTES, SendQueue
 from vivavoce.transports.webrtc.channel import EventChannel
 from vivavoce.transports.webrtc.peer_connection import CallConnection
@@ -20,6 +21,7 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 log = logging.getLogger(__name__)
 
+CLOSED_GRACE_S = 3.0  # for another connection of a client that has closed its own
 MAX_QUEUED_SECONDS = 20.0  # of audio that waits to be played; generation pauses above it
 
 
@@ -45,16 +47,32 @@ class Call:
         self._channel = EventChannel(protocol)
         self._listeners: set[SendQueue] = set()
         self._writable = asyncio.Event()
+        self._grace_s = 0.0  # that the session lasts without a connection
+        self._leaving: asyncio.TimerHandle | None = None
 
     async def answer(self, sdp: str) -> str:
         """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
         return await self.connection.answer(sdp)
 
-    async def answer_again(self, sdp: str, *, restart: bool, local: bool) -> str:
+    def keep_for(self, seconds: float) -> None:
+        """The session lasts so long after its connection is lost: its client may come back."""
+        self._grace_s = seconds
+        self._channel.history = History()
+
+    async def answer_again(
+        self,
+        sdp: str,
+        *,
+        restart: bool,
+        local: bool,
+        first: AnyServerEvent | None = None,
+        last_event_id: str = "",
+    ) -> str:
         """The SDP answer to a later offer of the same client. The session continues.
 
         restart: by a new connection, which takes the place of the present one once it is made.
-        Raises InvalidRequest, and LimitReached without a port.
+        first, last_event_id: see EventChannel.wait_for_another(). Raises InvalidRequest, and
+        LimitReached without a port.
         """
         async with self._negotiating:
             if not restart:
@@ -70,7 +88,10 @@ class Call:
                 raise
             new.take_queue(old)
             self.connection = new
-            self._channel.wait_for_another()
+            if self._leaving is not None:
+                self._leaving.cancel()
+                self._leaving = None
+            self._channel.wait_for_another(first, last_event_id)
             self._replaced.set()
             self._closing = asyncio.create_task(old.close())
             return answer
@@ -173,8 +194,18 @@ class Call:
             on("message", self._on_message)
 
     def on_lost(self, reason: str) -> None:
+        if self.runner is None or self._leaving is not None:
+            return
+        log.info("%s: %s", self.id, reason)
+        if not self._grace_s:
+            self._leave()
+            return
+        closed = reason.endswith(" closed")  # perhaps to make another connection
+        seconds = min(self._grace_s, CLOSED_GRACE_S) if closed else self._grace_s
+        self._leaving = asyncio.get_running_loop().call_later(seconds, self._leave)
+
+    def _leave(self) -> None:
         if self.runner:
-            log.info("%s: %s", self.id, reason)
             self.runner.post(Disconnected())
 
     def _on_message(self, message: str | bytes) -> None:
@@ -205,3 +236,5 @@ class Call:
     def _end(self) -> None:
         self.runner = None
         self._writable.set()
+        if self._leaving is not None:
+            self._leaving.cancel()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from vivavoce.protocol.wire import Opening, WireProtocol
+from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -35,6 +36,8 @@ class ActiveCall:
 
     call: "Call"
     opened_with: str | None
+    ticket: Ticket | None = None
+    """With which its client can make another connection."""
 
 
 class Calls:
@@ -54,11 +57,13 @@ class Calls:
         *,
         local: bool,
         opened_with: str | None = None,
+        ticket: Ticket | None = None,
     ) -> OpenedCall:
         """Answer an offer; a session begins. Raises InvalidRequest and LimitReached.
 
         protocol: spoken on the data channel. local: whether the client is on this machine.
-        opened_with: the id of a credential that finds this call and no other.
+        opened_with: the id of a credential that finds this call and no other. ticket: with which
+        the client can come back, or has come back.
         """
         self._sessions.check_room()
         module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
@@ -67,11 +72,13 @@ class Calls:
         )
         try:
             answer = await call.answer(sdp)
-            call.runner = self._sessions.open(call, opening, call)
+            call.runner = self._sessions.open(call, opening, call, ticket=ticket)
+            if ticket:
+                call.keep_for(ticket.service.settings.grace_seconds)
         except BaseException:
             await call.hang_up()
             raise
-        self._calls[call.id] = ActiveCall(call, opened_with)
+        self._calls[call.id] = ActiveCall(call, opened_with, ticket)
         task = asyncio.create_task(self._serve(call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -83,6 +90,19 @@ class Calls:
         if active is None or credential not in (None, active.opened_with):
             return None
         return active.call
+
+    @property
+    def resumption(self) -> Resumption | None:
+        """Lets clients come back to their conversations."""
+        return self._sessions.context.resumption
+
+    def served(self, ticket: Ticket) -> "Call | None":
+        """The call of a conversation that is served here."""
+        served = ticket.service.served(ticket.key)
+        for active in self._calls.values() if served else ():
+            if active.ticket is served:
+                return active.call
+        return None
 
     async def close(self) -> None:
         """End every call."""

@@ -28,6 +28,7 @@ from vivavoce.protocol.wire import (
     WireProtocol,
 )
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
+from vivavoce.transports.resumable import History
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class EventChannel:
     def __init__(self, protocol: WireProtocol) -> None:
         self._protocol = protocol
         self._call_protocol = protocol if isinstance(protocol, CallProtocol) else None
+        self.history: History | None = None
+        """Keeps what was sent last, for a client that makes another connection."""
         self._channel: RTCDataChannel | None = None
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
@@ -72,9 +75,21 @@ class EventChannel:
         self._waiting_bytes = 0
         return True
 
-    def wait_for_another(self) -> None:
-        """Keep what is sent from now on for the channel of a new connection."""
+    def wait_for_another(
+        self, first: AnyServerEvent | None = None, last_event_id: str = ""
+    ) -> None:
+        """Keep what is sent from now on for the channel of a new connection.
+
+        first: what goes before all else. last_event_id: the event that the client has received
+        last; those behind it are sent again.
+        """
         self._channel = None
+        if first is not None:
+            self._wait(Waiting(first, tuple(self._protocol.encode(first))))
+        if self.history is not None and last_event_id:
+            position = self.history.behind(last_event_id)
+            for frame in () if position is None else self.history.since(position):
+                self._wait(Waiting(None, (frame,)))
 
     def played(self, samples: int) -> None:
         """Tell the client what it hears on the track, where the protocol has frames for it."""
@@ -118,6 +133,8 @@ class EventChannel:
         Browsers report a connection that ends with an open channel as a failure.
         """
         channel = self._channel
+        if self.history is not None:
+            self.history.close()
         if channel is None or channel.readyState != "open":
             return
         if self._call_protocol:
@@ -132,10 +149,16 @@ class EventChannel:
 
     def _take(self, waiting: Waiting) -> None:
         channel = self._channel
+        if self.history is not None:
+            for frame in waiting.frames:
+                self.history.add(frame)
         if channel is not None:
             if channel.readyState == "open":
                 self._send(channel, waiting)
             return
+        self._wait(waiting)
+
+    def _wait(self, waiting: Waiting) -> None:
         self._waiting.append(waiting)
         self._waiting_bytes += waiting.size
         while len(self._waiting) > 1 and (

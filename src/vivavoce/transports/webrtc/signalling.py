@@ -4,6 +4,7 @@ POST /v1/realtime/calls answers an SDP offer, and a session begins; POST /v1/rea
 the beta protocol.
 """
 
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,9 +17,11 @@ from msgspec import UNSET, UnsetType
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.beta import Beta, is_beta_session, place
 from vivavoce.protocol.codec import GA, Reader, opening_of
+from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, SessionPatch
 from vivavoce.protocol.wire import Opening, WireProtocol
-from vivavoce.transports.webrtc.calls import Calls
+from vivavoce.runtime.resume import Ticket
+from vivavoce.transports.webrtc.calls import Calls, OpenedCall
 from vivavoce.transports.websocket import Admit
 
 if TYPE_CHECKING:
@@ -93,19 +96,54 @@ class CallRoutes:
     async def _create(
         self, request: web.Request, sdp: str, opening: Opening, protocol: WireProtocol | None = None
     ) -> web.Response:
-        call, answer = await self._calls.open(
-            sdp,
-            opening,
-            protocol or GA(),
-            local=is_local(request),
-            opened_with=self._short_lived_key(request),
-        )
+        protocol, local = protocol or GA(), is_local(request)
+        ticket = self._ticket(request, protocol, opening.who)
+        if ticket and (found := await self._again(ticket, sdp, local=local)):
+            call, answer = found
+        else:
+            if ticket:
+                await ticket.service.load(ticket)
+            call, answer = await self._calls.open(
+                sdp,
+                opening,
+                protocol,
+                local=local,
+                opened_with=self._short_lived_key(request),
+                ticket=ticket,
+            )
         return web.Response(
             text=answer,
             status=201,
             content_type="application/sdp",
             headers={"Location": f"{PATH}/{call.id}"},
         )
+
+    def _ticket(self, request: web.Request, protocol: WireProtocol, who: str) -> Ticket | None:
+        """For a client that reads the token, or that brings its own. Raises InvalidRequest."""
+        resumption = self._calls.resumption
+        if resumption is None or not (protocol.is_ga or "resume_token" in request.query):
+            return None
+        return resumption.ticket(request.query, who)
+
+    async def _again(self, ticket: Ticket, sdp: str, *, local: bool) -> OpenedCall | None:
+        """Another connection of a call that is served here."""
+        call = self._calls.served(ticket)
+        if call is None or call.runner is None:
+            return None
+        runner, asked = call.runner, ticket.request
+        if asked.session_id not in ("", runner.settings.id):
+            return None
+        created = SessionCreated(event_id=f"event_{secrets.token_hex(8)}", session=runner.settings)
+        answer = await call.answer_again(
+            sdp,
+            restart=True,
+            local=local,
+            first=ticket.service.announced(ticket, created, resumed=True),
+            last_event_id=asked.last_event_id,
+        )
+        if asked.items:
+            runner.repeat_items()
+        return OpenedCall(call, answer)
 
     def _find(self, call_id: str, request: web.Request) -> "Call":
         """A short-lived key finds the calls that it opened, an API key every call."""

@@ -130,6 +130,10 @@ class SmallWebRTCRoutes:
         added = asked.request_data or asked.camel_request_data
         chosen = options_of(request.query) | dict(offered.options) | options_of(added)
         opening = protocol.opening(ConnectRequest(request.path, query=chosen))
+        ticket = None
+        if self._calls.resumption and "resume_token" in chosen:
+            ticket = self._calls.resumption.ticket(chosen, offered.opening.who)
+            await ticket.service.load(ticket)
         call, answer = await self._calls.open(
             asked.sdp,
             replace(
@@ -141,6 +145,7 @@ class SmallWebRTCRoutes:
             protocol,
             local=local,
             opened_with=offered.credential,
+            ticket=ticket,
         )
         if call.runner and (patch := offered.opening.patch):  # the key's settings overrule others
             call.runner.post(Received(SessionUpdate(session=patch)))

@@ -1,0 +1,330 @@
+"""Conversations that outlive their connection, their process and their machine.
+
+Each has a key: the hash of its owner and of a token that its client holds. Checkpoints are stored
+under it, with the epoch of the process that serves it: a later claim fences off an earlier one.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vivavoce.errors import InvalidRequest, StoreError
+from vivavoce.protocol.server import Resume, SessionCreated
+from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.tasks import Signal
+from vivavoce.secret import Secret
+from vivavoce.session.checkpoint import CHECKPOINT_VERSION, Checkpoint, continued
+from vivavoce.session.limits import Seconds, SecondsOrZero
+from vivavoce.store.base import SessionClaim, SessionSave, SessionStore
+
+log = logging.getLogger(__name__)
+
+TOKEN_BYTES = 24
+TAKEN_OVER_CLOSE = 4003
+"""Of a connection whose conversation another client has resumed."""
+MAX_SAVES_AT_ONCE = 64
+MAX_UNSAVED = 10_000
+"""Conversations that wait for a store which cannot be reached; the oldest are given up."""
+RETRY_S = 1.0
+CLAIM_TIMEOUT_S = 3.0
+CLOSE_TIMEOUT_S = 5.0
+"""At the end, for checkpoints that are not stored yet."""
+_TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
+_MS = re.compile(r"^[0-9]{1,9}$")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[resume]: conversations that outlive their connection. Durations in seconds."""
+
+    enabled: bool = True
+    """Give clients a token with which they come back to their conversation."""
+    grace_seconds: SecondsOrZero = 15.0
+    """For so long after a lost connection a session goes on without its client; 0: it ends."""
+    keep_seconds: Seconds = 600.0
+    """For so long after its last change the words of a conversation are stored."""
+    finish_answers: bool = True
+    """Whether an answer that broke off with the connection is finished when the client is back."""
+
+
+class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation in the store."""
+
+    checkpoint: Checkpoint
+
+
+class ResumeRequest(msgspec.Struct, frozen=True):
+    """What the query of a client says about a conversation that it comes back to."""
+
+    token: str
+    session_id: str
+    last_event_id: str
+    """The event that it has received last."""
+    heard: tuple[str, int] | None
+    """An answer, and the milliseconds that were played of it."""
+    items: bool
+    """Whether the items are sent to it."""
+    finish: bool | None
+    """Whether a broken answer is finished; None: as the server has it."""
+
+
+def resume_request(query: Mapping[str, str]) -> ResumeRequest:
+    """Raises InvalidRequest."""
+    token, item, ms = (query.get(name, "") for name in ("resume_token", "heard_item", "heard_ms"))
+    if token and not _TOKEN.match(token):
+        raise InvalidRequest(
+            "Invalid 'resume_token': expected 24 to 200 letters, digits, '-', '_', '.' or '~'.",
+            param="resume_token",
+        )
+    if ms and not _MS.match(ms):
+        raise InvalidRequest(
+            "Invalid 'heard_ms': expected a whole number of milliseconds.", param="heard_ms"
+        )
+    finish = query.get("finish", "")
+    return ResumeRequest(
+        token,
+        query.get("session_id", ""),
+        query.get("last_event_id", ""),
+        (item, int(ms)) if item and ms else None,
+        query.get("items", "") not in ("", "0", "false"),
+        finish not in ("0", "false") if finish else None,
+    )
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """The right of one client to one conversation. It is the keeper of its session."""
+
+    service: "Resumption"
+    request: ResumeRequest
+    key: str
+    token: Secret
+    epoch: int = 1
+    checkpoint: Checkpoint | None = None
+    """The conversation that goes on; None: a new one."""
+    runner: Runner | None = None
+    """The session, while it lasts."""
+    superseded: bool = False
+    """Whether another client has taken the conversation over."""
+
+    @property
+    def repeats_items(self) -> bool:
+        return self.checkpoint is not None and self.request.items
+
+    def announced(self, event: SessionCreated) -> SessionCreated:
+        return self.service.announced(self, event, resumed=self.checkpoint is not None)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        self.service.keep(self, checkpoint)
+
+
+class Resumption:
+    """The tickets of a process, and its writer of checkpoints: an async context manager."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        settings: ResumeSettings,
+        *,
+        owner: str = "",
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """owner: this process, as other processes know it. The store is entered."""
+        self.settings = settings
+        self._store = store
+        self._owner = owner
+        self._wall_clock = wall_clock
+        self._served: dict[str, Ticket] = {}
+        self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
+        self._more = Signal()
+        self._saving = False
+        self._failing = False
+        self._ending = False
+        self._writing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._writing = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._writing
+        self._ending = True
+        self._more.set()
+        await asyncio.wait((self._writing,), timeout=CLOSE_TIMEOUT_S)
+        if self._unsaved:
+            log.warning("%d conversations were not stored", len(self._unsaved))
+        self._writing.cancel()
+        await asyncio.wait((self._writing,))
+
+    @property
+    def idle(self) -> bool:
+        """Whether all checkpoints are stored."""
+        return not (self._unsaved or self._saving)
+
+    def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
+        """For a client. Raises InvalidRequest. who: the name of its key."""
+        request = resume_request(query)
+        token = Secret(request.token or f"rt_{secrets.token_urlsafe(TOKEN_BYTES)}")
+        return Ticket(self, request, _key(who, token), token)
+
+    def served(self, key: str) -> Ticket | None:
+        """The ticket of a conversation that this process serves."""
+        return self._served.get(key)
+
+    async def load(self, ticket: Ticket) -> None:
+        """Find the conversation of a ticket, and take it over.
+
+        Where it cannot be found a new one begins. Raises InvalidRequest where the client names
+        another session.
+        """
+        if not ticket.request.token:
+            return
+        found = self._take_served(ticket) or await self._take_stored(ticket)
+        if found is None:
+            return
+        session = found.session
+        if ticket.request.session_id not in ("", session.id):
+            raise InvalidRequest(
+                "The 'resume_token' is not that of the session 'session_id'.",
+                code="resume_token_mismatch",
+                param="session_id",
+            )
+        expires_in = session.expires_at - self._wall_clock()
+        if expires_in <= 0:
+            return
+        finish = ticket.request.finish
+        ticket.checkpoint = continued(
+            found,
+            expires_in=expires_in,
+            heard=ticket.request.heard,
+            finish=self.settings.finish_answers if finish is None else finish,
+        )
+
+    def begin(self, ticket: Ticket, runner: Runner) -> None:
+        """A session of this ticket begins."""
+        if (other := self._served.get(ticket.key)) is not None:
+            supersede(other)
+        ticket.runner = runner
+        self._served[ticket.key] = ticket
+
+    def end(self, ticket: Ticket) -> None:
+        """Its session has ended."""
+        ticket.runner = None
+        if self._served.get(ticket.key) is ticket:
+            del self._served[ticket.key]
+
+    def announced(self, ticket: Ticket, event: SessionCreated, *, resumed: bool) -> SessionCreated:
+        """The event with what a client needs to come back."""
+        last_item_id: str | UnsetType | None = UNSET
+        if ticket.checkpoint is not None:
+            entries = ticket.checkpoint.entries
+            last_item_id = entries[-1].item.id if entries else None
+        token, grace_s = ticket.token.reveal(), self.settings.grace_seconds
+        resume = Resume(token, grace_s, last_item_id)
+        return msgspec.structs.replace(event, resumed=resumed or UNSET, resume=resume)
+
+    def keep(self, ticket: Ticket, checkpoint: Checkpoint) -> None:
+        """Store a checkpoint as soon as the store takes it. Never waits."""
+        if ticket.superseded:
+            return
+        self._unsaved[ticket.key] = (ticket, checkpoint)
+        if len(self._unsaved) > MAX_UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
+        self._more.set()
+
+    def _take_served(self, ticket: Ticket) -> Checkpoint | None:
+        """From a session of this process, which ends."""
+        other = self._served.get(ticket.key)
+        if other is None or other.runner is None:
+            return None
+        checkpoint = other.runner.checkpoint()
+        ticket.epoch = other.epoch + 1
+        self._unsaved.pop(ticket.key, None)
+        supersede(other)
+        return checkpoint
+
+    async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
+        claim = await self._claim(ticket.key)
+        if claim is None:
+            return None
+        ticket.epoch = claim.epoch
+        unsaved = self._unsaved.pop(ticket.key, None)  # of a session that has just ended here
+        if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
+            return unsaved[1]
+        try:
+            stored = msgspec.msgpack.decode(claim.value, type=StoredSession)
+        except msgspec.MsgspecError as exc:
+            log.warning("a stored conversation cannot be read: %s", exc)
+            return None
+        return stored.checkpoint if stored.checkpoint.version == CHECKPOINT_VERSION else None
+
+    async def _claim(self, key: str) -> SessionClaim | None:
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                return await self._store.claim(key, self._owner)
+        except (StoreError, TimeoutError) as exc:
+            log.warning("a conversation cannot be resumed: %s", exc or "the store is too slow")
+            return None
+
+    async def _write(self) -> None:
+        while not self._ending:
+            await self._more.wait()
+            self._more.clear()
+            while self._unsaved:
+                self._saving = True
+                await self._write_some()
+                self._saving = False
+
+    async def _write_some(self) -> None:
+        """Store what is due, or wait a while where the store cannot be reached."""
+        keys = list(self._unsaved)[:MAX_SAVES_AT_ONCE]
+        taken = [self._unsaved.pop(key) for key in keys]
+        saves = []
+        for ticket, checkpoint in taken:
+            saves.append(self._save(ticket, checkpoint))
+            await asyncio.sleep(0)  # encoding a long one takes a millisecond
+        try:
+            kept = await self._store.keep(saves)
+        except StoreError as exc:
+            if not self._failing:
+                log.warning("conversations are not stored: %s", exc)
+            self._failing = True
+            for ticket, checkpoint in taken:
+                self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
+            await asyncio.sleep(RETRY_S)
+            return
+        self._failing = False
+        for (ticket, _), done in zip(taken, kept, strict=True):
+            if not done:
+                supersede(ticket)
+
+    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave:
+        value = _encode(StoredSession(checkpoint=checkpoint))
+        ttl_s = max(0.0, min(self.settings.keep_seconds, checkpoint.expires_in))
+        return SessionSave(ticket.key, ticket.epoch, self._owner, value, ttl_s)
+
+
+def supersede(ticket: Ticket) -> None:
+    """End the session of a ticket: its conversation goes on elsewhere."""
+    if not ticket.superseded:
+        ticket.superseded = True
+        if ticket.runner is not None:
+            ticket.runner.give_way(
+                TAKEN_OVER_CLOSE,
+                "session_taken_over",
+                "Another client has resumed this conversation.",
+            )
+
+
+def _key(who: str, token: Secret) -> str:
+    """The same token in the hands of another owner is another conversation."""
+    return hashlib.sha256(f"{who}\0{token.reveal()}".encode()).hexdigest()

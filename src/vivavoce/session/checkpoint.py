@@ -1,0 +1,191 @@
+"""A session as it is stored, and what a client that comes back says about it."""
+
+import msgspec
+
+from vivavoce.audio.formats import to_samples
+from vivavoce.protocol.items import Message, OutputAudio
+from vivavoce.protocol.server import (
+    ItemDeleted,
+    ItemDone,
+    ItemTruncated,
+    ResponseDone,
+    SessionUpdated,
+    TranscriptionCompleted,
+)
+from vivavoce.protocol.session import SessionObject
+from vivavoce.session.brain import Brain, Shared
+from vivavoce.session.conversation import Entry, SavedEntry
+from vivavoce.session.effects import (
+    CleanAudio,
+    Effect,
+    FeedAudio,
+    Generate,
+    RunVad,
+    Send,
+    SendUpstream,
+)
+from vivavoce.session.facts import Fact, UpstreamEventReceived
+from vivavoce.session.ledger import Ledger
+from vivavoce.session.usage import UsageTotals
+
+INFINITY = float("inf")
+CHECKPOINT_VERSION = 2
+PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
+_NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)  # they change nothing of a checkpoint
+_MUST_SAVE = (
+    ItemDone,
+    ItemDeleted,
+    ItemTruncated,
+    ResponseDone,
+    SessionUpdated,
+    TranscriptionCompleted,
+)  # events after which a checkpoint is due, whatever goes on
+_MUST_SAVE_RAW = {
+    "conversation.item.done",
+    "conversation.item.input_audio_transcription.completed",
+    "response.done",
+}  # ... of an upstream server
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A session, as it is stored: without audio, with times relative to its making."""
+
+    version: int = CHECKPOINT_VERSION
+    session: SessionObject
+    entries: tuple[SavedEntry, ...]
+    usage: UsageTotals
+    expires_in: float
+    """Seconds until the session ends."""
+    position: int
+    """Samples of microphone audio that came: positions on the wire go on from here."""
+    quiet_for: float | None
+    """Seconds since the last answer was played to its end, if nothing came after it."""
+    owes_response: bool = False
+    """Whether the user waits for an answer."""
+    cut_item_id: str = ""
+    """The last item, where it is an answer that was not generated or played to its end."""
+
+
+class Checkpoints:
+    """Decides when a session is stored, and makes the checkpoints of it."""
+
+    def __init__(self, shared: Shared, now: float) -> None:
+        self.changed = False
+        """Since the last one."""
+        self.due = False
+        """Whether the next one is made at once: an item might be lost."""
+        self._shared = shared
+        self._made_at = now
+
+    def see(self, fact: Fact, effects: list[Effect], now: float) -> None:
+        """A fact was taken, with these effects."""
+        if effects and not self.changed:
+            self.changed = not all(isinstance(effect, _NO_CHANGE) for effect in effects)
+        if not self.due and self._is_due(fact, effects, now):
+            self.changed = self.due = True
+
+    def late(self, now: float) -> bool:
+        """Whether what was played since the last one should be stored, if anything was."""
+        return now >= self._made_at + PLAYED_SAVE_S
+
+    def make(self, brain: Brain, expires_in: float, now: float, *, begins_none: bool) -> Checkpoint:
+        """begins_none: the session begins no response any more."""
+        self.changed = self.due = False
+        self._made_at = now
+        shared = self._shared
+        quiet_since, played = brain.quiet_since, shared.playback.until
+        if quiet_since is not None and played < INFINITY:
+            quiet_since = max(quiet_since, played)
+        entries = shared.conversation.save(shared.playback.queued)
+        return Checkpoint(
+            session=shared.options.session,
+            entries=entries,
+            usage=msgspec.structs.replace(shared.usage.totals),
+            expires_in=expires_in,
+            position=brain.position,
+            quiet_for=None if quiet_since is None else now - quiet_since,
+            owes_response=brain.owes_response or (begins_none and self._waits(entries)),
+            cut_item_id=self._cut_item(entries),
+        )
+
+    def _is_due(self, fact: Fact, effects: list[Effect], now: float) -> bool:
+        if type(fact) is UpstreamEventReceived and fact.event.type in _MUST_SAVE_RAW:
+            return True
+        if self._shared.playback.queued and self.late(now):
+            self._made_at = now  # or soon, where somebody keeps it
+            return True
+        return any(
+            type(effect) is Generate
+            or (type(effect) is Send and isinstance(effect.event, _MUST_SAVE))
+            for effect in effects
+        )
+
+    def _waits(self, entries: tuple[SavedEntry, ...]) -> bool:
+        """Whether the user has said the last, and an answer is due."""
+        vad = self._shared.options.turn_detection
+        answered = vad is not None and vad.create_response is True
+        return answered and bool(entries) and _is_of_user(entries[-1])
+
+    def _cut_item(self, entries: tuple[SavedEntry, ...]) -> str:
+        """The last item, where it is an answer that is generated or played by the server."""
+        last = entries[-1] if entries else None
+        if last is None or last.ledger is None:
+            return ""
+        is_open = last.item.status == "in_progress"
+        return last.item.id if is_open or self._shared.playback.queued.get(last.item.id) else ""
+
+
+def continued(
+    checkpoint: Checkpoint, *, expires_in: float, heard: tuple[str, int] | None, finish: bool
+) -> Checkpoint:
+    """The checkpoint from which a session goes on for a client that has come back.
+
+    heard: an answer, and the milliseconds that its client has played of it. finish: whether an
+    answer that was cut off is finished.
+    """
+    ended = (_ended(saved) for saved in checkpoint.entries)
+    entries = [saved for saved in ended if saved is not None]
+    is_there = bool(entries) and entries[-1].item.id == checkpoint.cut_item_id
+    cut_item_id = checkpoint.cut_item_id if is_there else ""
+    for index, saved in enumerate(entries):
+        if heard and saved.item.id == heard[0] and saved.ledger:
+            entries[index] = cut = _cut(saved, to_samples(heard[1]))
+            was_whole, last = saved.ledger.heard is None, index == len(entries) - 1
+            if was_whole and last and cut.ledger and Ledger.load(cut.ledger).unheard_text:
+                cut_item_id = saved.item.id
+    return msgspec.structs.replace(
+        checkpoint,
+        entries=tuple(entries),
+        expires_in=expires_in,
+        owes_response=checkpoint.owes_response and finish,
+        cut_item_id=cut_item_id if finish else "",
+    )
+
+
+def _ended(saved: SavedEntry) -> SavedEntry | None:
+    """An entry that is not generated any further; None: there is nothing of it."""
+    item, ledger = saved.item, saved.ledger
+    if item.status != "in_progress" or (isinstance(item, Message) and item.role == "user"):
+        return saved
+    if not isinstance(item, Message) or ledger is None or not ledger.words:
+        return None
+    part = OutputAudio(transcript=Ledger.load(ledger).text)
+    item = msgspec.structs.replace(item, status="incomplete", content=(part,))
+    return SavedEntry(item, saved.words, saved.samples, ledger)
+
+
+def _cut(saved: SavedEntry, heard: int) -> SavedEntry:
+    assert saved.ledger
+    entry = Entry(saved.item, {}, saved.words, saved.samples, Ledger.load(saved.ledger))
+    assert entry.ledger
+    entry.ledger.cut(max(0, heard))
+    entry.show_heard_only()
+    return SavedEntry(entry.item, entry.words, entry.samples, entry.ledger.save())
+
+
+def _is_of_user(saved: SavedEntry) -> bool:
+    """Whether an entry is something that the user said and whose words are known."""
+    item = saved.item
+    if not isinstance(item, Message) or item.role != "user":
+        return False
+    return not saved.samples or bool(saved.words.get(0))

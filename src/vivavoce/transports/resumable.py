@@ -1,0 +1,232 @@
+"""The peer of a session whose connections come and go: nothing that was sent is lost meanwhile."""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vivavoce.protocol.codec import GA
+from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
+from vivavoce.protocol.wire import Frame
+from vivavoce.runtime.resume import TAKEN_OVER_CLOSE, Ticket
+from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.tasks import Signal
+from vivavoce.session.facts import Disconnected
+from vivavoce.transports.send_queue import WRITABLE_BYTES, SendQueue
+
+KEPT_S = 10.0  # for so long a frame that was sent may have to be sent again
+MAX_KEPT_BYTES = 1024 * 1024  # ... while a client is connected
+MAX_HELD_BYTES = 4 * 1024 * 1024  # while none is; beyond it the session ends
+CLIENT_CLOSES = (1000, 1001)  # RFC 6455, 7.4.1: the client has left and does not come back
+LOST = 1006  # ... without a close frame
+_LOOK_BYTES = 256  # of a frame, in which its event_id stands
+
+
+class _Kept(NamedTuple):
+    at: float
+    frame: Frame
+
+
+class History:
+    """The frames that a client was sent last. Positions count the frames of a session."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        """The position behind the last frame."""
+        self.held = False
+        """Nobody is connected: no frame is dropped."""
+        self._frames: deque[_Kept] = deque()
+        self._bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def begin(self) -> int:
+        """The position of the first frame that is kept."""
+        return self.end - len(self._frames)
+
+    @property
+    def is_full(self) -> bool:
+        return self._bytes > MAX_HELD_BYTES
+
+    def add(self, frame: Frame) -> None:
+        self._frames.append(_Kept(self._loop.time(), frame))
+        self._bytes += len(frame.data)
+        self.end += 1
+        if not self.held and self._bytes > MAX_KEPT_BYTES:
+            self._drop()
+        if self._timer is None:
+            self._timer = self._loop.call_later(KEPT_S, self._drop_old)
+
+    def since(self, position: int) -> list[Frame]:
+        """All frames from a position on."""
+        skipped = max(0, position - self.begin)
+        return [kept.frame for n, kept in enumerate(self._frames) if n >= skipped]
+
+    def bytes_since(self, position: int) -> int:
+        return sum(len(frame.data) for frame in self.since(position))
+
+    def behind(self, event_id: str) -> int | None:
+        """The position behind the frame of an event; None: it is not kept any more."""
+        wanted = f'"{event_id}"'.encode()
+        for back, kept in enumerate(reversed(self._frames)):
+            if wanted in kept.frame.data[:_LOOK_BYTES]:
+                return self.end - back
+        return None
+
+    def release(self) -> None:
+        """Somebody is connected again."""
+        self.held = False
+        self._drop()
+        if self._timer is None and self._frames:
+            self._timer = self._loop.call_later(KEPT_S, self._drop_old)
+
+    def close(self) -> None:
+        self._frames.clear()
+        self._bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _drop_old(self) -> None:
+        self._timer = None
+        if self.held:
+            return
+        oldest = self._loop.time() - KEPT_S
+        while self._frames and self._frames[0].at <= oldest:
+            self._bytes -= len(self._frames.popleft().frame.data)
+        if self._frames:
+            self._timer = self._loop.call_at(self._frames[0].at + KEPT_S, self._drop_old)
+
+    def _drop(self) -> None:
+        while self._bytes > MAX_KEPT_BYTES and len(self._frames) > 1:
+            self._bytes -= len(self._frames.popleft().frame.data)
+
+
+class ResumableLink:
+    """A peer that speaks GA. Set ticket.runner before the connection can be lost."""
+
+    def __init__(self, ticket: Ticket, queue: SendQueue) -> None:
+        self._ticket = ticket
+        self._protocol = GA()
+        self._history = History()
+        self._queue: SendQueue | None = queue
+        self._base = 0  # position of the first frame of the queue
+        self._unsent = 0  # position of the first frame that was not written, while detached
+        self._closed = False
+        self._changed = Signal()  # another queue, or the end
+        self._timer: asyncio.TimerHandle | None = None
+        queue.on_frame = self._history.add
+
+    @property
+    def runner(self) -> Runner | None:
+        """The session, while it lasts."""
+        return self._ticket.runner
+
+    # the peer
+
+    def send(self, event: AnyServerEvent) -> None:
+        if self._queue is not None:
+            self._queue.send(event)
+        else:
+            self._hold(self._protocol.encode(event))
+
+    def send_raw(self, data: bytes) -> None:
+        if self._queue is not None:
+            self._queue.send_raw(data)
+        else:
+            self._hold((Frame("text", data),))
+
+    @property
+    def is_writable(self) -> bool:
+        if self._queue is not None:
+            return self._queue.is_writable
+        return self._closed or self.waiting_bytes <= WRITABLE_BYTES
+
+    @property
+    def waiting_bytes(self) -> int:
+        if self._queue is not None:
+            return self._queue.waiting_bytes
+        return self._history.bytes_since(self._unsent)
+
+    async def wait_writable(self) -> None:
+        while not self.is_writable:
+            if self._queue is not None:
+                await self._queue.wait_writable()
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+
+    def close(self, code: int, reason: str) -> None:
+        self._closed = True
+        self._changed.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._queue is not None:
+            self._queue.close(code, reason)
+            self._queue.on_frame = None
+        self._history.close()
+
+    # its connections
+
+    def attach(self, queue: SendQueue, created: SessionCreated, last_event_id: str) -> bool:
+        """Go on with a new connection; False where events were lost that it needs.
+
+        An older connection is closed, and its client learns why.
+        """
+        position = self._unsent
+        if self._queue is not None:
+            position = self._base + self._queue.sent
+        if last_event_id:
+            found = self._history.behind(last_event_id)
+            position = -1 if found is None else found
+        if self._closed or position < self._history.begin:
+            return False
+        if self._queue is not None:
+            self._tell_older(self._queue)
+        if self._timer is not None:
+            self._timer.cancel()
+        frames = self._history.since(position)
+        queue.send(created)
+        queue.send_frames(frames)
+        queue.on_frame = self._history.add
+        self._queue, self._base = queue, position - 1
+        self._history.release()
+        self._changed.set()
+        return True
+
+    def lost(self, queue: SendQueue, code: int) -> None:
+        """A connection has ended. code: of the client's close frame, 1006 without one."""
+        if queue is not self._queue or self._closed:
+            return
+        runner = self._ticket.runner
+        self._queue, queue.on_frame = None, None
+        self._unsent = self._base + queue.sent
+        self._history.held = True
+        queue.close(1000, "the client left")
+        grace_s = self._ticket.service.settings.grace_seconds
+        gap = self._unsent < self._history.begin
+        if runner is None or code in CLIENT_CLOSES or not grace_s or gap:
+            self._end(code)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(grace_s, self._end, code)
+
+    def _end(self, code: int) -> None:
+        if self._ticket.runner is not None:
+            self._ticket.runner.post(Disconnected(code))
+
+    def _hold(self, frames: Iterable[Frame]) -> None:
+        if self._closed:
+            return
+        for frame in frames:
+            self._history.add(frame)
+        if self._history.is_full:
+            self._end(LOST)
+
+    def _tell_older(self, queue: SendQueue) -> None:
+        queue.on_frame = None
+        body = ErrorBody(
+            code="session_taken_over", message="Another client has resumed this conversation."
+        )
+        queue.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        queue.close(TAKEN_OVER_CLOSE, "session_taken_over")
