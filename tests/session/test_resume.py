@@ -223,3 +223,19 @@ def test_relay_continues_an_answer_that_broke_off() -> None:
     item_id = answering(session, ends=True)
     saved = continued(session.checkpoint(0.0), expires_in=9.0, heard=(item_id, 200), finish=True)
     assert CONTINUE_INSTRUCTIONS in requested(saved)["response"]["instructions"]
+
+
+def test_item_of_an_upstream_server_makes_a_checkpoint_due() -> None:
+    relay = Relay()
+    relay.session.checkpoint(0.0)
+    relay.open_response()
+    assert not relay.session.checkpoint_due
+    relay.turn("u", "hello")
+    assert relay.session.checkpoint_due
+
+
+def test_session_that_drains_behind_an_answer_owes_nothing() -> None:
+    session = a_session()
+    answering(session, ends=True)
+    tell(session, DrainStarted())
+    assert not session.checkpoint(0.0).owes_response
