@@ -262,6 +262,25 @@ def test_answer_of_a_fallback_costs_what_the_fallback_costs(run: RunStage) -> No
     run(main)
 
 
+def test_time_of_a_session_that_was_taken_up_again_is_booked_beside_the_first(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        for epoch in (1, 2):
+            meter = stage.meter()
+            stage.sessions = 0  # the same session
+            meter.epoch = epoch
+            await meter.enter()
+            stage.clock.now += 60
+            meter.leave()
+            await stage.settled()
+        rows = [row for row in await stage.all_rows() if row.kind == "session"]
+        assert [row.id for row in rows] == ["sess_1:time0", "sess_1:time0.2"]
+        assert [row.used["session_ms"] for row in rows] == [60_000, 60_000]
+
+    run(main)
+
+
 def test_usage_is_logged_by_model_when_the_session_ends(
     run: RunStage, caplog: pytest.LogCaptureFixture
 ) -> None:

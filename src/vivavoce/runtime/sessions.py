@@ -67,6 +67,8 @@ class Meter(Observer, Costs, Protocol):
 
     post: Callable[[Fact], None]
     """Gives the session a fact. Set before enter()."""
+    epoch: int
+    """How often the session was taken up, 1 for a new one: each time is booked by itself."""
 
     async def enter(self) -> None:
         """Before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
@@ -306,6 +308,7 @@ class Sessions:
             runner.on_forward = context.measurements.on_forward
         if meter:
             meter.post = runner.post
+            meter.epoch = ticket.epoch if ticket else 1
         if moderator:
             moderator.post = runner.post
         live.runner = runner

@@ -191,10 +191,11 @@ class SessionTime:
         self._held: Held | None = None  # of the present window
         self._ends_at = 0.0  # of the present window
         self._windows = 0
+        self._epoch = 1
 
-    async def begin(self) -> None:
-        """Raises QuotaExceeded, and StoreError."""
-        account = self._account
+    async def begin(self, epoch: int = 1) -> None:
+        """epoch: how often the session was taken up. Raises QuotaExceeded, and StoreError."""
+        account, self._epoch = self._account, epoch
         self._begun_at = account.now
         if account.has_unit("minutes") or account.rater.by_clock(account.model, account.now):
             await self._open_window()
@@ -255,4 +256,5 @@ class SessionTime:
 
     @property
     def _id(self) -> str:
-        return f"time{self._windows}"
+        window = f"time{self._windows}"
+        return window if self._epoch == 1 else f"{window}.{self._epoch}"

@@ -41,6 +41,7 @@ class SessionMeter:
 
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
+        self.epoch = 1
         self._service = service
         self._account = SessionAccount(service, settings.id, _model_of(settings), who)
         self._responses = ResponseReservations(self._account, _max_output(settings))
@@ -81,7 +82,7 @@ class SessionMeter:
                 seat = Charge(f"sessions:{record.name}", "now", 1, record.max_sessions)
                 self._seat = await account.hold_charges((seat,))
             await self._responses.hold_next()
-            await self._time.begin()
+            await self._time.begin(self.epoch)
         except BaseException:
             self.leave()
             raise
