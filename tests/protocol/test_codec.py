@@ -35,7 +35,7 @@ from vivavoce.protocol.codec import (
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, InputText, Message
 from vivavoce.protocol.json import to_bytes
 from vivavoce.protocol.responses import AudioOutputParams, AudioParams, ResponseParams
-from vivavoce.protocol.server import ErrorBody, ErrorEvent, OutputAudioDelta
+from vivavoce.protocol.server import ErrorBody, ErrorEvent, OutputAudioDelta, Resume
 from vivavoce.protocol.session import (
     AudioInputPatch,
     AudioPatch,
@@ -483,3 +483,7 @@ def test_reader_names_what_it_reads() -> None:
     ):
         with pytest.raises(InvalidRequest, match=re.escape(message)):
             reader.read(raw)
+
+
+def test_token_with_which_a_session_resumes_is_not_in_its_repr() -> None:
+    assert "rt_secret" not in repr(Resume(token="rt_secret", grace_seconds=15.0))

@@ -245,6 +245,13 @@ def test_playback_that_goes_on_moves_no_deadline_and_its_end_does() -> None:
     assert not session.steady
 
 
+def test_track_is_heard_while_the_server_waits_for_an_answer_to_shut_down() -> None:
+    session = a_call(turn_detection=None)
+    write(session, "Hello.")
+    tell(session, DrainStarted())
+    assert [len(feed.audio) for feed in of(FeedAudio, hear(session, "##"))] == [1536] * 2
+
+
 def test_audio_that_is_never_committed_is_dropped_without_an_event() -> None:
     session = a_call(limits=SessionLimits(max_buffer_seconds=0.1), turn_detection=None)
     effects = hear(session, "####")

@@ -319,6 +319,13 @@ def test_event_that_is_refused_goes_nowhere_and_its_id_comes_back(
     assert place is None or error.param == place
 
 
+def test_pictures_without_a_price_are_refused_whatever_the_policy_allows() -> None:
+    rules = Rules(Policy(images=True), takes_images=False)
+    item = msgspec.convert({**SYSTEM, "role": "user", "content": [IMAGE]}, Message)
+    with pytest.raises(InvalidRequest, match="no price"):
+        rules.check_item(item)
+
+
 def test_items_and_references_in_the_input_of_a_response_pass() -> None:
     relay = governed(client_tools=["wave"])
     listed = [{"type": "item_reference", "id": "i"}, {**SYSTEM, "role": "user"}]

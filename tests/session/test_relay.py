@@ -70,6 +70,13 @@ SILENT = SessionLimits(
 )
 
 
+def test_single_append_is_kept_until_the_upstream_server_is_there_however_long_it_is() -> None:
+    relay = Relay(connected=False)
+    relay.send(asks.InputAudioAppend(audio=bytes(600_000)))
+    sent = sent_upstream(relay.take(UpstreamConnected()))
+    assert [len(e["audio"]) for e in sent if e["type"] == "input_audio_buffer.append"] == [800_000]
+
+
 def test_relay_ends_when_it_was_idle_and_at_its_longest_duration_to_the_second() -> None:
     idle = Relay(limits=SILENT)
     assert idle.session.deadline == 20.0

@@ -115,7 +115,9 @@ def test_rest_of_a_complete_answer_is_spoken_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard_ms", "finish"), [(400, True), (200, False)], ids=["heard whole", "not wanted"]
+    ("heard_ms", "finish"),
+    [(400, True), (380, True), (200, False)],
+    ids=["heard whole", "last word nearly whole", "not wanted"],
 )
 def test_answer_is_not_finished_where_nothing_is_missing_or_wanted(
     heard_ms: int, finish: bool
@@ -201,6 +203,7 @@ def test_checkpoint_knows_what_the_server_has_played() -> None:
     saved = session.checkpoint(PLAYED_SAVE_S)
     assert saved.cut_item_id == item_id
     assert the(Generate, restored(saved)).text == "three four"
+    assert not of(Generate, restored(saved, heard=(item_id, 400)))  # the client has heard more
 
 
 def test_items_are_repeated_with_their_places() -> None:

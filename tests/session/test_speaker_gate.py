@@ -230,6 +230,12 @@ def test_settings_of_the_gate_are_all_or_nothing() -> None:
     for table in ({"mode": "enrolled"}, {"mode": "first", "recordings": ["a.wav"]}):
         with pytest.raises(msgspec.ValidationError, match="go together"):
             msgspec.convert(table, SpeakerGateSettings)
+    assert msgspec.convert({"mode": "enrolled", "recordings": ["a.wav"]}, SpeakerGateSettings)
+
+
+def test_word_that_is_too_short_to_tell_is_of_the_speaker() -> None:
+    assert is_speaker(-1.0, 319, 0.75)
+    assert not is_speaker(-1.0, 320, 0.75)
 
 
 @given(st.floats(-1, 1), st.integers(0, 9000), st.integers(0, 2000))

@@ -327,7 +327,8 @@ def test_dashboard_and_alerts_name_only_metrics_that_exist() -> None:
 
     run(main())
     known = {family.name for family in metrics.registry.collect()}
-    for file in sorted(DEPLOY.iterdir()):
+    files = ("alerts.yml", "grafana.json", "kubernetes.yaml")
+    for file in (DEPLOY / name for name in files):
         named = set(re.findall(r"\bvivavoce_\w+", file.read_text("utf-8")))
         plain = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in named}
         assert plain, file
