@@ -45,7 +45,7 @@ async def ends_well(page: Page, server: Server) -> None:
 async def test_agents_webrtc_call_with_a_tool_is_interrupted_by_voice_and_button() -> None:
     async with (
         serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
-        recorded_hum((0.8, 0), (0.6, 0.5), (1.6, 0), (0.6, 0.5), (10, 0)) as recording,
+        recorded_hum((0.8, 0), (0.6, 0.5), (1.6, 0), (1.6, 0.5), (10, 0)) as recording,
         page_with("agents.js", recording) as page,
     ):
         key = await short_lived_key(server)

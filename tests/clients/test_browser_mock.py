@@ -7,8 +7,7 @@ import shutil
 import pytest
 
 from tests.clients.browser_stage import FOLDER, holds, needs_packages, page_with
-from tests.clients.loop import awaited
-from tests.console.browser import needs_chromium
+from tests.console.browser import awaited, needs_chromium
 from tests.server import serving
 from vivavoce.api.public import TESTING
 

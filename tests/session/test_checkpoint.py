@@ -178,7 +178,8 @@ class Names:
     def without(self, sent: object) -> str:
         if isinstance(sent, Send) and isinstance(sent.event, ItemRetrieved):
             sent = without_audio(sent.event.item)
-        return re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, repr(sent))
+        shown = re.sub(r"usual_pause_ms=\d+", "", repr(sent))  # learned anew, as the voice is
+        return re.sub(r"\b[a-z]+_[xy][0-9a-f]{5}\b", self._name, shown)
 
     def _name(self, found: re.Match[str]) -> str:
         return self._names.setdefault(found[0], f"new {len(self._names)}")

@@ -13,8 +13,7 @@ import pytest
 from playwright.async_api import Browser, async_playwright, expect
 from rich.console import Console
 
-from tests.clients.loop import awaited
-from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS, needs_chromium
+from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS, awaited, needs_chromium
 from tests.server import scripted
 from vivavoce.errors import SettingsError
 from vivavoce.settings import Settings

@@ -29,9 +29,14 @@ async def pieces(audio: bytes, size: int = 640) -> AsyncIterator[bytes]:
 
 
 def worker_pid() -> int:
-    """The process of the engine: the only child of this one."""
-    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return int(child)
+    """The process of the engine: the only child of this one that runs engines."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    (worker,) = (
+        int(child)
+        for child in children
+        if b"vivavoce.engines.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    return worker
 
 
 def transcripts_of(*recordings: bytes) -> list[list[Transcript]]:
