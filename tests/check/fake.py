@@ -42,7 +42,7 @@ def target(http_url: str) -> CheckTarget:
     return CheckTarget(
         url=f"ws{http_url.removeprefix('http')}/v1/realtime",
         model="gpt-realtime",
-        timeout_s=1.5,
+        timeout_s=4.0,
         settle_s=0.03,
         speech=spoken(),
         real_time=False,

@@ -40,7 +40,7 @@ def test_own_server_passes_every_check() -> None:
 
 
 def test_each_deliberate_fault_is_found() -> None:
-    at_a_time = asyncio.Semaphore(8)
+    at_a_time = asyncio.Semaphore(3)
 
     async def failures(fault: DeliberateFault, upstream: str) -> list[str]:
         async with at_a_time, faulty(upstream, fault.make) as url:

@@ -145,8 +145,9 @@ class Resumption:
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
+        self._storing: frozenset[str] = frozenset()  # keys of checkpoints that the store is given
         self._more = Signal()
-        self._saving = False
+        self._stored = Signal()
         self._failing = False
         self._ending = False
         self._writing: asyncio.Task[None] | None = None
@@ -168,7 +169,7 @@ class Resumption:
     @property
     def idle(self) -> bool:
         """Whether all checkpoints are stored."""
-        return not (self._unsaved or self._saving)
+        return not (self._unsaved or self._storing)
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """For a client. Raises InvalidRequest. who: the name of its key."""
@@ -253,11 +254,15 @@ class Resumption:
         return checkpoint
 
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
+        await self._wait_stored(ticket.key)
+        # of a session that has just ended here: nobody stores it while it is claimed
+        unsaved = self._unsaved.pop(ticket.key, None)
         claim = await self._claim(ticket.key)
         if claim is None:
+            if unsaved is not None:
+                self.keep(*unsaved)
             return None
         ticket.epoch = claim.epoch
-        unsaved = self._unsaved.pop(ticket.key, None)  # of a session that has just ended here
         if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
             return unsaved[1]
         try:
@@ -266,6 +271,16 @@ class Resumption:
             log.warning("a stored conversation cannot be read: %s", exc)
             return None
         return stored.checkpoint if stored.checkpoint.version == CHECKPOINT_VERSION else None
+
+    async def _wait_stored(self, key: str) -> None:
+        """Wait while a checkpoint is on its way to the store: a claim would not see it."""
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while key in self._storing:
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            log.warning("a conversation is resumed without its end: the store is too slow")
 
     async def _claim(self, key: str) -> SessionClaim | None:
         try:
@@ -280,14 +295,16 @@ class Resumption:
             await self._more.wait()
             self._more.clear()
             while self._unsaved:
-                self._saving = True
-                await self._write_some()
-                self._saving = False
+                self._storing = frozenset(list(self._unsaved)[:MAX_SAVES_AT_ONCE])
+                try:
+                    await self._write_some()
+                finally:
+                    self._storing = frozenset()
+                    self._stored.set()
 
     async def _write_some(self) -> None:
         """Store what is due, or wait a while where the store cannot be reached."""
-        keys = list(self._unsaved)[:MAX_SAVES_AT_ONCE]
-        taken = [self._unsaved.pop(key) for key in keys]
+        taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
             saves.append(self._save(ticket, checkpoint))
@@ -300,6 +317,8 @@ class Resumption:
             self._failing = True
             for ticket, checkpoint in taken:
                 self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
+            self._storing = frozenset()
+            self._stored.set()
             await asyncio.sleep(RETRY_S)
             return
         self._failing = False

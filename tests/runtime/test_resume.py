@@ -1,0 +1,60 @@
+"""Checkpoints on their way to the store, while their client comes back."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tests.session.stage import a_session, write
+from vivavoce.runtime.resume import ResumeSettings, Resumption
+from vivavoce.store.base import SessionClaim, SessionSave
+from vivavoce.store.memory import MemoryStore
+from vivavoce.testing.virtual_time import run
+
+
+class SlowStore(MemoryStore):
+    """Takes a second to store a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sessions: dict[str, SessionSave] = {}
+
+    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        found = self._sessions.get(key)
+        if found is None:
+            return None
+        self._sessions[key] = found._replace(epoch=found.epoch + 1, owner=owner)
+        return SessionClaim(found.epoch + 1, found.owner, found.value)
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        await asyncio.sleep(1)
+        kept = []
+        for save in saves:
+            known = self._sessions.get(save.key)
+            kept.append(known is None or known.epoch <= save.epoch)
+            if kept[-1]:
+                self._sessions[save.key] = save
+        return kept
+
+
+def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored() -> None:
+    async def main() -> None:
+        session = a_session()
+        first = session.checkpoint(0.0)
+        write(session, "Hello.")
+        last = session.checkpoint(0.0)
+        async with (
+            SlowStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, first)
+            await asyncio.sleep(2)
+            assert resumption.idle
+            resumption.keep(ticket, last)
+            await asyncio.sleep(0.5)  # the store has it, and has not stored it
+            again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
+            await resumption.load(again)
+            assert again.checkpoint is not None
+            assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
+            assert again.epoch == 2
+
+    run(main())
