@@ -297,13 +297,15 @@ class Resumption:
             while self._unsaved:
                 self._storing = frozenset(list(self._unsaved)[:MAX_SAVES_AT_ONCE])
                 try:
-                    await self._write_some()
+                    stored = await self._write_some()
                 finally:
                     self._storing = frozenset()
                     self._stored.set()
+                if not stored:
+                    await asyncio.sleep(RETRY_S)
 
-    async def _write_some(self) -> None:
-        """Store what is due, or wait a while where the store cannot be reached."""
+    async def _write_some(self) -> bool:
+        """Store what is due; False: the store cannot be reached, and it is still due."""
         taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
@@ -317,14 +319,12 @@ class Resumption:
             self._failing = True
             for ticket, checkpoint in taken:
                 self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
-            self._storing = frozenset()
-            self._stored.set()
-            await asyncio.sleep(RETRY_S)
-            return
+            return False
         self._failing = False
         for (ticket, _), done in zip(taken, kept, strict=True):
             if not done:
                 supersede(ticket)
+        return True
 
     def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave:
         value = _encode(StoredSession(checkpoint=checkpoint))
