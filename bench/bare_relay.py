@@ -41,16 +41,21 @@ async def ready(_request: web.Request) -> web.Response:
     return web.Response(text="ready")
 
 
+async def serve(app: web.Application) -> None:
+    """Serve that and /ready at the port of the command line, until the process is killed."""
+    app.router.add_get("/ready", ready)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
+    await asyncio.Event().wait()
+
+
 async def main() -> None:
     app = web.Application()
     app.router.add_get("/v1/realtime", relay)
-    app.router.add_get("/ready", ready)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as app["http"]:
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
-        await asyncio.Event().wait()
+        await serve(app)
 
 
 if __name__ == "__main__":

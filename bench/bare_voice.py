@@ -9,13 +9,13 @@ python -m bench.bare_voice PORT
 
 import asyncio
 import base64
-import sys
 
 import msgspec
 import numpy as np
 import uvloop
 from aiohttp import WSMsgType, web
 
+from bench.bare_relay import serve
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.windows import WindowResampler
 from vivavoce.engines.silero.vad import SileroSettings, SileroVAD
@@ -87,20 +87,12 @@ async def converse(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def ready(_request: web.Request) -> web.Response:
-    return web.Response(text="ready")
-
-
 async def main() -> None:
     app = web.Application()
     app.router.add_get("/v1/realtime", converse)
-    app.router.add_get("/ready", ready)
     async with SileroVAD(SileroSettings()) as vad:
         app["scorer"] = Scorer(vad)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
-        await asyncio.Event().wait()
+        await serve(app)
 
 
 if __name__ == "__main__":
