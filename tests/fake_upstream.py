@@ -9,9 +9,9 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from aiohttp import WSMsgType, web
 
@@ -64,9 +64,25 @@ Behaviour: TypeAlias = Answer | Literal["answer", "cut", "stall", "expire"] | di
 comes. expire: the session hits its maximum duration. A dict: the response fails with that error."""
 
 
+class Sidebands:
+    """The sockets on which a call is observed, as one that sends."""
+
+    def __init__(self) -> None:
+        self.sockets: set[web.WebSocketResponse] = set()
+
+    async def send_str(self, frame: str) -> None:
+        for socket in tuple(self.sockets):
+            with suppress(ConnectionError):  # it is being closed
+                await socket.send_str(frame)
+
+    async def close(self, *, code: int = 1000, message: bytes = b"") -> None:
+        for socket in tuple(self.sockets):
+            await socket.close(code=code, message=message)
+
+
 @dataclass
 class FakeSession:
-    """One connection, and all that came and went on it."""
+    """One connection, or one call, and all that came and went on it."""
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -162,6 +178,33 @@ class FakeSession:
         if self.responding and not self.responding.done():
             self.responding.cancel(reason)
             await asyncio.wait([self.responding])
+
+
+@dataclass
+class FakeCall:
+    """A WebRTC call without media: its client is the test, by from_client()."""
+
+    id: str
+    offer: str
+    given: dict[str, Any]
+    """The settings that came with the offer."""
+    session: FakeSession
+    sidebands: Sidebands
+    attached: int = 0
+    """How often a sideband was opened."""
+    hung_up: bool = False
+
+    async def from_client(self, kind: str, **fields: Any) -> None:
+        """An event on the data channel of the client, which sees all that a sideband does."""
+        await self.session.take(json.dumps({"type": kind, **fields}).encode())
+
+
+def _text(part: Any) -> str:
+    """A part of a form: aiohttp decodes only those of a text type."""
+    return part.decode() if isinstance(part, bytearray) else str(part)
+
+
+ANSWER_SDP = "v=0\r\no=- 1 1 IN IP4 203.0.113.7\r\ns=-\r\nt=0 0\r\n"
 
 
 class Turns:
@@ -387,6 +430,12 @@ class FakeUpstream:
         self.omits: tuple[str, ...] = ()
         """Fields of responses that are left out."""
         self.sessions: list[FakeSession] = []
+        self.calls: list[FakeCall] = []
+        self.call_refusal: tuple[int, str] | None = None
+        """Status and body of the answer to an offer."""
+        self.sideband_refusals: list[int] = []
+        """Statuses of the answers to the next handshakes of sidebands; 404 where there are none
+        and there is no such call."""
         self.billed: list[Mapping[str, Any]] = []
         """The usage of all responses that reported one."""
         self.attempts = 0
@@ -423,6 +472,8 @@ class FakeUpstream:
         """The address of its WebSocket."""
         app = web.Application()
         app.router.add_get("/v1/realtime", self._connect)
+        app.router.add_post("/v1/realtime/calls", self._call)
+        app.router.add_post("/v1/realtime/calls/{call_id}/hangup", self._hang_up)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -431,7 +482,63 @@ class FakeUpstream:
         finally:
             await runner.cleanup()
 
+    async def _call(self, request: web.Request) -> web.Response:
+        if self.call_refusal:
+            status, body = self.call_refusal
+            return web.Response(status=status, text=body)
+        form, transport, sidebands = await request.post(), request.transport, Sidebands()
+        assert transport
+        session = FakeSession(
+            request.headers, {}, cast(Any, sidebands), transport, self, len(self.sessions)
+        )
+        given = json.loads(_text(form["session"]))
+        session.settings |= given
+        id_ = f"rtc_up_{len(self.calls)}"
+        self.sessions.append(session)
+        self.calls.append(FakeCall(id_, _text(form["sdp"]), given, session, sidebands))
+        location = f"https://{request.host}/v1/realtime/calls/{id_}"
+        return web.Response(
+            status=201,
+            text=ANSWER_SDP,
+            content_type="application/sdp",
+            headers={"Location": location},
+        )
+
+    def _found(self, call_id: str) -> FakeCall:
+        for call in self.calls:
+            if call.id == call_id and not call.hung_up:
+                return call
+        raise web.HTTPNotFound
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        await self.end_call(self._found(request.match_info["call_id"]))
+        return web.Response()
+
+    async def end_call(self, call: FakeCall) -> None:
+        call.hung_up = call.session.over = True
+        await call.session.interrupt("call_ended")
+        await call.sidebands.close()
+        self.note_change()
+
+    async def _observe(self, request: web.Request) -> web.StreamResponse:
+        """A sideband. It gets no session.created."""
+        if self.sideband_refusals:
+            return web.Response(status=self.sideband_refusals.pop(0))
+        call = self._found(request.query["call_id"])
+        socket = web.WebSocketResponse(max_msg_size=0)
+        await socket.prepare(request)
+        call.sidebands.sockets.add(socket)
+        call.attached += 1
+        self.note_change()
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                await call.session.take(message.data.encode())
+        call.sidebands.sockets.discard(socket)
+        return socket
+
     async def _connect(self, request: web.Request) -> web.StreamResponse:
+        if "call_id" in request.query:
+            return await self._observe(request)
         self.attempts += 1
         if self.opens_after:
             await self.opens_after.wait()

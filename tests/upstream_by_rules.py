@@ -19,6 +19,9 @@ from vivavoce.protocol.items import FunctionTool
 from vivavoce.protocol.upstream import UpstreamItem
 from vivavoce.session.relay.items import read_item
 
+WORD_S = 0.1
+"""Between two words, each of 300 ms: three times real time, so that answers can be interrupted."""
+
 
 class RuledUpstream(FakeUpstream):
     """Every utterance is `transcript`; functions are called where the client declares any."""
@@ -45,7 +48,7 @@ class RuledUpstream(FakeUpstream):
                 case CallDelta(arguments=more):
                     arguments[0] += more
         calls = tuple((name, json.loads(arguments[0])) for name in names)
-        return Answer(text, calls=calls, chunks=3)
+        return Answer(text, calls=calls, chunks=3, pause_s=WORD_S)
 
 
 async def main(transcript: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from yarl import URL
@@ -24,6 +25,10 @@ from vivavoce.store.base import AccountStore, SessionStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
+from vivavoce.telemetry.spend import SpendComparison
+
+if TYPE_CHECKING:
+    from prometheus_client import Gauge
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +118,15 @@ async def resuming(settings: Settings, store: SessionStore) -> AsyncIterator[Res
         yield resumption
 
 
+def spend_comparison(settings: Settings, meter: Metering, ratio: "Gauge") -> SpendComparison:
+    """Compares what is booked with what OpenAI has billed, where [spend] has a key for that."""
+
+    def models() -> frozenset[str]:
+        return billed_by("openai", meter.rater.tariffs)
+
+    return SpendComparison(settings.spend, meter.store, models, ratio, meter.wall_clock)
+
+
 def settings_keys(settings: Settings) -> list[ApiKey]:
     """The keys of [keys]."""
     return [ApiKey(name=name, hash=hash_) for name, hash_ in settings.keys.items()]
@@ -131,6 +145,15 @@ def tariffs(settings: Settings, models: BuiltModels) -> dict[str, Tariff]:
         found[name] = Tariff("local", refs.get("llm"), refs.get("stt"), refs.get("tts"))
     found[""] = found[settings.default_model]
     return found
+
+
+def billed_by(provider: str, found: Mapping[str, Tariff]) -> frozenset[str]:
+    """The models of which that provider is paid for everything that costs money."""
+    return frozenset(
+        name
+        for name, tariff in found.items()
+        if {part.provider for part in (tariff.brain, tariff.stt, tariff.tts) if part} == {provider}
+    )
 
 
 def price_ref(settings: Settings, engine: Selected) -> PriceRef | None:

@@ -23,6 +23,7 @@ from vivavoce.accounting import (
     price_table,
     resuming,
     settings_keys,
+    spend_comparison,
     tariffs,
 )
 from vivavoce.api.admin import AdminCheck, AdminRoutes
@@ -289,6 +290,7 @@ async def serve(
                     Metrics() as metrics,
                     resuming(settings, store) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
+                    spend_comparison(settings, meter, metrics.usage.capture),
                 ):
                     server = _Server(
                         settings,

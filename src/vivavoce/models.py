@@ -273,6 +273,7 @@ def relay_of(name: str, model: RelayModel, pseudonym_secret: Secret = Secret("")
         model.fallback,
         model.token_command,
         pseudonym_secret,
+        media=model.media,
     )
 
 

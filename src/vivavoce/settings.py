@@ -37,6 +37,7 @@ from vivavoce.session.policy import Policy
 from vivavoce.session.speaker_gate import SpeakerGateSettings
 from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
+from vivavoce.telemetry.spend import SpendSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 FILE = "vivavoce.toml"
@@ -193,8 +194,13 @@ class RelayModel(
     session ends."""
     policy: str = ""
     """A policy of [policies.NAME], which limits what clients may do. Empty: none."""
+    media: Literal["here", "direct"] = "here"
+    """Where the media of WebRTC calls goes: through this server, or direct between the client and
+    the other server."""
 
     def __post_init__(self) -> None:
+        if self.media == "direct" and self.upstream == "xai":
+            raise ValueError('media = "direct" needs WebRTC, which xai does not have: leave it out')
         if bool(self.resource) != (self.upstream == "azure"):
             raise ValueError('resource names the Azure resource: set it with upstream = "azure"')
         if not re.fullmatch(r"[A-Za-z0-9-]*", self.resource):
@@ -250,6 +256,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: dict[str, ToolSettings] = {}
     moderation: dict[str, ModerationSettings] = {}
     prices: dict[str, ModelPrice] = {}
+    spend: SpendSettings = SpendSettings()
     voices: VoiceSettings = VoiceSettings()
     aliases: dict[str, OneOrMore] = {}
     """[aliases]: what a client's name of a model or a voice stands for; on top of ALIASES."""

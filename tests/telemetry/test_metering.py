@@ -23,7 +23,7 @@ from vivavoce.protocol.items import InputAudio, InputText, Message
 from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
 from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
-from vivavoce.session.effects import Generate, Prompt, RecordUsage
+from vivavoce.session.effects import Generate, Prompt, RecordModel, RecordUsage
 from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
 from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
@@ -277,6 +277,51 @@ def test_time_of_a_session_that_was_taken_up_again_is_booked_beside_the_first(
         rows = [row for row in await stage.all_rows() if row.kind == "session"]
         assert [row.id for row in rows] == ["sess_1:time0", "sess_1:time0.2"]
         assert [row.used["session_ms"] for row in rows] == [60_000, 60_000]
+
+    run(main)
+
+
+def test_service_paid_by_the_clock_costs_nothing_from_a_failover_to_its_return(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", 10 * NANO, period="total")
+        meter = stage.meter("clock")
+        await meter.enter()
+        meter.on(None, [], 100.0)
+        for model, seconds in (("clock", 10), ("", 20), ("clock", 30)):
+            if seconds > 10:
+                meter.on(None, [RecordModel(model)], stage.clock.now - Clock.now + 100.0)
+                await stage.settled()
+            stage.clock.now += seconds
+        assert meter.time_cost(60.0) == 40 * NANO // 100
+        meter.leave()
+        await stage.settled()
+        rows = [row for row in await stage.all_rows() if row.kind == "session"]
+        booked = [(row.model, row.mode, row.used["session_ms"], row.nano_usd) for row in rows]
+        assert booked == [
+            ("clock", "relay", 10_000, NANO // 10),
+            ("", "local", 20_000, 0),
+            ("clock", "relay", 30_000, 3 * NANO // 10),
+        ]
+        assert [row.id for row in rows] == [f"sess_1:time{n}" for n in range(3)]
+        assert await stage.balance(budget) == Balance(4 * NANO // 10, 0)
+
+    run(main)
+
+
+def test_minutes_go_on_after_a_failover(run: RunStage) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "minutes", 600_000, period="total")
+        meter = stage.meter("clock")
+        await meter.enter()
+        stage.clock.now += 10
+        meter.on(None, [RecordModel("")], 10.0)
+        await stage.settled()
+        stage.clock.now += 5
+        meter.leave()
+        await stage.settled()
+        assert await stage.balance(budget) == Balance(15_000, 0)
 
     run(main)
 

@@ -33,6 +33,7 @@ from vivavoce.session.effects import (
     RecordDroppedAudio,
     RecordRefusal,
     RequestFallback,
+    Say,
     Send,
 )
 from vivavoce.session.facts import (
@@ -121,6 +122,38 @@ def test_end_by_the_client_is_counted_with_the_code_of_its_connection(
     observer(metrics).on(Disconnected(code), [Close(1000, "the client left")], 0.0)
     assert value(metrics, "client_closes_total", model="m", code=label) == 1
     assert value(metrics, "slow_clients_total", model="m") == slow
+
+
+@pytest.mark.parametrize(
+    ("fact", "code", "outcome"),
+    [
+        (TimerFired(), 1001, "limit"),
+        (Disconnected(1006), 1000, "left"),
+        (Disconnected(1012), 1000, "shutdown"),
+        (TimerFired(), 1011, "failed"),
+        (TimerFired(), 1008, "refused"),
+        (TimerFired(), 3000, "unauthorized"),
+        (TimerFired(), 4002, "budget"),
+    ],
+)
+def test_end_of_a_session_is_counted_by_its_cause(
+    fact: TimerFired | Disconnected, code: int, outcome: str
+) -> None:
+    metrics = Metrics()
+    observer(metrics).on(fact, [Close(code, "")], 0.0)
+    assert value(metrics, "sessions_total", model="m", outcome=outcome) == 1
+
+
+def test_budget_that_ends_a_session_is_counted_with_and_without_a_last_sentence() -> None:
+    metrics = Metrics()
+    spent = AccessEnded("insufficient_quota", "Spent.", 4002)
+    revoked = AccessEnded("invalid_api_key", "Revoked.", 3000)
+    observer(metrics).on(spent, [Say(Generate("r", PROMPT), "Bye.")], 0.0)
+    for fact in (spent, revoked):
+        observer(metrics).on(fact, [Close(fact.close_code, fact.code)], 0.0)
+    observer(metrics).on(revoked, [Say(Generate("r", PROMPT), "Bye.")], 0.0)
+    for kind in ("spoken", "silent"):
+        assert value(metrics, "budget_landings_total", model="m", kind=kind) == 1
 
 
 def test_interruption_is_measured_until_its_answer_has_ended() -> None:

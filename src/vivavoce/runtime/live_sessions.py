@@ -43,6 +43,13 @@ _UPSTREAM: dict[str, State] = {
     "response.done": "listening",
 }
 
+_CAPTIONS = {
+    "conversation.item.input_audio_transcription.completed": "user",
+    "response.output_audio_transcript.delta": "assistant",
+    "response.output_text.delta": "assistant",
+}
+"""Whose words events of upstream servers have."""
+
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
     """The last failure of a session."""
@@ -165,6 +172,9 @@ class LiveSession:
 
     def _on_upstream(self, fact: UpstreamEventReceived, now: float) -> None:
         kind = fact.event.type
+        if (role := _CAPTIONS.get(kind)) is not None:
+            self._caption(role, fact.event.transcript or fact.event.delta)
+            return
         if (state := _UPSTREAM.get(kind)) is None:
             return
         if kind == "input_audio_buffer.speech_stopped":

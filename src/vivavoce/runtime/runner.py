@@ -24,9 +24,11 @@ from vivavoce.session.effects import (
     Effect,
     PlayAudio,
     RecordDroppedAudio,
+    RecordModel,
     RecordRefusal,
     RecordTurn,
     RecordUsage,
+    RequestEnd,
     RequestFallback,
     RunTool,
     Say,
@@ -366,16 +368,20 @@ class Runner:
                 self._player.duck(ducked)
             case Say():
                 self._say(effect)
-            case RunTool(call_id=call_id):
-                assert self._tasks is not None
-                self._tasks.start(("tool", call_id), self._run_tool(effect))
-            case CancelTool(call_id=call_id):
-                assert self._tasks is not None
-                self._tasks.cancel(("tool", call_id))
-            case RecordUsage() | RecordTurn() | RecordDroppedAudio() | RecordRefusal():
+            case RunTool() | CancelTool():
+                self._on_tool(effect)
+            case (
+                RecordUsage()
+                | RecordTurn()
+                | RecordDroppedAudio()
+                | RecordRefusal()
+                | RecordModel()
+            ):
                 pass  # for observers
-            case RequestFallback(reason=reason, close_code=close_code):
-                self._fall_back(reason, close_code)
+            case RequestEnd(reason=reason):
+                self.post(reason)
+            case RequestFallback(reason=why, close_code=close_code):
+                self._fall_back(why, close_code)
             case Close(code=code, reason=reason):
                 if code == SHUTDOWN_CLOSE and self._keeper:
                     self._keeper.keep(self._session.checkpoint(now))
@@ -396,6 +402,13 @@ class Runner:
         """The result of a function of this server, for the model."""
         assert self._fallbacks  # a policy with functions has them
         return await self._fallbacks.run_tool(order, self._id)
+
+    def _on_tool(self, effect: RunTool | CancelTool) -> None:
+        assert self._tasks is not None
+        if isinstance(effect, RunTool):
+            self._tasks.start(("tool", effect.call_id), self._run_tool(effect))
+        else:
+            self._tasks.cancel(("tool", effect.call_id))
 
     async def _run_tool(self, order: RunTool) -> None:
         self.post(ToolFinished(order.call_id, await self.run_tool(order)))

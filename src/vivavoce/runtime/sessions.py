@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -21,29 +20,24 @@ from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.runtime.drivers import Driver
-from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.parts import CallObserver, Observer, Peer, Player
-from vivavoce.runtime.performers import CascadePerformer, MakePerformer
-from vivavoce.runtime.relay_performer import RelayPerformer
 from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.runner import ForwardDirection, Runner
 from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.session_drivers import Drivers
 from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
-from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.upstream import Relay
+from vivavoce.runtime.upstream_calls import PassedOffer
 from vivavoce.runtime.voice_rules import VoiceSettings, ruled_voice
-from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import DrainStarted, Fact
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels
 from vivavoce.session.policy import Policy, Rules
-from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Session, SessionStart
 from vivavoce.session.usage import Costs
 
@@ -247,12 +241,14 @@ class Sessions:
         *,
         observers: Iterable[Observer] = (),
         ticket: Ticket | None = None,
+        offer: PassedOffer | None = None,
     ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
         player: plays its answers, where the client does not. observers: of this session, beside
-        those of the server. ticket: with which the client can come back, or has come back. The
-        caller runs the session with serve().
+        those of the server. ticket: with which the client can come back, or has come back.
+        offer: of a call whose media goes past this server; it is not recorded. The caller runs the
+        session with serve().
         """
         self.check_room()
         salt = self.new_id(6)
@@ -264,7 +260,7 @@ class Sessions:
             settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
         context = self.context
-        drivers = Drivers(context, opening.who, self._load)
+        drivers = Drivers(context, opening.who, self._load, offer)
         driver = drivers.first(_asked_model(opening))
         meter = context.meter(settings, opening.who) if context.meter else None
         moderator = self._moderator(opening, settings.id)
@@ -275,13 +271,15 @@ class Sessions:
         start = SessionStart(
             settings,
             replace(self._offer(opening), costs=meter),
-            context.limits,
+            context.limits if offer is None else context.limits.unspoken,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
             relays=driver.relays,
         )
-        recorder = context.record(start) if context.record and not checkpoint else None
+        recorder = None
+        if context.record and not checkpoint and offer is None:
+            recorder = context.record(start)
         session = Session(
             settings,
             recorder.models if recorder else start.models,
@@ -364,6 +362,13 @@ class Sessions:
             template = _with_voice(template, voice)
         return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
+    def direct_relay(self, opening: Opening) -> Relay | None:
+        """The relay of a session whose media goes past this server; None: it comes here."""
+        if opening.kind != "realtime":
+            return None
+        relay = Drivers(self.context, opening.who, self._load).relay(_asked_model(opening))
+        return relay if relay is not None and relay.media == "direct" else None
+
     def new_id(self, size: int) -> str:
         """Random bytes in hexadecimal, after the name of this process, if it has one."""
         place = self.context.place
@@ -399,73 +404,6 @@ class Sessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-
-
-@dataclass(frozen=True, slots=True)
-class Drivers:
-    """Finds drivers for the session of one client, and speaks for the server."""
-
-    context: ServerContext
-    who: str
-    load: LoadGauge
-
-    def first(self, model: str) -> Driver:
-        """The driver with which a session of that model begins; "" is the default one."""
-        if found := self._relay(model):
-            return Driver(RelayBrain, self._relay_performer(found[1]), relays=True)
-        return self._cascade(model)
-
-    def fallback(self, session: SessionObject) -> Driver | None:
-        """The cascade that continues when the upstream server of a session's model fails."""
-        found = self._relay_of(session)
-        if found and found[1].fallback == NO_FALLBACK:
-            return None
-        return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
-
-    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        cascade = self.context.catalog.voice_of(order.order.prompt.model)
-        await say(order, cascade, post, wait_writable)
-
-    async def run_tool(self, order: RunTool, session_id: str) -> str:
-        context, clock = self.context, asyncio.get_running_loop().time
-        outcome: ToolOutcome = "cancelled"
-        begun_at = clock()
-        try:
-            result = await context.tools[order.name].run(order, session_id, self.who)
-            outcome = result.outcome
-        finally:
-            if context.measurements:
-                context.measurements.on_tool(order.name, outcome, clock() - begun_at)
-        return result.text
-
-    async def recovered(self, session: SessionObject) -> Driver | None:
-        """The relay again, as soon as its upstream server answers; None: there is no relay."""
-        found = self._relay_of(session)
-        if found is None:
-            return None
-        name, relay = found
-        await relay.hold.wait_answering(relay)
-        return Driver(RelayBrain, self._relay_performer(relay), name, relays=True)
-
-    def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
-        """The relay that a session's client has named, with its name; None: a cascade."""
-        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
-
-    def _relay(self, model: str) -> tuple[str, Relay] | None:
-        """An unknown name, or an alias, stands for a relay where that is its model."""
-        name = self.context.models.served_by(model, "").model
-        relay = self.context.catalog.relays.get(name)
-        return None if relay is None else (name, relay)
-
-    def _relay_performer(self, relay: Relay) -> MakePerformer:
-        return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
-
-    def _cascade(self, model: str) -> Driver:
-        context = self.context
-        performer = partial(
-            CascadePerformer, context.catalog, model, load=self.load, gate=context.gate
-        )
-        return Driver(CascadeBrain, performer, model)
 
 
 def _opening_again(opening: Opening, session: SessionObject) -> Opening:

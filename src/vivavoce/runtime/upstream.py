@@ -86,9 +86,11 @@ class UpstreamSocket(Protocol):
 class UpstreamRefused(EngineError):
     """The upstream server opened no session."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, status: int = 0) -> None:
+        """status: of the answer to the request; 0: there was none."""
         super().__init__(fault.reason)
         self.fault = fault
+        self.status = status
 
 
 class _Server(RemoteServer):
@@ -98,8 +100,10 @@ class _Server(RemoteServer):
         self, status: int, headers: Mapping[str, str], body: bytes, model: str | None = None
     ) -> EngineError:
         request = headers.get("apim-request-id") or headers.get("x-request-id") or "none"
-        log.error("%s (request id %s)", super().refused(status, headers, body, model), request)
-        return UpstreamRefused(fault_of_status(status, headers.get("Retry-After", "")))
+        level = logging.WARNING if status == 404 else logging.ERROR  # a call may have ended
+        refusal = super().refused(status, headers, body, model)
+        log.log(level, "%s (request id %s)", refusal, request)
+        return UpstreamRefused(fault_of_status(status, headers.get("Retry-After", "")), status)
 
 
 class Hold:
@@ -201,6 +205,8 @@ class Relay:
     dialect: Literal["", "ga", "xai"] = ""
     """The protocol of the server; "": by its address."""
     heartbeat_s: float = HEARTBEAT_S
+    media: Literal["here", "direct"] = "here"
+    """Where the media of WebRTC calls goes; direct: between the client and the server."""
     client: SharedClient = field(default_factory=SharedClient, compare=False, repr=False)
 
     def translation(self) -> XaiTranslation | None:
@@ -252,9 +258,28 @@ class Relay:
     async def connected(
         self, *, user: str = "", transcription: bool = False
     ) -> AsyncGenerator[Opened]:
-        """A session of the upstream server, closed at the end. Raises UpstreamRefused.
+        """A session of the upstream server, closed at the end. Raises UpstreamRefused."""
+        query = self.query(transcription=transcription)
+        async with self._connection(query, user, CONNECT_TIMEOUT_S) as connection:
+            opened = await _opened(connection.socket)
+            yield replace(opened, hidden=connection.hidden)
 
-        A token is fetched for each connection: it expires within the hour.
+    @asynccontextmanager
+    async def attached(
+        self, call_id: str, *, user: str = "", timeout_s: float = CONNECT_TIMEOUT_S
+    ) -> AsyncGenerator[Opened]:
+        """The sideband of a call, closed at the end. Raises UpstreamRefused.
+
+        It need not begin with session.created.
+        """
+        async with self._connection({"call_id": call_id}, user, timeout_s) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def http(self, user: str) -> AsyncGenerator[tuple[HttpClient, dict[str, str]]]:
+        """The client of this server, and the headers of one request. Raises UpstreamRefused.
+
+        A token is fetched for each request: it expires within the hour.
         """
         headers = self.identification(user)
         if self.token_command:
@@ -263,14 +288,7 @@ class Relay:
         async with self.client.use(_Server(address, _KIND, headers=self.credentials())) as http:
             http.server.hide(*headers.values())
             try:
-                socket = await http.connect_websocket(
-                    "",
-                    query=self.query(transcription=transcription),
-                    headers=headers,
-                    max_message_bytes=MAX_FRAME_BYTES,
-                    heartbeat_s=self.heartbeat_s,
-                    timeout_s=CONNECT_TIMEOUT_S,
-                )
+                yield http, headers
             except UpstreamRefused:
                 raise
             except EngineError as exc:
@@ -279,9 +297,23 @@ class Relay:
                 raise UpstreamRefused(
                     Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S)
                 ) from exc
+
+    @asynccontextmanager
+    async def _connection(
+        self, query: Mapping[str, str], user: str, timeout_s: float
+    ) -> AsyncGenerator[Opened]:
+        """A WebSocket to the server, closed at the end. Raises UpstreamRefused."""
+        async with self.http(user) as (http, headers):
+            socket = await http.connect_websocket(
+                "",
+                query=query,
+                headers=headers,
+                max_message_bytes=MAX_FRAME_BYTES,
+                heartbeat_s=self.heartbeat_s,
+                timeout_s=timeout_s,
+            )
             try:
-                opened = await _opened(socket)
-                yield replace(opened, hidden=self._hidden(headers))
+                yield Opened(socket, float("inf"), self._hidden(headers))
             finally:
                 with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):

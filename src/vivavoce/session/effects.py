@@ -11,7 +11,7 @@ from msgspec import Struct
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
-from vivavoce.session.facts import FaultKind, TranscriptionKey
+from vivavoce.session.facts import AccessEnded, FaultKind, TranscriptionKey
 
 CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
 """What a model gets at once of a function that runs in the background."""
@@ -257,6 +257,8 @@ class ConnectUpstream(Struct, frozen=True):
     model: str
     transcription: bool = False
     """Whether the session transcribes only."""
+    settings: bytes = b""
+    """JSON, without the model: of a call whose media does not pass through this server."""
 
 
 class SendUpstream(Struct, frozen=True):
@@ -282,6 +284,12 @@ class RequestFallback(Struct, frozen=True):
     reason: str
     close_code: int = 1011
     kind: FaultKind = "closed"
+
+
+class RequestEnd(Struct, frozen=True):
+    """Give the session this fact behind the present one: its client may use nothing more."""
+
+    reason: AccessEnded
 
 
 class RunTool(Struct, frozen=True):
@@ -338,6 +346,12 @@ class RecordTurn(Struct, frozen=True):
     decision: TurnDecision
 
 
+class RecordModel(Struct, frozen=True):
+    """Another configured model serves the session from now on. For observers, likewise."""
+
+    model: str
+
+
 class Close(Struct, frozen=True):
     """End the connection. Give the session no further facts."""
 
@@ -376,10 +390,12 @@ ShellEffect: TypeAlias = (
     | RunTool
     | CancelTool
     | RequestFallback
+    | RequestEnd
     | RecordUsage
     | RecordDroppedAudio
     | RecordRefusal
     | RecordTurn
+    | RecordModel
     | Close
 )
 """What the runner carries out itself."""

@@ -73,6 +73,12 @@ class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     say_filler: str = ""
     """The filler. Empty: "One moment." in the language of the conversation."""
 
+    @property
+    def unspoken(self) -> "SessionLimits":
+        """The same, for a session in which this server can say nothing."""
+        words = {name: "" for name in self.__struct_fields__ if name.startswith("say_")}
+        return msgspec.structs.replace(self, **words)
+
     def filler(self, language: str | None) -> str:
         """What is said while the model takes its time."""
         base = re.split("[-_]", (language or "en").lower())[0]

@@ -4,6 +4,7 @@ The shell applies it to the events of a client, whatever protocol they came in, 
 them. What it hides is never part of the session object: see Options.in_force.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -230,6 +231,50 @@ class Rules:
                 rule="items",
             )
 
+    def allows_message(self, role: str, *, images: bool) -> bool:
+        """Whether a client may have added a message of that role, with pictures or without."""
+        policy = self._policy
+        if images and not (self._takes_images and (policy is None or policy.images)):
+            return False
+        if policy is None:
+            return True
+        return {"system": policy.system_items, "assistant": policy.assistant_items}.get(role, True)
+
+    def breach(self, settings: Mapping[str, Any], in_force: Mapping[str, Any]) -> str:
+        """The first setting that a client has changed against the policy; "": it has changed none.
+
+        For an upstream session whose client can reach it: what it has now, and what this server
+        has put in force. Settings that are not named have not changed.
+        """
+        policy, tools = self._policy, settings.get("tools")
+        tools = tools if isinstance(tools, list) else None
+        named = [tool.get("name") for tool in tools or () if isinstance(tool, dict)]
+        if any(isinstance(tool, dict) and tool.get("type") == "mcp" for tool in tools or ()):
+            return "tools"
+        if policy is None:
+            return ""
+        allowed = {*policy.client_tools, *self.tool_names}
+        unknown = "*" not in policy.client_tools and not allowed.issuperset(named)
+        if tools is not None and (unknown or not self.tool_names.issubset(named)):
+            return "tools"
+        pinned = msgspec.to_builtins(policy.pinned)
+        if place := _differing(pinned, in_force, settings, ""):
+            return place
+        most = settings.get("max_output_tokens")
+        if policy.max_output_tokens and (
+            most == "inf" or (isinstance(most, int) and most > policy.max_output_tokens)
+        ):
+            return "max_output_tokens"
+        if settings.get("prompt") is not None and not policy.prompt:
+            return "prompt"
+        voice = _at(settings, "audio", "output", "voice")
+        voice = voice.get("id") if isinstance(voice, dict) else voice
+        if voice is not None and policy.voices and voice not in policy.voices:
+            return "audio.output.voice"
+        heard = _at(settings, "audio", "input", "transcription", "model")
+        models = policy.transcription_models
+        return "audio.input.transcription.model" if models and heard not in (None, *models) else ""
+
     def _check_images(self, item: Message, param: str, why: str = "") -> None:
         """Raise InvalidRequest where there is one."""
         for n, part in enumerate(item.content):
@@ -375,6 +420,31 @@ class Rules:
     @property
     def _is_strict(self) -> bool:
         return self._policy is not None and self._policy.strict
+
+
+def _differing(pinned: Any, in_force: Any, settings: Any, path: str) -> str:
+    """The first pinned setting that is not what is in force; "": all are."""
+    for name, fixed in pinned.items():
+        if name in ("type", "model", "tools") or not isinstance(settings, Mapping):
+            continue  # a session keeps its type and model; of functions the names are compared
+        place, expected = f"{path}{name}", fixed
+        if isinstance(in_force, Mapping):
+            expected = in_force.get(name, fixed)
+        if name not in settings:
+            continue
+        if isinstance(fixed, Mapping) and isinstance(settings[name], Mapping):
+            if found := _differing(fixed, expected, settings[name], f"{place}."):
+                return found
+        elif settings[name] != expected:
+            return place
+    return ""
+
+
+def _at(settings: Any, *path: str) -> Any:
+    """A setting; None: it is not named."""
+    for name in path:
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return settings
 
 
 def _changed(given: T, changes: dict[str, Any]) -> T:

@@ -29,6 +29,7 @@ from vivavoce.session.effects import (
     Effect,
     EffectBuffer,
     Ids,
+    RecordModel,
     RecordRefusal,
 )
 from vivavoce.session.facts import (
@@ -43,6 +44,7 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
+    UpstreamEventReceived,
 )
 from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
 from vivavoce.session.limits import SessionLimits
@@ -168,7 +170,8 @@ class Session:
         self.steady = self._state == "open" and self._continue_audio(fact, now)
         if self.steady:
             return self._shared.effects.drain()
-        if self._brain.busy:  # nobody is idle while an answer is generated
+        # nobody is idle while an answer is generated, or an upstream server hears something
+        if self._brain.busy or type(fact) is UpstreamEventReceived:
             self._lifetime.active_at = now
         if self._state != "closed":
             self._take(fact, now)
@@ -209,6 +212,7 @@ class Session:
         last = self._shared.effects.drain()
         if model:
             self._shared.options.serve_with(model)
+            self._shared.effects.add(RecordModel(model))
         self._brain = brain(self._shared)
         self._brain.attach(handover, now)
         if self._state == "draining":

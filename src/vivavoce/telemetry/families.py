@@ -38,6 +38,13 @@ class SessionFamilies:
             "sessions_refused", "Sessions for which there was no room", "reason"
         )
         self.closes = make.counter("client_closes", "Sessions that ended", "model", "code")
+        self.ended = make.counter("sessions", "Sessions that ended, and why", "model", "outcome")
+        self.landings = make.counter(
+            "budget_landings",
+            "Sessions that a budget ended, with a last sentence or without",
+            "model",
+            "kind",
+        )
         self.lasted = make.histogram("session_seconds", "Length of sessions", _LASTED, "model")
         self.first_audio = make.histogram(
             "first_audio_seconds", "End of speech to first audio", _SECONDS, "model"
@@ -128,6 +135,9 @@ class UsageFamilies:
         )
         self.overrun = make.counter(
             "cost_overrun_usd", "Money beyond what was reserved for a response", "model"
+        )
+        self.capture = make.gauge(
+            "spend_capture_ratio", "Money booked of the last day by money billed", "provider"
         )
         self.refusals = make.counter("budget_refusals", "Budgets without room", "scope", "unit")
         self.reservations = make.gauge("reservations_open", "Reservations of this process")

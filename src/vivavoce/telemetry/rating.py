@@ -98,10 +98,10 @@ class Rater:
 
     def __init__(self, prices: PriceTable, tariffs: Mapping[str, Tariff]) -> None:
         self.prices = prices
-        self._tariffs = tariffs
+        self.tariffs = tariffs
 
     def tariff(self, model: str) -> Tariff:
-        return self._tariffs.get(model, Tariff())
+        return self.tariffs.get(model, Tariff())
 
     def is_priced(self, model: str, at: float) -> bool:
         """Whether all parts of a model that cost money have a price."""

@@ -187,18 +187,22 @@ class SessionTime:
         self.messages = 0
         """Typed in the present window, or in the session where there are none."""
         self._account = account
-        self._begun_at = account.now
+        self._begun_at: float | None = None  # of time that is not paid in advance
         self._held: Held | None = None  # of the present window
         self._ends_at = 0.0  # of the present window
-        self._windows = 0
+        self._rows = 0
         self._epoch = 1
 
     async def begin(self, epoch: int = 1) -> None:
         """epoch: how often the session was taken up. Raises QuotaExceeded, and StoreError."""
-        account, self._epoch = self._account, epoch
-        self._begun_at = account.now
-        if account.has_unit("minutes") or account.rater.by_clock(account.model, account.now):
-            await self._open_window()
+        self._epoch = epoch
+        await self._go_on(self._account.now)
+
+    async def serve_with(self, model: str, at: float) -> None:
+        """Another model has served since `at`. Raises QuotaExceeded, and StoreError."""
+        await self._book(at)
+        self._account.model = model
+        await self._go_on(at)
 
     def next_is_due(self) -> bool:
         """Whether the present window is about to end."""
@@ -206,8 +210,7 @@ class SessionTime:
 
     async def next_window(self) -> None:
         """Raises QuotaExceeded, and StoreError."""
-        if self._held is not None:
-            await self._settle(self._held)
+        await self._book(self._account.now)
         await self._open_window()
 
     async def end(self, *, has_begun: bool) -> None:
@@ -215,10 +218,15 @@ class SessionTime:
 
         has_begun: whether there was a session; it may have been refused.
         """
-        if self._held is not None:
-            await self._settle(self._held)
-        elif has_begun and not self._windows:
-            await self._account.settle(self._row(self._begun_at), {}, None)
+        if has_begun or self._held is not None:
+            await self._book(self._account.now)
+
+    async def _go_on(self, at: float) -> None:
+        account = self._account
+        if account.has_unit("minutes") or account.rater.by_clock(account.model, account.now):
+            await self._open_window()
+        else:
+            self._begun_at = at
 
     async def _open_window(self) -> None:
         account, now = self._account, self._account.now
@@ -238,23 +246,22 @@ class SessionTime:
             await account.service.store.begin(held.id, row)
             return
 
-    async def _settle(self, held: Held) -> None:
-        row = self._row(held.at)
-        amounts: dict[Unit, int] = {"minutes": self._ms(held.at), "usd": row.nano_usd}
-        await self._account.settle(row, amounts, held)
-        self._held = None
-        self._windows += 1
+    async def _book(self, until: float) -> None:
+        """Book the time up to then that is not booked yet. Raises StoreError."""
+        account, held = self._account, self._held
+        since = self._begun_at if held is None else held.at
+        if since is None:
+            return
+        ms = max(0, round((until - since) * 1000))
+        rated = account.rater.lasted(account.model, ms, account.now, self.messages)
+        row = account.row(self._id, "session", account.model, rated)
+        amounts: dict[Unit, int] = {} if held is None else {"minutes": ms, "usd": row.nano_usd}
+        await account.settle(row, amounts, held)
+        self._held = self._begun_at = None
+        self._rows += 1
         self.messages = 0
-
-    def _row(self, since: float) -> UsageRow:
-        account = self._account
-        rated = account.rater.lasted(account.model, self._ms(since), account.now, self.messages)
-        return account.row(self._id, "session", account.model, rated)
-
-    def _ms(self, since: float) -> int:
-        return max(0, round((self._account.now - since) * 1000))
 
     @property
     def _id(self) -> str:
-        window = f"time{self._windows}"
-        return window if self._epoch == 1 else f"{window}.{self._epoch}"
+        name = f"time{self._rows}"
+        return name if self._epoch == 1 else f"{name}.{self._epoch}"

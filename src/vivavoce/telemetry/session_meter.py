@@ -4,7 +4,7 @@ It logs what the session has used when it ends, by the model that served it.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from msgspec import UNSET
 
@@ -14,7 +14,7 @@ from vivavoce.limits.prices import usd
 from vivavoce.protocol.client import ItemCreate
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import RealtimeSession, SessionObject
-from vivavoce.session.effects import Effect, Generate, RecordUsage
+from vivavoce.session.effects import Effect, Generate, RecordModel, RecordUsage
 from vivavoce.session.facts import (
     AccessEnded,
     BudgetLow,
@@ -36,6 +36,27 @@ from vivavoce.telemetry.reservations import (
 log = logging.getLogger(__name__)
 
 
+class ServedTime:
+    """How long each model has served a session, in seconds by the clock of its facts."""
+
+    def __init__(self, model: str) -> None:
+        self.begun_at: float | None = None
+        """When the session began; None: it has not."""
+        self._served: list[tuple[str, float]] = []  # models, and when each ended
+        self._model = model
+
+    def change(self, model: str, now: float) -> None:
+        self._served.append((self._model, now - (self.begun_at or 0.0)))
+        self._model = model
+
+    def spans(self, seconds: float) -> Iterator[tuple[str, float]]:
+        """The models, and how long each has served, of a session that has lasted so long."""
+        begun = 0.0
+        for model, ended in (*self._served, (self._model, seconds)):
+            yield model, ended - begun
+            begun = ended
+
+
 class SessionMeter:
     """See runtime/sessions.py for when its methods are called. `who`: the name of the key."""
 
@@ -52,6 +73,7 @@ class SessionMeter:
         self._used: dict[str, UsageTotals] = {}  # by model
         self._warned = False  # that most of a budget is spent
         self._left = False
+        self._clock = ServedTime(self._account.model)
 
     @property
     def owner(self) -> Owner:
@@ -67,8 +89,10 @@ class SessionMeter:
 
     def time_cost(self, seconds: float) -> int:
         """Nano-USD of a session by the clock, without the messages that are typed in it."""
-        account, ms = self._account, round(seconds * 1000)
-        return account.rater.lasted(account.model, ms, account.now).nano_usd
+        account, total = self._account, 0
+        for model, served in self._clock.spans(seconds):
+            total += account.rater.lasted(model, round(served * 1000), account.now).nano_usd
+        return total
 
     async def enter(self) -> None:
         """Reserve what the session begins with. Raises QuotaExceeded, Unauthorized, StoreError."""
@@ -90,6 +114,8 @@ class SessionMeter:
         service.add(self)
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        if self._clock.begun_at is None:
+            self._clock.begun_at = now
         if type(fact) is UpstreamEventReceived:
             self._on_upstream(fact)
         elif type(fact) is Received:
@@ -99,6 +125,8 @@ class SessionMeter:
                 self._record(effect)
             elif type(effect) is Generate:
                 self._begin(effect.response_id)
+            elif type(effect) is RecordModel:
+                self._serve_with(effect.model, now)
 
     def tick(self) -> None:
         """Pay for the next window when one is about to end."""
@@ -141,6 +169,12 @@ class SessionMeter:
                 await self._warn_if_low()
 
         self._jobs.add(job)
+
+    def _serve_with(self, model: str, now: float) -> None:
+        """Another model serves: a service that is paid by the clock costs nothing any more."""
+        self._clock.change(model, now)
+        at = self._account.now
+        self._jobs.add(lambda: self._or_end(self._time.serve_with(model, at)))
 
     async def _next_window(self) -> None:
         if not self._left:

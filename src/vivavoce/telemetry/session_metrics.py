@@ -15,6 +15,7 @@ from vivavoce.session.effects import (
     RecordDroppedAudio,
     RecordRefusal,
     RequestFallback,
+    Say,
     Send,
 )
 from vivavoce.session.facts import (
@@ -37,7 +38,16 @@ from vivavoce.telemetry.families import SessionFamilies, UpstreamFamilies
 MAX_LIMITS = 8
 CLOSE_CODES = frozenset((*range(1000, 1016), 3000, 4000, 4002))
 SLOW_CLIENT_CLOSE = 1008
-_RARE = (Close, RequestFallback, ConnectUpstream, RecordRefusal, RecordDroppedAudio)
+_RARE = (Close, RequestFallback, ConnectUpstream, RecordRefusal, RecordDroppedAudio, Say)
+_OUTCOMES = {
+    1008: "refused",
+    1011: "failed",
+    1012: "shutdown",
+    1013: "failed",
+    3000: "unauthorized",
+    4002: "budget",
+}
+"""Why a session ended, by the code of its close; others: the client left, or its time was over."""
 
 
 class _RateLimit(msgspec.Struct):
@@ -165,8 +175,13 @@ class SessionMetrics:
         sessions = self._sessions
         code = fact.code if isinstance(fact, Disconnected) else effect.code
         sessions.closes.labels(self._model, _code(code)).inc()
-        if code == SLOW_CLIENT_CLOSE and isinstance(fact, Disconnected):
+        left = isinstance(fact, Disconnected)
+        if code == SLOW_CLIENT_CLOSE and left:
             sessions.slow.labels(self._model).inc()
+        outcome = _OUTCOMES.get(code, "left" if left else "limit")
+        sessions.ended.labels(self._model, outcome).inc()
+        if isinstance(fact, AccessEnded) and fact.code == "insufficient_quota":
+            sessions.landings.labels(self._model, "silent").inc()
         begun = now if self._begun_at is None else self._begun_at
         sessions.lasted.labels(self._model).observe(now - begun)
 
@@ -182,6 +197,8 @@ class SessionMetrics:
                 self._on_close(effect, fact, now)
             case RecordRefusal(event=event, rule=rule):
                 sessions.refused.labels(event, rule).inc()
+            case Say() if isinstance(fact, AccessEnded) and fact.code == "insufficient_quota":
+                sessions.landings.labels(self._model, "spoken").inc()
             case RecordDroppedAudio(frames=frames):
                 sessions.dropped.labels("audio").inc(frames)
             case RequestFallback(kind=kind):

@@ -39,6 +39,7 @@ from vivavoce.runtime.parts import Observer, Peer, Player
 from vivavoce.runtime.resume import Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import ServerContext, Sessions
+from vivavoce.runtime.upstream_calls import PassedOffer
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.effects import Effect, Send
 from vivavoce.session.facts import AudioArrived, Disconnected, Fact, Received
@@ -135,9 +136,12 @@ class FakeSessions(Sessions):
         *,
         observers: Iterable[Observer] = (),
         ticket: Ticket | None = None,
+        offer: PassedOffer | None = None,
     ) -> Runner:
         """See Sessions."""
-        runner = super().open(peer, opening, player, observers=observers, ticket=ticket)
+        runner = super().open(
+            peer, opening, player, observers=observers, ticket=ticket, offer=offer
+        )
         self.peers[runner] = peer
         return runner
 

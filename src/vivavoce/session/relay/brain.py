@@ -48,15 +48,15 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.item_validation import in_format
 from vivavoce.session.ledger import Ledger
-from vivavoce.session.options import USAGE, format_name
+from vivavoce.session.options import format_name
 from vivavoce.session.relay.audio import RelayInput, RelayOutput
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, is_failure, masked
 from vivavoce.session.relay.items import (
     as_history,
     is_text,
     read_item,
+    upstream_settings,
     with_fields,
-    without_nulls,
 )
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
@@ -98,8 +98,7 @@ class RelayBrain:
     def attach(self, handover: Handover, now: float) -> None:
         self._quiet_since = handover.quiet_since
         self._heard_at = now
-        options = self._shared.options
-        self._shared.effects.add(ConnectUpstream(options.served_by.model, options.transcribes_only))
+        self._shared.effects.add(self._connection())
         self._queue_settings()
         for item in shown(self._shared.conversation):
             self._outbox.queue(ItemCreate(item=as_history(item)))
@@ -108,6 +107,10 @@ class RelayBrain:
             self._outbox.queue(ResponseCreate(response=self._params(handover.cut_item_id)))
             self._request.sent = True
         self._outbox.reset_bound()
+
+    def _connection(self) -> ConnectUpstream:
+        options = self._shared.options
+        return ConnectUpstream(options.served_by.model, options.transcribes_only)
 
     def detach(self, now: float) -> Handover:
         handover = Handover(
@@ -493,14 +496,7 @@ class RelayBrain:
             entry.show_words(event.content_index)
 
     def _queue_settings(self) -> None:
-        settings = self._shared.options.upstream
-        kept = msgspec.to_builtins(settings)
-        for ours in ("id", "object", "expires_at", "served_by", "speech_model", "model"):
-            kept.pop(ours, None)
-        if (turn_detection := kept["audio"]["input"].get("turn_detection")) is not None:
-            turn_detection.pop("explain", None)
-            turn_detection.pop("interruption", None)
-        kept["include"] = [name for name in kept["include"] or () if name != USAGE] or None
+        settings = upstream_settings(self._shared.options.upstream)
         self._input.on_settings()
         self._output.use_format(format_name(self._shared.options.realtime.audio.output.format))
-        self._outbox.send_own({"type": "session.update", "session": without_nulls(kept)})
+        self._outbox.send_own({"type": "session.update", "session": settings})

@@ -15,7 +15,12 @@ from vivavoce.protocol.items import (
     OutputText,
     Status,
 )
+from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import UpstreamItem
+from vivavoce.session.options import USAGE
+
+_OURS = ("id", "object", "expires_at", "served_by", "speech_model", "model")
+"""Fields of a session object that are no settings of an upstream server."""
 
 
 def read_item(item: UpstreamItem, status: Status) -> Item | None:
@@ -85,6 +90,19 @@ def without_nulls(value: Any) -> Any:
         for key, inner in value.items()
         if inner is not None or key in ("turn_detection", "transcription", "noise_reduction")
     }
+
+
+def upstream_settings(session: SessionObject) -> dict[str, Any]:
+    """The settings of a session as an upstream server takes them, without the model."""
+    kept = msgspec.to_builtins(session)
+    for name in _OURS:
+        kept.pop(name, None)
+    if (turn_detection := kept["audio"]["input"].get("turn_detection")) is not None:
+        turn_detection.pop("explain", None)
+        turn_detection.pop("interruption", None)
+    kept["include"] = [name for name in kept["include"] or () if name != USAGE] or None
+    settings: dict[str, Any] = without_nulls(kept)
+    return settings
 
 
 def with_fields(raw: bytes, **fields: Any) -> bytes:

@@ -9,9 +9,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from vivavoce.errors import EngineError
 from vivavoce.protocol.wire import Opening, WireProtocol
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.sessions import Sessions
+from vivavoce.runtime.upstream import NO_FALLBACK
+from vivavoce.transports.webrtc.direct import DirectCall
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ class OpenedCall(NamedTuple):
 class ActiveCall:
     """A call that is served, and the short-lived credential that opened it, if one did."""
 
-    call: "Call"
+    call: "Call | DirectCall"
     opened_with: str | None
     ticket: Ticket | None = None
     """With which its client can make another connection."""
@@ -78,13 +81,42 @@ class Calls:
         except BaseException:
             await call.hang_up()
             raise
-        self._calls[call.id] = ActiveCall(call, opened_with, ticket)
-        task = asyncio.create_task(self._serve(call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(ActiveCall(call, opened_with, ticket))
         return OpenedCall(call, answer)
 
+    async def open_direct(
+        self, sdp: str, opening: Opening, *, opened_with: str | None = None
+    ) -> tuple[str, str] | None:
+        """Pass an offer on to the upstream server of a relay, where its media is direct.
+
+        Returns the id of the call and the SDP answer. None: the media is to come here, since the
+        model is none of these, or its upstream server makes no call and there is a fallback.
+        Raises what refuses a session, and UpstreamRefused without a fallback.
+        """
+        relay = self._sessions.direct_relay(opening)
+        if relay is None:
+            return None
+        self._sessions.check_room()
+        call = DirectCall(f"rtc_{self._sessions.new_id(16)}", sdp, relay)
+        runner = call.runner = self._sessions.open(call, opening, offer=call.offer)
+        self._begin(ActiveCall(call, opened_with))
+        try:
+            return call.id, await call.answer()
+        except EngineError:
+            if relay.fallback == NO_FALLBACK:
+                raise
+            log.warning("%s: the upstream server makes no call; its media comes here", call.id)
+            return None
+        except asyncio.CancelledError:  # the client does not wait for the answer
+            runner.end(1000, "the client left")
+            raise
+
     def find(self, call_id: str, credential: str | None) -> "Call | None":
+        """A call whose media comes here: see observed()."""
+        call = self.observed(call_id, credential)
+        return None if isinstance(call, DirectCall) else call
+
+    def observed(self, call_id: str, credential: str | None) -> "Call | DirectCall | None":
         """A call that is served. credential: finds only what it opened; None finds every call."""
         active = self._calls.get(call_id)
         if active is None or credential not in (None, active.opened_with):
@@ -100,7 +132,7 @@ class Calls:
         """The call of a conversation that is served here."""
         served = ticket.service.served(ticket.key)
         for active in self._calls.values() if served else ():
-            if active.ticket is served:
+            if active.ticket is served and not isinstance(active.call, DirectCall):
                 return active.call
         return None
 
@@ -115,15 +147,23 @@ class Calls:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _serve(self, call: "Call") -> None:
+    def _begin(self, active: ActiveCall) -> None:
+        """Serve a call in a task of its own."""
+        self._calls[active.call.id] = active
+        task = asyncio.create_task(self._serve(active.call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, call: "Call | DirectCall") -> None:
         """Serve a call to its end. No local variable holds the session while it hangs up."""
         assert call.runner
-        watch = asyncio.create_task(call.watch())
+        watch = None if isinstance(call, DirectCall) else asyncio.create_task(call.watch())
         try:
             await self._sessions.serve(call.runner)
         except Exception:
             log.exception("%s failed", call.id)
         finally:
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
             self._calls.pop(call.id, None)
             await call.hang_up()

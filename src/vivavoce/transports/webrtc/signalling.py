@@ -26,6 +26,7 @@ from vivavoce.transports.websocket import Admit
 
 if TYPE_CHECKING:
     from vivavoce.transports.webrtc.call import Call
+    from vivavoce.transports.webrtc.direct import DirectCall
 
 PATH = "/v1/realtime/calls"
 BETA_PATH = "/v1/realtime"
@@ -85,7 +86,7 @@ class CallRoutes:
             call.runner.end(1000, "the call was hung up")
         return web.Response()
 
-    def find(self, request: web.Request) -> "Call":
+    def find(self, request: web.Request) -> "Call | DirectCall":
         """The call of a sideband, `?call_id=`. Raises Unauthorized and HTTPNotFound."""
         return self._find(request.query["call_id"], request)
 
@@ -97,13 +98,17 @@ class CallRoutes:
         self, request: web.Request, sdp: str, opening: Opening, protocol: WireProtocol | None = None
     ) -> web.Response:
         protocol, local = protocol or GA(), is_local(request)
+        if protocol.is_ga:
+            key = self._short_lived_key(request)
+            if direct := await self._calls.open_direct(sdp, opening, opened_with=key):
+                return _made(*direct)
         ticket = self._ticket(request, protocol, opening.who)
         if ticket and (found := await self._again(ticket, sdp, local=local)):
-            call, answer = found
+            opened = found
         else:
             if ticket:
                 await ticket.service.load(ticket)
-            call, answer = await self._calls.open(
+            opened = await self._calls.open(
                 sdp,
                 opening,
                 protocol,
@@ -111,12 +116,7 @@ class CallRoutes:
                 opened_with=self._short_lived_key(request),
                 ticket=ticket,
             )
-        return web.Response(
-            text=answer,
-            status=201,
-            content_type="application/sdp",
-            headers={"Location": f"{PATH}/{call.id}"},
-        )
+        return _made(opened.call.id, opened.answer)
 
     def _ticket(self, request: web.Request, protocol: WireProtocol, who: str) -> Ticket | None:
         """For a client that reads the token, or that brings its own. Raises InvalidRequest."""
@@ -145,12 +145,22 @@ class CallRoutes:
             runner.repeat_items()
         return OpenedCall(call, answer)
 
-    def _find(self, call_id: str, request: web.Request) -> "Call":
+    def _find(self, call_id: str, request: web.Request) -> "Call | DirectCall":
         """A short-lived key finds the calls that it opened, an API key every call."""
-        call = self._calls.find(call_id, self._short_lived_key(request))
+        call = self._calls.observed(call_id, self._short_lived_key(request))
         if call is None:
             raise web.HTTPNotFound
         return call
+
+
+def _made(call_id: str, answer: str) -> web.Response:
+    """The answer to an offer."""
+    return web.Response(
+        text=answer,
+        status=201,
+        content_type="application/sdp",
+        headers={"Location": f"{PATH}/{call_id}"},
+    )
 
 
 def is_local(request: web.Request) -> bool:

@@ -1,0 +1,107 @@
+"""The drivers of one session: the brain that begins, and those that take over from it."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vivavoce.protocol.session import RealtimeSession, SessionObject
+from vivavoce.runtime.anticipation import LoadGauge
+from vivavoce.runtime.drivers import Driver
+from vivavoce.runtime.generation import Post, WaitWritable, say
+from vivavoce.runtime.performers import CascadePerformer, MakePerformer
+from vivavoce.runtime.relay_performer import RelayPerformer
+from vivavoce.runtime.tools import ToolOutcome
+from vivavoce.runtime.upstream import NO_FALLBACK, Relay
+from vivavoce.runtime.upstream_calls import DirectPerformer, PassedOffer
+from vivavoce.session.cascade.brain import CascadeBrain
+from vivavoce.session.effects import RunTool, Say
+from vivavoce.session.facts import OutputFinished
+from vivavoce.session.relay.brain import RelayBrain
+from vivavoce.session.relay.direct import DirectBrain
+
+if TYPE_CHECKING:
+    from vivavoce.runtime.sessions import ServerContext
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """Finds drivers for the session of one client, and speaks for the server."""
+
+    context: "ServerContext"
+    who: str
+    load: LoadGauge
+    offer: PassedOffer | None = None
+    """Of a call whose media goes past this server: nothing else can take it over."""
+
+    def first(self, model: str) -> Driver:
+        """The driver with which a session of that model begins; "" is the default one."""
+        if found := self._relay(model):
+            if self.offer is not None:
+                return Driver(DirectBrain, self._direct_performer(found[1]), relays=True)
+            return Driver(RelayBrain, self._relay_performer(found[1]), relays=True)
+        return self._cascade(model)
+
+    def fallback(self, session: SessionObject) -> Driver | None:
+        """The cascade that continues when the upstream server of a session's model fails."""
+        found = self._relay_of(session)
+        if self.offer is not None or (found and found[1].fallback == NO_FALLBACK):
+            return None
+        return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
+
+    async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
+        if self.offer is not None:  # there is no way to its client
+            post(OutputFinished(order.order.response_id))
+            return
+        cascade = self.context.catalog.voice_of(order.order.prompt.model)
+        await say(order, cascade, post, wait_writable)
+
+    async def run_tool(self, order: RunTool, session_id: str) -> str:
+        context, clock = self.context, asyncio.get_running_loop().time
+        outcome: ToolOutcome = "cancelled"
+        begun_at = clock()
+        try:
+            result = await context.tools[order.name].run(order, session_id, self.who)
+            outcome = result.outcome
+        finally:
+            if context.measurements:
+                context.measurements.on_tool(order.name, outcome, clock() - begun_at)
+        return result.text
+
+    async def recovered(self, session: SessionObject) -> Driver | None:
+        """The relay again, as soon as its upstream server answers; None: there is no relay."""
+        found = self._relay_of(session)
+        if found is None:
+            return None
+        name, relay = found
+        await relay.hold.wait_answering(relay)
+        return Driver(RelayBrain, self._relay_performer(relay), name, relays=True)
+
+    def relay(self, model: str) -> Relay | None:
+        """The relay that serves a name; None: a cascade does."""
+        found = self._relay(model)
+        return None if found is None else found[1]
+
+    def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
+        """The relay that a session's client has named, with its name; None: a cascade."""
+        return self._relay(session.model if isinstance(session, RealtimeSession) else "")
+
+    def _relay(self, model: str) -> tuple[str, Relay] | None:
+        """An unknown name, or an alias, stands for a relay where that is its model."""
+        name = self.context.models.served_by(model, "").model
+        relay = self.context.catalog.relays.get(name)
+        return None if relay is None else (name, relay)
+
+    def _relay_performer(self, relay: Relay) -> MakePerformer:
+        return partial(RelayPerformer, relay, self.context.owner_of(self.who).identity)
+
+    def _direct_performer(self, relay: Relay) -> MakePerformer:
+        assert self.offer is not None
+        return partial(DirectPerformer, relay, self.context.owner_of(self.who).identity, self.offer)
+
+    def _cascade(self, model: str) -> Driver:
+        context = self.context
+        performer = partial(
+            CascadePerformer, context.catalog, model, load=self.load, gate=context.gate
+        )
+        return Driver(CascadeBrain, performer, model)
