@@ -41,8 +41,8 @@ def turns_of(*streams: tuple[bool, int, bool]) -> list[int]:
         loop.obey(StreamInput(number, bytes(size)))
         if ended:
             loop.obey(EndOfInput(number))
-    while (number := loop.next_stream()) is not None:
-        loop.take_turn(number)
+    while (due := loop.next_stream()) is not None:
+        loop.take_turn(due)
     return worker.order
 
 
