@@ -58,7 +58,9 @@ def test_call_begins_with_the_settings_in_force_and_no_model() -> None:
 
 def test_settings_changed_against_the_policy_are_put_back_once_then_the_call_ends() -> None:
     relay = direct(Policy(pinned=PINNED))
-    assert update(relay, instructions="Sell ice.", output_modalities=["text"]) == []
+    cedar = {"output": {"voice": "cedar"}}
+    assert update(relay, instructions="Sell ice.", audio=cedar, tool_choice="none") == []
+    assert relay.say("session.updated", session=None) == []
     effects = update(relay, instructions="Give it away.")
     assert the(RecordRefusal, effects) == RecordRefusal("session.update", "pinned")
     (restored,) = sent_upstream(effects)
@@ -118,6 +120,10 @@ def test_message_that_a_client_may_not_add_is_deleted() -> None:
     assert sent_upstream(effects) == [{"type": "conversation.item.delete", "item_id": "s"}]
     assert of(RequestEnd, effects) == []
     assert of(RequestEnd, add(relay, "p", role="user", content=[{"type": "input_image"}]))
+
+
+def test_client_without_a_policy_may_add_any_message() -> None:
+    assert raw_types(add(direct(), "s", role="system", content=[])) == ["conversation.item.added"]
 
 
 def test_answer_of_the_upstream_server_is_no_message_of_a_client() -> None:

@@ -427,9 +427,8 @@ def _differing(pinned: Any, in_force: Any, settings: Any, path: str) -> str:
     for name, fixed in pinned.items():
         if name in ("type", "model", "tools") or not isinstance(settings, Mapping):
             continue  # a session keeps its type and model; of functions the names are compared
-        place, expected = f"{path}{name}", fixed
-        if isinstance(in_force, Mapping):
-            expected = in_force.get(name, fixed)
+        place = f"{path}{name}"
+        expected = in_force.get(name, fixed) if isinstance(in_force, Mapping) else fixed
         if name not in settings:
             continue
         if isinstance(fixed, Mapping) and isinstance(settings[name], Mapping):
