@@ -166,6 +166,11 @@ class Cluster:
             known = self._known(tag)
         return known
 
+    async def has_left(self, tag: str) -> bool:
+        """Whether the lease of a node that was known has ended."""
+        await self._read()
+        return self._known(tag) is None
+
     def least_loaded(self) -> str:
         """The name of another node that has the most room; "": none has any."""
         others = (node for node in self.nodes if node_tag(node.node) != self.place.node)

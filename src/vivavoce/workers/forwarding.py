@@ -212,6 +212,8 @@ class Forwarder:
             cluster.forwarded["unreachable"] += 1
             if _may_be_served_here(request) or _is_end(request):
                 return await handler(request)
+            if await cluster.has_left(owner.node):
+                raise web.HTTPGone(text=_GONE) from exc
             raise web.HTTPServiceUnavailable(
                 text="The node that has this call or session cannot be reached just now.",
                 headers={"Retry-After": "1"},
