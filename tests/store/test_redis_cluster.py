@@ -9,7 +9,14 @@ import pytest
 from tests.store.redis_server import redis_url
 from vivavoce.errors import StoreError
 from vivavoce.secret import Secret
-from vivavoce.store.cluster import ClusterStore, DrainNode, EndSession, ProcessLease, TakenOver
+from vivavoce.store.cluster import (
+    ClusterStore,
+    ControlMessage,
+    DrainNode,
+    EndSession,
+    ProcessLease,
+    TakenOver,
+)
 
 __all__ = ["redis_url"]  # a fixture
 
@@ -65,7 +72,11 @@ def test_key_keeps_the_value_that_it_was_given_first(redis_url: str) -> None:
 def test_messages_come_on_the_channels_that_are_listened_to(redis_url: str) -> None:
     async def main() -> None:
         async with in_redis(redis_url) as store:
-            sent = (TakenOver("key", 3), EndSession("sess_1"), DrainNode())
+            sent: tuple[ControlMessage, ...] = (
+                TakenOver("key", 3),
+                EndSession("sess_1"),
+                DrainNode(),
+            )
             assert await store.publish("w0", DrainNode()) == 0
             async with store.listen(("w0", "node")) as messages:
                 for channel, message in zip(("w0", "node", "w0"), sent, strict=True):

@@ -82,7 +82,7 @@ class RedisCluster:
         await self._redis.aclose()
 
     async def renew(self, lease: ProcessLease, seconds: float) -> None:
-        args = [lease.place, int(seconds * 1000), _encode(lease)]
+        args: list[str | int | bytes] = [lease.place, int(seconds * 1000), _encode(lease)]
         await self._call(self._renew(keys=[self._prefix], args=args))
 
     async def leave(self, place: str) -> None:
@@ -94,7 +94,7 @@ class RedisCluster:
         return [lease for data in found if data and (lease := _decoded(data)) is not None]
 
     async def first(self, key: str, value: bytes, *, ttl_s: float) -> bytes:
-        args = [f"first:{key}", value, max(1, int(ttl_s * 1000))]
+        args: list[str | int | bytes] = [f"first:{key}", value, max(1, int(ttl_s * 1000))]
         found: bytes | None = await self._call(self._first(keys=[self._prefix], args=args))
         return value if found is None else found
 

@@ -1,6 +1,7 @@
 """Prometheus metrics of a process, and where their values come from."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, Self
@@ -52,9 +53,9 @@ class MeasuredCluster(Protocol):
 
     away: bool
     """Redis cannot be reached."""
-    forwarded: Mapping[str, int]
+    forwarded: Counter[str]
     """Requests that were passed to other nodes, by what came of it."""
-    received: Mapping[str, int]
+    received: Counter[str]
     """Messages by their kind."""
 
     @property
