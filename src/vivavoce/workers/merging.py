@@ -9,12 +9,12 @@ from prometheus_client.samples import Sample
 
 LOWEST = frozenset(
     {
+        *("vivavoce_upstream_available", "vivavoce_upstream_remaining"),
+        *("vivavoce_cluster_redis_reached", "vivavoce_cluster_nodes"),
         "vivavoce_spend_capture_ratio",
-        "vivavoce_upstream_available",
-        "vivavoce_upstream_remaining",
     }
 )
-"""Gauges of one service that each process measures: the lowest value counts."""
+"""Gauges of what is outside, which each process measures: the lowest value counts."""
 _CREATED = "_created"
 _Labels = tuple[tuple[str, str], ...]
 
