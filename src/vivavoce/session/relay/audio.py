@@ -32,6 +32,8 @@ class RelayInput:
         """Samples that came in this session."""
         self.turn_item: str | None = None
         """Announced by speech_started, not committed."""
+        self.awaits_response = False
+        """A turn was committed, and the upstream server has not begun its answer."""
         self._rules = shared.options.rules
         self._frames = AudioFrames("input_audio_buffer.append")
         self._pending = bytearray()  # PCM
@@ -59,6 +61,16 @@ class RelayInput:
             self.format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
         self._bound()
+
+    @property
+    def turn_open(self) -> bool:
+        """Whether a turn is spoken, or is still without an answer."""
+        unfinished = self.turn_item is not None or self.awaits_response
+        # a track never pauses: it does not say when a turn begins that its client ends
+        by_client = self._shared.options.turn_detection is None
+        return unfinished or (
+            by_client and not self._shared.playback.by_server and bool(self._pending)
+        )
 
     def begin_turn(self, item_id: str | None) -> None:
         self.turn_item = item_id
@@ -92,6 +104,8 @@ class RelayInput:
         """The upstream server makes the turn an item."""
         self._committed = (item_id, bytes(self._pending))
         self.clear()
+        vad = self._shared.options.turn_detection
+        self.awaits_response = vad is not None and vad.create_response is True
 
     def clear(self) -> None:
         self._pending.clear()
