@@ -36,7 +36,7 @@ class SlowStore(MemoryStore):
         return kept
 
 
-class LostStore(MemoryStore):
+class LostStore(SlowStore):
     """Cannot be reached."""
 
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
