@@ -341,7 +341,8 @@ async def _ledger(scene: Scene) -> list[Figure]:
 
 
 def _promises(totals: Totals, conversations: int) -> list[Figure]:
-    errors = totals.errors - Counter({"session_taken_over": PROBES})
+    fenced = {"session_taken_over": PROBES, "response cancelled": PROBES}  # on the older server
+    errors = totals.errors - Counter(fenced)
     return [
         Figure(measure=f"{conversations} conversations: turns", value=totals.turns, unit=""),
         Figure(
