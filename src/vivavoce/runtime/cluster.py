@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 RENEWALS = 3
 """In the time that a lease lasts."""
-MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 """Between two attempts to reach Redis; a random part of it."""
 LOOK_AGAIN_S = 1.0
 """Leases are not read more often than that for a node that is not known."""
