@@ -263,11 +263,12 @@ def application(
     return app
 
 
-def _has_session(sessions: Sessions, session_id: str) -> bool:
-    """Whether this process has of a session what no other has."""
+async def _has_session(sessions: Sessions, session_id: str) -> bool:
+    """Whether this process has of a session what no other can have."""
+    if sessions.live.find(session_id) is not None:
+        return True
     resumption = sessions.context.resumption
-    unsaved = resumption is not None and resumption.has_unsaved(session_id)
-    return unsaved or sessions.live.find(session_id) is not None
+    return resumption is not None and not await resumption.wait_saved(session_id)
 
 
 def require_keys(settings: Settings, *, stored: int = 0) -> None:

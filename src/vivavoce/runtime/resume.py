@@ -185,6 +185,18 @@ class Resumption:
         unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
         return session_id in self._storing.values() or session_id in unsaved
 
+    async def wait_saved(self, session_id: str) -> bool:
+        """Wait until the store has the end of a session that has ended here; False: it is too
+        slow."""
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while self.has_unsaved(session_id):
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """For a client. Raises InvalidRequest. who: the name of its key."""
         request = resume_request(query)
