@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ class Forwarder:
         place: WorkerPlace,
         neighbours: Neighbours | None = None,
         locations: Locations | None = None,
-        has_session: Callable[[str], bool] = lambda _: True,
+        has_session: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """locations: where resumed sessions are. has_session: whether this process has of a session
         what no other has: otherwise its conversation goes on where its client arrives."""
@@ -166,11 +166,8 @@ class Forwarder:
         self, request: web.Request, handler: Handler, *, passed: bool
     ) -> web.StreamResponse:
         """passed: another process has passed it on, and may serve it where this one does not."""
-        if (
-            passed
-            and _is_resumption(request)
-            and not self._has_session(request.query["session_id"])
-        ):
+        wanted = request.query["session_id"] if passed and _is_resumption(request) else ""
+        if wanted and self._has_session is not None and not await self._has_session(wanted):
             raise web.HTTPServiceUnavailable(
                 text="This process does not have that session.", headers={"Retry-After": "1"}
             )
