@@ -141,8 +141,9 @@ async def launched(
     *,
     ready_path: str = "/ready",
     seconds: float = START_SECONDS,
+    end: signal.Signals = signal.SIGKILL,
 ) -> AsyncIterator[Served]:
-    """Another server on the same core, which listens on that port; killed at the end."""
+    """Another server on the same core, which listens on that port; gets that signal at the end."""
     started = time.perf_counter()
     process = subprocess.Popen(  # noqa: ASYNC220  nothing is measured yet
         command,
@@ -156,8 +157,8 @@ async def launched(
         await _until_ready(process, port, ready_path, seconds)
         yield Served(process, port, time.perf_counter() - started)
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(end)
+        await asyncio.to_thread(process.wait)
 
 
 def _launch(
