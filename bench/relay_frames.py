@@ -1,8 +1,8 @@
 """What one frame costs a relay in instructions, ours and the barest: a busy machine changes little.
 
-Each server runs under valgrind (Debian package valgrind), twice: with few and with many frames. The
-difference is the cost of the frames alone. It counts the work of the process and not that of the
-kernel, which is the same for both: one read and one write for each frame.
+Each server runs under valgrind (Debian package valgrind), which counts while everybody talks. That
+is the work of the process and not that of the kernel, which is the same for both: one read and one
+write for each frame.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from typing import TypeAlias
 from bench.figures import Figure
 from bench.relay import Speaker, configured, connect_all
 from bench.report import run
-from bench.served import COMMAND, Served, free_port, launched
+from bench.served import COMMAND, free_port, launched
 from bench.upstream import Times, upstream
 
 SESSIONS = 10
-FEW, MANY = 50, 250
-"""Frames of each session in each direction."""
+FIRST, FRAMES = 10, 200
+"""Frames of each session in each direction, before they are counted and then."""
 START_SECONDS = 300.0
 REPLY_SECONDS = 120.0
-_TOTAL = re.compile(rb"^(?:totals|summary): (\d+)", re.MULTILINE)
+_TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
 Command: TypeAlias = Callable[[int, int], AbstractAsyncContextManager[tuple[str, ...]]]
 """Of a relay, given its own port and that of the upstream server."""
@@ -52,50 +52,59 @@ RELAYS: dict[str, Command] = {"ours": ours, "bare": bare}
 
 
 async def measure(quick: bool) -> list[Figure]:
-    many = FEW + (MANY - FEW) // (4 if quick else 1)
-    figures = []
-    for name, command in RELAYS.items():
-        few_in_all, many_in_all = [await counted(command, frames) for frames in (FEW, many)]
-        figures.append(
-            Figure(
-                measure=f"relay, {name}: instructions for a frame, the mean of both directions",
-                value=(many_in_all - few_in_all) / (2 * SESSIONS * (many - FEW)),
-                unit="instructions",
-            )
+    frames = FRAMES // (4 if quick else 1)
+    figures = [
+        Figure(
+            measure=f"relay, {name}: instructions for a frame, the mean of both directions",
+            value=await counted(command, frames) / (2 * SESSIONS * frames),
+            unit="instructions",
         )
+        for name, command in RELAYS.items()
+    ]
     ratio = figures[0].value / figures[1].value
     figures.append(Figure(measure="… ours to bare", value=ratio, unit="times"))
     return figures
 
 
 async def counted(command: Command, frames: int) -> int:
-    """Instructions of a relay from its start to its end, with so many frames in each session."""
+    """Instructions of a relay for so many frames in each session and direction."""
     times = [Times() for _ in range(SESSIONS)]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file, own = Path(folder, "counts"), free_port()
-        counting = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={file}")
+        counting = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
         async with upstream(times) as port, command(own, port) as program:
-            command_line = (*counting, *program)
-            async with launched(
-                command_line, own, seconds=START_SECONDS, end=signal.SIGTERM
-            ) as relay:
-                await _talk(relay, times, frames)
-        totals = [int(found) for found in _TOTAL.findall(file.read_bytes())]  # noqa: ASYNC240  its writer has ended
-    return max(totals)
+            line = (*counting, f"--callgrind-out-file={file}", *program)
+            async with launched(line, own, seconds=START_SECONDS, end=signal.SIGTERM) as relay:
+                lines = await connect_all(relay.port, times, at_once=1)
+                people = [Speaker(line, n, times[n]) for n, line in enumerate(lines)]
+                await _talk(people, FIRST)
+                await _count("on", relay.pid)
+                await _talk(people, frames)
+                await _count("off", relay.pid)
+                for client in lines:
+                    client.close()
+        text = await asyncio.to_thread(file.read_text)
+    return max(int(found) for found in _TOTAL.findall(text))
 
 
-async def _talk(relay: Served, times: list[Times], frames: int) -> None:
+async def _count(state: str, pid: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "callgrind_control", "-i", state, str(pid), stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(REPLY_SECONDS):
+        await process.wait()
+    if process.returncode:
+        raise RuntimeError("callgrind_control has failed")
+
+
+async def _talk(people: list[Speaker], frames: int) -> None:
     """Everybody sends a frame; the next follows when each has its delta."""
-    lines = await connect_all(relay.port, times, at_once=1)
-    people = [Speaker(line, n, times[n]) for n, line in enumerate(lines)]
     for _ in range(frames):
-        deltas = [line.coming("response.output_audio.delta") for line in lines]
+        deltas = [one.line.coming("response.output_audio.delta") for one in people]
         for one in people:
             one.send()
         async with asyncio.timeout(REPLY_SECONDS):
             await asyncio.gather(*deltas)
-    for line in lines:
-        line.close()
 
 
 if __name__ == "__main__":

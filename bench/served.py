@@ -68,25 +68,25 @@ class Served:
         self.port = port
         self.start_seconds = start_seconds
         """From the start of the process to the first success of GET /ready."""
-        self._pid = process.pid
+        self.pid = process.pid
 
     def kill(self) -> None:
         """As the system does when memory runs out; it is over for served(), too."""
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
 
     @property
     def rss(self) -> int:
         """Resident bytes."""
-        return _rss(self._pid)
+        return _rss(self.pid)
 
     @property
     def descriptors(self) -> int:
         """Open file descriptors."""
-        return len(os.listdir(f"/proc/{self._pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
     def threads(self) -> int:
-        return len(os.listdir(f"/proc/{self._pid}/task"))
+        return len(os.listdir(f"/proc/{self.pid}/task"))
 
     @property
     def cpu_seconds(self) -> float:
@@ -99,13 +99,13 @@ class Served:
         return self._scheduled(1)
 
     def _scheduled(self, field: int) -> float:
-        tasks = Path(f"/proc/{self._pid}/task").iterdir()
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[field]) for task in tasks) / 1e9
 
     @property
     def children(self) -> dict[str, int]:
         """Resident bytes of each process that it has started, by command."""
-        told = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        told = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return {f"{_command(int(pid))} {pid}": _rss(int(pid)) for pid in told}
 
 
