@@ -64,7 +64,7 @@ def test_delta_like_the_learnt_one_gives_its_audio(audio: bytes, event_id: str) 
 
 @given(st.binary(min_size=1, max_size=400), st.sampled_from(["", "a", "event_17"]))
 def test_frame_like_the_learnt_one_is_described_without_its_audio(audio: bytes, name: str) -> None:
-    fields = {"event_id": name} if name else {}
+    fields: dict[str, Any] = {"event_id": name} if name else {}
     frames = appends(append(**fields))
     assert frames.described(append(audio, **fields)) == (name.encode(), len(audio))
     assert frames.described(delta(audio)) is None
