@@ -14,7 +14,6 @@ import pytest
 from tests.server import Server, scripted, serving
 from tests.session.stage import texts
 from tests.transports.webrtc.caller import Caller, calling, until
-from vivavoce.protocol.wire import Frame
 from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.settings import Settings
 from vivavoce.store.sqlite import SQLiteStore
@@ -316,11 +315,11 @@ def test_history_keeps_what_was_sent_last() -> None:
     async def main() -> None:
         history = History()
         for n in range(3):
-            history.add(Frame("text", f'{{"event_id":"event_{n}"}}'.encode()))
+            history.add(f'{{"event_id":"event_{n}"}}'.encode())
         assert history.behind("event_1") == 2
         assert history.behind("event_9") is None
         assert [frame.data[-3:] for frame in history.since(2)] == [b'2"}']
-        history.add(Frame("text", bytes(MAX_KEPT_BYTES)))
+        history.add(bytes(MAX_KEPT_BYTES))
         assert (history.begin, history.end) == (3, 4)
         history.close()
 
