@@ -217,7 +217,9 @@ def test_engine_vendors_are_imported_by_no_other_package() -> None:
         known = {there for there in own(module) if there.split(".")[0] == "engines"}
         if module == "testing":  # offers the scripted engines
             known -= {there for there in known if there.startswith("engines.scripted.")}
-        if module in ("runtime.upstream", "runtime.tools"):  # connect as an engine does
+        if module in ("runtime.upstream", "runtime.upstream_calls", "runtime.tools") or (
+            module == "telemetry.spend"
+        ):  # connect as an engine does
             known -= {"engines.http", "engines.remote"}
         if module == "transports.frame_guard":  # its sockets are extended as those of engines are
             known -= {"engines.http"}

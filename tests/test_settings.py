@@ -236,7 +236,8 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
             "only [server], [session], [webrtc], [telephony], [turns], [interruption], "
-            "[speaker_gate], [fallback], [store], [cluster], [resume], [recorder] have variables, "
+            "[speaker_gate], [fallback], [store], [cluster], [resume], [recorder], [spend] have "
+            "variables, "
             "other settings belong in vivavoce.toml",
         ),
     ],

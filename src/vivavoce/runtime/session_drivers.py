@@ -1,34 +1,64 @@
 """The drivers of one session: the brain that begins, and those that take over from it."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.runtime.anticipation import LoadGauge
+from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.generation import Post, WaitWritable, say
 from vivavoce.runtime.performers import CascadePerformer, MakePerformer
 from vivavoce.runtime.relay_performer import RelayPerformer
-from vivavoce.runtime.tools import ToolOutcome
+from vivavoce.runtime.speaker_gate import SpeakerGate
+from vivavoce.runtime.tools import ServerTool, ToolOutcome
 from vivavoce.runtime.upstream import NO_FALLBACK, Relay
 from vivavoce.runtime.upstream_calls import DirectPerformer, PassedOffer
 from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RunTool, Say
 from vivavoce.session.facts import OutputFinished
+from vivavoce.session.options import AvailableModels
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.relay.direct import DirectBrain
 
-if TYPE_CHECKING:
-    from vivavoce.runtime.sessions import ServerContext
+
+class ToolMeasurements(Protocol):
+    """Takes what is measured of functions of this server."""
+
+    def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None: ...
+
+
+class DriverContext(Protocol):
+    """What all sessions of a server share, as far as their drivers need it."""
+
+    @property
+    def catalog(self) -> ModelCatalog: ...
+
+    @property
+    def models(self) -> AvailableModels: ...
+
+    @property
+    def tools(self) -> Mapping[str, ServerTool]: ...
+
+    @property
+    def measurements(self) -> ToolMeasurements | None: ...
+
+    @property
+    def owner_of(self) -> Callable[[str], Owner]: ...
+
+    @property
+    def gate(self) -> SpeakerGate | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Drivers:
     """Finds drivers for the session of one client, and speaks for the server."""
 
-    context: "ServerContext"
+    context: DriverContext
     who: str
     load: LoadGauge
     offer: PassedOffer | None = None

@@ -32,22 +32,22 @@ MIN_CAPTURE = 0.95
 """Of what a provider has billed; where less is booked, that is logged."""
 MAX_COSTS_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-_KIND = ServerKind("cost report", "the costs of a day", options="[spend] openai_admin_key")
+_KIND = ServerKind("cost report", "the costs of a day", options="[spend] admin_key")
 _TIMEOUTS = ResponseTimeouts(first_s=_TIMEOUT_S, gap_s=_TIMEOUT_S)
 
 
 class SpendSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[spend]: compares what is booked with what the provider has billed, once an hour."""
 
-    openai_admin_key: str = ""
+    admin_key: str = ""
     """An admin key of the organization, sk-admin-…, which reads its costs. Empty: no comparison."""
-    openai_project: str = ""
+    project: str = ""
     """The project of this server, proj_…. Empty: the costs of the whole organization."""
-    openai_url: str = "https://api.openai.com/v1"
+    url: str = "https://api.openai.com/v1"
     """Where the costs are read."""
 
     def __post_init__(self) -> None:
-        conceal(self, "openai_admin_key")
+        conceal(self, "admin_key")
 
 
 class _Amount(msgspec.Struct):
@@ -86,7 +86,7 @@ class SpendComparison:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if Secret(self._settings.openai_admin_key).reveal():
+        if Secret(self._settings.admin_key).reveal():
             self._task = asyncio.create_task(self._compare_for_ever())
         return self
 
@@ -131,12 +131,12 @@ class SpendComparison:
         """Nano-USD of the day that begins then. Raises EngineError."""
         settings = self._settings
         query = f"start_time={since}&end_time={since + 86_400}&bucket_width=1d&limit=1"
-        if settings.openai_project:
-            query += f"&project_ids={settings.openai_project}"
+        if settings.project:
+            query += f"&project_ids={settings.project}"
         server = RemoteServer(
-            f"{settings.openai_url.rstrip('/')}/organization/costs?{query}",
+            f"{settings.url.rstrip('/')}/organization/costs?{query}",
             _KIND,
-            api_key=Secret(settings.openai_admin_key).reveal(),
+            api_key=Secret(settings.admin_key).reveal(),
             headers={},
         )
         deadline = asyncio.get_running_loop().time() + _TIMEOUT_S
