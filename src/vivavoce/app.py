@@ -285,7 +285,7 @@ async def serve(
                 pool = EnginePool()
                 async with (
                     Generations(partial(build, pool=pool), settings) as built,
-                    metering(settings, built.current.models, store) as meter,
+                    metering(settings, built.current.models, store, os.environ) as meter,
                     Metrics() as metrics,
                     resuming(settings, store) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,

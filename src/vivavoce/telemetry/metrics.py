@@ -105,6 +105,8 @@ class Metrics:
             )
         )
         self.usage.reservations.set_function(lambda: float(meter.open_reservations))
+        self.usage.store_away.set_function(lambda: float(meter.store.away))
+        self.usage.waiting.set_function(lambda: float(meter.store.waiting))
 
     def on_session_refused(self, reason: str) -> None:
         """Count a session that was refused: draining, full, overloaded."""

@@ -23,7 +23,7 @@ from vivavoce.session.facts import (
     UpstreamEventReceived,
 )
 from vivavoce.session.usage import UsageTotals
-from vivavoce.store.base import Charge
+from vivavoce.store.base import AT_ONCE, Charge
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
 from vivavoce.telemetry.reservations import (
@@ -77,15 +77,18 @@ class SessionMeter:
         relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
+        account.opens = self.epoch == 1  # one that is taken up again goes on
         try:
             if record is not None and record.max_sessions:
-                seat = Charge(f"sessions:{record.name}", "now", 1, record.max_sessions)
+                seat = Charge(f"sessions:{record.name}", AT_ONCE, 1, record.max_sessions)
                 self._seat = await account.hold_charges((seat,))
             await self._responses.hold_next()
             await self._time.begin(self.epoch)
         except BaseException:
             self.leave()
             raise
+        finally:
+            account.opens = False
         self._entered = True
         service.add(self)
 
@@ -153,7 +156,6 @@ class SessionMeter:
             self.post(BudgetLow())
 
     async def _settle_all(self) -> None:
-        """May be repeated when the store fails in the middle."""
         await self._responses.give_back()
         await self._time.end(has_begun=self._entered)
         if self._seat is not None:
