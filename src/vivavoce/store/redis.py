@@ -69,7 +69,10 @@ end
 """
 _RESERVE = """
 local id, lease = ARGV[1], ARGV[2]
-if redis.call('EXISTS', p .. 'reservation:' .. id) == 1 then return -1 end -- the client's retry
+if redis.call('EXISTS', p .. 'reservation:' .. id) == 1 then -- the client repeats it
+  redis.call('ZADD', p .. 'leases', lease, id)
+  return -1
+end
 local charges = {}
 for i = 3, #ARGV, 3 do
   local found = redis.call('HMGET', p .. 'balance:' .. ARGV[i], 'spent', 'reserved')
