@@ -28,7 +28,7 @@ from vivavoce.store.base import (
     StoreSettings,
     UsageRow,
 )
-from vivavoce.store.journal import Entry, Journal
+from vivavoce.store.journal import UsageEntry, Journal
 from vivavoce.store.waiting import MAX_WAITING, WaitingUsage
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class BufferedAccounts:
                 raise QuotaExceeded(refusal(refused))
             held.covered = True
         held.journaled = True
-        await self._usage.write_down(Entry(row, held.charges, reservation_id, begun=True))
+        await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
 
     async def settle(
         self, row: UsageRow, charges: Sequence[Charge], reservation_id: str = ""
@@ -184,7 +184,7 @@ class BufferedAccounts:
         self._end_hold(held, charges)
         if held is None:
             self._allowances.use(charges)
-        return bool(await self._usage.add(Entry(row, tuple(charges), reservation_id)))
+        return bool(await self._usage.add(UsageEntry(row, tuple(charges), reservation_id)))
 
     async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
         if self._away_since is None:
@@ -192,7 +192,7 @@ class BufferedAccounts:
                 return await self._call(partial(self._store.book, rows))
             except StoreError:
                 pass
-        return await self._usage.add(*(Entry(row) for row in rows))
+        return await self._usage.add(*(UsageEntry(row) for row in rows))
 
     async def release(self, reservation_id: str) -> None:
         held = self._held.pop(reservation_id, None)

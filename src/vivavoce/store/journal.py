@@ -31,7 +31,7 @@ ENDING = ".journal"
 _encode = msgspec.json.Encoder().encode
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class UsageEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Usage that the store does not have yet."""
 
     row: UsageRow
@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """The work has only begun: it is booked so where nothing more was written of it."""
 
 
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(UsageEntry).decode
 
 
 class Journal:
@@ -70,14 +70,14 @@ class Journal:
         """Whether clear() has nothing to delete."""
         return not (self._path or self._found or self._unwritten)
 
-    async def found(self) -> list[Entry]:
+    async def found(self) -> list[UsageEntry]:
         """What processes that have died have left, in order. It is kept until clear().
 
         Raises OSError.
         """
         return await self._run(self._find)
 
-    async def append(self, *entries: Entry) -> None:
+    async def append(self, *entries: UsageEntry) -> None:
         """Write entries and sync the file.
 
         Raises OSError; then they are written with the next ones, or by sync().
@@ -97,8 +97,8 @@ class Journal:
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _find(self) -> list[Entry]:
-        entries: list[Entry] = []
+    def _find(self) -> list[UsageEntry]:
+        entries: list[UsageEntry] = []
         for path in sorted(self.folder.glob(f"*{ENDING}")):
             file = os.open(path, os.O_RDWR)
             try:
@@ -110,7 +110,7 @@ class Journal:
             entries += self._read(path)
         return entries
 
-    def _read(self, path: Path) -> list[Entry]:
+    def _read(self, path: Path) -> list[UsageEntry]:
         *lines, rest = path.read_bytes().split(b"\n")
         entries, unreadable = [], 0
         for line in lines:

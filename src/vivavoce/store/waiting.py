@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from vivavoce.store.base import AccountStore, RunOperation, UsageRow
-from vivavoce.store.journal import Entry, Journal
+from vivavoce.store.journal import UsageEntry, Journal
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +23,19 @@ class WaitingUsage:
         self.failure: OSError | None = None
         """Why the journal could not be written the last time."""
         self._journal = journal
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[UsageEntry] = deque()
         self._ids: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def add(self, *entries: Entry) -> list[UsageRow]:
+    async def add(self, *entries: UsageEntry) -> list[UsageRow]:
         """Keep entries; the rows that did not wait already."""
         new = self._extend(entries)
         await self.write_down(*new)
         return [entry.row for entry in new]
 
-    async def write_down(self, *entries: Entry) -> None:
+    async def write_down(self, *entries: UsageEntry) -> None:
         """Append to the journal, after what could not be appended before."""
         if self._journal is None:
             return
@@ -98,7 +98,7 @@ class WaitingUsage:
         elif count:
             log.error("%d rows of usage are lost: %s", count, reason)
 
-    def _extend(self, entries: Iterable[Entry]) -> list[Entry]:
+    def _extend(self, entries: Iterable[UsageEntry]) -> list[UsageEntry]:
         new = []
         for entry in entries:
             if entry.row.id not in self._ids:
@@ -107,8 +107,8 @@ class WaitingUsage:
         self._entries.extend(new)
         return new
 
-    def _first_free(self) -> list[Entry]:
-        found: list[Entry] = []
+    def _first_free(self) -> list[UsageEntry]:
+        found: list[UsageEntry] = []
         for entry in self._entries:
             if entry.charges or entry.reservation or len(found) == BOOKED_AT_ONCE:
                 break
