@@ -28,7 +28,7 @@ from vivavoce.store.base import (
     StoreSettings,
     UsageRow,
 )
-from vivavoce.store.journal import UsageEntry, Journal
+from vivavoce.store.journal import Journal, UsageEntry
 from vivavoce.store.waiting import MAX_WAITING, WaitingUsage
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from vivavoce.store.base import AccountStore, RunOperation, UsageRow
-from vivavoce.store.journal import UsageEntry, Journal
+from vivavoce.store.journal import Journal, UsageEntry
 
 log = logging.getLogger(__name__)
 
