@@ -58,7 +58,8 @@ class _Held:
 
 
 class BufferedAccounts:
-    """See AccountStore, whose methods these are. An async context manager; the store is entered.
+    """See AccountStore, whose methods these are, without those of conversations. An async context
+    manager; the store is entered.
 
     reserve(), begin(), settle(), book() and release() raise no StoreError but for what is about to
     begin (`Reservation.opens`); begin() raises QuotaExceeded.
@@ -219,6 +220,15 @@ class BufferedAccounts:
         return await self._call(partial(self._store.reap, now))
 
     # what cannot be had while the store is away
+
+    async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        await self._call(partial(self._store.put, key, value, ttl_s=ttl_s))
+
+    async def get(self, key: str) -> bytes | None:
+        return await self._call(partial(self._store.get, key))
+
+    async def delete(self, key: str) -> None:
+        await self._call(partial(self._store.delete, key))
 
     async def save(self, kind: RecordKind, name: str, data: bytes) -> None:
         await self._call(partial(self._store.save, kind, name, data))
