@@ -31,6 +31,7 @@ from vivavoce.session.effects import (
     Ids,
     RecordRefusal,
 )
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import (
     AccessEnded,
     AudioArrived,
@@ -68,6 +69,8 @@ class SessionStart:
     server_plays: bool = False
     relays: bool = False
     """Whether its brain is the relay; else the cascade."""
+    checkpoint: Checkpoint | None = None
+    """From which it goes on; None: it is new."""
 
 
 class Session:
@@ -101,6 +104,7 @@ class Session:
             effects=effects,
             usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
+            pauses=SpeakerPauses(checkpoint.pauses if checkpoint else ()),
         )
         self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)

@@ -30,7 +30,7 @@ MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 class TurnScoring:
     """The evidence of the open turn, and the pauses of its speaker."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, pauses: SpeakerPauses) -> None:
         self.evidence = Evidence()
         """Of the end of the turn, in this pause."""
         self.resumed = 0
@@ -40,7 +40,7 @@ class TurnScoring:
         self.ended_by: EndedBy = "silence"
         """What ends the turn."""
         self._options = options
-        self._pauses = SpeakerPauses()
+        self._pauses = pauses
         self._text: str | None = None  # that was scored last
         self._in_pause = False  # whether that was in this pause
         self._llm_asked = False  # about that text
