@@ -83,9 +83,7 @@ def answering(session: Session, text: str = WORDS, *, ends: bool) -> str:
 
 def test_pauses_of_a_speaker_are_known_when_the_conversation_goes_on() -> None:
     saved = msgspec.structs.replace(a_session().checkpoint(0.0), pauses=(24_000, 12_000))
-    session = Session(
-        saved.session, MODELS, SessionLimits(), salt="y", now=0.0, checkpoint=saved
-    )
+    session = Session(saved.session, MODELS, SessionLimits(), salt="y", now=0.0, checkpoint=saved)
     assert session.checkpoint(0.0).pauses == (24_000, 12_000)
     assert SpeakerPauses(saved.pauses).usual_ms == (3 * 500 + 1000 + 500) // 5
 
