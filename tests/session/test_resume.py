@@ -28,6 +28,7 @@ from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS
 from vivavoce.session.checkpoint import PLAYED_SAVE_S, Checkpoint, continued
 from vivavoce.session.effects import Close, Effect, Generate
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import (
     AudioPlayed,
     DrainStarted,
@@ -37,7 +38,6 @@ from vivavoce.session.facts import (
     ToolCallStarted,
     UpstreamConnected,
 )
-from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.relay.brain import RelayBrain
 from vivavoce.session.shell import Session

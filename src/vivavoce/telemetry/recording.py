@@ -26,6 +26,7 @@ from vivavoce.protocol.server import ItemRetrieved, OutputAudioDelta
 from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.session.cascade.turn_detection import MIN_RISING, RISE_WINDOWS, WINDOW
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     AddEchoReference,
     CleanAudio,
@@ -42,7 +43,6 @@ from vivavoce.session.effects import (
     SendUpstream,
     Speculate,
 )
-from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.facts import (
     AudioArrived,
