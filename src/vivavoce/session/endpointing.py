@@ -101,9 +101,11 @@ class Evidence(msgspec.Struct, frozen=True):
 class SpeakerPauses:
     """The pauses that this speaker has made in mid-turn, samples."""
 
-    def __init__(self, known: Iterable[int] = ()) -> None:
+    def __init__(self, known: Iterable[int] = (), spoken_until: int = 0) -> None:
         """known: those of an earlier session of the same conversation."""
         self._last = tuple(known)
+        self.spoken_until = spoken_until
+        """The end of the speech of the last turn, as a position; 0: there was none."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._last)

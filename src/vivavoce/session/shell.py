@@ -96,6 +96,9 @@ class Session:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         effects = EffectBuffer(Ids(salt))
+        pauses = SpeakerPauses()
+        if checkpoint:
+            pauses = SpeakerPauses(checkpoint.pauses, checkpoint.spoken_until)
         kept = int(limits.kept_audio_seconds) * 2 * RATE
         self._shared = Shared(
             options=Options(opening, models),
@@ -104,7 +107,7 @@ class Session:
             effects=effects,
             usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
-            pauses=SpeakerPauses(checkpoint.pauses if checkpoint else ()),
+            pauses=pauses,
         )
         self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)
