@@ -288,8 +288,9 @@ class Sessions:
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
             relays=driver.relays,
+            checkpoint=checkpoint,
         )
-        recorder = context.record(start) if context.record and not checkpoint else None
+        recorder = context.record(start) if context.record else None
         session = Session(
             settings,
             recorder.models if recorder else start.models,

@@ -31,6 +31,7 @@ from vivavoce.session.effects import (
     Ids,
     RecordRefusal,
 )
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import (
     AccessEnded,
     AudioArrived,
@@ -68,6 +69,8 @@ class SessionStart:
     server_plays: bool = False
     relays: bool = False
     """Whether its brain is the relay; else the cascade."""
+    checkpoint: Checkpoint | None = None
+    """From which it goes on; None: it is new."""
 
 
 class Session:
@@ -93,6 +96,9 @@ class Session:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         effects = EffectBuffer(Ids(salt))
+        pauses = SpeakerPauses()
+        if checkpoint:
+            pauses = SpeakerPauses(checkpoint.pauses, checkpoint.spoken_until)
         kept = int(limits.kept_audio_seconds) * 2 * RATE
         self._shared = Shared(
             options=Options(opening, models),
@@ -101,6 +107,7 @@ class Session:
             effects=effects,
             usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
+            pauses=pauses,
         )
         self._rules = self._shared.options.rules
         self._brain: Brain = brain(self._shared)

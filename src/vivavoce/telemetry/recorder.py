@@ -279,6 +279,7 @@ class RecordedCall:
             tools=() if rules is None else rules.tools,
             audio=settings.audio,
             redacted=settings.redact,
+            checkpoint=start.checkpoint,
             dropped=self.dropped,
         )
 
@@ -375,7 +376,8 @@ class Recorder:
 
     def keep(self, call: RecordedCall) -> None:
         """A call has ended."""
-        self._live.pop(call.id, None)
+        if self._live.get(call.id) is call:  # else it was taken up again meanwhile
+            del self._live[call.id]
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
             self._past.popleft()
@@ -417,8 +419,8 @@ class Recorder:
         ]
 
     def find(self, call_id: str) -> RecordedCall | None:
-        """A call that is in memory."""
-        return next((call for call in self._calls() if call.id == call_id), None)
+        """A call that is in memory; of a session that was taken up again the last one."""
+        return next((call for call in reversed(self._calls()) if call.id == call_id), None)
 
     def _calls(self) -> list[RecordedCall]:
         return [*self._past, *self._live.values()]
