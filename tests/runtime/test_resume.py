@@ -57,13 +57,18 @@ def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored(
             resumption.keep(ticket, first)
             await asyncio.sleep(2)
             assert resumption.idle
+            assert not resumption.has_unsaved(last.session.id)
             resumption.keep(ticket, last)
+            assert resumption.has_unsaved(last.session.id)
             await asyncio.sleep(0.5)  # the store has it, and has not stored it
+            assert resumption.has_unsaved(last.session.id)
+            waiting = asyncio.create_task(resumption.wait_saved(last.session.id))
             again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
             await resumption.load(again)
             assert again.checkpoint is not None
             assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
             assert again.epoch == 2
+            assert await waiting
 
     run(main())
 
