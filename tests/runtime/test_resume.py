@@ -7,7 +7,7 @@ import pytest
 
 from tests.session.stage import a_session, write
 from vivavoce.errors import StoreError
-from vivavoce.runtime.resume import ResumeSettings, Resumption
+from vivavoce.runtime.resume import CLAIM_TIMEOUT_S, ResumeSettings, Resumption
 from vivavoce.store.base import SessionClaim, SessionSave
 from vivavoce.store.memory import MemoryStore
 from vivavoce.testing.virtual_time import run
@@ -41,6 +41,13 @@ class SlowStore(MemoryStore):
             if kept[-1]:
                 self._sessions[save.key] = save
         return kept
+
+
+class LostStore(SlowStore):
+    """Cannot be reached."""
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        raise StoreError("the store cannot be reached")
 
 
 def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored() -> None:
@@ -104,5 +111,28 @@ def test_client_that_comes_back_while_the_store_is_away_has_what_waits_here(
             claim = await store.claim(ticket.key, "other")
             assert claim is not None
             assert claim.epoch == again.epoch + 1
+
+    run(main())
+
+
+def test_checkpoint_that_is_being_stored_is_waited_for() -> None:
+    async def main() -> None:
+        async with SlowStore() as store, Resumption(store, ResumeSettings()) as resumption:
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, a_session().checkpoint(0.0))
+            await ticket.wait_kept()
+            assert asyncio.get_running_loop().time() == 1.0
+            assert resumption.idle
+
+    run(main())
+
+
+def test_store_that_is_away_is_not_waited_for_long() -> None:
+    async def main() -> None:
+        async with LostStore() as store, Resumption(store, ResumeSettings()) as resumption:
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, a_session().checkpoint(0.0))
+            await ticket.wait_kept()
+            assert asyncio.get_running_loop().time() == CLAIM_TIMEOUT_S
 
     run(main())

@@ -5,6 +5,7 @@ under it, with the epoch of the process that serves it: a later claim fences off
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -127,6 +128,9 @@ class Ticket:
 
     def keep(self, checkpoint: Checkpoint) -> None:
         self.service.keep(self, checkpoint)
+
+    async def wait_kept(self) -> None:
+        await self.service.wait_kept(self)
 
 
 class Resumption:
@@ -276,6 +280,18 @@ class Resumption:
         if len(self._unsaved) > MAX_UNSAVED:
             del self._unsaved[next(iter(self._unsaved))]
         self._more.set()
+
+    async def wait_kept(self, ticket: Ticket) -> None:
+        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while ticket.key in self._unsaved or ticket.key in self._storing:
+                    self._stored.clear()
+                    await self._stored.wait()
+
+    def serves(self, token: str) -> bool:
+        """Whether this process serves a conversation with that token, whoever owns it."""
+        return any(ticket.token.reveal() == token for ticket in self._served.values())
 
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
         """From a session of this process, which ends."""
