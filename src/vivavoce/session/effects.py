@@ -138,6 +138,7 @@ class Prompt:
     """The model as the client named it: an engine uses it where its service has one so named."""
     speech_model: str = ""
     """The model of speech synthesis that the client names, if any."""
+    conversation_id: str = ""
     server_tools: tuple[FunctionTool, ...] = ()
     """Functions of this server, unseen by the client: the runtime answers their calls."""
     background_tools: frozenset[str] = frozenset()

@@ -7,8 +7,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-LOWEST = frozenset({"vivavoce_upstream_available", "vivavoce_upstream_remaining"})
-"""Gauges of one upstream server that each process measures: the lowest value counts."""
+LOWEST = frozenset(
+    {"vivavoce_upstream_available", "vivavoce_upstream_remaining", "vivavoce_pool_member_up"}
+)
+"""Gauges of one other server that each process measures: the lowest value counts."""
 _CREATED = "_created"
 _Labels = tuple[tuple[str, str], ...]
 
