@@ -8,9 +8,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 LOWEST = frozenset(
-    {"vivavoce_upstream_available", "vivavoce_upstream_remaining", "vivavoce_pool_member_up"}
+    {
+        *("vivavoce_upstream_available", "vivavoce_upstream_remaining"),
+        *("vivavoce_cluster_redis_reached", "vivavoce_cluster_nodes"),
+        "vivavoce_pool_member_up",
+    }
 )
-"""Gauges of one other server that each process measures: the lowest value counts."""
+"""Gauges of what is outside, which each process measures: the lowest value counts."""
 _CREATED = "_created"
 _Labels = tuple[tuple[str, str], ...]
 
