@@ -170,7 +170,7 @@ def test_slow_server_is_tried_again_when_its_latency_is_old() -> None:
     async def main() -> None:
         recovered, other = Server(5.0, *SAYS), Server(0.5, *SAYS)
         settings = FallbackSettings(llm_seconds=10.0)
-        members = [Member("a", recovered), Member("b", other)]
+        members: list[Member[Any]] = [Member("a", recovered), Member("b", other)]
         async with PooledLLM(members, settings, PoolSettings(check_seconds=0), Random(1)) as pool:
             while not all(counts(recovered, other)):
                 await ask(pool)
