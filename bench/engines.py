@@ -82,8 +82,27 @@ async def speak(tts: TTS, text: str) -> tuple[float, float, float]:
 async def throughput(work: Callable[[], Awaitable[float]], streams: int) -> float:
     """Seconds of audio a second of the clock; each call does one utterance, and says how long."""
     began = time.perf_counter()
-    seconds = await asyncio.gather(*(work() for _ in range(streams)))
+    tasks = [asyncio.ensure_future(work()) for _ in range(streams)]
+    try:
+        seconds = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
     return sum(seconds) / (time.perf_counter() - began)
+
+
+async def throughputs(name: str, work: Callable[[], Awaitable[float]]) -> list[Figure]:
+    """Up to the number of streams at which the engine refuses one."""
+    figures: list[Figure] = []
+    for streams in STREAMS:
+        try:
+            value = await throughput(work, streams)
+        except VoiceError as exc:
+            print(f"{name}, {streams} streams: {exc}")
+            break
+        figures.append(_figure(name, f"throughput, {streams} streams", value, "x real time"))
+    return figures
 
 
 async def of_stt(name: str, stt: STT, rounds: int) -> list[Figure]:
@@ -109,10 +128,7 @@ async def of_stt(name: str, stt: STT, rounds: int) -> list[Figure]:
         await recognise(stt, pcm)
         return speech.seconds
 
-    for streams in STREAMS:
-        value = await throughput(one, streams)
-        figures.append(_figure(name, f"throughput, {streams} streams", value, "x real time"))
-    return figures
+    return figures + await throughputs(name, one)
 
 
 async def of_tts(name: str, tts: TTS, rounds: int) -> list[Figure]:
@@ -127,10 +143,7 @@ async def of_tts(name: str, tts: TTS, rounds: int) -> list[Figure]:
     async def one() -> float:
         return (await speak(tts, TEXT))[2]
 
-    for streams in STREAMS:
-        value = await throughput(one, streams)
-        figures.append(_figure(name, f"throughput, {streams} streams", value, "x real time"))
-    return figures
+    return figures + await throughputs(name, one)
 
 
 def _figure(name: str, what: str, value: float, unit: str) -> Figure:

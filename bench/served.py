@@ -64,10 +64,18 @@ def take_server_core() -> None:
 class Served:
     """A running server. Figures are of its own process; those of its children stand apart."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, start_seconds: float) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        port: int,
+        start_seconds: float,
+        listening_seconds: float,
+    ) -> None:
         self.port = port
         self.start_seconds = start_seconds
         """From the start of the process to the first success of GET /ready."""
+        self.listening_seconds = listening_seconds
+        """To the first success of GET /health: connections are taken while models load."""
         self._pid = process.pid
 
     def kill(self) -> None:
@@ -121,8 +129,10 @@ async def served(
         port, started = port or free_port(), time.perf_counter()
         process = _launch(Path(folder), config, port, cores)
         try:
+            await _until_ready(process, port, "/health")
+            listening = time.perf_counter() - started
             await _until_ready(process, port)
-            yield Served(process, port, time.perf_counter() - started)
+            yield Served(process, port, time.perf_counter() - started, listening)
         finally:
             process.terminate()
             try:
@@ -154,7 +164,8 @@ async def launched(
     )
     try:
         await _until_ready(process, port, ready_path, seconds)
-        yield Served(process, port, time.perf_counter() - started)
+        seconds_taken = time.perf_counter() - started
+        yield Served(process, port, seconds_taken, seconds_taken)
     finally:
         process.kill()
         process.wait()

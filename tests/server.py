@@ -13,8 +13,8 @@ import msgspec
 from aiohttp import web
 from scripts.clients.plumbing import served
 
-from vivavoce.accounting import metering, resuming
-from vivavoce.app import application, auth_of, build, follow_keys, metered_context, upstream_holds
+from vivavoce.accounting import follow_keys, metering, resuming
+from vivavoce.app import application, auth_of, build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions

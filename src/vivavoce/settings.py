@@ -23,6 +23,7 @@ from vivavoce.limits.prices import ModelPrice
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
+from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.resume import ResumeSettings
@@ -244,6 +245,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     resume: ResumeSettings = ResumeSettings()
     recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}

@@ -37,6 +37,21 @@ def test_timer_fires_once_at_the_deadline_set_last(
     assert run(fired(*moves)) == times
 
 
+def test_a_deadline_that_has_come_may_be_set_again_under_uvloop() -> None:
+    """Its handle for a time that has come is none of a timer, and does not say when."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        loop, rung = asyncio.get_running_loop(), asyncio.Event()
+        timer = Timer(rung.set)
+        timer.set(loop.time())
+        timer.set(loop.time() - 1)
+        timer.set(loop.time())
+        await rung.wait()
+
+    uvloop.run(main())
+
+
 def test_cancelled_timer_never_fires_and_keeps_no_callback() -> None:
     class Owner:
         count = 0

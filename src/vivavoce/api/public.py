@@ -150,6 +150,10 @@ class ReadyStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The engines whose models are still being loaded: work for them waits."""
 
 
+READY: Final = web.RequestKey("ready", ReadyStatus)
+"""What is known of all processes that serve together, in a request that another one answers."""
+
+
 class HealthRoutes:
     """GET /health: 200 while the process is alive. GET /ready: 200 while it accepts sessions, all
     models are loaded and no engine is down, otherwise 503."""

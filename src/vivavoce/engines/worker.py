@@ -23,6 +23,9 @@ The engine names it: `WorkerHost("my_package.worker:UppercaseWorker", options, .
   is enough, too. `yield 0` only lets the others have their turn. It is not resumed while the reader
   of its messages is behind. Between two yields lies at most some 100 ms of work: that long another
   stream waits, and a turn of more than `hang_seconds` is taken for a hang.
+* A stream whose input has ended is served first, as somebody waits for its last message: the one
+  with the least input before the others. Then those that set `stream.urgent`, then the rest; each
+  group in turns.
 * The generator is closed when nobody reads the stream any more. Code that cannot yield, such as a
   callback from C, looks at `stream.cancelled`.
 * EngineError ends the stream with that message; any other exception with its name, and its
@@ -181,6 +184,10 @@ class WorkerStream:
         """All input is queued or taken."""
         self.cancelled = False
         """Nobody reads the messages any more. Becomes true at once, also within a turn."""
+        self.urgent = False
+        """Set by the worker: what it makes of the input so far is waited for."""
+        self.received = 0
+        """Bytes of input so far."""
         self._number = number
         self._report = report
         self._input = bytearray()
@@ -217,6 +224,7 @@ class WorkerStream:
 
     def add_input(self, data: bytes) -> None:
         self._input += data
+        self.received += len(data)
 
     def note_read(self, size: int) -> None:
         self._unread -= size
@@ -243,9 +251,17 @@ class _Served:
         stream = self.stream
         return not stream.full and (stream.ended or stream.queued >= self.needed)
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The lowest has the next turn."""
+        stream = self.stream
+        if stream.ended:
+            return 0, stream.received
+        return (1 if stream.urgent else 2), 0
+
 
 class WorkerLoop:
-    """Serves streams in turns: the one at the front has waited longest."""
+    """Serves streams in turns: of those of the same rank, the one that has waited longest."""
 
     def __init__(self, worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
         self._worker = worker
@@ -261,11 +277,11 @@ class WorkerLoop:
         self._report(WorkerReady(raw(getattr(self._worker, "hello", None))))
         threading.Thread(target=self._read, daemon=True).start()
         while True:
-            number = self._next()
+            number = self.next_stream()
             while number is None or not self._orders.empty():
-                self._obey(self._orders.get())
-                number = self._next()
-            self._turn(number, self._served[number])
+                self.obey(self._orders.get())
+                number = self.next_stream()
+            self.take_turn(number)
 
     def _read(self) -> None:
         """Pass on orders until the server is gone, then end the process, whatever it is doing."""
@@ -275,10 +291,13 @@ class WorkerLoop:
             self._orders.put(order)
         os._exit(0)
 
-    def _next(self) -> int | None:
-        return next((number for number, served in self._served.items() if served.due), None)
+    def next_stream(self) -> int | None:
+        """The stream that has the next turn; None: all of them wait for something."""
+        due = (number for number, served in self._served.items() if served.due)
+        return min(due, key=lambda number: self._served[number].rank, default=None)
 
-    def _obey(self, order: ToWorker) -> None:
+    def obey(self, order: ToWorker) -> None:
+        """Do what the server says."""
         match order:
             case Ping():
                 self._report(Pong())
@@ -310,8 +329,9 @@ class WorkerLoop:
         except Exception as exc:  # noqa: BLE001  any error ends this stream and no other
             self._report(StreamClosed(number, _sentence(exc)))
 
-    def _turn(self, number: int, served: _Served) -> None:
-        self._served[number] = self._served.pop(number)
+    def take_turn(self, number: int) -> None:
+        """One turn of that stream; it is the last in its rank then."""
+        served = self._served[number] = self._served.pop(number)
         error = None
         try:
             served.needed = next(served.turns)

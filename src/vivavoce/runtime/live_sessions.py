@@ -233,6 +233,13 @@ class LiveSessions:
     def find(self, session_id: str) -> LiveSession | None:
         return self._sessions.get(session_id)
 
+    def end(self, session_id: str) -> bool:
+        """End a session for an operator; whether it is here."""
+        session = self._sessions.get(session_id)
+        if session is not None and session.runner is not None:
+            session.runner.end(1000, "an operator ended the session")
+        return session is not None
+
     def shown(self) -> list[LiveSessionObject]:
         """All of them, the oldest first."""
         return [session.shown(id_) for id_, session in self._sessions.items()]

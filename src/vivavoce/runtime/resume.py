@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.protocol.server import Resume, SessionCreated
+from vivavoce.runtime.places import Locations
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.secret import Secret
@@ -136,12 +137,19 @@ class Resumption:
         settings: ResumeSettings,
         *,
         owner: str = "",
+        locations: Locations | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """owner: this process, as other processes know it. The store is entered."""
+        """owner: this process, as other processes know it. The store is entered.
+
+        locations: where other processes find a session that this one has taken over.
+        """
         self.settings = settings
+        self.on_claim: Callable[[str, str, int], Awaitable[None]] | None = None
+        """Called with the owner that a conversation had, its key, and its epoch from now on."""
         self._store = store
         self._owner = owner
+        self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
@@ -189,7 +197,8 @@ class Resumption:
         """
         if not ticket.request.token:
             return
-        found = self._take_served(ticket) or await self._take_stored(ticket)
+        here = self._take_served(ticket)
+        found = here or await self._take_stored(ticket)
         if found is None:
             return
         session = found.session
@@ -202,6 +211,8 @@ class Resumption:
         expires_in = session.expires_at - self._wall_clock()
         if expires_in <= 0:
             return
+        if here is None and self._locations is not None:
+            await self._locations.note(session.id, expires_in)
         finish = ticket.request.finish
         ticket.checkpoint = continued(
             found,
@@ -209,6 +220,12 @@ class Resumption:
             heard=ticket.request.heard,
             finish=self.settings.finish_answers if finish is None else finish,
         )
+
+    def fence(self, key: str, epoch: int) -> None:
+        """Another process serves a conversation under that epoch: it ends here, if it is older."""
+        ticket = self._served.get(key)
+        if ticket is not None and ticket.epoch < epoch:
+            supersede(ticket)
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
         """A session of this ticket begins."""
@@ -263,6 +280,8 @@ class Resumption:
                 self.keep(*unsaved)
             return None
         ticket.epoch = claim.epoch
+        if self.on_claim is not None and claim.owner != self._owner:
+            await self.on_claim(claim.owner, ticket.key, claim.epoch)
         if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
             return unsaved[1]
         try:

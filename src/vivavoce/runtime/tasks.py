@@ -14,15 +14,17 @@ class Timer:
     def __init__(self, fire: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = fire
         self._deadline = float("inf")
+        self._rings_at = float("inf")  # of the handle: that of uvloop does not say it
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, deadline: float) -> None:
         """A deadline that moves back costs nothing: the handle is re-armed when it fires."""
         self._deadline = deadline
         if self._handle is not None:
-            if self._handle.when() <= deadline:
+            if self._rings_at <= deadline:
                 return
             self._handle.cancel()
+        self._rings_at = deadline
         self._handle = asyncio.get_running_loop().call_at(deadline, self._fire)
 
     def cancel(self) -> None:

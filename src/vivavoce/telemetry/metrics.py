@@ -1,7 +1,8 @@
 """Prometheus metrics of a process, and where their values come from."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, Self
 
@@ -14,6 +15,7 @@ from vivavoce.limits.prices import NANO, Quantities
 from vivavoce.protocol.session import SessionObject
 from vivavoce.store.base import UsageRow
 from vivavoce.telemetry.families import (
+    ClusterFamilies,
     Families,
     PassingFamilies,
     SessionFamilies,
@@ -44,6 +46,20 @@ class MeasuredSessions(Protocol):
     def audio_samples(self) -> tuple[int, int]:
         """Of users and of answers, at 24 kHz, so far."""
         ...
+
+
+class MeasuredCluster(Protocol):
+    """The cluster of a process."""
+
+    away: bool
+    """Redis cannot be reached."""
+    forwarded: Counter[str]
+    """Requests that were passed to other nodes, by what came of it."""
+    received: Counter[str]
+    """Messages by their kind."""
+
+    @property
+    def nodes(self) -> Sequence[object]: ...
 
 
 class UpstreamHold(Protocol):
@@ -91,6 +107,20 @@ class Metrics:
         read = partial(_audio_seconds, sessions)
         self.registry.register(_CountedElsewhere("audio_seconds", text, "direction", read))
 
+    def watch_cluster(self, cluster: MeasuredCluster) -> None:
+        """Read what is known of the cluster, whenever metrics are read."""
+        families = ClusterFamilies(Families(self.registry))
+        families.reached.set_function(lambda: float(not cluster.away))
+        families.nodes.set_function(lambda: float(len(cluster.nodes)))
+        text = "Requests that were passed to another node"
+        forwarded = _CountedElsewhere(
+            "cluster_forwarded", text, "result", lambda: cluster.forwarded
+        )
+        self.registry.register(forwarded)
+        text = "Messages that came from other processes"
+        received = _CountedElsewhere("cluster_messages", text, "kind", lambda: cluster.received)
+        self.registry.register(received)
+
     def watch_accounts(self, meter: Metering) -> None:
         """Count what is booked, reserved and refused."""
         meter.on_row.append(self.on_row)
@@ -107,7 +137,7 @@ class Metrics:
         self.usage.reservations.set_function(lambda: float(meter.open_reservations))
 
     def on_session_refused(self, reason: str) -> None:
-        """Count a session that was refused: draining, full, overloaded."""
+        """Count a session that was refused: draining, full, overloaded, away."""
         self.sessions.refusals.labels(reason).inc()
 
     def on_forward(self, direction: str, seconds: float) -> None:

@@ -55,7 +55,9 @@ class Utterance:
             yield 2 * FRAME
             self._buffer.add(stream.take(stream.queued))
             if self._due():
+                stream.urgent = self._awaited
                 yield from self._decode()
+                stream.urgent = False
                 if self._may_cut():
                     self._cut()
                 words = (*self._done, *self._words)
@@ -70,6 +72,12 @@ class Utterance:
     @property
     def _stable(self) -> int:
         return len(self._done) + len(self._model.text(self._prefix.tokens).split())
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether the words so far are waited for: in a pause, and at the beginning of speech."""
+        paused = (self._buffer.frames - self._buffer.speech_frames()) * 20 >= PAUSE_MS
+        return paused or self._buffer.voiced_frames() * 20 <= EARLY_MS[-1]
 
     def _due(self) -> bool:
         """Whether to decode now."""
