@@ -65,10 +65,6 @@ class AudioFrames:
             self._after = frame[head.end("id") : head.end()]
         self._tail = tail[0]
 
-    def forget(self) -> None:
-        """Recognise no frame until another is learnt."""
-        self._tail = b""
-
     def append(self, frame: bytes) -> InputAudioAppend | None:
         """The append that a frame is, in a stream of them; None: it is not recognised."""
         if not (audio := self.audio(frame)):
@@ -77,6 +73,10 @@ class AudioFrames:
             return InputAudioAppend(audio=audio)
         at = len(self._before)
         return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
+
+    def forget(self) -> None:
+        """Recognise no frame until another is learnt."""
+        self._tail = b""
 
     def audio(self, frame: bytes) -> bytes:
         """The audio of a frame, decoded; b"": it is not recognised."""

@@ -34,7 +34,6 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import (
     AccessEnded,
     AudioArrived,
-    AudioGenerated,
     AudioPlayed,
     BudgetLow,
     ContentBlocked,
@@ -44,7 +43,6 @@ from vivavoce.session.facts import (
     InvalidFrame,
     Received,
     TimerFired,
-    VadScores,
 )
 from vivavoce.session.lifetime import ENDING_TIMEOUT_S, Lifetime
 from vivavoce.session.limits import SessionLimits
@@ -168,10 +166,9 @@ class Session:
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
         """Take a fact; return what is to be done about it. After Close: nothing."""
-        if self._state == "open" and self._continue_audio(fact, now):
-            self.steady = True
+        self.steady = self._state == "open" and self._continue_audio(fact, now)
+        if self.steady:
             return self._shared.effects.drain()
-        self.steady = False
         if self._brain.busy:  # nobody is idle while an answer is generated
             self._lifetime.active_at = now
         if self._state != "closed":
@@ -260,16 +257,16 @@ class Session:
     def _continue_audio(self, fact: Fact, now: float) -> bool:
         """Take what comes 25 times a second or more in few steps; False: nothing was done."""
         kind = type(fact)
-        if kind is VadScores or kind is AudioGenerated:
-            return self._brain.continue_audio(fact, now)
         if kind is Received or kind is AudioArrived:
             if not (self._takes_all_audio and self._brain.continue_audio(fact, now)):
                 return False
             self._lifetime.active_at = now
             return True
-        if isinstance(fact, AudioPlayed) and not self._checkpoints.late(now):
-            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
-        return False
+        if isinstance(fact, AudioPlayed):
+            return not self._checkpoints.late(now) and self._shared.playback.continue_playing(
+                fact.item_id, fact.samples
+            )
+        return self._brain.continue_audio(fact, now)
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):
