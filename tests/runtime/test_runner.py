@@ -787,14 +787,19 @@ class KeepsCheckpoints:
 
     repeats_items = False
 
-    def __init__(self) -> None:
+    def __init__(self, storing_s: float = 0.0) -> None:
+        """storing_s: how long the store takes."""
         self.kept: list[Checkpoint] = []
+        self.storing_s = storing_s
 
     def announced(self, event: SessionCreated) -> SessionCreated:
         return event
 
     def keep(self, checkpoint: Checkpoint) -> None:
         self.kept.append(checkpoint)
+
+    async def wait_kept(self) -> None:
+        await asyncio.sleep(self.storing_s)
 
 
 def test_checkpoint_is_kept_when_the_session_is_at_rest_and_when_the_client_leaves() -> None:
@@ -812,6 +817,27 @@ def test_checkpoint_is_kept_before_an_answer_is_generated() -> None:
     answer_one_question(keeper=keeper)
     first = next(each for each in keeper.kept if each.owes_response)
     assert [type(entry.item).__name__ for entry in first.entries] == ["Message"]
+
+
+def test_connection_closes_for_a_restart_when_its_checkpoint_is_stored() -> None:
+    async def main() -> None:
+        peer, keeper = RecordingPeer(), KeepsCheckpoints(storing_s=2.0)
+        session = Session(template(ServerVad()), MODELS, SessionLimits(), salt="t", now=0.0)
+        runner = make_runner(session, peer, ScriptedEngines().catalog, keeper=keeper)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        runner.post(DrainStarted())
+        await asyncio.sleep(1)
+        assert keeper.kept
+        assert peer.closed is None
+        for fact in question():
+            runner.post(fact)
+        await running
+        assert asyncio.get_running_loop().time() == 2.0
+        assert peer.closed == (1012, "the server is shutting down")
+        assert peer.types == ["session.created"]
+
+    run(main())
 
 
 def test_ended_session_is_freed_without_garbage_collection() -> None:

@@ -1,10 +1,13 @@
 """Audio that passes as it is: the same state of the session as if it had been handled."""
 
 import base64
+import random
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.session.relay_stage import Relay, frame
 from tests.session.stage import a_session
@@ -12,6 +15,7 @@ from tests.session.test_policy import governed, update
 from vivavoce.protocol import client as asks
 from vivavoce.session.effects import SendRaw, SendUpstream
 from vivavoce.session.facts import Disconnected, Received
+from vivavoce.session.relay.audio import RecentAudio
 
 AUDIO = b"\1\0" * 960
 APPEND = asks.InputAudioAppend(audio=AUDIO)
@@ -86,6 +90,19 @@ def test_audio_that_passed_leaves_the_session_as_if_it_were_handled(format_: str
 def frame_of(raw: bytes) -> Any:
     fields = msgspec.json.decode(raw)
     return frame(fields.pop("type"), **{k: v for k, v in fields.items() if k != "event_id"})
+
+
+@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 9_000)), max_size=40))
+def test_recent_audio_is_the_end_of_all_that_was_added(steps: list[tuple[int, int]]) -> None:
+    recent, expected, some = RecentAudio(), b"", random.Random(1)
+    for size, bound in steps:
+        pcm = some.randbytes(size)
+        recent.add(pcm)
+        recent.keep_last(bound)
+        expected = (expected + pcm)[max(0, len(expected) + size - bound) :]
+        assert (bytes(recent), recent.size) == (expected, len(expected))
+    recent.clear()
+    assert (bytes(recent), recent.size) == (b"", 0)
 
 
 def test_first_append_is_decoded_and_those_like_it_pass() -> None:

@@ -84,6 +84,10 @@ class Keeper(Protocol):
         """Store a checkpoint in place of the last one. Never waits."""
         ...
 
+    async def wait_kept(self) -> None:
+        """Wait until it is stored. A store that cannot be reached is not waited for long."""
+        ...
+
 
 class CallObserver(Observer, Protocol):
     """Sees what an observer does not, too: all that a session is given."""

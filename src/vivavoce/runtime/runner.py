@@ -96,6 +96,7 @@ class Runner:
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
         self._progress = Signal()  # something that waited was taken
         self._next: Driver | None = None  # takes over as soon as the session is at rest
+        self._closing = False  # the session has ended, and its last checkpoint is being stored
         self._closed = Signal()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
@@ -129,7 +130,7 @@ class Runner:
 
         What is posted before the session has begun is kept until then.
         """
-        if self._closed.is_set:
+        if self._closed.is_set or self._closing:
             return
         self._facts.append(fact)
         if self._begun and not self._busy:
@@ -158,7 +159,9 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
-            self._measure("input", now)
+            self._forwarded += 1
+            if not self._forwarded % MEASURED_FRAMES:
+                self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -174,7 +177,9 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
-            self._measure("output", now)
+            self._forwarded += 1
+            if not self._forwarded % MEASURED_FRAMES:
+                self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -298,8 +303,7 @@ class Runner:
 
     def _measure(self, direction: ForwardDirection, since: float) -> None:
         """A frame was passed on that had come at `since`."""
-        self._forwarded += 1
-        if self._forwarded % MEASURED_FRAMES == 0 and self.on_forward:
+        if self.on_forward:
             self.on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
@@ -345,7 +349,7 @@ class Runner:
             if steady:  # the timer is early enough
                 return
             self._swap_at_rest()
-            if not self._closed.is_set:
+            if not (self._closed.is_set or self._closing):
                 self._timer.set(self._session.deadline)
                 if self._keeper and self._session.checkpoint_due:
                     self._keeper.keep(self._session.checkpoint(self._clock()))
@@ -404,11 +408,25 @@ class Runner:
             case Close(code=code, reason=reason):
                 if code == SHUTDOWN_CLOSE and self._keeper:
                     self._keeper.keep(self._session.checkpoint(now))
-                self._peer.close(*(self._close_reason or (code, reason)))
-                self._end()
+                self._close(*(self._close_reason or (code, reason)))
             case _:
                 if self._performer:
                     self._performer.perform(effect, now)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close the connection; before a restart, when another process finds the conversation."""
+        if code == SHUTDOWN_CLOSE and self._keeper and self._tasks is not None:
+            self._closing = True
+            self._facts.clear()
+            self._tasks.start("close", self._close_when_kept(self._keeper, code, reason))
+        else:
+            self._peer.close(code, reason)
+            self._end()
+
+    async def _close_when_kept(self, keeper: Keeper, code: int, reason: str) -> None:
+        await keeper.wait_kept()
+        self._peer.close(code, reason)
+        self._end()
 
     def _say(self, order: Say) -> None:
         if self._fallbacks is None or self._tasks is None:

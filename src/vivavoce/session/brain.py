@@ -101,6 +101,11 @@ class Brain(Protocol):
         ...
 
     @property
+    def turn_open(self) -> bool:
+        """Whether a turn of the user is under way: more of it, or its answer, is still to come."""
+        ...
+
+    @property
     def transcribing(self) -> bool:
         """Whether the transcript of a complete recording is still to come."""
         ...
@@ -201,7 +206,7 @@ class Brain(Protocol):
         ...
 
     def drain(self) -> None:
-        """Finish what is under way, begin no response: the server shuts down."""
+        """Finish what is under way, and begin nothing by itself: the server shuts down."""
         ...
 
     def stop(self, now: float) -> None:

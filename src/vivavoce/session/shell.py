@@ -390,7 +390,7 @@ class Session:
 
     def _on_brain_event(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
         if isinstance(event, events.ResponseCreate):
-            if self._state == "draining":
+            if self._state == "draining" and (self._brain.busy or self._server_is_playing):
                 raise InvalidRequest("The server is shutting down.", code="server_shutdown")
             allowed = self._rules.response(event)
             if allowed is not event:
@@ -423,10 +423,10 @@ class Session:
             self._close(ending.close_code, ending.reason, now)
         if self._state in ("ending", "closed"):
             return
-        self._brain.settle(now)
-        if self._state == "draining" and not (
-            self._brain.busy or self._brain.transcribing or self._server_is_playing
-        ):
+        brain = self._brain
+        brain.settle(now)
+        under_way = brain.turn_open or brain.busy or brain.transcribing or self._server_is_playing
+        if self._state == "draining" and not under_way:
             self._close(1012, "the server is shutting down", now)
 
     def _update(self, event: events.SessionUpdate, now: float) -> None:

@@ -121,6 +121,12 @@ class CascadeBrain:
         return not self._turns.position and not self._responses.busy
 
     @property
+    def turn_open(self) -> bool:
+        # a track never pauses: it does not say when a turn begins that its client ends
+        tracked = self._shared.playback.by_server
+        return self._turns.may_speak(unbounded=tracked) or self._overlaps.busy
+
+    @property
     def transcribing(self) -> bool:
         return self._transcriptions.deadline < INFINITY
 
@@ -283,7 +289,7 @@ class CascadeBrain:
         if self._transcriptions.busy or self._overlaps.busy:
             self._pass_on_failures(now)
         self._overlaps.settle()
-        if not self._draining and not self._turns.speaking:
+        if not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
             if self._result_at <= now:
@@ -322,7 +328,7 @@ class CascadeBrain:
 
     def _answer_turn(self, now: float) -> None:
         vad = self._shared.options.turn_detection
-        if vad and vad.create_response is True and not self._draining:
+        if vad and vad.create_response is True:
             self._responses.turn_ended(now)
 
     def _anticipate(self) -> None:
@@ -330,7 +336,7 @@ class CascadeBrain:
         if self._overlaps.held:  # it may not become a turn
             return
         vad = self._shared.options.turn_detection
-        creates = vad is not None and vad.create_response is True and not self._draining
+        creates = vad is not None and vad.create_response is True
         self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:

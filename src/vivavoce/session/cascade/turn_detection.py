@@ -72,6 +72,11 @@ class TurnDetector:
         return self.speaking and self.silence >= PAUSE
 
     @property
+    def may_speak(self) -> bool:
+        """Whether the user speaks, or the last window was loud enough to begin a turn."""
+        return self.speaking or self._loud > 0
+
+    @property
     def is_semantic(self) -> bool:
         """Whether it matters how likely it is that the turn is over."""
         return isinstance(self.settings, SemanticVad)
