@@ -250,8 +250,12 @@ def test_kubernetes_pods_have_valid_settings_and_time_to_drain() -> None:
     (container,) = pod["containers"]
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pause + settings.server.drain_seconds + 20 < pod["terminationGracePeriodSeconds"]
-    variables = {one["name"]: "redis://redis" for one in container["env"]}
-    load_tree({}, "", variables, {})
+    variables = {one["name"]: one.get("value", "redis://redis") for one in container["env"]}
+    variables["VIVAVOCE_CLUSTER_ADDRESS"] = variables["VIVAVOCE_CLUSTER_ADDRESS"].replace(
+        "$(POD_IP)", "10.0.0.1"
+    )
+    given, _ = load_tree({}, "", variables, {})
+    assert given.cluster.address == "http://10.0.0.1:8080"
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == labels
     assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels

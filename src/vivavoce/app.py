@@ -207,9 +207,9 @@ def application(
     auth.add_to(app)
     cluster = membership.cluster if membership else None
     if membership is not None:
-        serves = partial(_serves, sessions)
+        has_session = partial(_has_session, sessions)
         place, neighbours, locations = membership.place, membership.neighbours, membership.locations
-        Forwarder(place, neighbours, locations, serves).add_to(app)
+        Forwarder(place, neighbours, locations, has_session).add_to(app)
     if cluster is not None:
         add_hint(app, cluster, sessions)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
@@ -264,9 +264,12 @@ def application(
     return app
 
 
-def _serves(sessions: Sessions, session_id: str) -> bool:
-    """Whether a conversation can go on in this process."""
-    return sessions.accepts or sessions.live.find(session_id) is not None
+async def _has_session(sessions: Sessions, session_id: str) -> bool:
+    """Whether this process has of a session what no other can have."""
+    if sessions.live.find(session_id) is not None:
+        return True
+    resumption = sessions.context.resumption
+    return resumption is not None and not await resumption.wait_saved(session_id)
 
 
 def require_keys(settings: Settings, *, stored: int = 0) -> None:

@@ -70,7 +70,7 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """What SIGHUP does: read the settings again for new sessions, or end as SIGTERM does. auto:
     end where the server was started from a terminal, which sends it when it is closed."""
     drain_seconds: SecondsOrZero = 10.0
-    """At shutdown, the time in which answers under way may end."""
+    """At shutdown, the time in which turns that are spoken and answers under way may end."""
     no_auth: bool = False
     """Allow unauthenticated access on a public address."""
     max_upload_mb: Annotated[int, Meta(ge=1)] = 25

@@ -9,7 +9,7 @@ import pytest
 
 from tests.runtime.cluster_stage import MemoryCluster, a_node
 from vivavoce.errors import StoreError
-from vivavoce.runtime.cluster import MAX_PAUSE_S, ClusterSettings
+from vivavoce.runtime.cluster import MAX_PAUSE_S, SUSPECTED_S, ClusterSettings
 from vivavoce.runtime.places import Place, node_tag
 from vivavoce.testing.virtual_time import run
 
@@ -57,6 +57,18 @@ def test_node_that_does_not_renew_its_lease_is_taken_for_dead() -> None:
             assert [node.node for node in one.nodes] == ["one", "two"]
             await asyncio.sleep(LEASE_S)
             assert [node.node for node in one.nodes] == ["one"]
+
+    run(main())
+
+
+def test_node_that_could_not_be_reached_is_suspected_for_a_while() -> None:
+    async def main() -> None:
+        one = a_node(MemoryCluster(), "one")
+        assert not one.is_suspected("000000")
+        one.suspect("000000")
+        assert one.is_suspected("000000")
+        await asyncio.sleep(SUSPECTED_S)
+        assert not one.is_suspected("000000")
 
     run(main())
 

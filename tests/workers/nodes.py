@@ -59,7 +59,7 @@ async def node(
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         settings = settings or scripted()
         server = msgspec.structs.replace(settings.server, host=HOST, secret=Secret(secret))
-        cluster = ClusterSettings(address=address, node=name, redis=redis, lease_seconds=1.0)
+        cluster = ClusterSettings(address=address, node=name, redis=redis, lease_seconds=100.0)
         settings = msgspec.structs.replace(settings, server=server, cluster=cluster)
         place = placed(settings, None)
         assert place

@@ -32,7 +32,8 @@ from vivavoce.workers.hops import HOP_HEADER
 from vivavoce.workers.messages import WorkerPlace
 
 __all__ = ["redis_url"]  # a fixture
-WAIT_S = 30.0
+WAIT_S = 100.0
+pytestmark = pytest.mark.timeout(120)
 
 
 @asynccontextmanager

@@ -33,11 +33,12 @@ log = logging.getLogger(__name__)
 
 RENEWALS = 3
 """In the time that a lease lasts."""
-MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 """Between two attempts to reach Redis; a random part of it."""
 LOOK_AGAIN_S = 1.0
 """Leases are not read more often than that for a node that is not known."""
 LEAVE_TIMEOUT_S = 2.0
+SUSPECTED_S = 5.0
 
 Drain: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -119,6 +120,7 @@ class Cluster:
         self._store = store
         self._describe = describe
         self._leases: list[ProcessLease] = []
+        self._suspected: dict[str, float] = {}
         self._read_at = -LOOK_AGAIN_S
         self._away_since = 0.0
         self._is_back = asyncio.Event()
@@ -170,6 +172,14 @@ class Cluster:
         """Whether the lease of a node that was known has ended."""
         await self._read()
         return self._known(tag) is None
+
+    def suspect(self, tag: str) -> None:
+        """A node could not be reached."""
+        self._suspected[tag] = self._now + SUSPECTED_S
+
+    def is_suspected(self, tag: str) -> bool:
+        """Whether it was so within SUSPECTED_S: clients that come back do not wait for it."""
+        return self._suspected.get(tag, 0.0) > self._now
 
     def least_loaded(self) -> str:
         """The name of another node that has the most room; "": none has any."""

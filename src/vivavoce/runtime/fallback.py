@@ -358,8 +358,11 @@ async def following(chain: Chain[E], begun: Begun[E, T], seconds: float) -> Asyn
     seconds *= tries_of(begun.member.engine)
     yield begun.first
     async with StallGuard(seconds, partial(chain.late, begun.member, seconds)) as guard:
-        while (thing := await guard.wait(anext(begun.stream, None))) is not None:
+        guard.begin()
+        async for thing in begun.stream:
+            guard.end()
             yield thing
+            guard.begin()
 
 
 class KeptAudio:

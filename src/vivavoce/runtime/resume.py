@@ -5,6 +5,7 @@ under it, with the epoch of the process that serves it: a later claim fences off
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -12,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import msgspec
@@ -127,6 +129,9 @@ class Ticket:
     def keep(self, checkpoint: Checkpoint) -> None:
         self.service.keep(self, checkpoint)
 
+    async def wait_kept(self) -> None:
+        await self.service.wait_kept(self)
+
 
 class Resumption:
     """The tickets of a process, and its writer of checkpoints: an async context manager."""
@@ -153,7 +158,7 @@ class Resumption:
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: frozenset[str] = frozenset()  # keys of checkpoints that the store is given
+        self._storing: dict[str, str] = {}  # the key and the session of what the store is given
         self._more = Signal()
         self._stored = Signal()
         self._failing = False
@@ -178,6 +183,23 @@ class Resumption:
     def idle(self) -> bool:
         """Whether all checkpoints are stored."""
         return not (self._unsaved or self._storing)
+
+    def has_unsaved(self, session_id: str) -> bool:
+        """Whether the store may lack the end of a session that has ended here."""
+        unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
+        return session_id in self._storing.values() or session_id in unsaved
+
+    async def wait_saved(self, session_id: str) -> bool:
+        """Wait until the store has the end of a session that has ended here; False: it is too
+        slow."""
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while self.has_unsaved(session_id):
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """For a client. Raises InvalidRequest. who: the name of its key."""
@@ -259,6 +281,18 @@ class Resumption:
             del self._unsaved[next(iter(self._unsaved))]
         self._more.set()
 
+    async def wait_kept(self, ticket: Ticket) -> None:
+        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while ticket.key in self._unsaved or ticket.key in self._storing:
+                    self._stored.clear()
+                    await self._stored.wait()
+
+    def serves(self, token: str) -> bool:
+        """Whether this process serves a conversation with that token, whoever owns it."""
+        return any(ticket.token.reveal() == token for ticket in self._served.values())
+
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
         """From a session of this process, which ends."""
         other = self._served.get(ticket.key)
@@ -314,11 +348,12 @@ class Resumption:
             await self._more.wait()
             self._more.clear()
             while self._unsaved:
-                self._storing = frozenset(list(self._unsaved)[:MAX_SAVES_AT_ONCE])
+                due = islice(self._unsaved.items(), MAX_SAVES_AT_ONCE)
+                self._storing = {key: checkpoint.session.id for key, (_, checkpoint) in due}
                 try:
                     stored = await self._write_some()
                 finally:
-                    self._storing = frozenset()
+                    self._storing = {}
                     self._stored.set()
                 if not stored:
                     await asyncio.sleep(RETRY_S)

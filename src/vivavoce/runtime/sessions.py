@@ -350,7 +350,7 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Give answers in progress this time to end; then end all sessions."""
+        """Give turns and answers in progress this time to end; then end all sessions."""
         self._draining = True
         for runner in tuple(self._runners):
             runner.post(DrainStarted())

@@ -3,7 +3,9 @@
 Effects and facts are msgspec structs: they are built in C, several for each piece of audio.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -404,11 +406,9 @@ class EffectBuffer:
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
+        self.event_id: Callable[[], str] = partial(ids.next, "event")
+        """Makes a new id for an event that is about to be sent."""
         self._effects: list[Effect] = []
-
-    def event_id(self) -> str:
-        """A new id for an event that is about to be sent."""
-        return self.ids.next("event")
 
     def send(self, event: AnyServerEvent) -> None:
         self._effects.append(Send(event))

@@ -17,8 +17,7 @@ from vivavoce.settings import Settings
 from vivavoce.store.base import Store
 from vivavoce.store.cluster import ClusterStore, ProcessLease
 from vivavoce.workers.control import tell_taken_over
-from vivavoce.workers.forwarding import Neighbours
-from vivavoce.workers.hops import HopSigner
+from vivavoce.workers.hops import HopSigner, Neighbours
 from vivavoce.workers.messages import WorkerPlace
 
 _REDIS = ("redis://", "rediss://", "unix://")

@@ -11,9 +11,8 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -28,13 +27,13 @@ from vivavoce.api.public import READY, ReadyStatus
 from vivavoce.runtime.cluster import Cluster
 from vivavoce.runtime.places import Locations, Place, node_tag, place_of, place_of_uuid
 from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
-from vivavoce.workers.hops import HOP_HEADER, HopError, HopSigner
+from vivavoce.workers.hops import HOP_HEADER, HopError, Neighbours
 from vivavoce.workers.lists import LISTS, JoinedList
 from vivavoce.workers.messages import WorkerPlace, client_socket, supervisor_socket
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
 SUMMARY_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
@@ -74,14 +73,6 @@ class ForwardTarget(NamedTuple):
     """Its Unix socket; "": it is another node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The cluster as the forwarder needs it."""
-
-    cluster: Cluster
-    signer: HopSigner
-
-
 def _connection_id(body: bytes) -> str:
     """The pc_id of an offer; "" without one."""
     try:
@@ -100,14 +91,14 @@ class Forwarder:
         place: WorkerPlace,
         neighbours: Neighbours | None = None,
         locations: Locations | None = None,
-        serves: Callable[[str], bool] = lambda _: True,
+        has_session: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """locations: where resumed sessions are. serves: whether a conversation can go on here, by
-        the id of its session: it is open, or there is room."""
+        """locations: where resumed sessions are. has_session: whether this process has of a session
+        what no other has: otherwise its conversation goes on where its client arrives."""
         self._place = place
         self._neighbours = neighbours
         self._locations = locations
-        self._serves = serves
+        self._has_session = has_session
         self._sessions: dict[str, aiohttp.ClientSession] = {}  # by Unix socket or address
 
     def add_to(self, app: web.Application) -> None:
@@ -175,9 +166,10 @@ class Forwarder:
         self, request: web.Request, handler: Handler, *, passed: bool
     ) -> web.StreamResponse:
         """passed: another process has passed it on, and may serve it where this one does not."""
-        if passed and _is_resumption(request) and not self._serves(request.query["session_id"]):
+        wanted = request.query["session_id"] if passed and _is_resumption(request) else ""
+        if wanted and self._has_session is not None and not await self._has_session(wanted):
             raise web.HTTPServiceUnavailable(
-                text="This process takes no more sessions just now.", headers={"Retry-After": "1"}
+                text="This process does not have that session.", headers={"Retry-After": "1"}
             )
         return await handler(request)
 
@@ -199,10 +191,13 @@ class Forwarder:
     async def _by_node(
         self, request: web.Request, handler: Handler, owner: Place, cluster: Cluster
     ) -> web.StreamResponse:
+        may_be_served_here = _may_be_served_here(request)
+        if may_be_served_here and cluster.is_suspected(owner.node):
+            return await handler(request)
         address = await cluster.address_of(owner.node)
         if address is None:
             cluster.forwarded["gone"] += 1
-            if _may_be_served_here(request):
+            if may_be_served_here:
                 return await handler(request)
             raise web.HTTPGone(text=_GONE)
         try:
@@ -210,7 +205,8 @@ class Forwarder:
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             log.warning("the node at %s does not answer: %s", address, exc)
             cluster.forwarded["unreachable"] += 1
-            if _may_be_served_here(request) or _is_end(request):
+            cluster.suspect(owner.node)
+            if may_be_served_here or _is_end(request):
                 return await handler(request)
             if await cluster.has_left(owner.node):
                 raise web.HTTPGone(text=_GONE) from exc
@@ -224,8 +220,8 @@ class Forwarder:
     async def _forwarded(
         self, request: web.Request, target: ForwardTarget
     ) -> web.StreamResponse | None:
-        """The answer of another process; None: it has no room for a conversation, which may go on
-        here."""
+        """The answer of another process; None: it does not have the session of a conversation,
+        which goes on here."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._web_socket(request, target)
         answer = await self._request(request, target)
@@ -368,7 +364,7 @@ class Forwarder:
     async def _web_socket(
         self, request: web.Request, target: ForwardTarget
     ) -> web.StreamResponse | None:
-        """None: see _forwarded()."""
+        """None: as in _forwarded()."""
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         headers = CIMultiDict(
             (name, value)

@@ -8,8 +8,10 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from vivavoce.runtime.cluster import Cluster
 from vivavoce.secret import Secret
 
 HOP_HEADER = "X-Vivavoce-Hop"
@@ -54,3 +56,11 @@ class HopSigner(NamedTuple):
     def _digest(self, *parts: str) -> str:
         text = "\n".join(("cluster", *parts)).encode(errors="surrogatepass")
         return hmac.new(self.secret.reveal().encode(), text, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The cluster as the forwarder needs it."""
+
+    cluster: Cluster
+    signer: HopSigner
