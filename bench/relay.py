@@ -107,7 +107,8 @@ StartRelay: TypeAlias = Callable[[int], AbstractAsyncContextManager[Served | Non
 
 
 @asynccontextmanager
-async def ours(port: int) -> AsyncIterator[Served]:
+async def configured(port: int) -> AsyncIterator[str]:
+    """The settings file of our relay; its store has the key of the clients and their budget."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file = Path(folder, "accounts.db")
         key = ApiKey(name="load", hash=hash_of(KEY))
@@ -115,8 +116,13 @@ async def ours(port: int) -> AsyncIterator[Served]:
         async with SQLiteStore(file) as store:
             await store.save("key", key.name, msgspec.json.encode(key))
             await store.save("budget", budget.id, msgspec.json.encode(budget))
-        async with served(CONFIG.format(upstream=port, store=file)) as server:
-            yield server
+        yield CONFIG.format(upstream=port, store=file)
+
+
+@asynccontextmanager
+async def ours(port: int) -> AsyncIterator[Served]:
+    async with configured(port) as config, served(config) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -215,10 +221,10 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
     times = [Times() for _ in range(sessions)]
     async with upstream(times) as port, start(port) as relay:
         before = relay.rss if relay else 0
-        lines = await _connect(relay.port if relay else port, times)
+        lines = await connect_all(relay.port if relay else port, times)
         await asyncio.sleep(0.3)
         idle = (relay.rss - before if relay else 0) / sessions / 1024
-        people = [_Speaker(line, n, times[n]) for n, line in enumerate(lines)]
+        people = [Speaker(line, n, times[n]) for n, line in enumerate(lines)]
         talk = asyncio.create_task(speak(people, WARM_SECONDS + seconds, FRAME_MS))
         await asyncio.sleep(WARM_SECONDS)
         for one in times:
@@ -248,11 +254,12 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
     return found
 
 
-async def _connect(port: int, times: list[Times]) -> list[Line]:
+async def connect_all(port: int, times: list[Times], at_once: int = 20) -> list[Line]:
+    """A client of each, whose deltas are counted there."""
     at = Way("/v1/realtime?model=far", "session.created", key=KEY)
     lines: list[Line] = []
     while len(lines) < len(times):
-        some = min(20, len(times) - len(lines))
+        some = min(at_once, len(times) - len(lines))
         lines += await asyncio.gather(*(connect(port, at=at) for _ in range(some)))
     for line, one in zip(lines, times, strict=True):
         line.heard = _Heard(one).heard
@@ -270,7 +277,7 @@ class _Heard:
             times.down.append(at - times.answered.popleft())
 
 
-class _Speaker(Microphone):
+class Speaker(Microphone):
     """Notes when each append was sent, and says whose it is."""
 
     def __init__(self, line: Line, number: int, times: Times) -> None:

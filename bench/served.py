@@ -76,25 +76,25 @@ class Served:
         """From the start of the process to the first success of GET /ready."""
         self.listening_seconds = listening_seconds
         """To the first success of GET /health: connections are taken while models load."""
-        self._pid = process.pid
+        self.pid = process.pid
 
     def kill(self) -> None:
         """As the system does when memory runs out; it is over for served(), too."""
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
 
     @property
     def rss(self) -> int:
         """Resident bytes."""
-        return _rss(self._pid)
+        return _rss(self.pid)
 
     @property
     def descriptors(self) -> int:
         """Open file descriptors."""
-        return len(os.listdir(f"/proc/{self._pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
     def threads(self) -> int:
-        return len(os.listdir(f"/proc/{self._pid}/task"))
+        return len(os.listdir(f"/proc/{self.pid}/task"))
 
     @property
     def cpu_seconds(self) -> float:
@@ -107,13 +107,13 @@ class Served:
         return self._scheduled(1)
 
     def _scheduled(self, field: int) -> float:
-        tasks = Path(f"/proc/{self._pid}/task").iterdir()
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[field]) for task in tasks) / 1e9
 
     @property
     def children(self) -> dict[str, int]:
         """Resident bytes of each process that it has started, by command."""
-        told = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        told = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return {f"{_command(int(pid))} {pid}": _rss(int(pid)) for pid in told}
 
 
@@ -151,8 +151,9 @@ async def launched(
     *,
     ready_path: str = "/ready",
     seconds: float = START_SECONDS,
+    end: signal.Signals = signal.SIGKILL,
 ) -> AsyncIterator[Served]:
-    """Another server on the same core, which listens on that port; killed at the end."""
+    """Another server on the same core, which listens on that port; gets that signal at the end."""
     started = time.perf_counter()
     process = subprocess.Popen(  # noqa: ASYNC220  nothing is measured yet
         command,
@@ -167,8 +168,8 @@ async def launched(
         seconds_taken = time.perf_counter() - started
         yield Served(process, port, seconds_taken, seconds_taken)
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(end)
+        await asyncio.to_thread(process.wait)
 
 
 def _launch(

@@ -6,6 +6,9 @@ TURNS_PER_SESSION turns, or a dropped connection, the session is replaced by a n
 judges every window; recognition, model and synthesiser follow a script.
 
     python -m bench.soak [SECONDS] [--sessions N] [--out FILE]
+    python -m bench.soak --faults [--minutes 120] [--sessions N] [--every SECONDS]
+
+The second is of bench/soak_faults.py: something fails all the time.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from math import sqrt
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
@@ -381,8 +385,10 @@ async def measure(quick: bool) -> list[Figure]:
     return await soak(QUICK_SECONDS if quick else SECONDS)
 
 
-def slope(samples: list[Sample]) -> tuple[float, float]:
-    """KiB a minute of the least-squares line through RSS, and its standard error.
+def slope(
+    samples: list[Sample], value: Callable[[Sample], float] = attrgetter("rss_kib")
+) -> tuple[float, float]:
+    """Growth a minute of a value, KiB of RSS: a least-squares line, and its standard error.
 
     Through the means of MEAN_SECONDS each: samples that are nearer depend on each other, because
     a session lasts for that long, and the error would come out too small.
@@ -392,7 +398,7 @@ def slope(samples: list[Sample]) -> tuple[float, float]:
     for sample in samples:
         means.setdefault(int((sample.seconds - samples[0].seconds) / length), []).append(sample)
     minutes = [fmean(sample.seconds for sample in each) / 60 for each in means.values()]
-    sizes = [fmean(sample.rss_kib for sample in each) for each in means.values()]
+    sizes = [fmean(map(value, each)) for each in means.values()]
     rise, start = linear_regression(minutes, sizes)
     rest = sum((y - start - rise * x) ** 2 for x, y in zip(minutes, sizes, strict=True))
     middle = sum(minutes) / len(minutes)
@@ -454,16 +460,30 @@ def _figures(
 
 
 def main() -> None:
+    from bench import soak_faults  # it is made of parts of this module
+
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=SECONDS)
     parser.add_argument("--sessions", type=int, default=SESSIONS)
+    parser.add_argument("--faults", action="store_true", help="let something fail all the time")
+    parser.add_argument("--minutes", type=float, metavar="N", help="in place of SECONDS")
+    parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="a fault")
     parser.add_argument("--out", type=Path, default=Path("out/soak.json"), metavar="FILE")
     given = parser.parse_args()
+    seconds = given.seconds if given.minutes is None else 60 * given.minutes
     take_other_core()
-    figures = perform(lambda _quick: soak(given.seconds, given.sessions), quick=False)
+
+    async def measured(_quick: bool) -> list[Figure]:
+        if given.faults:
+            return await soak_faults.soak(seconds, given.sessions, given.every)
+        return await soak(seconds, given.sessions)
+
+    figures = perform(measured, quick=False)
     write(given.out, [("soak", figure) for figure in figures])
     show(figures)
     print(f"written to {given.out}")
+    if given.faults and any(figure.verdict == "MISSED" for figure in figures):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

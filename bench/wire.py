@@ -15,6 +15,7 @@ _TYPE = len(b'{"type":"')
 _SPACE = 0x20
 _EVENT = b'{"event":"'
 OPEN_SECONDS = 20.0
+NO_CLOSE = 1006  # RFC 6455, 7.1.5: no close frame came
 
 Heard = Callable[[bytes, bytes, float], None]
 """Type of an event, the event as JSON, and when it came (time.perf_counter)."""
@@ -87,8 +88,16 @@ def media(law: bytes, size: int) -> list[bytes]:
 class Line(asyncio.Protocol):
     """One connection to the server. `heard` is called for every event."""
 
-    def __init__(self, heard: Heard | None = None, at: Way = REALTIME) -> None:
+    def __init__(
+        self,
+        heard: Heard | None = None,
+        at: Way = REALTIME,
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
+        """lost: called with the close code of the server, 1006 without one, in the end."""
         self.heard = heard
+        self._lost = lost
+        self._close_code = NO_CLOSE
         self._way = at
         self.deltas = 0
         """Pieces of sound that came."""
@@ -147,6 +156,8 @@ class Line(asyncio.Protocol):
             if not future.done():
                 future.set_exception(lost)
                 future.exception()  # whoever waits gets it; nobody has to
+        if self._lost:
+            self._lost(self._close_code)
 
     def data_received(self, data: bytes) -> None:
         at = time.perf_counter()
@@ -182,6 +193,8 @@ class Line(asyncio.Protocol):
         if opcode == _PING:
             self.write(_frame(_PONG, payload))
             return
+        if opcode == _CLOSE and len(payload) >= 2:
+            self._close_code = int.from_bytes(payload[:2], "big")
         if opcode == _BINARY:
             self.deltas += 1
         if opcode != _TEXT:
@@ -201,12 +214,23 @@ class Line(asyncio.Protocol):
             future.set_result((payload, at))
 
 
-async def connect(port: int, heard: Heard | None = None, at: Way = REALTIME) -> Line:
-    """A session that has been greeted."""
+async def connect(
+    port: int,
+    heard: Heard | None = None,
+    at: Way = REALTIME,
+    *,
+    host: str = "127.0.0.1",
+    lost: Callable[[int], None] | None = None,
+) -> Line:
+    """A session that has been greeted. lost: see Line."""
     _, line = await asyncio.get_running_loop().create_connection(
-        lambda: Line(heard, at), "127.0.0.1", port
+        lambda: Line(heard, at, lost), host, port
     )
-    await line.opened()
+    try:
+        await line.opened()
+    except BaseException:
+        line.abort()
+        raise
     return line
 
 

@@ -3,18 +3,23 @@
 Both listen on a free port of 127.0.0.1 and are given back whatever happens.
 """
 
+import asyncio
 import logging
+import os
+import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from scripts.clients.plumbing import served
+from scripts.clients.plumbing import served, without_settings
 
-from vivavoce.accounting import metering, resuming
-from vivavoce.app import application, auth_of, build, follow_keys, metered_context, upstream_holds
+from vivavoce.accounting import follow_keys, metering, resuming
+from vivavoce.app import application, auth_of, build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.sessions import Sessions
@@ -26,6 +31,7 @@ from vivavoce.telemetry.metrics import Metrics
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0  # a bound, never a pace
 EMBEDDED = """
 [models.default]
 llm = "builtin"
@@ -174,3 +180,46 @@ async def serving_beside(
     """
     async with served(config, environment) as (http, _):
         yield int(http.rpartition(":")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class ServerToKill:
+    """A server in a process of its own."""
+
+    port: int
+    process: asyncio.subprocess.Process
+
+    @property
+    def http(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    async def kill(self) -> None:
+        """As the system does when memory runs out."""
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def serving_until_killed(settings: str, folder: Path) -> AsyncIterator[ServerToKill]:
+    """A server that is killed by its test, or at the end. settings: what its file says."""
+    (folder / "vivavoce.toml").write_text(settings, encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("vivavoce")), "serve", "--port", "0"),
+        cwd=folder,
+        env=without_settings(os.environ),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    server = None
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while server is None:
+                line = (await process.stdout.readline()).decode()
+                assert line, "the server did not start"
+                if found := re.search(r"ws://[\d.]+:(\d+)/", line):
+                    server = ServerToKill(int(found[1]), process)
+        yield server
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -15,6 +15,7 @@ ALONE = (
     "loop_blocking",
     "quality",
     "relay",
+    "relay_frames",
     "soak",
     "speech_first_byte",
     "transcription",

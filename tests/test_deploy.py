@@ -250,8 +250,12 @@ def test_kubernetes_pods_have_valid_settings_and_time_to_drain() -> None:
     (container,) = pod["containers"]
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pause + settings.server.drain_seconds + 20 < pod["terminationGracePeriodSeconds"]
-    variables = {one["name"]: "redis://redis" for one in container["env"]}
-    load_tree({}, "", variables, {})
+    variables = {one["name"]: one.get("value", "redis://redis") for one in container["env"]}
+    variables["VIVAVOCE_CLUSTER_ADDRESS"] = variables["VIVAVOCE_CLUSTER_ADDRESS"].replace(
+        "$(POD_IP)", "10.0.0.1"
+    )
+    given, _ = load_tree({}, "", variables, {})
+    assert given.cluster.address == "http://10.0.0.1:8080"
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == labels
     assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
@@ -266,6 +270,19 @@ def test_kubernetes_manifests_follow_the_schemas_of_kubernetes() -> None:
         if one["apiVersion"].startswith("keda.sh/"):  # a resource of KEDA's
             continue
         validate.validate(one, validate.latest_version(), strict=True)
+
+
+def test_ray_serve_application_has_a_deployment_of_each_engine() -> None:
+    pytest.importorskip("ray.serve", reason="ray is not installed: pip install 'ray[serve]'")
+    code = (
+        "import ray_serve; from ray.serve._private.build_app import build_app; "
+        "built = build_app(ray_serve.build(ray_serve.Options(max_replicas=2)), name='speech'); "
+        "print(sorted(each.name for each in built.deployments))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=DEPLOY, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.splitlines()[-1] == "['Gateway', 'stt', 'tts']"
 
 
 def test_dockerfile_copies_what_exists_and_sets_what_is_known() -> None:

@@ -25,6 +25,7 @@ from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.limits.prices import ModelPrice
 from vivavoce.providers import PROVIDERS, add_providers
+from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.voice_rules import VoiceRule
@@ -63,6 +64,7 @@ def page(name: str) -> str:
         ("[tools.NAME]", ToolSettings),
         ("[moderation.NAME]", ModerationSettings),
         ("[store]", StoreSettings),
+        ("[cluster]", ClusterSettings),
         ("[recorder]", RecorderSettings),
         ("[prices.NAME]", ModelPrice),
         ("[voices.rules.NAME]", VoiceRule),

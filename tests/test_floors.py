@@ -32,6 +32,7 @@ FLOORS: dict[str, float] = {
     "session": 2,
     "limits": 2,
     "store.base": 2,
+    "store.cluster": 2,
     "store": 3,
     "telemetry": 4,
     "engines.base": 2,

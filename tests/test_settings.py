@@ -236,8 +236,8 @@ def test_mistake_in_a_variable_names_the_variable(home: Path) -> None:
         (
             "VIVAVOCE_ENGINES_LLM_OPENAI_API_KEY",
             "only [server], [session], [webrtc], [telephony], [turns], [interruption], "
-            "[speaker_gate], [fallback], [store], [resume], [recorder] have variables, other "
-            "settings belong in vivavoce.toml",
+            "[speaker_gate], [fallback], [store], [cluster], [resume], [recorder] have variables, "
+            "other settings belong in vivavoce.toml",
         ),
     ],
 )

@@ -12,11 +12,13 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
+from vivavoce.api.auth import Auth
 from vivavoce.errors import SettingsError
-from vivavoce.limits.accounts import ApiKey
+from vivavoce.limits.accounts import ApiKey, Directory
 from vivavoce.limits.connections import is_loopback
 from vivavoce.limits.prices import ModelPrice, Price, PriceEntry, PriceTable, price_of, read_prices
 from vivavoce.models import BuiltModels, Selected
+from vivavoce.runtime.places import Locations, Place
 from vivavoce.runtime.resume import Resumption
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
@@ -104,12 +106,19 @@ async def metering(
 
 
 @asynccontextmanager
-async def resuming(settings: Settings, store: SessionStore) -> AsyncIterator[Resumption | None]:
-    """What lets clients come back to their conversations; None where it is switched off."""
+async def resuming(
+    settings: Settings, store: SessionStore, place: Place | None = None
+) -> AsyncIterator[Resumption | None]:
+    """What lets clients come back to their conversations; None where it is switched off.
+
+    place: of this process among several.
+    """
     if not settings.resume.enabled:
         yield None
         return
-    async with Resumption(store, settings.resume) as resumption:
+    owner = "" if place is None else place.name
+    locations = None if place is None else Locations(store, place)
+    async with Resumption(store, settings.resume, owner=owner, locations=locations) as resumption:
         yield resumption
 
 
@@ -167,3 +176,19 @@ def _is_private(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return "." not in host
+
+
+def follow_keys(auth: Auth, meter: Metering) -> None:
+    """Accept the keys of the store, too, as they are added, revoked and removed."""
+
+    def update(directory: Directory) -> None:
+        if directory.keys:  # a server that has had keys never becomes an open one
+            auth.keys.replace({key.name: key.hash for key in directory.keys.values()})
+
+    def problem(name: str) -> str | None:
+        if name and name not in meter.directory.keys:
+            return "the key was revoked"
+        return meter.directory.problem(name, meter.wall_clock())
+
+    update(meter.directory)
+    meter.on_change, auth.key_problem = update, problem

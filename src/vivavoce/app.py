@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from vivavoce import __version__
 from vivavoce.accounting import (
+    follow_keys,
     metering,
     open_store,
     price_table,
@@ -29,6 +30,7 @@ from vivavoce.api.admin import AdminCheck, AdminRoutes
 from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
 from vivavoce.api.chat.routes import ChatRoutes
 from vivavoce.api.client_secrets import ClientSecrets
+from vivavoce.api.cluster import ClusterRoutes, add_hint
 from vivavoce.api.guides import GuideRoutes
 from vivavoce.api.metered import METERING
 from vivavoce.api.models import ModelRoutes
@@ -49,7 +51,6 @@ from vivavoce.api.voxray import VoxrayRoutes
 from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
-from vivavoce.limits.accounts import Directory
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
@@ -57,6 +58,7 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
+from vivavoce.runtime.pools import pools_of
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
@@ -87,8 +89,10 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 from vivavoce.transports.webrtc.signalling import CallRoutes
 from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
 from vivavoce.transports.websocket import WebSocketEndpoint
+from vivavoce.workers.clustering import Membership, joined, placed
 from vivavoce.workers.control import ControlRoutes, banner_of
-from vivavoce.workers.forwarding import Forwarder, WorkerPlace
+from vivavoce.workers.forwarding import Forwarder
+from vivavoce.workers.messages import WorkerPlace
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -189,20 +193,25 @@ def application(
     *,
     accounts: tuple[Metering, Metrics] | None = None,
     telephony: TelephonySettings | None = None,
-    place: WorkerPlace | None = None,
+    membership: Membership | None = None,
     recorder: Recorder | None = None,
 ) -> web.Application:
     """All routes. accounts: where usage is booked, and metrics of the sessions.
 
-    place: of this process among several, to which requests may have to be forwarded.
+    membership: of this process among several, to which requests may have to be forwarded.
     """
     configure_library_loggers()
     context = sessions.context
     auth = auth or auth_of(Settings())
     app = web.Application(client_max_size=context.max_upload_bytes)
     auth.add_to(app)
-    if place is not None:
-        Forwarder(place).add_to(app)
+    cluster = membership.cluster if membership else None
+    if membership is not None:
+        has_session = partial(_has_session, sessions)
+        place, neighbours, locations = membership.place, membership.neighbours, membership.locations
+        Forwarder(place, neighbours, locations, has_session).add_to(app)
+    if cluster is not None:
+        add_hint(app, cluster, sessions)
     client_secrets = ClientSecrets(auth, sessions.initial_settings)
     client_secrets.add_to(app)
     keep_context(app, sessions.hold_context)
@@ -223,7 +232,9 @@ def application(
     ):
         routes.add_to(app)
     check = AdminCheck(auth, accounts[0] if accounts else None)
-    SessionRoutes(sessions, check).add_to(app)
+    end_elsewhere = membership.end_session if membership else None
+    SessionRoutes(sessions, check, end_elsewhere=end_elsewhere).add_to(app)
+    ClusterRoutes(cluster, membership.node if membership else "", check).add_to(app)
     if context.inventory is not None:
         PackRoutes(check).add_to(app)
     if accounts is not None:
@@ -234,8 +245,13 @@ def application(
         RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
         MetricsRoutes(accounts[1]).add_to(app)
     webrtc = webrtc or WebRTCSettings()
-    worker = None if place is None else place.index
-    start = StartRoutes(client_secrets, webrtc.client_ice_servers, time.monotonic, worker)
+    start = StartRoutes(
+        client_secrets,
+        webrtc.client_ice_servers,
+        time.monotonic,
+        membership.place.place if membership else None,
+        cluster.first if cluster else None,
+    )
     start.add_to(app)
     admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
     calls = Calls(sessions, webrtc)
@@ -246,6 +262,14 @@ def application(
     endpoint.add_to(app)
     app[WEBSOCKET_PATHS] = endpoint.paths
     return app
+
+
+async def _has_session(sessions: Sessions, session_id: str) -> bool:
+    """Whether this process has of a session what no other can have."""
+    if sessions.live.find(session_id) is not None:
+        return True
+    resumption = sessions.context.resumption
+    return resumption is not None and not await resumption.wait_saved(session_id)
 
 
 def require_keys(settings: Settings, *, stored: int = 0) -> None:
@@ -276,6 +300,7 @@ async def serve(
     """
     auth = auth_of(settings)
     tls = tls_context(settings.server)
+    place = placed(settings, place)
     raise_descriptor_limit(settings.server.max_open_files)
     fix_malloc_thresholds()
     try:
@@ -287,7 +312,7 @@ async def serve(
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store) as meter,
                     Metrics() as metrics,
-                    resuming(settings, store) as resumption,
+                    resuming(settings, store, place.place if place else None) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
                 ):
                     server = _Server(
@@ -334,13 +359,18 @@ class _Server:
         self.metrics.watch_accounts(self.meter)
         self.metrics.watch_sessions(sessions)
         self.metrics.watch_upstreams(upstream_holds(built.context))
+        self.metrics.watch_pools(pools_of(built.models.engines))
+        membership = joined(settings, self.place, self.meter.store, sessions, self.resumption)
+        cluster = membership.cluster if membership else None
+        if cluster is not None:
+            self.metrics.watch_cluster(cluster)
         app = application(
             sessions,
             self.auth,
             settings.webrtc,
             accounts=(self.meter, self.metrics),
             telephony=settings.telephony,
-            place=self.place,
+            membership=membership,
             recorder=self.recorder,
         )
         reloader = None
@@ -357,8 +387,11 @@ class _Server:
         async with (
             preloading(built.models.inventory, strict=settings.server.strict),
             _listening(settings, self.tls, app, self.place) as address,
-            ControlRoutes(sessions, self.metrics, address, banner).serving(self.place),
+            ControlRoutes(sessions, self.metrics, address, banner, self.resumption).serving(
+                self.place
+            ),
             Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
+            cluster or nullcontext(),
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)
 
@@ -391,6 +424,7 @@ class _Server:
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
             self.metrics.watch_upstreams(upstream_holds(built.context))
+            self.metrics.watch_pools(pools_of(built.models.engines))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)
@@ -459,22 +493,6 @@ async def _until_stopped(
 def _vads(sessions: Sessions) -> set[VadBatcher]:
     """Those of all models."""
     return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
-
-
-def follow_keys(auth: Auth, meter: Metering) -> None:
-    """Accept the keys of the store, too, as they are added, revoked and removed."""
-
-    def update(directory: Directory) -> None:
-        if directory.keys:  # a server that has had keys never becomes an open one
-            auth.keys.replace({key.name: key.hash for key in directory.keys.values()})
-
-    def problem(name: str) -> str | None:
-        if name and name not in meter.directory.keys:
-            return "the key was revoked"
-        return meter.directory.problem(name, meter.wall_clock())
-
-    update(meter.directory)
-    meter.on_change, auth.key_problem = update, problem
 
 
 def described(settings: Settings) -> bytes:

@@ -24,7 +24,7 @@ RELOADED_SERVER = frozenset(
     }
 )
 """The settings of [server] that take effect when they are read again."""
-FIXED_TABLES = ("webrtc", "telephony", "recorder", "store")
+FIXED_TABLES = ("webrtc", "telephony", "recorder", "store", "cluster")
 """The tables that do not."""
 
 

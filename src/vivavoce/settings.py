@@ -23,6 +23,7 @@ from vivavoce.limits.prices import ModelPrice
 from vivavoce.protocol.session import Milliseconds, Threshold
 from vivavoce.providers import PROVIDER_KINDS, add_providers
 from vivavoce.runtime.choice import DEFAULT
+from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.fallback import FallbackSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.resume import ResumeSettings
@@ -69,7 +70,7 @@ class ServerSettings(ConnectionLimits, frozen=True, forbid_unknown_fields=True):
     """What SIGHUP does: read the settings again for new sessions, or end as SIGTERM does. auto:
     end where the server was started from a terminal, which sends it when it is closed."""
     drain_seconds: SecondsOrZero = 10.0
-    """At shutdown, the time in which answers under way may end."""
+    """At shutdown, the time in which turns that are spoken and answers under way may end."""
     no_auth: bool = False
     """Allow unauthenticated access on a public address."""
     max_upload_mb: Annotated[int, Meta(ge=1)] = 25
@@ -244,6 +245,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speaker_gate: SpeakerGateSettings = SpeakerGateSettings()
     fallback: FallbackSettings = FallbackSettings()
     store: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
     resume: ResumeSettings = ResumeSettings()
     recorder: RecorderSettings = RecorderSettings()
     policies: dict[str, Policy] = {}
@@ -316,6 +318,8 @@ def _hidden(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         inside = name if _SECRET.search(name) else ""
         return {key: _hidden(inside or key, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(name, each) for each in value]
     return value
 
 

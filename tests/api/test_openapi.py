@@ -39,6 +39,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 """Requests that need a body."""
 EXPECTED_STATUS = {
+    "drainNode": 404,  # there is no cluster
+    "listNodes": 404,
     "createSpeechEmbedding": 400,
     "createDiarization": 400,
     "connectRealtime": 426,

@@ -13,6 +13,7 @@ from tests.server import scripted, serving
 from vivavoce.api.start import MAX_STARTED, SESSION_SECONDS, PromisedSessions
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.places import Place
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 
@@ -92,24 +93,49 @@ def test_transport_that_is_not_served_is_refused_with_a_sentence_that_clients_sh
 
 
 def test_promised_session_is_the_same_for_the_same_key_of_idempotency() -> None:
-    now = [0.0]
-    sessions = PromisedSessions(lambda: now[0])
-    opening = Opening(who="me")
-    first = sessions.add(opening, {"voice": "ash"}, ("me", "k1"))
-    assert sessions.add(opening, {}, ("me", "k1")) == first
-    assert sessions.add(opening, {}, ("you", "k1")) != first
-    assert sessions.find(first) == (opening, {"voice": "ash"})
-    now[0] = SESSION_SECONDS + 1
-    with pytest.raises(web.HTTPNotFound):
-        sessions.find(first)
-    assert sessions.add(opening, {}, ("me", "k1")) != first
+    async def main() -> None:
+        now = [0.0]
+        sessions = PromisedSessions(lambda: now[0])
+        opening = Opening(who="me")
+        first = await sessions.add(opening, {"voice": "ash"}, ("me", "k1"))
+        assert await sessions.add(opening, {}, ("me", "k1")) == first
+        assert await sessions.add(opening, {}, ("you", "k1")) != first
+        assert sessions.find(first) == (opening, {"voice": "ash"})
+        now[0] = SESSION_SECONDS + 1
+        with pytest.raises(web.HTTPNotFound):
+            sessions.find(first)
+        assert await sessions.add(opening, {}, ("me", "k1")) != first
+
+    asyncio.run(main())
+
+
+def test_promised_session_is_that_of_the_process_which_promised_it_first() -> None:
+    async def main() -> None:
+        given: dict[str, str] = {}
+
+        async def first(key: str, session_id: str, _seconds: float) -> str:
+            return given.setdefault(key, session_id)
+
+        here = PromisedSessions(lambda: 0.0, Place("", 1), first)
+        there = PromisedSessions(lambda: 0.0, Place("", 2), first)
+        promised = await here.add(Opening(), {}, ("me", "k1"))
+        assert await there.add(Opening(), {}, ("me", "k1")) == promised
+        assert await there.add(Opening(), {}, ("me", "k2")) != promised
+        assert here.find(promised) == (Opening(), {})
+        with pytest.raises(web.HTTPNotFound):
+            there.find(promised)
+
+    asyncio.run(main())
 
 
 def test_promised_sessions_forget_the_oldest_beyond_their_number() -> None:
-    sessions = PromisedSessions(lambda: 0.0)
-    ids = [sessions.add(Opening(), {}, None) for _ in range(MAX_STARTED + 1)]
-    with pytest.raises(web.HTTPNotFound):
-        sessions.find(ids[0])
-    assert sessions.find(ids[1])[1] == {}
-    with pytest.raises(InvalidRequest, match="UUID"):
-        sessions.find("7")
+    async def main() -> None:
+        sessions = PromisedSessions(lambda: 0.0)
+        ids = [await sessions.add(Opening(), {}, None) for _ in range(MAX_STARTED + 1)]
+        with pytest.raises(web.HTTPNotFound):
+            sessions.find(ids[0])
+        assert sessions.find(ids[1])[1] == {}
+        with pytest.raises(InvalidRequest, match="UUID"):
+            sessions.find("7")
+
+    asyncio.run(main())

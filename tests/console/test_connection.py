@@ -2,17 +2,34 @@
 
 import re
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
 from playwright.async_api import expect
 
 from tests.console.browser import CONNECTION_ERRORS, needs_chromium, open_console, run, tcp_proxy
-from tests.server import HOST, scripted, serving
+from tests.server import HOST, scripted, serving, serving_until_killed
 from vivavoce.limits.keys import hash_of
+from vivavoce.store.sqlite import SQLiteStore
 
 pytestmark = needs_chromium
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+
+RESUMED = """
+[store]
+url = "sqlite:{store}"
+
+[models.default]
+vad = "scripted"
+turn = "scripted"
+stt = "scripted"
+llm = "scripted"
+tts = "scripted"
+
+[engines.llm.scripted]
+answers = ["{answer}"]
+"""
 
 
 def test_restarted_server_gets_the_transcript_and_the_unanswered_message() -> None:
@@ -171,6 +188,41 @@ def test_webrtc_call_is_resumed_after_a_restart() -> None:
                     message = second.llm.requests[-1].items[1].content[0]  # type: ignore[union-attr]
                     assert LONG.startswith(message.text)  # type: ignore[union-attr]
                     assert len(message.text) < len(LONG) - 20  # type: ignore[union-attr]
+
+    run(main())
+
+
+def test_conversation_goes_on_after_its_server_is_killed_in_mid_answer(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    config = RESUMED.format(store=store, answer=LONG)
+
+    async def main() -> None:
+        async with (
+            serving_until_killed(config, tmp_path) as doomed,
+            tcp_proxy() as proxy,
+            SQLiteStore(store) as same,
+            serving(scripted(llm={"answers": ["After."]}), store=same) as second,
+        ):
+            proxy.forward_to(doomed.port)
+            home = f"http://{HOST}:{proxy.port}"
+            async with open_console(home, expected=CONNECTION_ERRORS) as console:
+                await console.type("Remember seven.")
+                await console.wait_for_sound()
+                proxy.forward_to(second.port)
+                await doomed.kill()
+                await console.wait_for_transcript("The transcript is kept.", "Connected again.")
+                resumption = second.sessions.context.resumption
+                assert resumption is not None
+                (ticket,) = resumption._served.values()
+                assert ticket.checkpoint is not None
+                await console.wait_for_sound()  # the words that were not played, without the model
+                assert not second.llm.requests
+                await console.type("And now?")
+                await console.wait_for_transcript("After.")
+                contents = [item.content[0] for item in second.llm.requests[-1].items]  # type: ignore[union-attr]
+                texts = [getattr(part, "text", "") for part in contents]
+                assert (texts[0], texts[-1]) == ("Remember seven.", "And now?")
+                assert texts.count("Remember seven.") == 1
 
     run(main())
 

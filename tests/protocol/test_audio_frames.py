@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vivavoce.protocol import codec
 from vivavoce.protocol.audio_frames import AudioFrames
 
 AUDIO = bytes(range(256)) * 4
@@ -55,11 +56,24 @@ def deltas(learnt: bytes) -> AudioFrames:
 )
 def test_append_like_the_learnt_one_gives_its_audio(learnt: bytes, later: bytes) -> None:
     assert appends(learnt).audio(later) == base64.b64decode(json.loads(later)["audio"])
+    assert appends(learnt).append(later) == codec.decode(later)
+    assert appends(learnt).append(later[:-1]) is None
 
 
 @given(st.binary(min_size=1, max_size=400), st.text("abc_-. 1", min_size=1, max_size=40))
 def test_delta_like_the_learnt_one_gives_its_audio(audio: bytes, event_id: str) -> None:
     assert deltas(delta()).audio(delta(audio, event_id)) == audio
+
+
+@given(st.binary(min_size=1, max_size=400), st.sampled_from(["", "a", "event_17"]))
+def test_frame_like_the_learnt_one_is_described_without_its_audio(audio: bytes, name: str) -> None:
+    fields: dict[str, Any] = {"event_id": name} if name else {}
+    frames = appends(append(**fields))
+    assert frames.described(append(audio, **fields)) == (name.encode(), len(audio))
+    assert frames.described(delta(audio)) is None
+    before, after, tail = frames.learnt or (b"", b"", b"")
+    text = base64.b64encode(audio)
+    assert before + name.encode() + after + text + tail == append(audio, **fields)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +133,7 @@ def test_nothing_is_recognised_before_a_frame_is_learnt_and_after_it_is_forgotte
     frames.learn(delta())
     assert frames.audio(delta()) == AUDIO
     frames.forget()
+    assert frames.learnt is None
     assert frames.audio(delta()) == b""
 
 

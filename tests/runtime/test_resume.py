@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from tests.session.stage import a_session, write
-from vivavoce.runtime.resume import ResumeSettings, Resumption
+from vivavoce.errors import StoreError
+from vivavoce.runtime.resume import CLAIM_TIMEOUT_S, ResumeSettings, Resumption
 from vivavoce.store.base import SessionClaim, SessionSave
 from vivavoce.store.memory import MemoryStore
 from vivavoce.testing.virtual_time import run
@@ -35,6 +36,13 @@ class SlowStore(MemoryStore):
         return kept
 
 
+class LostStore(SlowStore):
+    """Cannot be reached."""
+
+    async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
+        raise StoreError("the store cannot be reached")
+
+
 def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored() -> None:
     async def main() -> None:
         session = a_session()
@@ -49,12 +57,40 @@ def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored(
             resumption.keep(ticket, first)
             await asyncio.sleep(2)
             assert resumption.idle
+            assert not resumption.has_unsaved(last.session.id)
             resumption.keep(ticket, last)
+            assert resumption.has_unsaved(last.session.id)
             await asyncio.sleep(0.5)  # the store has it, and has not stored it
+            assert resumption.has_unsaved(last.session.id)
+            waiting = asyncio.create_task(resumption.wait_saved(last.session.id))
             again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
             await resumption.load(again)
             assert again.checkpoint is not None
             assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
             assert again.epoch == 2
+            assert await waiting
+
+    run(main())
+
+
+def test_checkpoint_that_is_being_stored_is_waited_for() -> None:
+    async def main() -> None:
+        async with SlowStore() as store, Resumption(store, ResumeSettings()) as resumption:
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, a_session().checkpoint(0.0))
+            await ticket.wait_kept()
+            assert asyncio.get_running_loop().time() == 1.0
+            assert resumption.idle
+
+    run(main())
+
+
+def test_store_that_is_away_is_not_waited_for_long() -> None:
+    async def main() -> None:
+        async with LostStore() as store, Resumption(store, ResumeSettings()) as resumption:
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, a_session().checkpoint(0.0))
+            await ticket.wait_kept()
+            assert asyncio.get_running_loop().time() == CLAIM_TIMEOUT_S
 
     run(main())

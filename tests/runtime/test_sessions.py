@@ -5,14 +5,22 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.stage import RecordingPeer, ScriptedEngines, make_context, question
+from tests.runtime.stage import (
+    LOUD,
+    SOFT,
+    RecordingPeer,
+    ScriptedEngines,
+    make_context,
+    question,
+)
 from vivavoce.errors import InvalidRequest, LimitReached
+from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import SessionCreated
-from vivavoce.protocol.session import RealtimePatch, TranscriptionSession
+from vivavoce.protocol.session import RealtimePatch, ServerVad, TranscriptionSession, TurnDetection
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
-from vivavoce.session.facts import Disconnected
+from vivavoce.session.facts import Disconnected, Received
 from vivavoce.session.limits import SessionLimits
 from vivavoce.testing.virtual_time import run
 
@@ -33,9 +41,13 @@ class ServedSession:
         await self.peer.until("response.output_audio.delta")
 
 
-def make_sessions(*, max_sessions: int = 100, **engines: Any) -> Sessions:
+def make_sessions(
+    *, max_sessions: int = 100, turn_detection: TurnDetection | None = None, **engines: Any
+) -> Sessions:
     return Sessions(
-        make_context(ScriptedEngines(**engines), max_sessions=max_sessions),
+        make_context(
+            ScriptedEngines(**engines), max_sessions=max_sessions, turn_detection=turn_detection
+        ),
         wall_clock=lambda: 1000.5,
     )
 
@@ -142,6 +154,49 @@ def test_drain_waits_for_answers_to_end() -> None:
         await sessions.drain(10)
         assert 2.5 <= now() <= 3.1  # 50 characters of 60 ms each
         assert served.peer.endings == [("completed", None)]
+        assert served.peer.closed == (1012, "the server is shutting down")
+
+    run(main())
+
+
+async def speak(served: ServedSession) -> None:
+    """A turn in real time: 0.5 s of speech, and silence until it is answered."""
+    for window in range(100):
+        sound = LOUD if window < 16 else SOFT
+        served.runner.post(Received(InputAudioAppend(audio=sound)))
+        await asyncio.sleep(0.032)
+
+
+@pytest.mark.parametrize("spoken_s", [0.05, 0.3, 0.8])
+def test_drain_waits_for_the_turn_that_is_spoken_and_its_answer(spoken_s: float) -> None:
+    async def main() -> None:
+        sessions = make_sessions(
+            turn_detection=ServerVad(), tts={"realtime_factor": 1}, llm={"answers": ["x" * 50]}
+        )
+        served, idle = ServedSession(sessions), ServedSession(sessions)
+        await asyncio.sleep(0)
+        speaking = asyncio.create_task(speak(served))
+        await asyncio.sleep(spoken_s)
+        await sessions.drain(10)
+        speaking.cancel()
+        assert idle.peer.closed == (1012, "the server is shutting down")
+        assert served.peer.endings == [("completed", None)]
+        assert served.peer.closed == (1012, "the server is shutting down")
+        assert 3.5 <= now() <= 4.5  # 0.5 s of speech, 0.5 s of silence, 3 s of answer
+
+    run(main())
+
+
+def test_drain_ends_a_turn_that_goes_on_after_its_timeout() -> None:
+    async def main() -> None:
+        sessions = make_sessions(turn_detection=ServerVad())
+        served = ServedSession(sessions)
+        await asyncio.sleep(0)
+        speaking = asyncio.create_task(speak(served))
+        await asyncio.sleep(0.1)
+        await sessions.drain(0.3)
+        speaking.cancel()
+        assert 0.4 <= now() <= 0.45
         assert served.peer.closed == (1012, "the server is shutting down")
 
     run(main())

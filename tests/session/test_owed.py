@@ -5,6 +5,7 @@ from tests.session.stage import (
     answered,
     ask,
     hear,
+    of,
     say,
     tell,
     texts,
@@ -12,7 +13,7 @@ from tests.session.stage import (
     types,
 )
 from vivavoce.protocol.session import ServerVad
-from vivavoce.session.effects import Generate
+from vivavoce.session.effects import Close, Generate
 from vivavoce.session.facts import (
     DrainStarted,
     OutputFinished,
@@ -56,10 +57,11 @@ def test_owed_turn_is_answered_by_a_response_of_the_client() -> None:
     assert types(tell(session, OutputFinished(second)))[-1] == "response.created"
 
 
-def test_owed_turn_is_not_answered_at_a_drain() -> None:
+def test_owed_turn_is_answered_before_the_server_shuts_down() -> None:
     session = a_session(turn_detection=PATIENT)
     first = answered(say(session, "one"))
     say(session, "two")
     tell(session, DrainStarted())
     effects = tell(session, OutputFinished(first))
-    assert types(effects) == ["response.done", "rate_limits.updated"]
+    assert of(Close, effects) == []
+    assert the(Close, tell(session, OutputFinished(answered(effects)))).code == 1012

@@ -631,6 +631,29 @@ def test_relay_request_that_was_refused_is_not_waited_for() -> None:
     assert the(Close, relay.take(DrainStarted())).code == 1012
 
 
+def test_relay_at_a_shutdown_waits_for_the_turn_and_its_answer() -> None:
+    relay = Relay()
+    relay.say("input_audio_buffer.speech_started", item_id="u")
+    assert of(Close, relay.take(DrainStarted())) == []
+    assert of(Close, relay.turn("u", "hello")) == []
+    relay.open_response()
+    assert the(Close, relay.say("response.done", response={"id": "r"})).code == 1012
+
+
+def test_relay_at_a_shutdown_does_not_wait_for_an_answer_that_was_refused() -> None:
+    relay = Relay()
+    relay.turn("u", "hello")
+    assert of(Close, relay.take(DrainStarted())) == []
+    assert the(Close, relay.say("error", error={"message": "no"})).code == 1012
+
+
+def test_relay_at_a_shutdown_waits_for_audio_that_the_client_has_not_committed() -> None:
+    relay = Relay(turn_detection=None)
+    relay.send(asks.InputAudioAppend(audio=drawn("####")))
+    assert of(Close, relay.take(DrainStarted())) == []
+    assert the(Close, relay.say("input_audio_buffer.committed", item_id="u")).code == 1012
+
+
 def test_relay_checkpoint_is_due_at_rest_only() -> None:
     relay = Relay()
     relay.session.checkpoint(0.0)

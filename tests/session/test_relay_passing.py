@@ -1,10 +1,13 @@
 """Audio that passes as it is: the same state of the session as if it had been handled."""
 
 import base64
+import random
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.session.relay_stage import Relay, frame
 from tests.session.stage import a_session
@@ -12,6 +15,7 @@ from tests.session.test_policy import governed, update
 from vivavoce.protocol import client as asks
 from vivavoce.session.effects import SendRaw, SendUpstream
 from vivavoce.session.facts import Disconnected, Received
+from vivavoce.session.relay.audio import RecentAudio
 
 AUDIO = b"\1\0" * 960
 APPEND = asks.InputAudioAppend(audio=AUDIO)
@@ -88,6 +92,19 @@ def frame_of(raw: bytes) -> Any:
     return frame(fields.pop("type"), **{k: v for k, v in fields.items() if k != "event_id"})
 
 
+@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 9_000)), max_size=40))
+def test_recent_audio_is_the_end_of_all_that_was_added(steps: list[tuple[int, int]]) -> None:
+    recent, expected, some = RecentAudio(), b"", random.Random(1)
+    for size, bound in steps:
+        pcm = some.randbytes(size)
+        recent.add(pcm)
+        recent.keep_last(bound)
+        expected = (expected + pcm)[max(0, len(expected) + size - bound) :]
+        assert (bytes(recent), recent.size) == (expected, len(expected))
+    recent.clear()
+    assert (bytes(recent), recent.size) == (b"", 0)
+
+
 def test_first_append_is_decoded_and_those_like_it_pass() -> None:
     relay = Relay()
     assert not input_passes(relay)
@@ -159,3 +176,20 @@ def test_nothing_passes_through_a_cascade() -> None:
     session.handle(Received(APPEND, appended()), 0.0)
     assert not session.pass_input(appended(), 0.0)
     assert not session.pass_output(delta(), 0.0)
+
+
+def test_append_to_a_cascade_like_the_one_before_is_recognised_and_to_a_relay_none_is() -> None:
+    session = a_session()
+    session.handle(Received(APPEND), 0.0)
+    assert session.append_of(appended()) is None
+    session.handle(Received(APPEND, appended()), 0.0)
+    assert session.append_of(appended(b"\2\0")) == asks.InputAudioAppend(audio=b"\2\0")
+    assert speaking().session.append_of(appended()) is None
+
+
+def test_append_is_not_recognised_by_a_session_that_counts_audio_or_has_ended() -> None:
+    assert speak(governed(audio_speed=2.0)).session.append_of(appended()) is None
+    session = a_session()
+    session.handle(Received(APPEND, appended()), 0.0)
+    session.handle(Disconnected(), 0.0)
+    assert session.append_of(appended()) is None

@@ -31,6 +31,7 @@ from vivavoce.session.effects import Close, Effect, Generate
 from vivavoce.session.facts import (
     AudioPlayed,
     DrainStarted,
+    GenerationFailed,
     GenerationFinished,
     OutputFinished,
     TextGenerated,
@@ -153,25 +154,33 @@ def test_written_answer_and_open_call_are_generated_anew() -> None:
     assert texts(the(Generate, effects).prompt.items) == ["hello"]
 
 
-def test_turn_that_ends_while_the_server_drains_is_owed_an_answer() -> None:
+def test_turn_that_is_not_answered_when_the_server_ends_is_owed_an_answer() -> None:
     session = a_session(turn_detection=ServerVad(interrupt_response=False))
     response_id = the(Generate, write(session, "hello")).response_id
     tell(session, DrainStarted())
-    effects = hear(session, TURN)
-    tell(session, GenerationFinished(response_id, "stop"), OutputFinished(response_id))
-    assert the(Close, transcribe(session, effects, "more")).code == 1012
+    transcribe(session, hear(session, TURN), "more")
     saved = session.checkpoint(0.0)
     assert saved.owes_response
-    assert the(Generate, restored(saved)).prompt.items
+    assert texts(the(Generate, restored(saved)).prompt.items) == ["hello", "more"]
+    effects = tell(session, GenerationFinished(response_id, "stop"), OutputFinished(response_id))
+    assert texts(the(Generate, effects).prompt.items)[-1] == "more"
+
+
+def test_answer_that_failed_while_the_server_drains_is_owed() -> None:
+    session = a_session()
+    response_id = the(Generate, say(session, "hello")).response_id
+    tell(session, DrainStarted())
+    effects = tell(session, GenerationFailed(response_id, "llm", "down"))
+    assert the(Close, effects).code == 1012
+    assert session.checkpoint(0.0).owes_response
 
 
 def test_turn_without_words_is_owed_nothing() -> None:
-    session = a_session(turn_detection=ServerVad(interrupt_response=False))
-    response_id = the(Generate, write(session, "hello")).response_id
+    session = a_session(turn_detection=ServerVad(create_response=False))
+    effects = hear(session, "####")
     tell(session, DrainStarted())
-    effects = hear(session, TURN)
-    tell(session, GenerationFinished(response_id, "stop"), OutputFinished(response_id))
-    transcribe(session, effects, "")
+    effects += hear(session, 16 * ".")
+    assert the(Close, transcribe(session, effects, "")).code == 1012
     assert not session.checkpoint(0.0).owes_response
 
 

@@ -1,27 +1,37 @@
 """When nobody speaks for long, and when the server goes: how a session ends."""
 
 from tests.session.stage import (
-    WHISPER,
     a_session,
     answered,
+    ask,
+    done,
+    drawn,
     hear,
+    of,
     problem,
     receive,
     record,
     say,
     spoke,
     tell,
+    texts,
     the,
     transcribe,
     transcription_settings,
     types,
+    vad_scores,
     wake,
     write,
 )
 from vivavoce.protocol import server as says
-from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
+from vivavoce.protocol.client import (
+    InputAudioAppend,
+    InputAudioClear,
+    InputAudioCommit,
+    ItemTruncate,
+)
 from vivavoce.protocol.session import ServerVad
-from vivavoce.session.effects import Close
+from vivavoce.session.effects import Close, Generate, RunVad
 from vivavoce.session.facts import DrainStarted, OutputFinished, TextGenerated
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session
@@ -103,17 +113,58 @@ def test_at_a_shutdown_a_session_that_does_nothing_closes_at_once() -> None:
     assert tell(a_session(), DrainStarted()) == [Close(1012, "the server is shutting down")]
 
 
-def test_at_a_shutdown_a_turn_that_ends_is_written_down_but_not_answered() -> None:
-    session = a_session(turn_detection=ServerVad(interrupt_response=False))
-    response_id = answered(say(session, "one"))
+def test_at_a_shutdown_the_turn_that_is_spoken_is_finished_and_answered() -> None:
+    session = a_session()
+    effects = hear(session, "####")
+    assert tell(session, DrainStarted()) == []
+    effects += hear(session, 16 * ".")
+    effects += transcribe(session, effects, "hello")
+    assert of(Close, effects) == []
+    assert texts(the(Generate, effects).prompt.items) == ["hello"]
+    assert the(Close, tell(session, OutputFinished(answered(effects)))).code == 1012
+
+
+def test_at_a_shutdown_speech_into_the_answer_is_answered_too() -> None:
+    session = a_session()
+    answered(say(session, "one"))
     tell(session, DrainStarted())
-    turn = hear(session, "####" + 16 * ".")
-    assert types(turn)[-1] == "conversation.item.done"
-    assert types(tell(session, OutputFinished(response_id))) == [
-        "response.done",
-        "rate_limits.updated",
-    ]
-    assert transcribe(session, turn, "two") == [Close(1012, "the server is shutting down")]
+    effects = hear(session, "####")
+    assert done(effects).status == "cancelled"
+    assert of(Close, effects) == []
+    effects += hear(session, 16 * ".")
+    second = answered(effects + transcribe(session, effects, "two"))
+    assert the(Close, tell(session, OutputFinished(second))).code == 1012
+
+
+def test_at_a_shutdown_the_first_loud_window_is_waited_for() -> None:
+    session = a_session()
+    hear(session, "9")
+    assert tell(session, DrainStarted()) == []
+    assert hear(session, ".")[-1] == Close(1012, "the server is shutting down")
+
+
+def test_at_a_shutdown_audio_that_is_not_scored_yet_is_waited_for() -> None:
+    session = a_session()
+    scored = the(RunVad, receive(session, InputAudioAppend(audio=drawn("."))))
+    assert tell(session, DrainStarted()) == []
+    assert the(Close, tell(session, vad_scores(scored))).code == 1012
+
+
+def test_at_a_shutdown_a_turn_that_its_client_ends_is_finished_and_answered() -> None:
+    session = a_session(turn_detection=None)
+    effects = hear(session, "####")
+    assert of(Close, tell(session, DrainStarted())) == []
+    effects = receive(session, InputAudioCommit())
+    effects += ask(session)
+    effects += transcribe(session, effects, "hello")
+    assert the(Close, tell(session, OutputFinished(answered(effects)))).code == 1012
+
+
+def test_at_a_shutdown_a_turn_that_its_client_drops_is_not_waited_for() -> None:
+    session = a_session(turn_detection=None)
+    hear(session, "####")
+    tell(session, DrainStarted())
+    assert the(Close, receive(session, InputAudioClear())).code == 1012
 
 
 def test_at_a_shutdown_words_that_are_due_still_come() -> None:
@@ -137,14 +188,6 @@ def test_turn_without_create_response_is_only_an_item() -> None:
     session = a_session(turn_detection=ServerVad(create_response=False))
     assert types(say(session, "hello"))[-1] == "conversation.item.done"
     assert session.deadline == HOUR
-
-
-def test_drain_starts_no_response_while_a_transcript_is_pending() -> None:
-    session = a_session(transcription=WHISPER)
-    record(session, "u")
-    hear(session, "####")
-    assert tell(session, DrainStarted()) == []
-    assert types(hear(session, 16 * "."))[-1] == "conversation.item.done"
 
 
 def test_drain_starts_no_idle_timeout() -> None:

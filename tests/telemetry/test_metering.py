@@ -27,7 +27,7 @@ from vivavoce.session.effects import Generate, Prompt, RecordUsage
 from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
 from vivavoce.store.base import AccountStore, Balance, UsageRow
 from vivavoce.store.sqlite import SQLiteStore
-from vivavoce.telemetry.metering import LEASE_S, Metering
+from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
 from vivavoce.telemetry.reports import report
 from vivavoce.telemetry.session_meter import SessionMeter
@@ -424,6 +424,43 @@ def test_key_has_only_so_many_sessions_at_the_same_time(run: RunStage) -> None:
         meters[0].leave()
         await stage.settled()
         await stage.meter().enter()
+
+    run(main)
+
+
+def test_places_of_a_process_that_died_are_free_after_their_lease(run: RunStage) -> None:
+    async def main(stage: Stage) -> None:
+        await stage.save("key", ApiKey(name="k", hash=hash_of("k"), max_sessions=1))
+        await stage.service.refresh()
+        await stage.meter().enter()
+        await stage.service.__aexit__()  # nothing is given back
+        await stage.start()
+        with pytest.raises(QuotaExceeded, match="as many sessions"):
+            await stage.meter().enter()
+        stage.clock.now += SEAT_LEASE_S
+        await stage.meter().enter()
+        with pytest.raises(QuotaExceeded, match="as many sessions"):
+            await stage.meter().enter()
+
+    run(main)
+
+
+def test_conversation_that_is_resumed_has_the_place_of_the_process_that_had_it(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        await stage.save("key", ApiKey(name="k", hash=hash_of("k"), max_sessions=1))
+        await stage.service.refresh()
+        first = stage.meter()
+        await first.enter()
+        stage.sessions -= 1  # the same conversation
+        again = stage.meter()
+        again.epoch = 2
+        await again.enter()
+        first.leave()
+        await stage.settled()
+        with pytest.raises(QuotaExceeded, match="as many sessions"):
+            await stage.meter().enter()
 
     run(main)
 

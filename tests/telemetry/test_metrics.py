@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import pytest
 
+from tests.runtime.cluster_stage import MemoryCluster, a_node
 from tests.runtime.stage import RecordingPeer, ScriptedEngines, make_context
 from tests.session.stage import settings
 from vivavoce.limits.prices import PriceTable
@@ -282,6 +283,26 @@ def test_refusal_is_counted_without_its_owner(budget: str, scope: str, unit: str
     metrics.on_refusal(budget)
     assert value(metrics, "budget_refusals_total", scope=scope, unit=unit) == 1
     assert b"ada" not in metrics.text()
+
+
+def test_cluster_is_measured_where_there_is_one() -> None:
+    metrics = Metrics()
+    assert b"vivavoce_cluster" not in metrics.text()
+
+    async def main() -> None:
+        store = MemoryCluster()
+        async with a_node(store, "one") as one, a_node(store, "two"):
+            metrics.watch_cluster(one)
+            await one.fresh_nodes()
+            one.forwarded["gone"] += 2
+            assert value(metrics, "cluster_nodes") == 2
+            assert value(metrics, "cluster_redis_reached") == 1
+            assert value(metrics, "cluster_forwarded_total", result="gone") == 2
+            store.cut_off()
+            await one.fresh_nodes()
+            assert value(metrics, "cluster_redis_reached") == 0
+
+    run(main())
 
 
 def test_lag_of_the_event_loop_is_measured_while_it_is_entered() -> None:

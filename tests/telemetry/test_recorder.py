@@ -1,6 +1,7 @@
 """The flight recorder: what it keeps, what it writes, and what it never shows."""
 
 import asyncio
+import base64
 import json
 import logging
 import random
@@ -24,14 +25,16 @@ from vivavoce.session.options import AvailableModels, ModelInfo
 from vivavoce.session.policy import Policy, Rules
 from vivavoce.session.shell import SessionStart
 from vivavoce.settings import SessionSettings
+from vivavoce.telemetry.entry_log import BLOCK_BYTES
 from vivavoce.telemetry.faults import FaultWatch
-from vivavoce.telemetry.recorder import BLOCK_BYTES, RecordedCall, Recorder, RecorderSettings
+from vivavoce.telemetry.recorder import RecordedCall, Recorder, RecorderSettings
 from vivavoce.telemetry.recording import (
     CallHeader,
     RecordedModel,
     clean_line,
     decode_lines,
     encode_lines,
+    frame_text,
     redacted,
 )
 from vivavoce.testing import run
@@ -72,6 +75,43 @@ def test_hour_of_a_call_without_audio_takes_little_memory() -> None:
     fill(call, 6_000)  # two minutes
     assert call.bytes < 100_000
     assert call.dropped == 0
+
+
+def passing(number: int, *, output: bool, shape: int = 0) -> bytes:
+    audio = base64.b64encode(bytes(960 + number % 5)).decode()
+    if output:
+        place = f'"event_id":"event_{number}","item_id":"item_{shape}"'
+        return f'{{"type":"response.output_audio.delta",{place},"delta":"{audio}"}}'.encode()
+    return f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}'.encode()
+
+
+def test_frames_that_passed_are_kept_by_their_form_and_read_as_they_came() -> None:
+    call = started(Recorder(RecorderSettings()))
+    expected = []
+    for number in range(4000):
+        output = number % 2 > 0
+        frame = passing(number, output=output, shape=number // 1500)
+        call.passed(frame, number / 50, output=output)
+        expected.append((number / 50, output, frame_text(frame, audio=False)))
+        if number % 1000 == 999:
+            call.on(APPEND, [], number / 50)
+            expected.append((number / 50, False, ""))
+    assert call.bytes < 70_000
+    for _ in range(2):
+        entries = [json.loads(line) for line in run(lines_of(call))[1:-1]]
+        found = [(e["at"], e.get("passed") == "output", e.get("frame", "")) for e in entries]
+        assert found == expected[call.dropped :]
+        assert call.drop_block()
+    assert call.dropped > 100
+
+
+def test_frames_that_passed_are_kept_whole_with_their_audio() -> None:
+    call = started(Recorder(RecorderSettings(audio=True)))
+    frames = [passing(number, output=number % 2 > 0) for number in range(4)]
+    for number, frame in enumerate(frames):
+        call.passed(frame, number / 50, output=number % 2 > 0)
+    entries = [json.loads(line) for line in run(lines_of(call))[1:-1]]
+    assert [entry["frame"].encode() for entry in entries] == frames
 
 
 def test_memory_is_bounded_and_what_is_dropped_is_counted() -> None:

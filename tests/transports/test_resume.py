@@ -14,7 +14,6 @@ import pytest
 from tests.server import Server, scripted, serving
 from tests.session.stage import texts
 from tests.transports.webrtc.caller import Caller, calling, until
-from vivavoce.protocol.wire import Frame
 from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.settings import Settings
 from vivavoce.store.sqlite import SQLiteStore
@@ -291,15 +290,36 @@ def test_unknown_token_begins_a_new_conversation() -> None:
     played(script)
 
 
+def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgrade() -> None:
+    """So that a proxy asks another server: a resumed session needs room as a new one does."""
+
+    async def script(server: Server) -> None:
+        async with calling(server) as first, calling(server) as second:
+            await first.ask()
+            await first.until("response.output_audio.delta")
+            draining = asyncio.create_task(server.sessions.drain(10))
+            assert (await second.farewell())[0] == 1012
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with calling(server, back(second.events[0])):
+                    pass
+            assert refused.value.status == 503
+            drop(first)
+            async with calling(server, back(first.events[0])) as again:  # it is still served here
+                assert await again.answer() == ("completed", None)
+            await draining
+
+    played(script, settings(tts=SLOW))
+
+
 def test_history_keeps_what_was_sent_last() -> None:
     async def main() -> None:
         history = History()
         for n in range(3):
-            history.add(Frame("text", f'{{"event_id":"event_{n}"}}'.encode()))
+            history.add(f'{{"event_id":"event_{n}"}}'.encode())
         assert history.behind("event_1") == 2
         assert history.behind("event_9") is None
         assert [frame.data[-3:] for frame in history.since(2)] == [b'2"}']
-        history.add(Frame("text", bytes(MAX_KEPT_BYTES)))
+        history.add(bytes(MAX_KEPT_BYTES))
         assert (history.begin, history.end) == (3, 4)
         history.close()
 

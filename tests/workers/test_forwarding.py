@@ -4,28 +4,13 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from tests.server import HOST
 from vivavoce.server import serve_app
 from vivavoce.settings import ServerSettings
-from vivavoce.workers.forwarding import Forwarder, WorkerPlace, worker_of
-
-
-@pytest.mark.parametrize(
-    ("id_", "worker"),
-    [
-        ("rtc_w0_00ff", 0),
-        ("sess_w12_00ff", 12),
-        ("rtc_00ff", None),
-        ("sess_w_00ff", None),
-        ("resp_w1_00ff", None),
-        ("", None),
-    ],
-)
-def test_id_of_a_call_or_session_names_its_worker(id_: str, worker: int | None) -> None:
-    assert worker_of(id_) == worker
+from vivavoce.workers.forwarding import Forwarder
+from vivavoce.workers.messages import WorkerPlace
 
 
 async def named(request: web.Request) -> web.Response:

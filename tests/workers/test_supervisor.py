@@ -66,6 +66,13 @@ def test_workers_share_a_port_their_figures_and_their_calls() -> None:
             assert (await server.get("/ready"))["status"] == "ready"
             listed = (await server.get("/v1/sessions"))["data"]
             assert {one["id"].split("_")[1] for one in listed} == {"w0", "w1"}
+            recorded = (await server.get("/v1/admin/recordings"))["data"]
+            assert {one["id"].split("_")[1] for one in recorded} == {"w0", "w1"}
+            for call in recorded:
+                url = f"http://{server.address}/v1/admin/recordings/{call['id']}"
+                async with server.http.get(url) as recording:
+                    assert recording.status == 200
+            assert (await server.get("/api/v1/ready"))["data"] == {"status": "ok"}
             for session in listed:  # each connection may come to either worker
                 url = f"http://{server.address}/v1/sessions/{session['id']}/events"
                 async with server.http.get(url) as watched:

@@ -28,6 +28,7 @@ from vivavoce.api.client_secrets import (
     ClientSecretResponse,
     TokenResponse,
 )
+from vivavoce.api.cluster import ClusterNodeList, NodeDrain
 from vivavoce.api.http_errors import Problem, VoxrayError
 from vivavoce.api.models import AudioModelList, EngineList, ModelList, ModelObject, VoiceList
 from vivavoce.api.packs import DeletedModel, LoadedModel, LoadedModels, PackList, PulledModel
@@ -155,6 +156,8 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
     HealthStatus,
     AudioModelList,
     LiveSessionList,
+    ClusterNodeList,
+    NodeDrain,
     EngineList,
     ModelList,
     ModelObject,

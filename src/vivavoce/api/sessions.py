@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
@@ -40,11 +40,15 @@ class SessionRoutes:
         sessions: Sessions,
         check: AdminCheck,
         *,
+        end_elsewhere: Callable[[str], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         process_clock: Callable[[], float] = time.process_time,
     ) -> None:
+        """end_elsewhere: lets another process end a session that is not here; whether it was told
+        to."""
         self._sessions = sessions
         self._check = check
+        self._end_elsewhere = end_elsewhere
         self._clock = clock
         self._process_clock = process_clock
         self._measured = (clock(), process_clock())
@@ -88,17 +92,20 @@ class SessionRoutes:
         return stream.response
 
     async def end(self, request: web.Request) -> web.Response:
+        """204: it ends. 202: the process that has it was told to end it."""
         self._admit(request)
-        session = self._find(request)
-        if session.runner:
-            session.runner.end(1000, "an operator ended the session")
-        return web.Response(status=204)
+        id_ = request.match_info["session_id"]
+        if self._sessions.live.end(id_):
+            return web.Response(status=204)
+        if self._end_elsewhere is not None and await self._end_elsewhere(id_):
+            return web.Response(status=202)
+        raise _not_found(id_)
 
     def _find(self, request: web.Request) -> LiveSession:
         id_ = request.match_info["session_id"]
         session = self._sessions.live.find(id_)
         if session is None:
-            raise web.HTTPNotFound(text=f"There is no open session {id_[:64]!r}.")
+            raise _not_found(id_)
         return session
 
     def _admit(self, request: web.Request) -> None:
@@ -115,3 +122,7 @@ class SessionRoutes:
         then, used_then = self._measured
         self._measured = (now, used)
         return round((used - used_then) / (now - then), 3) if now > then else 0.0
+
+
+def _not_found(session_id: str) -> web.HTTPNotFound:
+    return web.HTTPNotFound(text=f"There is no open session {session_id[:64]!r}.")

@@ -4,10 +4,12 @@ The answer says where the session is: the address of a WebSocket, or an id for t
 (vivavoce.transports.webrtc.small_webrtc). The session begins with the connection itself.
 """
 
+import hashlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -24,10 +26,13 @@ from vivavoce.protocol.rtvi_requests import (
     options_of,
 )
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.places import Place, uuid_of
 
 SESSION_SECONDS = 3600.0  # that a session waits for its first offer, and takes later ones
 MAX_STARTED = 10_000  # sessions that were promised; the oldest are forgotten
 MAX_IDEMPOTENCY_KEY = 256  # characters
+FirstId: TypeAlias = Callable[[str, str, float], Awaitable[str]]
+"""Given a key, an id and seconds: the id that the key was given first."""
 TRANSPORTS = {"websocket": "websocket", "webrtc": "webrtc", "smallwebrtc": "webrtc"}
 
 
@@ -45,25 +50,29 @@ class PromisedSession:
 class PromisedSessions:
     """The sessions of WebRTC that were promised, for SESSION_SECONDS. `clock` gives seconds.
 
-    worker: the number of this process among several, which becomes the last byte of each id.
+    place: of this process among several, which stands in each id. first: the id that the whole
+    cluster has for a key of idempotency, given the one that is new here.
     """
 
     clock: Callable[[], float]
-    worker: int | None = None
+    place: Place | None = None
+    first: FirstId | None = None
     _sessions: OrderedDict[str, PromisedSession] = field(default_factory=OrderedDict)
     _by_key: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def add(
+    async def add(
         self, opening: Opening, options: Mapping[str, str], idempotency: tuple[str, str] | None
     ) -> str:
         """The id of a session; of the same one for the same key of idempotency."""
         self._forget_old()
         if idempotency and (known := self._by_key.get(idempotency)):
             return known
-        made = uuid.uuid4()
-        if self.worker is not None:
-            made = uuid.UUID(bytes=made.bytes[:-1] + bytes((self.worker,)))
-        session_id = str(made)
+        session_id = str(uuid.uuid4() if self.place is None else uuid_of(self.place))
+        if idempotency and self.first is not None:
+            key = hashlib.sha256("\0".join(idempotency).encode(errors="replace")).hexdigest()
+            first = await self.first(f"start:{key}", session_id, SESSION_SECONDS)
+            if first != session_id:  # another process has promised it
+                return first
         until = self.clock() + SESSION_SECONDS
         self._sessions[session_id] = PromisedSession(opening, options, idempotency, until)
         if idempotency:
@@ -96,7 +105,7 @@ class PromisedSessions:
 class StartRoutes:
     """Promises sessions. ice_servers: as browsers take them, with the credentials of TURN.
 
-    worker: the number of this process among several.
+    place, first: see PromisedSessions.
     """
 
     def __init__(
@@ -104,9 +113,10 @@ class StartRoutes:
         client_secrets: ClientSecrets,
         ice_servers: tuple[dict[str, str], ...],
         clock: Callable[[], float],
-        worker: int | None = None,
+        place: Place | None = None,
+        first: FirstId | None = None,
     ) -> None:
-        self.promised = PromisedSessions(clock, worker)
+        self.promised = PromisedSessions(clock, place, first)
         self._client_secrets = client_secrets
         self._ice_servers = ice_servers
 
@@ -130,7 +140,7 @@ class StartRoutes:
             token = self._client_secrets.websocket_token(request)
             found = options | ({"token": token} if token else {})
             return json_response(ConnectResponse(ws_url=_websocket(request, found)))
-        session_id = self.promised.add(opening, options, None)
+        session_id = await self.promised.add(opening, options, None)
         address = f"{_scheme(request, 'http')}://{request.host}/sessions/{session_id}/api/offer"
         return json_response(ConnectResponse(webrtc_url=address))
 
@@ -141,7 +151,7 @@ class StartRoutes:
             token = self._client_secrets.websocket_token(request)
             return StartResponse(ws_url=_websocket(request, options), token=token)
         key = request.headers.get("Idempotency-Key", "")[:MAX_IDEMPOTENCY_KEY]
-        session_id = self.promised.add(opening, options, (opening.who, key) if key else None)
+        session_id = await self.promised.add(opening, options, (opening.who, key) if key else None)
         servers = {"iceServers": list(self._ice_servers)} if self._ice_servers else None
         return StartResponse(session_id=session_id, ice_config=servers)
 

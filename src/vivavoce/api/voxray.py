@@ -15,7 +15,7 @@ from vivavoce.api.http_errors import (
     json_response,
     request_id_of,
 )
-from vivavoce.api.public import ready_status
+from vivavoce.api.public import READY, ready_status
 from vivavoce.api.requests import CONTEXT
 from vivavoce.runtime.sessions import Sessions
 
@@ -63,7 +63,7 @@ class VoxrayRoutes:
         return _enveloped(request, {"status": "ok"})
 
     async def ready(self, request: web.Request) -> web.Response:
-        status = ready_status(self._sessions)
+        status = request.get(READY) or ready_status(self._sessions)
         if status.status == "ready":
             return _enveloped(request, {"status": "ok"})
         down = tuple(f"{name}: {reason}" for name, reason in status.engines.items())

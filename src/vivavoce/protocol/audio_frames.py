@@ -1,4 +1,4 @@
-"""Audio frames of a GA stream, recognised by their bytes: a relay passes them on without parsing.
+"""Audio frames of a GA stream, recognised by their bytes: no JSON is parsed.
 
 One frame of a stream is parsed and learnt. A later one is recognised where it differs from that one
 in nothing but its `event_id` and its audio: then it says the same to every parser. What is not
@@ -9,6 +9,8 @@ import re
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
 
@@ -63,9 +65,24 @@ class AudioFrames:
             self._after = frame[head.end("id") : head.end()]
         self._tail = tail[0]
 
+    def append(self, frame: bytes) -> InputAudioAppend | None:
+        """The append that a frame is, in a stream of them; None: it is not recognised."""
+        if not (audio := self.audio(frame)):
+            return None
+        if not self._after:
+            return InputAudioAppend(audio=audio)
+        at = len(self._before)
+        return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
+
     def forget(self) -> None:
         """Recognise no frame until another is learnt."""
         self._tail = b""
+
+    @property
+    def learnt(self) -> tuple[bytes, bytes, bytes] | None:
+        """What all frames like the learnt one have: up to the event_id, from there to the audio,
+        and behind it. The second is empty where there is no event_id. None: nothing was learnt."""
+        return (self._before, self._after, self._tail) if self._tail else None
 
     def audio(self, frame: bytes) -> bytes:
         """The audio of a frame, decoded; b"": it is not recognised."""
@@ -83,3 +100,21 @@ class AudioFrames:
             return _decode(frame[at - 1 : len(frame) - len(self._tail) + 1])
         except msgspec.DecodeError:
             return b""
+
+    def described(self, frame: bytes) -> tuple[bytes, int] | None:
+        """The event_id and the bytes of the audio of a frame that audio() recognises elsewhere.
+
+        None: it is not like the frame that was learnt here. b"": it has no event_id.
+        """
+        if not self._tail or not frame.startswith(self._before):
+            return None
+        begin = at = len(self._before)
+        if self._after:
+            at = frame.find(b'"', begin)
+            if not frame.startswith(self._after, at):
+                return None
+        event_id, end = frame[begin:at], len(frame) - len(self._tail)
+        if not frame.endswith(self._tail):
+            return None
+        size = (end - at - len(self._after)) * 3 // 4 - frame.count(b"=", end - 2, end)
+        return event_id, size

@@ -5,13 +5,15 @@ under it, with the epoch of the process that serves it: a later claim fences off
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import msgspec
@@ -19,6 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.protocol.server import Resume, SessionCreated
+from vivavoce.runtime.places import Locations
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.secret import Secret
@@ -126,6 +129,9 @@ class Ticket:
     def keep(self, checkpoint: Checkpoint) -> None:
         self.service.keep(self, checkpoint)
 
+    async def wait_kept(self) -> None:
+        await self.service.wait_kept(self)
+
 
 class Resumption:
     """The tickets of a process, and its writer of checkpoints: an async context manager."""
@@ -136,16 +142,23 @@ class Resumption:
         settings: ResumeSettings,
         *,
         owner: str = "",
+        locations: Locations | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """owner: this process, as other processes know it. The store is entered."""
+        """owner: this process, as other processes know it. The store is entered.
+
+        locations: where other processes find a session that this one has taken over.
+        """
         self.settings = settings
+        self.on_claim: Callable[[str, str, int], Awaitable[None]] | None = None
+        """Called with the owner that a conversation had, its key, and its epoch from now on."""
         self._store = store
         self._owner = owner
+        self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: frozenset[str] = frozenset()  # keys of checkpoints that the store is given
+        self._storing: dict[str, str] = {}  # the key and the session of what the store is given
         self._more = Signal()
         self._stored = Signal()
         self._failing = False
@@ -171,6 +184,23 @@ class Resumption:
         """Whether all checkpoints are stored."""
         return not (self._unsaved or self._storing)
 
+    def has_unsaved(self, session_id: str) -> bool:
+        """Whether the store may lack the end of a session that has ended here."""
+        unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
+        return session_id in self._storing.values() or session_id in unsaved
+
+    async def wait_saved(self, session_id: str) -> bool:
+        """Wait until the store has the end of a session that has ended here; False: it is too
+        slow."""
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while self.has_unsaved(session_id):
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """For a client. Raises InvalidRequest. who: the name of its key."""
         request = resume_request(query)
@@ -189,7 +219,8 @@ class Resumption:
         """
         if not ticket.request.token:
             return
-        found = self._take_served(ticket) or await self._take_stored(ticket)
+        here = self._take_served(ticket)
+        found = here or await self._take_stored(ticket)
         if found is None:
             return
         session = found.session
@@ -202,6 +233,8 @@ class Resumption:
         expires_in = session.expires_at - self._wall_clock()
         if expires_in <= 0:
             return
+        if here is None and self._locations is not None:
+            await self._locations.note(session.id, expires_in)
         finish = ticket.request.finish
         ticket.checkpoint = continued(
             found,
@@ -209,6 +242,12 @@ class Resumption:
             heard=ticket.request.heard,
             finish=self.settings.finish_answers if finish is None else finish,
         )
+
+    def fence(self, key: str, epoch: int) -> None:
+        """Another process serves a conversation under that epoch: it ends here, if it is older."""
+        ticket = self._served.get(key)
+        if ticket is not None and ticket.epoch < epoch:
+            supersede(ticket)
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
         """A session of this ticket begins."""
@@ -242,6 +281,18 @@ class Resumption:
             del self._unsaved[next(iter(self._unsaved))]
         self._more.set()
 
+    async def wait_kept(self, ticket: Ticket) -> None:
+        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while ticket.key in self._unsaved or ticket.key in self._storing:
+                    self._stored.clear()
+                    await self._stored.wait()
+
+    def serves(self, token: str) -> bool:
+        """Whether this process serves a conversation with that token, whoever owns it."""
+        return any(ticket.token.reveal() == token for ticket in self._served.values())
+
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
         """From a session of this process, which ends."""
         other = self._served.get(ticket.key)
@@ -263,6 +314,8 @@ class Resumption:
                 self.keep(*unsaved)
             return None
         ticket.epoch = claim.epoch
+        if self.on_claim is not None and claim.owner != self._owner:
+            await self.on_claim(claim.owner, ticket.key, claim.epoch)
         if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
             return unsaved[1]
         try:
@@ -295,11 +348,12 @@ class Resumption:
             await self._more.wait()
             self._more.clear()
             while self._unsaved:
-                self._storing = frozenset(list(self._unsaved)[:MAX_SAVES_AT_ONCE])
+                due = islice(self._unsaved.items(), MAX_SAVES_AT_ONCE)
+                self._storing = {key: checkpoint.session.id for key, (_, checkpoint) in due}
                 try:
                     stored = await self._write_some()
                 finally:
-                    self._storing = frozenset()
+                    self._storing = {}
                     self._stored.set()
                 if not stored:
                     await asyncio.sleep(RETRY_S)

@@ -14,7 +14,7 @@ from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.drivers import Driver, Fallbacks
 from vivavoce.runtime.parts import CallObserver, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
-from vivavoce.runtime.tasks import Signal, Tasks, Timer
+from vivavoce.runtime.tasks import NOTHING, Signal, Tasks, Timer
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     CancelTool,
@@ -22,6 +22,7 @@ from vivavoce.session.effects import (
     Close,
     DuckPlayback,
     Effect,
+    FeedAudio,
     PlayAudio,
     RecordDroppedAudio,
     RecordRefusal,
@@ -29,6 +30,7 @@ from vivavoce.session.effects import (
     RecordUsage,
     RequestFallback,
     RunTool,
+    RunVad,
     Say,
     Send,
     SendRaw,
@@ -37,6 +39,7 @@ from vivavoce.session.facts import (
     Disconnected,
     Fact,
     GenerationFailed,
+    Received,
     TimerFired,
     ToolFinished,
 )
@@ -80,6 +83,7 @@ class Runner:
         self._fallbacks = fallbacks
         self._recorder = recorder
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
+        self._see_audio = tuple(o for o in self._observers if not getattr(o, "skips_audio", False))
         self._keeper = keeper
         self.on_forward: Callable[[ForwardDirection, float], None] | None = None
         """Called for some of the frames that pass, with the seconds that it took."""
@@ -92,6 +96,7 @@ class Runner:
         self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
         self._progress = Signal()  # something that waited was taken
         self._next: Driver | None = None  # takes over as soon as the session is at rest
+        self._closing = False  # the session has ended, and its last checkpoint is being stored
         self._closed = Signal()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
@@ -125,28 +130,38 @@ class Runner:
 
         What is posted before the session has begun is kept until then.
         """
-        if self._closed.is_set:
+        if self._closed.is_set or self._closing:
             return
         self._facts.append(fact)
         if self._begun and not self._busy:
             self._take_all()
 
     def pass_input(self, frame: bytes) -> bool:
-        """Send a frame of a GA client upstream as it is, where it is audio that no rule touches.
+        """Take a frame of a GA client that is audio and recognised by its bytes.
 
-        False: nothing was done; decode it, and post what it says. Never waits.
+        A relay sends it upstream as it is, where no rule touches it. False: nothing was done;
+        decode it, and post what it says. Never waits.
         """
         performer = self._performer
         if self._busy or not self._begun or self._closed.is_set or performer is None:
             return False
         try:
+            if performer.behind:
+                return False
+            if not performer.passes_frames:
+                if (event := self._session.append_of(frame)) is None:
+                    return False
+                self.post(Received(event))
+                return True
             now = self._clock()
-            if performer.behind or not self._session.pass_input(frame, now):
+            if not self._session.pass_input(frame, now):
                 return False
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=False)
             performer.pass_input(frame)
-            self._measure("input", now)
+            self._forwarded += 1
+            if not self._forwarded % MEASURED_FRAMES:
+                self._measure("input", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -162,7 +177,9 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=True)
             peer.send_raw(frame)
-            self._measure("output", now)
+            self._forwarded += 1
+            if not self._forwarded % MEASURED_FRAMES:
+                self._measure("output", now)
         except Exception as exc:  # noqa: BLE001  see fail()
             self.fail(exc)
         return True
@@ -186,6 +203,11 @@ class Runner:
     def behind(self) -> bool:
         """Whether VAD or STT is behind the input, or the session has not begun."""
         return not self._begun or (self._performer is not None and self._performer.behind)
+
+    def show_audio(self, observer: Observer, *, shown: bool) -> None:
+        """Whether an observer that skips audio sees it nevertheless from now on."""
+        others = tuple(each for each in self._see_audio if each is not observer)
+        self._see_audio = (*others, observer) if shown else others
 
     def swap(self, driver: Driver) -> None:
         """Replace the brain; the conversation continues. Never waits."""
@@ -259,7 +281,7 @@ class Runner:
 
     def writable(self) -> Awaitable[None]:
         """Wait until the client has taken most of what was sent."""
-        return self._peer.wait_writable()
+        return NOTHING if self._peer.is_writable else self._peer.wait_writable()
 
     async def wait_caught_up(self) -> None:
         """Backpressure: wait until VAD, recognition or the upstream server have caught up.
@@ -281,8 +303,7 @@ class Runner:
 
     def _measure(self, direction: ForwardDirection, since: float) -> None:
         """A frame was passed on that had come at `since`."""
-        self._forwarded += 1
-        if self._forwarded % MEASURED_FRAMES == 0 and self.on_forward:
+        if self.on_forward:
             self.on_forward(direction, self._clock() - since)
 
     def _begin(self) -> None:
@@ -314,15 +335,21 @@ class Runner:
                 self._given = fact
                 effects = session.handle(fact, now)
                 self._given = None
-                steady = steady and session.steady
-                for observer in self._observers:
+                if session.steady:
+                    observers = self._see_audio
+                else:
+                    observers, steady = self._observers, False
+                for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    self._perform(effect, now)
+                    if type(effect) is Send:  # by far the most
+                        self._peer.send(effect.event)
+                    else:
+                        self._perform(effect, now)
             if steady:  # the timer is early enough
                 return
             self._swap_at_rest()
-            if not self._closed.is_set:
+            if not (self._closed.is_set or self._closing):
                 self._timer.set(self._session.deadline)
                 if self._keeper and self._session.checkpoint_due:
                     self._keeper.keep(self._session.checkpoint(self._clock()))
@@ -351,6 +378,8 @@ class Runner:
 
     def _perform(self, effect: Effect, now: float) -> None:
         match effect:
+            case RunVad() | FeedAudio() if self._performer:  # first: they come most often
+                self._performer.perform(effect, now)
             case Send(event=event):
                 self._peer.send(event)
             case SendRaw(data=data):
@@ -379,11 +408,25 @@ class Runner:
             case Close(code=code, reason=reason):
                 if code == SHUTDOWN_CLOSE and self._keeper:
                     self._keeper.keep(self._session.checkpoint(now))
-                self._peer.close(*(self._close_reason or (code, reason)))
-                self._end()
+                self._close(*(self._close_reason or (code, reason)))
             case _:
                 if self._performer:
                     self._performer.perform(effect, now)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close the connection; before a restart, when another process finds the conversation."""
+        if code == SHUTDOWN_CLOSE and self._keeper and self._tasks is not None:
+            self._closing = True
+            self._facts.clear()
+            self._tasks.start("close", self._close_when_kept(self._keeper, code, reason))
+        else:
+            self._peer.close(code, reason)
+            self._end()
+
+    async def _close_when_kept(self, keeper: Keeper, code: int, reason: str) -> None:
+        await keeper.wait_kept()
+        self._peer.close(code, reason)
+        self._end()
 
     def _say(self, order: Say) -> None:
         if self._fallbacks is None or self._tasks is None:

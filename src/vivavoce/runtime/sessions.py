@@ -54,11 +54,12 @@ MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
 
-Refusal: TypeAlias = Literal["draining", "full", "overloaded"]
+Refusal: TypeAlias = Literal["draining", "full", "overloaded", "away"]
 _REFUSALS: Mapping[Refusal, str] = {
     "draining": "is shutting down",
     "full": "has reached max_sessions",
     "overloaded": "has more work than it does in time; try again in a few seconds",
+    "away": "cannot reach the Redis server of its cluster; try again in a few seconds",
 }
 
 
@@ -172,6 +173,8 @@ class Sessions:
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self.admission: Admission | None = None
         """Measures whether this process is overloaded; None: nothing does."""
+        self.is_cut_off: Callable[[], bool] = lambda: False
+        """Whether new sessions are refused because the cluster's Redis cannot be reached."""
         self.on_refusal: Callable[[Refusal], None] = lambda _: None
         """Called with the reason for which a session was refused."""
         self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
@@ -213,7 +216,12 @@ class Sessions:
             return "full"
         if self.admission is not None and self.admission.overloaded:
             return "overloaded"
-        return None
+        return "away" if self.is_cut_off() else None
+
+    @property
+    def draining(self) -> bool:
+        """Whether all sessions are being ended."""
+        return self._draining
 
     def check_room(self) -> None:
         """Raise LimitReached where one more session would be refused, and count that."""
@@ -342,7 +350,7 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Give answers in progress this time to end; then end all sessions."""
+        """Give turns and answers in progress this time to end; then end all sessions."""
         self._draining = True
         for runner in tuple(self._runners):
             runner.post(DrainStarted())

@@ -101,6 +101,11 @@ class Brain(Protocol):
         ...
 
     @property
+    def turn_open(self) -> bool:
+        """Whether a turn of the user is under way: more of it, or its answer, is still to come."""
+        ...
+
+    @property
     def transcribing(self) -> bool:
         """Whether the transcript of a complete recording is still to come."""
         ...
@@ -142,6 +147,13 @@ class Brain(Protocol):
         """Whether a frame of a GA client goes upstream as it is: audio that no rule touches.
 
         It is counted then. False: nothing is changed, and the frame has to be decoded.
+        """
+        ...
+
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        """The append that a frame of a GA client is, if it is one like those before it.
+
+        None: decode the frame; a brain that passes frames has no need of this.
         """
         ...
 
@@ -194,7 +206,7 @@ class Brain(Protocol):
         ...
 
     def drain(self) -> None:
-        """Finish what is under way, begin no response: the server shuts down."""
+        """Finish what is under way, and begin nothing by itself: the server shuts down."""
         ...
 
     def stop(self, now: float) -> None:

@@ -5,6 +5,9 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.session.facts import SpokenWord
 
+MAX_PIECES = 100
+"""Of audio, that are not joined to the rest yet."""
+
 
 class SavedLedger(msgspec.Struct, frozen=True):
     """A ledger in a checkpoint: without audio."""
@@ -18,17 +21,33 @@ class Ledger:
     """Words and the sample of the answer at which each begins; 24 kHz."""
 
     def __init__(self) -> None:
-        self.audio = bytearray()  # all of it, or nothing once it was dropped; `samples` stays
+        self._audio = bytearray()
+        self._pieces: list[bytes] = []  # behind it: a long array is not extended for each
+        self._piece_bytes = 0
         self.samples = 0
         self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
         self._saved: SavedLedger | None = None  # the last one: most do not change any more
 
+    @property
+    def audio(self) -> bytearray:
+        """All of it, or nothing once it was dropped; `samples` stays."""
+        self._join()
+        return self._audio
+
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        if len(self.audio) == self.samples * BYTES_PER_SAMPLE:
-            self.audio += audio
+        if len(self._audio) + self._piece_bytes == self.samples * BYTES_PER_SAMPLE:
+            if len(self._pieces) == MAX_PIECES:
+                self._join()
+            self._pieces.append(audio)
+            self._piece_bytes += len(audio)
         self.samples += len(audio) // BYTES_PER_SAMPLE
         self._words.extend(words)
+
+    def _join(self) -> None:
+        self._audio += b"".join(self._pieces)
+        self._pieces.clear()
+        self._piece_bytes = 0
 
     @property
     def text(self) -> str:

@@ -103,6 +103,7 @@ class Session:
             limits=limits,
         )
         self._rules = self._shared.options.rules
+        self._takes_all_audio = self._rules.takes_all_audio
         self._brain: Brain = brain(self._shared)
         expires_in = checkpoint.expires_in if checkpoint else None
         self._lifetime = Lifetime(limits, now, expires_in=expires_in)
@@ -189,6 +190,15 @@ class Session:
         self._lifetime.active_at = now
         return True
 
+    def append_of(self, frame: bytes) -> events.InputAudioAppend | None:
+        """The append that a frame of a GA client is, recognised by its bytes: give it to handle().
+
+        None: it is not recognised; decode it.
+        """
+        if self._state != "open" or not self._takes_all_audio:
+            return None
+        return self._brain.append_of(frame)
+
     def pass_output(self, frame: bytes, now: float) -> bool:
         """Whether a frame of an upstream server goes to the client as it is: see pass_input()."""
         if self._state != "open" or not self._brain.pass_output(frame, now):
@@ -205,6 +215,8 @@ class Session:
         model: the model that serves the session from now on, whatever its client named. Returns
         the last effects of the brain that goes and the first of the one that comes.
         """
+        if self._brain.busy:
+            self._lifetime.active_at = now
         handover = self._brain.detach(now)
         last = self._shared.effects.drain()
         if model:
@@ -244,18 +256,17 @@ class Session:
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
         """Take what comes 25 times a second or more in few steps; False: nothing was done."""
-        if isinstance(fact, AudioPlayed):
-            if self._checkpoints.late(now):
+        kind = type(fact)
+        if kind is Received or kind is AudioArrived:
+            if not (self._takes_all_audio and self._brain.continue_audio(fact, now)):
                 return False
-            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
-        received = isinstance(fact, Received | AudioArrived)
-        if received and not self._rules.takes_all_audio:
-            return False
-        if not self._brain.continue_audio(fact, now):
-            return False
-        if received or self._brain.busy:
             self._lifetime.active_at = now
-        return True
+            return True
+        if isinstance(fact, AudioPlayed):
+            return not self._checkpoints.late(now) and self._shared.playback.continue_playing(
+                fact.item_id, fact.samples
+            )
+        return self._brain.continue_audio(fact, now)
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):
@@ -379,7 +390,7 @@ class Session:
 
     def _on_brain_event(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
         if isinstance(event, events.ResponseCreate):
-            if self._state == "draining":
+            if self._state == "draining" and (self._brain.busy or self._server_is_playing):
                 raise InvalidRequest("The server is shutting down.", code="server_shutdown")
             allowed = self._rules.response(event)
             if allowed is not event:
@@ -412,10 +423,10 @@ class Session:
             self._close(ending.close_code, ending.reason, now)
         if self._state in ("ending", "closed"):
             return
-        self._brain.settle(now)
-        if self._state == "draining" and not (
-            self._brain.busy or self._brain.transcribing or self._server_is_playing
-        ):
+        brain = self._brain
+        brain.settle(now)
+        under_way = brain.turn_open or brain.busy or brain.transcribing or self._server_is_playing
+        if self._state == "draining" and not under_way:
             self._close(1012, "the server is shutting down", now)
 
     def _update(self, event: events.SessionUpdate, now: float) -> None:

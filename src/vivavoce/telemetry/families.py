@@ -29,6 +29,16 @@ class Families:
         return Histogram(f"vivavoce_{name}", text, labels, buckets=buckets, registry=self._registry)
 
 
+class ClusterFamilies:
+    """What is measured of a cluster, in a server that is in one."""
+
+    def __init__(self, make: Families) -> None:
+        self.reached = make.gauge(
+            "cluster_redis_reached", "Whether the Redis server of the cluster can be reached"
+        )
+        self.nodes = make.gauge("cluster_nodes", "Nodes whose lease has not ended")
+
+
 class SessionFamilies:
     """What is measured of sessions."""
 

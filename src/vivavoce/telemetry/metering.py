@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEASE_S = 60.0
+SEAT_LEASE_S = 15.0
+"""Of a place among the sessions of a key: the sessions of a process that died are forgotten."""
 RENEW_S = 20.0
 REFRESH_S = 5.0
 """How often keys, users and budgets are read again."""
@@ -145,6 +147,7 @@ class Metering:
         self._static_keys = tuple(keys)
         self._holders: set[Holder] = set()
         self._leases: set[str] = set()
+        self._seats: set[str] = set()
         self._renewed_at = 0.0
         self._rows: deque[UsageRow] = deque()  # that cost nothing, not booked yet
         self._booking: asyncio.TimerHandle | None = None
@@ -228,11 +231,35 @@ class Metering:
         reservation = Reservation(id=id_, charges=charges, lease_until=until)
         refused = await self.store.reserve(reservation)
         if refused is not None:
-            for seen in self.on_refusal:
-                seen(refused)
-            raise QuotaExceeded(refusal(refused))
+            raise self._refused(refused)
         self._leases.add(id_)
         return id_
+
+    async def take_seat(self, id_: str, charge: Charge, before: str = "") -> None:
+        """Take a place among the sessions of a key. Raises QuotaExceeded, and StoreError.
+
+        before: the place of the process that had this conversation before; it is given back.
+        """
+        if before:
+            await self.store.release(before)
+        now = self.wall_clock()
+        seat = Reservation(id=id_, charges=(charge,), lease_until=now + SEAT_LEASE_S)
+        refused = await self.store.reserve(seat)
+        if refused is not None and await self._reap(now):  # places of processes that died
+            refused = await self.store.reserve(seat)
+        if refused is not None:
+            raise self._refused(refused)
+        self._seats.add(id_)
+
+    async def free_seat(self, id_: str) -> None:
+        """Give a place back. Raises StoreError."""
+        await self.store.release(id_)
+        self._seats.discard(id_)
+
+    def _refused(self, budget: str) -> QuotaExceeded:
+        for seen in self.on_refusal:
+            seen(budget)
+        return QuotaExceeded(refusal(budget))
 
     async def settle(
         self, row: UsageRow, charges: tuple[Charge, ...], reservation_id: str = ""
@@ -328,6 +355,9 @@ class Metering:
                 holder.tick()
             try:
                 await self.refresh()
+                if self._seats:
+                    until = self.wall_clock() + SEAT_LEASE_S
+                    await self.store.renew(tuple(self._seats), until)
                 if self.wall_clock() >= next_renewal:
                     await self._renew()
                     next_renewal = self.wall_clock() + RENEW_S
@@ -341,10 +371,12 @@ class Metering:
         self._renewed_at = now
         await self._reap(now)
 
-    async def _reap(self, now: float) -> None:
+    async def _reap(self, now: float) -> int:
+        """How many reservations were ended."""
         if ended := await self.store.reap(now):
             log.warning("%d reservations of processes that died were ended", ended)
             self.expired_reservations += ended
+        return ended
 
     def _end_expired(self) -> None:
         """The leases are over and cannot be renewed: what is paid for cannot go on."""

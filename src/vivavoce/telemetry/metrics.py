@@ -1,19 +1,21 @@
 """Prometheus metrics of a process, and where their values come from."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, Self
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vivavoce.audio.formats import RATE
 from vivavoce.limits.prices import NANO, Quantities
 from vivavoce.protocol.session import SessionObject
 from vivavoce.store.base import UsageRow
 from vivavoce.telemetry.families import (
+    ClusterFamilies,
     Families,
     PassingFamilies,
     SessionFamilies,
@@ -46,6 +48,20 @@ class MeasuredSessions(Protocol):
         ...
 
 
+class MeasuredCluster(Protocol):
+    """The cluster of a process."""
+
+    away: bool
+    """Redis cannot be reached."""
+    forwarded: Counter[str]
+    """Requests that were passed to other nodes, by what came of it."""
+    received: Counter[str]
+    """Messages by their kind."""
+
+    @property
+    def nodes(self) -> Sequence[object]: ...
+
+
 class UpstreamHold(Protocol):
     """Until when an upstream server is not asked."""
 
@@ -55,6 +71,30 @@ class UpstreamHold(Protocol):
     @property
     def state(self) -> str:
         """One of KEY_STATES."""
+        ...
+
+
+class MeasuredMember(Protocol):
+    """A server of a pool."""
+
+    @property
+    def problem(self) -> str: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def waited_s(self) -> float: ...
+
+
+class MeasuredPool(Protocol):
+    """Servers of one service."""
+
+    @property
+    def statuses(self) -> Mapping[str, MeasuredMember]:
+        """Of each server by its name."""
         ...
 
 
@@ -69,6 +109,8 @@ class Metrics:
         self.usage = UsageFamilies(make)
         self.passing = PassingFamilies(make)
         self._models: set[str] = set()
+        self._pools = PoolCollector()
+        self.registry.register(self._pools)
         self.lag = make.histogram("event_loop_lag_seconds", "How late timers fire", _LAG)
         self._measuring: asyncio.Task[None] | None = None
 
@@ -91,6 +133,20 @@ class Metrics:
         read = partial(_audio_seconds, sessions)
         self.registry.register(_CountedElsewhere("audio_seconds", text, "direction", read))
 
+    def watch_cluster(self, cluster: MeasuredCluster) -> None:
+        """Read what is known of the cluster, whenever metrics are read."""
+        families = ClusterFamilies(Families(self.registry))
+        families.reached.set_function(lambda: float(not cluster.away))
+        families.nodes.set_function(lambda: float(len(cluster.nodes)))
+        text = "Requests that were passed to another node"
+        forwarded = _CountedElsewhere(
+            "cluster_forwarded", text, "result", lambda: cluster.forwarded
+        )
+        self.registry.register(forwarded)
+        text = "Messages that came from other processes"
+        received = _CountedElsewhere("cluster_messages", text, "kind", lambda: cluster.received)
+        self.registry.register(received)
+
     def watch_accounts(self, meter: Metering) -> None:
         """Count what is booked, reserved and refused."""
         meter.on_row.append(self.on_row)
@@ -107,7 +163,7 @@ class Metrics:
         self.usage.reservations.set_function(lambda: float(meter.open_reservations))
 
     def on_session_refused(self, reason: str) -> None:
-        """Count a session that was refused: draining, full, overloaded."""
+        """Count a session that was refused: draining, full, overloaded, away."""
         self.sessions.refusals.labels(reason).inc()
 
     def on_forward(self, direction: str, seconds: float) -> None:
@@ -128,6 +184,10 @@ class Metrics:
             for state in KEY_STATES:
                 gauge = self.upstream.key_state.labels(model, state)
                 gauge.set_function(partial(_is_state, hold, state))
+
+    def watch_pools(self, pools: Mapping[str, MeasuredPool]) -> None:
+        """Read the servers of these pools, by the names of their engines, and of no others."""
+        self._pools.pools = pools
 
     def _label(self, model: str) -> str:
         """The name of a model, or "other" where there are many."""
@@ -182,6 +242,38 @@ class Metrics:
             due = clock() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self.lag.observe(max(0.0, clock() - due))
+
+
+class PoolCollector:
+    """A collector: what the servers of pools do now and have done."""
+
+    def __init__(self) -> None:
+        self.pools: Mapping[str, MeasuredPool] = {}
+        """By the names of their engines, such as llm:openai."""
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("engine", "member")
+        up = GaugeMetricFamily(
+            "vivavoce_pool_member_up", "0: the server gets no new work", labels=labels
+        )
+        in_flight = GaugeMetricFamily(
+            "vivavoce_pool_member_in_flight", "Requests under way", labels=labels
+        )
+        requests = CounterMetricFamily(
+            "vivavoce_pool_requests", "Requests that have ended", labels=(*labels, "outcome")
+        )
+        waited = CounterMetricFamily(
+            "vivavoce_pool_wait_seconds", "From requests to their first results", labels=labels
+        )
+        for engine, pool in self.pools.items():
+            for member, status in pool.statuses.items():
+                of = [engine, member]
+                up.add_metric(of, float(not status.problem))
+                in_flight.add_metric(of, status.in_flight)
+                requests.add_metric([*of, "answered"], status.answered)
+                requests.add_metric([*of, "failed"], status.failed)
+                waited.add_metric(of, status.waited_s)
+        yield from (up, in_flight, requests, waited)
 
 
 class _CountedElsewhere:

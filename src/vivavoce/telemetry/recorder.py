@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
-import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import islice
@@ -25,6 +24,7 @@ from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
+from vivavoce.telemetry.entry_log import EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
     CallHeader,
@@ -35,7 +35,6 @@ from vivavoce.telemetry.recording import (
     RecordedModel,
     Redaction,
     clean_line,
-    frame_text,
     light_effect,
     light_fact,
     redacted,
@@ -43,10 +42,6 @@ from vivavoce.telemetry.recording import (
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES: Final = 32 * 1024
-"""Of entries that are compressed together, in some 0.3 ms."""
-SIZE_BYTES: Final = 4
-"""In front of each entry in memory."""
 SLICE: Final = 64
 """Entries that are decoded and written without a pause."""
 MAX_WAITING: Final = 100
@@ -134,12 +129,8 @@ class RecordedCall:
         self._levels = None if self._audio else OnsetLevels()
         self._watch = FaultWatch(start.settings, recorder.settings.silent_seconds)
         self._now = start.now
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._block: list[bytes] = []
-        self._block_bytes = 0
-        self._blocks: deque[tuple[int, bytes]] = deque()  # entries in it, compressed
-        self.bytes = 0
-        """In memory."""
+        self._log = EntryLog(recorder.shrink, audio=self._audio)
+        self._add = self._log.add
 
     @property
     def faults(self) -> list[RecordedFault]:
@@ -168,10 +159,12 @@ class RecordedCall:
 
     def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
         assert self._levels is not None
+        if type(fact) is VadScores:
+            return self._levels.scored(fact)
         for effect in effects:
             if type(effect) is RunVad:
                 self._levels.add(effect)
-        return self._levels.scored(fact) if type(fact) is VadScores else ()
+        return ()
 
     def swapping(self, *, relays: bool, model: str, now: float) -> None:
         """Another brain takes over; on() follows."""
@@ -182,8 +175,7 @@ class RecordedCall:
     def passed(self, frame: bytes, now: float, *, output: bool) -> None:
         """A relay has passed a frame on without decoding it."""
         self._now = now
-        text = frame_text(frame, audio=self._audio)
-        self._add({"at": now, "passed": "output" if output else "input", "frame": text})
+        self._log.add_frame(frame, now, output=output)
         if output:
             self._watch.answered()
 
@@ -226,30 +218,11 @@ class RecordedCall:
             log.error("%s cannot be recorded", self.id, exc_info=exc)
         self.dropped += 1
 
-    def _add(self, entry: Any) -> None:
-        data = self._encode(entry)
-        size = len(data) + SIZE_BYTES
-        self._block += (len(data).to_bytes(SIZE_BYTES, "big"), data)
-        self._block_bytes += size
-        self.bytes += size
-        if self._block_bytes >= BLOCK_BYTES:
-            self._compress()
-
-    def _compress(self) -> None:
-        block = zlib.compress(b"".join(self._block), 1)
-        self._blocks.append((len(self._block) // 2, block))
-        self.bytes += len(block) - self._block_bytes
-        self._block, self._block_bytes = [], 0
-        self._recorder.shrink()
-
     def drop_block(self) -> bool:
         """Drop the oldest part; False: there is none that is complete."""
-        if not self._blocks:
-            return False
-        count, block = self._blocks.popleft()
+        count = self._log.drop_block()
         self.dropped += count
-        self.bytes -= len(block)
-        return True
+        return count > 0
 
     def header(self) -> CallHeader:
         """The first line."""
@@ -284,12 +257,11 @@ class RecordedCall:
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The recording so far, some lines at a time. It lets other work run in between."""
-        blocks = [block for _, block in self._blocks]
-        blocks.append(zlib.compress(b"".join(self._block), 1))
+        blocks = self._log.blocks()
         at, faults = self._now, tuple(self._watch.faults)
         yield self._line(msgspec.to_builtins(self.header(), str_keys=True))
         for block in blocks:
-            entries = _decoded(zlib.decompress(block))
+            entries = decoded(block)
             while lines := b"".join(self._line(entry) for entry in islice(entries, SLICE)):
                 yield lines
                 await asyncio.sleep(0)
@@ -300,6 +272,11 @@ class RecordedCall:
             entry = redacted(entry, kinds)
         return clean_line(msgspec.json.encode(entry)) + b"\n"
 
+    @property
+    def bytes(self) -> int:
+        """In memory."""
+        return self._log.bytes
+
 
 def _plain_limits(limits: SessionLimits) -> SessionLimits:
     """Without the settings of a server that may stand beside the limits."""
@@ -307,8 +284,6 @@ def _plain_limits(limits: SessionLimits) -> SessionLimits:
 
 
 _LIMITS = tuple(field.name for field in msgspec.structs.fields(SessionLimits))
-_FIELDS = ("at", "fact", "fields", "effects", "levels")
-"""Of an entry that is kept as an array."""
 
 
 def _recorded_model(info: Any) -> RecordedModel:
@@ -319,19 +294,6 @@ def _recorded_model(info: Any) -> RecordedModel:
         transcribes_at_end=info.transcribes_at_end,
         has_names=info.names is not None,
     )
-
-
-def _decoded(block: bytes) -> Iterator[dict[str, Any]]:
-    """The entries of a block, as builtins."""
-    at = 0
-    while at < len(block):
-        start = at + SIZE_BYTES
-        at = start + int.from_bytes(block[at:start], "big")
-        entry = msgspec.msgpack.decode(block[start:at])
-        if isinstance(entry, list):
-            named = zip(_FIELDS, entry, strict=True)
-            entry = {name: value for name, value in named if value or name == "at"}
-        yield entry
 
 
 class CallSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ from vivavoce.store.base import Charge
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
 from vivavoce.telemetry.reservations import (
-    Held,
     ResponseReservations,
     SessionAccount,
     SessionTime,
@@ -39,6 +38,8 @@ log = logging.getLogger(__name__)
 class SessionMeter:
     """See runtime/sessions.py for when its methods are called. `who`: the name of the key."""
 
+    skips_audio = True
+
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
         self.epoch = 1
@@ -46,7 +47,7 @@ class SessionMeter:
         self._account = SessionAccount(service, settings.id, _model_of(settings), who)
         self._responses = ResponseReservations(self._account, _max_output(settings))
         self._time = SessionTime(self._account)
-        self._seat: Held | None = None  # of the sessions that the key may have
+        self._seat = ""  # the id of a place among the sessions that the key may have
         self._jobs = service.jobs()
         self._entered = False
         self._used: dict[str, UsageTotals] = {}  # by model
@@ -80,7 +81,9 @@ class SessionMeter:
         try:
             if record is not None and record.max_sessions:
                 seat = Charge(f"sessions:{record.name}", "now", 1, record.max_sessions)
-                self._seat = await account.hold_charges((seat,))
+                self._seat = f"seat_{account.session}_{self.epoch}"
+                before = f"seat_{account.session}_{self.epoch - 1}" if self.epoch > 1 else ""
+                await service.take_seat(self._seat, seat, before)
             await self._responses.hold_next()
             await self._time.begin(self.epoch)
         except BaseException:
@@ -156,9 +159,9 @@ class SessionMeter:
         """May be repeated when the store fails in the middle."""
         await self._responses.give_back()
         await self._time.end(has_begun=self._entered)
-        if self._seat is not None:
-            await self._service.release(self._seat.id)
-            self._seat = None
+        if self._seat:
+            await self._service.free_seat(self._seat)
+            self._seat = ""
 
     def _log(self) -> None:
         for model, used in self._used.items():

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from itertools import islice
 
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
@@ -16,6 +16,7 @@ from vivavoce.session.facts import Disconnected
 from vivavoce.transports.send_queue import WRITABLE_BYTES, SendQueue
 
 KEPT_S = 10.0  # for so long a frame that was sent may have to be sent again
+DROP_PAUSE_S = 1.0  # so much later they are dropped, all of a second at once
 MAX_KEPT_BYTES = 1024 * 1024  # ... while a client is connected
 MAX_HELD_BYTES = 4 * 1024 * 1024  # while none is; beyond it the session ends
 CLIENT_CLOSES = (1000, 1001)  # RFC 6455, 7.4.1: the client has left and does not come back
@@ -23,20 +24,20 @@ LOST = 1006  # ... without a close frame
 _LOOK_BYTES = 256  # of a frame, in which its event_id stands
 
 
-class _Kept(NamedTuple):
-    at: float
-    frame: Frame
-
-
 class History:
-    """The frames that a client was sent last. Positions count the frames of a session."""
+    """The text frames that a client was sent last. Positions count the frames of a session.
+
+    A relay adds 25 a second. They are kept without a tuple for each: the garbage collector would
+    visit those of all sessions, in one step.
+    """
 
     def __init__(self) -> None:
         self.end = 0
         """The position behind the last frame."""
         self.held = False
         """Nobody is connected: no frame is dropped."""
-        self._frames: deque[_Kept] = deque()
+        self._frames: deque[bytes] = deque()
+        self._times: deque[float] = deque()  # at which they were sent
         self._bytes = 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -50,19 +51,20 @@ class History:
     def is_full(self) -> bool:
         return self._bytes > MAX_HELD_BYTES
 
-    def add(self, frame: Frame) -> None:
-        self._frames.append(_Kept(self._loop.time(), frame))
-        self._bytes += len(frame.data)
+    def add(self, frame: bytes) -> None:
+        self._frames.append(frame)
+        self._times.append(self._loop.time())
+        self._bytes += len(frame)
         self.end += 1
         if not self.held and self._bytes > MAX_KEPT_BYTES:
             self._drop()
         if self._timer is None:
-            self._timer = self._loop.call_later(KEPT_S, self._drop_old)
+            self._timer = self._loop.call_later(KEPT_S + DROP_PAUSE_S, self._drop_old)
 
     def since(self, position: int) -> list[Frame]:
         """All frames from a position on."""
         skipped = max(0, position - self.begin)
-        return [kept.frame for n, kept in enumerate(self._frames) if n >= skipped]
+        return [Frame("text", frame) for frame in islice(self._frames, skipped, None)]
 
     def bytes_since(self, position: int) -> int:
         return sum(len(frame.data) for frame in self.since(position))
@@ -70,8 +72,8 @@ class History:
     def behind(self, event_id: str) -> int | None:
         """The position behind the frame of an event; None: it is not kept any more."""
         wanted = f'"{event_id}"'.encode()
-        for back, kept in enumerate(reversed(self._frames)):
-            if wanted in kept.frame.data[:_LOOK_BYTES]:
+        for back, frame in enumerate(reversed(self._frames)):
+            if wanted in frame[:_LOOK_BYTES]:
                 return self.end - back
         return None
 
@@ -80,10 +82,11 @@ class History:
         self.held = False
         self._drop()
         if self._timer is None and self._frames:
-            self._timer = self._loop.call_later(KEPT_S, self._drop_old)
+            self._timer = self._loop.call_later(KEPT_S + DROP_PAUSE_S, self._drop_old)
 
     def close(self) -> None:
         self._frames.clear()
+        self._times.clear()
         self._bytes = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -93,14 +96,19 @@ class History:
         if self.held:
             return
         oldest = self._loop.time() - KEPT_S
-        while self._frames and self._frames[0].at <= oldest:
-            self._bytes -= len(self._frames.popleft().frame.data)
-        if self._frames:
-            self._timer = self._loop.call_at(self._frames[0].at + KEPT_S, self._drop_old)
+        while self._times and self._times[0] <= oldest:
+            self._drop_first()
+        if self._times:
+            when = self._times[0] + KEPT_S + DROP_PAUSE_S
+            self._timer = self._loop.call_at(when, self._drop_old)
 
     def _drop(self) -> None:
         while self._bytes > MAX_KEPT_BYTES and len(self._frames) > 1:
-            self._bytes -= len(self._frames.popleft().frame.data)
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        self._times.popleft()
+        self._bytes -= len(self._frames.popleft())
 
 
 class ResumableLink:
@@ -219,7 +227,7 @@ class ResumableLink:
         if self._closed:
             return
         for frame in frames:
-            self._history.add(frame)
+            self._history.add(frame.data)
         if self._history.is_full:
             self._end(LOST)
 

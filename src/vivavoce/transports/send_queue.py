@@ -57,8 +57,8 @@ class SendQueue:
         send_now: Callable[[bytes, int], bool] | None = None,
     ) -> None:
         """send_now: writes a frame without waiting; False: it cannot. None: write() does it all."""
-        self.on_frame: Callable[[Frame], None] | None = None
-        """Called with each frame that is to be sent, in order."""
+        self.on_frame: Callable[[bytes], None] | None = None
+        """Called with the data of each frame that is to be sent, in order."""
         self._protocol = protocol
         self._send_now = send_now
         self._socket = socket
@@ -110,7 +110,7 @@ class SendQueue:
             if direct and direct(data, TEXT):
                 self._sent += 1
                 if self.on_frame:
-                    self.on_frame(Frame("text", data))
+                    self.on_frame(data)
                 return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:
@@ -121,7 +121,7 @@ class SendQueue:
             return
         for frame in frames:
             if self.on_frame:
-                self.on_frame(frame)
+                self.on_frame(frame.data)
             if not self._frames and self._goes_now(frame):
                 self._sent += 1
                 continue

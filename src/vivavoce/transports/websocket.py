@@ -53,6 +53,8 @@ class Admit(Protocol):
 class TextObserver:
     """Sends the text of answers to a client whose protocol shows it before it is spoken."""
 
+    skips_audio = True
+
     def __init__(self, queue: SendQueue, protocol: ShowsText) -> None:
         self._queue = queue
         self._protocol = protocol
@@ -102,7 +104,7 @@ class WebSocketEndpoint:
                 await connection.run(sideband.serve(connection, call))
             return socket
         try:
-            if "resume_token" not in wanted.query:  # its session may be served here
+            if not self._serves(wanted):
                 self._sessions.check_room()
         except LimitReached as exc:
             raise web.HTTPServiceUnavailable(
@@ -111,6 +113,13 @@ class WebSocketEndpoint:
         if connection := await _upgrade(request, socket, protocol):
             await connection.run(self._serve(connection, request, wanted))
         return socket
+
+    def _serves(self, wanted: ConnectRequest) -> bool:
+        """Whether the session to which a client comes back may be here already."""
+        token, resumption = wanted.query.get("resume_token"), self._sessions.context.resumption
+        if not token or resumption is None:
+            return False
+        return self._sessions.accepts or resumption.serves(token)
 
     def _socket(self, request: web.Request, protocol: WireProtocol) -> GuardedSocket:
         """A socket that is not prepared yet. Raises HTTPUpgradeRequired."""

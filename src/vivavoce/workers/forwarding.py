@@ -1,112 +1,76 @@
 """Requests that another process must answer: found by the ids in them, and forwarded to it.
 
-Each worker of several has a name, such as w1, which stands in the ids that it makes: rtc_w1_…,
-sess_w1_…. A session that /start has promised has a UUID, whose last byte is the number of the
-worker. A request that names such an id is forwarded to its worker over a Unix socket, with its key
-and its address; the worker checks them as it checks its own.
+Each process of several has a place, whose name stands in the ids that it makes (runtime/places.py).
+A request that names such an id is forwarded to its process, with its key and the address of its
+client, which checks them as it checks its own: over a Unix socket to another worker of this
+machine, over HTTP to another node of the cluster, once. There it may come to any worker, which
+passes it on to the right one of its machine.
 """
 
 import asyncio
 import json
 import logging
-import re
-import socket
-import uuid
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
+from yarl import URL
 
 from vivavoce.api.http_errors import json_response
-from vivavoce.api.sessions import LiveSessionList
-from vivavoce.runtime.live_sessions import LiveSessionObject
+from vivavoce.api.public import READY, ReadyStatus
+from vivavoce.runtime.cluster import Cluster
+from vivavoce.runtime.places import Locations, Place, node_tag, place_of, place_of_uuid
 from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
-from vivavoce.workers.messages import client_socket, supervisor_socket
+from vivavoce.workers.hops import HOP_HEADER, HopError, Neighbours
+from vivavoce.workers.lists import LISTS, JoinedList
+from vivavoce.workers.messages import WorkerPlace, client_socket, supervisor_socket
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
 SUMMARY_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 60.0
+"""Between two pieces of an answer; a stream of events says more often that it goes on."""
 ADDRESS_HEADER = "X-Vivavoce-Client"
 """The address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
 """Paths that the supervisor answers for all workers."""
-SESSIONS_PATH = "/v1/sessions"
-"""A list to which each worker has a part."""
+VOXRAY_READY = "/api/v1/ready"
+LOADED_PREFIX = "/api/ps/"
+"""Models are loaded and unloaded in all workers."""
 EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 1 << 20
 """Of an offer in which the id of a call is looked for."""
-_ID = re.compile(r"(?:rtc|sess)_w(\d+)_")
 _OFFER_PATHS = frozenset({"/api/offer"})
 _START_PATHS = frozenset({"/start", "/api/v1/start"})
+_SESSION_ROUTE = "/v1/sessions/{session_id}"
+_RECORDING_ROUTE = "/v1/admin/recordings/{name}"
 _HOP_HEADERS = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
         *("trailers", "transfer-encoding", "upgrade", "content-length", "host"),
+        *(HOP_HEADER.lower(), ADDRESS_HEADER.lower()),
     }
-)  # RFC 9110, 7.6.1, and those that the client library writes
+)  # RFC 9110, 7.6.1, those that the client library writes, and our own
+_GONE = (
+    "The node that had this call or session is gone. Make the call again; with its resume_token a "
+    "conversation goes on."
+)
 
 
-def worker_of(id_: str) -> int | None:
-    """The number of the worker that made the id of a call or a session; None: it names none."""
-    found = _ID.match(id_)
-    return int(found[1]) if found else None
+class ForwardTarget(NamedTuple):
+    """A process to which requests are forwarded."""
 
-
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
-    """Which of several workers this process is, and where the others are."""
-
-    index: int
-    count: int
-    folder: str
-    """Where the Unix sockets are."""
-    sockets: tuple[socket.socket, ...] = ()
-    """They have the address at which it serves."""
-
-    @property
-    def name(self) -> str:
-        """What stands in the ids that it makes."""
-        return f"w{self.index}"
-
-    @property
-    def client_socket(self) -> str:
-        return client_socket(self.folder, self.index)
-
-    async def other(self, request: web.Request) -> int | None:
-        """The other worker that must answer a request; None: this one may."""
-        number = await self._owner(request)
-        return None if number in (None, self.index) or number >= self.count else number
-
-    async def _owner(self, request: web.Request) -> int | None:
-        resource = request.match_info.route.resource
-        route = "" if resource is None else resource.canonical
-        named = request.match_info.get("call_id") or request.query.get("call_id")
-        named = named or request.query.get("session_id")
-        if named:
-            return worker_of(named)
-        if session := request.match_info.get("session_id"):  # live, or promised by /start
-            made_by = worker_of(session)
-            return _worker_of_uuid(session) if made_by is None else made_by
-        if route in _OFFER_PATHS and (request.content_length or 0) <= MAX_BODY_BYTES:
-            return worker_of(_connection_id(await request.read()))
-        if route in _START_PATHS and (key := request.headers.get("Idempotency-Key")):
-            return zlib.crc32(key.encode(errors="replace")) % self.count
-        return None
-
-
-def _worker_of_uuid(text: str) -> int | None:
-    try:
-        return uuid.UUID(text).bytes[-1]
-    except ValueError:
-        return None
+    url: str
+    socket: str = ""
+    """Its Unix socket; "": it is another node."""
 
 
 def _connection_id(body: bytes) -> str:
@@ -120,11 +84,22 @@ def _connection_id(body: bytes) -> str:
 
 
 class Forwarder:
-    """The middleware of a worker. An async context manager."""
+    """The middleware of a process."""
 
-    def __init__(self, place: WorkerPlace) -> None:
+    def __init__(
+        self,
+        place: WorkerPlace,
+        neighbours: Neighbours | None = None,
+        locations: Locations | None = None,
+        has_session: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """locations: where resumed sessions are. has_session: whether this process has of a session
+        what no other has: otherwise its conversation goes on where its client arrives."""
         self._place = place
-        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by Unix socket
+        self._neighbours = neighbours
+        self._locations = locations
+        self._has_session = has_session
+        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by Unix socket or address
 
     def add_to(self, app: web.Application) -> None:
         """After the authentication: what reaches this has passed it."""
@@ -138,28 +113,128 @@ class Forwarder:
 
     async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if ADDRESS_HEADER in request.headers and _is_local_socket(request):
-            return await handler(request.clone(remote=request.headers[ADDRESS_HEADER]))
-        if request.path in SUMMARIES:
+            request = request.clone(remote=request.headers[ADDRESS_HEADER])
+            return await self._here(request, handler, passed=True)
+        passed = self._neighbours is not None and HOP_HEADER in request.headers
+        if passed:
+            request = request.clone(remote=self._client_of(request))
+        if self._place.folder and request.path in SUMMARIES:
             return await self._summary(request) or await handler(request)
-        if (request.method, request.path) == ("GET", SESSIONS_PATH):
-            return await self._all_sessions(request, await handler(request))
-        number = await self._place.other(request)
-        if number is None:
-            return await handler(request)
-        path = client_socket(self._place.folder, number)
+        if self._place.folder and request.path == VOXRAY_READY:
+            return await self._voxray_ready(request, handler)
+        if request.method == "GET" and (joined := LISTS.get(request.path)) is not None:
+            return await self._joined(request, handler, joined, passed=passed)
+        if request.path.startswith(LOADED_PREFIX):
+            return await self._in_all_workers(request, handler)
+        owner = await self._owner(request)
+        if owner is None or owner == self._place.place:
+            return await self._here(request, handler, passed=passed)
+        if owner.node != self._place.node:
+            if passed or self._neighbours is None:
+                return await self._here(request, handler, passed=passed)
+            return await self._by_node(request, handler, owner, self._neighbours.cluster)
+        if owner.worker >= self._place.count:
+            return await self._here(request, handler, passed=passed)
+        return await self._by_worker(request, handler, owner.worker, passed=passed)
+
+    async def _owner(self, request: web.Request) -> Place | None:
+        """The process that must answer a request; None: each may."""
+        resource = request.match_info.route.resource
+        route = "" if resource is None else resource.canonical
+        if call := request.match_info.get("call_id") or request.query.get("call_id"):
+            return place_of(call)
+        if session := request.query.get("session_id"):
+            return await self._location(session)
+        if session := request.match_info.get("session_id"):  # live, or promised by /start
+            in_cluster = self._neighbours is not None
+            return await self._location(session) or place_of_uuid(session, in_cluster=in_cluster)
+        if route == _RECORDING_ROUTE:
+            return place_of(request.match_info["name"])
+        if route in _OFFER_PATHS and (request.content_length or 0) <= MAX_BODY_BYTES:
+            return place_of(_connection_id(await request.read()))
+        if route in _START_PATHS and (key := request.headers.get("Idempotency-Key")):
+            number = zlib.crc32(key.encode(errors="replace")) % self._place.count
+            return Place(self._place.node, number)
+        return None
+
+    async def _location(self, session_id: str) -> Place | None:
+        if self._locations is None:
+            return place_of(session_id)
+        return await self._locations.find(session_id)
+
+    async def _here(
+        self, request: web.Request, handler: Handler, *, passed: bool
+    ) -> web.StreamResponse:
+        """passed: another process has passed it on, and may serve it where this one does not."""
+        wanted = request.query["session_id"] if passed and _is_resumption(request) else ""
+        if wanted and self._has_session is not None and not await self._has_session(wanted):
+            raise web.HTTPServiceUnavailable(
+                text="This process does not have that session.", headers={"Retry-After": "1"}
+            )
+        return await handler(request)
+
+    async def _by_worker(
+        self, request: web.Request, handler: Handler, number: int, *, passed: bool
+    ) -> web.StreamResponse:
         try:
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._web_socket(request, path)
-            return await self._request(request, path)
+            answer = await self._forwarded(request, self._worker(number))
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             log.warning("worker w%d does not answer: %s", number, exc)
-            # a conversation may go on here, and a session may be promised here
-            if "session_id" in request.query or request.path in _START_PATHS:
+            if not _may_be_served_here(request):
+                raise web.HTTPServiceUnavailable(
+                    text="The process that has this call is being restarted.",
+                    headers={"Retry-After": "1"},
+                ) from exc
+            answer = None
+        return answer or await self._here(request, handler, passed=passed)
+
+    async def _by_node(
+        self, request: web.Request, handler: Handler, owner: Place, cluster: Cluster
+    ) -> web.StreamResponse:
+        may_be_served_here = _may_be_served_here(request)
+        if may_be_served_here and cluster.is_suspected(owner.node):
+            return await handler(request)
+        address = await cluster.address_of(owner.node)
+        if address is None:
+            cluster.forwarded["gone"] += 1
+            if may_be_served_here:
                 return await handler(request)
+            raise web.HTTPGone(text=_GONE)
+        try:
+            answer = await self._forwarded(request, ForwardTarget(address))
+        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+            log.warning("the node at %s does not answer: %s", address, exc)
+            cluster.forwarded["unreachable"] += 1
+            cluster.suspect(owner.node)
+            if may_be_served_here or _is_end(request):
+                return await handler(request)
+            if await cluster.has_left(owner.node):
+                raise web.HTTPGone(text=_GONE) from exc
             raise web.HTTPServiceUnavailable(
-                text="The process that has this call is being restarted.",
+                text="The node that has this call or session cannot be reached just now.",
                 headers={"Retry-After": "1"},
             ) from exc
+        cluster.forwarded["refused" if answer is None else "answered"] += 1
+        return answer or await handler(request)
+
+    async def _forwarded(
+        self, request: web.Request, target: ForwardTarget
+    ) -> web.StreamResponse | None:
+        """The answer of another process; None: it does not have the session of a conversation,
+        which goes on here."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._web_socket(request, target)
+        answer = await self._request(request, target)
+        return None if answer.status == 503 and _is_resumption(request) else answer
+
+    def _client_of(self, request: web.Request) -> str:
+        """The address of the client of another node. Raises HTTPForbidden."""
+        assert self._neighbours is not None
+        header, signer = request.headers[HOP_HEADER], self._neighbours.signer
+        try:
+            return signer.check(header, request.method, request.raw_path)
+        except HopError as exc:
+            raise web.HTTPForbidden(text=str(exc)) from exc
 
     async def close(self, _app: web.Application) -> None:
         for session in self._sessions.values():
@@ -169,58 +244,109 @@ class Forwarder:
         """The supervisor's answer; None: it does not answer, and this process speaks for itself."""
         try:
             async with asyncio.timeout(SUMMARY_TIMEOUT_S):
-                return await self._request(request, supervisor_socket(self._place.folder))
+                return await self._request(request, self._supervisor)
         except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the supervisor does not answer: %s", exc)
             return None
 
-    async def _all_sessions(
-        self, request: web.Request, own: web.StreamResponse
-    ) -> web.StreamResponse:
-        """The sessions of all workers. `own`: those of this one; the others check the key, too."""
-        if not isinstance(own, web.Response) or not isinstance(own.body, bytes):
-            return own
-        place = self._place
-        others = [number for number in range(place.count) if number != place.index]
-        found = await asyncio.gather(*(self._sessions_of(request, number) for number in others))
-        lists = [msgspec.json.decode(own.body, type=LiveSessionList), *filter(None, found)]
-        first = lists[0]
-        return json_response(
-            msgspec.structs.replace(
-                first,
-                data=sorted((one for each in lists for one in each.data), key=_opened_at),
-                max_sessions=sum(each.max_sessions for each in lists),
-                cpu=sum(each.cpu for each in lists),
-                failures=sum(each.failures for each in lists),
-            )
-        )
-
-    async def _sessions_of(self, request: web.Request, number: int) -> LiveSessionList | None:
-        """Those of another worker; None: it does not answer."""
-        path = client_socket(self._place.folder, number)
+    async def _voxray_ready(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What the supervisor says of all workers, in Voxray's envelope."""
+        client = self._client(self._supervisor)
         try:
-            async with asyncio.timeout(SUMMARY_TIMEOUT_S), self._asked(request, path) as answer:
-                return msgspec.json.decode(await answer.read(), type=LiveSessionList)
+            async with (
+                asyncio.timeout(SUMMARY_TIMEOUT_S),
+                client.get(f"{self._supervisor.url}/ready") as answer,
+            ):
+                request[READY] = msgspec.json.decode(await answer.read(), type=ReadyStatus)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as exc:
-            log.warning("worker w%d does not say which sessions it has: %s", number, exc)
+            log.warning("the supervisor does not answer: %s", exc)
+        return await handler(request)
+
+    async def _joined(
+        self, request: web.Request, handler: Handler, joined: JoinedList, *, passed: bool
+    ) -> web.StreamResponse:
+        """A list to which each process has a part. The others check the key, too."""
+        own = await handler(request)
+        if own.status != 200 or not isinstance(own, web.Response):
+            return own
+        others = [self._worker(number) for number in self._place.others]
+        if self._neighbours is not None and joined.of_all_nodes and not passed:
+            nodes = self._neighbours.cluster.nodes
+            away = (node for node in nodes if node_tag(node.node) != self._place.node)
+            others += [ForwardTarget(node.address) for node in away]
+        found = await asyncio.gather(*(self._part(request, one, joined) for one in others))
+        assert isinstance(own.body, bytes)
+        first = msgspec.json.decode(own.body, type=joined.type)
+        parts = [part for part in found if part is not None]
+        return json_response(joined.join([first, *parts]))
+
+    async def _part(self, request: web.Request, target: ForwardTarget, joined: JoinedList) -> Any:
+        """That of another process; None: it does not answer."""
+        try:
+            async with asyncio.timeout(SUMMARY_TIMEOUT_S), self._asked(request, target) as answer:
+                if answer.status != 200:
+                    raise aiohttp.ClientError(f"status {answer.status}")
+                return msgspec.json.decode(await answer.read(), type=joined.type)
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as exc:
+            where = target.socket or target.url
+            log.warning("%s: no answer from %s: %s", request.path, where, exc)
             return None
+
+    async def _in_all_workers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Here, and then in the others; the first refusal is the answer."""
+        own = await handler(request)
+        if own.status >= 400:
+            return own
+        for number in self._place.others:
+            try:
+                answer = await self._request(request, self._worker(number))
+            except (aiohttp.ClientError, TimeoutError) as exc:  # it loads at the first use
+                log.warning("worker w%d does not answer: %s", number, exc)
+                continue
+            if answer.status >= 400:
+                return answer
+        return own
+
+    def _worker(self, number: int) -> ForwardTarget:
+        return ForwardTarget("http://localhost", client_socket(self._place.folder, number))
+
+    @property
+    def _supervisor(self) -> ForwardTarget:
+        return ForwardTarget("http://localhost", supervisor_socket(self._place.folder))
+
+    def _headers(self, request: web.Request, target: ForwardTarget) -> CIMultiDict[str]:
+        """Those of a request, with the address and the scheme of its client."""
+        headers = CIMultiDict(
+            (name, value)
+            for name, value in request.headers.items()
+            if name.lower() not in _HOP_HEADERS
+        )
+        headers["Host"] = request.host
+        client = request.remote or ""
+        if target.socket:
+            headers[ADDRESS_HEADER] = client
+        elif self._neighbours is not None:
+            signer = self._neighbours.signer
+            headers[HOP_HEADER] = signer.sign(request.method, request.raw_path, client)
+        headers.setdefault("X-Forwarded-Proto", request.scheme)
+        return headers
 
     @asynccontextmanager
     async def _asked(
-        self, request: web.Request, path: str
+        self, request: web.Request, target: ForwardTarget
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of another process to the same request."""
-        async with self._client(path).request(
+        async with self._client(target).request(
             request.method,
-            f"http://localhost{request.raw_path}",
-            headers=_headers(request),
+            URL(f"{target.url}{request.raw_path}", encoded=True),
+            headers=self._headers(request, target),
             data=await request.read(),
             allow_redirects=False,
         ) as answer:
             yield answer
 
-    async def _request(self, request: web.Request, path: str) -> web.StreamResponse:
-        async with self._asked(request, path) as answer:
+    async def _request(self, request: web.Request, target: ForwardTarget) -> web.StreamResponse:
+        async with self._asked(request, target) as answer:
             headers = CIMultiDict(
                 (name, value)
                 for name, value in answer.headers.items()
@@ -235,16 +361,19 @@ class Forwarder:
             await stream.write_eof()
             return stream
 
-    async def _web_socket(self, request: web.Request, path: str) -> web.StreamResponse:
+    async def _web_socket(
+        self, request: web.Request, target: ForwardTarget
+    ) -> web.StreamResponse | None:
+        """None: as in _forwarded()."""
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         headers = CIMultiDict(
             (name, value)
-            for name, value in _headers(request).items()
+            for name, value in self._headers(request, target).items()
             if not name.lower().startswith("sec-websocket-")
         )
         try:
-            there = await self._client(path).ws_connect(
-                f"http://localhost{request.raw_path}",
+            there = await self._client(target).ws_connect(
+                URL(f"{target.url}{request.raw_path}", encoded=True),
                 headers=headers,
                 protocols=[name.strip() for name in offered.split(",") if name.strip()],
                 autoping=False,
@@ -253,6 +382,8 @@ class Forwarder:
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
         except aiohttp.WSServerHandshakeError as exc:
+            if exc.status == 503 and _is_resumption(request):
+                return None
             raise _refusal(exc.status) from exc
         here = web.WebSocketResponse(
             autoping=False,
@@ -268,35 +399,46 @@ class Forwarder:
             await there.close()
         return here
 
-    def _client(self, path: str) -> aiohttp.ClientSession:
-        if path not in self._sessions:
-            self._sessions[path] = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path, limit=0),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+    def _client(self, target: ForwardTarget) -> aiohttp.ClientSession:
+        key = target.socket or target.url
+        if key not in self._sessions:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(target.socket, limit=0)
+                if target.socket
+                else aiohttp.TCPConnector(limit=0)
+            )
+            self._sessions[key] = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S
+                ),
                 auto_decompress=False,
             )
-        return self._sessions[path]
+        return self._sessions[key]
 
 
-def _opened_at(session: LiveSessionObject) -> float:
-    return session.opened_at
+def _is_resumption(request: web.Request) -> bool:
+    """Whether a conversation is to go on, here or there."""
+    return "session_id" in request.query and "call_id" not in request.query
+
+
+def _may_be_served_here(request: web.Request) -> bool:
+    """Whether this process can do what another one should: a conversation may go on here, and a
+    session may be promised here."""
+    return _is_resumption(request) or request.path in _START_PATHS
+
+
+def _is_end(request: web.Request) -> bool:
+    """Whether a session is to be ended, for which a message is enough."""
+    resource = request.match_info.route.resource
+    route = "" if resource is None else resource.canonical
+    return (request.method, route) == ("DELETE", _SESSION_ROUTE)
 
 
 def _is_local_socket(request: web.Request) -> bool:
     """Whether a request came over a Unix socket, where only this user's processes connect."""
     transport = request.transport
     return transport is not None and not isinstance(transport.get_extra_info("sockname"), tuple)
-
-
-def _headers(request: web.Request) -> CIMultiDict[str]:
-    """Those of a request, with the address and the scheme of its client."""
-    headers = CIMultiDict(
-        (name, value) for name, value in request.headers.items() if name.lower() not in _HOP_HEADERS
-    )
-    headers["Host"] = request.host
-    headers[ADDRESS_HEADER] = request.remote or ""
-    headers.setdefault("X-Forwarded-Proto", request.scheme)
-    return headers
 
 
 def _refusal(status: int) -> web.HTTPException:
@@ -307,6 +449,8 @@ def _refusal(status: int) -> web.HTTPException:
             return web.HTTPForbidden()
         case 404:
             return web.HTTPNotFound()
+        case 410:
+            return web.HTTPGone(text=_GONE)
         case _:
             return web.HTTPServiceUnavailable(headers={"Retry-After": "1"})
 

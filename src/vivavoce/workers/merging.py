@@ -7,8 +7,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-LOWEST = frozenset({"vivavoce_upstream_available", "vivavoce_upstream_remaining"})
-"""Gauges of one upstream server that each process measures: the lowest value counts."""
+LOWEST = frozenset(
+    {
+        *("vivavoce_upstream_available", "vivavoce_upstream_remaining", "vivavoce_pool_member_up"),
+        *("vivavoce_cluster_redis_reached", "vivavoce_cluster_nodes"),
+    }
+)
+"""Gauges of what is outside, which each process measures: the lowest value counts."""
 _CREATED = "_created"
 _Labels = tuple[tuple[str, str], ...]
 

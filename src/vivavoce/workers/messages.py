@@ -1,12 +1,15 @@
-"""What the supervisor and its workers send each other."""
+"""What the supervisor and its workers send each other, and where they are."""
 
 import os
+import socket
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from vivavoce.api.public import ReadyStatus
+from vivavoce.runtime.places import Place
 
 _LENGTH = struct.Struct(">I")
 
@@ -46,6 +49,39 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     address: str
     """Where clients connect: ws://127.0.0.1:8080/v1/realtime."""
     models: tuple[BannerModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """Which of several processes this one is, and where the other workers of the machine are."""
+
+    index: int
+    count: int
+    folder: str
+    """Where the Unix sockets are; "": there is no supervisor."""
+    sockets: tuple[socket.socket, ...] = ()
+    """They have the address at which it serves."""
+    node: str = ""
+    """The tag of its node; "": it is in no cluster."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.node, self.index)
+
+    @property
+    def name(self) -> str:
+        """What stands in the ids that it makes."""
+        return self.place.name
+
+    @property
+    def client_socket(self) -> str:
+        """ "" where there is no supervisor."""
+        return client_socket(self.folder, self.index) if self.folder else ""
+
+    @property
+    def others(self) -> list[int]:
+        """The numbers of the other workers."""
+        return [number for number in range(self.count) if number != self.index]
 
 
 def client_socket(folder: str, index: int) -> str:

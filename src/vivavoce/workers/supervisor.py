@@ -39,6 +39,7 @@ from vivavoce.server import (
     tls_context,
 )
 from vivavoce.settings import Settings
+from vivavoce.workers.clustering import placed
 from vivavoce.workers.control import METRICS_PATH, STATUS_PATH, served_at
 from vivavoce.workers.merging import added, merged
 from vivavoce.workers.messages import (
@@ -130,6 +131,7 @@ async def supervise(launch: Launch, announce: Announce) -> None:
 def check(settings: Settings) -> None:
     """Refuse what several processes cannot do. Raises SettingsError."""
     tls_context(settings.server)
+    placed(settings, None)
     url = settings.store.url
     if (url.reveal() if isinstance(url, Secret) else url) == "memory":
         raise SettingsError(
@@ -270,6 +272,7 @@ class Supervisor:
             sessions=sum(one.sessions for one in known),
             engines=down,
             loading=tuple(sorted({name for one in known for name in one.loading})),
+            members={name: servers for one in known for name, servers in one.members.items()},
         )
 
     async def note_end(self, metrics: str) -> None:

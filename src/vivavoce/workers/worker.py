@@ -21,8 +21,7 @@ from vivavoce.server import run_loop
 from vivavoce.settings import FILE, Settings, load, load_tree
 from vivavoce.telemetry.logs import log_to_stderr
 from vivavoce.voxray_config import find, read
-from vivavoce.workers.forwarding import WorkerPlace
-from vivavoce.workers.messages import WorkerOrder, hub_socket, read_order
+from vivavoce.workers.messages import WorkerOrder, WorkerPlace, hub_socket, read_order
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from vivavoce.protocol.audio_frames import AudioFrames
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioClear,
@@ -60,6 +61,7 @@ class CascadeBrain:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._transcriptions = Transcriptions(shared)
+        self._appends = AudioFrames("input_audio_buffer.append")
         self._draining = False
         self._turns: InputTurns
         self._anticipations: Anticipations
@@ -117,6 +119,12 @@ class CascadeBrain:
     @property
     def pristine(self) -> bool:
         return not self._turns.position and not self._responses.busy
+
+    @property
+    def turn_open(self) -> bool:
+        # a track never pauses: it does not say when a turn begins that its client ends
+        tracked = self._shared.playback.by_server
+        return self._turns.may_speak(unbounded=tracked) or self._overlaps.busy
 
     @property
     def transcribing(self) -> bool:
@@ -194,9 +202,15 @@ class CascadeBrain:
         if isinstance(fact, AudioGenerated):
             return self._responses.continue_audio(fact, now)
         if isinstance(fact, VadScores):
-            waits = self._overlaps.held or self._anticipations.drafting
-            return not waits and self._turns.continue_scores(fact)
-        if isinstance(fact, Received) and isinstance(fact.event, InputAudioAppend):
+            turns = self._turns
+            if not turns.announced and turns.speaking:  # it is held: see Overlaps
+                return False
+            return not self._anticipations.drafting and turns.continue_scores(fact)
+        if isinstance(fact, Received):
+            if not isinstance(fact.event, InputAudioAppend):
+                return False
+            if fact.raw is not None:
+                self._appends.learn(fact.raw)
             return self._turns.continue_append(fact.event, now)
         if isinstance(fact, AudioArrived):
             return self._turns.continue_track(fact.audio, now)
@@ -265,6 +279,9 @@ class CascadeBrain:
     def pass_input(self, frame: bytes, now: float) -> bool:
         return False
 
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        return self._appends.append(frame)
+
     def pass_output(self, frame: bytes, now: float) -> bool:
         return False
 
@@ -272,7 +289,7 @@ class CascadeBrain:
         if self._transcriptions.busy or self._overlaps.busy:
             self._pass_on_failures(now)
         self._overlaps.settle()
-        if not self._draining and not self._turns.speaking:
+        if not self._turns.speaking:
             # while the user speaks, a response that is due waits: that turn is answered with it
             self._responses.create_due(now)
             if self._result_at <= now:
@@ -311,7 +328,7 @@ class CascadeBrain:
 
     def _answer_turn(self, now: float) -> None:
         vad = self._shared.options.turn_detection
-        if vad and vad.create_response is True and not self._draining:
+        if vad and vad.create_response is True:
             self._responses.turn_ended(now)
 
     def _anticipate(self) -> None:
@@ -319,7 +336,7 @@ class CascadeBrain:
         if self._overlaps.held:  # it may not become a turn
             return
         vad = self._shared.options.turn_detection
-        creates = vad is not None and vad.create_response is True and not self._draining
+        creates = vad is not None and vad.create_response is True
         self._anticipations.consider(answered=creates and self._responses.active is None)
 
     def _on_words(self, fact: TranscriptUpdated, now: float) -> None:

@@ -94,6 +94,15 @@ class InputTurns:
     def speaking(self) -> bool:
         return self._detector is not None and self._detector.speaking
 
+    def may_speak(self, *, unbounded: bool) -> bool:
+        """Whether a turn is open, or what came may begin one.
+
+        unbounded: what comes without turn detection says nothing.
+        """
+        if self._detector is None:
+            return not unbounded and len(self._buffer) >= to_samples(MIN_COMMIT_MS)
+        return self._detector.may_speak or self._scored < self._sent
+
     @property
     def key(self) -> TranscriptionKey:
         """The transcription of the turn that is open, or of the next."""

@@ -1,6 +1,7 @@
 """The audio of a relayed session, both ways, as far as it is kept here for another brain."""
 
 import base64
+from collections import deque
 
 from vivavoce.audio.formats import (
     BYTES_PER_SAMPLE,
@@ -21,6 +22,48 @@ from vivavoce.session.conversation import Entry
 from vivavoce.session.ledger import Ledger
 from vivavoce.session.relay.outbox import Outbox
 
+PIECE_BYTES = 4096
+"""Of recent audio, at least, that are kept in one piece."""
+
+
+class RecentAudio:
+    """The last PCM of a stream. It costs nothing to drop its beginning, nor to add to its end."""
+
+    __slots__ = ("_dropped", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes."""
+        self._pieces: deque[bytearray] = deque()
+        self._dropped = 0  # bytes of the first piece
+
+    def add(self, pcm: bytes) -> None:
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) < PIECE_BYTES:
+            pieces[-1] += pcm
+        else:
+            pieces.append(bytearray(pcm))
+        self.size += len(pcm)
+
+    def keep_last(self, size: int) -> None:
+        """Drop what is before the last bytes, so many."""
+        if self.size <= size:
+            return
+        self._dropped += self.size - size
+        self.size = size
+        while self._pieces and self._dropped >= len(self._pieces[0]):
+            self._dropped -= len(self._pieces.popleft())
+        if self._dropped > 4 * PIECE_BYTES:  # of one that came in a large frame
+            del self._pieces[0][: self._dropped]
+            self._dropped = 0
+
+    def clear(self) -> None:
+        self._pieces.clear()
+        self._dropped = self.size = 0
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces)[self._dropped :]
+
 
 class RelayInput:
     """Audio of the client that is in no item yet, and the turn that it belongs to."""
@@ -32,9 +75,11 @@ class RelayInput:
         """Samples that came in this session."""
         self.turn_item: str | None = None
         """Announced by speech_started, not committed."""
+        self.awaits_response = False
+        """A turn was committed, and the upstream server has not begun its answer."""
         self._rules = shared.options.rules
         self._frames = AudioFrames("input_audio_buffer.append")
-        self._pending = bytearray()  # PCM
+        self._pending = RecentAudio()
         self._kept_bytes = 0  # of it, at most
         self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
         self.format: Format = "audio/pcm"
@@ -49,7 +94,7 @@ class RelayInput:
         self.position = handover.position
         self._pending.clear()
         if handover.pending_audio:
-            self._pending += handover.pending_audio
+            self._pending.add(handover.pending_audio)
             self._append(handover.pending_audio)
 
     def on_settings(self) -> None:
@@ -59,6 +104,16 @@ class RelayInput:
             self.format = format_
             self._decoder, self._encoder = Decoder(format_), Encoder(format_)
         self._bound()
+
+    @property
+    def turn_open(self) -> bool:
+        """Whether a turn is spoken, or is still without an answer."""
+        unfinished = self.turn_item is not None or self.awaits_response
+        # a track never pauses: it does not say when a turn begins that its client ends
+        by_client = self._shared.options.turn_detection is None
+        return unfinished or (
+            by_client and not self._shared.playback.by_server and bool(self._pending)
+        )
 
     def begin_turn(self, item_id: str | None) -> None:
         self.turn_item = item_id
@@ -92,6 +147,8 @@ class RelayInput:
         """The upstream server makes the turn an item."""
         self._committed = (item_id, bytes(self._pending))
         self.clear()
+        vad = self._shared.options.turn_detection
+        self.awaits_response = vad is not None and vad.create_response is True
 
     def clear(self) -> None:
         self._pending.clear()
@@ -109,11 +166,9 @@ class RelayInput:
 
     def _keep(self, pcm: bytes) -> None:
         """Keep audio for another brain."""
-        pending = self._pending
-        pending += pcm
+        self._pending.add(pcm)
+        self._pending.keep_last(self._kept_bytes)
         self.position += len(pcm) // BYTES_PER_SAMPLE
-        if len(pending) > self._kept_bytes:
-            del pending[: len(pending) - self._kept_bytes]
 
     def _bound(self) -> None:
         """Keep audio of the open turn, and a second before it.

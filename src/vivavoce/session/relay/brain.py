@@ -151,6 +151,10 @@ class RelayBrain:
         return not self._input.position and not self.busy
 
     @property
+    def turn_open(self) -> bool:
+        return self._input.turn_open
+
+    @property
     def transcribing(self) -> bool:
         return False
 
@@ -220,6 +224,9 @@ class RelayBrain:
 
     def pass_input(self, frame: bytes, now: float) -> bool:
         return self._outbox.is_open and not self._lost and self._input.passes(frame, now)
+
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        return None
 
     def pass_output(self, frame: bytes, now: float) -> bool:
         if self._lost or not self._output.passes(frame, now):
@@ -384,7 +391,8 @@ class RelayBrain:
             if self._request.data and f'"{cause}"'.encode() in self._request.data:
                 self._request.sent = False
             return False
-        self._request.sent = False  # it may be the answer to response.create
+        # it may be the answer to response.create, or stand for that to a turn
+        self._request.sent = self._input.awaits_response = False
         return True
 
     def _fails(self, response: UpstreamResponse, now: float) -> bool:
@@ -407,7 +415,7 @@ class RelayBrain:
         response = event.response
         match event.type:
             case "response.created" if response:
-                self._request.sent = False
+                self._request.sent = self._input.awaits_response = False
                 self._calls.another_began(in_conversation=response.conversation_id is not None)
                 self._open[response.id] = UpstreamGeneration(
                     self._shared, response.id, response.conversation_id

@@ -151,7 +151,7 @@ class EventChannel:
         channel = self._channel
         if self.history is not None:
             for frame in waiting.frames:
-                self.history.add(frame)
+                self.history.add(frame.data)
         if channel is not None:
             if channel.readyState == "open":
                 self._send(channel, waiting)

@@ -1,0 +1,345 @@
+"""The nodes of a cluster as one process of them sees them.
+
+Each process renews a lease, with what it has to do, and reads those of the others. Messages between
+processes are hints that save time: what must be right rests on the epochs of claims (resume.py).
+Where Redis cannot be reached, calls go on, and the nodes that were known last are still used.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from vivavoce.errors import StoreError
+from vivavoce.runtime.places import Place, node_tag, place_named
+from vivavoce.secret import conceal
+from vivavoce.store.cluster import (
+    ClusterStore,
+    ControlMessage,
+    DrainNode,
+    EndSession,
+    ProcessLease,
+    TakenOver,
+)
+
+log = logging.getLogger(__name__)
+
+RENEWALS = 3
+"""In the time that a lease lasts."""
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
+"""Between two attempts to reach Redis; a random part of it."""
+LOOK_AGAIN_S = 1.0
+"""Leases are not read more often than that for a node that is not known."""
+LEAVE_TIMEOUT_S = 2.0
+SUSPECTED_S = 5.0
+
+Drain: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[cluster]: several machines that serve together."""
+
+    address: str = ""
+    """Where the other nodes reach this one: http://10.0.0.1:8080. Empty: there is no cluster."""
+    node: str = ""
+    """The name of this node, which no other has. Empty: the name of the machine."""
+    redis: str = ""
+    """redis://…, rediss://… or unix://…, for leases and messages. Empty: [store] url."""
+    lease_seconds: Annotated[float, Meta(ge=1, le=300)] = 10.0
+    """A node that has not been heard of for so long is taken for dead."""
+    when_away: Literal["serve", "refuse"] = "serve"
+    """What becomes of new sessions while Redis cannot be reached; others go on."""
+
+    def __post_init__(self) -> None:
+        conceal(self, "redis")  # it may hold a password
+        if self.address and not re.fullmatch(r"https?://[^/?#@\s]+", self.address):
+            raise ValueError("address is http://HOST:PORT or https://HOST:PORT, without a path")
+        if (self.node or self.redis) and not self.address:
+            raise ValueError(
+                "address is missing: set it to where the other nodes reach this one, such as "
+                "http://10.0.0.1:8080"
+            )
+        if self.node and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", self.node):
+            raise ValueError("node is a name of letters, digits, '.' and '-', at most 63")
+
+
+class ClusterNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node: all its processes together."""
+
+    node: str
+    object: Literal["cluster.node"] = "cluster.node"
+    address: str
+    version: str
+    workers: int
+    sessions: int
+    max_sessions: int
+    load: float
+    """Of its sessions: 1 is full."""
+    overloaded: bool
+    """All its workers have more work than they do in time."""
+    draining: bool
+
+    @property
+    def has_room(self) -> bool:
+        return not self.draining and not self.overloaded and self.sessions < self.max_sessions
+
+
+class Cluster:
+    """An async context manager. The callbacks are set before it is entered."""
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        settings: ClusterSettings,
+        place: Place,
+        describe: Callable[[], ProcessLease],
+    ) -> None:
+        """place: of this process. describe: this process as it is now. The store is entered and
+        left with the cluster."""
+        self.settings = settings
+        self.place = place
+        self.away = False
+        """Whether Redis cannot be reached."""
+        self.forwarded: Counter[str] = Counter()
+        """Requests that were passed to another node, by what came of it."""
+        self.received: Counter[str] = Counter()
+        """Messages of other processes, by their kind."""
+        self.on_taken_over: Callable[[str, int], None] = lambda *_: None
+        """Called with the key and the epoch of a conversation that another process has resumed."""
+        self.on_end_session: Callable[[str], object] = lambda _: None
+        """Called with the id of a session that an operator ends."""
+        self.on_drain: Drain | None = None
+        """Ends all sessions in order, and takes no more."""
+        self._store = store
+        self._describe = describe
+        self._leases: list[ProcessLease] = []
+        self._suspected: dict[str, float] = {}
+        self._read_at = -LOOK_AGAIN_S
+        self._away_since = 0.0
+        self._is_back = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._store.__aenter__()
+        await self._renew()
+        self._warn_of_namesake()
+        for work in (self._keep_lease(), self._listen()):
+            self._tasks.add(asyncio.create_task(work))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await self._store.leave(self.place.name)
+        await self._store.__aexit__(*exc)
+
+    @property
+    def refuses_sessions(self) -> bool:
+        """Whether new sessions are refused because Redis cannot be reached."""
+        return self.away and self.settings.when_away == "refuse"
+
+    @property
+    def nodes(self) -> list[ClusterNode]:
+        """All of them by name, as they were when leases were read last."""
+        by_name: dict[str, list[ProcessLease]] = {}
+        for lease in self._leases:
+            by_name.setdefault(lease.node, []).append(lease)
+        return [_node(leases) for _, leases in sorted(by_name.items())]
+
+    async def fresh_nodes(self) -> list[ClusterNode]:
+        """All of them as they are now; as they were known last where Redis is away."""
+        await self._read()
+        return self.nodes
+
+    async def address_of(self, tag: str) -> str | None:
+        """Of a node, by what stands for it in ids; None: it is gone."""
+        if (known := self._known(tag)) is None and self._now - self._read_at >= LOOK_AGAIN_S:
+            await self._read()
+            known = self._known(tag)
+        return known
+
+    async def has_left(self, tag: str) -> bool:
+        """Whether the lease of a node that was known has ended."""
+        await self._read()
+        return self._known(tag) is None
+
+    def suspect(self, tag: str) -> None:
+        """A node could not be reached."""
+        self._suspected[tag] = self._now + SUSPECTED_S
+
+    def is_suspected(self, tag: str) -> bool:
+        """Whether it was so within SUSPECTED_S: clients that come back do not wait for it."""
+        return self._suspected.get(tag, 0.0) > self._now
+
+    def least_loaded(self) -> str:
+        """The name of another node that has the most room; "": none has any."""
+        others = (node for node in self.nodes if node_tag(node.node) != self.place.node)
+        free = [node for node in others if node.has_room]
+        return min(free, key=lambda node: node.load).node if free else ""
+
+    async def first(self, key: str, value: str, ttl_s: float) -> str:
+        """The value that a key was given first, in the whole cluster; `value` where it is this one,
+        or Redis is away."""
+        try:
+            return (await self._store.first(key, value.encode(), ttl_s=ttl_s)).decode()
+        except StoreError as exc:
+            log.debug("%s", exc)
+            return value
+
+    async def tell_taken_over(self, owner: str, key: str, epoch: int) -> None:
+        """Tell the process that had a conversation that it goes on here."""
+        if place_named(owner) is not None and owner != self.place.name:
+            await self._send(owner, TakenOver(key, epoch))
+
+    async def end_session(self, place: Place, session_id: str) -> bool:
+        """Let another process end a session; whether it was told to."""
+        return await self._send(place.name, EndSession(session_id)) > 0
+
+    async def drain(self, node: str) -> int:
+        """Let a node take no more sessions and end those that it has; how many processes were told.
+        Raises StoreError."""
+        return await self._store.publish(node_tag(node), DrainNode())
+
+    async def _send(self, channel: str, message: ControlMessage) -> int:
+        """How many have heard it."""
+        try:
+            return await self._store.publish(channel, message)
+        except StoreError as exc:
+            log.debug("%s", exc)
+            return 0
+
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _known(self, tag: str) -> str | None:
+        return next((one.address for one in self._leases if node_tag(one.node) == tag), None)
+
+    async def _read(self) -> None:
+        self._read_at = self._now
+        try:
+            self._leases = await self._store.leases()
+        except StoreError as exc:
+            self._lost(exc)
+
+    async def _renew(self) -> bool:
+        self._read_at = self._now
+        try:
+            await self._store.renew(self._describe(), self.settings.lease_seconds)
+            self._leases = await self._store.leases()
+        except StoreError as exc:
+            self._lost(exc)
+            return False
+        if self.away:
+            self.away = False
+            self._is_back.set()
+            log.info(
+                "Redis of the cluster answers again after %.0f s", self._now - self._away_since
+            )
+        return True
+
+    def _lost(self, exc: StoreError) -> None:
+        if self.away:
+            return
+        self.away, self._away_since = True, self._now
+        self._is_back.clear()
+        served = "served" if self.settings.when_away == "serve" else "refused"
+        log.warning("%s; calls go on, new sessions are %s", exc, served)
+
+    def _warn_of_namesake(self) -> None:
+        """Two nodes of one name answer for each other's calls."""
+        for lease in self._leases:
+            is_same_tag = node_tag(lease.node) == self.place.node
+            if is_same_tag and lease.address != self.settings.address:
+                log.warning(
+                    "[cluster] node: the node at %s is called %s, too; if it is not this one "
+                    "before its restart, give one of them another name",
+                    lease.address,
+                    lease.node,
+                )
+                return
+
+    async def _keep_lease(self) -> None:
+        every_s, pause = self.settings.lease_seconds / RENEWALS, MIN_PAUSE_S
+        while True:
+            await asyncio.sleep(_part_of(pause) if self.away else every_s)
+            pause = MIN_PAUSE_S if await self._renew() else min(2 * pause, MAX_PAUSE_S)
+
+    async def _listen(self) -> None:
+        """Take messages for ever; after an error again, soon once Redis is back."""
+        pause = MIN_PAUSE_S
+        while True:
+            try:
+                async with self._store.listen((self.place.name, self.place.node)) as messages:
+                    pause = MIN_PAUSE_S
+                    async for message in messages:
+                        self._take(message)
+            except StoreError as exc:
+                log.debug("%s", exc)
+            if self.away:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_part_of(pause)):
+                        await self._is_back.wait()
+            else:
+                await asyncio.sleep(_part_of(pause))
+            pause = min(2 * pause, MAX_PAUSE_S)
+
+    def _take(self, message: ControlMessage) -> None:
+        match message:
+            case TakenOver(key=key, epoch=epoch):
+                self.received["taken_over"] += 1
+                self.on_taken_over(key, epoch)
+            case EndSession(session=session_id):
+                self.received["end_session"] += 1
+                self.on_end_session(session_id)
+            case DrainNode():
+                self.received["drain_node"] += 1
+                self._begin_drain()
+
+    def _begin_drain(self) -> None:
+        if self.on_drain is None:
+            return
+        log.info("an operator drains this node: it takes no more sessions until it is restarted")
+        task = asyncio.create_task(self._drained(self.on_drain))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drained(self, drain: Drain) -> None:
+        ending = asyncio.create_task(drain())
+        try:
+            await asyncio.sleep(0)  # it takes no more sessions now
+            await self._renew()
+            await ending
+        finally:
+            ending.cancel()
+
+
+def _part_of(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.0)
+
+
+def _node(leases: list[ProcessLease]) -> ClusterNode:
+    first = leases[0]
+    sessions = sum(lease.sessions for lease in leases)
+    most = sum(lease.max_sessions for lease in leases)
+    return ClusterNode(
+        node=first.node,
+        address=first.address,
+        version=first.version,
+        workers=len(leases),
+        sessions=sessions,
+        max_sessions=most,
+        load=round(sessions / most, 3) if most else 1.0,
+        overloaded=all(lease.overloaded for lease in leases),
+        draining=all(lease.draining for lease in leases),
+    )

@@ -1,0 +1,142 @@
+"""The entries of one recorded call in memory: encoded, and compressed in blocks.
+
+Frames that pass a relay come fifty times a second. Those that differ in their event_id and audio
+alone are kept as a form and, of each, its time, its id and the size of its audio.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from random import randrange
+from typing import Any, Final
+
+import msgspec
+
+from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.telemetry.recording import frame_text
+
+BLOCK_BYTES: Final = 32 * 1024
+"""Of entries that are compressed together, in some 0.3 ms."""
+SIZE_BYTES: Final = 4
+"""In front of each entry."""
+MAX_RUN: Final = 32
+"""Frames that passed one after the other, until they are encoded."""
+_FIELDS = ("at", "fact", "fields", "effects", "levels")
+"""Of an entry that is kept as an array."""
+
+
+class EntryLog:
+    """Entries in the order in which they came, the oldest of which may be dropped."""
+
+    def __init__(self, shrink: Callable[[], None], *, audio: bool) -> None:
+        """shrink: called when a block is complete. audio: whether that of frames is kept."""
+        self.bytes = 0
+        """In memory."""
+        self._shrink = shrink
+        self._audio = audio
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._block: list[bytes] = []
+        self._block_bytes = 0
+        self._block_entries = 0
+        # calls that began together are not compressed together
+        self._full_bytes = randrange(BLOCK_BYTES // 2, BLOCK_BYTES)
+        self._blocks: deque[tuple[int, bytes]] = deque()  # entries in it, compressed
+        self._run: list[Any] = []  # of each frame: now, whether it is output, its id and size
+        self._forms = (
+            AudioFrames("input_audio_buffer.append"),
+            AudioFrames("response.output_audio.delta"),
+        )  # of the frames in the run
+
+    def add(self, entry: Any) -> None:
+        """A dict as it will be read, or a tuple of its values without names."""
+        if self._run:
+            self._keep_run()
+        self._append(entry, 1)
+
+    def add_frame(self, frame: bytes, now: float, *, output: bool) -> None:
+        """A frame that passed a relay."""
+        if self._audio or (found := self._forms[output].described(frame)) is None:
+            self._keep_whole(frame, now, output=output)
+            return
+        self._run += (now, output, *found)
+        if len(self._run) == 4 * MAX_RUN:
+            self._keep_run()
+
+    def drop_block(self) -> int:
+        """Drop the oldest part; return the number of its entries. 0: none is complete."""
+        if not self._blocks:
+            return 0
+        count, block = self._blocks.popleft()
+        self.bytes -= len(block)
+        return count
+
+    def blocks(self) -> list[bytes]:
+        """For decoded(), the oldest first."""
+        self._keep_run()
+        return [block for _, block in self._blocks] + [zlib.compress(b"".join(self._block), 1)]
+
+    def _keep_whole(self, frame: bytes, now: float, *, output: bool) -> None:
+        """Keep a frame, and the form of those like it."""
+        text = frame_text(frame, audio=self._audio)
+        self.add({"at": now, "passed": _passed(output), "frame": text})
+        form = self._forms[output]
+        form.learn(frame)
+        if form.learnt and not self._audio:
+            self._append({"form": form.learnt, "output": output}, 0)
+
+    def _keep_run(self) -> None:
+        """The frames that have passed become an entry."""
+        run, self._run = self._run, []
+        if run:
+            self._append({"run": run}, len(run) // 4)
+
+    def _append(self, entry: Any, count: int) -> None:
+        """count: of the entries that will be read."""
+        data = self._encode(entry)
+        size = len(data) + SIZE_BYTES
+        self._block += (len(data).to_bytes(SIZE_BYTES, "big"), data)
+        self._block_bytes += size
+        self._block_entries += count
+        self.bytes += size
+        if self._block_bytes >= self._full_bytes:
+            self._compress()
+
+    def _compress(self) -> None:
+        block = zlib.compress(b"".join(self._block), 1)
+        self._blocks.append((self._block_entries, block))
+        self.bytes += len(block) - self._block_bytes
+        self._block, self._block_bytes, self._block_entries = [], 0, 0
+        self._full_bytes = BLOCK_BYTES
+        for form in self._forms:  # each block has its own: those before it may be dropped
+            form.forget()
+        self._shrink()
+
+
+def decoded(block: bytes) -> Iterator[dict[str, Any]]:
+    """The entries of a block, as builtins."""
+    block, at = zlib.decompress(block), 0
+    forms: dict[bool, list[bytes]] = {}
+    while at < len(block):
+        start = at + SIZE_BYTES
+        at = start + int.from_bytes(block[at:start], "big")
+        entry = msgspec.msgpack.decode(block[start:at])
+        if isinstance(entry, list):
+            named = zip(_FIELDS, entry, strict=True)
+            yield {name: value for name, value in named if value or name == "at"}
+        elif "form" in entry:
+            forms[entry["output"]] = entry["form"]
+        elif "run" in entry:
+            yield from _frames(entry["run"], forms)
+        else:
+            yield entry
+
+
+def _frames(run: list[Any], forms: dict[bool, list[bytes]]) -> Iterator[dict[str, Any]]:
+    for now, output, event_id, size in zip(*[iter(run)] * 4, strict=True):
+        before, after, tail = forms[output]
+        text = b"%s%s%s(%d bytes)%s" % (before, event_id, after, size, tail)
+        yield {"at": now, "passed": _passed(output), "frame": text.decode()}
+
+
+def _passed(output: bool) -> str:
+    return "output" if output else "input"

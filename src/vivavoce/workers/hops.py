@@ -1,0 +1,66 @@
+"""The signature under which one node of a cluster passes a request on to another.
+
+It says that the request has been passed on, so that nobody passes it on again, and which address
+its client has. The key of the client goes with the request as it came, and is checked anew.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vivavoce.runtime.cluster import Cluster
+from vivavoce.secret import Secret
+
+HOP_HEADER = "X-Vivavoce-Hop"
+MAX_AGE_S = 60
+"""Of a signature: the clocks of two nodes may differ by so much."""
+MAX_HEADER_CHARS = 200
+
+
+class HopError(Exception):
+    """The signature is not that of a node of this cluster; the message says what to do."""
+
+
+class HopSigner(NamedTuple):
+    """secret: [server] secret, which all nodes have."""
+
+    secret: Secret
+    wall_clock: Callable[[], float] = time.time
+
+    def sign(self, method: str, path: str, client: str) -> str:
+        """The value of HOP_HEADER. path: with the query. client: the address of the client."""
+        at = str(int(self.wall_clock()))
+        return f"{at} {client or '-'} {self._digest(method, path, at, client or '-')}"
+
+    def check(self, header: str, method: str, path: str) -> str:
+        """The address of the client. Raises HopError."""
+        parts = header.split(" ")
+        if len(header) > MAX_HEADER_CHARS or len(parts) != 3 or not header.isascii():
+            raise HopError(f"The header {HOP_HEADER} is not that of a node: leave it out.")
+        at, client, digest = parts
+        if not hmac.compare_digest(digest, self._digest(method, path, at, client)):
+            raise HopError(
+                "Another node has passed this request on, and has another [server] secret: set it "
+                "to the same text on all nodes."
+            )
+        if abs(self.wall_clock() - int(at)) > MAX_AGE_S:
+            raise HopError(
+                f"Another node has passed this request on, and its clock differs by more than "
+                f"{MAX_AGE_S} s: synchronise the clocks of all nodes."
+            )
+        return "" if client == "-" else client
+
+    def _digest(self, *parts: str) -> str:
+        text = "\n".join(("cluster", *parts)).encode(errors="surrogatepass")
+        return hmac.new(self.secret.reveal().encode(), text, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The cluster as the forwarder needs it."""
+
+    cluster: Cluster
+    signer: HopSigner
