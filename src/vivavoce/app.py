@@ -58,6 +58,7 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
+from vivavoce.runtime.pools import pools_of
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
@@ -358,6 +359,7 @@ class _Server:
         self.metrics.watch_accounts(self.meter)
         self.metrics.watch_sessions(sessions)
         self.metrics.watch_upstreams(upstream_holds(built.context))
+        self.metrics.watch_pools(pools_of(built.models.engines))
         membership = joined(settings, self.place, self.meter.store, sessions, self.resumption)
         cluster = membership.cluster if membership else None
         if cluster is not None:
@@ -422,6 +424,7 @@ class _Server:
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
             self.metrics.watch_upstreams(upstream_holds(built.context))
+            self.metrics.watch_pools(pools_of(built.models.engines))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)

@@ -153,6 +153,13 @@ class Brain(Protocol):
         """
         ...
 
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        """The append that a frame of a GA client is, if it is one like those before it.
+
+        None: decode the frame; a brain that passes frames has no need of this.
+        """
+        ...
+
     def pass_output(self, frame: bytes, now: float) -> bool:
         """Whether a frame of the upstream server goes to the client as it is: likewise."""
         ...

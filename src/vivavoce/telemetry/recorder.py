@@ -159,10 +159,12 @@ class RecordedCall:
 
     def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
         assert self._levels is not None
+        if type(fact) is VadScores:
+            return self._levels.scored(fact)
         for effect in effects:
             if type(effect) is RunVad:
                 self._levels.add(effect)
-        return self._levels.scored(fact) if type(fact) is VadScores else ()
+        return ()
 
     def swapping(self, *, relays: bool, model: str, now: float) -> None:
         """Another brain takes over; on() follows."""

@@ -227,6 +227,8 @@ class OnsetLevels:
 
 def light_fact(fact: Fact, *, audio: bool, raw: bool) -> Any:
     """A fact as it is kept: without audio unless `audio`; frames of the client only if `raw`."""
+    if type(fact) is VadScores:  # most of them
+        return fact
     match fact:
         case Received(event=event, raw=frame):
             kept: Any = frame_text(frame, audio=audio) if raw and frame is not None else None
@@ -249,6 +251,8 @@ def light_fact(fact: Fact, *, audio: bool, raw: bool) -> Any:
 
 def light_effect(effect: Effect) -> Any:
     """An effect as it is kept: always without audio, and with a summary of what a model gets."""
+    if type(effect) in _AUDIO:  # most of them
+        return _light(effect)
     match effect:
         case Send(event=event):
             light = _light(event)

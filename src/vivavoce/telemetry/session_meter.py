@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 class SessionMeter:
     """See runtime/sessions.py for when its methods are called. `who`: the name of the key."""
 
+    skips_audio = True
+
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
         self.epoch = 1
