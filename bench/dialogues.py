@@ -5,7 +5,7 @@ several voices. Levels are those of full scale: 0.1 is a voice at ordinary dista
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -112,14 +112,17 @@ class Scenario:
         return self.kind not in TURNS and self.kind != "noise, nobody speaks"
 
 
-async def scenarios() -> list[Scenario]:
-    """All of them; of each kind one half is for tuning and the other for reports."""
-    async with _talkers() as say:
+async def scenarios(talkers: Sequence[str] = TALKERS) -> list[Scenario]:
+    """All of them; of each kind one half is for tuning and the other for reports.
+
+    talkers: who speaks in turn, such as "kokoro af_heart".
+    """
+    async with _talkers(talkers) as say:
         found = [
             Scenario(f"recording {one.name}", "recording", one.pcm, one.begins, one.ends)
             for one in await recordings()
         ]
-        voices = cycle(TALKERS)
+        voices = cycle(talkers)
         for text in SENTENCES:
             found.append(_spoken("complete sentence", text, await say(text, next(voices))))
         kinds: tuple[Kind, Kind] = ("pause in mid-sentence", "hesitation")
@@ -129,7 +132,7 @@ async def scenarios() -> list[Scenario]:
                 first, second = [await say(part, voice) for part in parts]
                 sound = np.concatenate((first, np.zeros(int(pause * RATE)), second))
                 found.append(_spoken(kind, " … ".join(parts), sound))
-        asked = {voice: pcm16(await say(QUESTION, voice)) for voice in TALKERS}
+        asked = {voice: pcm16(await say(QUESTION, voice)) for voice in talkers}
         for text in LONG_INTERRUPTIONS:
             voice = next(voices)
             found.append(_spoken("interruption", text, await say(text, voice), asked[voice]))
@@ -141,9 +144,9 @@ async def scenarios() -> list[Scenario]:
             voice = next(voices)
             sound = (0.5, 0.7)[n % 2] * await say(text, voice)
             found.append(_spoken("backchannel", text, sound, asked[voice]))
-        user = asked[TALKERS[0]]
+        user = asked[talkers[0]]
         for text in OTHERS:  # 18 dB below the user: across the room
-            sound = 0.125 * await say(text, TALKERS[-1])
+            sound = 0.125 * await say(text, talkers[-1])
             found.append(_spoken("second speaker", text, sound, user))
     for n in range(2):
         for kind, make in NOISES.items():
@@ -240,11 +243,11 @@ def _trimmed(sound: Sound) -> Sound:
 
 
 @asynccontextmanager
-async def _talkers() -> AsyncIterator[Talk]:
+async def _talkers(talkers: Sequence[str]) -> AsyncIterator[Talk]:
     """A function that speaks a text with a voice such as "espeak ash", at the level of a voice."""
     engines: dict[str, TTS] = {}
     async with AsyncExitStack() as stack:
-        for name in sorted({voice.split()[0] for voice in TALKERS}):
+        for name in sorted({voice.split()[0] for voice in talkers}):
             try:
                 engine: TTS = registry.create("tts", name, {})
             except (EngineError, SettingsError) as exc:

@@ -1,12 +1,15 @@
 """Each speech engine by itself: how fast, how soon, how large, and how many at once.
 
-    python -m bench.engines [--quick] [--stt NAME]... [--tts NAME]...
+    python -m bench.engines [--quick] [--stt NAME]... [--tts NAME]... [--base-url URL]
 
 Real-time factor: seconds of work for a second of audio, one stream, audio given at once. First
 words: from the first audio, given as fast as it is spoken, to the first transcript; final: from the
 end of that audio. First sound: from the text to the first audio. Memory: of the engine's processes.
 Throughput: seconds of audio a second, of so many streams at once. All processes share one core,
 unless there is only one.
+
+--base-url measures the recogniser and the voice behind OpenAI's audio endpoints as well, such as
+those of deploy/ray_serve.py; where that server runs is its own affair.
 """
 
 import argparse
@@ -121,7 +124,7 @@ async def of_stt(name: str, stt: STT, rounds: int) -> list[Figure]:
             1000 * percentile([p[1] - speech.seconds for p in paced], 50),
             "ms",
         ),
-        _figure(name, "memory of its processes", processes_rss() / MIB, "MiB"),
+        *_memory(name),
     ]
 
     async def one() -> float:
@@ -137,7 +140,7 @@ async def of_tts(name: str, tts: TTS, rounds: int) -> list[Figure]:
     figures = [
         _figure(name, "real-time factor", percentile([m[1] / m[2] for m in made], 50), ""),
         _figure(name, "first sound", 1000 * percentile([m[0] for m in made], 50), "ms"),
-        _figure(name, "memory of its processes", processes_rss() / MIB, "MiB"),
+        *_memory(name),
     ]
 
     async def one() -> float:
@@ -146,20 +149,31 @@ async def of_tts(name: str, tts: TTS, rounds: int) -> list[Figure]:
     return figures + await throughputs(name, one)
 
 
+def _memory(name: str) -> list[Figure]:
+    rss = processes_rss()  # 0: it is a server that was not started here
+    return [_figure(name, "memory of its processes", rss / MIB, "MiB")] if rss else []
+
+
 def _figure(name: str, what: str, value: float, unit: str) -> Figure:
     return Figure(measure=f"{name}: {what}", value=value, unit=unit)
 
 
 async def measure(
-    quick: bool, *, recognisers: Sequence[str] = RECOGNISERS, speakers: Sequence[str] = VOICES
+    quick: bool,
+    *,
+    recognisers: Sequence[str] = RECOGNISERS,
+    speakers: Sequence[str] = VOICES,
+    base_url: str = "",
 ) -> list[Figure]:
     rounds = 1 if quick else 5
     figures: list[Figure] = []
-    for kind, name in (*(("stt", each) for each in recognisers), *(("tts", n) for n in speakers)):
+    named = [*(("stt", each, "") for each in recognisers), *(("tts", n, "") for n in speakers)]
+    remote = [(kind, "openai", base_url) for kind in ("stt", "tts") if base_url]
+    for kind, name, url in (*named, *remote):
         try:
-            async with registry.create(kind, name, {}) as engine:
+            async with registry.create(kind, name, {"base_url": url} if url else {}) as engine:
                 of = of_stt if kind == "stt" else of_tts
-                figures += await of(name, engine, rounds)
+                figures += await of(f"{kind} at {url}" if url else name, engine, rounds)
         except VoiceError as exc:
             print(f"without {kind}:{name}: {exc}")
     return figures
@@ -170,10 +184,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round in place of five")
     parser.add_argument("--stt", action="append", metavar="NAME", default=[])
     parser.add_argument("--tts", action="append", metavar="NAME", default=[])
+    parser.add_argument("--base-url", metavar="URL", default="", help="http://…/v1")
     parser.add_argument("--out", type=Path, default=Path("out/engines.json"), metavar="FILE")
     given = parser.parse_args()
     take_other_core()
-    work = partial(measure, recognisers=given.stt or RECOGNISERS, speakers=given.tts or VOICES)
+    work = partial(
+        measure,
+        recognisers=given.stt or RECOGNISERS,
+        speakers=given.tts or VOICES,
+        base_url=given.base_url,
+    )
     figures = perform(work, quick=given.quick)
     write(given.out, [("engines", figure) for figure in figures])
     show(figures)

@@ -7,6 +7,7 @@ is the network and the server's own milliseconds; bench.turns measures those.
 
 --half tune|report|both, --only KIND, --plot FILE, --out FILE   as in bench.turns
 --explain   what each session was given and has sent, with times
+--voice VOICE   who speaks, such as "kokoro af_heart"; may be given more than once
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.dialogues import ECHO_DB, INTERRUPTIONS, TURNS, Scenario, half, pcm16, scenarios
+from bench.dialogues import ECHO_DB, INTERRUPTIONS, TALKERS, TURNS, Scenario, half, pcm16, scenarios
 from bench.figures import Figure
 from bench.replay_engines import Engines, Recogniser, VadReader, engines
 from bench.report import show
@@ -299,7 +300,7 @@ async def measure(quick: bool) -> list[Figure]:
 
 
 async def _main(given: argparse.Namespace) -> list[Outcome]:
-    every = half(await scenarios(), given.half)
+    every = half(await scenarios(given.voice or TALKERS), given.half)
     at_hand = await engines()
     outcomes = []
     for one in every:
@@ -325,6 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.turns_replay", description=__doc__)
     parser.add_argument("--half", choices=("tune", "report", "both"), default="report")
     parser.add_argument("--only", action="append", default=[], metavar="KIND")
+    parser.add_argument("--voice", action="append", default=[])
     parser.add_argument("--explain", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, metavar="FILE")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -145,7 +146,10 @@ async def serving(
             booked, auth = None, auth_of(settings)
             if accounts:
                 store = await stack.enter_async_context(SQLiteStore(":memory:"))
-                meter = await stack.enter_async_context(metering(settings, built.models, store))
+                places = {"XDG_STATE_HOME": stack.enter_context(TemporaryDirectory())}
+                meter = await stack.enter_async_context(
+                    metering(settings, built.models, store, places)
+                )
                 follow_keys(auth, meter)
                 booked = (meter, await stack.enter_async_context(Metrics()))
                 sessions = Sessions(metered_context(built.context, *booked))

@@ -272,6 +272,19 @@ def test_kubernetes_manifests_follow_the_schemas_of_kubernetes() -> None:
         validate.validate(one, validate.latest_version(), strict=True)
 
 
+def test_ray_serve_application_has_a_deployment_of_each_engine() -> None:
+    pytest.importorskip("ray.serve", reason="ray is not installed: pip install 'ray[serve]'")
+    code = (
+        "import ray_serve; from ray.serve._private.build_app import build_app; "
+        "built = build_app(ray_serve.build(ray_serve.Options(max_replicas=2)), name='speech'); "
+        "print(sorted(each.name for each in built.deployments))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=DEPLOY, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.splitlines()[-1] == "['Gateway', 'stt', 'tts']"
+
+
 def test_dockerfile_copies_what_exists_and_sets_what_is_known() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]

@@ -71,6 +71,19 @@ def test_doctor_asks_each_service_whether_it_accepts_the_key(
     assert KEY not in msgspec.json.encode(report).decode()
 
 
+def test_doctor_asks_each_server_of_a_pool() -> None:
+    async def main() -> tuple[int, Diagnosis]:
+        async with ChatServer([gives(200, {"data": []})] * 4) as server:
+            urls: Any = [server.base_url, "http://127.0.0.1:9/v1"]
+            return server.port, await diagnose(with_service(urls), speed=False)
+
+    port, report = asyncio.run(main())
+    assert {each.name: each.state for each in found(report, "endpoints")} == {
+        f"llm:openai@127.0.0.1:{port}": "ok",
+        "llm:openai@127.0.0.1:9": "failed",
+    }
+
+
 def test_doctor_reports_what_does_not_work_in_one_sentence_each(tmp_path: Path) -> None:
     tree = msgspec.to_builtins(scripted(server={"port": 0}), enc_hook=str)
     tree["models"]["default"] |= {"turn": "smart-turn", "llm": "openai"}

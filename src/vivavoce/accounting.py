@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ from vivavoce.runtime.places import Locations, Place
 from vivavoce.runtime.resume import Resumption
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
-from vivavoce.store.base import AccountStore, SessionStore
+from vivavoce.store.base import AccountStore, SessionStore, StoreSettings
+from vivavoce.store.buffered import BufferedAccounts
+from vivavoce.store.journal import Journal
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
@@ -62,8 +65,7 @@ def open_store(settings: Settings, environment: Mapping[str, str]) -> AccountSto
     text = url.reveal() if isinstance(url, Secret) else url
     scheme, _, path = text.partition(":")
     if not text:
-        home = environment.get("XDG_STATE_HOME") or "~/.local/state"
-        file = Path(home).expanduser() / "vivavoce" / "vivavoce.db"
+        file = _state_folder(environment) / "vivavoce.db"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -94,18 +96,54 @@ def open_store(settings: Settings, environment: Mapping[str, str]) -> AccountSto
     )
 
 
+def _state_folder(environment: Mapping[str, str]) -> Path:
+    home = environment.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(home).expanduser() / "vivavoce"
+
+
+@asynccontextmanager
+async def _buffered(
+    store: AccountStore, settings: StoreSettings, environment: Mapping[str, str]
+) -> AsyncIterator[BufferedAccounts]:
+    """The store with what it takes to go on without it."""
+    folder = _journal_folder(settings, environment)
+    if folder is None:
+        async with BufferedAccounts(store, settings) as accounts:
+            yield accounts
+        return
+    async with (
+        Journal(folder) as journal,
+        BufferedAccounts(store, settings, journal=journal) as accounts,
+    ):
+        yield accounts
+
+
+def _journal_folder(settings: StoreSettings, environment: Mapping[str, str]) -> Path | None:
+    """None: there is no journal."""
+    url = settings.url.reveal() if isinstance(settings.url, Secret) else settings.url
+    if url == "memory" or os.name != "posix":  # it is locked as on POSIX
+        return None
+    named = Path(settings.journal).expanduser() if settings.journal else None
+    folder = named or _state_folder(environment) / "journal"
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:12]  # of this store, and no other
+
+
 @asynccontextmanager
 async def metering(
-    settings: Settings, models: BuiltModels, store: AccountStore
+    settings: Settings,
+    models: BuiltModels,
+    store: AccountStore,
+    environment: Mapping[str, str],
 ) -> AsyncIterator[Metering]:
     """The accounts of a server on a store that is entered. Raises SettingsError, StoreError."""
     before = time.time() - settings.store.usage_days * 86_400
     if forgotten := await store.forget_usage(before):
         log.info("%d rows of usage older than usage_days were deleted", forgotten)
     keys = settings_keys(settings)
-    async with Metering(
-        store, price_table(settings), tariffs(settings, models), keys=keys
-    ) as service:
+    async with (
+        _buffered(store, settings.store, environment) as accounts,
+        Metering(accounts, price_table(settings), tariffs(settings, models), keys=keys) as service,
+    ):
         service.warn_at = settings.session.warn_at
         yield service
 

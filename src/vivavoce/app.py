@@ -59,6 +59,7 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
+from vivavoce.runtime.pools import pools_of
 from vivavoce.runtime.reload import EnginePool
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import ServerContext, Sessions
@@ -310,7 +311,7 @@ async def serve(
                 pool = EnginePool()
                 async with (
                     Generations(partial(build, pool=pool), settings) as built,
-                    metering(settings, built.current.models, store) as meter,
+                    metering(settings, built.current.models, store, os.environ) as meter,
                     Metrics() as metrics,
                     resuming(settings, store, place.place if place else None) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
@@ -360,6 +361,7 @@ class _Server:
         self.metrics.watch_accounts(self.meter)
         self.metrics.watch_sessions(sessions)
         self.metrics.watch_upstreams(upstream_holds(built.context))
+        self.metrics.watch_pools(pools_of(built.models.engines))
         membership = joined(settings, self.place, self.meter.store, sessions, self.resumption)
         cluster = membership.cluster if membership else None
         if cluster is not None:
@@ -424,6 +426,7 @@ class _Server:
             logging.getLogger().setLevel(settings.server.log_level.upper())
             self.meter.warn_at = settings.session.warn_at
             self.metrics.watch_upstreams(upstream_holds(built.context))
+            self.metrics.watch_pools(pools_of(built.models.engines))
             try:
                 await self.meter.replace(
                     price_table(settings), tariffs(settings, built.models), settings_keys(settings)

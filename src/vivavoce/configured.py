@@ -5,9 +5,10 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import msgspec
+from yarl import URL
 
 from vivavoce.engines import pulling, registry
 from vivavoce.engines.base import BaseEngine, is_loading, residency_of
@@ -15,14 +16,106 @@ from vivavoce.engines.packs import Pack, cache_folder, forbids_commerce, manifes
 from vivavoce.errors import EngineError, EngineNotUsable, SettingsError
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.choice import EngineMatch, OnDemandEngine
+from vivavoce.runtime.fallback import Member
 from vivavoce.runtime.inventory import OfferedModel, PackSummary, Report, Resident
+from vivavoce.runtime.pools import (
+    MAX_MEMBERS,
+    Pool,
+    PooledEndpoint,
+    PooledLLM,
+    PooledSTT,
+    PooledTTS,
+    PoolSettings,
+)
 from vivavoce.runtime.reload import EnginePool
+from vivavoce.secret import Secret
 from vivavoce.session.facts import Stage
 from vivavoce.settings import Kind, Settings, aliases_of
 
 log = logging.getLogger(__name__)
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_POOLS: Mapping[Kind, type[Pool[Any]]] = {"stt": PooledSTT, "llm": PooledLLM, "tts": PooledTTS}
+
+
+class MadeEngine(NamedTuple):
+    """An engine that is not entered yet."""
+
+    engine: Any
+    settings: object
+    """What tells it from others of its class."""
+    model: str
+    """Its model or folder; "": its settings name none."""
+
+
+def made_engine(
+    settings: Settings, kind: Kind, name: str, options: Mapping[str, object]
+) -> MadeEngine:
+    """The engine of a table of the settings; where its base_url is a list, a pool of its servers.
+
+    Imports its package. Raises SettingsError.
+    """
+    given = dict(options)
+    real = str(given.pop("engine", name))
+    urls = given.get("base_url")
+    if not isinstance(urls, list):
+        if "pool" in given:
+            raise SettingsError(
+                f"[engines.{kind}.{name}] pool: base_url has to be a list of the servers"
+            )
+        engine = registry.create(kind, real, given, table=name)
+        own = msgspec.convert(given, engine.Settings)
+        return MadeEngine(engine, own, getattr(own, "model", ""))
+    place = f"[engines.{kind}.{name}.pool]"
+    try:
+        pool = msgspec.convert(given.pop("pool", {}), PoolSettings)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"{place} {registry.mistake(exc, PoolSettings)}") from exc
+    members, of_each = [], []
+    for url, label in zip(urls, _labels(kind, name, urls), strict=True):
+        engine = registry.create(kind, real, given | {"base_url": url}, table=name)
+        members.append(Member(f"{name}@{label}", engine))
+        of_each.append(msgspec.convert(given | {"base_url": url}, engine.Settings))
+    make = _POOLS[kind]
+    if kind == "llm" and all(hasattr(member.engine, "forward") for member in members):
+        make = PooledEndpoint
+    try:
+        made = make(members, settings.fallback, pool)
+    except ValueError as exc:
+        raise SettingsError(f"{place} {exc}") from exc
+    return MadeEngine(made, (of_each, pool, settings.fallback), getattr(of_each[0], "model", ""))
+
+
+def _labels(kind: Kind, name: str, urls: list[Any]) -> list[str]:
+    """The servers of a pool as they are shown. Raises SettingsError: the list is wrong."""
+    place = f"[engines.{kind}.{name}] base_url"
+    if kind not in STAGES:
+        raise SettingsError(
+            f"{place}: only engines of {', '.join(STAGES)} can have several servers"
+        )
+    if not 1 <= len(urls) <= MAX_MEMBERS or not all(isinstance(url, str) for url in urls):
+        raise SettingsError(f"{place}: a list has 1 to {MAX_MEMBERS} addresses")
+    labels = [server_label(url) for url in urls]
+    for label, url in zip(labels, urls, strict=True):
+        if not label:
+            raise SettingsError(
+                f"{place}: {Secret(url) if '@' in url else repr(str(url))} is no address of a "
+                "server, such as http://10.0.0.2:8000/v1"
+            )
+        if labels.count(label) > 1:
+            raise SettingsError(f"{place}: the server {label} is named twice")
+    return labels
+
+
+def server_label(url: str) -> str:
+    """Host, port and path, without user and query, and without a path that is /v1; "": no URL."""
+    try:
+        parsed = URL(url.reveal() if isinstance(url, Secret) else url.strip())
+    except ValueError:
+        return ""
+    if not parsed.host:
+        return ""
+    return f"{parsed.host}:{parsed.port}{parsed.path.rstrip('/').removesuffix('/v1')}"
 
 
 class ConfiguredEngines:
@@ -112,11 +205,8 @@ class ConfiguredEngines:
     ) -> AbstractAsyncContextManager[Any]:
         """Gives the engine when it is entered. Raises SettingsError."""
         given = dict(self._settings.engines.get(stage, {}).get(name, {}))
-        real = given.pop("engine", name)
-        engine = registry.create(stage, real, given | options, table=name)
-        return self._pool.use(
-            stage, name, engine, msgspec.convert(given | options, engine.Settings)
-        )
+        made = made_engine(self._settings, stage, name, given | options)
+        return self._pool.use(stage, name, made.engine, made.settings)
 
     def _idle_s(self, kind: Any, name: str, default: float) -> float:
         """The `idle_unload_seconds` of an engine; it is checked when the engine is made."""

@@ -11,6 +11,7 @@
     * SettingsError    the operator's configuration is wrong; the server does not start
         * EngineNotUsable  something that an engine needs is missing on this machine
     * StoreError       a store cannot be reached; the session goes on
+        * StorageFull      its disk is full
     * AudioError       a sound file cannot be read; the caller says so and goes on
     * RecordingError   a recorded call cannot be read; the command ends
 """
@@ -83,6 +84,10 @@ class EngineNotUsable(SettingsError):
 
 class StoreError(VoiceError):
     """A store could not be reached or written to. The message names it and the reason."""
+
+
+class StorageFull(StoreError):
+    """A store cannot be written to, because its disk is full. The message has the remedy."""
 
 
 class AudioError(VoiceError):

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import msgspec
-
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.configured import (
@@ -19,6 +17,7 @@ from vivavoce.configured import (
     check_installed,
     licence_problem,
     load_all,
+    made_engine,
 )
 from vivavoce.engines import registry
 from vivavoce.engines.base import LLM, STT, TTS, VAD, Cleaner, TurnModel
@@ -445,23 +444,19 @@ class _Builder:
         if key == ("clean", NONE):
             return None
         if key not in self._engines:
-            options = self._options(engine)
-            real = options.pop("engine", engine.name)
-            options |= dict(engine.options)
-            created = await asyncio.to_thread(  # it may import much, while sessions run
-                registry.create, engine.kind, real, options, table=engine.name
+            options = self._options(engine) | dict(engine.options)
+            made = await asyncio.to_thread(  # it may import much, while sessions run
+                made_engine, self.at.settings, engine.kind, engine.name, options
             )
             place = f"[engines.{engine.kind}.{engine.name}]"
-            given = msgspec.convert(options, created.Settings)
-            model = getattr(given, "model", "")
-            if (problem := licence_problem(self.at.settings, model)) is not None:
+            if (problem := licence_problem(self.at.settings, made.model)) is not None:
                 raise EngineNotUsable(f"{place} {problem}")
             try:
-                shared = self.pool.use(engine.kind, engine.name, created, given)
+                shared = self.pool.use(engine.kind, engine.name, made.engine, made.settings)
                 self._engines[key] = await self.stack.enter_async_context(shared)
             except EngineError as exc:
                 raise EngineNotUsable(registry.with_place(place, exc)) from exc
-            self.source.add(engine.kind, engine.name, self._engines[key], model)
+            self.source.add(engine.kind, engine.name, self._engines[key], made.model)
         return self._engines[key]
 
     def _batcher(self, engine: Selected, vad: VAD) -> VadBatcher:

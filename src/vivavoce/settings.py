@@ -325,6 +325,8 @@ def _hidden(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         inside = name if _SECRET.search(name) else ""
         return {key: _hidden(inside or key, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(name, each) for each in value]
     return value
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.server import HOST, scripted, serving
 from vivavoce.api.auth import Auth
+from vivavoce.errors import StorageFull
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.secret import Secret
@@ -46,6 +47,7 @@ def answer_of_failing_handler(exc: Exception) -> tuple[int, str | None, dict[str
     [
         (OSError(errno.ENOSPC, "No space left on device"), 507, None, "insufficient_storage"),
         (OSError(errno.EDQUOT, "Quota exceeded"), 507, None, "insufficient_storage"),
+        (StorageFull("the disk of /var/lib is full"), 507, None, "insufficient_storage"),
         (OSError(errno.EMFILE, "Too many open files"), 503, "5", "server_is_overloaded"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 503, "5", "server_is_overloaded"),
         (MemoryError(), 503, "5", "server_is_overloaded"),

@@ -112,9 +112,18 @@ def test_live_session_has_its_turns_and_the_median_of_its_waits() -> None:
         assert table.shown()[0].state == "thinking"
         session.on(AudioGenerated("r", b"\0\0"), [PlayAudio("i", b"\0\0")], turn + wait)
         assert table.shown()[0].state == "speaking"
-    session.on(None, [ClearPlayback()], 3.0)
+        session.on(None, [ClearPlayback()], turn + wait)
     (shown,) = table.shown()
     assert (shown.turns, shown.first_sound_ms, shown.state, shown.key) == (3, 500, "hearing", "ada")
+
+
+def test_live_session_goes_on_speaking_where_the_user_does_not_interrupt_it() -> None:
+    session, table = one_session()
+    session.on(AudioGenerated("r", b"\0\0"), [PlayAudio("i", b"\0\0")], 0.0)
+    send(session, SpeechStarted(event_id="e", item_id="i", audio_start_ms=0))
+    assert table.shown()[0].state == "hearing"
+    send(session, SpeechStopped(event_id="e", item_id="i", audio_end_ms=0))
+    assert table.shown()[0].state == "speaking"
 
 
 def test_live_session_behind_a_relay_follows_the_events_of_the_upstream_server() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vivavoce.protocol import codec
 from vivavoce.protocol.audio_frames import AudioFrames
 
 AUDIO = bytes(range(256)) * 4
@@ -55,6 +56,8 @@ def deltas(learnt: bytes) -> AudioFrames:
 )
 def test_append_like_the_learnt_one_gives_its_audio(learnt: bytes, later: bytes) -> None:
     assert appends(learnt).audio(later) == base64.b64decode(json.loads(later)["audio"])
+    assert appends(learnt).append(later) == codec.decode(later)
+    assert appends(learnt).append(later[:-1]) is None
 
 
 @given(st.binary(min_size=1, max_size=400), st.text("abc_-. 1", min_size=1, max_size=40))

@@ -16,8 +16,10 @@ from tests.replay.stage import lines_of, record_call, recorded, speak, two_turns
 from tests.session.histories import EVERYTHING, LIMITS, Step, World, openings
 from tests.session.relay_stage import RELAYED, Relay, frame
 from tests.session.stage import MODELS
+from tests.session.stage import settings as opening
 from vivavoce.errors import RecordingError, SettingsError
-from vivavoce.protocol.client import InputAudioAppend, ResponseCancel, ResponseCreate
+from vivavoce.protocol.client import InputAudioAppend, ItemCreate, ResponseCancel, ResponseCreate
+from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.session import SessionObject
 from vivavoce.replay import ReplayChanges, measures, replayed, replayed_exactly, timeline
 from vivavoce.replay.command import ReplayOptions, read_changes, replay_call
@@ -26,7 +28,7 @@ from vivavoce.session.cascade.brain import CascadeBrain
 from vivavoce.session.effects import RequestFallback
 from vivavoce.session.facts import Disconnected, Received, UpstreamConnected, UpstreamLost
 from vivavoce.session.limits import SessionLimits
-from vivavoce.session.shell import SessionStart
+from vivavoce.session.shell import Session, SessionStart
 from vivavoce.telemetry.recorder import RecordedCall, Recorder, RecorderSettings
 from vivavoce.telemetry.recording import CallRecording, decode_lines, encode_lines, read_recording
 from vivavoce.testing import run
@@ -38,6 +40,37 @@ QUIET = Console(quiet=True)
 def kept(call: RecordedCall) -> CallRecording:
     """What is written of a call, read again."""
     return decode_lines(run(lines_of(call)), "memory")
+
+
+def test_conversation_that_is_taken_up_again_is_recorded_with_its_checkpoint() -> None:
+    before = Session(opening(), MODELS, LIMITS, salt="x", now=0.0)
+    before.begin()
+    message = Message(role="user", content=(InputText(text="my number is 4711"),))
+    before.handle(Received(ItemCreate(item=message)), 0.0)
+    saved = before.checkpoint(1.0)
+
+    def call(recorder: Recorder) -> RecordedCall:
+        start = SessionStart(saved.session, MODELS, LIMITS, "y", 2.0, checkpoint=saved)
+        call = recorder.begin(start)
+        session = Session(
+            saved.session, call.models, LIMITS, salt="y", now=2.0, checkpoint=start.checkpoint
+        )
+        call.on(None, session.begin(), 2.0)
+        asked = Received(ResponseCreate())
+        call.on(asked, session.handle(asked, 3.0), 3.0)
+        return call
+
+    recorder = Recorder(RecorderSettings())
+    first, second = call(recorder), call(recorder)
+    first.leave()
+    assert recorder.find(second.id) is second
+    assert kept(second).header.checkpoint == saved
+    again = replayed_exactly(kept(second))
+    assert again.mismatch is None
+    assert len(again.moments) == 2
+    unreadable = run(lines_of(call(Recorder(RecorderSettings(redact=("words", "numbers"))))))
+    assert b"4711" not in b"".join(unreadable)
+    assert b"my number" not in b"".join(unreadable)
 
 
 @settings(max_examples=30)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from tests.session.stage import a_session, write
 from vivavoce.errors import StoreError
 from vivavoce.runtime.resume import CLAIM_TIMEOUT_S, ResumeSettings, Resumption
@@ -17,8 +19,11 @@ class SlowStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self._sessions: dict[str, SessionSave] = {}
+        self.away = False
 
     async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        if self.away:
+            raise StoreError("the store is away")
         found = self._sessions.get(key)
         if found is None:
             return None
@@ -27,6 +32,8 @@ class SlowStore(MemoryStore):
 
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
         await asyncio.sleep(1)
+        if self.away:
+            raise StoreError("the store is away")
         kept = []
         for save in saves:
             known = self._sessions.get(save.key)
@@ -69,6 +76,41 @@ def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored(
             assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
             assert again.epoch == 2
             assert await waiting
+
+    run(main())
+
+
+@pytest.mark.parametrize("stored_before", [True, False])
+def test_client_that_comes_back_while_the_store_is_away_has_what_waits_here(
+    stored_before: bool,
+) -> None:
+    async def main() -> None:
+        session = a_session()
+        first = session.checkpoint(0.0)
+        write(session, "Hello.")
+        last = session.checkpoint(0.0)
+        async with (
+            SlowStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            if stored_before:
+                resumption.keep(ticket, first)
+                await asyncio.sleep(2)
+            store.away = True
+            resumption.keep(ticket, last)
+            await asyncio.sleep(1.5)
+            again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
+            await resumption.load(again)
+            assert again.checkpoint is not None
+            assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
+            resumption.keep(again, again.checkpoint)
+            store.away = False
+            await asyncio.sleep(5)
+            assert resumption.idle
+            claim = await store.claim(ticket.key, "other")
+            assert claim is not None
+            assert claim.epoch == again.epoch + 1
 
     run(main())
 

@@ -1,6 +1,7 @@
 """The runner performs effects, isolates failures, and releases all engines."""
 
 import asyncio
+import base64
 import gc
 import logging
 import weakref
@@ -27,6 +28,7 @@ from vivavoce.engines.base import Transcript
 from vivavoce.engines.scripted.engines import ScriptedTurn
 from vivavoce.engines.scripted.scripts import TurnScript
 from vivavoce.errors import EngineError, InvalidRequest
+from vivavoce.protocol import codec
 from vivavoce.protocol.client import InputAudioAppend, InputAudioCommit, ItemDelete, ResponseCancel
 from vivavoce.protocol.server import (
     ErrorEvent,
@@ -39,6 +41,7 @@ from vivavoce.protocol.server import (
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.runtime.performers import MAX_WAITING_BYTES, MAX_WAITING_WINDOWS
 from vivavoce.runtime.runner import TAKE_TIMEOUT_S, Runner
+from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect
 from vivavoce.session.facts import Disconnected, DrainStarted, Fact, InvalidFrame, Received
@@ -712,6 +715,71 @@ def test_observer_sees_every_fact_with_its_effects() -> None:
     assert seen[2] == ("Received", ["Send", "Generate"])
     assert seen[-1] == ("Disconnected", ["Close"])
     assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
+
+
+class AudioSkipper(Recorder):
+    """An observer that wants no audio that goes on."""
+
+    skips_audio = True
+
+
+def test_observer_that_skips_audio_sees_the_first_of_an_answer_and_no_more_unless_it_is_shown() -> (
+    None
+):
+    seen: list[list[str]] = []
+
+    async def script() -> None:
+        everything, skipper = Recorder(), AudioSkipper()
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        scripted = ScriptedEngines(llm=answers("word " * 40), tts={"chunk_ms": 40})
+        peer = RecordingPeer()
+        runner = make_runner(session, peer, scripted.catalog, observers=[everything, skipper])
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0)
+        for shown in (False, True, False):
+            runner.show_audio(skipper, shown=shown)
+            skipper.seen.clear()
+            everything.seen.clear()
+            done = peer.types.count("response.done") + 1
+            for fact in question():
+                runner.post(fact)
+            await peer.until("response.done", done)
+            seen.append([fact for fact, _ in skipper.seen if fact == "AudioGenerated"])
+            assert len([fact for fact, _ in everything.seen if fact == "AudioGenerated"]) > 20
+        runner.post(Disconnected())
+        await running
+
+    run(script())
+    # the first of the answer, and the end of its one clause
+    assert [len(each) > 20 for each in seen] == [False, True, False]
+    assert len(seen[0]) == len(seen[2]) == 2
+
+
+def test_append_like_one_before_it_is_taken_by_its_bytes_unless_too_much_waits() -> None:
+    def frame(event_id: str, sound: bytes) -> bytes:
+        audio = base64.b64encode(sound)
+        return b'{"type":"input_audio_buffer.append","event_id":"%s","audio":"%s"}' % (
+            event_id.encode(),
+            audio,
+        )
+
+    async def script(call: SessionRun) -> None:
+        runner, first = call.runner, frame("a", LOUD)
+        assert not runner.pass_input(first)  # nothing like it has come before
+        call.post(Received(codec.decode(first), first))
+        assert runner.pass_input(frame("b", LOUD))
+        assert runner.audio_samples[0] == 2 * WINDOW
+        assert not runner.pass_input(b'{"type":"input_audio_buffer.commit"}')
+        await runner.wait_caught_up()
+        for event_id in "cd":
+            assert runner.pass_input(frame(event_id, LOUD * (MAX_WAITING_WINDOWS // 2 + 1)))
+        assert not runner.pass_input(frame("e", LOUD))
+        await runner.wait_caught_up()
+        assert runner.pass_input(frame("boom", LOUD))  # see Fragile
+        assert call.peer.types[-1] == "error"
+        assert not runner.pass_input(frame("f", LOUD))
+
+    play(script, turn_detection=CLOCK_TURN)
 
 
 class KeepsCheckpoints:

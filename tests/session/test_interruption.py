@@ -55,7 +55,7 @@ def test_judge_of_a_backchannel_lets_the_answer_go_on(words: str, language: str 
 
 @pytest.mark.parametrize("words", SPEECH)
 def test_judge_of_other_words_is_interruption(words: str) -> None:
-    overlap = Overlap(300, 0, words=words, language="en")
+    overlap = Overlap(600, 0, words=words, language="en")
     assert judge(overlap, DEFAULT) == "interruption"
     assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
 
@@ -68,24 +68,42 @@ def test_judge_of_the_beginning_of_a_backchannel_waits(words: str) -> None:
     assert judge(replace(overlap, complete=True), DEFAULT) == "interruption"
 
 
-def test_judge_of_a_few_words_waits_until_a_recogniser_is_sure_of_them() -> None:
-    assert judge(Overlap(300, words="Mama", language="en"), DEFAULT) == "undecided"
-    assert judge(Overlap(400, words="Mama", language="en"), DEFAULT) == "interruption"
-    assert judge(Overlap(500, words="I say", language="en"), DEFAULT) == "undecided"
-    assert judge(Overlap(550, words="I say you", language="en"), DEFAULT) == "interruption"
+def test_several_words_interrupt_when_the_sound_is_long_enough_to_hold_them() -> None:
+    words = Overlap(590, level_db=-4.0, words="Tell me more", language="en")
+    assert judge(words, DEFAULT) == "undecided"
+    assert judge(replace(words, sound_ms=600), DEFAULT) == "interruption"
+    repeated = replace(words, words="Tell tell tell tell tell", sound_ms=890)
+    assert judge(repeated, DEFAULT) == "undecided"
+    begun = Overlap(540, words="I say", language="en")
+    assert judge(begun, DEFAULT) == "undecided"
+    assert judge(replace(begun, sound_ms=550), DEFAULT) == "interruption"
+    assert judge(replace(begun, sound_ms=840, level_db=-2.0), DEFAULT) == "undecided"
+    assert judge(replace(begun, sound_ms=850, level_db=-2.0), DEFAULT) == "interruption"
+
+
+def test_one_word_that_says_nothing_leaves_it_to_the_sound() -> None:
+    mama = Overlap(470, words="Mama", language="en")
+    assert judge(mama, DEFAULT) == judge(replace(mama, words=""), DEFAULT) == "undecided"
+    assert judge(replace(mama, sound_ms=480), DEFAULT) == "interruption"
+
+
+def test_soft_first_word_to_interrupt_with_counts_when_a_recogniser_is_sure_of_it() -> None:
     assert judge(Overlap(200, words="No, no, no", language="en"), DEFAULT) == "interruption"
+    soft = Overlap(390, level_db=-2.0, words="No", language="en")
+    assert judge(soft, DEFAULT) == "undecided"
+    assert judge(replace(soft, sound_ms=400), DEFAULT) == "interruption"
+    assert judge(replace(soft, complete=True), DEFAULT) == "interruption"
 
 
-def test_short_soft_burst_with_one_word_is_a_backchannel_unless_it_is_one_to_interrupt_with() -> (
-    None
-):
-    burst = Overlap(350, 300, level_db=-3.0, words="Them,", complete=True, language="en")
+@pytest.mark.parametrize("words", ["Them,", "Am I?"])
+def test_short_soft_burst_is_a_backchannel_but_for_words_to_interrupt_with(words: str) -> None:
+    burst = Overlap(350, 300, level_db=-3.0, words=words, complete=True, language="en")
     assert judge(burst, DEFAULT) == "backchannel"
     for changed in (
         replace(burst, words="Stop"),
-        replace(burst, words="Tell them"),
+        replace(burst, words="Give it to them"),
         replace(burst, level_db=0.0),
-        replace(burst, sound_ms=500),
+        replace(burst, sound_ms=710),
     ):
         assert judge(changed, DEFAULT) == "interruption"
 
@@ -122,11 +140,14 @@ def test_judge_without_words_decides_by_length_and_level() -> None:
     assert judge(Overlap(100, level_db=12), DEFAULT) == "undecided"
     assert judge(Overlap(400), DEFAULT) == "undecided"
     assert judge(Overlap(480), DEFAULT) == "interruption"
-    assert judge(Overlap(400, level_db=9), DEFAULT) == "interruption"
+    assert judge(Overlap(400, level_db=2), DEFAULT) == "interruption"
+    assert judge(Overlap(890, level_db=-6), DEFAULT) == "undecided"
+    assert judge(Overlap(900, level_db=-6), DEFAULT) == "interruption"
     assert judge(Overlap(500, level_db=-6), DEFAULT) == "undecided"
     assert judge(Overlap(270, early=True), DEFAULT) == "undecided"
     assert judge(Overlap(280, early=True), DEFAULT) == "interruption"
-    assert judge(Overlap(450, early=True, level_db=-6), DEFAULT) == "undecided"
+    assert judge(Overlap(500, early=True, level_db=-2), DEFAULT) == "undecided"
+    assert judge(Overlap(200, early=True, level_db=1), DEFAULT) == "interruption"
     assert judge(Overlap(900, silence_ms=200), DEFAULT) == "undecided"
     assert judge(Overlap(900, silence_ms=200, complete=True), DEFAULT) == "noise"
     level_does_not_count = InterruptionSettings(level_weight=0)

@@ -176,3 +176,20 @@ def test_nothing_passes_through_a_cascade() -> None:
     session.handle(Received(APPEND, appended()), 0.0)
     assert not session.pass_input(appended(), 0.0)
     assert not session.pass_output(delta(), 0.0)
+
+
+def test_append_to_a_cascade_like_the_one_before_is_recognised_and_to_a_relay_none_is() -> None:
+    session = a_session()
+    session.handle(Received(APPEND), 0.0)
+    assert session.append_of(appended()) is None
+    session.handle(Received(APPEND, appended()), 0.0)
+    assert session.append_of(appended(b"\2\0")) == asks.InputAudioAppend(audio=b"\2\0")
+    assert speaking().session.append_of(appended()) is None
+
+
+def test_append_is_not_recognised_by_a_session_that_counts_audio_or_has_ended() -> None:
+    assert speak(governed(audio_speed=2.0)).session.append_of(appended()) is None
+    session = a_session()
+    session.handle(Received(APPEND, appended()), 0.0)
+    session.handle(Disconnected(), 0.0)
+    assert session.append_of(appended()) is None

@@ -28,6 +28,7 @@ from vivavoce.protocol.session import ServerVad
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS
 from vivavoce.session.checkpoint import PLAYED_SAVE_S, Checkpoint, continued
 from vivavoce.session.effects import Close, Effect, Generate
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import (
     AudioPlayed,
     DrainStarted,
@@ -79,6 +80,13 @@ def answering(session: Session, text: str = WORDS, *, ends: bool) -> str:
             session, GenerationFinished(response_id, "stop"), OutputFinished(response_id)
         )
     return session.checkpoint(0.0).entries[-1].item.id
+
+
+def test_pauses_of_a_speaker_are_known_when_the_conversation_goes_on() -> None:
+    saved = msgspec.structs.replace(a_session().checkpoint(0.0), pauses=(24_000, 12_000))
+    session = Session(saved.session, MODELS, SessionLimits(), salt="y", now=0.0, checkpoint=saved)
+    assert session.checkpoint(0.0).pauses == (24_000, 12_000)
+    assert SpeakerPauses(saved.pauses).usual_ms == (3 * 500 + 1000 + 500) // 5
 
 
 def test_checkpoint_in_an_answer_has_its_words_so_far_and_owes_the_rest() -> None:

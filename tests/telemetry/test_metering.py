@@ -25,7 +25,8 @@ from vivavoce.protocol.session import ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.effects import Generate, Prompt, RecordModel, RecordUsage
 from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEventReceived
-from vivavoce.store.base import AccountStore, Balance, UsageRow
+from vivavoce.store.base import AccountStore, Balance, StoreSettings, UsageRow
+from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, Metering
 from vivavoce.telemetry.rating import PriceRef, Tariff
@@ -80,7 +81,8 @@ class Stage:
         return self
 
     async def start(self) -> None:
-        self.service = Metering(self.store, PRICES, TARIFFS, wall_clock=self.clock)
+        accounts = BufferedAccounts(self.store, StoreSettings(), wall_clock=self.clock)
+        self.service = Metering(accounts, PRICES, TARIFFS, wall_clock=self.clock)
         await self.service.__aenter__()
 
     async def __aexit__(self, *exc: object) -> None:
@@ -639,21 +641,80 @@ def test_key_revoked_ends_its_sessions_and_opens_no_more(run: RunStage) -> None:
     run(main)
 
 
-def test_store_that_cannot_be_reached_refuses_and_ends_sessions_after_their_lease(
+def test_store_that_cannot_be_reached_refuses_sessions_and_ends_those_with_budgets_in_time(
     run: RunStage,
 ) -> None:
     async def main(stage: Stage) -> None:
         await stage.budget("key", "usd", NANO, period="day")
         await stage.meter().enter()
-        stage.service.store = Unreachable()
+        accounts = stage.service.store
+        accounts._store = Unreachable()
         with pytest.raises(StoreError):
             await stage.meter().enter()
-        stage.service._end_expired()
+        stage.service._end_unpaid()
         assert stage.posted == []
-        stage.clock.now += LEASE_S
-        stage.service._end_expired()
+        stage.clock.now += StoreSettings().away_seconds
+        stage.service._end_unpaid()
         assert [(one.code, one.close_code) for one in stage.posted] == [("store_unavailable", 1011)]
-        stage.service.store = stage.store
+        with pytest.raises(StoreError, match="may have been revoked"):
+            await stage.meter().enter()
+        accounts._store = stage.store
+        assert await accounts.try_again()
+
+    run(main)
+
+
+def test_session_goes_on_from_the_allowance_while_the_store_is_away_and_then_its_budget_is_spent(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        budget = await stage.budget("key", "usd", NANO, period="day")
+        meter = stage.meter()
+        await meter.enter()
+        bound = (await stage.balance(budget)).reserved
+        accounts = stage.service.store
+        await accounts.tend()
+        assert await stage.balance(budget) == Balance(0, 5 * bound)
+        accounts._store = Unreachable()
+        count = 0
+        while not stage.posted:
+            count += 1
+            answer(meter, f"r{count}")
+            await stage.settled()
+        (ended,) = stage.posted
+        assert (ended.code, ended.close_code) == ("insufficient_quota", 4002)
+        assert 4 * bound - count * USED < bound <= 4 * bound - (count - 1) * USED
+        meter.leave()
+        await stage.settled()
+        accounts._store = stage.store
+        assert await accounts.try_again()
+        await accounts.tend()
+        assert await stage.balance(budget) == Balance(count * USED, 0)
+        assert len(await stage.rows()) == count
+
+    run(main)
+
+
+def test_conversation_that_is_taken_up_again_goes_on_while_new_ones_are_refused(
+    run: RunStage,
+) -> None:
+    async def main(stage: Stage) -> None:
+        await stage.budget("key", "usd", NANO, period="day")
+        meter = stage.meter()
+        await meter.enter()
+        accounts = stage.service.store
+        await accounts.tend()
+        accounts._store = Unreachable()
+        again = stage.meter()
+        again.epoch = 2
+        await again.enter()
+        with pytest.raises(StoreError, match="the store is away"):
+            await stage.meter().enter()
+        again.leave()
+        meter.leave()
+        await stage.settled()
+        accounts._store = stage.store
+        assert await accounts.try_again()
 
     run(main)
 

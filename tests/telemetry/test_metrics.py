@@ -52,7 +52,8 @@ from vivavoce.session.facts import (
     UpstreamEventReceived,
     UpstreamLost,
 )
-from vivavoce.store.base import UsageRow
+from vivavoce.store.base import StoreSettings, UsageRow
+from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import LAG_INTERVAL_S, MAX_MODELS, Metrics
@@ -377,7 +378,8 @@ def test_dashboard_and_alerts_name_only_metrics_that_exist() -> None:
 
     async def main() -> None:
         metrics.watch_sessions(Sessions(make_context(ScriptedEngines())))
-        metrics.watch_accounts(Metering(SQLiteStore(":memory:"), PriceTable([]), {}))
+        accounts = BufferedAccounts(SQLiteStore(":memory:"), StoreSettings())
+        metrics.watch_accounts(Metering(accounts, PriceTable([]), {}))
 
     run(main())
     known = {family.name for family in metrics.registry.collect()}

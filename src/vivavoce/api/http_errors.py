@@ -18,6 +18,7 @@ from vivavoce.errors import (
     InvalidRequest,
     LimitReached,
     QuotaExceeded,
+    StorageFull,
     StoreError,
     Unauthorized,
 )
@@ -125,6 +126,9 @@ def _openai_response(exc: Exception, request: web.Request) -> web.Response:
             return _problem(400, message, "invalid_request_error", code="invalid_body")
         case QuotaExceeded():
             return _problem(429, str(exc), "insufficient_quota", code="insufficient_quota")
+        case StorageFull():
+            message = "The server has no disk space left to count what this request uses."
+            return _problem(507, message, "server_error", code="insufficient_storage")
         case StoreError():
             return _retry(_problem(503, str(exc), "server_error", code="store_unavailable"))
         case LimitReached():

@@ -14,7 +14,7 @@ from vivavoce.limits.accounts import Budget, Owner, Unit
 from vivavoce.limits.prices import Quantities
 from vivavoce.session.policy import Rules
 from vivavoce.session.usage import estimate
-from vivavoce.store.base import Charge, UsageKind, UsageRow
+from vivavoce.store.base import AT_ONCE, Charge, UsageKind, UsageRow
 from vivavoce.telemetry.metering import Metering, charges_on
 from vivavoce.telemetry.rating import DEFAULT_CONTEXT, Rated
 
@@ -107,7 +107,7 @@ async def metered(request: web.Request, model: str) -> AsyncGenerator[RequestMet
     owner = service.admit(request.get(WHO, ""))
     budgets = service.directory.budgets_of(owner)
     charges = _expected(service, owner, budgets, model, now)
-    held = await service.reserve(charges) if charges else ""
+    held = await service.reserve(charges, opens=True) if charges else ""
     try:
         yield meter
     finally:
@@ -132,7 +132,7 @@ def _expected(
     charges = charges_on(budgets, {"usd": max(1, nano), "tokens": 1}, now)
     record = service.directory.keys.get(owner.key)
     if record is not None and record.max_requests:
-        seat = Charge(f"requests:{record.name}", "now", 1, record.max_requests)
+        seat = Charge(f"requests:{record.name}", AT_ONCE, 1, record.max_requests)
         charges = (*charges, seat)
     return charges
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.engines.base import health_of, is_loading
+from vivavoce.runtime.pools import pools_of
 from vivavoce.runtime.sessions import Sessions
 
 CONSOLE: Final = Path(__file__).parent.parent / "console"
@@ -148,6 +149,8 @@ class ReadyStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The engines that are down, such as `stt:pocketsphinx`, and why."""
     loading: tuple[str, ...] = ()
     """The engines whose models are still being loaded: work for them waits."""
+    members: dict[str, dict[str, str]] = {}
+    """The servers of each pool, such as `llm:openai`: "ok", or why one gets no new work."""
 
 
 READY: Final = web.RequestKey("ready", ReadyStatus)
@@ -182,10 +185,15 @@ def ready_status(sessions: Sessions) -> ReadyStatus:
     for name, engine in engines.items():
         if (reason := health_of(engine)) is not None:
             down[name] = reason
+    members = {
+        name: {member: status.problem or "ok" for member, status in pool.statuses.items()}
+        for name, pool in pools_of(engines).items()
+    }
     ready = sessions.accepts and not down and not loading
     return ReadyStatus(
         status="ready" if ready else "not ready",
         sessions=len(sessions),
         engines=down,
         loading=loading,
+        members=members,
     )

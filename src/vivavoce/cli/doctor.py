@@ -17,12 +17,13 @@ from rich.markup import escape
 
 from vivavoce.audio.resample import resample
 from vivavoce.cli.console import ConfigFile, out, read_settings
+from vivavoce.configured import server_label
 from vivavoce.engines import registry
 from vivavoce.engines.base import STT, TTS, VAD, BaseEngine, residency_of
 from vivavoce.engines.packs import cache_folder, manifest, problem_of
 from vivavoce.errors import EngineError, SettingsError, VoiceError
 from vivavoce.models import CANDIDATES, BuiltModels, Selected, built_models
-from vivavoce.runtime.fallback import Chain
+from vivavoce.runtime.fallback import first_engine
 from vivavoce.secret import Secret
 from vivavoce.settings import KINDS, CascadeModel, RelayModel, Settings
 
@@ -177,14 +178,17 @@ def _endpoints(
                 named |= {(kind, name): {} for name in names if (kind, name) not in named}
     for (kind, name), found in named.items():
         options = {**settings.engines.get(kind, {}).get(name, {}), **found}
-        url = _revealed(options.get("base_url", ""))
-        if not url and options.get("api_key") and options.get("engine", name) == "openai":
+        key = _revealed(options.get("api_key", ""))
+        headers = {"Authorization": f"Bearer {key}", "api-key": key} if key else {}
+        given = options.get("base_url", "")
+        if isinstance(given, list):
+            for each in given:
+                yield f"{kind}:{name}@{server_label(each)}", _revealed(each), headers
+            continue
+        url = _revealed(given)
+        if not url and key and options.get("engine", name) == "openai":
             url = "https://api.openai.com/v1"
-        if url.startswith("ws"):
-            url = f"http{url.removeprefix('ws')}"
         if url:
-            key = _revealed(options.get("api_key", ""))
-            headers = {"Authorization": f"Bearer {key}", "api-key": key} if key else {}
             yield f"{kind}:{name}", url, headers
 
 
@@ -195,6 +199,8 @@ def _revealed(value: Any) -> str:
 async def _reached(name: str, url: str, headers: Mapping[str, str]) -> Finding:
     """Whether the host is known, the connection is made, and the key is accepted."""
     host = urlsplit(url).hostname or ""
+    if url.startswith("ws"):
+        url = f"http{url.removeprefix('ws')}"
 
     def finding(state: State, detail: str) -> Finding:
         return Finding(part="endpoints", name=name, state=state, detail=f"{host}: {detail}")
@@ -216,7 +222,8 @@ async def _reached(name: str, url: str, headers: Mapping[str, str]) -> Finding:
         return finding("failed", f"no answer within {REACH_TIMEOUT_S:g} s")
     if status in (401, 403):
         what = "refuses the key" if headers else "wants a key"
-        return finding("failed", f"it {what}; set api_key in [engines.{name.replace(':', '.')}]")
+        table = f"[engines.{name.partition('@')[0].replace(':', '.')}]"
+        return finding("failed", f"it {what}; set api_key in {table}")
     if status == 200:
         return finding("ok", "reached, and the key is accepted" if headers else "reached")
     return finding("ok", f"reached; it answers {status} to /models, so the key was not checked")
@@ -243,7 +250,7 @@ async def _speeds(
 ) -> list[Finding]:
     """Short runs of the local stages of the default model; `speeds` gets times real time."""
     engines, cascade = built.engines, built.catalog.of("")
-    stt, tts = _first(cascade.stt), _first(cascade.tts)
+    stt, tts = first_engine(cascade.stt), first_engine(cascade.tts)
     vads = [engines[f"vad:{each.name}"] for each in chosen if each.kind == "vad"]
     found = [_vad_speed(cast(VAD, vad)) for vad in vads]
     try:
@@ -259,11 +266,6 @@ async def _speeds(
         detail = str(exc) or f"no result within {MEASURE_TIMEOUT_S:g} s"
         found.append(Finding(part="speed", name="speech", state="failed", detail=detail))
     return found
-
-
-def _first(engine: Any) -> Any:
-    """Of a list of engines the first."""
-    return engine.members[0].engine if isinstance(engine, Chain) else engine
 
 
 def _vad_speed(vad: VAD) -> Finding:

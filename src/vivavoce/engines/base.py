@@ -151,6 +151,13 @@ class BaseEngine:
         An engine that speaks to a server opens a connection in the background. Never raises.
         """
 
+    async def check(self, path: str) -> None:
+        """Ask the server behind it whether it is well; an engine without one has nothing to do.
+
+        path: what is requested: below the base URL, or of the host where it begins with a slash.
+        Raises EngineError: nothing answers, or the server says that it cannot serve.
+        """
+
     def residency(self) -> Residency | None:
         """What it keeps in memory; None: nothing that could be given back. Does not block."""
         return None
@@ -321,6 +328,8 @@ class ChatRequest:
     language: str | None = None
     model: str = ""
     """The model that the client named; an engine that does not know it uses its own."""
+    conversation_id: str = ""
+    """Requests of one conversation begin alike, which a server's prompt cache makes use of."""
 
 
 @dataclass(frozen=True, slots=True)

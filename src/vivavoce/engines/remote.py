@@ -90,8 +90,14 @@ class RemoteServer:
         self._secrets = (long + known)[:MAX_SECRETS]
 
     def url(self, path: str) -> URL:
-        """Of a resource; the query of the base URL, if any, stays."""
-        url = self._base.joinpath(path) if path else self._base
+        """Of a resource; the query of the base URL, if any, stays.
+
+        path: below that of the base URL; of the host where it begins with a slash.
+        """
+        if path.startswith("/"):
+            url = self._base.with_path(path)
+        else:
+            url = self._base.joinpath(path) if path else self._base
         return url.with_query(self._base.query)
 
     @property

@@ -177,6 +177,16 @@ def amount_text(amount: int, unit: Unit) -> str:
             return str(amount)
 
 
+def refusal(budget: str) -> str:
+    """The sentence for a budget that leaves no room."""
+    scope, _, rest = budget.partition(":")
+    if scope == "sessions":
+        return f"The key {rest!r} has as many sessions as it may have at the same time."
+    if scope == "requests":
+        return f"The key {rest!r} has as many requests as it may have at the same time."
+    return f"You exceeded your current quota: the budget {budget} is spent."
+
+
 def check_timezone(name: str) -> None:
     """Raise ValueError for a time zone that this machine does not know."""
     try:

@@ -1,4 +1,4 @@
-"""Audio frames of a GA stream, recognised by their bytes: a relay passes them on without parsing.
+"""Audio frames of a GA stream, recognised by their bytes: no JSON is parsed.
 
 One frame of a stream is parsed and learnt. A later one is recognised where it differs from that one
 in nothing but its `event_id` and its audio: then it says the same to every parser. What is not
@@ -9,6 +9,8 @@ import re
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
 
@@ -62,6 +64,15 @@ class AudioFrames:
             self._before = frame[: head.start("id")]
             self._after = frame[head.end("id") : head.end()]
         self._tail = tail[0]
+
+    def append(self, frame: bytes) -> InputAudioAppend | None:
+        """The append that a frame is, in a stream of them; None: it is not recognised."""
+        if not (audio := self.audio(frame)):
+            return None
+        if not self._after:
+            return InputAudioAppend(audio=audio)
+        at = len(self._before)
+        return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
 
     def forget(self) -> None:
         """Recognise no frame until another is learnt."""

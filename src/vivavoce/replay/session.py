@@ -131,6 +131,7 @@ class ReplayedSession:
                 now=header.now,
                 server_plays=header.server_plays,
                 brain=RelayBrain if header.relays else CascadeBrain,
+                checkpoint=header.checkpoint,
             )
         return self._made
 

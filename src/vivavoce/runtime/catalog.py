@@ -17,9 +17,9 @@ from vivavoce.engines.base import (
 )
 from vivavoce.engines.speaker_model import SpeakerModel
 from vivavoce.errors import InvalidRequest
-from vivavoce.runtime.chains import FallbackSTT, FallbackTTS
+from vivavoce.runtime.chains import FallbackTTS
 from vivavoce.runtime.choice import EngineChoice, EngineMatch, OnDemandEngine, Own
-from vivavoce.runtime.fallback import knows_language, languages_of
+from vivavoce.runtime.fallback import first_engine, knows_language, languages_of
 from vivavoce.runtime.upstream import Relay
 from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import Stage
@@ -121,8 +121,8 @@ class Cascade:
         """The data of this model that a session needs."""
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
-        stt = self.stt.members[0].engine if isinstance(self.stt, FallbackSTT) else self.stt
-        at_end = not getattr(stt, "capabilities", Capabilities()).streaming_input
+        capabilities = getattr(first_engine(self.stt), "capabilities", Capabilities())
+        at_end = not capabilities.streaming_input
         return ModelInfo(voices, self.voice(""), self, round(seconds * RATE), at_end)
 
 

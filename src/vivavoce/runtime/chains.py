@@ -32,6 +32,7 @@ from vivavoce.runtime.fallback import (
     Race,
     following,
     knows_language,
+    tries_of,
 )
 from vivavoce.runtime.text_stream import KeptText, speech_of
 from vivavoce.session.word_timing import MS_PER_CHARACTER
@@ -61,12 +62,13 @@ class FallbackSTT(Chain[STT]):
         """As base.STT has it."""
         async with KeptAudio(audio) as kept:
             stable, final = "", False
-            order = self.in_order(language)
+            order = await self._order_for(kept, language)
             while not final:
                 member = order.pop(0)
                 again = member.engine.transcribe(
                     self._audio(kept, member), language=language, prompt=prompt
                 )
+                again = self.watched(member, again, kept)
                 try:
                     async with aclosing(again), aclosing(self._timed(again, kept, member)) as heard:
                         async for transcript in heard:
@@ -87,6 +89,10 @@ class FallbackSTT(Chain[STT]):
                             f"{exc}; the utterance was too long to be heard once more"
                         ) from exc
 
+    async def _order_for(self, kept: KeptAudio, language: str | None) -> list[Member[STT]]:
+        """See in_order()."""
+        return self.in_order(language)
+
     async def _audio(self, kept: KeptAudio, member: Member[STT]) -> AsyncGenerator[bytes]:
         resampler = Resampler(self.sample_rate, member.engine.sample_rate)
         async with aclosing(kept.pieces()) as pieces:
@@ -100,7 +106,7 @@ class FallbackSTT(Chain[STT]):
         self, transcripts: AsyncGenerator[Transcript], kept: KeptAudio, member: Member[STT]
     ) -> AsyncGenerator[Transcript]:
         """Raises EngineError: nothing came for stt_seconds after the end of the audio."""
-        seconds = self.settings.stt_seconds
+        seconds = self.settings.stt_seconds * tries_of(member.engine)
         while True:
             waiting = asyncio.ensure_future(anext(transcripts, None))
             ended = asyncio.ensure_future(kept.ended.wait())
@@ -130,15 +136,17 @@ class FallbackLLM(Chain[LLM]):
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
         """As base.LLM has it. After a function call has begun, a failure ends the answer."""
-        said, order = "", self.in_order()
+        conversation = request.conversation_id
+        said, order = "", self.in_order(conversation=conversation)
         while True:
             asked = _continuation(request, said) if said else request
 
             def begin(member: Member[LLM], asked: ChatRequest = asked) -> AsyncGenerator[ChatEvent]:
-                return member.engine.generate(asked)
+                return self.watched(member, member.engine.generate(asked))
 
             async with Race(self, begin, order, self.settings.llm_seconds) as race:
                 begun = await race.first()
+                self.note_conversation(begun.member, conversation)
                 order, called, continued = race.rest, False, bool(said)
                 try:
                     async with aclosing(self._events(begun)) as events:
@@ -184,7 +192,8 @@ class FallbackTTS(Chain[TTS]):
 
         def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
             voiced = self._voice(member, voice)
-            return member.engine.synthesize(text[spoken.at :], voice=voiced, **how)
+            made = member.engine.synthesize(text[spoken.at :], voice=voiced, **how)
+            return self.watched(member, made)
 
         async def goes_on(at: int) -> bool:
             return bool(text[at:].strip())
@@ -218,7 +227,8 @@ class FallbackTTS(Chain[TTS]):
 
             def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
                 voiced = self._voice(member, voice)
-                return speech_of(member.engine, kept.pieces(spoken.at), voice=voiced, **how)
+                made = speech_of(member.engine, kept.pieces(spoken.at), voice=voiced, **how)
+                return self.watched(member, made)
 
             def follow(begun: Begun[TTS, Speech]) -> AsyncGenerator[Speech]:
                 return self._following_text(begun, kept)
@@ -274,7 +284,8 @@ class FallbackTTS(Chain[TTS]):
 
         Raises EngineError: it fails, or gives nothing for gap_seconds while it owes speech.
         """
-        clock, seconds = asyncio.get_running_loop().time, self.settings.gap_seconds
+        clock = asyncio.get_running_loop().time
+        seconds = self.settings.gap_seconds * tries_of(begun.member.engine)
         piece = begun.first
         while piece is not None:
             yield piece
@@ -315,7 +326,7 @@ class FallbackTTS(Chain[TTS]):
             fits = knows_language(member.engine, language)
             return not self._works(member, now), not fits, not known
 
-        order = sorted(self.members, key=unfitness)
+        order = sorted(self.preferred(now), key=unfitness)
         self.say_language(language, order[0])
         return order
 

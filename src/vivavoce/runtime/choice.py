@@ -16,6 +16,7 @@ from vivavoce.engines.base import Residency, residency_of
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.runtime.chains import FallbackLLM, FallbackSTT, FallbackTTS
 from vivavoce.runtime.fallback import Chain, FallbackSettings, Member
+from vivavoce.runtime.pools import Pool
 from vivavoce.session.facts import Stage
 
 log = logging.getLogger(__name__)
@@ -224,6 +225,6 @@ class EngineChoice:
         member = self._members.get((own.stage, name))
         if member is None or member.engine is not engine:
             member = self._members[own.stage, name] = Member(name, engine)
-        own_members = own.engine.members if isinstance(own.engine, Chain) else ()
-        others = own_members or (Member(own.name, own.engine),)
+        chained = isinstance(own.engine, Chain) and not isinstance(own.engine, Pool)
+        others = own.engine.members if chained else (Member(own.name, own.engine),)
         return _CHAINS[own.stage]((member, *others), self.fallback)

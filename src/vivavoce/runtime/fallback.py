@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,8 @@ MAX_SAID = 64
 """Languages of which the log says once that another engine knows them."""
 MAX_TAG_LETTERS = 3
 """Of the language in a tag (ISO 639)."""
+MAX_TRIES = 3
+"""Time-outs of a chain within a chain that the outer one waits for."""
 MAX_RETRY_WAIT_S = 2.0
 """A user does not wait longer for a server that says when it has time."""
 
@@ -124,7 +126,23 @@ class Chain(BaseEngine, Generic[E]):
         able = [replace(member, engine=engine) for member, engine in made if engine is not None]
         return type(self)(tuple(able), self.settings) if able else None
 
-    def in_order(self, language: str | None = None) -> list[Member[E]]:
+    def preferred(self, now: float, conversation: str = "") -> Sequence[Member[E]]:
+        """The engines in the order in which they are asked while all of them work.
+
+        conversation: the one to which the request belongs, "" for none.
+        """
+        return self.members
+
+    def watched(
+        self, member: Member[E], stream: AsyncGenerator[T], audio: "KeptAudio | None" = None
+    ) -> AsyncGenerator[T]:
+        """What an engine gives, passed on. audio: what it is given, where it waits for its end."""
+        return stream
+
+    def note_conversation(self, member: Member[E], conversation: str) -> None:
+        """An engine has begun to answer a request of that conversation."""
+
+    def in_order(self, language: str | None = None, conversation: str = "") -> list[Member[E]]:
         """Those that work, then the others: where none works, all are tried.
 
         Among those that work, the ones that know the language come first.
@@ -134,7 +152,7 @@ class Chain(BaseEngine, Generic[E]):
         def unfitness(member: Member[E]) -> tuple[bool, bool]:
             return not self._works(member, now), not knows_language(member.engine, language)
 
-        order = sorted(self.members, key=unfitness)
+        order = sorted(self.preferred(now, conversation), key=unfitness)
         self.say_language(language, order[0])
         return order
 
@@ -164,6 +182,18 @@ class Chain(BaseEngine, Generic[E]):
 
     def _works(self, member: Member[E], now: float) -> bool:
         return now >= member.breaker.open_until and health_of(member.engine) is None
+
+
+def first_engine(engine: Any) -> Any:
+    """The engine itself; of a chain its first, of which its properties are."""
+    while isinstance(engine, Chain):
+        engine = engine.members[0].engine
+    return engine
+
+
+def tries_of(engine: object) -> int:
+    """How many engines it asks one after the other in the longest time that it may take."""
+    return min(len(engine.members), MAX_TRIES) if isinstance(engine, Chain) else 1
 
 
 def languages_of(engine: object) -> tuple[str, ...] | Literal["any"]:
@@ -298,7 +328,8 @@ class Race(Generic[E, T]):
         stream = self._begin(member)
         self._stack.push_async_callback(stream.aclose)
         task = asyncio.create_task(_next(stream))
-        self._running[task] = (Begun(member, stream, None), now + self._seconds)
+        seconds = self._seconds * tries_of(member.engine)
+        self._running[task] = (Begun(member, stream, None), now + seconds)
         self._asked_at = now
 
     async def _drop_late(self, now: float) -> None:
@@ -307,7 +338,8 @@ class Race(Generic[E, T]):
                 del self._running[task]
                 task.cancel()
                 await asyncio.wait((task,))
-                self._fail(begun.member, self._chain.late(begun.member, self._seconds))
+                seconds = self._seconds * tries_of(begun.member.engine)
+                self._fail(begun.member, self._chain.late(begun.member, seconds))
 
     def _fail(self, member: Member[E], exc: EngineError) -> None:
         running = [begun.member for begun, _ in self._running.values()]
@@ -323,10 +355,14 @@ async def following(chain: Chain[E], begun: Begun[E, T], seconds: float) -> Asyn
     """All that a stream gives from its first thing on. Raises EngineError: it fails or halts."""
     if begun.first is None:
         return
+    seconds *= tries_of(begun.member.engine)
     yield begun.first
     async with StallGuard(seconds, partial(chain.late, begun.member, seconds)) as guard:
-        while (thing := await guard.wait(anext(begun.stream, None))) is not None:
+        guard.begin()
+        async for thing in begun.stream:
+            guard.end()
             yield thing
+            guard.begin()
 
 
 class KeptAudio:
@@ -349,6 +385,10 @@ class KeptAudio:
         self._error: Exception | None = None
         self.ended = asyncio.Event()
         """All audio has come."""
+        self.ended_at = float("inf")
+        """In the loop's time."""
+        self.gathered = asyncio.Event()
+        """All audio has come, or as much as is kept while no engine reads it."""
 
     async def __aenter__(self) -> Self:
         self._reading = asyncio.create_task(self._read_source())
@@ -393,11 +433,14 @@ class KeptAudio:
                 self._bytes += len(piece)
                 self._changed.set()
                 if self._bytes > self.MAX_KEPT_BYTES:
+                    self.gathered.set()
                     self._room.clear()
                     self._drop_read()
                     await self._room.wait()
         except Exception as exc:  # noqa: BLE001  raised again, by pieces()
             self._error = exc
         finally:
+            self.ended_at = asyncio.get_running_loop().time()
             self.ended.set()
+            self.gathered.set()
             self._changed.set()

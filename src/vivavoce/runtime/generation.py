@@ -306,6 +306,7 @@ class SpeechWriter:
         )
         self._post = post
         self._wait_writable = wait_writable
+        self._clock = asyncio.get_running_loop().time
         self._samples = 0  # of the answer so far
         self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
         self._latency = 0.0  # the longest from a clause to its first sound
@@ -335,21 +336,18 @@ class SpeechWriter:
         self._post(TextGenerated(self._response_id, text))
         self._unspoken += text
         if self._owed <= 0:
-            self._handed_at = asyncio.get_running_loop().time()
+            self._handed_at = self._clock()
         self._owed += len(text)
 
     async def speak_stream(self, texts: AsyncIterator[str]) -> None:
         """Speak a text as it comes. Raises EngineError."""
         async with aclosing(self._synthesis.stream(texts)) as pieces:
             async for piece in pieces:
-                if piece.audio:
-                    now = asyncio.get_running_loop().time()
-                    if not self._samples:
-                        self._latency = now - self._handed_at
-                    self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
-                self._samples += len(piece.audio) // 2
+                if piece.audio and not self._samples:
+                    self._latency = self._clock() - self._handed_at
                 self._owed -= sum(len(word.text) for word in piece.words)
-                await self._post_piece(piece)
+                self._post_piece(piece)
+                await self._wait_writable()
 
     def postpone(self, seconds: float) -> None:
         """What was spoken so far was held back for so long."""
@@ -363,17 +361,13 @@ class SpeechWriter:
             self._write()
             await self._wait_writable()
             return
-        clock = asyncio.get_running_loop().time
-        asked, begun = clock(), False
+        asked, begun = self._clock(), False
         async with aclosing(self._synthesis.clause(clause, self._samples)) as pieces:
             async for piece in pieces:
-                self._samples += len(piece.audio) // 2
-                if piece.audio:
-                    now = clock()
-                    if not begun:
-                        begun, self._latency = True, max(self._latency, now - asked)
-                    self._heard_until = max(now, self._heard_until) + len(piece.audio) / 2 / RATE
-                await self._post_piece(piece)
+                if piece.audio and not begun:
+                    begun, self._latency = True, max(self._latency, self._clock() - asked)
+                self._post_piece(piece)
+                await self._wait_writable()
 
     def fall_silent(self, exc: EngineError) -> None:
         """The synthesiser has failed: write what it has not spoken, and all that comes."""
@@ -382,10 +376,15 @@ class SpeechWriter:
         self._post(SpeechFailed(self._response_id, str(exc)))
         self._write()
 
-    async def _post_piece(self, piece: SpokenPiece) -> None:
-        self._unspoken = self._unspoken[sum(len(word.text) for word in piece.words) :]
-        self._post(AudioGenerated(self._response_id, piece.audio, piece.words, piece.last))
-        await self._wait_writable()
+    def _post_piece(self, piece: SpokenPiece) -> None:
+        audio, words = piece.audio, piece.words
+        if audio:
+            now, until = self._clock(), self._heard_until
+            self._heard_until = (until if until > now else now) + len(audio) / (2 * RATE)
+            self._samples += len(audio) // 2
+        if words:
+            self._unspoken = self._unspoken[sum([len(word.text) for word in words]) :]
+        self._post(AudioGenerated(self._response_id, audio, words, piece.last))
 
     def _write(self) -> None:
         """Post the words that were not spoken, without audio."""

@@ -83,12 +83,15 @@ class LiveSessionObject(msgspec.Struct, frozen=True, kw_only=True):
 class LiveSession:
     """An observer: what operators see of one session."""
 
+    skips_audio = True
+
     def __init__(self, opening: Opening, table: "LiveSessions") -> None:
         self._opening = opening
         self._table = table
         self.runner: Runner | None = None
         self._opened_at = table.wall_clock()
         self._state: State = "listening"
+        self._speaks = False  # an answer has sound, and is not complete
         self._turns = 0
         self._asked_at: float | None = None  # the user waits for sound since then
         self._waits: deque[float] = deque(maxlen=MAX_WAITS)
@@ -106,14 +109,18 @@ class LiveSession:
             if isinstance(effect, Send):
                 self._on_event(effect.event, now)
             elif isinstance(effect, PlayAudio):
+                self._speaks = True
                 self._set("speaking")
             elif isinstance(effect, ClearPlayback):
+                self._speaks = False
                 self._set("hearing")
 
     def watch(self) -> asyncio.Queue[Watched]:
         """What happens from now on, until unwatch()."""
         events: asyncio.Queue[Watched] = asyncio.Queue(MAX_UNREAD)
         self._watchers.add(events)
+        if self.runner:
+            self.runner.show_audio(self, shown=True)
         events.put_nowait(self.state_event)
         return events
 
@@ -123,6 +130,8 @@ class LiveSession:
 
     def unwatch(self, events: asyncio.Queue[Watched]) -> None:
         self._watchers.discard(events)
+        if self.runner and not self._watchers:
+            self.runner.show_audio(self, shown=False)
 
     def close(self) -> None:
         self._tell({"type": "ended"})
@@ -149,16 +158,19 @@ class LiveSession:
     def _on_event(self, event: AnyServerEvent, now: float) -> None:
         match event:
             case OutputAudioDelta():
+                self._speaks = True
                 self._set("speaking")
             case SpeechStarted():
                 self._set("hearing")
             case SpeechStopped():
                 self._asked_at = now
                 self._turns += 1
-                self._set("thinking")
+                self._set("speaking" if self._speaks else "thinking")
             case ResponseCreated():
+                self._speaks = False
                 self._set("thinking")
             case ResponseDone(response=response):
+                self._speaks = False
                 self._set("listening")
                 details = response.status_details
                 if response.status == "failed" and details and details.error:

@@ -62,7 +62,8 @@ class Observer(Protocol):
 
         Called before they are carried out. It must not change or keep the list, nor wait. It does
         not see audio that a relay passes on, but for the first of an answer: see
-        Session.pass_output().
+        Session.pass_output(). With an attribute `skips_audio` that is true it does not see audio of
+        a cascade that goes on, either: see Session.steady.
         """
         ...
 

@@ -99,6 +99,9 @@ class SessionPort(Protocol):
 class Performer(Protocol):
     """Carries out the effects of one brain."""
 
+    passes_frames: bool
+    """Whether frames of the client may go upstream as they are: see Session.pass_input()."""
+
     @property
     def behind(self) -> bool:
         """Whether more input waits than should."""
@@ -132,6 +135,8 @@ MakePerformer = Callable[[SessionPort, asyncio.TaskGroup], Performer]
 class CascadePerformer:
     """Runs VAD, turn detection, recognition, generation and echo cancellation of one session."""
 
+    passes_frames = False
+
     def __init__(
         self,
         catalog: ModelCatalog,
@@ -164,9 +169,9 @@ class CascadePerformer:
 
     @property
     def behind(self) -> bool:
-        if self._vad and self._vad.waiting > MAX_WAITING_WINDOWS:
+        if self._vad is not None and self._vad.waiting > MAX_WAITING_WINDOWS:
             return True
-        return self.waiting_bytes > MAX_WAITING_BYTES
+        return bool(self._feeds) and self.waiting_bytes > MAX_WAITING_BYTES
 
     @property
     def waiting_bytes(self) -> int:

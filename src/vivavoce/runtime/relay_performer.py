@@ -34,6 +34,8 @@ MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet: 83 s of 
 class RelayPerformer:
     """Holds the WebSocket to an upstream Realtime server."""
 
+    passes_frames = True
+
     def __init__(
         self, relay: Relay, user: str, port: SessionPort, group: asyncio.TaskGroup
     ) -> None:

@@ -310,9 +310,11 @@ class Resumption:
         unsaved = self._unsaved.pop(ticket.key, None)
         claim = await self._claim(ticket.key)
         if claim is None:
-            if unsaved is not None:
-                self.keep(*unsaved)
-            return None
+            if unsaved is None:
+                return None
+            # the store has none, or is away; above the claim that another process may have made
+            ticket.epoch = unsaved[0].epoch + 2
+            return unsaved[1]
         ticket.epoch = claim.epoch
         if self.on_claim is not None and claim.owner != self._owner:
             await self.on_claim(claim.owner, ticket.key, claim.epoch)
@@ -340,7 +342,7 @@ class Resumption:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 return await self._store.claim(key, self._owner)
         except (StoreError, TimeoutError) as exc:
-            log.warning("a conversation cannot be resumed: %s", exc or "the store is too slow")
+            log.warning("a conversation cannot be claimed: %s", exc or "the store is too slow")
             return None
 
     async def _write(self) -> None:

@@ -14,7 +14,7 @@ from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.drivers import Driver, Fallbacks
 from vivavoce.runtime.parts import CallObserver, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
-from vivavoce.runtime.tasks import Signal, Tasks, Timer
+from vivavoce.runtime.tasks import NOTHING, Signal, Tasks, Timer
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     CancelTool,
@@ -22,6 +22,7 @@ from vivavoce.session.effects import (
     Close,
     DuckPlayback,
     Effect,
+    FeedAudio,
     PlayAudio,
     RecordDroppedAudio,
     RecordModel,
@@ -31,6 +32,7 @@ from vivavoce.session.effects import (
     RequestEnd,
     RequestFallback,
     RunTool,
+    RunVad,
     Say,
     Send,
     SendRaw,
@@ -39,6 +41,7 @@ from vivavoce.session.facts import (
     Disconnected,
     Fact,
     GenerationFailed,
+    Received,
     TimerFired,
     ToolFinished,
 )
@@ -82,6 +85,7 @@ class Runner:
         self._fallbacks = fallbacks
         self._recorder = recorder
         self._observers = tuple(observers) if recorder is None else (recorder, *observers)
+        self._see_audio = tuple(o for o in self._observers if not getattr(o, "skips_audio", False))
         self._keeper = keeper
         self.on_forward: Callable[[ForwardDirection, float], None] | None = None
         """Called for some of the frames that pass, with the seconds that it took."""
@@ -135,16 +139,24 @@ class Runner:
             self._take_all()
 
     def pass_input(self, frame: bytes) -> bool:
-        """Send a frame of a GA client upstream as it is, where it is audio that no rule touches.
+        """Take a frame of a GA client that is audio and recognised by its bytes.
 
-        False: nothing was done; decode it, and post what it says. Never waits.
+        A relay sends it upstream as it is, where no rule touches it. False: nothing was done;
+        decode it, and post what it says. Never waits.
         """
         performer = self._performer
         if self._busy or not self._begun or self._closed.is_set or performer is None:
             return False
         try:
+            if performer.behind:
+                return False
+            if not performer.passes_frames:
+                if (event := self._session.append_of(frame)) is None:
+                    return False
+                self.post(Received(event))
+                return True
             now = self._clock()
-            if performer.behind or not self._session.pass_input(frame, now):
+            if not self._session.pass_input(frame, now):
                 return False
             if self._recorder is not None:
                 self._recorder.passed(frame, now, output=False)
@@ -193,6 +205,11 @@ class Runner:
     def behind(self) -> bool:
         """Whether VAD or STT is behind the input, or the session has not begun."""
         return not self._begun or (self._performer is not None and self._performer.behind)
+
+    def show_audio(self, observer: Observer, *, shown: bool) -> None:
+        """Whether an observer that skips audio sees it nevertheless from now on."""
+        others = tuple(each for each in self._see_audio if each is not observer)
+        self._see_audio = (*others, observer) if shown else others
 
     def swap(self, driver: Driver) -> None:
         """Replace the brain; the conversation continues. Never waits."""
@@ -266,7 +283,7 @@ class Runner:
 
     def writable(self) -> Awaitable[None]:
         """Wait until the client has taken most of what was sent."""
-        return self._peer.wait_writable()
+        return NOTHING if self._peer.is_writable else self._peer.wait_writable()
 
     async def wait_caught_up(self) -> None:
         """Backpressure: wait until VAD, recognition or the upstream server have caught up.
@@ -320,11 +337,17 @@ class Runner:
                 self._given = fact
                 effects = session.handle(fact, now)
                 self._given = None
-                steady = steady and session.steady
-                for observer in self._observers:
+                if session.steady:
+                    observers = self._see_audio
+                else:
+                    observers, steady = self._observers, False
+                for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    self._perform(effect, now)
+                    if type(effect) is Send:  # by far the most
+                        self._peer.send(effect.event)
+                    else:
+                        self._perform(effect, now)
             if steady:  # the timer is early enough
                 return
             self._swap_at_rest()
@@ -357,6 +380,8 @@ class Runner:
 
     def _perform(self, effect: Effect, now: float) -> None:
         match effect:
+            case RunVad() | FeedAudio() if self._performer:  # first: they come most often
+                self._performer.perform(effect, now)
             case Send(event=event):
                 self._peer.send(event)
             case SendRaw(data=data):

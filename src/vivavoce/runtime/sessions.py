@@ -284,10 +284,9 @@ class Sessions:
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
             relays=driver.relays,
+            checkpoint=checkpoint,
         )
-        recorder = None
-        if context.record and not checkpoint and offer is None:
-            recorder = context.record(start)
+        recorder = context.record(start) if context.record and offer is None else None
         session = Session(
             settings,
             recorder.models if recorder else start.models,

@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS, Mark, Speech
@@ -30,8 +32,7 @@ _FED_CHARACTERS = 1000  # cut into clauses at a time: 3 ms of work at the most
 _WORD = re.compile(r"\s*\S+\s*")
 
 
-@dataclass(frozen=True, slots=True)
-class SpokenPiece:
+class SpokenPiece(Struct, frozen=True):
     """Some of a clause's speech."""
 
     audio: bytes
@@ -124,43 +125,32 @@ class Synthesis:
         busy = 0  # bytes since other tasks were let run
         max_busy = self.max_piece_ms * 2 * RATE // 1000
         for may_retry in (True, False):
+            cutter = _Cutter(self.tts.sample_rate, self.max_piece_ms, timing, made)
             try:
-                async with aclosing(self._pieces(attempt(), timing, made)) as pieces:
-                    async for piece in pieces:
-                        made += len(piece.audio) // 2
-                        if piece.last:
-                            piece = SpokenPiece(piece.audio, tuple(timing.rest(made)), last=True)
-                        yield piece
-                        busy += len(piece.audio)
-                        if busy >= max_busy or piece.last:
-                            busy = 0
-                            await asyncio.sleep(0)
+                async with (
+                    aclosing(attempt()) as speech,
+                    StallGuard(self.stall_timeout_s, self._stalled) as guard,
+                ):
+                    guard.begin()
+                    async for given in speech:
+                        guard.end()
+                        for piece in cutter.feed(given):
+                            made += len(piece.audio) // 2
+                            yield piece
+                            busy += len(piece.audio)
+                            if busy >= max_busy:
+                                busy = 0
+                                await asyncio.sleep(0)
+                        guard.begin()
+                audio = cutter.flush()
+                words = timing.rest(made + len(audio) // 2)
+                yield SpokenPiece(audio, tuple(words), last=True)
+                await asyncio.sleep(0)
                 return
             except EngineLost as exc:
                 if not may_retry:
                     raise
                 log.warning("TTS worker lost, retrying the clause: %s", exc)
-
-    async def _pieces(
-        self, speech: AsyncGenerator[Speech], timing: WordTiming, skip: int
-    ) -> AsyncGenerator[SpokenPiece]:
-        """One attempt, without its first `skip` samples and the rest of its words."""
-        rate, made = self.tts.sample_rate, 0
-        resampler = Resampler(rate, RATE)
-        async with aclosing(speech), StallGuard(self.stall_timeout_s, self._stalled) as guard:
-            while (piece := await guard.wait(anext(speech, None))) is not None:
-                words: list[SpokenWord] = []
-                if piece.marks:
-                    words = timing.marked((m.end, m.at * RATE // rate) for m in piece.marks)
-                for part in _parts(piece.audio, rate, self.max_piece_ms):
-                    audio = resampler.feed(part)
-                    made += len(audio) // 2
-                    words += timing.estimated(made)
-                    audio = audio[2 * max(0, skip - made + len(audio) // 2) :]
-                    if audio or words:
-                        yield SpokenPiece(audio, tuple(words))
-                    words = []
-        yield SpokenPiece(resampler.flush()[2 * max(0, skip - made) :], last=True)
 
     @property
     def _voice_language(self) -> str | None:
@@ -170,6 +160,46 @@ class Synthesis:
 
     def _stalled(self) -> EngineError:
         return EngineError(f"the synthesiser made no sound for {self.stall_timeout_s:g} s")
+
+
+class _Cutter:
+    """Cuts what one attempt gives into pieces at 24 kHz, without its first `skip` samples."""
+
+    def __init__(self, rate: int, max_piece_ms: int, timing: WordTiming, skip: int) -> None:
+        self._rate = rate
+        self._max_bytes = 2 * (max_piece_ms * rate // 1000)
+        self._timing = timing
+        self._skip = skip
+        self._made = 0  # samples of this attempt
+        self._resampler = Resampler(rate, RATE)
+
+    def feed(self, given: Speech) -> list[SpokenPiece]:
+        words: list[SpokenWord] = []
+        if given.marks:
+            rate = self._rate
+            words = self._timing.marked([(m.end, m.at * RATE // rate) for m in given.marks])
+        if len(given.audio) <= self._max_bytes:
+            piece = self._piece(given.audio, words)
+            return [piece] if piece.audio or piece.words else []
+        pieces = []
+        for start in range(0, len(given.audio), self._max_bytes):
+            piece = self._piece(given.audio[start : start + self._max_bytes], words)
+            if piece.audio or piece.words:
+                pieces.append(piece)
+            words = []
+        return pieces
+
+    def flush(self) -> bytes:
+        """The rest of the audio."""
+        audio = self._resampler.flush()
+        return audio[2 * (self._skip - self._made) :] if self._skip > self._made else audio
+
+    def _piece(self, part: bytes, words: list[SpokenWord]) -> SpokenPiece:
+        """The next audio, and the words that begin in it beside those."""
+        audio, skip = self._resampler.feed(part), self._skip - self._made
+        self._made += len(audio) // 2
+        words += self._timing.estimated(self._made)
+        return SpokenPiece(audio[2 * skip :] if skip > 0 else audio, tuple(words))
 
 
 async def _with_original_marks(
@@ -206,10 +236,3 @@ def clauses_of(text: str) -> Iterator[str]:
         yield from cutter.feed(text[begin : begin + _FED_CHARACTERS])
     if rest := cutter.flush():
         yield rest
-
-
-def _parts(audio: bytes, sample_rate: int, max_ms: int) -> Iterator[bytes]:
-    """At least one, so that the marks of a piece without audio are passed on, too."""
-    size = 2 * (max_ms * sample_rate // 1000)
-    for start in range(0, max(1, len(audio)), size):
-        yield audio[start : start + size]

@@ -320,4 +320,5 @@ def _request(prompt: Prompt, cascade: Cascade, items: tuple[Item, ...]) -> ChatR
         parallel_tool_calls=prompt.parallel_tool_calls,
         max_output_tokens=prompt.max_output_tokens,
         language=prompt.language,
+        conversation_id=prompt.conversation_id,
     )

@@ -203,10 +203,13 @@ async def transcripts(
                 aclosing(stt.transcribe(audio, language=language, prompt=prompt)) as recognised,
                 StallGuard(stall_timeout_s, stalled) as guard,
             ):
-                while (transcript := await guard.wait(anext(recognised, None))) is not None:
+                guard.begin()
+                async for transcript in recognised:
+                    guard.end()
                     final = transcript.final
                     last = last if final else transcript
                     yield transcript
+                    guard.begin()
         except EngineLost as exc:
             if not audio.rewind():
                 raise

@@ -22,6 +22,7 @@ from vivavoce.protocol.client import (
 from vivavoce.protocol.responses import SessionUsage
 from vivavoce.session.conversation import Conversation, Entry
 from vivavoce.session.effects import EffectBuffer
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import BrainFact, Fact, TranscriptionKey
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import Options
@@ -49,6 +50,8 @@ class Shared:
     effects: EffectBuffer
     usage: UsageMeter
     limits: SessionLimits
+    pauses: SpeakerPauses = field(default_factory=SpeakerPauses)
+    """Of the user in mid-turn."""
     announcements: list[str] = field(default_factory=list)
     """Sentences that the server itself says, one at a time, as soon as nobody speaks."""
     sent_words: dict[TranscriptionKey, str] = field(default_factory=dict)
@@ -147,6 +150,13 @@ class Brain(Protocol):
         """Whether a frame of a GA client goes upstream as it is: audio that no rule touches.
 
         It is counted then. False: nothing is changed, and the frame has to be decoded.
+        """
+        ...
+
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        """The append that a frame of a GA client is, if it is one like those before it.
+
+        None: decode the frame; a brain that passes frames has no need of this.
         """
         ...
 

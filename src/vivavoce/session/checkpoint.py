@@ -64,6 +64,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the user waits for an answer."""
     cut_item_id: str = ""
     """The last item, where it is an answer that was not generated or played to its end."""
+    pauses: tuple[int, ...] = ()
+    """The last pauses of the speaker in mid-turn, samples."""
+    spoken_until: int = 0
+    """The position at which the speech of the last turn ended; 0: there was none."""
 
 
 class Checkpoints:
@@ -106,6 +110,8 @@ class Checkpoints:
             quiet_for=None if quiet_since is None else now - quiet_since,
             owes_response=brain.owes_response or (begins_none and self._waits(entries)),
             cut_item_id=self._cut_item(entries),
+            pauses=tuple(shared.pauses),
+            spoken_until=shared.pauses.spoken_until,
         )
 
     def _is_due(self, fact: Fact, effects: list[Effect], now: float) -> bool:

@@ -3,7 +3,9 @@
 Effects and facts are msgspec structs: they are built in C, several for each piece of audio.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -138,6 +140,7 @@ class Prompt:
     """The model as the client named it: an engine uses it where its service has one so named."""
     speech_model: str = ""
     """The model of speech synthesis that the client names, if any."""
+    conversation_id: str = ""
     server_tools: tuple[FunctionTool, ...] = ()
     """Functions of this server, unseen by the client: the runtime answers their calls."""
     background_tools: frozenset[str] = frozenset()
@@ -419,11 +422,9 @@ class EffectBuffer:
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
+        self.event_id: Callable[[], str] = partial(ids.next, "event")
+        """Makes a new id for an event that is about to be sent."""
         self._effects: list[Effect] = []
-
-    def event_id(self) -> str:
-        """A new id for an event that is about to be sent."""
-        return self.ids.next("event")
 
     def send(self, event: AnyServerEvent) -> None:
         self._effects.append(Send(event))

@@ -9,7 +9,7 @@ made in mid-turn.
 """
 
 import math
-from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -101,12 +101,18 @@ class Evidence(msgspec.Struct, frozen=True):
 class SpeakerPauses:
     """The pauses that this speaker has made in mid-turn, samples."""
 
-    def __init__(self) -> None:
-        self._last: deque[int] = deque(maxlen=MAX_PAUSES)
+    def __init__(self, known: Iterable[int] = (), spoken_until: int = 0) -> None:
+        """known: those of an earlier session of the same conversation."""
+        self._last = tuple(known)
+        self.spoken_until = spoken_until
+        """The end of the speech of the last turn, as a position; 0: there was none."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._last)
 
     def add(self, samples: int) -> None:
         """The speaker went on after that."""
-        self._last.append(samples)
+        self._last = (*self._last, samples)[-MAX_PAUSES:]
 
     @property
     def usual_ms(self) -> int:

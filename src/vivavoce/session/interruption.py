@@ -1,13 +1,15 @@
 """Whether speech over an answer is meant to interrupt it. Pure functions.
 
 Three sources are read, as soon as each says something: the words so far, the length, the level and
-the brightness of the sound, and how much it resembles the answer that is being played. Words decide
-where there are some: those that only say "I am listening" leave the answer alone, all others
-interrupt it, "stop" and the like at once. Until then the log odds of an interruption grow with the
-length of the sound; a loud one reaches the limit sooner, a soft one later. A hum is a backchannel
-whatever a recogniser makes of it, and a voice that is far softer than the user's is somebody
-else's. Words that come after that, and the end of the transcript at the
-latest, decide the rest, so an interruption always ends the answer.
+the brightness of the sound, and how much it resembles the answer that is being played. Words that
+only say "I am listening" leave the answer alone, whatever the sound; "stop" and the like interrupt
+it, at once where they are not soft; so do several others, as soon as the sound is long enough to
+hold them: of the first 300 ms of a slow "mm-hm" recognisers make words. Until then the log odds of
+an interruption grow with the length of the sound, and with its level: who interrupts begins as loud
+as in a turn or louder, who only listens is softer. A hum is a backchannel whatever a recogniser
+makes of it, and a voice that is far softer than the user's is somebody else's. What comes after
+that, and the end of the transcript at the latest, decides the rest, so an interruption always ends
+the answer.
 """
 
 import math
@@ -25,18 +27,26 @@ from numpy.typing import NDArray
 Verdict: TypeAlias = Literal["undecided", "backchannel", "interruption", "noise"]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=5_000)]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=4)]
+LevelWeight: TypeAlias = Annotated[float, Meta(ge=0, le=24)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 MIN_SOUND_MS = 160
 """No sound without words interrupts sooner, however loud."""
 BEGUN_MS, BEGUN_WORDS_MS = 850, 550
 """A sound whose first word may belong to a backchannel interrupts from the first length on, from
-the second where there are others: "I see" is first heard as "I say"."""
-ONE_WORD_MS = 400
-"""One other word interrupts from that length on: of a first word recognisers are not sure."""
-BURST_MS, SOFT_DB = 450, -2.0
-"""A sound no longer and no louder than that with one word, which is none to interrupt with, is a
-backchannel: "hmm" is heard as "them"."""
+the second where there are others and it is not soft: "I see" is first heard as "I say"."""
+LOUD_MS = 900
+"""A sound without words interrupts from that length on, whatever its level."""
+FIRST_WORD_MS = 400
+"""Of a first word recognisers are not sure: where it is soft, one to interrupt with counts from
+that length of the sound on."""
+MIN_WORD_MS = 200
+"""Several words count where the sound has so much for each: nobody says more in it."""
+SOFT_DB = -1.5
+"""Up to that level a sound is soft."""
+BURST_MS = (0, 700, 500)
+"""A soft sound with one word or two, none of which is one to interrupt with, is a backchannel up to
+that length: "hmm" is heard as "them", "mmm" as "am I"."""
 MAX_HUM = 0.02
 """Brightness up to which a sound is a hum, see brightness(): "mm-hm" has 0.01, vowels 0.03 to 0.2,
 consonants more."""
@@ -68,7 +78,7 @@ class InterruptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     while it listens, so that most backchannels are recognised by then."""
     length_weight: Weight = 1.0
     """Log odds of an interruption by which 100 ms more of sound count."""
-    level_weight: Weight = 2.0
+    level_weight: LevelWeight = 8.0
     """Log odds by which 6 dB above the user's usual level count; 0: the level does not count."""
     far_db: Annotated[float, Meta(ge=0, le=60)] = 15.0
     """A voice that is so much softer than the user's does not interrupt; 0: any does."""
@@ -157,15 +167,20 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
         return "noise" if overlap.complete else "undecided"
     if is_own_voice(words, overlap, settings):
         return "noise" if overlap.complete else "undecided"
-    if words:
-        return _by_words(words, overlap, settings)
-    if overlap.complete:
+    if overlap.complete and not words:
         return "noise"
-    if overlap.silence_ms >= settings.settle_ms or overlap.sound_ms < MIN_SOUND_MS:
-        return "undecided"
-    if _is_hum(overlap):
-        return "undecided"
-    return "interruption" if odds_of(overlap, settings) >= 0 else "undecided"
+    rest = set(without_backchannels(words, overlap.language, settings.backchannels))
+    if _is_hum(overlap) and not rest & _STOPS:
+        rest.clear()
+    if overlap.complete:
+        return _of_all_words(rest, overlap, settings)
+    if words and not rest:
+        return _listening(overlap, settings)
+    if _words_interrupt(words, rest, overlap, settings):
+        return "interruption"
+    if words and _begins_backchannel(words[0], overlap, settings):
+        return "interruption" if overlap.sound_ms >= BEGUN_MS else "undecided"
+    return "interruption" if _sound_interrupts(overlap, settings) else "undecided"
 
 
 def odds_of(overlap: Overlap, settings: InterruptionSettings) -> float:
@@ -263,26 +278,47 @@ def level_db(pcm: bytes) -> float:
     return float(10 * np.log10(loud.mean())) - 20 * math.log10(32768)
 
 
-def _by_words(words: list[str], overlap: Overlap, settings: InterruptionSettings) -> Verdict:
-    rest = set(without_backchannels(words, overlap.language, settings.backchannels))
-    if _is_hum(overlap) and not rest & _STOPS:
-        rest.clear()
-    if not rest and overlap.sound_ms > settings.backchannel_ms:
-        return "interruption"
+def _of_all_words(rest: set[str], overlap: Overlap, settings: InterruptionSettings) -> Verdict:
+    """Of a complete transcript; rest: what of it is no backchannel."""
     if not rest:
-        settled = overlap.complete or overlap.silence_ms >= settings.settle_ms
-        return "backchannel" if settled else "undecided"
-    if rest & _STOPS:
+        return _listening(overlap, settings)
+    if rest & _STOPS or not _is_soft(overlap) or len(rest) >= len(BURST_MS):
         return "interruption"
-    one = len(rest) == 1
-    if overlap.complete:
-        soft = one and overlap.sound_ms <= BURST_MS and overlap.level_db <= SOFT_DB
-        return "backchannel" if soft else "interruption"
-    if _begins_backchannel(words[0], overlap, settings):
-        length = BEGUN_MS if one else BEGUN_WORDS_MS
-    else:
-        length = ONE_WORD_MS if one else 0
-    return "interruption" if overlap.sound_ms >= length else "undecided"
+    return "backchannel" if overlap.sound_ms <= BURST_MS[len(rest)] else "interruption"
+
+
+def _listening(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
+    """Of words that are backchannels."""
+    if overlap.sound_ms > settings.backchannel_ms:
+        return "interruption"
+    settled = overlap.complete or overlap.silence_ms >= settings.settle_ms
+    return "backchannel" if settled else "undecided"
+
+
+def _words_interrupt(
+    words: list[str], rest: set[str], overlap: Overlap, settings: InterruptionSettings
+) -> bool:
+    """Whether the first words say so by themselves; rest: what of them is no backchannel."""
+    if rest & _STOPS:
+        return not _is_soft(overlap) or overlap.sound_ms >= FIRST_WORD_MS
+    if len(rest) < 2:
+        return False
+    begun = _begins_backchannel(words[0], overlap, settings)
+    least = (BEGUN_MS if _is_soft(overlap) else BEGUN_WORDS_MS) if begun else 0
+    return overlap.sound_ms >= max(least, MIN_WORD_MS * len(set(words)))
+
+
+def _sound_interrupts(overlap: Overlap, settings: InterruptionSettings) -> bool:
+    """Whether the sound does, whose words say nothing yet."""
+    if overlap.silence_ms >= settings.settle_ms or overlap.sound_ms < MIN_SOUND_MS:
+        return False
+    if _is_hum(overlap):
+        return False
+    return overlap.sound_ms >= LOUD_MS or odds_of(overlap, settings) >= 0
+
+
+def _is_soft(overlap: Overlap) -> bool:
+    return overlap.level_db <= SOFT_DB
 
 
 def _is_hum(overlap: Overlap) -> bool:

@@ -124,6 +124,8 @@ class Rules:
         self._audio_passes = "input_audio_buffer.append" not in blocked
         speed = policy.audio_speed if policy else 0.0
         self._samples_a_second = RATE * speed  # that are taken; 0: all
+        self.takes_all_audio = self._audio_passes and not speed
+        """Whether audio is neither blocked nor counted."""
         self._burst_s = policy.audio_burst_seconds / speed if policy and speed else 0.0
 
     @property
@@ -297,11 +299,6 @@ class Rules:
                 rule="audio_speed",
             )
         self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
-
-    @property
-    def takes_all_audio(self) -> bool:
-        """Whether audio is neither blocked nor counted."""
-        return self._audio_passes and not self._samples_a_second
 
     def lets_audio_pass(self, samples: int, now: float) -> bool:
         """Whether audio passes as it is, neither blocked nor too early; it is counted then."""

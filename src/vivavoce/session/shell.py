@@ -32,6 +32,7 @@ from vivavoce.session.effects import (
     RecordModel,
     RecordRefusal,
 )
+from vivavoce.session.endpointing import SpeakerPauses
 from vivavoce.session.facts import (
     AccessEnded,
     AudioArrived,
@@ -70,6 +71,8 @@ class SessionStart:
     server_plays: bool = False
     relays: bool = False
     """Whether its brain is the relay; else the cascade."""
+    checkpoint: Checkpoint | None = None
+    """From which it goes on; None: it is new."""
 
 
 class Session:
@@ -95,6 +98,9 @@ class Session:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         effects = EffectBuffer(Ids(salt))
+        pauses = SpeakerPauses()
+        if checkpoint:
+            pauses = SpeakerPauses(checkpoint.pauses, checkpoint.spoken_until)
         kept = int(limits.kept_audio_seconds) * 2 * RATE
         self._shared = Shared(
             options=Options(opening, models),
@@ -103,8 +109,10 @@ class Session:
             effects=effects,
             usage=UsageMeter(effects, checkpoint.usage if checkpoint else None, models.costs, now),
             limits=limits,
+            pauses=pauses,
         )
         self._rules = self._shared.options.rules
+        self._takes_all_audio = self._rules.takes_all_audio
         self._brain: Brain = brain(self._shared)
         expires_in = checkpoint.expires_in if checkpoint else None
         self._lifetime = Lifetime(limits, now, expires_in=expires_in)
@@ -192,6 +200,15 @@ class Session:
         self._lifetime.active_at = now
         return True
 
+    def append_of(self, frame: bytes) -> events.InputAudioAppend | None:
+        """The append that a frame of a GA client is, recognised by its bytes: give it to handle().
+
+        None: it is not recognised; decode it.
+        """
+        if self._state != "open" or not self._takes_all_audio:
+            return None
+        return self._brain.append_of(frame)
+
     def pass_output(self, frame: bytes, now: float) -> bool:
         """Whether a frame of an upstream server goes to the client as it is: see pass_input()."""
         if self._state != "open" or not self._brain.pass_output(frame, now):
@@ -208,6 +225,8 @@ class Session:
         model: the model that serves the session from now on, whatever its client named. Returns
         the last effects of the brain that goes and the first of the one that comes.
         """
+        if self._brain.busy:
+            self._lifetime.active_at = now
         handover = self._brain.detach(now)
         last = self._shared.effects.drain()
         if model:
@@ -248,18 +267,17 @@ class Session:
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
         """Take what comes 25 times a second or more in few steps; False: nothing was done."""
-        if isinstance(fact, AudioPlayed):
-            if self._checkpoints.late(now):
+        kind = type(fact)
+        if kind is Received or kind is AudioArrived:
+            if not (self._takes_all_audio and self._brain.continue_audio(fact, now)):
                 return False
-            return self._shared.playback.continue_playing(fact.item_id, fact.samples)
-        received = isinstance(fact, Received | AudioArrived)
-        if received and not self._rules.takes_all_audio:
-            return False
-        if not self._brain.continue_audio(fact, now):
-            return False
-        if received or self._brain.busy:
             self._lifetime.active_at = now
-        return True
+            return True
+        if isinstance(fact, AudioPlayed):
+            return not self._checkpoints.late(now) and self._shared.playback.continue_playing(
+                fact.item_id, fact.samples
+            )
+        return self._brain.continue_audio(fact, now)
 
     def _take(self, fact: Fact, now: float) -> None:
         if self._announcements.take(fact, now):

@@ -19,7 +19,7 @@ MIN_CHECKED_MS = 320
 """Shorter speech is let in."""
 SURE_MS = 1_600
 """From so much speech on the whole likeness is required."""
-SHORT_SHARE = 0.6
+SHORT_SHARE = 0.66
 """Of the likeness that is required of the shortest speech that is checked."""
 
 

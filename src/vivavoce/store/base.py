@@ -1,12 +1,13 @@
 """State that outlives a process. Each implementation is a file of this package."""
 
-from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from vivavoce.secret import conceal
 
+T = TypeVar("T")
 RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
     "response", "transcription", "speech", "completion", "analysis", "session", "speculative"
@@ -14,6 +15,8 @@ UsageKind: TypeAlias = Literal[
 MAX_AMOUNT = 2**53 - 1
 """Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
 PAGE_ROWS = 1000
+AT_ONCE = "now"
+"""The period of charges that count what goes on at the same time, such as sessions of a key."""
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +26,15 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """sqlite:PATH, redis://…, rediss://…, unix://…, or memory. Empty: a file of this user."""
     usage_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 400
     """Usage older than that is deleted."""
+    when_away: Literal["refuse", "serve"] = "refuse"
+    """What is done with new sessions and requests that need a budget or a place while the store
+    cannot be reached."""
+    away_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 600.0
+    """For so long sessions with budgets go on without the store."""
+    allowance: Annotated[int, msgspec.Meta(ge=0, le=100)] = 4
+    """So many times what a process has reserved of a budget is set aside for that time; 0: none."""
+    journal: str = ""
+    """A folder for usage that waits for the store. Empty: one of this user."""
 
     def __post_init__(self) -> None:
         conceal(self, "url")  # it may hold a password
@@ -128,6 +140,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     charges: tuple[Charge, ...]
     lease_until: float
     """Unix seconds. After that the holder is taken for dead."""
+    opens: bool = False
+    """Whether it is for a session or a request that is about to begin."""
 
 
 class Balance(NamedTuple):
@@ -205,3 +219,9 @@ class AccountStore(SessionStore, Protocol):
     async def forget_usage(self, before: float) -> int:
         """Delete the rows before a time; how many. Balances stay as they are."""
         ...
+
+
+class RunOperation(Protocol):
+    """Runs an operation of a store, within a time. Raises StoreError."""
+
+    async def __call__(self, operation: Callable[[], Awaitable[T]]) -> T: ...

@@ -12,9 +12,11 @@ from typing import Any, Self, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError
 
-from vivavoce.errors import StoreError
+from vivavoce.errors import StorageFull, StoreError
 from vivavoce.secret import Secret
 from vivavoce.store.base import (
     PAGE_ROWS,
@@ -30,6 +32,8 @@ from vivavoce.store.base import (
 PREFIX = "{vivavoce}:"
 TIMEOUT_S = 5.0
 """For a connection, and for an answer."""
+RETRIES = 1
+"""Of an operation whose connection was lost; every operation may be repeated."""
 REAPED_AT_ONCE = 100
 
 # ARGV are strings: amounts are passed to HINCRBY as they came, because Lua's numbers are doubles.
@@ -65,6 +69,10 @@ end
 """
 _RESERVE = """
 local id, lease = ARGV[1], ARGV[2]
+if redis.call('EXISTS', p .. 'reservation:' .. id) == 1 then -- the client repeats it
+  redis.call('ZADD', p .. 'leases', lease, id)
+  return -1
+end
 local charges = {}
 for i = 3, #ARGV, 3 do
   local found = redis.call('HMGET', p .. 'balance:' .. ARGV[i], 'spent', 'reserved')
@@ -126,7 +134,10 @@ class RedisStore:
     ) -> None:
         """Raises ValueError for a URL that Redis does not have. prefix: contains a hash tag."""
         self._redis: Any = Redis.from_url(
-            url.reveal(), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+            url.reveal(),
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), RETRIES),
         )
         self._prefix = prefix
         self._wall_clock = wall_clock
@@ -264,6 +275,10 @@ def _named() -> Iterator[None]:
     """Turns errors of the library, which do not quote the password, into StoreError."""
     try:
         yield
+    except OutOfMemoryError as exc:
+        raise StorageFull(
+            "the Redis store is full: raise its maxmemory, or lower [store] usage_days"
+        ) from exc
     except (RedisError, OSError) as exc:
         raise StoreError(f"the Redis store cannot be used: {exc}") from exc
 

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from vivavoce.errors import StoreError
+from vivavoce.errors import StorageFull, StoreError
 from vivavoce.store.base import (
     PAGE_ROWS,
     Balance,
@@ -281,9 +281,34 @@ class SQLiteStore:
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except sqlite3.Error as exc:
-            raise StoreError(f"the store {self._path} cannot be used: {exc}") from exc
+            raise _named(self._path, exc) from exc
         finally:
             self._waiting -= 1
+
+
+def _named(path: str, exc: sqlite3.Error) -> StoreError:
+    """An error of SQLite with its place and the remedy."""
+    error = f"the store {path} cannot be used: {exc}"
+    match getattr(exc, "sqlite_errorcode", None):  # the low byte is the kind
+        case None:
+            return StoreError(error)
+        case code if code & 0xFF == sqlite3.SQLITE_FULL:
+            return StorageFull(
+                f"the store {path} cannot be written: its disk is full; free space there, or name "
+                "a file on another disk by [store] url"
+            )
+        case code if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(
+                f"the store {path} was locked by another process for {BUSY_TIMEOUT_S:g} s; end "
+                "that process, or use Redis for many servers"
+            )
+        case code if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            return StoreError(
+                f"{error}; make the file and its folder writable for this user, or name another "
+                "file by [store] url"
+            )
+        case _:
+            return StoreError(error)
 
 
 def _keep(db: sqlite3.Connection, save: SessionSave, now: float) -> bool:

@@ -151,3 +151,5 @@ class UsageFamilies:
         )
         self.refusals = make.counter("budget_refusals", "Budgets without room", "scope", "unit")
         self.reservations = make.gauge("reservations_open", "Reservations of this process")
+        self.store_away = make.gauge("store_away", "1 while the store cannot be reached")
+        self.waiting = make.gauge("usage_waiting", "Rows of usage that wait for the store")

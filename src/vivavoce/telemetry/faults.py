@@ -18,13 +18,21 @@ from vivavoce.protocol.server import (
 )
 from vivavoce.protocol.session import SessionObject
 from vivavoce.session.effects import Close, Effect, PlayAudio, RequestFallback, Send
-from vivavoce.session.facts import Fact, Received, TranscriptUpdated, UpstreamEventReceived
+from vivavoce.session.facts import (
+    AudioArrived,
+    AudioGenerated,
+    Fact,
+    Received,
+    TranscriptUpdated,
+    UpstreamEventReceived,
+    VadScores,
+)
 from vivavoce.telemetry.recording import FaultKind, RecordedFault
 
 MAX_FAULTS = 100
 """That are noted of one call."""
+_AUDIO = {VadScores, AudioGenerated, AudioArrived}
 _ANSWERS = (
-    OutputAudioDelta,
     OutputTextDelta,
     OutputTranscriptDelta,
     FunctionArgumentsDone,
@@ -61,15 +69,18 @@ class FaultWatch:
         due = self._due_since
         if due is not None and now - due >= self._silent_seconds:
             self._silent(now)
-        match fact:
-            case Received(event=ResponseCreate()):
-                self._due_since = now
-            case TranscriptUpdated(text="", final=True):
-                self._due_since = None  # nothing was said: nothing has to be answered
-            case UpstreamEventReceived(event=upstream):
-                self._on_upstream(upstream, now)
+        if type(fact) not in _AUDIO:
+            match fact:
+                case Received(event=ResponseCreate()):
+                    self._due_since = now
+                case TranscriptUpdated(text="", final=True):
+                    self._due_since = None  # nothing was said: nothing has to be answered
+                case UpstreamEventReceived(event=upstream):
+                    self._on_upstream(upstream, now)
         for effect in effects:
             match effect:
+                case Send(event=OutputAudioDelta()):
+                    self._due_since = None
                 case Send(event=event):
                     self._on_event(event, now)
                 case PlayAudio():

@@ -16,17 +16,12 @@ from typing import Protocol, Self, TypeVar
 import msgspec
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.limits.accounts import ApiKey, Budget, Directory, Owner, Team, Unit, User
+from vivavoce.limits.accounts import ApiKey, Budget, Directory, Owner, Team, Unit, User, refusal
 from vivavoce.limits.prices import PriceTable
 from vivavoce.session.facts import AccessEnded
 from vivavoce.session.limits import SessionLimits
-from vivavoce.store.base import (
-    AccountStore,
-    Charge,
-    RecordKind,
-    Reservation,
-    UsageRow,
-)
+from vivavoce.store.base import Charge, RecordKind, Reservation, UsageRow
+from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.telemetry.rating import Rater, Tariff
 
 log = logging.getLogger(__name__)
@@ -38,16 +33,15 @@ SEAT_LEASE_S = 15.0
 RENEW_S = 20.0
 REFRESH_S = 5.0
 """How often keys, users and budgets are read again."""
-RETRY_S = 1.0
 BOOK_INTERVAL_S = 0.25
 """For so long rows that cost nothing are collected: one commit for all sessions."""
 MAX_ROWS = 10_000
-"""Such rows that wait for a store which cannot be reached."""
+"""Such rows that wait for a store which is too slow."""
 CLOSE_TIMEOUT_S = 5.0
 """At shutdown, for what is not booked yet."""
 DEFAULT_WARN_AT = SessionLimits().warn_at
 MAX_JOBS = 1_000
-"""Of one session, that wait for a store which cannot be reached."""
+"""Of one session, that wait for a store which is too slow."""
 QUOTA_CLOSE = 4002
 """A WebSocket close code on which no SDK connects again."""
 UNAUTHORIZED_CLOSE = 3000
@@ -62,7 +56,7 @@ Job = Callable[[], Awaitable[None]]
 
 
 class Jobs:
-    """Work on the store, in order, each repeated until the store can be reached."""
+    """Work on the store, in order."""
 
     def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
         self._tasks = tasks
@@ -74,7 +68,7 @@ class Jobs:
         self._jobs.append(job)
         if len(self._jobs) > MAX_JOBS:
             del self._jobs[1]  # the first is under way
-            log.error("the store cannot be reached for too long: usage is lost")
+            log.error("the store is too slow: usage is lost")
         if not self._running:
             self._running = True
             task = asyncio.create_task(self._run())
@@ -86,10 +80,6 @@ class Jobs:
             while self._jobs:
                 try:
                     await self._jobs[0]()
-                except StoreError as exc:
-                    log.warning("usage waits to be booked: %s", exc)
-                    await asyncio.sleep(RETRY_S)
-                    continue
                 except Exception:
                     log.exception("usage could not be booked")
                 del self._jobs[0]
@@ -120,7 +110,7 @@ class Metering:
 
     def __init__(
         self,
-        store: AccountStore,
+        store: BufferedAccounts,
         prices: PriceTable,
         tariffs: Mapping[str, Tariff],
         *,
@@ -148,7 +138,6 @@ class Metering:
         self._holders: set[Holder] = set()
         self._leases: set[str] = set()
         self._seats: set[str] = set()
-        self._renewed_at = 0.0
         self._rows: deque[UsageRow] = deque()  # that cost nothing, not booked yet
         self._booking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,7 +147,6 @@ class Metering:
         """Raises StoreError."""
         await self.refresh()
         await self._reap(self.wall_clock())
-        self._renewed_at = self.wall_clock()
         self._ticking = asyncio.create_task(self._tick())
         return self
 
@@ -201,7 +189,16 @@ class Metering:
         self._holders.discard(holder)
 
     def admit(self, key: str) -> Owner:
-        """The owner who is charged. Raises Unauthorized for a key that may not be used."""
+        """The owner who is charged.
+
+        Raises Unauthorized for a key that may not be used, and StoreError where it was not seen in
+        the store for too long to know.
+        """
+        is_stored = key in self.directory.keys and key not in {
+            one.name for one in self._static_keys
+        }
+        if is_stored and self.store.overdue:
+            raise StoreError("the store is away for too long: the key may have been revoked")
         problem = self.directory.problem(key, self.wall_clock())
         if problem is not None:
             raise Unauthorized(f"Incorrect API key provided: {problem}.")
@@ -224,11 +221,14 @@ class Metering:
         """Of this process."""
         return len(self._leases)
 
-    async def reserve(self, charges: tuple[Charge, ...]) -> str:
-        """The id of a new reservation. Raises QuotaExceeded, and StoreError."""
+    async def reserve(self, charges: tuple[Charge, ...], *, opens: bool = False) -> str:
+        """The id of a new reservation. Raises QuotaExceeded, and StoreError.
+
+        opens: for a session or a request that is about to begin.
+        """
         id_ = f"rsv_{secrets.token_hex(12)}"
         until = self.wall_clock() + LEASE_S
-        reservation = Reservation(id=id_, charges=charges, lease_until=until)
+        reservation = Reservation(id=id_, charges=charges, lease_until=until, opens=opens)
         refused = await self.store.reserve(reservation)
         if refused is not None:
             raise self._refused(refused)
@@ -243,16 +243,18 @@ class Metering:
         if before:
             await self.store.release(before)
         now = self.wall_clock()
-        seat = Reservation(id=id_, charges=(charge,), lease_until=now + SEAT_LEASE_S)
+        until = now + SEAT_LEASE_S
+        seat = Reservation(id=id_, charges=(charge,), lease_until=until, opens=not before)
         refused = await self.store.reserve(seat)
-        if refused is not None and await self._reap(now):  # places of processes that died
+        # where it is full: with places of processes that died
+        if refused is not None and not self.store.away and await self._reap(now):
             refused = await self.store.reserve(seat)
         if refused is not None:
             raise self._refused(refused)
         self._seats.add(id_)
 
     async def free_seat(self, id_: str) -> None:
-        """Give a place back. Raises StoreError."""
+        """Give a place back."""
         await self.store.release(id_)
         self._seats.discard(id_)
 
@@ -264,7 +266,7 @@ class Metering:
     async def settle(
         self, row: UsageRow, charges: tuple[Charge, ...], reservation_id: str = ""
     ) -> None:
-        """Book a row. Raises StoreError, and may be repeated then.
+        """Book a row.
 
         A row that costs nothing, and is charged to no budget, is booked with others within
         BOOK_INTERVAL_S: a commit in the middle of a turn would delay the answer.
@@ -279,7 +281,7 @@ class Metering:
                 seen(row)
 
     async def flush(self) -> None:
-        """Book what is collected. Raises StoreError."""
+        """Book what is collected."""
         while self._rows:
             rows = tuple(self._rows)
             new = await self.store.book(rows)
@@ -293,7 +295,7 @@ class Metering:
     def _book_later(self, row: UsageRow) -> None:
         if len(self._rows) >= MAX_ROWS:
             self._rows.popleft()
-            log.error("the store cannot be reached for too long: usage is lost")
+            log.error("the store is too slow: usage is lost")
         self._rows.append(row)
         if self._booking is None:
             loop = asyncio.get_running_loop()
@@ -313,10 +315,13 @@ class Metering:
                 await asyncio.wait(late)
 
     async def is_low(self, budgets: Iterable[Budget]) -> bool:
-        """Whether most of one of them is spent or reserved: `warn_at`. Raises StoreError."""
+        """Whether most of one is spent or reserved, by `warn_at`; False where that is unknown."""
         now = self.wall_clock()
         for budget in budgets:
-            balance = await self.store.balance(budget.id, budget.period_at(now))
+            try:
+                balance = await self.store.balance(budget.id, budget.period_at(now))
+            except StoreError:
+                return False
             if balance.spent + balance.reserved >= self.warn_at * budget.limit:
                 return True
         return False
@@ -362,13 +367,13 @@ class Metering:
                     await self._renew()
                     next_renewal = self.wall_clock() + RENEW_S
             except StoreError as exc:
-                log.warning("%s", exc)
-                self._end_expired()
+                if not self.store.away:  # else that is in the log already
+                    log.warning("%s", exc)
+                self._end_unpaid()
 
     async def _renew(self) -> None:
         now = self.wall_clock()
         await self.store.renew(tuple(self._leases), now + LEASE_S)
-        self._renewed_at = now
         await self._reap(now)
 
     async def _reap(self, now: float) -> int:
@@ -378,24 +383,15 @@ class Metering:
             self.expired_reservations += ended
         return ended
 
-    def _end_expired(self) -> None:
-        """The leases are over and cannot be renewed: what is paid for cannot go on."""
-        if self.wall_clock() - self._renewed_at < LEASE_S:
+    def _end_unpaid(self) -> None:
+        """The store is away for too long: what is paid for cannot go on."""
+        overfull = self.store.overfull
+        if not (self.store.overdue or overfull):
             return
         message = "The budget store cannot be reached."
         for holder in tuple(self._holders):
-            if holder.has_budgets:
+            if holder.has_budgets or overfull:
                 holder.end_access(AccessEnded("store_unavailable", message, 1011))
-
-
-def refusal(budget: str) -> str:
-    """The sentence for a budget that leaves no room."""
-    scope, _, rest = budget.partition(":")
-    if scope == "sessions":
-        return f"The key {rest!r} has as many sessions as it may have at the same time."
-    if scope == "requests":
-        return f"The key {rest!r} has as many requests as it may have at the same time."
-    return f"You exceeded your current quota: the budget {budget} is spent."
 
 
 def charges_on(

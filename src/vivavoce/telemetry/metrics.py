@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vivavoce.audio.formats import RATE
 from vivavoce.limits.prices import NANO, Quantities
@@ -74,6 +74,30 @@ class UpstreamHold(Protocol):
         ...
 
 
+class MeasuredMember(Protocol):
+    """A server of a pool."""
+
+    @property
+    def problem(self) -> str: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def waited_s(self) -> float: ...
+
+
+class MeasuredPool(Protocol):
+    """Servers of one service."""
+
+    @property
+    def statuses(self) -> Mapping[str, MeasuredMember]:
+        """Of each server by its name."""
+        ...
+
+
 class Metrics:
     """All metrics of a process: an async context manager, which measures the event loop's lag."""
 
@@ -85,6 +109,8 @@ class Metrics:
         self.usage = UsageFamilies(make)
         self.passing = PassingFamilies(make)
         self._models: set[str] = set()
+        self._pools = PoolCollector()
+        self.registry.register(self._pools)
         self.lag = make.histogram("event_loop_lag_seconds", "How late timers fire", _LAG)
         self._measuring: asyncio.Task[None] | None = None
 
@@ -135,6 +161,8 @@ class Metrics:
             )
         )
         self.usage.reservations.set_function(lambda: float(meter.open_reservations))
+        self.usage.store_away.set_function(lambda: float(meter.store.away))
+        self.usage.waiting.set_function(lambda: float(meter.store.waiting))
 
     def on_session_refused(self, reason: str) -> None:
         """Count a session that was refused: draining, full, overloaded, away."""
@@ -158,6 +186,10 @@ class Metrics:
             for state in KEY_STATES:
                 gauge = self.upstream.key_state.labels(model, state)
                 gauge.set_function(partial(_is_state, hold, state))
+
+    def watch_pools(self, pools: Mapping[str, MeasuredPool]) -> None:
+        """Read the servers of these pools, by the names of their engines, and of no others."""
+        self._pools.pools = pools
 
     def _label(self, model: str) -> str:
         """The name of a model, or "other" where there are many."""
@@ -212,6 +244,38 @@ class Metrics:
             due = clock() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self.lag.observe(max(0.0, clock() - due))
+
+
+class PoolCollector:
+    """A collector: what the servers of pools do now and have done."""
+
+    def __init__(self) -> None:
+        self.pools: Mapping[str, MeasuredPool] = {}
+        """By the names of their engines, such as llm:openai."""
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("engine", "member")
+        up = GaugeMetricFamily(
+            "vivavoce_pool_member_up", "0: the server gets no new work", labels=labels
+        )
+        in_flight = GaugeMetricFamily(
+            "vivavoce_pool_member_in_flight", "Requests under way", labels=labels
+        )
+        requests = CounterMetricFamily(
+            "vivavoce_pool_requests", "Requests that have ended", labels=(*labels, "outcome")
+        )
+        waited = CounterMetricFamily(
+            "vivavoce_pool_wait_seconds", "From requests to their first results", labels=labels
+        )
+        for engine, pool in self.pools.items():
+            for member, status in pool.statuses.items():
+                of = [engine, member]
+                up.add_metric(of, float(not status.problem))
+                in_flight.add_metric(of, status.in_flight)
+                requests.add_metric([*of, "answered"], status.answered)
+                requests.add_metric([*of, "failed"], status.failed)
+                waited.add_metric(of, status.waited_s)
+        yield from (up, in_flight, requests, waited)
 
 
 class _CountedElsewhere:

@@ -159,10 +159,12 @@ class RecordedCall:
 
     def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
         assert self._levels is not None
+        if type(fact) is VadScores:
+            return self._levels.scored(fact)
         for effect in effects:
             if type(effect) is RunVad:
                 self._levels.add(effect)
-        return self._levels.scored(fact) if type(fact) is VadScores else ()
+        return ()
 
     def swapping(self, *, relays: bool, model: str, now: float) -> None:
         """Another brain takes over; on() follows."""
@@ -250,6 +252,7 @@ class RecordedCall:
             tools=() if rules is None else rules.tools,
             audio=settings.audio,
             redacted=settings.redact,
+            checkpoint=start.checkpoint,
             dropped=self.dropped,
         )
 
@@ -335,7 +338,8 @@ class Recorder:
 
     def keep(self, call: RecordedCall) -> None:
         """A call has ended."""
-        self._live.pop(call.id, None)
+        if self._live.get(call.id) is call:  # else it was taken up again meanwhile
+            del self._live[call.id]
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
             self._past.popleft()
@@ -377,8 +381,8 @@ class Recorder:
         ]
 
     def find(self, call_id: str) -> RecordedCall | None:
-        """A call that is in memory."""
-        return next((call for call in self._calls() if call.id == call_id), None)
+        """A call that is in memory; of a session that was taken up again the last one."""
+        return next((call for call in reversed(self._calls()) if call.id == call_id), None)
 
     def _calls(self) -> list[RecordedCall]:
         return [*self._past, *self._live.values()]

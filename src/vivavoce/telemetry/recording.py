@@ -26,6 +26,7 @@ from vivavoce.protocol.server import ItemRetrieved, OutputAudioDelta
 from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.session.cascade.turn_detection import MIN_RISING, RISE_WINDOWS, WINDOW
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     AddEchoReference,
     CleanAudio,
@@ -111,6 +112,8 @@ class CallHeader(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[FunctionTool, ...] = ()
     audio: bool = False
     redacted: tuple[Redaction, ...] = ()
+    checkpoint: Checkpoint | None = None
+    """From which it went on; None: it was new."""
     dropped: int = 0
     """Entries behind the first line that did not fit into the memory of the recorder."""
 
@@ -224,6 +227,8 @@ class OnsetLevels:
 
 def light_fact(fact: Fact, *, audio: bool, raw: bool) -> Any:
     """A fact as it is kept: without audio unless `audio`; frames of the client only if `raw`."""
+    if type(fact) is VadScores:  # most of them
+        return fact
     match fact:
         case Received(event=event, raw=frame):
             kept: Any = frame_text(frame, audio=audio) if raw and frame is not None else None
@@ -246,6 +251,8 @@ def light_fact(fact: Fact, *, audio: bool, raw: bool) -> Any:
 
 def light_effect(effect: Effect) -> Any:
     """An effect as it is kept: always without audio, and with a summary of what a model gets."""
+    if type(effect) in _AUDIO:  # most of them
+        return _light(effect)
     match effect:
         case Send(event=event):
             light = _light(event)
@@ -387,6 +394,8 @@ def redacted(tree: Any, kinds: tuple[Redaction, ...], said: str = "") -> Any:
     session depend on them. numbers: English number words, too.
     """
     match tree:
+        case dict() if said == "words":  # of the parts of an item, by their place
+            return {part: redacted(value, kinds, said) for part, value in tree.items()}
         case dict():
             return {name: redacted(value, kinds, name) for name, value in tree.items()}
         case list() | tuple():  # the bytes of a token spell it
@@ -445,7 +454,7 @@ def decode_lines(lines: Iterable[bytes], name: str) -> CallRecording:
             f"{VERSION}: install vivavoce {first.get('server', '')} or newer"
         )
     try:
-        header = msgspec.convert(first, CallHeader)
+        header = msgspec.convert(first, CallHeader, str_keys=True)
     except msgspec.ValidationError as exc:
         raise RecordingError(f"{name}, line 1: {exc}") from exc
     entries = []

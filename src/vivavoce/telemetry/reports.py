@@ -1,16 +1,16 @@
 """Sums of usage by day, user, model and other columns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
 from vivavoce.errors import InvalidRequest
 from vivavoce.limits.accounts import day_of
 from vivavoce.limits.prices import PriceTable, Quantities, rate, usd
-from vivavoce.store.base import AccountStore, UsageRow
+from vivavoce.store.base import UsageRow
 
 GroupBy: TypeAlias = Literal["day", "key", "user", "team", "model", "session", "kind", "mode"]
 DEFAULT_DAYS = 30
@@ -27,6 +27,14 @@ _VALUES: Mapping[str, Callable[[UsageRow], str]] = {
     "kind": lambda row: row.kind,
     "mode": lambda row: row.mode,
 }
+
+
+class UsageSource(Protocol):
+    """Has the usage that was booked."""
+
+    def usage(self, since: float, until: float) -> AsyncGenerator[list[UsageRow]]:
+        """See AccountStore."""
+        ...
 
 
 class ReportLine(msgspec.Struct, kw_only=True):
@@ -74,7 +82,7 @@ class ReportLine(msgspec.Struct, kw_only=True):
 
 
 async def report(
-    store: AccountStore,
+    store: UsageSource,
     since: float,
     until: float,
     by: tuple[GroupBy, ...],

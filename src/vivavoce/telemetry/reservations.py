@@ -1,6 +1,6 @@
 """What one session holds of its owner's budgets: for its responses, and for its time.
 
-Everything here may be repeated after a StoreError: nothing is forgotten before it is booked.
+Once a session has begun no StoreError is raised: see store/buffered.py.
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ class SessionAccount:
         self.model = model
         self.owner: Owner = service.directory.owner(who)
         self.budgets: tuple[Budget, ...] = ()
+        self.opens = False
+        """Whether the session is about to begin."""
 
     @property
     def now(self) -> float:
@@ -68,10 +70,11 @@ class SessionAccount:
     async def hold_charges(self, charges: tuple[Charge, ...], nano_usd: int = 0) -> Held:
         """Raises QuotaExceeded, and StoreError."""
         at = self.now
-        return Held(await self.service.reserve(charges), charges, at, nano_usd)
+        id_ = await self.service.reserve(charges, opens=self.opens)
+        return Held(id_, charges, at, nano_usd)
 
     async def settle(self, row: UsageRow, amounts: dict[Unit, int], held: Held | None) -> None:
-        """Book a row in place of what was held for it. Raises StoreError."""
+        """Book a row in place of what was held for it."""
         at = row.at if held is None else held.at
         charges = charges_on(self.budgets, amounts, at)
         await self.service.settle(row, charges, "" if held is None else held.id)
@@ -124,9 +127,11 @@ class ResponseReservations:
             self._next = await self._hold()
 
     async def begin(self, response_id: str) -> None:
-        """A response has begun. Raises QuotaExceeded, and StoreError."""
+        """A response has begun. Raises QuotaExceeded."""
         account = self._account
-        held = self._next or await self._hold()
+        if self._next is None:
+            self._next = await self._hold()
+        held = self._next
         row = account.row(
             response_id, "response", account.model, self._at_most(held), confirmed=False
         )
@@ -134,7 +139,7 @@ class ResponseReservations:
         self._open[response_id], self._next = held, None
 
     async def book(self, record: RecordUsage, rated: Rated) -> None:
-        """Book a response or a transcription. Raises StoreError."""
+        """Book a response or a transcription."""
         account, held = self._account, self._open.get(record.id)
         by_clock = account.rater.by_clock(record.model, account.now)
         confirmed = record.confirmed or by_clock  # its usage is the session's time
@@ -156,7 +161,7 @@ class ResponseReservations:
             self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
 
     async def give_back(self) -> None:
-        """Book what is open as it was held, and release the rest. Raises StoreError."""
+        """Book what is open as it was held, and release the rest."""
         account = self._account
         for response_id, held in tuple(self._open.items()):
             rated = self._at_most(held)
@@ -199,7 +204,7 @@ class SessionTime:
         await self._go_on(self._account.now)
 
     async def serve_with(self, model: str, at: float) -> None:
-        """Another model has served since `at`. Raises QuotaExceeded, and StoreError."""
+        """Another model has served since `at`. Raises QuotaExceeded."""
         await self._book(at)
         self._account.model = model
         await self._go_on(at)
@@ -209,12 +214,12 @@ class SessionTime:
         return self._held is not None and self._account.now >= self._ends_at - LAST_WINDOW_S / 2
 
     async def next_window(self) -> None:
-        """Raises QuotaExceeded, and StoreError."""
+        """Raises QuotaExceeded."""
         await self._book(self._account.now)
         await self._open_window()
 
     async def end(self, *, has_begun: bool) -> None:
-        """Book what is not booked yet. Raises StoreError.
+        """Book what is not booked yet.
 
         has_begun: whether there was a session; it may have been refused.
         """
@@ -247,7 +252,7 @@ class SessionTime:
             return
 
     async def _book(self, until: float) -> None:
-        """Book the time up to then that is not booked yet. Raises StoreError."""
+        """Book the time up to then that is not booked yet."""
         account, held = self._account, self._held
         since = self._begun_at if held is None else held.at
         if since is None:

@@ -23,7 +23,7 @@ from vivavoce.session.facts import (
     UpstreamEventReceived,
 )
 from vivavoce.session.usage import UsageTotals
-from vivavoce.store.base import Charge
+from vivavoce.store.base import AT_ONCE, Charge
 from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
 from vivavoce.telemetry.reservations import (
@@ -58,6 +58,8 @@ class ServedTime:
 
 class SessionMeter:
     """See runtime/sessions.py for when its methods are called. `who`: the name of the key."""
+
+    skips_audio = True
 
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
@@ -100,9 +102,10 @@ class SessionMeter:
         relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
+        account.opens = self.epoch == 1  # one that is taken up again goes on
         try:
             if record is not None and record.max_sessions:
-                seat = Charge(f"sessions:{record.name}", "now", 1, record.max_sessions)
+                seat = Charge(f"sessions:{record.name}", AT_ONCE, 1, record.max_sessions)
                 self._seat = f"seat_{account.session}_{self.epoch}"
                 before = f"seat_{account.session}_{self.epoch - 1}" if self.epoch > 1 else ""
                 await service.take_seat(self._seat, seat, before)
@@ -111,6 +114,8 @@ class SessionMeter:
         except BaseException:
             self.leave()
             raise
+        finally:
+            account.opens = False
         self._entered = True
         service.add(self)
 
@@ -188,7 +193,6 @@ class SessionMeter:
             self.post(BudgetLow())
 
     async def _settle_all(self) -> None:
-        """May be repeated when the store fails in the middle."""
         await self._responses.give_back()
         await self._time.end(has_begun=self._entered)
         if self._seat:

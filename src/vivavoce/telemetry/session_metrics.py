@@ -68,6 +68,8 @@ def _code(code: int) -> str:
 class SessionMetrics:
     """An observer: the latencies of one session, and how it ended."""
 
+    skips_audio = True
+
     def __init__(
         self, sessions: SessionFamilies, upstream: UpstreamFamilies, settings: SessionObject
     ) -> None:

@@ -70,6 +70,8 @@ def tracer(environment: Mapping[str, str]) -> Iterator["Tracer | None"]:
 class SessionTrace:
     """An observer: the spans of one session."""
 
+    skips_audio = True
+
     def __init__(
         self,
         tracer: "Tracer",

@@ -53,6 +53,8 @@ class Admit(Protocol):
 class TextObserver:
     """Sends the text of answers to a client whose protocol shows it before it is spoken."""
 
+    skips_audio = True
+
     def __init__(self, queue: SendQueue, protocol: ShowsText) -> None:
         self._queue = queue
         self._protocol = protocol

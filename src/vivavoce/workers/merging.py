@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 
 LOWEST = frozenset(
     {
-        *("vivavoce_upstream_available", "vivavoce_upstream_remaining"),
+        *("vivavoce_upstream_available", "vivavoce_upstream_remaining", "vivavoce_pool_member_up"),
         *("vivavoce_cluster_redis_reached", "vivavoce_cluster_nodes"),
         "vivavoce_spend_capture_ratio",
     }

@@ -272,6 +272,7 @@ class Supervisor:
             sessions=sum(one.sessions for one in known),
             engines=down,
             loading=tuple(sorted({name for one in known for name in one.loading})),
+            members={name: servers for one in known for name, servers in one.members.items()},
         )
 
     async def note_end(self, metrics: str) -> None:

@@ -141,7 +141,9 @@ def test_unknown_language_is_decided_by_punctuation(
 
 
 def test_question_mark_behind_a_dangling_word_says_little() -> None:
-    assert likelihood("Is there a?", "en") == likelihood("What is the?", "en") == 0.3
+    assert likelihood("Is there a?", "en") == likelihood("Remind me to?", "en") == 0.07
+    assert likelihood("Is there, ah?", "en") == likelihood("Um?", "en") == 0.07
+    assert likelihood("Huh?", "en") == likelihood("Nice, eh?", "en") == 0.95
     assert likelihood("What is it for?", "en") == 0.95
 
 

@@ -170,6 +170,12 @@ class Endpoint:
                 f"{self.server.name} sent something else instead of a list of models; set model"
             ) from exc
 
+    async def check(self, path: str) -> None:
+        """See BaseEngine. A refusal of the path itself is an answer: the server is there."""
+        async with self.client.request("GET", path, timeouts=self.timeouts) as response:
+            if response.status >= 500:
+                raise await response.refusal(self.connect_timeout_s)
+
     async def _open_connection(self) -> None:
         try:
             await self.listed.refresh()
@@ -197,6 +203,9 @@ class EndpointEngine(BaseEngine):
 
     def warm(self) -> None:
         self._endpoint.warm()
+
+    async def check(self, path: str) -> None:
+        await self._endpoint.check(path)
 
 
 class SpeechEngine(EndpointEngine):

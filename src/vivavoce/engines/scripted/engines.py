@@ -283,13 +283,16 @@ class ScriptedTTS(BaseEngine):
         start = _now() + script.first_audio_seconds
         await _until(start)
         size = max(1, script.chunk_ms * self.sample_rate // 1000)
+        marked = 0  # marks that were given
         for step, at in enumerate(range(0, end, size)):
-            seconds = at / self.sample_rate * script.realtime_factor
-            await _until(start + seconds)
+            if script.realtime_factor:
+                await _until(start + at / self.sample_rate * script.realtime_factor)
             await _yield_now_and_then(step)
             until = min(at + size, end)
-            here = tuple(mark for mark in marks if at <= mark.at < until)
-            yield Speech(self._audio(voice, at, until), here)
+            first = marked
+            while marked < len(marks) and marks[marked].at < until:
+                marked += 1
+            yield Speech(self._audio(voice, at, until), tuple(marks[first:marked]))
         if failing:
             await _fail(
                 f"[engines.tts.scripted] the script fails on {script.fail_on!r}"

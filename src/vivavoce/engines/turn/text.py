@@ -20,7 +20,8 @@ _ASKING = "?!\uff1f\uff01"
 _NOTHING = 0.3
 _NEUTRAL = 0.5
 _DANGLING = 0.05
-_DANGLING_ASKED = 0.3
+_DANGLING_ASKED = 0.07
+_TAGS = frozenset({"huh", "eh", "hm", "hmm"})  # fillers that ask
 _CONDITION = 0.35
 _DICTATED = 0.3
 _ONE_NUMBER = 0.2
@@ -102,8 +103,10 @@ def _by_mark(mark: str) -> float:
 
 def _by_words(lexicon: Lexicon, words: list[str], mark: str) -> float:
     core = _without_leads(lexicon, words)
-    if mark in _ASKING:  # a recogniser also hears "is there a?"
-        return _DANGLING_ASKED if 0 < _by_ending(lexicon, words, core) <= _DANGLING else _CLOSED
+    if mark in _ASKING:  # a recogniser also hears "is there a?" and "is there, uh?"
+        thinks = words[-1] in lexicon.fillers and words[-1] not in _TAGS
+        open_ended = thinks or 0 < _by_ending(lexicon, words, core) <= _DANGLING
+        return _DANGLING_ASKED if open_ended else _CLOSED
     if words[-1] in lexicon.fillers:
         return _DANGLING / 2
     if _is_answer(lexicon, words) or _is_answer(lexicon, core):

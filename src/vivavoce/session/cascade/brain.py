@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from vivavoce.protocol.audio_frames import AudioFrames
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioClear,
@@ -60,6 +61,7 @@ class CascadeBrain:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._transcriptions = Transcriptions(shared)
+        self._appends = AudioFrames("input_audio_buffer.append")
         self._draining = False
         self._turns: InputTurns
         self._anticipations: Anticipations
@@ -200,9 +202,15 @@ class CascadeBrain:
         if isinstance(fact, AudioGenerated):
             return self._responses.continue_audio(fact, now)
         if isinstance(fact, VadScores):
-            waits = self._overlaps.held or self._anticipations.drafting
-            return not waits and self._turns.continue_scores(fact)
-        if isinstance(fact, Received) and isinstance(fact.event, InputAudioAppend):
+            turns = self._turns
+            if not turns.announced and turns.speaking:  # it is held: see Overlaps
+                return False
+            return not self._anticipations.drafting and turns.continue_scores(fact)
+        if isinstance(fact, Received):
+            if not isinstance(fact.event, InputAudioAppend):
+                return False
+            if fact.raw is not None:
+                self._appends.learn(fact.raw)
             return self._turns.continue_append(fact.event, now)
         if isinstance(fact, AudioArrived):
             return self._turns.continue_track(fact.audio, now)
@@ -270,6 +278,9 @@ class CascadeBrain:
 
     def pass_input(self, frame: bytes, now: float) -> bool:
         return False
+
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        return self._appends.append(frame)
 
     def pass_output(self, frame: bytes, now: float) -> bool:
         return False

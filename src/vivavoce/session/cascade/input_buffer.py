@@ -18,18 +18,17 @@ class InputBuffer:
 
     def __init__(self, start: int = 0) -> None:
         self.start = start
+        self.end = start
+        """All audio that has come in this session, in samples."""
         self._pcm = bytearray()
 
-    @property
-    def end(self) -> int:
-        """All audio that has come in this session, in samples."""
-        return self.start + len(self._pcm) // BYTES_PER_SAMPLE
-
     def __len__(self) -> int:
-        return len(self._pcm) // BYTES_PER_SAMPLE
+        return self.end - self.start
 
     def append(self, pcm: bytes) -> None:
+        """Whole samples."""
         self._pcm += pcm
+        self.end += len(pcm) // BYTES_PER_SAMPLE
 
     def read(self, begin: int, end: int) -> bytes:
         """The audio in [begin, end), as far as it is still here."""
@@ -39,7 +38,8 @@ class InputBuffer:
 
     def drop(self, before: int) -> None:
         """Drop the audio before that position."""
-        before = min(before, self.end)
+        if before > self.end:
+            before = self.end
         if before > self.start:
             del self._pcm[: (before - self.start) * BYTES_PER_SAMPLE]
             self.start = before
@@ -93,7 +93,8 @@ class ArrivalPace:
 
     def take(self, samples: int, now: float) -> None:
         """So much audio has come."""
-        self._lead = max(-LAG_SECONDS, self._lead - (now - self.at)) + samples / RATE
+        lead = self._lead - (now - self.at)
+        self._lead = (lead if lead > -LAG_SECONDS else -LAG_SECONDS) + samples / RATE
         self.at = now
 
     @property
@@ -150,9 +151,9 @@ class Intake:
         """
         if self.half or self._held(begin) > self.max_samples:
             return None
-        if self._format == "audio/pcm" and len(event.audio) % BYTES_PER_SAMPLE:
-            return None
-        return self._decoder.feed(event.audio)
+        if self._format != "audio/pcm":
+            return self._decoder.feed(event.audio)
+        return None if len(event.audio) % BYTES_PER_SAMPLE else event.audio
 
     def _held(self, begin: int) -> int:
         return self.buffer.end - max(begin, self.buffer.start)

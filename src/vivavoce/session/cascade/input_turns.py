@@ -73,7 +73,7 @@ class InputTurns:
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
         self._gap_from = -INFINITY  # a gap in the audio is measured from then on, at the earliest
-        self.scoring = TurnScoring(shared.options)
+        self.scoring = TurnScoring(shared.options, shared.pauses)
         self._speech_end = 0  # of the last window with speech in a turn
         self.announced = True
         """Whether the client was told of the open turn."""

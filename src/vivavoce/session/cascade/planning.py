@@ -46,6 +46,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
         model=options.served_by.model,
         asked_model=session.model,
         speech_model=options.speech_model,
+        conversation_id=options.conversation_id,
         instructions=given(params.instructions, session.instructions),
         items=(),
         tools=tools,

@@ -74,8 +74,9 @@ class SpokenMessage:
     def __init__(self, place: OutputPlace, effects: EffectBuffer, format_: Format) -> None:
         self.place = place
         self.ledger = Ledger()
+        self._effects = effects
         self._part = _Part(place, effects)
-        self._encoder = Encoder(format_)
+        self._encoder = None if format_ == "audio/pcm" else Encoder(format_)
 
     def item(self, status: Status) -> Item:
         content = () if status == "in_progress" else (OutputAudio(transcript=self.ledger.text),)
@@ -94,11 +95,11 @@ class SpokenMessage:
         if words and (text := "".join(word.text for word in words)):
             self._part.send(server.OutputTranscriptDelta, delta=text)
         if send:
-            self._send_audio(self._encoder.feed(audio))
+            self._send_audio(self._encoder.feed(audio) if self._encoder else audio)
 
     def finish(self, status: Status) -> None:
         """End the part. Of an interrupted message what the encoder still holds is not sent."""
-        if status == "completed":
+        if status == "completed" and self._encoder:
             self._send_audio(self._encoder.flush())
         text = self.ledger.text
         self._part.send(server.OutputAudioDone)
@@ -107,8 +108,18 @@ class SpokenMessage:
         self._part.send(server.ContentPartDone, part=part)
 
     def _send_audio(self, audio: bytes) -> None:
-        if audio:
-            self._part.send(server.OutputAudioDelta, delta=audio)
+        if not audio:
+            return
+        place, effects = self.place, self._effects
+        effects.send(
+            server.OutputAudioDelta(
+                event_id=effects.event_id(),
+                response_id=place.response_id,
+                item_id=place.item_id,
+                output_index=place.index,
+                delta=audio,
+            )
+        )
 
 
 class WrittenMessage:

@@ -258,12 +258,14 @@ class Responses:
         """Take more audio of an answer that has some. False: more follows from it than that."""
         response = self._responses.get(fact.response_id)
         spoken = response.spoken if response else None
-        if response is None or spoken is None or fact.ends:
+        if response is None or spoken is None or fact.ends or not spoken.ledger.samples:
             return False
+        shared = self._shared
+        limits = shared.limits
         samples = spoken.ledger.samples + len(fact.audio) // BYTES_PER_SAMPLE
-        if samples > self._shared.limits.max_response_seconds * RATE:
+        if samples > limits.max_response_seconds * RATE:
             return False
-        response.stalls_at = now + self._shared.limits.stall_seconds
+        response.stalls_at = now + limits.stall_seconds
         self._send_audio(response, spoken, fact, now)
         return True
 

@@ -47,8 +47,14 @@ class Edge(Enum):
 class TurnDetector:
     """Turns probabilities of speech, one a window, into the edges of a turn."""
 
+    settings: TurnDetection
+    threshold: float
+    """From this probability on a window is speech."""
+    prefix: int
+    """Samples kept from before the onset."""
+
     def __init__(self, settings: TurnDetection) -> None:
-        self.settings = settings
+        self._use(settings)
         self.speaking = False
         self.onset = 0
         self.silence = 0
@@ -59,27 +65,6 @@ class TurnDetector:
         self._evidence_from = 0
         self._loud_from = 0
         self._needed = self._default_silence()
-
-    @property
-    def threshold(self) -> float:
-        match self.settings:
-            case ServerVad(threshold=threshold):
-                return threshold
-            case SemanticVad():
-                return SEMANTIC_THRESHOLD
-            case _:
-                assert_never(self.settings)
-
-    @property
-    def prefix(self) -> int:
-        """Samples kept from before the onset."""
-        match self.settings:
-            case ServerVad(prefix_padding_ms=ms):
-                return to_samples(ms)
-            case SemanticVad():
-                return to_samples(SEMANTIC_PREFIX_MS)
-            case _:
-                assert_never(self.settings)
 
     @property
     def pausing(self) -> bool:
@@ -104,14 +89,14 @@ class TurnDetector:
     def apply_settings(self, settings: TurnDetection) -> None:
         """From now on these hold; a turn under way goes on."""
         if settings != self.settings:
-            self.settings = settings
+            self._use(settings)
             self._needed = self._default_silence()
 
     def feed(self, at: int, speech: float, rise: float = 0.0) -> Edge | None:
         """Take the window that begins at `at`. rise: see rise_db(); it counts outside a turn."""
         if not self.speaking:
             return self._wait_for_onset(at, speech, rise)
-        if speech >= max(self.threshold - HYSTERESIS, FLOOR):
+        if speech >= self._going_on:
             self.silence = 0
             self._needed = self._default_silence()
             return None
@@ -121,11 +106,10 @@ class TurnDetector:
     def goes_on(self, speech: float) -> bool:
         """Whether a window would change nothing: it stays quiet, or the user goes on speaking."""
         if self.speaking:
-            return self.silence == 0 and speech >= max(self.threshold - HYSTERESIS, FLOOR)
-        if self._evidence or self._loud:
-            return False
-        threshold = self.threshold
-        return speech < max(threshold, FLOOR) and speech + SEMANTIC_THRESHOLD - threshold <= RISING
+            return self.silence == 0 and speech >= self._going_on
+        return speech < self._starting and not (
+            self._evidence or self._loud or speech + SEMANTIC_THRESHOLD - self.threshold > RISING
+        )
 
     def wait_for(self, silence: int) -> None:
         """Adjust the silence that ends the turn, samples. Call end_if_silent() next."""
@@ -159,7 +143,7 @@ class TurnDetector:
 
     def _wait_for_onset(self, at: int, speech: float, rise: float) -> Edge | None:
         sure = self._add_evidence(at, speech, rise)
-        if speech >= max(self.threshold, FLOOR):
+        if speech >= self._starting:
             if self._loud == 0:
                 self._loud_from = at
             self._loud += 1
@@ -181,6 +165,19 @@ class TurnDetector:
             self._evidence_from = at
         self._evidence = max(0.0, self._evidence * EVIDENCE_KEPT + max(-MAX_FALL, added))
         return self._evidence >= 1.0 and shifted >= MIN_STARTING and speech >= FLOOR
+
+    def _use(self, settings: TurnDetection) -> None:
+        self.settings = settings
+        match settings:
+            case ServerVad(threshold=threshold, prefix_padding_ms=prefix_ms):
+                pass
+            case SemanticVad():
+                threshold, prefix_ms = SEMANTIC_THRESHOLD, SEMANTIC_PREFIX_MS
+            case _:
+                assert_never(settings)
+        self.threshold, self.prefix = threshold, to_samples(prefix_ms)
+        self._starting = max(threshold, FLOOR)
+        self._going_on = max(threshold - HYSTERESIS, FLOOR)
 
     def _default_silence(self) -> int:
         match self.settings:

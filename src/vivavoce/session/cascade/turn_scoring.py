@@ -30,7 +30,7 @@ MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
 class TurnScoring:
     """The evidence of the open turn, and the pauses of its speaker."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, pauses: SpeakerPauses) -> None:
         self.evidence = Evidence()
         """Of the end of the turn, in this pause."""
         self.resumed = 0
@@ -40,11 +40,10 @@ class TurnScoring:
         self.ended_by: EndedBy = "silence"
         """What ends the turn."""
         self._options = options
-        self._pauses = SpeakerPauses()
+        self._pauses = pauses
         self._text: str | None = None  # that was scored last
         self._in_pause = False  # whether that was in this pause
         self._llm_asked = False  # about that text
-        self._spoken_until = 0  # the end of the speech of the last turn
 
     @property
     def awaits_sound(self) -> bool:
@@ -53,8 +52,8 @@ class TurnScoring:
 
     def begin(self, onset: int) -> None:
         """A turn begins. One that follows the last at once shows that it was ended too soon."""
-        gap = onset - self._spoken_until
-        if self._spoken_until and gap <= MAX_CUT_GAP:
+        gap = onset - self._pauses.spoken_until
+        if self._pauses.spoken_until and gap <= MAX_CUT_GAP:
             self._pauses.add(max(0, gap))
 
     def resume(self, silence: int) -> None:
@@ -121,7 +120,7 @@ class TurnScoring:
     def decide(self, detector: TurnDetector, position: int) -> TurnDecision:
         """Why the turn has just ended at that position."""
         waited, ended_by = detector.waited, self.ended_by
-        self._spoken_until, self.ended_by = position - waited, "silence"
+        self._pauses.spoken_until, self.ended_by = position - waited, "silence"
         evidence = self.evidence if detector.is_semantic else None
         return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
 

@@ -112,7 +112,7 @@ class RelayInput:
         # a track never pauses: it does not say when a turn begins that its client ends
         by_client = self._shared.options.turn_detection is None
         return unfinished or (
-            by_client and not self._shared.playback.by_server and bool(self._pending)
+            by_client and not self._shared.playback.by_server and self._pending.size > 0
         )
 
     def begin_turn(self, item_id: str | None) -> None:

@@ -228,6 +228,9 @@ class RelayBrain:
     def pass_input(self, frame: bytes, now: float) -> bool:
         return self._outbox.is_open and not self._lost and self._input.passes(frame, now)
 
+    def append_of(self, frame: bytes) -> InputAudioAppend | None:
+        return None
+
     def pass_output(self, frame: bytes, now: float) -> bool:
         if self._lost or not self._output.passes(frame, now):
             return False

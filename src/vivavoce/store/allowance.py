@@ -1,0 +1,217 @@
+"""What a process has set aside of budgets, for the time in which their store cannot be reached.
+
+Each allowance is reserved in the store like any other amount, so what is used of it is within the
+limit of its budget, whatever other processes do.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from vivavoce.store.base import (
+    AT_ONCE,
+    AccountStore,
+    Charge,
+    Reservation,
+    RunOperation,
+    StoreSettings,
+)
+
+RENEW_S = 20.0
+RETURN_S = 120.0
+"""The lease of an allowance is so much longer than its use: what was used is booked in it."""
+DRAWN_SHARE = 0.75
+"""No allowance is drawn from the rest of a budget."""
+TIGHT_SHARE = 0.9
+"""Allowances are given back where so much of a budget is spent and reserved."""
+
+
+class Account(NamedTuple):
+    """A budget in one of its periods."""
+
+    budget: str
+    period: str
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Amounts in the smallest unit of the budget."""
+
+    amount: int = 0
+    """That is reserved in the store."""
+    taken: int = 0
+    """What was used of it, or is held for work that goes on."""
+    holds: int = 0
+    """Reservations that it covers."""
+    until: float = 0.0
+    """Unix seconds: it may be taken till then; its leases end later."""
+    ids: list[str] = field(default_factory=list)
+    """Of its reservations in the store."""
+
+
+class Allowances:
+    """The allowances of a process, by budget and period. Without I/O."""
+
+    def __init__(self) -> None:
+        self._by_account: dict[Account, Allowance] = {}
+
+    def __iter__(self) -> Iterator[tuple[Account, Allowance]]:
+        return iter(tuple(self._by_account.items()))
+
+    def get(self, account: Account) -> Allowance | None:
+        return self._by_account.get(account)
+
+    def add(self, account: Account, amount: int, id_: str, until: float) -> None:
+        """So much more was reserved in the store."""
+        allowance = self._by_account.setdefault(account, Allowance())
+        allowance.amount += amount
+        allowance.ids.append(id_)
+        allowance.until = until if len(allowance.ids) == 1 else min(until, allowance.until)
+
+    def remove(self, account: Account) -> list[str]:
+        """Forget an allowance that covers nothing; the ids of its reservations."""
+        return self._by_account.pop(account, Allowance()).ids
+
+    def take(self, charges: Iterable[Charge], now: float) -> str | None:
+        """Hold amounts, all or none. Returns the first budget that has no allowance for it."""
+        found = []
+        for charge in limited(charges):
+            allowance = self._by_account.get(Account(charge.budget, charge.period))
+            if allowance is None or now >= allowance.until:
+                return charge.budget
+            if allowance.taken + charge.amount > allowance.amount:
+                return charge.budget
+            found.append((allowance, charge.amount))
+        for allowance, amount in found:
+            allowance.taken += amount
+            allowance.holds += 1
+        return None
+
+    def give_back(self, charges: Iterable[Charge]) -> None:
+        """End a hold: its amounts may be taken again."""
+        for charge in limited(charges):
+            allowance = self._by_account[Account(charge.budget, charge.period)]
+            allowance.taken -= charge.amount
+            allowance.holds -= 1
+
+    def use(self, charges: Iterable[Charge]) -> None:
+        """Amounts were spent, within a hold that has ended or without one."""
+        for charge in limited(charges):
+            allowance = self._by_account.get(Account(charge.budget, charge.period))
+            if allowance is not None:
+                allowance.taken += charge.amount
+
+
+def limited(charges: Iterable[Charge]) -> Iterator[Charge]:
+    """Those on budgets: neither places nor nothing."""
+    return (charge for charge in charges if charge.period != AT_ONCE and charge.amount)
+
+
+@dataclass(slots=True)
+class Need:
+    """What a process has reserved of a budget at present."""
+
+    limit: int
+    total: int = 0
+    largest: int = 0
+
+
+def needs_of(reserved: Iterable[Charge]) -> dict[Account, Need]:
+    """By budget and period."""
+    needs: dict[Account, Need] = {}
+    for charge in limited(reserved):
+        need = needs.setdefault(Account(charge.budget, charge.period), Need(charge.limit))
+        need.total += charge.amount
+        need.largest = max(need.largest, charge.amount)
+    return needs
+
+
+class AllowanceLeases:
+    """Draws, renews and gives back allowances in a store that answers."""
+
+    def __init__(
+        self,
+        allowances: Allowances,
+        settings: StoreSettings,
+        store: AccountStore,
+        run: RunOperation,
+    ) -> None:
+        self._allowances = allowances
+        self._settings = settings
+        self._store = store
+        self._run = run
+        self._renewed_at = 0.0
+        self.uncertain: set[str] = set()
+        """Reservations that are not used, and may be in the store."""
+
+    async def tend(self, reserved: Iterable[Charge], now: float) -> None:
+        """reserved: what the process has reserved at present. Raises StoreError."""
+        needs = needs_of(reserved) if self._settings.allowance else {}
+        renews = now >= self._renewed_at + RENEW_S
+        for account, allowance in self._allowances:
+            if allowance.holds:
+                continue
+            used = account not in needs or allowance.taken or now >= allowance.until
+            if used or (renews and await self._is_tight(account, needs[account])):
+                await self.give_up(account)
+        for account, need in needs.items():
+            await self._draw(account, need, now)
+        if renews:
+            await self._renew(now)
+
+    async def give_up_unused(self, charges: Iterable[Charge]) -> bool:
+        """Give back the allowances of some budgets; whether there were any. Raises StoreError."""
+        found = False
+        for charge in limited(charges):
+            account = Account(charge.budget, charge.period)
+            allowance = self._allowances.get(account)
+            if allowance is not None and not allowance.holds:
+                await self.give_up(account)
+                found = True
+        return found
+
+    async def give_up(self, account: Account) -> None:
+        """Raises StoreError; then the allowance is gone, and its reservations are uncertain."""
+        ids = self._allowances.remove(account)
+        self.uncertain.update(ids)
+        for id_ in ids:
+            await self._run(partial(self._store.release, id_))
+            self.uncertain.discard(id_)
+
+    async def _draw(self, account: Account, need: Need, now: float) -> None:
+        """Have at least half of what is wanted."""
+        allowance = self._allowances.get(account)
+        has = allowance.amount if allowance else 0
+        wanted = self._settings.allowance * need.total
+        if allowance is not None and (allowance.holds or 2 * has >= wanted):
+            return
+        balance = await self._run(partial(self._store.balance, *account))
+        room = int(DRAWN_SHARE * need.limit) - balance.spent - balance.reserved
+        amount = min(wanted - has, room)
+        if amount < need.largest:
+            return
+        id_ = f"alw_{secrets.token_hex(12)}"
+        until = now + self._settings.away_seconds
+        charge = Charge(*account, amount, need.limit)
+        self.uncertain.add(id_)
+        drawn = Reservation(id=id_, charges=(charge,), lease_until=until + RETURN_S)
+        refused = await self._run(partial(self._store.reserve, drawn))
+        self.uncertain.discard(id_)
+        if refused is None:
+            self._allowances.add(account, amount, id_, until)
+
+    async def _renew(self, now: float) -> None:
+        until = now + self._settings.away_seconds
+        renewed = [each for _, each in self._allowances if now < each.until + RETURN_S]
+        ids = [id_ for each in renewed for id_ in each.ids]
+        if ids:
+            await self._run(partial(self._store.renew, ids, until + RETURN_S))
+        for each in renewed:
+            each.until = until
+        self._renewed_at = now
+
+    async def _is_tight(self, account: Account, need: Need) -> bool:
+        balance = await self._run(partial(self._store.balance, *account))
+        return balance.spent + balance.reserved > TIGHT_SHARE * need.limit

@@ -1,0 +1,408 @@
+"""Accounts that go on while their store cannot be reached.
+
+While the store answers, each operation is passed on to it, and an allowance is drawn ahead for each
+budget from which this process has reserved. When an operation fails or takes too long the store is
+away: reservations are taken from the allowances, and usage waits in memory and in a journal until
+the store answers again. Nothing is booked twice, since the ids of rows are unique.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self, TypeVar
+
+from vivavoce.errors import QuotaExceeded, StorageFull, StoreError
+from vivavoce.limits.accounts import refusal
+from vivavoce.store.allowance import AllowanceLeases, Allowances
+from vivavoce.store.base import (
+    AT_ONCE,
+    AccountStore,
+    Balance,
+    Charge,
+    RecordKind,
+    Reservation,
+    StoreSettings,
+    UsageRow,
+)
+from vivavoce.store.journal import Journal, UsageEntry
+from vivavoce.store.waiting import MAX_WAITING, WaitingUsage
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 5.0
+"""Of one operation; then the store is away."""
+MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
+TEND_S = 5.0
+"""How often allowances are looked after."""
+REAP_PAUSE_S = 60.0
+"""After the store was away: others settle first what they hold."""
+_PROBE = "store:probe"
+
+
+@dataclass(slots=True)
+class _Held:
+    """A reservation of this process."""
+
+    charges: tuple[Charge, ...]
+    stored: bool
+    """Whether the store has it."""
+    covered: bool = False
+    """Whether an allowance pays for it."""
+    journaled: bool = False
+    """Whether the journal says that its work has begun."""
+
+
+class BufferedAccounts:
+    """See AccountStore, whose methods these are, without those of conversations. An async context
+    manager; the store is entered.
+
+    reserve(), begin(), settle(), book() and release() raise no StoreError but for what is about to
+    begin (`Reservation.opens`); begin() raises QuotaExceeded.
+    """
+
+    def __init__(
+        self,
+        store: AccountStore,
+        settings: StoreSettings,
+        *,
+        journal: Journal | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """journal: entered."""
+        self._store = store
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._usage = WaitingUsage(journal)
+        self._allowances = Allowances()
+        self._leases = AllowanceLeases(self._allowances, settings, store, self._call)
+        self._held: dict[str, _Held] = {}
+        self._to_release: set[str] = set()  # reservations that the store has, or may have
+        self._reap_from = 0.0
+        self._away_since: float | None = None
+        self._reason = StoreError("")
+        self._recovering: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Books what processes that have died have left in the journal."""
+        if await self._usage.read_journal():
+            await self.try_again()
+        self._tending = asyncio.create_task(self._tend_for_ever())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in (self._tending, self._recovering):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
+        try:
+            if self._away_since is not None:
+                await self._write_waiting()
+                self._away_since = None
+            for account, _ in self._allowances:
+                await self._leases.give_up(account)
+            await self._tidy()
+        except StoreError as exc_:
+            self._usage.log_left(exc_)
+
+    @property
+    def away(self) -> bool:
+        """Whether the store cannot be reached."""
+        return self._away_since is not None
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not in the store yet."""
+        return len(self._usage)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the store is away for longer than sessions with budgets may go on."""
+        since = self._away_since
+        return since is not None and self._wall_clock() >= since + self._settings.away_seconds
+
+    @property
+    def overfull(self) -> bool:
+        """Whether so much usage waits that no session may go on."""
+        return len(self._usage) >= 2 * MAX_WAITING
+
+    async def tend(self) -> None:
+        """Draw, renew and give back allowances. Raises StoreError."""
+        reserved = [charge for held in self._held.values() for charge in held.charges]
+        await self._leases.tend(reserved, self._wall_clock())
+
+    # reservations
+
+    async def reserve(self, reservation: Reservation) -> str | None:
+        if self._away_since is None:
+            try:
+                refused = await self._reserve_stored(reservation)
+            except StoreError:
+                self._to_release.add(reservation.id)
+            else:
+                if refused is None:
+                    self._held[reservation.id] = _Held(reservation.charges, stored=True)
+                return refused
+        return self._reserve_here(reservation)
+
+    async def begin(self, reservation_id: str, row: UsageRow) -> None:
+        held = self._held.get(reservation_id)
+        if self._away_since is None and (held is None or held.stored):
+            try:
+                await self._call(partial(self._store.begin, reservation_id, row))
+            except StoreError:
+                pass
+            else:
+                return
+        if held is None:
+            return
+        if not held.covered:  # its lease may end before the store is told: others would spend it
+            refused = self._allowances.take(held.charges, self._wall_clock())
+            if refused is not None:
+                raise QuotaExceeded(refusal(refused))
+            held.covered = True
+        held.journaled = True
+        await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
+
+    async def settle(
+        self, row: UsageRow, charges: Sequence[Charge], reservation_id: str = ""
+    ) -> bool:
+        held = self._held.pop(reservation_id, None)
+        if self._away_since is None:
+            try:
+                first = await self._call(partial(self._store.settle, row, charges, reservation_id))
+            except StoreError:
+                pass
+            else:
+                self._end_hold(held, charges)
+                await self._tidy()
+                return first
+        self._end_hold(held, charges)
+        if held is None:
+            self._allowances.use(charges)
+        return bool(await self._usage.add(UsageEntry(row, tuple(charges), reservation_id)))
+
+    async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
+        if self._away_since is None:
+            try:
+                return await self._call(partial(self._store.book, rows))
+            except StoreError:
+                pass
+        return await self._usage.add(*(UsageEntry(row) for row in rows))
+
+    async def release(self, reservation_id: str) -> None:
+        held = self._held.pop(reservation_id, None)
+        if held is not None and held.covered:
+            self._allowances.give_back(held.charges)
+        if held is not None and not held.stored:
+            await self._tidy()
+            return
+        if self._away_since is None:
+            try:
+                await self._call(partial(self._store.release, reservation_id))
+            except StoreError:
+                pass
+            else:
+                return
+        self._to_release.add(reservation_id)
+
+    async def renew(self, reservation_ids: Collection[str], lease_until: float) -> None:
+        await self._call(partial(self._store.renew, reservation_ids, lease_until))
+
+    async def reap(self, now: float) -> int:
+        if now < self._reap_from:
+            return 0
+        return await self._call(partial(self._store.reap, now))
+
+    # what cannot be had while the store is away
+
+    async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        await self._call(partial(self._store.put, key, value, ttl_s=ttl_s))
+
+    async def get(self, key: str) -> bytes | None:
+        return await self._call(partial(self._store.get, key))
+
+    async def delete(self, key: str) -> None:
+        await self._call(partial(self._store.delete, key))
+
+    async def save(self, kind: RecordKind, name: str, data: bytes) -> None:
+        await self._call(partial(self._store.save, kind, name, data))
+
+    async def remove(self, kind: RecordKind, name: str) -> bool:
+        return await self._call(partial(self._store.remove, kind, name))
+
+    async def records(self, kind: RecordKind) -> dict[str, bytes]:
+        return await self._call(partial(self._store.records, kind))
+
+    async def balance(self, budget: str, period: str) -> Balance:
+        return await self._call(partial(self._store.balance, budget, period))
+
+    async def usage(self, since: float, until: float) -> AsyncGenerator[list[UsageRow]]:
+        pages = self._store.usage(since, until)
+
+        async def next_page() -> list[UsageRow]:
+            return await anext(pages, [])
+
+        while page := await self._call(next_page):
+            yield page
+
+    # the store
+
+    async def _call(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Raises StoreError, at once where the store is known to be away."""
+        if self._away_since is not None:
+            raise self._unreachable()
+        try:
+            return await _bounded(operation)
+        except StoreError as exc:
+            self._lose(exc)
+            raise
+
+    async def _reserve_stored(self, reservation: Reservation) -> str | None:
+        refused = await self._call(partial(self._store.reserve, reservation))
+        if refused is not None and await self._leases.give_up_unused(reservation.charges):
+            refused = await self._call(partial(self._store.reserve, reservation))
+        return refused
+
+    def _lose(self, exc: StoreError) -> None:
+        self._reason = exc
+        if self._away_since is not None:
+            return
+        self._away_since = self._wall_clock()
+        log.warning(
+            "the store is away: %s; sessions with budgets go on for %d s at most, new ones are %s",
+            exc,
+            self._settings.away_seconds,
+            "refused" if self._settings.when_away == "refuse" else "served from allowances",
+        )
+        self._recovering = asyncio.create_task(self._recover())
+
+    def _unreachable(self) -> StoreError:
+        if isinstance(self._reason, StorageFull):
+            return StorageFull(str(self._reason))
+        return StoreError(f"the store is away: {self._reason}")
+
+    # while it is away
+
+    def _reserve_here(self, reservation: Reservation) -> str | None:
+        opens, charges = reservation.opens, reservation.charges
+        if opens:
+            self._check_open()
+        refused = self._full_place(charges)
+        if refused is None:
+            refused = self._allowances.take(charges, self._wall_clock())
+            if refused is not None and opens:
+                raise StoreError(
+                    f"the store is away, and nothing is left that was set aside of {refused}"
+                )
+        if refused is None:
+            self._held[reservation.id] = _Held(charges, stored=False, covered=True)
+        return refused
+
+    def _check_open(self) -> None:
+        """Raise StoreError where nothing new may begin."""
+        if self._settings.when_away == "refuse" or self.overdue:
+            raise self._unreachable()
+        if self._usage.failure is not None:
+            raise StoreError(
+                f"the store is away, and the journal cannot be written: {self._usage.failure}"
+            )
+        if len(self._usage) >= MAX_WAITING:
+            raise StoreError(f"the store is away, and {MAX_WAITING} rows of usage wait for it")
+
+    def _full_place(self, charges: Sequence[Charge]) -> str | None:
+        """The first of the limits of what goes on at the same time that this process has reached.
+
+        What other processes have is not known.
+        """
+        for charge in charges:
+            if charge.period == AT_ONCE:
+                own = sum(
+                    other.amount
+                    for held in self._held.values()
+                    for other in held.charges
+                    if other.budget == charge.budget and other.period == AT_ONCE
+                )
+                if own + charge.amount > charge.limit:
+                    return charge.budget
+        return None
+
+    def _end_hold(self, held: _Held | None, used: Sequence[Charge]) -> None:
+        """A reservation has ended, and so much was used."""
+        if held is not None and held.covered:
+            self._allowances.give_back(held.charges)
+            self._allowances.use(used)
+
+    # when it is back
+
+    async def _recover(self) -> None:
+        """Try until the store has taken everything."""
+        delay = MIN_RETRY_S
+        while True:
+            await asyncio.sleep(delay * random.uniform(0.75, 1.25))
+            if self._usage.failure is not None:
+                await self._usage.write_down()
+            if await self.try_again():
+                return
+            delay = min(2 * delay, MAX_RETRY_S)
+
+    async def try_again(self) -> bool:
+        """Write what waits, if the store answers; whether it does."""
+        waiting = len(self._usage)
+        try:
+            await self._write_waiting()
+        except StoreError as exc:
+            self._lose(exc)
+            return False
+        since, self._away_since = self._away_since, None
+        if since is not None:
+            now = self._wall_clock()
+            self._reap_from = now + REAP_PAUSE_S
+            log.warning(
+                "the store answers again after %d s; %d rows of usage were written",
+                now - since,
+                waiting,
+            )
+        await self._tidy()
+        return True
+
+    async def _write_waiting(self) -> None:
+        """Raises StoreError; then the rest waits still."""
+        await _bounded(partial(self._store.put, _PROBE, b"", ttl_s=60.0))
+        while self._usage or self._to_release or self._leases.uncertain:
+            while self._usage:
+                await self._usage.write_first(self._store, _bounded)
+            self._to_release |= self._leases.uncertain
+            self._leases.uncertain.clear()
+            for id_ in tuple(self._to_release):
+                await _bounded(partial(self._store.release, id_))
+                self._to_release.discard(id_)
+
+    async def _tidy(self) -> None:
+        """Delete the journal when the store has all of it."""
+        is_needed = self.away or any(held.journaled for held in self._held.values())
+        if not is_needed:
+            await self._usage.clear_journal()
+
+    async def _tend_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_S)
+            if not self.away:
+                try:
+                    await self.tend()
+                except StoreError as exc:
+                    log.debug("allowances were not looked after: %s", exc)
+
+
+async def _bounded(operation: Callable[[], Awaitable[T]]) -> T:
+    """Raises StoreError, also where there is no answer in time."""
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await operation()
+    except TimeoutError as exc:
+        raise StoreError(f"it has not answered within {ANSWER_TIMEOUT_S:g} s") from exc
