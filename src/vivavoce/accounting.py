@@ -171,7 +171,7 @@ def spend_comparison(settings: Settings, meter: Metering, ratio: "Gauge") -> Spe
     def models() -> frozenset[str]:
         return billed_by("openai", meter.rater.tariffs)
 
-    return SpendComparison(settings.spend, meter.store, models, ratio, meter.wall_clock)
+    return SpendComparison(settings.spend, meter.store.usage, models, ratio, meter.wall_clock)
 
 
 def settings_keys(settings: Settings) -> list[ApiKey]:

@@ -68,7 +68,7 @@ async def compared(report: CostReport, *, project: str = "") -> tuple[float | No
             )
             await store.book((row,))
         settings = SpendSettings("sk-admin-1", project, url)
-        comparison = SpendComparison(settings, store, lambda: {"far"}, gauge, lambda: NOW)
+        comparison = SpendComparison(settings, store.usage, lambda: {"far"}, gauge, lambda: NOW)
         ratio = await comparison.compare()
     return ratio, registry.get_sample_value("ratio", {"provider": "openai"})
 
@@ -101,7 +101,9 @@ def test_comparison_runs_where_there_is_a_key() -> None:
             gauge = Gauge("ratio", "", ["provider"], registry=CollectorRegistry())
             for key in ("", "sk-admin-1"):
                 settings = SpendSettings(key, "", url)
-                async with SpendComparison(settings, store, set, gauge, lambda: NOW) as comparison:
+                async with SpendComparison(
+                    settings, store.usage, set, gauge, lambda: NOW
+                ) as comparison:
                     assert (comparison._task is not None) == bool(key)
                     if key:
                         await report.was_asked.wait()

@@ -6,10 +6,10 @@ project of its own nothing else is in the number of a server.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
@@ -18,12 +18,15 @@ from vivavoce.engines.remote import RemoteServer, ServerKind
 from vivavoce.errors import EngineError, StoreError
 from vivavoce.limits.prices import NANO, usd
 from vivavoce.secret import Secret, conceal
-from vivavoce.store.base import AccountStore
+from vivavoce.store.base import UsageRow
 
 if TYPE_CHECKING:
     from prometheus_client import Gauge
 
 log = logging.getLogger(__name__)
+
+ReadUsage: TypeAlias = Callable[[float, float], AsyncGenerator[list[UsageRow]]]
+"""The rows from one Unix time up to another, in pages."""
 
 COMPARE_INTERVAL_S = 3600.0
 DELAY = timedelta(hours=6)
@@ -72,14 +75,14 @@ class SpendComparison:
     def __init__(
         self,
         settings: SpendSettings,
-        store: AccountStore,
+        usage: ReadUsage,
         models: Callable[[], Collection[str]],
         ratio: "Gauge",
         wall_clock: Callable[[], float],
     ) -> None:
-        """models: the configured ones of which OpenAI is paid for everything."""
+        """usage: of a store. models: the configured ones of which OpenAI is paid for everything."""
         self._settings = settings
-        self._store = store
+        self._usage = usage
         self._models = models
         self._ratio = ratio
         self._wall_clock = wall_clock
@@ -106,7 +109,7 @@ class SpendComparison:
         if not billed:
             return None
         booked, models = 0, self._models()
-        async for page in self._store.usage(since, since + 86_400):
+        async for page in self._usage(since, since + 86_400):
             booked += sum(row.nano_usd for row in page if row.model in models)
         ratio = booked / billed
         self._ratio.labels("openai").set(ratio)
