@@ -76,6 +76,14 @@ def test_frame_like_the_learnt_one_is_described_without_its_audio(audio: bytes, 
     assert before + name.encode() + after + text + tail == append(audio, **fields)
 
 
+def test_frame_that_ends_otherwise_or_has_other_fields_is_not_described() -> None:
+    frames = appends(append(event_id="a"))
+    assert frames.described(append(b"12", event_id="b")) == (b"b", 2)
+    assert frames.described(append(event_id="a")[:-1]) is None
+    assert frames.described(append(event_id="a", more=1)) is None
+    assert AudioFrames(APPEND).described(append()) is None
+
+
 @pytest.mark.parametrize(
     "later",
     [
