@@ -420,3 +420,9 @@ def test_conversation_that_is_not_allowed_ends_after_a_sentence() -> None:
     effects = tell(session, OutputFinished(say.order.response_id))
     assert problem(effects)[0] == "content_blocked"
     assert of(Close, effects) == [Close(1008, "content_blocked")]
+
+
+def test_limits_of_a_session_in_which_nothing_can_be_said_have_no_sentences() -> None:
+    limits = SessionLimits(idle_seconds=5, say_idle="Goodbye.").unspoken
+    assert limits.idle_seconds == 5
+    assert {limits.say_idle, limits.say_budget_spent, limits.say_store_lost} == {""}
