@@ -81,7 +81,7 @@ def test_frame_that_ends_otherwise_or_has_other_fields_is_not_described() -> Non
     assert frames.described(append(b"12", event_id="b")) == (b"b", 2)
     assert frames.described(append(event_id="a")[:-1]) is None
     assert frames.described(append(event_id="a", more=1)) is None
-    assert AudioFrames(APPEND).described(append()) is None
+    assert AudioFrames("input_audio_buffer.append").described(append()) is None
 
 
 @pytest.mark.parametrize(
