@@ -20,6 +20,7 @@ REAL = {
     "transports/test_relay_accounts.py": "polls a store",
     "transports/test_relay_passing.py": "outlasts the heartbeat of a socket",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
+    "transports/webrtc/test_resume.py": "polls a store that another process writes",
     "workers/stage.py": "polls what other processes do",
 }
 """Why a file sleeps in real time; the others run their sleeps in virtual time."""

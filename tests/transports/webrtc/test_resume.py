@@ -1,8 +1,9 @@
 """Calls whose client comes back: with another connection, or after its server was killed."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -58,6 +59,18 @@ async def calling(http: str, created: dict[str, Any] | None = None) -> AsyncIter
         await client.connection.close()
 
 
+async def wait_until_stored(file: Path, words: bytes) -> None:
+    """Wait until a checkpoint in the store of another process has these words."""
+
+    def has_them() -> bool:
+        with closing(sqlite3.connect(file)) as store:
+            return any(words in row[0] for row in store.execute("SELECT value FROM sessions"))
+
+    async with asyncio.timeout(60):
+        while not has_them():  # noqa: ASYNC110  another process stores them
+            await asyncio.sleep(0.01)
+
+
 def words_of(client: Client) -> str:
     """What the answers said whose transcripts have come."""
     kind = "response.output_audio_transcript.done"
@@ -95,6 +108,7 @@ def test_new_call_after_a_killed_server_goes_on_with_the_conversation(tmp_path: 
             async with calling(doomed.http) as first:
                 await first.ask()
                 await first.until("output_audio_buffer.started")
+                await wait_until_stored(file, b"Who is there?")
                 await doomed.kill()
             created = first.events[0]
             async with (
