@@ -62,7 +62,7 @@ def _own_price(name: str, given: ModelPrice) -> Price:
 def open_store(settings: Settings, environment: Mapping[str, str]) -> AccountStore:
     """The store of [store], not entered yet. Raises SettingsError."""
     url = settings.store.url
-    text = url.reveal() if isinstance(url, Secret) else url
+    text = Secret(url).reveal()
     scheme, _, path = text.partition(":")
     if not text:
         file = _state_folder(environment) / "vivavoce.db"
@@ -120,7 +120,7 @@ async def _buffered(
 
 def _journal_folder(settings: StoreSettings, environment: Mapping[str, str]) -> Path | None:
     """None: there is no journal."""
-    url = settings.url.reveal() if isinstance(settings.url, Secret) else settings.url
+    url = Secret(settings.url).reveal()
     if url == "memory" or os.name != "posix":  # it is locked as on POSIX
         return None
     named = Path(settings.journal).expanduser() if settings.journal else None

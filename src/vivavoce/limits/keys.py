@@ -23,7 +23,7 @@ def key_of(random_bytes: bytes) -> Secret:
 
 def hash_of(key: str) -> str:
     """The hash of a key, as the settings hold it. Any text has one, also with surrogates in it."""
-    text = key.reveal() if isinstance(key, Secret) else key
+    text = Secret(key).reveal()
     return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 

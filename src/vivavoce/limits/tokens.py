@@ -51,7 +51,7 @@ class TokenMint:
 
     def check(self, token: str, now: float) -> Grant:
         """The grant of a token. Raises TokenError: forged, not a token, or expired."""
-        text = token.reveal() if isinstance(token, Secret) else token
+        text = Secret(token).reveal()
         payload, _, signature = text.removeprefix(PREFIX).partition(".")
         if (
             len(text) > MAX_TOKEN_CHARS

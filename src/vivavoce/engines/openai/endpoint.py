@@ -68,7 +68,7 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 def revealed(text: str) -> str:
     """The text itself, be it a Secret or not."""
-    return text.reveal() if isinstance(text, Secret) else text
+    return Secret(text).reveal()
 
 
 def is_azure(url: URL) -> bool:

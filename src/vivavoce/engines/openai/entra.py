@@ -59,7 +59,7 @@ class EntraTokens:
     def __init__(self, settings: EntraSettings) -> None:
         self._settings = settings
         secret = settings.client_secret
-        self._secret = secret.reveal() if isinstance(secret, Secret) else secret
+        self._secret = Secret(secret).reveal()
         url = parse_base_url(settings.authority or (LOGIN_URL if self._secret else MACHINE_URL))
         if not self._secret:
             url = url.update_query({"api-version": "2018-02-01", "resource": SCOPE})
