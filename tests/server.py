@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from vivavoce.accounting import follow_keys, metering, resuming
 from vivavoce.app import application, auth_of, build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.runtime.catalog import Cascade
+from vivavoce.runtime.resume import StoredSession
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings, parse
@@ -227,3 +229,20 @@ async def serving_until_killed(settings: str, folder: Path) -> AsyncIterator[Ser
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def wait_until_answer_is_stored(file: Path) -> None:
+    """Wait until the store of another process has a conversation that ends with a whole answer."""
+
+    def ends_with_an_answer(value: bytes) -> bool:
+        entries = msgspec.msgpack.decode(value, type=StoredSession).checkpoint.entries
+        return bool(entries) and bool(entries[-1].ledger) and entries[-1].item.status == "completed"
+
+    def is_there() -> bool:
+        with closing(sqlite3.connect(file)) as store:
+            rows = store.execute("SELECT value FROM sessions").fetchall()
+        return any(ends_with_an_answer(value) for (value,) in rows)
+
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not is_there():  # noqa: ASYNC110  another process stores it
+            await asyncio.sleep(0.01)

@@ -14,13 +14,13 @@ REAL = {
     "engines/workers.py": "hangs and spins on purpose",
     "fake_upstream.py": "an answer pauses where a test wants it to",
     "console/test_recording.py": "an answer is heard for a while before it is interrupted",
+    "server.py": "polls a store that another process writes",
     "telemetry/test_metering.py": "a process dies at a random moment",
     "test_deploy.py": "polls proxies",
     "test_reloading.py": "polls the log of a signal, and for the end of processes",
     "transports/test_relay_accounts.py": "polls a store",
     "transports/test_relay_passing.py": "outlasts the heartbeat of a socket",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
-    "transports/webrtc/test_resume.py": "polls a store that another process writes",
     "workers/stage.py": "polls what other processes do",
 }
 """Why a file sleeps in real time; the others run their sleeps in virtual time."""

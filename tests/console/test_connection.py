@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.console.browser import CONNECTION_ERRORS, needs_chromium, open_console, run, tcp_proxy
-from tests.server import HOST, scripted, serving, serving_until_killed
+from tests.server import HOST, scripted, serving, serving_until_killed, wait_until_answer_is_stored
 from vivavoce.limits.keys import hash_of
 from vivavoce.store.sqlite import SQLiteStore
 
@@ -208,6 +208,7 @@ def test_conversation_goes_on_after_its_server_is_killed_in_mid_answer(tmp_path:
             async with open_console(home, expected=CONNECTION_ERRORS) as console:
                 await console.type("Remember seven.")
                 await console.wait_for_sound()
+                await wait_until_answer_is_stored(store)
                 proxy.forward_to(second.port)
                 await doomed.kill()
                 await console.wait_for_transcript("The transcript is kept.", "Connected again.")

@@ -281,8 +281,12 @@ def test_checkpoint_is_due_at_rest_and_where_an_item_might_be_lost() -> None:
     effects = transcribe(session, effects, "hello")
     assert session.checkpoint_due  # its words are known
     session.checkpoint(0.0)
-    tell(session, spoke(the(Generate, effects).response_id, "good"))
-    assert not session.checkpoint_due  # words of an answer alone
+    response_id = the(Generate, effects).response_id
+    tell(session, spoke(response_id, "good"))
+    assert session.checkpoint_due  # an answer has begun
+    session.checkpoint(0.0)
+    tell(session, spoke(response_id, "day"))
+    assert not session.checkpoint_due  # more words of it alone
     answered(session, effects, 0.0)
     assert session.checkpoint_due
     session.checkpoint(0.0)

@@ -220,6 +220,8 @@ def test_checkpoint_knows_what_the_server_has_played() -> None:
     saved = session.checkpoint(PLAYED_SAVE_S)
     assert saved.cut_item_id == item_id
     assert the(Generate, restored(saved)).text == "three four"
+    shown = continued(saved, expires_in=1.0, heard=None, finish=True).entries[-1].item
+    assert texts((shown,)) == ["one two"]
     assert not of(Generate, restored(saved, heard=(item_id, 400)))  # the client has heard more
 
 

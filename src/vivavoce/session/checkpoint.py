@@ -5,6 +5,7 @@ import msgspec
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.items import Message, OutputAudio
 from vivavoce.protocol.server import (
+    ContentPartAdded,
     ItemDeleted,
     ItemDone,
     ItemTruncated,
@@ -33,6 +34,7 @@ CHECKPOINT_VERSION = 2
 PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
 _NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)  # they change nothing of a checkpoint
 _MUST_SAVE = (
+    ContentPartAdded,  # the first words of an answer: the rest is finished, not another begun
     ItemDone,
     ItemDeleted,
     ItemTruncated,
@@ -169,15 +171,19 @@ def continued(
 
 
 def _ended(saved: SavedEntry) -> SavedEntry | None:
-    """An entry that is not generated any further; None: there is nothing of it."""
+    """An entry that is not generated or played any further; None: there is nothing of it.
+
+    An answer that the server played shows the words that were played.
+    """
     item, ledger = saved.item, saved.ledger
-    if item.status != "in_progress" or (isinstance(item, Message) and item.role == "user"):
-        return saved
-    if not isinstance(item, Message) or ledger is None or not ledger.words:
-        return None
-    part = OutputAudio(transcript=Ledger.load(ledger).text)
-    item = msgspec.structs.replace(item, status="incomplete", content=(part,))
-    return SavedEntry(item, saved.words, saved.samples, ledger)
+    is_open, is_message = item.status == "in_progress", isinstance(item, Message)
+    if is_message and ledger and ledger.words and (is_open or ledger.heard is not None):
+        part = OutputAudio(transcript=Ledger.load(ledger).heard_text)
+        status = "incomplete" if is_open else item.status
+        item = msgspec.structs.replace(item, status=status, content=(part,))
+        return SavedEntry(item, saved.words, saved.samples, ledger)
+    is_of_user = isinstance(item, Message) and item.role == "user"
+    return None if is_open and not is_of_user else saved
 
 
 def _cut(saved: SavedEntry, heard: int) -> SavedEntry:
