@@ -15,11 +15,20 @@ import pytest
 from tests.replay.stage import lines_of, recorded, recorded_server, speak, two_turns
 from tests.session.stage import MODELS
 from tests.session.stage import settings as opening
-from vivavoce.protocol.client import InputAudioAppend, ItemCreate
+from vivavoce.protocol.client import InputAudioAppend, InputAudioClear, ItemCreate
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Message
-from vivavoce.protocol.server import SpeechStarted, SpeechStopped
-from vivavoce.session.effects import Effect, FeedAudio, RunVad, Send
-from vivavoce.session.facts import AudioArrived, Received, TranscriptionKey
+from vivavoce.protocol.server import OutputAudioDelta, SpeechStarted, SpeechStopped
+from vivavoce.session.effects import Effect, FeedAudio, PlayAudio, RunVad, Send
+from vivavoce.session.facts import (
+    AudioArrived,
+    AudioGenerated,
+    Fact,
+    Received,
+    SpokenWord,
+    TranscriptionKey,
+    TranscriptUpdated,
+    VadScores,
+)
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, ModelInfo
 from vivavoce.session.policy import Policy, Rules
@@ -35,6 +44,8 @@ from vivavoce.telemetry.recording import (
     decode_lines,
     encode_lines,
     frame_text,
+    light_effect,
+    light_fact,
     redacted,
 )
 from vivavoce.testing import run
@@ -103,6 +114,46 @@ def test_frames_that_passed_are_kept_by_their_form_and_read_as_they_came() -> No
         assert found == expected[call.dropped :]
         assert call.drop_block()
     assert call.dropped > 100
+
+
+SPOKEN = OutputAudioDelta(
+    event_id="event_1", response_id="resp_1", item_id="item_2", output_index=1, delta=bytes(960)
+)
+FEED = FeedAudio(TranscriptionKey("item_1", 1), bytes(1536))
+STEADY: list[tuple[Fact, list[Effect]]] = [
+    (VadScores(768, (0.25,)), []),
+    (VadScores(1536, (0.125,)), [FEED]),
+    (VadScores(2304, (0.5, 0.75)), []),
+    (VadScores(3840, (0.0,)), [RunVad(0, bytes(1536))]),
+    (APPEND, []),
+    (Received(InputAudioAppend(event_id="mine", audio=bytes(1920)), b"{}"), [RunVad(0, bytes(3072))]),
+    (APPEND, [FEED]),
+    (Received(InputAudioClear()), []),
+    (AudioGenerated("resp_1", bytes(960)), [Send(SPOKEN)]),
+    (AudioGenerated("resp_1", bytes(1920)), [Send(SPOKEN)]),
+    (AudioGenerated("resp_1", bytes(960), (SpokenWord("so", 3),)), [Send(SPOKEN)]),
+    (AudioGenerated("resp_1", bytes(960), ends=True), [Send(SPOKEN)]),
+    (AudioGenerated("resp_1", bytes(960)), [PlayAudio("item_2", bytes(960))]),
+    (AudioGenerated("resp_1", bytes(960)), [Send(SpeechStopped(event_id="e", item_id="i", audio_end_ms=1))]),
+    (TranscriptUpdated(TranscriptionKey("item_1"), "so", 0, final=False), []),
+]
+
+
+def test_entries_of_audio_are_read_as_they_came() -> None:
+    call = started(Recorder(RecorderSettings()))
+    expected = []
+    for number in range(3000):
+        fact, effects = STEADY[(number // 40 + number * number) % len(STEADY)]
+        call.on(fact, list(effects), number / 50)
+        kept = [(type(effect).__name__, light_effect(effect)) for effect in effects]
+        light = light_fact(fact, audio=False, raw=False)
+        expected.append([number / 50, type(fact).__name__, light, kept])
+        if number % 100 == 50:
+            call.passed(passing(number, output=True), number / 50, output=True)
+    entries = [json.loads(line) for line in run(lines_of(call))[1:-1]]
+    read = [[e["at"], e["fact"], e["fields"], e.get("effects", [])] for e in entries if "fact" in e]
+    assert read == json.loads(msgspec.json.encode(expected))
+    assert len(entries) == len(read) + 30
 
 
 def test_frames_that_passed_are_kept_whole_with_their_audio() -> None:

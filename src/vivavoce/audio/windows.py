@@ -48,5 +48,6 @@ class WindowResampler:
         strides = (line, self._step * sample, sample)
         seen = np.ndarray((n, self._rows, width), np.float32, samples.data, 0, strides)
         made = np.ascontiguousarray(seen).reshape(n * self._rows, width) @ self._matrix
-        np.clip(made, -1, 1, out=made)
+        np.minimum(made, 1, out=made)
+        np.maximum(made, -1, out=made)
         return made.reshape(n, -1)

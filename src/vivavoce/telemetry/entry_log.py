@@ -1,7 +1,8 @@
 """The entries of one recorded call in memory: encoded, and compressed in blocks.
 
 Frames that pass a relay come fifty times a second. Those that differ in their event_id and audio
-alone are kept as a form and, of each, its time, its id and the size of its audio.
+alone are kept as a form and, of each, its time, its id and the size of its audio. Of a cascade,
+entries of audio that goes on are as frequent; they are kept in a few values each.
 """
 
 import zlib
@@ -13,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.telemetry.audio_entries import WIDTH, AudioEntry, entries_of
 from vivavoce.telemetry.recording import frame_text
 
 BLOCK_BYTES: Final = 32 * 1024
@@ -20,7 +22,7 @@ BLOCK_BYTES: Final = 32 * 1024
 SIZE_BYTES: Final = 4
 """In front of each entry."""
 MAX_RUN: Final = 32
-"""Frames that passed one after the other, until they are encoded."""
+"""Frames, or entries of audio, one after the other, until they are encoded."""
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
 """Of an entry that is kept as an array."""
 
@@ -46,18 +48,29 @@ class EntryLog:
             AudioFrames("input_audio_buffer.append"),
             AudioFrames("response.output_audio.delta"),
         )  # of the frames in the run
+        self._audio_run: list[Any] = []  # entries of audio, one after the other
 
     def add(self, entry: Any) -> None:
         """A dict as it will be read, or a tuple of its values without names."""
-        if self._run:
+        if self._run or self._audio_run:
             self._keep_run()
         self._append(entry, 1)
+
+    def add_audio(self, entry: AudioEntry) -> None:
+        """See audio_entry()."""
+        if self._run:
+            self._keep_run()
+        self._audio_run += entry
+        if len(self._audio_run) == WIDTH * MAX_RUN:
+            self._keep_run()
 
     def add_frame(self, frame: bytes, now: float, *, output: bool) -> None:
         """A frame that passed a relay."""
         if self._audio or (found := self._forms[output].described(frame)) is None:
             self._keep_whole(frame, now, output=output)
             return
+        if self._audio_run:
+            self._keep_run()
         self._run += (now, output, *found)
         if len(self._run) == 4 * MAX_RUN:
             self._keep_run()
@@ -85,10 +98,13 @@ class EntryLog:
             self._append({"form": form.learnt, "output": output}, 0)
 
     def _keep_run(self) -> None:
-        """The frames that have passed become an entry."""
+        """The frames that have passed, or the entries of audio, become one."""
         run, self._run = self._run, []
         if run:
             self._append({"run": run}, len(run) // 4)
+        audio, self._audio_run = self._audio_run, []
+        if audio:
+            self._append({"audio": audio}, len(audio) // WIDTH)
 
     def _append(self, entry: Any, count: int) -> None:
         """count: of the entries that will be read."""
@@ -121,14 +137,21 @@ def decoded(block: bytes) -> Iterator[dict[str, Any]]:
         at = start + int.from_bytes(block[at:start], "big")
         entry = msgspec.msgpack.decode(block[start:at])
         if isinstance(entry, list):
-            named = zip(_FIELDS, entry, strict=True)
-            yield {name: value for name, value in named if value or name == "at"}
+            yield _named(entry)
+        elif "audio" in entry:
+            for each in entries_of(entry["audio"]):
+                yield _named(msgspec.msgpack.decode(msgspec.msgpack.encode(each)))
         elif "form" in entry:
             forms[entry["output"]] = entry["form"]
         elif "run" in entry:
             yield from _frames(entry["run"], forms)
         else:
             yield entry
+
+
+def _named(entry: list[Any]) -> dict[str, Any]:
+    named = zip(_FIELDS, entry, strict=True)
+    return {name: value for name, value in named if value or name == "at"}
 
 
 def _frames(run: list[Any], forms: dict[bool, list[bytes]]) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,15 @@ class FaultWatch:
                 case Close(code=1011, reason=reason):
                     self.add("error", now, f"closed with 1011: {reason}")
 
+    def on_audio(self, now: float, *, answered: bool) -> None:
+        """The same of audio that goes on. answered: it is that of an answer."""
+        due = self._due_since
+        if due is not None:
+            if now - due >= self._silent_seconds:
+                self._silent(now)
+            elif answered:
+                self._due_since = None
+
     def answered(self) -> None:
         """Something of an answer came."""
         self._due_since = None

@@ -24,6 +24,7 @@ from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
+from vivavoce.telemetry.audio_entries import PIECE, audio_entry
 from vivavoce.telemetry.entry_log import EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
@@ -146,16 +147,25 @@ class RecordedCall:
         """See Observer."""
         self._now = now
         try:
-            kept = tuple([(type(effect).__name__, light_effect(effect)) for effect in effects])
-            if fact is None:
-                self._add((now, "", None, kept, ()))
-            else:
-                light = light_fact(fact, audio=self._audio, raw=self._relays)
-                levels = () if self._levels is None else self._levels_of(fact, effects)
-                self._add((now, type(fact).__name__, light, kept, levels))
+            levels: Any = ()
+            if fact is not None and self._levels is not None:
+                levels = self._levels_of(fact, effects)
+                if not (levels or self._relays) and (entry := audio_entry(fact, effects, now)):
+                    self._log.add_audio(entry)
+                    self._watch.on_audio(now, answered=entry[0] == PIECE)
+                    return
+            self._keep(fact, effects, levels, now)
             self._watch.on(fact, effects, now)
         except Exception as exc:  # noqa: BLE001  a bug here must not end the call
             self._lose(exc)
+
+    def _keep(self, fact: Fact | None, effects: list[Effect], levels: Any, now: float) -> None:
+        kept = tuple([(type(effect).__name__, light_effect(effect)) for effect in effects])
+        if fact is None:
+            self._add((now, "", None, kept, ()))
+        else:
+            light = light_fact(fact, audio=self._audio, raw=self._relays)
+            self._add((now, type(fact).__name__, light, kept, levels))
 
     def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
         assert self._levels is not None

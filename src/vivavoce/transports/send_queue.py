@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
+from vivavoce.protocol.codec import encode
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import Frame, WireProtocol
@@ -97,7 +98,11 @@ class SendQueue:
         return self._closing[0] if self._closing else 0
 
     def send(self, event: AnyServerEvent) -> None:
-        if self._closing is None:
+        if self._closing is not None:
+            return
+        if self._protocol.is_ga:
+            self.send_raw(encode(event))
+        else:
             self.send_frames(self._protocol.encode(event))
 
     def send_raw(self, data: bytes) -> None:

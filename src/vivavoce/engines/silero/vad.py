@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vivavoce.engines.base import BaseEngine, Capabilities
 from vivavoce.engines.packs import cache_folder, problem_of
 from vivavoce.engines.silero.onnx_weights import read
+from vivavoce.engines.silero.quiet import QuietStreams
 from vivavoce.errors import EngineError, SettingsError
 
 Floats = NDArray[np.float32]
@@ -26,7 +27,8 @@ _FFT, _HOP, _STEPS = 256, 128, 4
 _BINS = _FFT // 2 + 1
 _UNITS = 128  # of the LSTM
 _ROWS = 64  # worked on at once: with more, what lies between two steps leaves the cache
-_SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
+_FEW_ROWS = 8  # are multiplied one by one: for a product of several, BLAS copies the weights
+_SILENCE = _WINDOW * (2.5 / 32768) ** 2  # energy of a window that is as good as digital silence
 
 
 PACK = "silero-vad-v6"
@@ -34,9 +36,12 @@ FILE = "silero_vad_v6.onnx"
 
 
 class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack."""
+    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack. `skip_quiet`:
+    of a stream in long quiet score every second window only, and 0.0 for the others, as long as it
+    does not become louder."""
 
     weights: str = ""
+    skip_quiet: bool = True
 
 
 class SileroVAD(BaseEngine):
@@ -62,6 +67,7 @@ class SileroVAD(BaseEngine):
                 f"or use the vad engine 'energy'"
             )
         self._network: _Network | None = None
+        self._quiet = QuietStreams() if settings.skip_quiet else None
         self._free: list[int] = []
         # A row is a stream.
         self._hidden = np.zeros((0, _UNITS), np.float32)
@@ -82,26 +88,42 @@ class SileroVAD(BaseEngine):
         stream = self._free.pop()
         for state in (self._hidden, self._cell, self._context):
             state[stream] = 0
+        if self._quiet is not None:
+            self._quiet.open(stream)
         return stream
 
     def close(self, stream: int) -> None:
         self._free.append(stream)
 
     def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
-        """A window of digital silence is 0.0, without a run of the network."""
+        """A window of digital silence, or that is skipped, is 0.0: without a run of the network."""
         assert self._network is not None, "score() before the engine was entered"
         likely = np.zeros(len(windows), np.float32)
-        (loud,) = np.nonzero(_peaks(windows) > _SILENCE)
-        for start in range(0, len(loud), _ROWS):
-            # Most often all are loud: a slice then, for a view instead of a copy.
-            every = len(loud) == len(windows)
-            rows = slice(start, start + _ROWS) if every else loud[start : start + _ROWS]
+        numbers, energies = streams.tolist(), np.vecdot(windows, windows).tolist()
+        scored = self._scored(numbers, energies)
+        for start in range(0, len(scored), _ROWS):
+            # Most often all are scored: a slice then, for a view instead of a copy.
+            every = len(scored) == len(windows)
+            rows = slice(start, start + _ROWS) if every else scored[start : start + _ROWS]
             which = streams[rows]
             hidden, cell = self._hidden[which], self._cell[which]
             likely[rows] = self._network(self._context[which], windows[rows], hidden, cell)
             self._hidden[which], self._cell[which] = hidden, cell
         self._context[streams] = windows[:, -_CONTEXT:]
+        if self._quiet is not None and scored:
+            speech = likely.tolist()
+            for row in scored:
+                self._quiet.scored(numbers[row], energies[row], speech[row])
         return likely
+
+    def _scored(self, streams: list[int], energies: list[float]) -> list[int]:
+        """The rows that the network has to score."""
+        quiet = self._quiet
+        return [
+            row
+            for row, energy in enumerate(energies)
+            if energy > _SILENCE and not (quiet and quiet.skips(streams[row], energy))
+        ]
 
     def _grow(self) -> None:
         old = len(self._hidden)
@@ -127,12 +149,6 @@ def packaged_weights(package: str = "faster_whisper") -> Path:
     return Path(found.origin).parent / "assets" / FILE
 
 
-def _peaks(windows: Floats) -> Floats:
-    """The largest absolute sample of each row, without a copy of them all."""
-    peaks: Floats = np.maximum(windows.max(axis=1), -windows.min(axis=1))
-    return peaks
-
-
 class _Layer(NamedTuple):
     """y = x @ weight + bias."""
 
@@ -140,7 +156,11 @@ class _Layer(NamedTuple):
     bias: Floats
 
     def __call__(self, x: Floats, out: Floats | None = None) -> Floats:
-        y = np.matmul(x, self.weight, out=out)
+        if len(x) > _FEW_ROWS:
+            y = np.matmul(x, self.weight, out=out)
+        else:
+            y = np.empty((len(x), len(self.bias)), np.float32) if out is None else out
+            np.matmul(x[:, None], self.weight, out=y[:, None])
         y += self.bias
         return y
 
