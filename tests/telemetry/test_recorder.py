@@ -126,7 +126,10 @@ STEADY: list[tuple[Fact, list[Effect]]] = [
     (VadScores(2304, (0.5, 0.75)), []),
     (VadScores(3840, (0.0,)), [RunVad(0, bytes(1536))]),
     (APPEND, []),
-    (Received(InputAudioAppend(event_id="mine", audio=bytes(1920)), b"{}"), [RunVad(0, bytes(3072))]),
+    (
+        Received(InputAudioAppend(event_id="mine", audio=bytes(1920)), b"{}"),
+        [RunVad(0, bytes(3072))],
+    ),
     (APPEND, [FEED]),
     (Received(InputAudioClear()), []),
     (AudioGenerated("resp_1", bytes(960)), [Send(SPOKEN)]),
@@ -134,7 +137,10 @@ STEADY: list[tuple[Fact, list[Effect]]] = [
     (AudioGenerated("resp_1", bytes(960), (SpokenWord("so", 3),)), [Send(SPOKEN)]),
     (AudioGenerated("resp_1", bytes(960), ends=True), [Send(SPOKEN)]),
     (AudioGenerated("resp_1", bytes(960)), [PlayAudio("item_2", bytes(960))]),
-    (AudioGenerated("resp_1", bytes(960)), [Send(SpeechStopped(event_id="e", item_id="i", audio_end_ms=1))]),
+    (
+        AudioGenerated("resp_1", bytes(960)),
+        [Send(SpeechStopped(event_id="e", item_id="i", audio_end_ms=1))],
+    ),
     (TranscriptUpdated(TranscriptionKey("item_1"), "so", 0, final=False), []),
 ]
 

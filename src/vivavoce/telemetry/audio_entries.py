@@ -70,7 +70,9 @@ def _piece(fact: Any, effect: Any, now: float) -> AudioEntry | None:
     return PIECE, now, event.response_id, size, event.event_id, event.item_id, event.output_index
 
 
-def entries_of(run: list[Any]) -> Iterator[tuple[float, str, Any, tuple[tuple[str, Any], ...], Any]]:
+def entries_of(
+    run: list[Any],
+) -> Iterator[tuple[float, str, Any, tuple[tuple[str, Any], ...], Any]]:
     """Of the values of several entries, one after the other: what is kept of any other entry."""
     for kind, now, *values in zip(*[iter(run)] * WIDTH, strict=True):
         fact, effect = _RESTORED[kind](*values)

@@ -5,6 +5,7 @@ a fifth as much a window. The weights come from an ONNX file, a model pack; onnx
 """
 
 from importlib.util import find_spec
+from math import tanh
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +28,9 @@ _FFT, _HOP, _STEPS = 256, 128, 4
 _BINS = _FFT // 2 + 1
 _UNITS = 128  # of the LSTM
 _ROWS = 64  # worked on at once: with more, what lies between two steps leaves the cache
-_FEW_ROWS = 8  # are multiplied one by one: for a product of several, BLAS copies the weights
+_STATE = 2 * _UNITS + _CONTEXT  # of a stream: hidden and cell of the LSTM, and the context
+_FEW_ROWS = 8  # see _product()
+_ZERO, _HALF, _ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
 _SILENCE = _WINDOW * (2.5 / 32768) ** 2  # energy of a window that is as good as digital silence
 
 
@@ -69,10 +72,7 @@ class SileroVAD(BaseEngine):
         self._network: _Network | None = None
         self._quiet = QuietStreams() if settings.skip_quiet else None
         self._free: list[int] = []
-        # A row is a stream.
-        self._hidden = np.zeros((0, _UNITS), np.float32)
-        self._cell = np.zeros((0, _UNITS), np.float32)
-        self._context = np.zeros((0, _CONTEXT), np.float32)
+        self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
 
     async def __aenter__(self) -> Self:
         # 2 ms of file and arithmetic: no thread is worth it.
@@ -86,8 +86,7 @@ class SileroVAD(BaseEngine):
         if not self._free:
             self._grow()
         stream = self._free.pop()
-        for state in (self._hidden, self._cell, self._context):
-            state[stream] = 0
+        self._states[stream] = 0
         if self._quiet is not None:
             self._quiet.open(stream)
         return stream
@@ -98,23 +97,30 @@ class SileroVAD(BaseEngine):
     def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
         """A window of digital silence, or that is skipped, is 0.0: without a run of the network."""
         assert self._network is not None, "score() before the engine was entered"
-        likely = np.zeros(len(windows), np.float32)
         numbers, energies = streams.tolist(), np.vecdot(windows, windows).tolist()
         scored = self._scored(numbers, energies)
+        likely = [0.0] * len(numbers)
         for start in range(0, len(scored), _ROWS):
-            # Most often all are scored: a slice then, for a view instead of a copy.
-            every = len(scored) == len(windows)
-            rows = slice(start, start + _ROWS) if every else scored[start : start + _ROWS]
-            which = streams[rows]
-            hidden, cell = self._hidden[which], self._cell[which]
-            likely[rows] = self._network(self._context[which], windows[rows], hidden, cell)
-            self._hidden[which], self._cell[which] = hidden, cell
-        self._context[streams] = windows[:, -_CONTEXT:]
-        if self._quiet is not None and scored:
-            speech = likely.tolist()
-            for row in scored:
-                self._quiet.scored(numbers[row], energies[row], speech[row])
-        return likely
+            rows = scored[start : start + _ROWS]
+            for row, speech in zip(rows, self._speech(rows, numbers, windows), strict=True):
+                likely[row] = speech
+                if self._quiet is not None:
+                    self._quiet.scored(numbers[row], energies[row], speech)
+        if len(scored) < len(numbers):
+            self._states[streams, -_CONTEXT:] = windows[:, -_CONTEXT:]
+        return np.array(likely, np.float32)
+
+    def _speech(self, rows: list[int], streams: list[int], windows: Floats) -> list[float]:
+        """The probabilities of some rows, at most _ROWS."""
+        assert self._network is not None
+        if len(rows) == 1:  # views, which need no copy back
+            row, stream = rows[0], streams[rows[0]]
+            return self._network(self._states[stream : stream + 1], windows[row : row + 1])
+        which = [streams[row] for row in rows]
+        states = self._states[which]
+        found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
+        self._states[which] = states
+        return found
 
     def _scored(self, streams: list[int], energies: list[float]) -> list[int]:
         """The rows that the network has to score."""
@@ -126,12 +132,9 @@ class SileroVAD(BaseEngine):
         ]
 
     def _grow(self) -> None:
-        old = len(self._hidden)
+        old = len(self._states)
         new = max(16, 2 * old)
-        self._hidden, self._cell, self._context = (
-            np.concatenate((state, np.zeros((new - old, state.shape[1]), np.float32)))
-            for state in (self._hidden, self._cell, self._context)
-        )
+        self._states = np.concatenate((self._states, np.zeros((new - old, _STATE), np.float32)))
         self._free.extend(range(new - 1, old - 1, -1))
 
 
@@ -149,20 +152,9 @@ def packaged_weights(package: str = "faster_whisper") -> Path:
     return Path(found.origin).parent / "assets" / FILE
 
 
-class _Layer(NamedTuple):
-    """y = x @ weight + bias."""
-
-    weight: Floats
-    bias: Floats
-
-    def __call__(self, x: Floats, out: Floats | None = None) -> Floats:
-        if len(x) > _FEW_ROWS:
-            y = np.matmul(x, self.weight, out=out)
-        else:
-            y = np.empty((len(x), len(self.bias)), np.float32) if out is None else out
-            np.matmul(x[:, None], self.weight, out=y[:, None])
-        y += self.bias
-        return y
+def _with_bias(weight: Floats, bias: Floats) -> Floats:
+    """A layer as one matrix: its input has a one behind the last number of each row."""
+    return np.ascontiguousarray(np.concatenate((weight, bias[None])), np.float32)
 
 
 class _Weights:
@@ -190,17 +182,17 @@ class _Weights:
         # The second half of the network works on so few steps that some taps meet only padding.
         kept = (slice(0, 3), slice(0, 3), slice(1, 3), slice(1, 2))
         self.convolutions = [
-            _Layer(_by_tap(weight[:, :, taps]), bias)
+            _with_bias(_by_tap(weight[:, :, taps]), bias)
             for (weight, bias), taps in zip(convolutions, kept, strict=True)
         ]
         # sigmoid(x) is (1 + tanh(x / 2)) / 2: halved here, the three gates (i, o, f) and the
         # candidate (c) that stand side by side need but one tanh.
         half = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), _UNITS)
-        self.lstm = _Layer(
-            np.ascontiguousarray(np.concatenate((of_input, of_hidden), axis=1).T * half),
+        self.lstm = _with_bias(
+            np.concatenate((of_input, of_hidden), axis=1).T * half,
             (biases[: 4 * _UNITS] + biases[4 * _UNITS :]) * half,
         )
-        self.output = _Layer(output[0][0] * half[:1], output[1] * half[:1])
+        self.output = _with_bias(output[0][0] * half[:1], output[1] * half[:1])
 
 
 def _by_tap(weight: Floats) -> Floats:
@@ -216,56 +208,55 @@ class _Network:
         self._arrays = _Arrays.empty(_ROWS)
         self._by_rows: dict[int, _Space] = {}
 
-    def __call__(self, context: Floats, windows: Floats, hidden: Floats, cell: Floats) -> Floats:
-        """Probability of speech [n]. hidden, cell [n, 128]: changed in place."""
+    def __call__(self, states: Floats, windows: Floats) -> list[float]:
+        """Probability of speech of each row. states [n, _STATE]: changed in place."""
         n = len(windows)
         space = self._by_rows.get(n)
         if space is None:
-            space = self._by_rows[n] = _Space(self._arrays.first(n))
-        self._transform(space, context, windows)
+            space = self._by_rows[n] = _Space(self._arrays.first(n), self._weights)
+        hidden, cell = states[:, :_UNITS], states[:, _UNITS : 2 * _UNITS]
+        self._transform(space, states[:, -_CONTEXT:], windows)
+        states[:, -_CONTEXT:] = windows[:, -_CONTEXT:]
         self._encode(space)
         space.hidden[...] = hidden
-        self._weights.lstm(space.lstm_input, space.gates)
-        np.tanh(space.gates, out=space.gates)
-        space.opened += 1
-        space.opened *= 0.5
-        cell *= space.keep
-        space.candidate *= space.enter
-        cell += space.candidate
-        np.tanh(cell, out=hidden)
-        hidden *= space.leave
-        speech = self._weights.output(np.maximum(hidden, 0, out=space.hidden))
-        np.tanh(speech, out=speech)
-        speech += 1
-        speech *= 0.5
-        return speech[:, 0]
+        np.matmul(*space.lstm)
+        np.tanh(space.gates, space.gates)
+        np.add(space.opened, _ONE, space.opened)
+        np.multiply(space.opened, _HALF, space.opened)
+        np.multiply(cell, space.keep, cell)
+        np.multiply(space.candidate, space.enter, space.candidate)
+        np.add(cell, space.candidate, cell)
+        np.tanh(cell, hidden)
+        np.multiply(hidden, space.leave, hidden)
+        np.maximum(hidden, _ZERO, out=space.hidden)
+        np.matmul(*space.output)
+        return [(1.0 + tanh(speech)) / 2 for speech in space.speech.tolist()]
 
     def _transform(self, space: "_Space", context: Floats, windows: Floats) -> None:
         """Sound into the magnitudes of its short-time spectrum, [n, 4, 129]."""
-        samples = space.samples
-        samples[:, :_CONTEXT] = context
-        samples[:, _CONTEXT:-_CONTEXT] = windows
-        samples[:, -_CONTEXT:] = windows[:, -2 : -_CONTEXT - 2 : -1]  # mirrored at the last sample
-        np.multiply(space.overlapping, self._weights.window, out=space.frames)
+        mirrored = windows[:, -2 : -_CONTEXT - 2 : -1]  # at the last sample
+        np.concatenate((context, windows, mirrored), axis=1, out=space.samples)
+        np.multiply(space.overlapping, self._weights.window, space.frames)
         np.fft.rfft(space.frames, out=space.spectrum)
-        np.abs(space.spectrum, out=space.magnitudes)
+        np.abs(space.spectrum, space.magnitudes)
 
     def _encode(self, space: "_Space") -> None:
         """Four convolutions of three taps, to 128 numbers a window, [n, 128]."""
-        first, second, third, fourth = self._weights.convolutions
         space.bin_taps[...] = space.overlapping_bins
-        first(space.bin_rows, space.convolved_rows)
-        np.maximum(space.convolved, 0, out=space.features)
+        np.matmul(*space.first)
+        np.maximum(space.first_out, _ZERO, out=space.features)
         space.feature_taps[...] = space.overlapping_features
-        x = second(space.feature_rows)
-        np.maximum(x, 0, out=x)
-        x = third(x.reshape(len(space.code), -1))
-        np.maximum(x, 0, out=x)
-        np.maximum(fourth(x), 0, out=space.code)
+        np.matmul(*space.second)
+        np.maximum(space.second_out, _ZERO, out=space.third_in)
+        np.matmul(*space.third)
+        np.maximum(space.third_out, _ZERO, out=space.fourth_in)
+        np.matmul(*space.fourth)
+        np.maximum(space.fourth_out, _ZERO, out=space.code)
 
 
 class _Arrays(NamedTuple):
-    """What lies between the steps of the network, for n rows."""
+    """What lies between the steps of the network, for n rows. A one stands behind each row of the
+    input of a layer."""
 
     samples: Floats
     """[n, 640]: context, window, and the mirrored end of the window."""
@@ -276,24 +267,36 @@ class _Arrays(NamedTuple):
     features: Floats
     bin_taps: Floats
     feature_taps: Floats
-    convolved: Floats
-    """[n, 4, 128]"""
-    lstm_input: Floats
+    first_out: Floats
+    second_out: Floats
+    third_in: Floats
+    third_out: Floats
+    fourth_in: Floats
+    fourth_out: Floats
+    lstm_in: Floats
     gates: Floats
+    speech: Floats
 
     @classmethod
     def empty(cls, n: int) -> Self:
+        half = _UNITS // 2
         return cls(
             np.empty((n, _CONTEXT + _WINDOW + _CONTEXT), np.float32),
             np.empty((n, _STEPS, _FFT), np.float32),
             np.empty((n, _STEPS, _BINS), np.complex64),
             np.zeros((n, _STEPS + 2, _BINS), np.float32),
             np.zeros((n, _STEPS + 2, _UNITS), np.float32),
-            np.empty((n, _STEPS, 3 * _BINS), np.float32),
-            np.empty((n, _STEPS // 2, 3 * _UNITS), np.float32),
+            np.ones((n, _STEPS, 3 * _BINS + 1), np.float32),
+            np.ones((n, _STEPS // 2, 3 * _UNITS + 1), np.float32),
             np.empty((n, _STEPS, _UNITS), np.float32),
-            np.empty((n, 2 * _UNITS), np.float32),
+            np.empty((n, _STEPS // 2, half), np.float32),
+            np.ones((n, _UNITS + 1), np.float32),
+            np.empty((n, half), np.float32),
+            np.ones((n, half + 1), np.float32),
+            np.empty((n, _UNITS), np.float32),
+            np.ones((n, 2 * _UNITS + 1), np.float32),
             np.empty((n, 4 * _UNITS), np.float32),
+            np.empty((n, 1), np.float32),
         )
 
     def first(self, n: int) -> "_Arrays":
@@ -304,27 +307,45 @@ class _Space:
     """The work space of n rows: views of the arrays, made once, as each costs as much to make as a
     small product."""
 
-    def __init__(self, arrays: _Arrays) -> None:
-        n = len(arrays.samples)
+    def __init__(self, arrays: _Arrays, weights: _Weights) -> None:
+        first, second, third, fourth = weights.convolutions
         self.samples, self.frames, self.spectrum = arrays[:3]
         self.overlapping = _overlapping(self.samples, _STEPS, _FFT, _HOP)
         self.magnitudes = arrays.bins[:, 1:-1]
-        self.bin_taps = arrays.bin_taps
+        self.bin_taps = arrays.bin_taps[..., :-1]
         self.overlapping_bins = _overlapping(arrays.bins, _STEPS, 3 * _BINS, _BINS)
-        self.bin_rows = arrays.bin_taps.reshape(n * _STEPS, -1)
-        self.convolved = arrays.convolved
-        self.convolved_rows = arrays.convolved.reshape(n * _STEPS, -1)
+        self.first = _product(arrays.bin_taps, first, arrays.first_out)
+        self.first_out = arrays.first_out
         self.features = arrays.features[:, 1:-1]
-        self.feature_taps = arrays.feature_taps
+        self.feature_taps = arrays.feature_taps[..., :-1]
         self.overlapping_features = _overlapping(
             arrays.features, _STEPS // 2, 3 * _UNITS, 2 * _UNITS
         )
-        self.feature_rows = arrays.feature_taps.reshape(n * _STEPS // 2, -1)
-        self.lstm_input = arrays.lstm_input
-        self.code, self.hidden = np.split(arrays.lstm_input, 2, axis=1)
+        self.second = _product(arrays.feature_taps, second, arrays.second_out)
+        self.second_out = arrays.second_out
+        self.third_in = _overlapping(arrays.third_in, _STEPS // 2, _UNITS // 2, _UNITS // 2)
+        self.third = _product(arrays.third_in, third, arrays.third_out)
+        self.third_out = arrays.third_out
+        self.fourth_in = arrays.fourth_in[:, :-1]
+        self.fourth = _product(arrays.fourth_in, fourth, arrays.fourth_out)
+        self.fourth_out = arrays.fourth_out
+        self.code = arrays.lstm_in[:, :_UNITS]
+        self.hidden = arrays.lstm_in[:, _UNITS:-1]
+        self.lstm = _product(arrays.lstm_in, weights.lstm, arrays.gates)
         self.gates = arrays.gates
         self.opened = arrays.gates[:, : 3 * _UNITS]
         self.enter, self.leave, self.keep, self.candidate = np.split(arrays.gates, 4, axis=1)
+        self.output = _product(arrays.lstm_in[:, _UNITS:], weights.output, arrays.speech)
+        self.speech = arrays.speech[:, 0]
+
+
+def _product(x: Floats, weight: Floats, out: Floats) -> tuple[Floats, Floats, Floats]:
+    """The arguments of matmul. Few rows are multiplied one by one: for a product of several, BLAS
+    copies the weights."""
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    made = out.reshape(-1, out.shape[-1])
+    few = len(rows) <= _FEW_ROWS
+    return (rows[:, None], weight, made[:, None]) if few else (rows, weight, made)
 
 
 def _overlapping(rows: Floats, count: int, length: int, hop: int) -> Floats:
