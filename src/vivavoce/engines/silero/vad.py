@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from vivavoce.engines.base import BaseEngine, Capabilities
 from vivavoce.engines.packs import cache_folder, problem_of
 from vivavoce.engines.silero.onnx_weights import read
-from vivavoce.engines.silero.quiet import QuietStreams
 from vivavoce.errors import EngineError, SettingsError
 
 Floats = NDArray[np.float32]
@@ -31,7 +30,7 @@ _ROWS = 64  # worked on at once: with more, what lies between two steps leaves t
 _STATE = 2 * _UNITS + _CONTEXT  # of a stream: hidden and cell of the LSTM, and the context
 _FEW_ROWS = 8  # see _product()
 _ZERO, _HALF, _ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
-_SILENCE = _WINDOW * (2.5 / 32768) ** 2  # energy of a window that is as good as digital silence
+_SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
 
 
 PACK = "silero-vad-v6"
@@ -39,12 +38,9 @@ FILE = "silero_vad_v6.onnx"
 
 
 class SileroSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack. `skip_quiet`:
-    of a stream in long quiet score every second window only, and 0.0 for the others, as long as it
-    does not become louder."""
+    """`weights`: an ONNX file of Silero v6, 16 kHz; "" is that of the model pack."""
 
     weights: str = ""
-    skip_quiet: bool = True
 
 
 class SileroVAD(BaseEngine):
@@ -70,7 +66,6 @@ class SileroVAD(BaseEngine):
                 f"or use the vad engine 'energy'"
             )
         self._network: _Network | None = None
-        self._quiet = QuietStreams() if settings.skip_quiet else None
         self._free: list[int] = []
         self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
 
@@ -87,26 +82,21 @@ class SileroVAD(BaseEngine):
             self._grow()
         stream = self._free.pop()
         self._states[stream] = 0
-        if self._quiet is not None:
-            self._quiet.open(stream)
         return stream
 
     def close(self, stream: int) -> None:
         self._free.append(stream)
 
     def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
-        """A window of digital silence, or that is skipped, is 0.0: without a run of the network."""
+        """A window of digital silence is 0.0, without a run of the network."""
         assert self._network is not None, "score() before the engine was entered"
-        numbers, energies = streams.tolist(), np.vecdot(windows, windows).tolist()
-        scored = self._scored(numbers, energies)
+        numbers, loud = streams.tolist(), _loud(windows)
         likely = [0.0] * len(numbers)
-        for start in range(0, len(scored), _ROWS):
-            rows = scored[start : start + _ROWS]
+        for start in range(0, len(loud), _ROWS):
+            rows = loud[start : start + _ROWS]
             for row, speech in zip(rows, self._speech(rows, numbers, windows), strict=True):
                 likely[row] = speech
-                if self._quiet is not None:
-                    self._quiet.scored(numbers[row], energies[row], speech)
-        if len(scored) < len(numbers):
+        if len(loud) < len(numbers):
             self._states[streams, -_CONTEXT:] = windows[:, -_CONTEXT:]
         return np.array(likely, np.float32)
 
@@ -121,15 +111,6 @@ class SileroVAD(BaseEngine):
         found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
         self._states[which] = states
         return found
-
-    def _scored(self, streams: list[int], energies: list[float]) -> list[int]:
-        """The rows that the network has to score."""
-        quiet = self._quiet
-        return [
-            row
-            for row, energy in enumerate(energies)
-            if energy > _SILENCE and not (quiet and quiet.skips(streams[row], energy))
-        ]
 
     def _grow(self) -> None:
         old = len(self._states)
@@ -150,6 +131,17 @@ def packaged_weights(package: str = "faster_whisper") -> Path:
     if found is None or found.origin is None:
         raise SettingsError(f"[engines.vad.silero] {problem}, or use the vad engine 'energy'")
     return Path(found.origin).parent / "assets" / FILE
+
+
+def _loud(windows: Floats) -> list[int]:
+    """The rows that are not as good as digital silence. Most are told by their energy alone."""
+    surely = _WINDOW * _SILENCE**2 * 1.001
+    energies = np.vecdot(windows, windows).tolist()
+    return [
+        row
+        for row, energy in enumerate(energies)
+        if energy > surely or float(np.abs(windows[row]).max()) > _SILENCE
+    ]
 
 
 def _with_bias(weight: Floats, bias: Floats) -> Floats:
