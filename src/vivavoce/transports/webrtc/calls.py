@@ -108,7 +108,7 @@ class Calls:
             log.warning("%s: the upstream server makes no call; its media comes here", call.id)
             return None
         except asyncio.CancelledError:  # the client does not wait for the answer
-            runner.end(1000, "the client left")
+            runner.end(1000, "the client left", "client")
             raise
 
     def find(self, call_id: str, credential: str | None) -> "Call | None":
@@ -140,7 +140,7 @@ class Calls:
         """End every call."""
         for active in self._calls.values():
             if active.call.runner:
-                active.call.runner.end(1012, "the server is shutting down")
+                active.call.runner.end(1012, "the server is shutting down", "shutdown")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
             for task in late:
