@@ -182,8 +182,9 @@ def test_close_is_counted_with_its_reason(facts: list[Fact | None], code: int, r
     for fact in facts[:-1]:
         session.on(fact, [], 0.0)
     session.on(facts[-1], [Close(code, "words of this server, or of a client")], 1.0)
-    closes = metrics.sessions.closes.collect()[0].samples
-    assert [each.labels["reason"] for each in closes if each.name.endswith("_total")] == [reason]
+    (closes,) = metrics.sessions.closes.collect()
+    counted = [each for each in closes.samples if each.name.endswith("_total")]
+    assert [each.labels["reason"] for each in counted] == [reason]
 
 
 def test_budget_that_ends_a_session_is_counted_with_and_without_a_last_sentence() -> None:
@@ -267,8 +268,8 @@ def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> N
     session.on(Disconnected(1011, "upstream"), [Close(1000, "the client left")], 9.0)
     failover = {"model": "m", "to": "none", "reason": "silent"}
     assert value(metrics, "failovers_total", **failover) == 1
-    samples = metrics.upstream.failovers.collect()[0].samples
-    assert sum(each.value for each in samples if each.name.endswith("_total")) == 2
+    (failovers,) = metrics.upstream.failovers.collect()
+    assert sum(each.value for each in failovers.samples if each.name.endswith("_total")) == 2
 
 
 def test_sessions_of_a_server_are_read_with_the_metrics() -> None:
