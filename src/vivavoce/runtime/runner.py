@@ -234,8 +234,8 @@ class Runner:
         if self._begun and not self._closed.is_set:
             self._perform_all(self._session.repeat_items(), self._clock())
 
-    def end(self, code: int, reason: str, cause: DisconnectCause) -> None:
-        """End the session for a reason that is not its client's."""
+    def end(self, code: int, reason: str, cause: DisconnectCause = "client") -> None:
+        """End the session where its connection does not say so."""
         self._close_reason = (code, reason)
         self.post(Disconnected(code, cause))
 

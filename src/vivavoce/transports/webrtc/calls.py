@@ -108,7 +108,7 @@ class Calls:
             log.warning("%s: the upstream server makes no call; its media comes here", call.id)
             return None
         except asyncio.CancelledError:  # the client does not wait for the answer
-            runner.end(1000, "the client left", "client")
+            runner.end(1000, "the client left")
             raise
 
     def find(self, call_id: str, credential: str | None) -> "Call | None":

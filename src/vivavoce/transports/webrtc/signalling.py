@@ -83,7 +83,7 @@ class CallRoutes:
         """End a call."""
         call = self._find(request.match_info["call_id"], request)
         if call.runner:
-            call.runner.end(1000, "the call was hung up", "client")
+            call.runner.end(1000, "the call was hung up")
         return web.Response()
 
     def find(self, request: web.Request) -> "Call | DirectCall":
