@@ -209,7 +209,24 @@ class Resumption:
 
     def served(self, key: str) -> Ticket | None:
         """The ticket of a conversation that this process serves."""
-        return self._served.get(key)
+        ticket = self._served.get(key)
+        return None if ticket is None or ticket.superseded else ticket
+
+    async def check_served(self, ticket: Ticket) -> None:
+        """End the session of a conversation here if another process has taken it over meanwhile.
+
+        The store tells it: it takes no checkpoint of an older claim. It is believed to be ours
+        where the store cannot be reached.
+        """
+        served = self.served(ticket.key)
+        if served is None or served.runner is None:
+            return
+        self.keep(served, served.runner.checkpoint())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while not self._failing and self._is_due(served):
+                    self._stored.clear()
+                    await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and take it over.
@@ -219,6 +236,7 @@ class Resumption:
         """
         if not ticket.request.token:
             return
+        await self.check_served(ticket)
         here = self._take_served(ticket)
         found = here or await self._take_stored(ticket)
         if found is None:
@@ -285,9 +303,13 @@ class Resumption:
         """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while ticket.key in self._unsaved or ticket.key in self._storing:
+                while self._is_due(ticket):
                     self._stored.clear()
                     await self._stored.wait()
+
+    def _is_due(self, ticket: Ticket) -> bool:
+        """Whether the store has not taken the last checkpoint yet."""
+        return ticket.key in self._unsaved or ticket.key in self._storing
 
     def serves(self, token: str) -> bool:
         """Whether this process serves a conversation with that token, whoever owns it."""
@@ -295,7 +317,7 @@ class Resumption:
 
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
         """From a session of this process, which ends."""
-        other = self._served.get(ticket.key)
+        other = self.served(ticket.key)
         if other is None or other.runner is None:
             return None
         checkpoint = other.runner.checkpoint()
