@@ -279,7 +279,7 @@ class Sessions:
         start = SessionStart(
             settings,
             replace(self._offer(opening), costs=meter),
-            context.limits if offer is None else context.limits.unspoken,
+            context.limits if offer is None else context.limits.without_announcements,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,

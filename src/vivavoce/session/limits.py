@@ -78,8 +78,8 @@ class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The filler. Empty: "One moment." in the language of the conversation."""
 
     @property
-    def unspoken(self) -> "SessionLimits":
-        """The same, for a session in which this server can say nothing."""
+    def without_announcements(self) -> "SessionLimits":
+        """The same limits with all sentences empty, where the server has no way to speak."""
         words = {name: "" for name in self.__struct_fields__ if name.startswith("say_")}
         return msgspec.structs.replace(self, **words)
 

@@ -51,8 +51,8 @@ class _Held:
     charges: tuple[Charge, ...]
     stored: bool
     """Whether the store has it."""
-    covered: bool = False
-    """Whether an allowance pays for it."""
+    from_allowance: bool = False
+    """Whether its amounts are taken from an allowance of this process."""
     journaled: bool = False
     """Whether the journal says that its work has begun."""
 
@@ -161,11 +161,14 @@ class BufferedAccounts:
                 return
         if held is None:
             return
-        if not held.covered:  # its lease may end before the store is told: others would spend it
+        # The store does not know that the work has begun. It releases the reservation when the
+        # lease ends, and then other processes may reserve the same money. So it is taken from the
+        # allowance of this process as well.
+        if not held.from_allowance:
             refused = self._allowances.take(held.charges, self._wall_clock())
             if refused is not None:
                 raise QuotaExceeded(refusal(refused))
-            held.covered = True
+            held.from_allowance = True
         held.journaled = True
         await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
 
@@ -197,7 +200,7 @@ class BufferedAccounts:
 
     async def release(self, reservation_id: str) -> None:
         held = self._held.pop(reservation_id, None)
-        if held is not None and held.covered:
+        if held is not None and held.from_allowance:
             self._allowances.give_back(held.charges)
         if held is not None and not held.stored:
             await self._tidy()
@@ -301,7 +304,7 @@ class BufferedAccounts:
                     f"the store is away, and nothing is left that was set aside of {refused}"
                 )
         if refused is None:
-            self._held[reservation.id] = _Held(charges, stored=False, covered=True)
+            self._held[reservation.id] = _Held(charges, stored=False, from_allowance=True)
         return refused
 
     def _check_open(self) -> None:
@@ -334,7 +337,7 @@ class BufferedAccounts:
 
     def _end_hold(self, held: _Held | None, used: Sequence[Charge]) -> None:
         """A reservation has ended, and so much was used."""
-        if held is not None and held.covered:
+        if held is not None and held.from_allowance:
             self._allowances.give_back(held.charges)
             self._allowances.use(used)
 
