@@ -439,7 +439,7 @@ def test_budget_without_an_allowance_counts_as_spent() -> None:
         process.line.cut = True
         assert not await process.reserve("2", 10)
         assert not await process.begin("1")
-        with pytest.raises(StoreError, match="nothing is left that was set aside of all"):
+        with pytest.raises(StoreError, match="the allowance of all"):
             await process.reserve("3", 10, opens=True)
         await process.stop()
 

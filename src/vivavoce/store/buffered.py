@@ -279,7 +279,8 @@ class BufferedAccounts:
             return
         self._away_since = self._wall_clock()
         log.warning(
-            "the store cannot be reached: %s; sessions with budgets go on for %d s at most, new ones are %s",
+            "the store cannot be reached: %s; sessions with budgets go on for %d s at most, "
+            "new ones are %s",
             exc,
             self._settings.away_seconds,
             "refused" if self._settings.when_away == "refuse" else "served from allowances",
@@ -302,7 +303,7 @@ class BufferedAccounts:
             refused = self._allowances.take(charges, self._wall_clock())
             if refused is not None and opens:
                 raise StoreError(
-                    f"the store cannot be reached, and nothing is left that was set aside of {refused}"
+                    f"the store cannot be reached, and the allowance of {refused} is used up"
                 )
         if refused is None:
             self._held[reservation.id] = _Held(charges, stored=False, from_allowance=True)
@@ -314,7 +315,8 @@ class BufferedAccounts:
             raise self._unreachable()
         if self._usage.failure is not None:
             raise StoreError(
-                f"the store cannot be reached, and the journal cannot be written: {self._usage.failure}"
+                "the store cannot be reached, and the journal cannot be written: "
+                f"{self._usage.failure}"
             )
         if len(self._usage) >= MAX_WAITING:
             raise StoreError(
