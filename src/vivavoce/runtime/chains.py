@@ -387,7 +387,7 @@ class _Spoken:
 
 
 def _continued(stable: str, transcript: Transcript) -> Transcript:
-    """A transcript that begins with the words that another engine had promised to keep."""
+    """A transcript that begins with the words that another engine had reported as stable."""
     text = transcript.text
     if not text.startswith(stable):
         words = text.split()[len(stable.split()) :]

@@ -299,7 +299,7 @@ class Race(Generic[E, T]):
         raise self._failed[-1][1]
 
     async def _step(self) -> Begun[E, T] | None:
-        """Ask the next where it is time, and wait for what happens next."""
+        """Ask the next engine when it is time, and wait for the next event."""
         clock = asyncio.get_running_loop().time
         hedged = self._hedge > 0 and clock() >= self._asked_at + self._hedge
         if self._waiting and (not self._running or hedged):

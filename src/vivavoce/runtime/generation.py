@@ -130,8 +130,11 @@ class ClauseFeed:
     def __init__(
         self, *, spoken: bool, gate: Gate | None = None, filler: Filler | None = None
     ) -> None:
-        """spoken: False: text is passed on as it comes. gate: it may hold clauses back. filler:
-        the first clause, where the model takes so long for one."""
+        """spoken: False: text is passed on as it comes.
+
+        gate: may hold back clauses. filler: becomes the first clause if the model takes too long
+        for one.
+        """
         self._spoken = spoken
         self._gate = gate
         self._filler = filler

@@ -26,7 +26,7 @@ class Resident(NamedTuple):
     loaded."""
     kind: str
     model: str
-    """The pack or folder that it loads, where it has one."""
+    """The pack or folder that it loads, if it has one."""
     engine: Any
     """Has residency(), load(), unload() and `loading`."""
     on_demand: bool = False

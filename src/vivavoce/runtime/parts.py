@@ -26,7 +26,7 @@ class Peer(Protocol):
 
     @property
     def waiting_bytes(self) -> int:
-        """Of what was sent and is queued here still."""
+        """Bytes that were sent and are still queued here."""
         ...
 
     async def wait_writable(self) -> None:
