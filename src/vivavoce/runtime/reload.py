@@ -52,7 +52,7 @@ class _Shared:
     kind: str
     name: str
     made: Any
-    """Whether it is entered: the object that was entered, or a mark that there is none."""
+    """The engine as it was made, entered or not."""
     options: object
     users: int = 0
     engine: Any = None
