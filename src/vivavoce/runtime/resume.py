@@ -218,8 +218,25 @@ class Resumption:
         return Ticket(self, request, _key(who, token), token)
 
     def served(self, key: str) -> Ticket | None:
-        """The ticket of a conversation that is served by this process."""
-        return self._served.get(key)
+        """The ticket of a conversation that this process serves."""
+        ticket = self._served.get(key)
+        return None if ticket is None or ticket.superseded else ticket
+
+    async def check_served(self, ticket: Ticket) -> None:
+        """End the session of a conversation here if another process has claimed it meanwhile.
+
+        That shows when a checkpoint is stored, because the store takes none of an older claim. While
+        the store cannot be reached the conversation is assumed to be this process's own.
+        """
+        served = self.served(ticket.key)
+        if served is None or served.runner is None:
+            return
+        self.keep(served, served.runner.checkpoint())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while not self._failing and self._is_due(served):
+                    self._stored.clear()
+                    await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and claim it.
@@ -229,6 +246,7 @@ class Resumption:
         """
         if not ticket.request.token:
             return
+        await self.check_served(ticket)
         here = self._take_served(ticket)
         found = here or await self._take_stored(ticket)
         if found is None:
@@ -295,9 +313,13 @@ class Resumption:
         """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while ticket.key in self._unsaved or ticket.key in self._storing:
+                while self._is_due(ticket):
                     self._stored.clear()
                     await self._stored.wait()
+
+    def _is_due(self, ticket: Ticket) -> bool:
+        """Whether the store has not taken the last checkpoint yet."""
+        return ticket.key in self._unsaved or ticket.key in self._storing
 
     def serves(self, token: str) -> bool:
         """Whether this process serves a conversation with that token, whoever owns it."""
@@ -305,7 +327,7 @@ class Resumption:
 
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
         """Take the conversation from a session of this process, and end the session."""
-        other = self._served.get(ticket.key)
+        other = self.served(ticket.key)
         if other is None or other.runner is None:
             return None
         checkpoint = other.runner.checkpoint()
