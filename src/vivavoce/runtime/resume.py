@@ -225,8 +225,8 @@ class Resumption:
     async def check_served(self, ticket: Ticket) -> None:
         """End the session of a conversation here if another process has claimed it meanwhile.
 
-        That shows when a checkpoint is stored, because the store takes none of an older claim. While
-        the store cannot be reached the conversation is assumed to be this process's own.
+        That shows when a checkpoint is stored, because the store takes none of an older claim.
+        While the store cannot be reached, this process is assumed to have the only claim.
         """
         served = self.served(ticket.key)
         if served is None or served.runner is None:

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ANSWER_TIMEOUT_S = 2.0
-"""The longest time for one operation; after it the store counts as unreachable. It is short, because
-a user may wait in silence for that long."""
+"""The longest time for one operation; after it the store counts as unreachable. It is short,
+because a user may wait in silence for that long."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
 """How often allowances are renewed and given back."""
