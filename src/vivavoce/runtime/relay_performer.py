@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 
 import aiohttp
 
@@ -44,10 +43,10 @@ class RelayPerformer:
         self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: deque[bytes] = deque()  # frames for the upstream server
+        self._waiting: list[bytes] = []  # frames for the upstream server
         self._waiting_bytes = 0
         self._sending = False  # whether a task is sending what is queued
-        self._socket: UpstreamSocket | None = None  # the id of the upstream session that is open
+        self._socket: UpstreamSocket | None = None  # of the upstream session that is open
         self._translation: XaiTranslation | None = None
 
     @property
@@ -99,7 +98,7 @@ class RelayPerformer:
                 lost = UpstreamLost(reason, "closed", code)
         except UpstreamRefused as exc:
             relay.hold.set(exc.fault.hold_s, exc.fault.kind)
-            lost = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            lost = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         self._port.post(lost)
 
     async def _receive(self, opened: Opened, translation: XaiTranslation | None) -> int:
@@ -158,7 +157,7 @@ class RelayPerformer:
         # _receive() notices it, too
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
             while self._waiting:
-                data = self._waiting.popleft()
+                data = self._waiting.pop(0)
                 self._waiting_bytes -= len(data)
                 if translation:
                     translation.sent(data)

@@ -141,7 +141,7 @@ class DirectPerformer(RelayPerformer):
             if exc.status != 404:  # a server that has no calls may still serve sessions
                 relay.hold.set(exc.fault.hold_s, exc.fault.kind)
             offer.refuse(exc)
-            last = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            last = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         except InvalidRequest as exc:
             offer.refuse(exc)
             last = Disconnected()

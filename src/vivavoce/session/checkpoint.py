@@ -131,7 +131,7 @@ class Checkpoints:
         )
 
     def _begins_answer(self, effect: Effect) -> bool:
-        """Whether the first words of an answer are sent: once stored, it is continued, not begun."""
+        """Whether the first words of an answer are sent. Once stored, the answer is continued."""
         if type(effect) is not Send or type(effect.event) is not OutputTranscriptDelta:
             return False
         is_new = effect.event.item_id != self._begun

@@ -26,6 +26,8 @@ FaultKind: TypeAlias = Literal[
     "held",
 ]
 """Why an upstream server cannot continue; held: it failed a moment ago, so no session connects."""
+DisconnectCause: TypeAlias = Literal["client", "operator", "taken_over", "upstream", "shutdown"]
+"""Who has ended a session; taken_over: another client has resumed its conversation."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -252,6 +254,8 @@ class UpstreamLost(Struct, frozen=True):
     kind: FaultKind = "closed"
     close_code: int = 0
     """The close code of the WebSocket; 0: there was none."""
+    status: int = 0
+    """The status of the answer that refused the handshake; 0: there was none."""
 
 
 class ToolFinished(Struct, frozen=True):
@@ -304,10 +308,11 @@ class BudgetLow(Struct, frozen=True):
 
 
 class Disconnected(Struct, frozen=True):
-    """The connection to the client is closed."""
+    """The connection to the client is closed, or is to be closed."""
 
     code: int = 1000
     """The close code of the connection, as it was sent or received; 1006: it was lost."""
+    cause: DisconnectCause = "client"
 
 
 GenerationFact: TypeAlias = (

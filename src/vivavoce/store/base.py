@@ -12,6 +12,9 @@ RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
     "response", "transcription", "speech", "completion", "analysis", "session", "speculative"
 ]
+RatingProblem: TypeAlias = Literal["", "inconsistent", "no_price", "no_rate", "not_reported"]
+"""Why a cost is an estimate: the counts do not add up, the model has no price, it has none for a
+part of the usage, or the usage was not reported. "": the cost is no estimate."""
 MAX_AMOUNT = 2**53 - 1
 """The highest amount of a budget, in its smallest unit (9 million USD in nano-USD), because Redis
 compares amounts as doubles."""
@@ -123,7 +126,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nano_usd: int = 0
     price_version: str = ""
     estimated: bool = False
-    """Whether the counts do not add up or a price is missing."""
+    problem: RatingProblem = ""
+    """Why it is an estimate; "" also in rows that earlier versions booked."""
     confirmed: bool = True
     """False: the usage was never reported, and the reserved amount is booked."""
     mode: Literal["local", "relay"] = "local"

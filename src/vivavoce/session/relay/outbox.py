@@ -1,6 +1,5 @@
 """Queues what is to be sent to the upstream server, in order, until a connection is open."""
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ class Outbox:
         self._sent = 0
         self.is_open = False
         """Whether events are sent at once."""
-        self._queued: deque[tuple[bytes, bool]] = deque()  # each with whether it is audio
+        self._queued: list[tuple[bytes, bool]] = []  # each with whether it is audio
         self._audio_bytes = 0  # of audio in _queued
         self._other_bytes = 0  # of other events, since reset_bound()
         self._events = 0  # number of other events
@@ -84,8 +83,8 @@ class Outbox:
                 self.overflowed = True
 
     def _drop_oldest_audio(self) -> None:
-        """Drop a tenth of the queued audio at a time, so that this is not done for every frame."""
-        kept: deque[tuple[bytes, bool]] = deque()
+        """Drop a tenth of the queued audio, so that this is not done for each frame. Keep the last."""
+        kept: list[tuple[bytes, bool]] = []
         last = len(self._queued) - 1
         for n, (data, is_audio) in enumerate(self._queued):
             if is_audio and n < last and self._audio_bytes > MAX_QUEUED_AUDIO_BYTES * 9 // 10:
