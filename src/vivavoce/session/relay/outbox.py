@@ -83,7 +83,7 @@ class Outbox:
                 self.overflowed = True
 
     def _drop_oldest_audio(self) -> None:
-        """Drop a tenth of the queued audio, so that this is not done for each frame. Keep the last."""
+        """Drop a tenth of the queued audio at once, to do it seldom. The last piece is kept."""
         kept: list[tuple[bytes, bool]] = []
         last = len(self._queued) - 1
         for n, (data, is_audio) in enumerate(self._queued):
