@@ -511,7 +511,7 @@ def test_store_that_does_not_answer_is_away_after_a_bounded_time(
         run(main)
     lost, back = caplog.messages
     assert lost.startswith(
-        "the store cannot be reached: it has not answered within 5 s; sessions with"
+        "the store cannot be reached: it has not answered within 2 s; sessions with"
     )
     assert back.endswith("1 rows of usage were written")
 
