@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from vivavoce import __version__
+from vivavoce.accounting import redis_client
 from vivavoce.errors import SettingsError
 from vivavoce.runtime.cluster import Cluster
 from vivavoce.runtime.places import Locations, node_tag
@@ -80,16 +81,13 @@ def check_cluster(settings: Settings) -> None:
 
 def cluster_store(settings: Settings) -> ClusterStore:
     """Raises SettingsError."""
-    try:
+
+    def made() -> ClusterStore:
         from vivavoce.store.redis_cluster import RedisCluster
-    except ModuleNotFoundError as exc:
-        raise SettingsError(
-            "[cluster] needs the client of Redis; install it with: pip install 'vivavoce[redis]'"
-        ) from exc
-    try:
+
         return RedisCluster(_url(settings))
-    except ValueError as exc:
-        raise SettingsError("[cluster] redis is not a URL of Redis") from exc
+
+    return redis_client(made, "[cluster] redis")
 
 
 def joined(
