@@ -152,7 +152,7 @@ def test_second_client_with_the_token_takes_over_and_the_first_learns_it() -> No
         async with calling(server) as first:
             async with calling(server, back(first.events[0])) as second:
                 assert (await first.until("error"))["error"]["code"] == "session_taken_over"
-                assert (await first.farewell())[0] == 4003
+                assert (await first.read_until_closed())[0] == 4003
                 await second.ask()
                 assert await second.answer() == ("completed", None)
             assert len(second.events[0]["resume"]["token"]) > 24
@@ -196,7 +196,7 @@ def test_answer_is_not_finished_where_the_client_does_not_want_it() -> None:
 
 
 def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Path) -> None:
-    """The user's question is answered by the second server; the first may store nothing more."""
+    """The answer is finished by the second server; the first may store nothing more."""
 
     async def main() -> None:
         chosen = settings(tts=SLOW)
@@ -215,8 +215,47 @@ def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Pat
             async with calling(two, back(first.events[0])) as second:
                 assert second.events[0]["resumed"] is True
                 assert await second.answer() == ("completed", None)
-                assert texts(two.llm.requests[0].items) == ["Who is there?"]
-            assert (await first.farewell())[0] == 4003
+                question, begun = texts(two.llm.requests[0].items)
+                assert question == "Who is there?"
+                assert begun
+                assert WORDS.startswith(begun.strip())
+            assert (await first.read_until_closed())[0] == 4003
+
+    asyncio.run(main())
+
+
+def test_client_that_has_been_elsewhere_has_what_was_said_there(tmp_path: Path) -> None:
+    """It comes back within the grace time of a session that another process has taken over."""
+
+    async def main() -> None:
+        async with (
+            SQLiteStore(tmp_path / "s.db") as store,
+            SQLiteStore(tmp_path / "s.db") as same,
+            serving(settings(words="First."), store=store) as one,
+            serving(settings(words="Second."), store=same) as two,
+        ):
+            async with lost(one) as first:
+                await first.ask()
+                await first.answer()
+            resumption = one.sessions.context.resumption
+            assert resumption is not None
+            await until(lambda: resumption.idle)
+            async with lost(two, back(first.events[0])) as second:
+                await second.ask()
+                await second.answer()
+            elsewhere = two.sessions.context.resumption
+            assert elsewhere is not None
+            await until(lambda: elsewhere.idle)
+            assert len(one.sessions) == 1  # in its grace time
+            async with calling(one, back(first.events[0])) as third:
+                await third.ask()
+                assert await third.answer() == ("completed", None)
+                asked = texts(one.llm.requests[-1].items)
+                assert [(text or "").strip() for text in asked] == [
+                    *("Who is there?", "First."),
+                    *("Who is there?", "Second."),
+                    "Who is there?",
+                ]
 
     asyncio.run(main())
 
@@ -298,7 +337,7 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
             await first.ask()
             await first.until("response.output_audio.delta")
             draining = asyncio.create_task(server.sessions.drain(10))
-            assert (await second.farewell())[0] == 1012
+            assert (await second.read_until_closed())[0] == 1012
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with calling(server, back(second.events[0])):
                     pass

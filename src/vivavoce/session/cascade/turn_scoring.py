@@ -1,4 +1,4 @@
-"""What is known of the end of the open turn, what is asked about it, and why it was ended.
+"""Evidence on whether the open turn is over: what is requested, and which source ended the turn.
 
 Positions are samples.
 """
@@ -23,8 +23,8 @@ from vivavoce.session.facts import TurnScored
 from vivavoce.session.options import Options
 from vivavoce.session.usage import words_of
 
-MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
-MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
+MAX_WORDS_BEFORE = 400  # characters of the item before a turn, given to a language model
+MAX_CUT_GAP = to_samples(1000)  # who speaks again after a shorter silence had not finished
 
 
 class TurnScoring:
@@ -32,18 +32,18 @@ class TurnScoring:
 
     def __init__(self, options: Options, pauses: SpeakerPauses) -> None:
         self.evidence = Evidence()
-        """Of the end of the turn, in this pause."""
+        """Evidence about the end of the turn, in this pause."""
         self.resumed = 0
-        """How often the user has spoken again after a silence in mid-turn."""
+        """How often the user has resumed speaking after a silence in mid-turn."""
         self.scores_words = False
-        """Whether words are scored while the user speaks, too."""
+        """Whether words are scored while the user still speaks."""
         self.ended_by: EndedBy = "silence"
-        """What ends the turn."""
+        """The decision that ends the turn."""
         self._options = options
         self._pauses = pauses
-        self._text: str | None = None  # that was scored last
-        self._in_pause = False  # whether that was in this pause
-        self._llm_asked = False  # about that text
+        self._text: str | None = None  # the text that was scored last
+        self._in_pause = False  # whether it was scored in this pause
+        self._llm_asked = False  # whether the language model was asked about that text
 
     @property
     def awaits_sound(self) -> bool:
@@ -51,13 +51,13 @@ class TurnScoring:
         return self._options.turn_samples > 0 and self._in_pause and self.evidence.sound is None
 
     def begin(self, onset: int) -> None:
-        """A turn begins. One that follows the last at once shows that it was ended too soon."""
+        """A turn begins. If it follows the last one at once, that one was ended too soon."""
         gap = onset - self._pauses.spoken_until
         if self._pauses.spoken_until and gap <= MAX_CUT_GAP:
             self._pauses.add(max(0, gap))
 
     def resume(self, silence: int) -> None:
-        """The user goes on after so much silence: the next pause is another."""
+        """The user resumes after so much silence: the next pause is a new one."""
         self.resumed += 1
         self.repeat()
         self.evidence = msgspec.structs.replace(self.evidence, sound=None)
@@ -65,8 +65,7 @@ class TurnScoring:
             self._pauses.add(silence)
 
     def repeat(self) -> None:
-        """Have the same words and the sound scored again, in the next pause or with the next
-        settings."""
+        """Request the same scores again, in the next pause or with the next settings."""
         self._in_pause = False
 
     def forget(self) -> None:
@@ -76,12 +75,12 @@ class TurnScoring:
         self._in_pause = False
 
     def is_due(self, detector: TurnDetector) -> bool:
-        """Whether the words matter now, and in a pause the sound."""
+        """Whether the words are to be scored now, and in a pause the sound."""
         return self.scores_words or (detector.is_semantic and detector.pausing)
 
     def asks(self, detector: TurnDetector, text: str) -> Literal["words", "sound"] | None:
-        """What of a turn with these words is to be scored, once: the words alone, or the sound as
-        well; None: nothing new. Call while is_due()."""
+        """What is to be scored of a turn with these words, each once: the words alone, or the sound
+        as well. None: nothing new. Call while is_due()."""
         fresh = text != self._text
         if detector.pausing:
             if not fresh and self._in_pause:
@@ -118,7 +117,7 @@ class TurnScoring:
             detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
 
     def decide(self, detector: TurnDetector, position: int) -> TurnDecision:
-        """Why the turn has just ended at that position."""
+        """The decision that has just ended the turn at that position."""
         waited, ended_by = detector.waited, self.ended_by
         self._pauses.spoken_until, self.ended_by = position - waited, "silence"
         evidence = self.evidence if detector.is_semantic else None
@@ -126,6 +125,6 @@ class TurnScoring:
 
 
 def last_words(conversation: Conversation) -> str:
-    """The end of what was said last."""
+    """The end of what was said last in the conversation."""
     items = shown(list(conversation)[-1:])
     return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]
