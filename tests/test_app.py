@@ -18,7 +18,8 @@ from tests.engines.openai.chat_server import ChatServer, lists
 from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
-from vivavoce.app import Built, build, described, require_keys, serve
+from vivavoce.app import Built, build, require_keys, serve
+from vivavoce.cli.serving import described
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import Selected
