@@ -25,12 +25,12 @@ _REDIS = ("redis://", "rediss://", "unix://")
 
 
 class Membership(NamedTuple):
-    """What a process needs to serve together with others."""
+    """The parts with which a process serves together with others."""
 
     place: WorkerPlace
     locations: Locations
     neighbours: Neighbours | None = None
-    """None: it is a worker of a machine that is in no cluster."""
+    """None: the machine is in no cluster."""
     node: str = ""
     """The name of its node."""
 
@@ -39,7 +39,8 @@ class Membership(NamedTuple):
         return self.neighbours.cluster if self.neighbours else None
 
     async def end_session(self, session_id: str) -> bool:
-        """Let another process end a session; whether it was told to."""
+        """Send a message to the process that has a session, to end it; return whether it was
+        reached."""
         place, cluster = await self.locations.find(session_id), self.cluster
         if place is None or cluster is None or place == self.place.place:
             return False
