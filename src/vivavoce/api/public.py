@@ -195,7 +195,7 @@ class HealthRoutes:
 
 
 def ready_status(sessions: Sessions) -> ReadyStatus:
-    """Whether one more session would be served, and which engines are down or not loaded yet."""
+    """Whether one more session would be accepted, and which engines are down or not loaded yet."""
     down: dict[str, str] = {}
     engines = sessions.context.engines
     loading = tuple(name for name, engine in engines.items() if is_loading(engine))

@@ -436,6 +436,21 @@ class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
     """Where the recogniser found it out."""
 
 
+# --- models of ONNX
+
+
+def onnx_options(threads: int) -> Any:
+    """The SessionOptions of onnxruntime. Waiting threads sleep, which leaves the CPU to others."""
+    import onnxruntime  # a worker process without such a model need not load it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    return options
+
+
 # --- what a synthesiser is asked for and sends
 
 

@@ -173,7 +173,7 @@ class CascadeBrain:
             case ResponseCancel(response_id=response_id):
                 self._responses.cancel(response_id, now)
             case OutputAudioClear():
-                self._responses.clear_output(now)
+                self._responses.answer_playback.clear(now)
             case _:
                 assert_never(event)
 
@@ -197,7 +197,7 @@ class CascadeBrain:
 
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
         self._anticipations.drop()
-        self._responses.clear_echo_reference()
+        self._responses.answer_playback.clear_echo_reference()
 
     def continue_audio(self, fact: Fact, now: float) -> bool:
         if isinstance(fact, AudioGenerated):

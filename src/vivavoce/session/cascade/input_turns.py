@@ -38,18 +38,16 @@ from vivavoce.session.cascade.turn_detection import (
     TurnDetector,
     rise_db,
 )
-from vivavoce.session.cascade.turn_scoring import TurnScoring, last_words
+from vivavoce.session.cascade.turn_scoring import TurnScoring
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     CleanAudio,
     ConfigureCleaning,
     RecordTurn,
-    RecordUsage,
     RunVad,
     ScoreTurn,
 )
-from vivavoce.session.facts import TokenCounts, TranscriptionKey, TurnScored, VadScores
-from vivavoce.session.usage import estimate, response_usage
+from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
@@ -74,7 +72,7 @@ class InputTurns:
         self._fed = position  # ... and up to which it was fed to the transcription
         # from this time on, at the earliest, missing audio counts as a gap
         self._gap_from = -INFINITY
-        self.scoring = TurnScoring(shared.options, shared.pauses)
+        self.scoring = TurnScoring(shared)
         self._speech_end = 0  # end of the last window with speech in a turn
         self.announced = True
         """Whether the client was told of the open turn."""
@@ -284,7 +282,7 @@ class InputTurns:
         """Take the likelihood that the turn is finished."""
         detector = self._detector
         if fact.source == "llm":
-            self._book(fact)
+            self.scoring.book(fact, self._transcriptions.text(self._key))
         if detector is None or fact.item_id != self._key.item_id:
             return None
         self.scoring.take(fact, detector)
@@ -483,27 +481,8 @@ class InputTurns:
         length = self._shared.options.turn_samples if asked == "sound" else 0
         audio = self._buffer.read(self._scored - length, self._scored)
         language = language_of(self._shared.options)
-        timeout_s, before = 0.0, ""
-        if self._may_ask_llm and self.scoring.asks_llm(detector):
-            timeout_s = self._shared.options.turns.llm_timeout_ms / 1000
-            before = last_words(self._shared.conversation)
-        self._shared.effects.add(
-            ScoreTurn(self._key.item_id, text, language, audio, timeout_s, before)
-        )
-
-    @property
-    def _may_ask_llm(self) -> bool:
-        shared = self._shared
-        used = shared.usage.totals.speculative_tokens
-        return used < shared.options.turns.anticipation_max_tokens
-
-    def _book(self, fact: TurnScored) -> None:
-        """Count tokens that a language model has used to score a turn."""
-        counted = fact.tokens or TokenCounts(estimate(self._transcriptions.text(self._key)), 1)
-        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
-        record_id = self._shared.effects.ids.next("turn")
-        model = self._shared.options.served_by.model
-        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
+        llm = self.scoring.llm_request(detector)
+        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio, *llm))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

@@ -208,7 +208,7 @@ class Overlaps:
         sound = self._turns.sound
         pcm = sound[-2 * MAX_SOUND :]
         usual = self._usual_db
-        words, played = self._responses.played(now)
+        words, played = self._responses.answer_playback.playing(now)
         heard = envelope(pcm)
         return Overlap(
             sound_ms=to_ms(len(sound) // 2),

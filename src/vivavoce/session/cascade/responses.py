@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 
 from msgspec import UnsetType
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import (
@@ -23,8 +23,8 @@ from vivavoce.protocol.responses import (
     StatusDetails,
     Usage,
 )
-from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
+from vivavoce.session.cascade.answer_playback import AnswerPlayback
 from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.cascade.response import Ending, ResponseState, SpokenMessage
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
@@ -32,7 +32,6 @@ from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
-    ClearEchoReference,
     Filler,
     Prompt,
     RecordUsage,
@@ -54,9 +53,6 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
 INFINITY = float("inf")
-PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
-# ... and of its words: the position of the client's playback is an estimate
-PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -85,6 +81,7 @@ class Responses:
     ) -> None:
         """begun: id of the answer that was begun early from its prompt; "": none was."""
         self._shared = shared
+        self.answer_playback = AnswerPlayback(shared)
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
@@ -290,20 +287,6 @@ class Responses:
         active = self.active
         return self._shared.playback.until > now or bool(active and active.audio_samples)
 
-    def played(self, now: float) -> tuple[str, bytes]:
-        """The words that are being played at this time, and the audio that was played last."""
-        if (playing := self._shared.playback.playing(now)) is None:
-            return "", b""
-        item_id, unplayed = playing
-        entry = self._shared.conversation.find(item_id)
-        if entry is None or entry.ledger is None:
-            return "", b""
-        ledger = entry.ledger
-        at = ledger.samples - unplayed
-        begin = max(0, at - PLAYED_AUDIO) * BYTES_PER_SAMPLE
-        audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
-        return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
-
     def interrupt(self, now: float, *, live: bool, doubtful: str = "") -> None:
         """Barge-in: end the answer, and stop the playback of earlier ones.
 
@@ -315,36 +298,14 @@ class Responses:
         playing = playback.playing(now) if doubtful and self.active is None else None
         self._cut = CutAnswer(doubtful, playing[0]) if playing else None
         if playback.by_server:
-            self.clear_output(now)
+            self.answer_playback.clear(now)
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
         for item_id, unplayed in playback.stop(now).items():
             if live:
-                self._keep_heard(item_id, unplayed)
-        self.clear_echo_reference()
+                self.answer_playback.keep_heard(item_id, unplayed)
+        self.answer_playback.clear_echo_reference()
         self.quiet_since = None
-
-    def clear_output(self, now: float) -> None:
-        """Drop the audio that was not played, and report how far each answer was.
-
-        Raises InvalidRequest where the client owns the playback.
-        """
-        conversation, effects = self._shared.conversation, self._shared.effects
-        unplayed = self._shared.playback.clear(now)
-        self.clear_echo_reference()
-        for item_id, samples in unplayed.items():
-            entry = conversation.find(item_id)
-            if entry and entry.ledger:
-                heard_ms = to_ms(entry.ledger.samples - samples)
-                conversation.truncate(item_id, 0, heard_ms)
-                effects.send(
-                    ItemTruncated(
-                        event_id=effects.event_id(),
-                        item_id=item_id,
-                        content_index=0,
-                        audio_end_ms=heard_ms,
-                    )
-                )
 
     def stop_all(self, now: float) -> None:
         """The session ends."""
@@ -364,11 +325,6 @@ class Responses:
                 )
                 self._shared.effects.add(CancelGeneration(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
-
-    def clear_echo_reference(self) -> None:
-        """Stop counting answers as playing: the microphone can no longer pick one up."""
-        if self._shared.options.noise_reduction:
-            self._shared.effects.add(ClearEchoReference())
 
     def _start_call(self, response: ResponseState, fact: ToolCallStarted, now: float) -> None:
         declared = {tool.name for tool in response.plan.prompt.tools}
@@ -490,14 +446,8 @@ class Responses:
         self._end(response, "cancelled", details, now)
         if spoken := response.spoken:
             item_id = spoken.place.item_id
-            self._keep_heard(item_id, self._shared.playback.drop(item_id, now))
-        self.clear_echo_reference()
-
-    def _keep_heard(self, item_id: str, unplayed: int) -> None:
-        """The rest of an answer was not played: keep only the words that were."""
-        entry = self._shared.conversation.find(item_id)
-        if entry and entry.ledger:
-            self._shared.conversation.cut(item_id, entry.ledger.samples - unplayed)
+            self.answer_playback.keep_heard(item_id, self._shared.playback.drop(item_id, now))
+        self.answer_playback.clear_echo_reference()
 
     def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)

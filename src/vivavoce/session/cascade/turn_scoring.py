@@ -10,18 +10,18 @@ import msgspec
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.server import TurnDecision
 from vivavoce.protocol.session import SemanticVad
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import PAUSE, TurnDetector
 from vivavoce.session.conversation import Conversation, shown
+from vivavoce.session.effects import RecordUsage
 from vivavoce.session.endpointing import (
     EndedBy,
     Evidence,
-    SpeakerPauses,
     decision_of,
     silence_for,
 )
-from vivavoce.session.facts import TurnScored
-from vivavoce.session.options import Options
-from vivavoce.session.usage import words_of
+from vivavoce.session.facts import TokenCounts, TurnScored
+from vivavoce.session.usage import estimate, response_usage, words_of
 
 MAX_WORDS_BEFORE = 400  # characters of the item before a turn, given to a language model
 MAX_CUT_GAP = to_samples(1000)  # who speaks again after a shorter silence had not finished
@@ -30,7 +30,7 @@ MAX_CUT_GAP = to_samples(1000)  # who speaks again after a shorter silence had n
 class TurnScoring:
     """The evidence of the open turn, and the pauses of its speaker."""
 
-    def __init__(self, options: Options, pauses: SpeakerPauses) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.evidence = Evidence()
         """Evidence about the end of the turn, in this pause."""
         self.resumed = 0
@@ -39,8 +39,9 @@ class TurnScoring:
         """Whether words are scored while the user still speaks."""
         self.ended_by: EndedBy = "silence"
         """The decision that ends the turn."""
-        self._options = options
-        self._pauses = pauses
+        self._shared = shared
+        self._options = shared.options
+        self._pauses = shared.pauses
         self._text: str | None = None  # the text that was scored last
         self._in_pause = False  # whether it was scored in this pause
         self._llm_asked = False  # whether the language model was asked about that text
@@ -97,13 +98,25 @@ class TurnScoring:
             self._llm_asked = False
         return asked
 
-    def asks_llm(self, detector: TurnDetector) -> bool:
-        """Whether a language model is to be asked about the words, once. Call after asks()."""
-        wanted = self._options.turns.llm_weight > 0 and detector.pausing and self._text
-        if not wanted or self._llm_asked:
-            return False
+    def llm_request(self, detector: TurnDetector) -> tuple[float, str]:
+        """How many seconds a language model has to score the words, and the words before them.
+
+        0 seconds: none is asked, or it was asked about these words already. Call after asks().
+        """
+        turns, used = self._options.turns, self._shared.usage.totals.speculative_tokens
+        may_ask = used < turns.anticipation_max_tokens and turns.llm_weight > 0
+        if not (may_ask and detector.pausing and self._text) or self._llm_asked:
+            return 0.0, ""
         self._llm_asked = True
-        return True
+        return turns.llm_timeout_ms / 1000, _last_words(self._shared.conversation)
+
+    def book(self, fact: TurnScored, text: str) -> None:
+        """Count tokens that a language model has used to score that text."""
+        counted = fact.tokens or TokenCounts(estimate(text), 1)
+        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
+        record_id = self._shared.effects.ids.next("turn")
+        model = self._options.served_by.model
+        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
 
     def take(self, fact: TurnScored, detector: TurnDetector) -> None:
         """Take a score, and set the silence that ends the turn."""
@@ -124,7 +137,7 @@ class TurnScoring:
         return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
 
 
-def last_words(conversation: Conversation) -> str:
+def _last_words(conversation: Conversation) -> str:
     """The end of what was said last in the conversation."""
     items = shown(list(conversation)[-1:])
     return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]
