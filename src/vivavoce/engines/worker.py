@@ -186,6 +186,8 @@ class WorkerStream:
         """Nobody reads the messages any more. Becomes true at once, also within a turn."""
         self.urgent = False
         """Set by the worker: what it makes of the input so far is waited for."""
+        self.contended = False
+        """Other streams wait for their turn: what nobody waits for can be left to later."""
         self.received = 0
         """Bytes of input so far."""
         self._number = number
@@ -331,7 +333,9 @@ class WorkerLoop:
 
     def take_turn(self, number: int) -> None:
         """One turn of that stream; it is the last in its rank then."""
-        served = self._served[number] = self._served.pop(number)
+        served = self._served.pop(number)
+        served.stream.contended = any(other.due for other in self._served.values())
+        self._served[number] = served
         error = None
         try:
             served.needed = next(served.turns)
@@ -457,6 +461,8 @@ class UtteranceRequest(msgspec.Struct, frozen=True, array_like=True):
     voice: str
     speed: float
     language: str | None
+    awaited: bool = False
+    """Nothing of the answer that it begins was heard yet: its first sound comes before others."""
 
 
 class SpeechChunk(msgspec.Struct, frozen=True, array_like=True):

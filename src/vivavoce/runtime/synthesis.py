@@ -13,7 +13,7 @@ from msgspec import Struct
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS, Mark, Speech
-from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
+from vivavoce.engines.speech_text import AWAITED, says_something, spoken_language, spoken_text
 from vivavoce.engines.spoken_forms import SpokenForms, spoken_forms
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
@@ -83,6 +83,7 @@ class Synthesis:
         how = self._how(spoken.text)
 
         def attempt() -> AsyncGenerator[Speech]:
+            AWAITED.set(not start)
             speech = self.tts.synthesize(spoken.text, **how)
             return _with_original_marks(speech, spoken) if spoken.spans else speech
 

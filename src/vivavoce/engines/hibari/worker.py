@@ -78,6 +78,10 @@ class HibariWorker:
 
     def serve(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
         """Send the speech of each piece. The same request gives the same samples."""
+        stream.urgent = request.awaited
+        return self._speak(request, stream)
+
+    def _speak(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
         named = named_signs(request.text, "en")
         random, done = np.random.default_rng(0), 0
         for piece in self._pieces(named.text):
@@ -92,6 +96,7 @@ class HibariWorker:
             if len(audio):
                 pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
                 stream.send(SpeechChunk(pcm, tuple(words)))
+                stream.urgent = False
         yield 0
 
     def _pieces(self, text: str) -> Iterator[Piece]:
