@@ -1,7 +1,8 @@
 """Conversations that outlive their connection, their process and their machine.
 
-Each has a key: the hash of its owner and of a token that its client holds. Checkpoints are stored
-under it, with the epoch of the process that serves it: a later claim fences off an earlier one.
+Each conversation has a key: the hash of its owner and of a token that its client holds. Checkpoints
+are stored under the key with the epoch of the process that serves the conversation. A claim gets a
+higher epoch, so that earlier processes can store nothing more.
 """
 
 import asyncio
@@ -33,30 +34,35 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
 TAKEN_OVER_CLOSE = 4003
-"""Of a connection whose conversation another client has resumed."""
+"""The close code of a connection whose conversation another client has resumed."""
 MAX_SAVES_AT_ONCE = 64
 MAX_UNSAVED = 10_000
-"""Conversations that wait for a store which cannot be reached; the oldest are given up."""
+"""Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
 RETRY_S = 1.0
 CLAIM_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 5.0
-"""At the end, for checkpoints that are not stored yet."""
+"""The time at shutdown for checkpoints that are not stored yet."""
 _TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
 _MS = re.compile(r"^[0-9]{1,9}$")
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[resume]: conversations that outlive their connection. Durations in seconds."""
+    """[resume]: conversations that continue after their connection is lost.
+
+    Durations in seconds.
+    """
 
     enabled: bool = True
-    """Give clients a token with which they come back to their conversation."""
+    """Whether clients get a token with which they can come back to their conversation."""
     grace_seconds: SecondsOrZero = 15.0
-    """For so long after a lost connection a session goes on without its client; 0: it ends."""
+    """How long a session continues without its client after the connection was lost; 0: it ends at
+    once."""
     keep_seconds: Seconds = 600.0
-    """For so long after its last change the words of a conversation are stored."""
+    """How long the words of a conversation are stored after its last change."""
     finish_answers: bool = True
-    """Whether an answer that broke off with the connection is finished when the client is back."""
+    """Whether an answer that was cut off with the connection is finished when the client comes
+    back."""
 
 
 class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,18 +72,18 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRequest(msgspec.Struct, frozen=True):
-    """What the query of a client says about a conversation that it comes back to."""
+    """What a client that comes back says about its conversation, in the query."""
 
     token: str
     session_id: str
     last_event_id: str
-    """The event that it has received last."""
+    """The id of the event that it received last."""
     heard: tuple[str, int] | None
-    """An answer, and the milliseconds that were played of it."""
+    """The id of an answer, and how many milliseconds of it the client has played."""
     items: bool
-    """Whether the items are sent to it."""
+    """Whether the items are sent to the client."""
     finish: bool | None
-    """Whether a broken answer is finished; None: as the server has it."""
+    """Whether an answer that was cut off is finished; None: the server's setting decides."""
 
 
 def resume_request(query: Mapping[str, str]) -> ResumeRequest:
@@ -105,7 +111,7 @@ def resume_request(query: Mapping[str, str]) -> ResumeRequest:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The right of one client to one conversation. It is the keeper of its session."""
+    """Entitles one client to one conversation. It is the keeper of the session."""
 
     service: "Resumption"
     request: ResumeRequest
@@ -113,11 +119,11 @@ class Ticket:
     token: Secret
     epoch: int = 1
     checkpoint: Checkpoint | None = None
-    """The conversation that goes on; None: a new one."""
+    """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
-    """The session, while it lasts."""
+    """The runner of the session, while it is open."""
     superseded: bool = False
-    """Whether another client has taken the conversation over."""
+    """Whether another client has taken over the conversation."""
 
     @property
     def repeats_items(self) -> bool:
@@ -134,7 +140,8 @@ class Ticket:
 
 
 class Resumption:
-    """The tickets of a process, and its writer of checkpoints: an async context manager."""
+    """The tickets of a process, and the task that stores its checkpoints: an async context
+    manager."""
 
     def __init__(
         self,
@@ -145,20 +152,21 @@ class Resumption:
         locations: Locations | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """owner: this process, as other processes know it. The store is entered.
+        """owner: the name of this process for the others.
 
-        locations: where other processes find a session that this one has taken over.
+        The store is entered. locations: records which sessions this process has taken over.
         """
         self.settings = settings
         self.on_claim: Callable[[str, str, int], Awaitable[None]] | None = None
-        """Called with the owner that a conversation had, its key, and its epoch from now on."""
+        """Called with the former owner of a conversation, its key, and its new epoch."""
         self._store = store
         self._owner = owner
         self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: dict[str, str] = {}  # the key and the session of what the store is given
+        # the key and the session of each checkpoint that is being stored
+        self._storing: dict[str, str] = {}
         self._more = Signal()
         self._stored = Signal()
         self._failing = False
@@ -185,13 +193,15 @@ class Resumption:
         return not (self._unsaved or self._storing)
 
     def has_unsaved(self, session_id: str) -> bool:
-        """Whether the store may lack the end of a session that has ended here."""
+        """Whether the store may not have the end of a session that has ended here."""
         unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
         return session_id in self._storing.values() or session_id in unsaved
 
     async def wait_saved(self, session_id: str) -> bool:
-        """Wait until the store has the end of a session that has ended here; False: it is too
-        slow."""
+        """Wait until the store has the end of a session that has ended here.
+
+        False: it takes too long.
+        """
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while self.has_unsaved(session_id):
@@ -202,7 +212,7 @@ class Resumption:
         return True
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
-        """For a client. Raises InvalidRequest. who: the name of its key."""
+        """A ticket for a client. Raises InvalidRequest. who: the name of its key."""
         request = resume_request(query)
         token = Secret(request.token or f"rt_{secrets.token_urlsafe(TOKEN_BYTES)}")
         return Ticket(self, request, _key(who, token), token)
@@ -213,10 +223,10 @@ class Resumption:
         return None if ticket is None or ticket.superseded else ticket
 
     async def check_served(self, ticket: Ticket) -> None:
-        """End the session of a conversation here if another process has taken it over meanwhile.
+        """End the session of a conversation here if another process has claimed it meanwhile.
 
-        The store tells it: it takes no checkpoint of an older claim. It is believed to be ours
-        where the store cannot be reached.
+        That shows when a checkpoint is stored, because the store takes none of an older claim.
+        While the store cannot be reached, this process is assumed to have the only claim.
         """
         served = self.served(ticket.key)
         if served is None or served.runner is None:
@@ -229,10 +239,10 @@ class Resumption:
                     await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
-        """Find the conversation of a ticket, and take it over.
+        """Find the conversation of a ticket, and claim it.
 
-        Where it cannot be found a new one begins. Raises InvalidRequest where the client names
-        another session.
+        If it cannot be found, a new one begins. Raises InvalidRequest if the client names another
+        session.
         """
         if not ticket.request.token:
             return
@@ -262,26 +272,26 @@ class Resumption:
         )
 
     def fence(self, key: str, epoch: int) -> None:
-        """Another process serves a conversation under that epoch: it ends here, if it is older."""
+        """Another process has claimed a conversation: end it here, if its epoch here is lower."""
         ticket = self._served.get(key)
         if ticket is not None and ticket.epoch < epoch:
             supersede(ticket)
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
-        """A session of this ticket begins."""
+        """The session of this ticket begins."""
         if (other := self._served.get(ticket.key)) is not None:
             supersede(other)
         ticket.runner = runner
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:
-        """Its session has ended."""
+        """The session of this ticket has ended."""
         ticket.runner = None
         if self._served.get(ticket.key) is ticket:
             del self._served[ticket.key]
 
     def announced(self, ticket: Ticket, event: SessionCreated, *, resumed: bool) -> SessionCreated:
-        """The event with what a client needs to come back."""
+        """The event, with what a client needs to come back."""
         last_item_id: str | UnsetType | None = UNSET
         if ticket.checkpoint is not None:
             entries = ticket.checkpoint.entries
@@ -300,7 +310,7 @@ class Resumption:
         self._more.set()
 
     async def wait_kept(self, ticket: Ticket) -> None:
-        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while self._is_due(ticket):
@@ -316,7 +326,7 @@ class Resumption:
         return any(ticket.token.reveal() == token for ticket in self._served.values())
 
     def _take_served(self, ticket: Ticket) -> Checkpoint | None:
-        """From a session of this process, which ends."""
+        """Take the conversation from a session of this process, and end the session."""
         other = self.served(ticket.key)
         if other is None or other.runner is None:
             return None
@@ -328,13 +338,14 @@ class Resumption:
 
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
         await self._wait_stored(ticket.key)
-        # of a session that has just ended here: nobody stores it while it is claimed
+        # for a session that has just ended here: nothing is stored for it during a claim
         unsaved = self._unsaved.pop(ticket.key, None)
         claim = await self._claim(ticket.key)
         if claim is None:
             if unsaved is None:
                 return None
-            # the store has none, or is away; above the claim that another process may have made
+            # the store has no such conversation or cannot be reached; another process may have
+            # claimed it
             ticket.epoch = unsaved[0].epoch + 2
             return unsaved[1]
         ticket.epoch = claim.epoch
@@ -350,7 +361,7 @@ class Resumption:
         return stored.checkpoint if stored.checkpoint.version == CHECKPOINT_VERSION else None
 
     async def _wait_stored(self, key: str) -> None:
-        """Wait while a checkpoint is on its way to the store: a claim would not see it."""
+        """Wait while a checkpoint is being stored, because a claim would miss it."""
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while key in self._storing:
@@ -383,7 +394,10 @@ class Resumption:
                     await asyncio.sleep(RETRY_S)
 
     async def _write_some(self) -> bool:
-        """Store what is due; False: the store cannot be reached, and it is still due."""
+        """Store the checkpoints that are due.
+
+        False: the store cannot be reached, and they are still due.
+        """
         taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
@@ -411,7 +425,7 @@ class Resumption:
 
 
 def supersede(ticket: Ticket) -> None:
-    """End the session of a ticket: its conversation goes on elsewhere."""
+    """End the session of a ticket, because its conversation continues elsewhere."""
     if not ticket.superseded:
         ticket.superseded = True
         if ticket.runner is not None:
@@ -423,5 +437,5 @@ def supersede(ticket: Ticket) -> None:
 
 
 def _key(who: str, token: Secret) -> str:
-    """The same token in the hands of another owner is another conversation."""
+    """The key of a conversation: the same token with another owner is another conversation."""
     return hashlib.sha256(f"{who}\0{token.reveal()}".encode()).hexdigest()
