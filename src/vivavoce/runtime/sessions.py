@@ -63,7 +63,8 @@ class Meter(Observer, Costs, Protocol):
     post: Callable[[Fact], None]
     """Gives the session a fact. Set before enter()."""
     epoch: int
-    """How often the session was taken up, 1 for a new one: each time is booked by itself."""
+    """1 for a new session; it grows whenever the session is taken up: each time is booked by
+    itself."""
 
     async def enter(self) -> None:
         """Before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
@@ -217,11 +218,20 @@ class Sessions:
         """Whether all sessions are being ended."""
         return self._draining
 
-    def check_room(self) -> None:
-        """Raise LimitReached where one more session would be refused, and count that."""
-        if (refusal := self._refusal) is not None:
+    def check_room(self, *, in_place: bool = False) -> None:
+        """Raise LimitReached where one more session would be refused, and count that.
+
+        in_place: it takes the place of a session of this process.
+        """
+        if (refusal := self._refusal) is not None and not (in_place and refusal == "full"):
             self.on_refusal(refusal)
             raise LimitReached(f"the server {_REFUSALS[refusal]}")
+
+    async def take_over(self, ticket: Ticket) -> None:
+        """Let the session that is opened next, in the same step, go on with the conversation of a
+        ticket. Raises InvalidRequest, and LimitReached where that session would be refused."""
+        self.check_room(in_place=ticket.ends_another)
+        await ticket.service.load(ticket)
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -313,7 +323,7 @@ class Sessions:
             runner.on_forward = context.measurements.on_forward
         if meter:
             meter.post = runner.post
-            meter.epoch = ticket.epoch if ticket else 1
+            meter.epoch = ticket.epoch if ticket and checkpoint else 1
         if moderator:
             moderator.post = runner.post
         live.runner = runner

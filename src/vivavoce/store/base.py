@@ -94,7 +94,8 @@ class SessionStore(Store, Protocol):
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
         """Store conversations, each in place of what was stored of it before.
 
-        False for one that was claimed since: it is left as it is.
+        False for one that was claimed since, or that another owner has stored under the same epoch:
+        it is left as it is.
         """
         ...
 

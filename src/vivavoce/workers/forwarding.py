@@ -38,6 +38,10 @@ SUMMARY_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
 """Between two pieces of an answer; a stream of events says more often that it goes on."""
+RESUMED_TIMEOUT_S = 10.0
+"""For the answer to a client that comes back, whose conversation may go on here."""
+HEARTBEAT_S = 10.0
+"""Of a WebSocket to another process: one that does not answer for half of it more is gone."""
 ADDRESS_HEADER = "X-Vivavoce-Client"
 """The address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
@@ -77,7 +81,7 @@ def _connection_id(body: bytes) -> str:
     """The pc_id of an offer; "" without one."""
     try:
         given = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # who answers the request says what is wrong
         return ""
     named = given.get("pc_id") if isinstance(given, dict) else None
     return named if isinstance(named, str) else ""
@@ -178,7 +182,7 @@ class Forwarder:
     ) -> web.StreamResponse:
         try:
             answer = await self._forwarded(request, self._worker(number))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("worker w%d does not answer: %s", number, exc)
             if not _may_be_served_here(request):
                 raise web.HTTPServiceUnavailable(
@@ -202,7 +206,7 @@ class Forwarder:
             raise web.HTTPGone(text=_GONE)
         try:
             answer = await self._forwarded(request, ForwardTarget(address))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the node at %s does not answer: %s", address, exc)
             cluster.forwarded["unreachable"] += 1
             cluster.suspect(owner.node)
@@ -221,10 +225,12 @@ class Forwarder:
         self, request: web.Request, target: ForwardTarget
     ) -> web.StreamResponse | None:
         """The answer of another process; None: it does not have the session of a conversation,
-        which goes on here."""
+        which goes on here. Raises aiohttp.ClientError and TimeoutError, where the client has been
+        sent nothing yet."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._web_socket(request, target)
-        answer = await self._request(request, target)
+        async with asyncio.timeout(RESUMED_TIMEOUT_S if _is_resumption(request) else None):
+            answer = await self._request(request, target)
         return None if answer.status == 503 and _is_resumption(request) else answer
 
     def _client_of(self, request: web.Request) -> str:
@@ -355,10 +361,15 @@ class Forwarder:
             if answer.content_type != EVENT_STREAM:
                 return web.Response(status=answer.status, headers=headers, body=await answer.read())
             stream = web.StreamResponse(status=answer.status, headers=headers)
-            await stream.prepare(request)
-            async for piece in answer.content.iter_any():
-                await stream.write(piece)
-            await stream.write_eof()
+            try:
+                await stream.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await stream.write(piece)
+                await stream.write_eof()
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
+                log.info("%s: the stream of another process broke off: %s", request.path, exc)
+                if request.transport is not None:
+                    request.transport.abort()  # an orderly end would say that it is complete
             return stream
 
     async def _web_socket(
@@ -372,15 +383,17 @@ class Forwarder:
             if not name.lower().startswith("sec-websocket-")
         )
         try:
-            there = await self._client(target).ws_connect(
-                URL(f"{target.url}{request.raw_path}", encoded=True),
-                headers=headers,
-                protocols=[name.strip() for name in offered.split(",") if name.strip()],
-                autoping=False,
-                compress=0,
-                max_msg_size=MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-            )
+            async with asyncio.timeout(RESUMED_TIMEOUT_S):
+                there = await self._client(target).ws_connect(
+                    URL(f"{target.url}{request.raw_path}", encoded=True),
+                    headers=headers,
+                    protocols=[name.strip() for name in offered.split(",") if name.strip()],
+                    autoping=False,
+                    heartbeat=HEARTBEAT_S,
+                    compress=0,
+                    max_msg_size=MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
         except aiohttp.WSServerHandshakeError as exc:
             if exc.status == 503 and _is_resumption(request):
                 return None
@@ -395,6 +408,8 @@ class Forwarder:
         try:
             await here.prepare(request)
             await _join(here, there)
+        except ConnectionError as exc:
+            log.info("%s: the client has gone: %s", request.path, exc)
         finally:
             await there.close()
         return here
