@@ -196,7 +196,7 @@ def test_answer_is_not_finished_where_the_client_does_not_want_it() -> None:
 
 
 def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Path) -> None:
-    """The user's question is answered by the second server; the first may store nothing more."""
+    """The answer is finished by the second server; the first may store nothing more."""
 
     async def main() -> None:
         chosen = settings(tts=SLOW)
@@ -215,8 +215,47 @@ def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Pat
             async with calling(two, back(first.events[0])) as second:
                 assert second.events[0]["resumed"] is True
                 assert await second.answer() == ("completed", None)
-                assert texts(two.llm.requests[0].items) == ["Who is there?"]
+                question, begun = texts(two.llm.requests[0].items)
+                assert question == "Who is there?"
+                assert begun
+                assert WORDS.startswith(begun.strip())
             assert (await first.farewell())[0] == 4003
+
+    asyncio.run(main())
+
+
+def test_client_that_has_been_elsewhere_has_what_was_said_there(tmp_path: Path) -> None:
+    """It comes back within the grace time of a session that another process has taken over."""
+
+    async def main() -> None:
+        async with (
+            SQLiteStore(tmp_path / "s.db") as store,
+            SQLiteStore(tmp_path / "s.db") as same,
+            serving(settings(words="First."), store=store) as one,
+            serving(settings(words="Second."), store=same) as two,
+        ):
+            async with lost(one) as first:
+                await first.ask()
+                await first.answer()
+            resumption = one.sessions.context.resumption
+            assert resumption is not None
+            await until(lambda: resumption.idle)
+            async with lost(two, back(first.events[0])) as second:
+                await second.ask()
+                await second.answer()
+            elsewhere = two.sessions.context.resumption
+            assert elsewhere is not None
+            await until(lambda: elsewhere.idle)
+            assert len(one.sessions) == 1  # in its grace time
+            async with calling(one, back(first.events[0])) as third:
+                await third.ask()
+                assert await third.answer() == ("completed", None)
+                asked = texts(one.llm.requests[-1].items)
+                assert [(text or "").strip() for text in asked] == [
+                    *("Who is there?", "First."),
+                    *("Who is there?", "Second."),
+                    "Who is there?",
+                ]
 
     asyncio.run(main())
 

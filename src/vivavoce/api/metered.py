@@ -49,7 +49,7 @@ class RequestMeter:
     def analysis(self, model: str, ms: int) -> None:
         """Audio was analysed by engines of a configured model, which run here."""
         if self._service is not None:
-            rated = Rated(Quantities(audio_ms=ms), 0, "", estimated=False)
+            rated = Rated(Quantities(audio_ms=ms), 0, "")
             self._used.append(("analysis", model, rated))
 
     def completion(
@@ -58,7 +58,8 @@ class RequestMeter:
         """A chat completion of a configured model. asked: another model of its endpoint."""
         if (rater := self._rater) is not None:
             rated = rater.completed(model, used, self._now, asked)
-            rated = rated._replace(estimated=rated.estimated or estimated)
+            if estimated and not rated.problem:
+                rated = rated._replace(problem="not_reported")
             self._used.append(("completion", model, rated))
 
     @property

@@ -94,7 +94,7 @@ class LiveSession:
         self._speaks = False  # an answer has sound, and is not complete
         self._turns = 0
         self._asked_at: float | None = None  # the user waits for sound since then
-        self._waits: deque[float] = deque(maxlen=MAX_WAITS)
+        self._waits: list[float] = []
         self._last_error: LastError | None = None
         self._watchers: set[asyncio.Queue[Watched]] = set()
 
@@ -198,6 +198,7 @@ class LiveSession:
 
     def _sounded(self, now: float) -> None:
         if self._asked_at is not None:
+            del self._waits[: 1 - MAX_WAITS]
             self._waits.append(now - self._asked_at)
             self._asked_at = None
 
@@ -247,7 +248,7 @@ class LiveSessions:
         """End a session for an operator; whether it is here."""
         session = self._sessions.get(session_id)
         if session is not None and session.runner is not None:
-            session.runner.end(1000, "an operator ended the session")
+            session.runner.end(1000, "an operator ended the session", "operator")
         return session is not None
 
     def shown(self) -> list[LiveSessionObject]:

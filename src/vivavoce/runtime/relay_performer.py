@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 
 import aiohttp
 
@@ -44,7 +43,7 @@ class RelayPerformer:
         self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: deque[bytes] = deque()  # for the upstream server
+        self._waiting: list[bytes] = []  # for the upstream server
         self._waiting_bytes = 0
         self._sending = False  # whether a task sends what waits
         self._socket: UpstreamSocket | None = None  # of the session that is open there
@@ -99,7 +98,7 @@ class RelayPerformer:
                 lost = UpstreamLost(reason, "closed", code)
         except UpstreamRefused as exc:
             relay.hold.set(exc.fault.hold_s, exc.fault.kind)
-            lost = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            lost = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         self._port.post(lost)
 
     async def _receive(self, opened: Opened, translation: XaiTranslation | None) -> int:
@@ -157,7 +156,7 @@ class RelayPerformer:
         """Send all that waits, as fast as the upstream server takes it."""
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _receive() sees it, too
             while self._waiting:
-                data = self._waiting.popleft()
+                data = self._waiting.pop(0)
                 self._waiting_bytes -= len(data)
                 if translation:
                     translation.sent(data)

@@ -219,7 +219,24 @@ class Resumption:
 
     def served(self, key: str) -> Ticket | None:
         """The ticket of a conversation that this process serves."""
-        return self._served.get(key)
+        ticket = self._served.get(key)
+        return None if ticket is None or ticket.superseded else ticket
+
+    async def check_served(self, ticket: Ticket) -> None:
+        """End the session of a conversation here if another process has taken it over meanwhile.
+
+        The store tells it: it takes no checkpoint of an older claim. It is believed to be ours
+        where the store cannot be reached.
+        """
+        served = self.served(ticket.key)
+        if served is None or served.runner is None:
+            return
+        self.keep(served, served.runner.checkpoint())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while not self._failing and self._is_due(served):
+                    self._stored.clear()
+                    await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and take it over: its session begins in the same step.
@@ -232,7 +249,8 @@ class Resumption:
             return
         alone = self._loading.setdefault(ticket.key, asyncio.Lock())
         async with alone:
-            here = self._served.get(ticket.key)
+            await self.check_served(ticket)
+            here = self.served(ticket.key)
             if here is not None and here.runner is not None:
                 _check_named(ticket, here.runner.settings.id)
                 found: Checkpoint | None = await self._take_served(ticket, here.runner, here)
@@ -297,9 +315,13 @@ class Resumption:
         """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while ticket.key in self._unsaved or ticket.key in self._storing:
+                while self._is_due(ticket):
                     self._stored.clear()
                     await self._stored.wait()
+
+    def _is_due(self, ticket: Ticket) -> bool:
+        """Whether the store has not taken the last checkpoint yet."""
+        return ticket.key in self._unsaved or ticket.key in self._storing
 
     def serves(self, token: str) -> bool:
         """Whether this process serves a conversation with that token, whoever owns it."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeAlias
 
@@ -38,6 +37,7 @@ from vivavoce.session.effects import (
     SendRaw,
 )
 from vivavoce.session.facts import (
+    DisconnectCause,
     Disconnected,
     Fact,
     GenerationFailed,
@@ -91,7 +91,7 @@ class Runner:
         """Called for some of the frames that pass, with the seconds that it took."""
         self._forwarded = 0  # frames
         self._last_audio = (0, 0)  # audio_samples, when the session has ended
-        self._facts: deque[Fact] = deque()
+        self._facts: list[Fact] = []  # mostly one: an empty deque takes 760 bytes
         self._given: Fact | None = None  # to the session, which has not returned
         self._begun = False
         self._busy = False
@@ -234,17 +234,17 @@ class Runner:
         if self._begun and not self._closed.is_set:
             self._perform_all(self._session.repeat_items(), self._clock())
 
-    def end(self, code: int, reason: str) -> None:
-        """End the session for a reason that is not its client's."""
+    def end(self, code: int, reason: str, cause: DisconnectCause = "client") -> None:
+        """End the session where its connection does not say so."""
         self._close_reason = (code, reason)
-        self.post(Disconnected(code))
+        self.post(Disconnected(code, cause))
 
     def give_way(self, close_code: int, code: str, message: str) -> None:
         """End the session: its conversation goes on elsewhere. The client learns it."""
         body = ErrorBody(type="invalid_request_error", code=code, message=message)
         self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
         self._keeper = None
-        self.end(close_code, code)
+        self.end(close_code, code, "taken_over")
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -257,7 +257,12 @@ class Runner:
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # sending may be what has the bug
                 self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-            self._peer.close(1011, "the server had an error")
+            close = Close(1011, "the server had an error")
+            for observer in self._observers:
+                if observer is not self._recorder:  # it has seen failed()
+                    with contextlib.suppress(Exception):  # this may be what has the bug
+                        observer.on(None, [close], self._clock())
+            self._peer.close(close.code, close.reason)
             self._end()
 
     def refuse(self, exc: QuotaExceeded | Unauthorized | StoreError) -> None:
@@ -331,7 +336,7 @@ class Runner:
         session = self._session
         try:
             while self._facts and not self._closed.is_set:
-                fact, now = self._facts.popleft(), self._clock()
+                fact, now = self._facts.pop(0), self._clock()
                 if type(fact) is Disconnected and self._keeper:
                     self._keeper.keep(session.checkpoint(now))
                 self._given = fact
@@ -464,7 +469,7 @@ class Runner:
             message = "The server that answers for this model is not available."
             body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
             self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-            self.end(close_code, reason)
+            self.end(close_code, reason, "upstream")
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
             self.swap(driver)

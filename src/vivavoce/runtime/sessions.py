@@ -363,7 +363,7 @@ class Sessions:
             runner.post(DrainStarted())
         await self._wait_until_empty(seconds)
         for runner in tuple(self._runners):
-            runner.end(1012, "the server is shutting down")
+            runner.end(1012, "the server is shutting down", "shutdown")
         await self._wait_until_empty(CLOSE_TIMEOUT_S)
         if self._runners:
             log.warning("%d sessions did not end: an engine does not stop", len(self))

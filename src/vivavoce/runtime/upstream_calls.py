@@ -140,7 +140,7 @@ class DirectPerformer(RelayPerformer):
             if exc.status != 404:  # a server without calls may have sessions
                 relay.hold.set(exc.fault.hold_s, exc.fault.kind)
             offer.refuse(exc)
-            last = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            last = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         except InvalidRequest as exc:
             offer.refuse(exc)
             last = Disconnected()

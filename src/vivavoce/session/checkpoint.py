@@ -3,12 +3,12 @@
 import msgspec
 
 from vivavoce.audio.formats import to_samples
-from vivavoce.protocol.items import Message, OutputAudio
+from vivavoce.protocol.items import InputAudio, Message, OutputAudio
 from vivavoce.protocol.server import (
-    ContentPartAdded,
     ItemDeleted,
     ItemDone,
     ItemTruncated,
+    OutputTranscriptDelta,
     ResponseDone,
     SessionUpdated,
     TranscriptionCompleted,
@@ -34,7 +34,6 @@ CHECKPOINT_VERSION = 2
 PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
 _NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)  # they change nothing of a checkpoint
 _MUST_SAVE = (
-    ContentPartAdded,  # the first words of an answer: the rest is finished, not another begun
     ItemDone,
     ItemDeleted,
     ItemTruncated,
@@ -82,6 +81,7 @@ class Checkpoints:
         """Whether the next one is made at once: an item might be lost."""
         self._shared = shared
         self._made_at = now
+        self._begun = ""  # the last answer whose first words were sent
 
     def see(self, fact: Fact, effects: list[Effect], now: float) -> None:
         """A fact was taken, with these effects."""
@@ -125,8 +125,17 @@ class Checkpoints:
         return any(
             type(effect) is Generate
             or (type(effect) is Send and isinstance(effect.event, _MUST_SAVE))
+            or self._begins_answer(effect)
             for effect in effects
         )
+
+    def _begins_answer(self, effect: Effect) -> bool:
+        """Whether these are the first words of an answer: it is finished then, not begun again."""
+        if type(effect) is not Send or type(effect.event) is not OutputTranscriptDelta:
+            return False
+        is_new = effect.event.item_id != self._begun
+        self._begun = effect.event.item_id
+        return is_new
 
     def _waits(self, entries: tuple[SavedEntry, ...]) -> bool:
         """Whether the user has said the last, and an answer is due."""
@@ -149,10 +158,13 @@ def continued(
     """The checkpoint from which a session goes on for a client that has come back.
 
     heard: an answer, and the milliseconds that its client has played of it. finish: whether an
-    answer that was cut off is finished.
+    answer that was cut off is finished. A last message whose words were not known yet is left out:
+    its audio is not stored, and a client that knows its words may add it again.
     """
     ended = (_ended(saved) for saved in checkpoint.entries)
     entries = [saved for saved in ended if saved is not None]
+    if is_lost := bool(entries) and _has_no_words(entries[-1]):
+        entries.pop()
     is_there = bool(entries) and entries[-1].item.id == checkpoint.cut_item_id
     cut_item_id = checkpoint.cut_item_id if is_there else ""
     for index, saved in enumerate(entries):
@@ -165,7 +177,7 @@ def continued(
         checkpoint,
         entries=tuple(entries),
         expires_in=expires_in,
-        owes_response=checkpoint.owes_response and finish,
+        owes_response=checkpoint.owes_response and finish and not is_lost,
         cut_item_id=cut_item_id if finish else "",
     )
 
@@ -198,6 +210,16 @@ def _cut(saved: SavedEntry, heard: int) -> SavedEntry:
 def _is_of_user(saved: SavedEntry) -> bool:
     """Whether an entry is something that the user said and whose words are known."""
     item = saved.item
-    if not isinstance(item, Message) or item.role != "user":
-        return False
-    return not saved.samples or bool(saved.words.get(0))
+    return isinstance(item, Message) and item.role == "user" and not _has_no_words(saved)
+
+
+def _has_no_words(saved: SavedEntry) -> bool:
+    """Whether an entry is something that the user said and that nobody has written down."""
+    item = saved.item
+    return (
+        isinstance(item, Message)
+        and item.role == "user"
+        and bool(item.content)
+        and all(isinstance(part, InputAudio) for part in item.content)
+        and not any(saved.words.values())
+    )

@@ -26,6 +26,8 @@ FaultKind: TypeAlias = Literal[
     "held",
 ]
 """Why an upstream server cannot go on; held: it has failed a moment ago, and is not asked."""
+DisconnectCause: TypeAlias = Literal["client", "operator", "taken_over", "upstream", "shutdown"]
+"""Who has ended a session; taken_over: another client has resumed its conversation."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -251,6 +253,8 @@ class UpstreamLost(Struct, frozen=True):
     kind: FaultKind = "closed"
     close_code: int = 0
     """Of the WebSocket; 0: there was none."""
+    status: int = 0
+    """Of the answer to a handshake that was refused; 0: there was none."""
 
 
 class ToolFinished(Struct, frozen=True):
@@ -301,10 +305,11 @@ class BudgetLow(Struct, frozen=True):
 
 
 class Disconnected(Struct, frozen=True):
-    """The client is gone."""
+    """The client is gone, or has to go."""
 
     code: int = 1000
     """The close code of the connection, as it was sent or received; 1006: it was lost."""
+    cause: DisconnectCause = "client"
 
 
 GenerationFact: TypeAlias = (

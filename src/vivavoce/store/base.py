@@ -12,6 +12,9 @@ RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
     "response", "transcription", "speech", "completion", "analysis", "session", "speculative"
 ]
+RatingProblem: TypeAlias = Literal["", "inconsistent", "no_price", "no_rate", "not_reported"]
+"""Why a cost is an estimate: the counts do not add up, the model has no price, or none for a part
+of what was used, or nobody has said what was used. "": it is none."""
 MAX_AMOUNT = 2**53 - 1
 """Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
 PAGE_ROWS = 1000
@@ -119,7 +122,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nano_usd: int = 0
     price_version: str = ""
     estimated: bool = False
-    """The counts do not add up, or lack a price."""
+    problem: RatingProblem = ""
+    """Why it is estimated; "" in rows of earlier versions, too."""
     confirmed: bool = True
     """False: the reserved bound, because the usage never came."""
     mode: Literal["local", "relay"] = "local"

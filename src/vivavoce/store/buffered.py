@@ -34,8 +34,8 @@ from vivavoce.store.waiting import MAX_WAITING, WaitingUsage
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ANSWER_TIMEOUT_S = 5.0
-"""Of one operation; then the store is away."""
+ANSWER_TIMEOUT_S = 2.0
+"""Of one operation; then the store is away. Somebody may wait in silence for so long."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
 """How often allowances are looked after."""

@@ -5,7 +5,6 @@ alone are kept as a form and, of each, its time, its id and the size of its audi
 """
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from random import randrange
 from typing import Any, Final
@@ -40,7 +39,7 @@ class EntryLog:
         self._block_entries = 0
         # calls that began together are not compressed together
         self._full_bytes = randrange(BLOCK_BYTES // 2, BLOCK_BYTES)
-        self._blocks: deque[tuple[int, bytes]] = deque()  # entries in it, compressed
+        self._blocks: list[tuple[int, bytes]] = []  # entries in it, compressed
         self._run: list[Any] = []  # of each frame: now, whether it is output, its id and size
         self._forms = (
             AudioFrames("input_audio_buffer.append"),
@@ -66,7 +65,7 @@ class EntryLog:
         """Drop the oldest part; return the number of its entries. 0: none is complete."""
         if not self._blocks:
             return 0
-        count, block = self._blocks.popleft()
+        count, block = self._blocks.pop(0)
         self.bytes -= len(block)
         return count
 

@@ -19,7 +19,7 @@ from vivavoce.limits.prices import (
 )
 from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.session.effects import RecordUsage
-from vivavoce.store.base import UsageKind, UsageRow
+from vivavoce.store.base import RatingProblem, UsageKind, UsageRow
 
 TOKEN_MS = 100  # of recognised audio, where a recogniser is paid by tokens
 SPOKEN_TOKEN_MS = 50
@@ -60,7 +60,8 @@ class Rated(NamedTuple):
     used: Quantities
     nano_usd: int
     price_version: str
-    estimated: bool
+    problem: RatingProblem = ""
+    """Why the cost is an estimate."""
 
     def row(
         self,
@@ -87,7 +88,8 @@ class Rated(NamedTuple):
             used={name: n for name, n in msgspec.structs.asdict(self.used).items() if n},
             nano_usd=self.nano_usd,
             price_version=self.price_version,
-            estimated=self.estimated,
+            estimated=bool(self.problem),
+            problem=self.problem,
             confirmed=confirmed,
             mode=mode,
         )
@@ -182,7 +184,7 @@ class Rater:
         """The cost of a session by the clock, and of the messages that were typed in it."""
         tariff, used = self.tariff(model), Quantities(session_ms=ms)
         if not self.by_clock(model, at):
-            return Rated(used, 0, "", False)
+            return Rated(used, 0, "")
         used = msgspec.structs.replace(used, messages=messages)
         return self._rated(used, tariff.brain, at, tariff.percent)
 
@@ -210,14 +212,15 @@ class Rater:
         *,
         consistent: bool = True,
     ) -> Rated:
+        problem: RatingProblem = "" if consistent else "inconsistent"
         if ref is None:
-            return Rated(used, 0, "", not consistent)
+            return Rated(used, 0, "", problem)
         found = self._rates(ref, at)
         if found is None:
-            return Rated(used, 0, "", True)
+            return Rated(used, 0, "", "no_price")
         rates, version = found
         cost: Cost = rate(used, rates, percent=percent)
-        return Rated(used, cost.nano_usd, version, bool(cost.unpriced) or not consistent)
+        return Rated(used, cost.nano_usd, version, problem or ("no_rate" if cost.unpriced else ""))
 
     def _rates(self, ref: PriceRef | None, at: float) -> tuple[Rates, str] | None:
         if ref is None:
@@ -232,5 +235,5 @@ def _together(used: Quantities, *parts: Rated) -> Rated:
         used,
         sum(part.nano_usd for part in parts),
         "+".join(versions),
-        any(part.estimated for part in parts),
+        next((part.problem for part in parts if part.problem), ""),
     )

@@ -145,7 +145,7 @@ class ResponseReservations:
         confirmed = record.confirmed or by_clock  # its usage is the session's time
         cost = rated
         if held is not None and not confirmed:
-            cost = Rated(rated.used, held.nano_usd, "", True)
+            cost = Rated(rated.used, held.nano_usd, "", "not_reported")
         row = account.row(
             record.id,
             record.kind,
@@ -178,7 +178,7 @@ class ResponseReservations:
         return await account.hold({"usd": nano, "tokens": self._used_at_most.tokens}, nano)
 
     def _at_most(self, held: Held) -> Rated:
-        return Rated(self._used_at_most, held.nano_usd, "", True)
+        return Rated(self._used_at_most, held.nano_usd, "", "not_reported")
 
     @property
     def _used_at_most(self) -> Quantities:

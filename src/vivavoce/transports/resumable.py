@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import islice
 
@@ -36,8 +36,8 @@ class History:
         """The position behind the last frame."""
         self.held = False
         """Nobody is connected: no frame is dropped."""
-        self._frames: deque[bytes] = deque()
-        self._times: deque[float] = deque()  # at which they were sent
+        self._frames: list[bytes] = []  # an empty deque takes 760 bytes, and there are two
+        self._times: list[float] = []  # at which they were sent
         self._bytes = 0
         self._dropped = b""  # the beginning of the frame that was dropped last
         self._loop = asyncio.get_running_loop()
@@ -96,22 +96,23 @@ class History:
         self._timer = None
         if self.held:
             return
-        oldest = self._loop.time() - KEPT_S
-        while self._times and self._times[0] <= oldest:
-            self._drop_first()
+        self._drop_first(bisect_right(self._times, self._loop.time() - KEPT_S))
         if self._times:
             when = self._times[0] + KEPT_S + DROP_PAUSE_S
             self._timer = self._loop.call_at(when, self._drop_old)
 
     def _drop(self) -> None:
-        while self._bytes > MAX_KEPT_BYTES and len(self._frames) > 1:
-            self._drop_first()
+        count, left = 0, self._bytes
+        while left > MAX_KEPT_BYTES and count < len(self._frames) - 1:
+            left -= len(self._frames[count])
+            count += 1
+        self._drop_first(count)
 
-    def _drop_first(self) -> None:
-        self._times.popleft()
-        frame = self._frames.popleft()
-        self._bytes -= len(frame)
-        self._dropped = frame[:_LOOK_BYTES]
+    def _drop_first(self, count: int) -> None:
+        if count:
+            self._dropped = self._frames[count - 1][:_LOOK_BYTES]
+        self._bytes -= sum(map(len, self._frames[:count]))
+        del self._times[:count], self._frames[:count]
 
 
 class ResumableLink:

@@ -7,7 +7,6 @@ Rules:
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -63,7 +62,7 @@ class SendQueue:
         self._send_now = send_now
         self._socket = socket
         self._transport = transport
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []  # an empty deque takes 760 bytes
         self._bytes = 0  # in _frames
         self._sent = 0  # frames
         self._more = Signal()
@@ -198,7 +197,7 @@ class SendQueue:
         return self._send_now is not None and self._send_now(frame.data, _NUMBERS[frame.kind])
 
     async def _write_one(self) -> None:
-        frame = self._frames.popleft()
+        frame = self._frames.pop(0)
         self._bytes -= len(frame.data)
         await self._socket.send_frame(frame.data, _OPCODES[frame.kind])
         self._sent += 1

@@ -152,6 +152,8 @@ class WebSocketEndpoint:
                 admitted = self._admit(request, opening.key)
             patch = opening.patch or admitted.patch
             ticket = self._ticket(connection, wanted, admitted.who)
+            if ticket:
+                await ticket.service.check_served(ticket)
             if ticket and (link := self._attached(ticket, connection)):
                 await self._follow(connection, link)
                 return

@@ -1,7 +1,6 @@
 """The audio of a relayed session, both ways, as far as it is kept here for another brain."""
 
 import base64
-from collections import deque
 
 from vivavoce.audio.formats import (
     BYTES_PER_SAMPLE,
@@ -34,7 +33,7 @@ class RecentAudio:
     def __init__(self) -> None:
         self.size = 0
         """Bytes."""
-        self._pieces: deque[bytearray] = deque()
+        self._pieces: list[bytearray] = []
         self._dropped = 0  # bytes of the first piece
 
     def add(self, pcm: bytes) -> None:
@@ -52,7 +51,7 @@ class RecentAudio:
         self._dropped += self.size - size
         self.size = size
         while self._pieces and self._dropped >= len(self._pieces[0]):
-            self._dropped -= len(self._pieces.popleft())
+            self._dropped -= len(self._pieces.pop(0))
         if self._dropped > 4 * PIECE_BYTES:  # of one that came in a large frame
             del self._pieces[0][: self._dropped]
             self._dropped = 0

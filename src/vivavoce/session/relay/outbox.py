@@ -1,6 +1,5 @@
 """What goes to the upstream server, kept in order until a connection is open."""
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -27,7 +26,7 @@ class Outbox:
         self._sent = 0
         self.is_open = False
         """Whether events are sent at once."""
-        self._queued: deque[tuple[bytes, bool]] = deque()  # whether it is audio
+        self._queued: list[tuple[bytes, bool]] = []  # whether it is audio
         self._audio_bytes = 0  # in _queued
         self._other_bytes = 0  # of events that are no audio, since reset_bound()
         self._events = 0  # such events
@@ -85,7 +84,7 @@ class Outbox:
 
     def _drop_oldest_audio(self) -> None:
         """A tenth of what is kept of it, so that this is not done for each frame; not the last."""
-        kept: deque[tuple[bytes, bool]] = deque()
+        kept: list[tuple[bytes, bool]] = []
         last = len(self._queued) - 1
         for n, (data, is_audio) in enumerate(self._queued):
             if is_audio and n < last and self._audio_bytes > MAX_QUEUED_AUDIO_BYTES * 9 // 10:

@@ -142,7 +142,7 @@ class Calls:
         """End every call."""
         for active in self._calls.values():
             if active.call.runner:
-                active.call.runner.end(1012, "the server is shutting down")
+                active.call.runner.end(1012, "the server is shutting down", "shutdown")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
             for task in late:
