@@ -63,6 +63,8 @@ _HOP_HEADERS = frozenset(
         *(HOP_HEADER.lower(), ADDRESS_HEADER.lower()),
     }
 )  # RFC 9110, 7.6.1, those that the client library writes, and our own
+_MEANT = (401, 403, 404, 410)
+"""Refusals of a WebSocket that are the same wherever its client comes to."""
 _GONE = (
     "The node that had this call or session is gone. Make the call again; with its resume_token a "
     "conversation goes on."
@@ -231,7 +233,7 @@ class Forwarder:
             return await self._web_socket(request, target)
         async with asyncio.timeout(RESUMED_TIMEOUT_S if _is_resumption(request) else None):
             answer = await self._request(request, target)
-        return None if answer.status == 503 and _is_resumption(request) else answer
+        return None if answer.status >= 500 and _is_resumption(request) else answer
 
     def _client_of(self, request: web.Request) -> str:
         """The address of the client of another node. Raises HTTPForbidden."""
@@ -395,7 +397,7 @@ class Forwarder:
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
         except aiohttp.WSServerHandshakeError as exc:
-            if exc.status == 503 and _is_resumption(request):
+            if exc.status not in _MEANT and _is_resumption(request):
                 return None
             raise _refusal(exc.status) from exc
         here = web.WebSocketResponse(
