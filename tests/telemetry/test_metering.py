@@ -725,7 +725,7 @@ def test_conversation_that_is_taken_up_again_goes_on_while_new_ones_are_refused(
         again = stage.meter()
         again.epoch = 2
         await again.enter()
-        with pytest.raises(StoreError, match="the store is away"):
+        with pytest.raises(StoreError, match="the store cannot be reached"):
             await stage.meter().enter()
         again.leave()
         meter.leave()

@@ -228,7 +228,7 @@ def test_sideband_of_this_server_sees_a_direct_call_and_acts_on_it() -> None:
                 await side.send(type="response.create")
                 assert await side.answer() == ("completed", None)
                 await fake.end_call(call)
-                assert (await side.farewell())[0] == 1000
+                assert (await side.read_until_closed())[0] == 1000
             await ended(server, call)
 
     asyncio.run(main())

@@ -332,7 +332,7 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
     asyncio.run(main())
 
 
-async def farewell(client: Client) -> tuple[str, int | None, str]:
+async def read_until_closed(client: Client) -> tuple[str, int | None, str]:
     """The code of the last error, the close code, and its reason."""
     code, socket = "", client._socket
     async with asyncio.timeout(TIMEOUT_S):
@@ -378,7 +378,7 @@ def test_more_events_than_can_be_kept_while_the_upstream_server_connects_close_w
         async with on_relay(fake, fallback="none") as (_, client):
             for _ in range(300):
                 await client.send("input_audio_buffer.clear")
-            code, close_code, _ = await farewell(client)
+            code, close_code, _ = await read_until_closed(client)
             assert (code, close_code) == ("upstream_unavailable", 1013)
             fake.opens_after.set()
 
@@ -425,7 +425,7 @@ def test_client_without_a_fallback_is_closed_with_1011_whatever_ended_the_upstre
             elif isinstance(how, int):
                 await fake.sessions[0].socket.close(code=how, message=b"x" * 120)
             await client.send("response.create")
-            code, close_code, reason = await farewell(client)
+            code, close_code, reason = await read_until_closed(client)
             assert (code, close_code) == ("upstream_unavailable", 1011)
             assert len(reason.encode()) <= 123
             assert "xxx" not in reason

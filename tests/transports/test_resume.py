@@ -153,7 +153,7 @@ def test_second_client_with_the_token_takes_over_and_the_first_learns_it() -> No
         async with calling(server) as first:
             async with calling(server, back(first.events[0])) as second:
                 assert (await first.until("error"))["error"]["code"] == "session_taken_over"
-                assert (await first.farewell())[0] == 4003
+                assert (await first.read_until_closed())[0] == 4003
                 await second.ask()
                 assert await second.answer() == ("completed", None)
             assert len(second.events[0]["resume"]["token"]) > 24
@@ -220,7 +220,7 @@ def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Pat
                 assert question == "Who is there?"
                 assert begun
                 assert WORDS.startswith(begun.strip())
-            assert (await first.farewell())[0] == 4003
+            assert (await first.read_until_closed())[0] == 4003
 
     asyncio.run(main())
 
@@ -338,7 +338,7 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
             await first.ask()
             await first.until("response.output_audio.delta")
             draining = asyncio.create_task(server.sessions.drain(10))
-            assert (await second.farewell())[0] == 1012
+            assert (await second.read_until_closed())[0] == 1012
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with calling(server, back(second.events[0])):
                     pass

@@ -1,7 +1,8 @@
 """Conversations that outlive their connection, their process and their machine.
 
-Each has a key: the hash of its owner and of a token that its client holds. Checkpoints are stored
-under it, with the epoch of the process that serves it: a later claim fences off an earlier one.
+Each conversation has a key: the hash of its owner and of a token that its client holds. Checkpoints
+are stored under the key with the epoch of the process that serves the conversation. A claim gets a
+higher epoch, so that earlier processes can store nothing more.
 """
 
 import asyncio
@@ -34,32 +35,37 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
 TAKEN_OVER_CLOSE = 4003
-"""Of a connection whose conversation another client has resumed."""
+"""The close code of a connection whose conversation another client has resumed."""
 MAX_SAVES_AT_ONCE = 64
 MAX_UNSAVED = 10_000
-"""Conversations that wait for a store which cannot be reached; the oldest are given up."""
+"""Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
 RETRY_S = 1.0
 CLAIM_TIMEOUT_S = 3.0
 END_TIMEOUT_S = 2.0
 """For the end of a session whose conversation another client of this process takes over."""
 CLOSE_TIMEOUT_S = 5.0
-"""At the end, for checkpoints that are not stored yet."""
+"""The time at shutdown for checkpoints that are not stored yet."""
 _TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
 _MS = re.compile(r"^[0-9]{1,9}$")
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[resume]: conversations that outlive their connection. Durations in seconds."""
+    """[resume]: conversations that continue after their connection is lost.
+
+    Durations in seconds.
+    """
 
     enabled: bool = True
-    """Give clients a token with which they come back to their conversation."""
+    """Whether clients get a token with which they can come back to their conversation."""
     grace_seconds: SecondsOrZero = 15.0
-    """For so long after a lost connection a session goes on without its client; 0: it ends."""
+    """How long a session continues without its client after the connection was lost; 0: it ends at
+    once."""
     keep_seconds: Seconds = 600.0
-    """For so long after its last change the words of a conversation are stored."""
+    """How long the words of a conversation are stored after its last change."""
     finish_answers: bool = True
-    """Whether an answer that broke off with the connection is finished when the client is back."""
+    """Whether an answer that was cut off with the connection is finished when the client comes
+    back."""
 
 
 class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,18 +75,18 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRequest(msgspec.Struct, frozen=True):
-    """What the query of a client says about a conversation that it comes back to."""
+    """What a client that comes back says about its conversation, in the query."""
 
     token: str
     session_id: str
     last_event_id: str
-    """The event that it has received last."""
+    """The id of the event that it received last."""
     heard: tuple[str, int] | None
-    """An answer, and the milliseconds that were played of it."""
+    """The id of an answer, and how many milliseconds of it the client has played."""
     items: bool
-    """Whether the items are sent to it."""
+    """Whether the items are sent to the client."""
     finish: bool | None
-    """Whether a broken answer is finished; None: as the server has it."""
+    """Whether an answer that was cut off is finished; None: the server's setting decides."""
 
 
 def resume_request(query: Mapping[str, str]) -> ResumeRequest:
@@ -108,7 +114,7 @@ def resume_request(query: Mapping[str, str]) -> ResumeRequest:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The right of one client to one conversation. It is the keeper of its session."""
+    """Entitles one client to one conversation. It is the keeper of the session."""
 
     service: "Resumption"
     request: ResumeRequest
@@ -116,11 +122,11 @@ class Ticket:
     token: Secret
     epoch: int = 1
     checkpoint: Checkpoint | None = None
-    """The conversation that goes on; None: a new one."""
+    """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
-    """The session, while it lasts."""
+    """The runner of the session, while it is open."""
     superseded: bool = False
-    """Whether another client has taken the conversation over."""
+    """Whether another client has taken over the conversation."""
 
     @property
     def ends_another(self) -> bool:
@@ -142,7 +148,8 @@ class Ticket:
 
 
 class Resumption:
-    """The tickets of a process, and its writer of checkpoints: an async context manager."""
+    """The tickets of a process, and the task that stores its checkpoints: an async context
+    manager."""
 
     def __init__(
         self,
@@ -153,20 +160,20 @@ class Resumption:
         locations: Locations | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """owner: this process, as other processes know it. The store is entered.
+        """owner: the name of this process for the others.
 
-        locations: where other processes find a session that this one has taken over.
+        The store is entered. locations: records which sessions this process has taken over.
         """
         self.settings = settings
         self.on_claim: Callable[[str, str, int], Awaitable[None]] | None = None
-        """Called with the owner that a conversation had, its key, and its epoch from now on."""
+        """Called with the former owner of a conversation, its key, and its new epoch."""
         self._store = store
         self._owner = owner
         self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: dict[str, str] = {}  # the key and the session of what the store is given
+        self._storing: dict[str, str] = {}  # key and session of each checkpoint being stored
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._more = Signal()
         self._stored = Signal()
@@ -195,13 +202,15 @@ class Resumption:
         return not (self._unsaved or self._storing)
 
     def has_unsaved(self, session_id: str) -> bool:
-        """Whether the store may lack the end of a session that has ended here."""
+        """Whether the store may not have the end of a session that has ended here."""
         unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
         return session_id in self._storing.values() or session_id in unsaved
 
     async def wait_saved(self, session_id: str) -> bool:
-        """Wait until the store has the end of a session that has ended here; False: it is too
-        slow."""
+        """Wait until the store has the end of a session that has ended here.
+
+        False: it takes too long.
+        """
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while self.has_unsaved(session_id):
@@ -212,7 +221,7 @@ class Resumption:
         return True
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
-        """For a client. Raises InvalidRequest. who: the name of its key."""
+        """A ticket for a client. Raises InvalidRequest. who: the name of its key."""
         request = resume_request(query)
         token = Secret(request.token or f"rt_{secrets.token_urlsafe(TOKEN_BYTES)}")
         return Ticket(self, request, _key(who, token), token)
@@ -223,10 +232,10 @@ class Resumption:
         return None if ticket is None or ticket.superseded else ticket
 
     async def check_served(self, ticket: Ticket) -> None:
-        """End the session of a conversation here if another process has taken it over meanwhile.
+        """End the session of a conversation here if another process has claimed it meanwhile.
 
-        The store tells it: it takes no checkpoint of an older claim. It is believed to be ours
-        where the store cannot be reached.
+        That shows when a checkpoint is stored, because the store takes none of an older claim.
+        While the store cannot be reached, this process is assumed to have the only claim.
         """
         served = self.served(ticket.key)
         if served is None or served.runner is None:
@@ -239,11 +248,11 @@ class Resumption:
                     await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
-        """Find the conversation of a ticket, and take it over: its session begins in the same step.
+        """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
 
-        Where it cannot be found a new one begins. Of several clients that come at once each takes
-        over what the one before it has. Raises InvalidRequest where the client names another
-        session; the conversation of the token stays as it is.
+        If it cannot be found, a new one begins. Clients that come at once are served one after
+        another. Raises InvalidRequest if the client names another session; the conversation of the
+        token is unchanged.
         """
         if not ticket.request.token:
             return
@@ -273,27 +282,27 @@ class Resumption:
         )
 
     def fence(self, key: str, epoch: int) -> None:
-        """Another process serves a conversation under that epoch: it ends here, if it is older."""
+        """Another process has claimed a conversation: end it here, if its epoch here is lower."""
         ticket = self._served.get(key)
         if ticket is not None and ticket.epoch < epoch:
             supersede(ticket)
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
-        """A session of this ticket begins."""
+        """The session of this ticket begins."""
         if (other := self._served.get(ticket.key)) is not None:
             supersede(other)
         ticket.runner = runner
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:
-        """Its session has ended."""
+        """The session of this ticket has ended."""
         ticket.runner = None
         self._ended.set()
         if self._served.get(ticket.key) is ticket:
             del self._served[ticket.key]
 
     def announced(self, ticket: Ticket, event: SessionCreated, *, resumed: bool) -> SessionCreated:
-        """The event with what a client needs to come back."""
+        """The event, with what a client needs to come back."""
         last_item_id: str | UnsetType | None = UNSET
         if ticket.checkpoint is not None:
             entries = ticket.checkpoint.entries
@@ -312,7 +321,7 @@ class Resumption:
         self._more.set()
 
     async def wait_kept(self, ticket: Ticket) -> None:
-        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while self._is_due(ticket):
@@ -343,7 +352,7 @@ class Resumption:
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
         """From the store, or from what waits for it here."""
         await self._wait_stored(ticket.key)
-        # of a session that has just ended here: nobody stores it while it is claimed
+        # for a session that has just ended here: nothing is stored for it during a claim
         unsaved = self._unsaved.pop(ticket.key, None)
         epoch = 0
         if unsaved is not None:  # above the claim that another process may have made
@@ -368,7 +377,7 @@ class Resumption:
         return found
 
     async def _wait_stored(self, key: str) -> None:
-        """Wait while a checkpoint is on its way to the store: a claim would not see it."""
+        """Wait while a checkpoint is being stored, because a claim would miss it."""
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while key in self._storing:
@@ -404,7 +413,10 @@ class Resumption:
                     await asyncio.sleep(RETRY_S)
 
     async def _write_some(self) -> bool:
-        """Store what is due; False: the store cannot be reached, and it is still due."""
+        """Store the checkpoints that are due.
+
+        False: the store cannot be reached, and they are still due.
+        """
         taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
@@ -458,7 +470,7 @@ def _decoded(value: bytes) -> Checkpoint | None:
 
 
 def supersede(ticket: Ticket) -> None:
-    """End the session of a ticket: its conversation goes on elsewhere."""
+    """End the session of a ticket, because its conversation continues elsewhere."""
     if not ticket.superseded:
         ticket.superseded = True
         if ticket.runner is not None:
@@ -470,5 +482,5 @@ def supersede(ticket: Ticket) -> None:
 
 
 def _key(who: str, token: Secret) -> str:
-    """The same token in the hands of another owner is another conversation."""
+    """The key of a conversation: the same token with another owner is another conversation."""
     return hashlib.sha256(f"{who}\0{token.reveal()}".encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Connections to upstream Realtime servers: addresses, credentials, refusals, holds.
 
-What an upstream server says never becomes part of a reason here: reasons may reach a client.
+The texts of an upstream server are never part of a reason here, because reasons may reach a client.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.5
 TOKEN_TIMEOUT_S = 10.0
 HEARTBEAT_S = 20.0
-"""Between pings; a pong that is missing for half of that ends the connection."""
+"""Between pings; if a pong takes more than half of that, the connection is ended."""
 MAX_FRAME_BYTES = 24 << 20
-"""A server may echo an append, of which 20 MiB are legal."""
+"""A server may echo an append, which may have 20 MiB."""
 MIN_PROBE_PAUSE_S = 5.0
 MAX_PROBE_PAUSE_S = 60.0
 IDENTIFIER_CHARACTERS = 43
 MIN_HIDDEN_CHARACTERS = 6
-"""Of a key or host: a shorter word may be part of another."""
+"""The shortest key or host that is masked: a shorter word may be part of another one."""
 
 NO_FALLBACK = "none"
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -61,13 +61,13 @@ _NO_TOKEN = Fault("refused", "no token for the upstream server", hold_s=60.0)
 
 
 def provider_of(url: str) -> Provider:
-    """Whose server an address is, by its host."""
+    """The provider of an address, by its host."""
     host = "." + (URL(url).host or "")
     return next((known for end, known in _HOSTS.items() if host.endswith(end)), "other")
 
 
 class UpstreamSocket(Protocol):
-    """A WebSocket as aiohttp's client has it, and what engines/http.py adds."""
+    """The WebSocket of aiohttp's client, with what engines/http.py adds to it."""
 
     passes: Callable[[bytes], bool] | None
 
@@ -84,17 +84,17 @@ class UpstreamSocket(Protocol):
 
 
 class UpstreamRefused(EngineError):
-    """The upstream server opened no session."""
+    """The upstream server began no session."""
 
     def __init__(self, fault: Fault, status: int = 0) -> None:
-        """status: of the answer to the request; 0: there was none."""
+        """status: of the answer to the request; 0: there was no answer."""
         super().__init__(fault.reason)
         self.fault = fault
         self.status = status
 
 
 class _Server(RemoteServer):
-    """Keeps the status of a refused handshake: it decides when to ask again."""
+    """Keeps the status of a refused handshake, which decides when to connect again."""
 
     def refused(
         self, status: int, headers: Mapping[str, str], body: bytes, model: str | None = None
@@ -107,10 +107,10 @@ class _Server(RemoteServer):
 
 
 class Hold:
-    """Until when an upstream server is not asked, as any session has found it."""
+    """Until when no session connects to an upstream server. All its sessions set this."""
 
     def __init__(self, probe_pause_s: float = MIN_PROBE_PAUSE_S) -> None:
-        """probe_pause_s: at least, before the server is asked whether it answers again."""
+        """probe_pause_s: the least pause between two probes whether the server works again."""
         self._probe_pause_s = probe_pause_s
         self._until = float("-inf")
         self._kind: FaultKind = "closed"
@@ -124,16 +124,16 @@ class Hold:
 
     @property
     def state(self) -> FaultKind | Literal["available"]:
-        """Why the server is not asked."""
+        """Why no session connects now."""
         return self._kind if self.seconds else "available"
 
     @property
     def seconds(self) -> float:
-        """That it lasts from now on; 0: the server may be asked."""
+        """How much longer, in seconds; 0: sessions may connect."""
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     async def wait_answering(self, relay: "Relay") -> None:
-        """Wait until the server opens sessions again; one caller at a time asks it."""
+        """Wait until the server begins sessions again; one caller at a time probes it."""
         pause, clock = self._probe_pause_s, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(self.seconds, pause))
@@ -148,9 +148,9 @@ class Hold:
 
 
 class SharedClient:
-    """The HTTP client of all sessions with one upstream server, open while there is any.
+    """The HTTP client of all sessions with one upstream server, open while there are any.
 
-    One of its own would cost a session 20 KiB.
+    A client for each session would take 20 KiB.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def use(self, server: RemoteServer) -> AsyncGenerator[HttpClient]:
-        """server: its address and credentials, which are the same each time."""
+        """server: its address and credentials, which do not change."""
         if self._client is None:
             self._client = HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S)
             await self._client.__aenter__()
@@ -175,13 +175,13 @@ class SharedClient:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session that an upstream server has begun."""
+    """A session that the upstream server has begun."""
 
     socket: UpstreamSocket
     expires_in: float
-    """Seconds; infinite where the server does not say it."""
+    """Seconds; infinite if the server does not say."""
     hidden: tuple[bytes, ...] = ()
-    """The credentials of this connection and the host: no client gets to see them."""
+    """The credentials of this connection, and the host: clients must not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,34 +189,34 @@ class Relay:
     """A model behind an upstream Realtime server."""
 
     url: str
-    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
+    """The address of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
     model: str
     """The model requested from the upstream server; on Azure the name of a deployment."""
     key: Secret = Secret("")
     default_voice: str = "marin"
     fallback: str = ""
-    """The cascade that continues when the upstream server fails; "": the default one;
-    "none": the session ends."""
+    """The cascade that continues if the upstream server fails; "": the default one; "none": the
+    session ends."""
     token_command: tuple[str, ...] = ()
-    """Prints the bearer token of one connection; in place of the key."""
+    """A command that prints the bearer token for one connection; used in place of the key."""
     pseudonym_secret: Secret = Secret("")
-    """Of the pseudonyms of users; empty: the key."""
+    """The key for pseudonyms of users; empty: `api_key`."""
     hold: Hold = field(default_factory=Hold, compare=False)
     dialect: Literal["", "ga", "xai"] = ""
-    """The protocol of the server; "": by its address."""
+    """The protocol of the server; "": decided by its address."""
     heartbeat_s: float = HEARTBEAT_S
     media: Literal["here", "direct"] = "here"
-    """Where the media of WebRTC calls goes; direct: between the client and the server."""
+    """The way of the media of WebRTC calls; direct: between the client and the upstream server."""
     client: SharedClient = field(default_factory=SharedClient, compare=False, repr=False)
 
     def translation(self) -> XaiTranslation | None:
-        """For one connection; None: the server speaks GA."""
+        """A translator for one connection; None: the server speaks GA."""
         dialect = self.dialect or ("xai" if self.provider == "xai" else "ga")
         return XaiTranslation() if dialect == "xai" else None
 
     @property
     def info(self) -> ModelInfo:
-        """The data of this model that a session needs."""
+        """What a session needs to know about this model."""
         return ModelInfo(voices=None, default_voice=self.default_voice)
 
     @property
@@ -224,23 +224,23 @@ class Relay:
         return provider_of(self.url)
 
     def query(self, *, transcription: bool) -> dict[str, str]:
-        """OpenAI and Azure take a transcription session with a `model` for a conversation."""
+        """OpenAI and Azure treat a transcription session that has a `model` as a conversation."""
         if not transcription:
             return {"model": self.model}
         intent = {"intent": "transcription"}
         return intent if self.provider in ("openai", "azure") else {"model": self.model, **intent}
 
     def credentials(self) -> dict[str, str]:
-        """The header with the key; none where a command prints tokens."""
+        """The header with the key; empty if a command prints tokens."""
         key = self.key.reveal()
         if not key or self.token_command:
             return {}
         return {"api-key": key} if self.provider == "azure" else {"Authorization": f"Bearer {key}"}
 
     def identification(self, user: str) -> dict[str, str]:
-        """The header with a pseudonym of the user, where the provider asks for one.
+        """The header with a pseudonym of the user, if the provider requires one.
 
-        It is the same in every session, and says nothing of the user's name.
+        It is the same in every session, and does not reveal the user's name.
         """
         secret = self.pseudonym_secret.reveal() or self.key.reveal()
         if not (user and secret) or self.provider not in ("openai", "azure"):
@@ -268,9 +268,9 @@ class Relay:
     async def attached(
         self, call_id: str, *, user: str = "", timeout_s: float = CONNECT_TIMEOUT_S
     ) -> AsyncGenerator[Opened]:
-        """The sideband of a call, closed at the end. Raises UpstreamRefused.
+        """The sideband of a call, closed at the end of the block.
 
-        It need not begin with session.created.
+        Raises UpstreamRefused. It need not begin with session.created.
         """
         async with self._connection({"call_id": call_id}, user, timeout_s) as connection:
             yield connection
@@ -279,7 +279,7 @@ class Relay:
     async def http(self, user: str) -> AsyncGenerator[tuple[HttpClient, dict[str, str]]]:
         """The client of this server, and the headers of one request. Raises UpstreamRefused.
 
-        A token is fetched for each request: it expires within the hour.
+        A token is requested from the command each time, because it may expire within the hour.
         """
         headers = self.identification(user)
         if self.token_command:
@@ -323,7 +323,7 @@ class Relay:
 def without_words(
     event: UpstreamEvent, raw: bytes, hidden: tuple[bytes, ...]
 ) -> tuple[UpstreamEvent, bytes]:
-    """An event that reports a failure, logged, and its frame, without these words."""
+    """Log an event that reports a failure; return it with its frame, without these words."""
     for word in hidden:
         pattern = re.escape(word).replace(b"/", rb"\\?/")  # JSON may escape a slash
         raw = re.sub(pattern, b"***", raw, flags=re.IGNORECASE)
@@ -332,7 +332,7 @@ def without_words(
 
 
 async def _opened(socket: UpstreamSocket) -> Opened:
-    """The session that the first frame announces: an error may come in its place."""
+    """The session in the first frame, which may be an error instead."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             message = await socket.receive()
@@ -361,7 +361,7 @@ def _expires_in(raw: bytes) -> float:
 
 
 async def _printed(command: tuple[str, ...]) -> str:
-    """The one line that a command prints. Raises UpstreamRefused."""
+    """The one line that the command prints. Raises UpstreamRefused."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE

@@ -15,11 +15,11 @@ from vivavoce.protocol.audio_frames import AudioFrames
 from vivavoce.telemetry.recording import frame_text
 
 BLOCK_BYTES: Final = 32 * 1024
-"""Of entries that are compressed together, in some 0.3 ms."""
+"""The size of entries that are compressed together; that takes about 0.3 ms."""
 SIZE_BYTES: Final = 4
 """In front of each entry."""
 MAX_RUN: Final = 32
-"""Frames that passed one after the other, until they are encoded."""
+"""The most frames that passed in a row before they are encoded as one entry."""
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
 """Of an entry that is kept as an array."""
 
@@ -28,7 +28,7 @@ class EntryLog:
     """Entries in the order in which they came, the oldest of which may be dropped."""
 
     def __init__(self, shrink: Callable[[], None], *, audio: bool) -> None:
-        """shrink: called when a block is complete. audio: whether that of frames is kept."""
+        """shrink: called when a block is complete. audio: whether the audio of frames is kept."""
         self.bytes = 0
         """In memory."""
         self._shrink = shrink
@@ -47,7 +47,7 @@ class EntryLog:
         )  # of the frames in the run
 
     def add(self, entry: Any) -> None:
-        """A dict as it will be read, or a tuple of its values without names."""
+        """A dict of the entry as it will be read, or a tuple of its values without names."""
         if self._run:
             self._keep_run()
         self._append(entry, 1)
@@ -75,7 +75,7 @@ class EntryLog:
         return [block for _, block in self._blocks] + [zlib.compress(b"".join(self._block), 1)]
 
     def _keep_whole(self, frame: bytes, now: float, *, output: bool) -> None:
-        """Keep a frame, and the form of those like it."""
+        """Keep a frame, and the form that it shares with others."""
         text = frame_text(frame, audio=self._audio)
         self.add({"at": now, "passed": _passed(output), "frame": text})
         form = self._forms[output]
@@ -84,7 +84,7 @@ class EntryLog:
             self._append({"form": form.learnt, "output": output}, 0)
 
     def _keep_run(self) -> None:
-        """The frames that have passed become an entry."""
+        """Make one entry of the frames that have passed."""
         run, self._run = self._run, []
         if run:
             self._append({"run": run}, len(run) // 4)

@@ -60,7 +60,10 @@ _OUTCOMES = {
     3000: "unauthorized",
     4002: "budget",
 }
-"""Why a session ended, by the code of its close; others: the client left, or its time was over."""
+"""Why a session ended, by its close code.
+
+Other codes: the client has left, or the time was over.
+"""
 _LEAVINGS = {1006: "connection_lost", SLOW_CLIENT_CLOSE: "slow_client"}
 _REASONS = {
     1000: "session_idle",
@@ -106,13 +109,13 @@ class SessionMetrics:
         served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
         self._model = "transcription" if served is UNSET else served.model
         self._begun_at: float | None = None
-        self._asked_at: float | None = None  # the user waits for sound since then
+        self._asked_at: float | None = None  # since when the user has been waiting for audio
         self._generated_at: float | None = None
         self._written_at: float | None = None
         self._recorded_at: float | None = None
         self._connecting_at: float | None = None
-        self._lost_at: float | None = None  # an answer was owed then
-        self._interrupted_at: float | None = None  # the user began to speak
+        self._lost_at: float | None = None  # since when an answer has been due
+        self._interrupted_at: float | None = None  # when the user began to speak
         self._given_up: FaultKind | None = None  # why the upstream server was, just now
         self._ending = ""  # why the session ends, where the code of its close says too little
         self._over = False
@@ -134,7 +137,7 @@ class SessionMetrics:
 
     def _on_fact(self, fact: Fact | None, now: float) -> None:
         match fact:
-            case AudioGenerated():  # first: it comes most often
+            case AudioGenerated():  # first, because it is the most frequent
                 if self._written_at is not None:
                     self._stage("tts", now - self._written_at)
                     self._written_at = None
