@@ -363,7 +363,7 @@ def test_of_two_clients_that_come_back_at_once_one_has_the_conversation() -> Non
         async with aiohttp.ClientSession() as http:
             sockets = await asyncio.gather(*(http.ws_connect(path) for _ in range(2)))
             both = [Caller(socket) for socket in sockets]
-            ends = [asyncio.create_task(caller.farewell()) for caller in both]
+            ends = [asyncio.create_task(caller.read_until_closed()) for caller in both]
             done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             assert [task.result()[0] for task in done] == [4003]
             assert len(left) == 1
@@ -454,7 +454,7 @@ def test_client_that_cannot_be_attached_to_a_session_that_drains_leaves_it_alone
                 await socket.receive()
                 assert socket.close_code == 1013
             assert await first.answer() == ("completed", None)
-            assert (await first.farewell())[0] == 1012
+            assert (await first.read_until_closed())[0] == 1012
             await draining
 
     played(script, settings(tts=SLOW))
