@@ -47,7 +47,7 @@ class Call:
         self._channel = EventChannel(protocol)
         self._listeners: set[SendQueue] = set()
         self._writable = asyncio.Event()
-        self._grace_s = 0.0  # that the session lasts without a connection
+        self._grace_s = 0.0  # how long the session lasts without a connection
         self._leaving: asyncio.TimerHandle | None = None
 
     async def answer(self, sdp: str) -> str:
@@ -55,7 +55,8 @@ class Call:
         return await self.connection.answer(sdp)
 
     def keep_for(self, seconds: float) -> None:
-        """The session lasts so long after its connection is lost: its client may come back."""
+        """For this long the session continues after its connection was lost, because its client may
+        come back."""
         self._grace_s = seconds
         self._channel.history = History()
 
@@ -104,7 +105,7 @@ class Call:
             await self.connection.add_candidates(candidates)
 
     async def watch(self) -> None:
-        """Notice a client that has gone. Runs until it is cancelled."""
+        """Detect a client that has gone. Runs until it is cancelled."""
         while True:
             self._replaced.clear()
             watching = asyncio.create_task(self.connection.watch())
@@ -123,11 +124,11 @@ class Call:
     # sidebands
 
     def join(self, listener: SendQueue) -> None:
-        """Send every event to that queue, too, from now on."""
+        """Send every event to that queue as well, from now on."""
         self._listeners.add(listener)
 
     def part(self, listener: SendQueue) -> None:
-        """Send nothing more to that queue."""
+        """Send no more events to that queue."""
         self._listeners.discard(listener)
 
     # the peer
@@ -177,7 +178,7 @@ class Call:
     # the connection's handler
 
     def on_audio(self, pcm: bytes) -> None:
-        """Audio that the session is too far behind to take is dropped: it cannot be paused."""
+        """Audio is dropped if the session is too far behind, because a track cannot be paused."""
         if self.runner and pcm and not self.runner.behind:
             self.runner.post(AudioArrived(pcm))
 
@@ -202,7 +203,7 @@ class Call:
         if not self._grace_s:
             self._leave()
             return
-        closed = reason.endswith(" closed")  # perhaps to make another connection
+        closed = reason.endswith(" closed")  # the client may make another connection
         seconds = min(self._grace_s, CLOSED_GRACE_S) if closed else self._grace_s
         self._channel.hold()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._leave)
@@ -233,7 +234,10 @@ class Call:
             self._closing = None
 
     def _check_backlog(self) -> None:
-        """Cut off a client that takes too little. What is sent next may be large, and is not it."""
+        """Disconnect a client that reads too slowly.
+
+        The next event may be large, but is not the cause.
+        """
         if self._is_behind:
             self.on_lost("the client takes events too slowly")
 

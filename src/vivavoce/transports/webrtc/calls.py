@@ -1,6 +1,6 @@
 """The calls of a server: opened, found by their id, and ended at shutdown.
 
-aiortc is imported with the first call: a server without calls starts without it.
+aiortc is imported with the first call, so that the server starts faster.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class ActiveCall:
     call: "Call | DirectCall"
     opened_with: str | None
     ticket: Ticket | None = None
-    """With which its client can make another connection."""
+    """The ticket with which its client can make another connection."""
 
 
 class Calls:
@@ -91,9 +91,9 @@ class Calls:
     ) -> tuple[str, str] | None:
         """Pass an offer on to the upstream server of a relay, where its media is direct.
 
-        Returns the id of the call and the SDP answer. None: the media is to come here, since the
-        model is none of these, or its upstream server makes no call and there is a fallback.
-        Raises what refuses a session, and UpstreamRefused without a fallback.
+        Returns the id of the call and the SDP answer. None: the media has to pass through this
+        server, because the model is no such relay, or because its upstream server makes no call and
+        there is a fallback. Raises what refuses a session, and UpstreamRefused without a fallback.
         """
         relay = self._sessions.direct_relay(opening)
         if relay is None:
@@ -114,12 +114,15 @@ class Calls:
             raise
 
     def find(self, call_id: str, credential: str | None) -> "Call | None":
-        """A call whose media comes here: see observed()."""
+        """A call whose media passes through this server: see observed()."""
         call = self.observed(call_id, credential)
         return None if isinstance(call, DirectCall) else call
 
     def observed(self, call_id: str, credential: str | None) -> "Call | DirectCall | None":
-        """A call that is served. credential: finds only what it opened; None finds every call."""
+        """The call of that id, if it is open.
+
+        credential: finds only calls that it opened; None: finds all.
+        """
         active = self._calls.get(call_id)
         if active is None or credential not in (None, active.opened_with):
             return None
@@ -131,7 +134,7 @@ class Calls:
         return self._sessions.context.resumption
 
     def served(self, ticket: Ticket) -> "Call | None":
-        """The call of a conversation that is served here."""
+        """The call of a conversation that this process serves."""
         served = ticket.service.served(ticket.key)
         for active in self._calls.values() if served else ():
             if active.ticket is served and not isinstance(active.call, DirectCall):

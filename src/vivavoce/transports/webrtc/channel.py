@@ -32,13 +32,16 @@ from vivavoce.transports.resumable import History
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING_EVENTS = 1000  # before the channel opens; the oldest are dropped
-MAX_WAITING_BYTES = 1024 * 1024  # the same, but for one event that is larger alone
+MAX_WAITING_EVENTS = 1000  # events before the channel opens; the oldest are dropped
+MAX_WAITING_BYTES = 1024 * 1024  # bytes of these events; a single larger event is kept
 CLOSE_TIMEOUT_S = 1.0
 
 
 class Waiting(NamedTuple):
-    """Frames of one event that wait for the channel. The event is None where it is unknown."""
+    """The frames of one event, queued until the channel is open.
+
+    The event is None if it is unknown.
+    """
 
     event: AnyServerEvent | None
     frames: tuple[Frame, ...]
@@ -105,18 +108,22 @@ class EventChannel:
         return position is not None
 
     def played(self, samples: int) -> None:
-        """Tell the client what it hears on the track, where the protocol has frames for it."""
+        """Announce the audio that the client hears on the track, if the protocol has frames
+        for it."""
         if self._call_protocol and (frames := tuple(self._call_protocol.played(samples))):
             self._take(Waiting(None, frames))
 
     def send(self, event: AnyServerEvent) -> None:
-        """Send an event; without its audio, or an error in its place, where it is too large."""
+        """Send an event.
+
+        If it is too large, it is sent without its audio, or an error is sent instead.
+        """
         self._take(Waiting(event, tuple(self._protocol.encode(event))))
 
     def send_raw(self, data: bytes) -> None:
-        """Send a server event that is GA JSON already: byte for byte where GA is spoken.
+        """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
-        In another protocol it is translated; an event that is not known is left out.
+        For another protocol it is translated; an unknown event is left out.
         """
         if self._protocol.is_ga:
             self._take(Waiting(None, (Frame("text", data),)))
@@ -153,7 +160,7 @@ class EventChannel:
         if self._call_protocol:
             _send_all(channel, self._call_protocol.ended())
         drained, closed = asyncio.Event(), asyncio.Event()
-        channel.on("bufferedamountlow", drained.set)  # its threshold is 0
+        channel.on("bufferedamountlow", drained.set)  # bufferedAmountLowThreshold is 0
         channel.on("close", closed.set)
         if channel.bufferedAmount:
             await _wait(drained)
@@ -215,7 +222,7 @@ async def _wait(event: asyncio.Event) -> None:
 
 
 def _without_audio(event: ItemRetrieved) -> ItemRetrieved:
-    """The item as other events show it."""
+    """The item as it appears in other events."""
     if not isinstance(event.item, Message):
         return event
     content = tuple(_part_without_audio(part) for part in event.item.content)
