@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -62,7 +63,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         conceal(self, "redis")  # it may hold a password
-        if self.address and not re.fullmatch(r"https?://[^/?#@\s]+", self.address):
+        if self.address and not _is_address(self.address):
             raise ValueError("address is http://HOST:PORT or https://HOST:PORT, without a path")
         if (self.node or self.redis) and not self.address:
             raise ValueError(
@@ -334,6 +335,15 @@ class Cluster:
             await ending
         finally:
             ending.cancel()
+
+
+def _is_address(text: str) -> bool:
+    if not re.fullmatch(r"https?://[^/?#@\s]+", text):
+        return False
+    try:
+        return bool(urlsplit(text).hostname) and urlsplit(text).port != 0
+    except ValueError:  # the port, or an IPv6 address
+        return False
 
 
 def _part_of(seconds: float) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -40,6 +41,8 @@ MAX_UNSAVED = 10_000
 """Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
 RETRY_S = 1.0
 CLAIM_TIMEOUT_S = 3.0
+END_TIMEOUT_S = 2.0
+"""For the end of a session whose conversation another client of this process takes over."""
 CLOSE_TIMEOUT_S = 5.0
 """The time at shutdown for checkpoints that are not stored yet."""
 _TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
@@ -126,6 +129,11 @@ class Ticket:
     """Whether another client has taken over the conversation."""
 
     @property
+    def ends_another(self) -> bool:
+        """Whether a session of this process ends where that of this ticket begins."""
+        return self.service.served(self.key) is not None
+
+    @property
     def repeats_items(self) -> bool:
         return self.checkpoint is not None and self.request.items
 
@@ -165,10 +173,11 @@ class Resumption:
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        # the key and the session of each checkpoint that is being stored
-        self._storing: dict[str, str] = {}
+        self._storing: dict[str, str] = {}  # key and session of each checkpoint being stored
+        self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._more = Signal()
         self._stored = Signal()
+        self._ended = Signal()
         self._failing = False
         self._ending = False
         self._writing: asyncio.Task[None] | None = None
@@ -239,30 +248,31 @@ class Resumption:
                     await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
-        """Find the conversation of a ticket, and claim it.
+        """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
 
-        If it cannot be found, a new one begins. Raises InvalidRequest if the client names another
-        session.
+        If it cannot be found, a new one begins. Clients that come at once are served one after
+        another. Raises InvalidRequest if the client names another session; the conversation of the
+        token is unchanged.
         """
         if not ticket.request.token:
             return
-        await self.check_served(ticket)
-        here = self._take_served(ticket)
-        found = here or await self._take_stored(ticket)
-        if found is None:
-            return
-        session = found.session
-        if ticket.request.session_id not in ("", session.id):
-            raise InvalidRequest(
-                "The 'resume_token' is not that of the session 'session_id'.",
-                code="resume_token_mismatch",
-                param="session_id",
-            )
-        expires_in = session.expires_at - self._wall_clock()
-        if expires_in <= 0:
-            return
-        if here is None and self._locations is not None:
-            await self._locations.note(session.id, expires_in)
+        alone = self._loading.setdefault(ticket.key, asyncio.Lock())
+        async with alone:
+            await self.check_served(ticket)
+            here = self.served(ticket.key)
+            if here is not None and here.runner is not None:
+                _check_named(ticket, here.runner.settings.id)
+                found: Checkpoint | None = await self._take_served(ticket, here.runner, here)
+            else:
+                found = await self._take_stored(ticket)
+            if found is None:
+                return
+            _check_named(ticket, found.session.id)
+            expires_in = found.session.expires_at - self._wall_clock()
+            if expires_in <= 0:
+                return
+            if here is None and self._locations is not None:
+                await self._locations.note(found.session.id, expires_in)
         finish = ticket.request.finish
         ticket.checkpoint = continued(
             found,
@@ -287,6 +297,7 @@ class Resumption:
     def end(self, ticket: Ticket) -> None:
         """The session of this ticket has ended."""
         ticket.runner = None
+        self._ended.set()
         if self._served.get(ticket.key) is ticket:
             del self._served[ticket.key]
 
@@ -325,40 +336,45 @@ class Resumption:
         """Whether this process serves a conversation with that token, whoever owns it."""
         return any(ticket.token.reveal() == token for ticket in self._served.values())
 
-    def _take_served(self, ticket: Ticket) -> Checkpoint | None:
-        """Take the conversation from a session of this process, and end the session."""
-        other = self.served(ticket.key)
-        if other is None or other.runner is None:
-            return None
-        checkpoint = other.runner.checkpoint()
+    async def _take_served(self, ticket: Ticket, runner: Runner, other: Ticket) -> Checkpoint:
+        """From a session of this process, which ends and gives back what it has reserved."""
+        checkpoint = runner.checkpoint()
         ticket.epoch = other.epoch + 1
-        self._unsaved.pop(ticket.key, None)
         supersede(other)
+        self.keep(ticket, checkpoint)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                while other.runner is not None:
+                    self._ended.clear()
+                    await self._ended.wait()
         return checkpoint
 
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
+        """From the store, or from what waits for it here."""
         await self._wait_stored(ticket.key)
         # for a session that has just ended here: nothing is stored for it during a claim
         unsaved = self._unsaved.pop(ticket.key, None)
-        claim = await self._claim(ticket.key)
-        if claim is None:
-            if unsaved is None:
-                return None
-            # the store has no such conversation or cannot be reached; another process may have
-            # claimed it
-            ticket.epoch = unsaved[0].epoch + 2
-            return unsaved[1]
-        ticket.epoch = claim.epoch
-        if self.on_claim is not None and claim.owner != self._owner:
-            await self.on_claim(claim.owner, ticket.key, claim.epoch)
-        if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
-            return unsaved[1]
+        epoch = 0
+        if unsaved is not None:  # above the claim that another process may have made
+            ticket.epoch, epoch = unsaved[0].epoch + 2, unsaved[0].epoch
         try:
-            stored = msgspec.msgpack.decode(claim.value, type=StoredSession)
-        except msgspec.MsgspecError as exc:
-            log.warning("a stored conversation cannot be read: %s", exc)
-            return None
-        return stored.checkpoint if stored.checkpoint.version == CHECKPOINT_VERSION else None
+            claim = await self._claim(ticket)
+        except BaseException:
+            if unsaved is not None:
+                self.keep(ticket, unsaved[1])
+            raise
+        if claim is None:
+            found = unsaved[1] if unsaved is not None else None
+        else:
+            ticket.epoch = max(claim.epoch, epoch + 1)
+            stored = claim.epoch - 1
+            newer = epoch > stored or (epoch == stored and claim.owner == self._owner)
+            found = unsaved[1] if unsaved is not None and newer else _decoded(claim.value)
+        if unsaved is not None and found is unsaved[1]:
+            self.keep(ticket, found)  # whatever becomes of the session that begins with it
+        if claim is not None and self.on_claim is not None and claim.owner != self._owner:
+            await self.on_claim(claim.owner, ticket.key, ticket.epoch)
+        return found
 
     async def _wait_stored(self, key: str) -> None:
         """Wait while a checkpoint is being stored, because a claim would miss it."""
@@ -370,12 +386,15 @@ class Resumption:
         except TimeoutError:
             log.warning("a conversation is resumed without its end: the store is too slow")
 
-    async def _claim(self, key: str) -> SessionClaim | None:
+    async def _claim(self, ticket: Ticket) -> SessionClaim | None:
+        """None: there is none, or the store cannot say. Then the epoch of the ticket is above that
+        of all that was stored before: what begins now is kept, and not what is older."""
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                return await self._store.claim(key, self._owner)
+                return await self._store.claim(ticket.key, self._owner)
         except (StoreError, TimeoutError) as exc:
             log.warning("a conversation cannot be claimed: %s", exc or "the store is too slow")
+            ticket.epoch = max(ticket.epoch, int(self._wall_clock()))
             return None
 
     async def _write(self) -> None:
@@ -401,27 +420,53 @@ class Resumption:
         taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
-            saves.append(self._save(ticket, checkpoint))
+            if (save := self._save(ticket, checkpoint)) is not None:
+                saves.append((ticket, checkpoint, save))
             await asyncio.sleep(0)  # encoding a long one takes a millisecond
         try:
-            kept = await self._store.keep(saves)
+            kept = await self._store.keep([save for _, _, save in saves])
         except StoreError as exc:
             if not self._failing:
                 log.warning("conversations are not stored: %s", exc)
             self._failing = True
-            for ticket, checkpoint in taken:
+            for ticket, checkpoint, _ in saves:
                 self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
             return False
         self._failing = False
-        for (ticket, _), done in zip(taken, kept, strict=True):
+        for (ticket, _, _), done in zip(saves, kept, strict=True):
             if not done:
                 supersede(ticket)
         return True
 
-    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave:
-        value = _encode(StoredSession(checkpoint=checkpoint))
+    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave | None:
+        """None: a bug, which must not keep the others from being stored."""
+        try:
+            value = _encode(StoredSession(checkpoint=checkpoint))
+        except Exception:
+            log.exception("%s cannot be stored", checkpoint.session.id)
+            return None
         ttl_s = max(0.0, min(self.settings.keep_seconds, checkpoint.expires_in))
         return SessionSave(ticket.key, ticket.epoch, self._owner, value, ttl_s)
+
+
+def _check_named(ticket: Ticket, session_id: str) -> None:
+    """Raises InvalidRequest where a client names another session than that of its token."""
+    if ticket.request.session_id not in ("", session_id):
+        raise InvalidRequest(
+            "The 'resume_token' is not that of the session 'session_id'.",
+            code="resume_token_mismatch",
+            param="session_id",
+        )
+
+
+def _decoded(value: bytes) -> Checkpoint | None:
+    """A stored conversation; None: this version cannot read it."""
+    try:
+        checkpoint = msgspec.msgpack.decode(value, type=StoredSession).checkpoint
+    except msgspec.MsgspecError as exc:
+        log.warning("a stored conversation cannot be read: %s", exc)
+        return None
+    return checkpoint if checkpoint.version == CHECKPOINT_VERSION else None
 
 
 def supersede(ticket: Ticket) -> None:

@@ -64,7 +64,8 @@ class Meter(Observer, Costs, Protocol):
     post: Callable[[Fact], None]
     """Passes a fact to the session. Set before enter()."""
     epoch: int
-    """How often the session was resumed, counted from 1: each time is booked separately."""
+    """1 for a new session; it grows each time the session is resumed, which is booked
+    separately."""
 
     async def enter(self) -> None:
         """Called before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
@@ -162,7 +163,8 @@ class _OpenSession:
             runner.on_forward = measurements.on_forward
         if self.meter:
             self.meter.post = runner.post
-            self.meter.epoch = self.ticket.epoch if self.ticket else 1
+            ticket = self.ticket
+            self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
         if self.moderator:
             self.moderator.post = runner.post
 
@@ -239,11 +241,20 @@ class Sessions:
         """Whether all sessions are being ended."""
         return self._draining
 
-    def check_room(self) -> None:
-        """Raise LimitReached if one more session would be refused, and count the refusal."""
-        if (refusal := self._refusal) is not None:
+    def check_room(self, *, in_place: bool = False) -> None:
+        """Raise LimitReached if one more session would be refused, and count the refusal.
+
+        in_place: the session replaces one of this process.
+        """
+        if (refusal := self._refusal) is not None and not (in_place and refusal == "full"):
             self.on_refusal(refusal)
             raise LimitReached(f"the server {_REFUSALS[refusal]}")
+
+    async def take_over(self, ticket: Ticket) -> None:
+        """Claim the conversation of a ticket for the session that is opened next, without a wait in
+        between. Raises InvalidRequest, and LimitReached if that session would be refused."""
+        self.check_room(in_place=ticket.ends_another)
+        await ticket.service.load(ticket)
 
     @property
     def backlog(self) -> tuple[int, int]:

@@ -99,7 +99,8 @@ class SessionStore(Store, Protocol):
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
         """Store conversations, each in place of its last version.
 
-        False for a conversation that another process has claimed since: nothing is stored for it.
+        False for a conversation that another process has claimed since, or has stored under the
+        same epoch: nothing is stored for it.
         """
         ...
 

@@ -116,7 +116,11 @@ return {epoch, found[1], found[2]}
 """
 _KEEP = """
 local key = p .. 'session:' .. ARGV[1]
-if tonumber(redis.call('HGET', key, 'epoch') or '0') > tonumber(ARGV[2]) then return 0 end
+local known = redis.call('HMGET', key, 'epoch', 'owner')
+local epoch = tonumber(known[1] or '0')
+if epoch > tonumber(ARGV[2]) or (epoch == tonumber(ARGV[2]) and known[2] ~= ARGV[3]) then
+  return 0
+end
 redis.call('HSET', key, 'epoch', ARGV[2], 'owner', ARGV[3], 'value', ARGV[4])
 redis.call('PEXPIRE', key, ARGV[5])
 return 1

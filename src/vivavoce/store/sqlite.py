@@ -318,7 +318,8 @@ def _keep(db: sqlite3.Connection, save: SessionSave, now: float) -> bool:
     kept = db.execute(
         "INSERT INTO sessions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
         "epoch = excluded.epoch, owner = excluded.owner, value = excluded.value, "
-        "expires = excluded.expires WHERE epoch <= excluded.epoch",
+        "expires = excluded.expires WHERE epoch < excluded.epoch "
+        "OR (epoch = excluded.epoch AND owner = excluded.owner)",
         (save.key, save.epoch, save.owner, save.value, now + save.ttl_s),
     )
     return kept.rowcount > 0

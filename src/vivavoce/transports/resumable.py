@@ -39,6 +39,7 @@ class History:
         self._frames: list[bytes] = []  # an empty deque takes 760 bytes, and there are two
         self._times: list[float] = []  # times at which they were sent
         self._bytes = 0
+        self._dropped = b""  # the beginning of the frame that was dropped last
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -70,12 +71,12 @@ class History:
         return sum(len(frame.data) for frame in self.since(position))
 
     def behind(self, event_id: str) -> int | None:
-        """The position behind the frame of an event; None: it is not kept any more."""
+        """The position behind the frame of an event; None: frames behind it are not kept."""
         wanted = f'"{event_id}"'.encode()
         for back, frame in enumerate(reversed(self._frames)):
             if wanted in frame[:_LOOK_BYTES]:
                 return self.end - back
-        return None
+        return self.begin if wanted in self._dropped else None
 
     def release(self) -> None:
         """A client is connected again."""
@@ -108,6 +109,8 @@ class History:
         self._drop_first(count)
 
     def _drop_first(self, count: int) -> None:
+        if count:
+            self._dropped = self._frames[count - 1][:_LOOK_BYTES]
         self._bytes -= sum(map(len, self._frames[:count]))
         del self._times[:count], self._frames[:count]
 

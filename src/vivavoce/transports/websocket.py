@@ -158,7 +158,7 @@ class WebSocketEndpoint:
                 await self._follow(connection, link)
                 return
             if ticket:
-                await ticket.service.load(ticket)
+                await self._sessions.take_over(ticket)
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
             runner = self._sessions.open(

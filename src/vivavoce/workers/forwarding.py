@@ -38,6 +38,10 @@ SUMMARY_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
 """The longest time between two pieces of an answer; event streams send something more often."""
+RESUMED_TIMEOUT_S = 10.0
+"""The longest wait for the answer to a client that resumes: its conversation can continue here."""
+HEARTBEAT_S = 10.0
+"""Between pings to another process; without a pong for half of it the connection is closed."""
 ADDRESS_HEADER = "X-Vivavoce-Client"
 """The header with the address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
@@ -59,6 +63,8 @@ _HOP_HEADERS = frozenset(
         *(HOP_HEADER.lower(), ADDRESS_HEADER.lower()),
     }
 )  # RFC 9110, 7.6.1, those that the client library writes, and our own
+_MEANT = (401, 403, 404, 410)
+"""Refusals of a WebSocket that are the same wherever its client comes to."""
 _GONE = (
     "The node that had this call or session is gone. Make the call again; with its resume_token a "
     "conversation goes on."
@@ -77,7 +83,7 @@ def _connection_id(body: bytes) -> str:
     """The pc_id of an offer; "" without one."""
     try:
         given = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # who answers the request says what is wrong
         return ""
     named = given.get("pc_id") if isinstance(given, dict) else None
     return named if isinstance(named, str) else ""
@@ -180,7 +186,7 @@ class Forwarder:
     ) -> web.StreamResponse:
         try:
             answer = await self._forwarded(request, self._worker(number))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("worker w%d does not answer: %s", number, exc)
             if not _may_be_served_here(request):
                 raise web.HTTPServiceUnavailable(
@@ -204,7 +210,7 @@ class Forwarder:
             raise web.HTTPGone(text=_GONE)
         try:
             answer = await self._forwarded(request, ForwardTarget(address))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the node at %s does not answer: %s", address, exc)
             cluster.forwarded["unreachable"] += 1
             cluster.suspect(owner.node)
@@ -223,11 +229,13 @@ class Forwarder:
         self, request: web.Request, target: ForwardTarget
     ) -> web.StreamResponse | None:
         """The answer of another process; None: that process does not have the session, so the
-        conversation continues here."""
+        conversation continues here. Raises aiohttp.ClientError and TimeoutError if nothing has
+        been sent to the client yet."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._web_socket(request, target)
-        answer = await self._request(request, target)
-        return None if answer.status == 503 and _is_resumption(request) else answer
+        async with asyncio.timeout(RESUMED_TIMEOUT_S if _is_resumption(request) else None):
+            answer = await self._request(request, target)
+        return None if answer.status >= 500 and _is_resumption(request) else answer
 
     def _client_of(self, request: web.Request) -> str:
         """The address of the client of another node. Raises HTTPForbidden."""
@@ -358,10 +366,15 @@ class Forwarder:
             if answer.content_type != EVENT_STREAM:
                 return web.Response(status=answer.status, headers=headers, body=await answer.read())
             stream = web.StreamResponse(status=answer.status, headers=headers)
-            await stream.prepare(request)
-            async for piece in answer.content.iter_any():
-                await stream.write(piece)
-            await stream.write_eof()
+            try:
+                await stream.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await stream.write(piece)
+                await stream.write_eof()
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
+                log.info("%s: the stream of another process broke off: %s", request.path, exc)
+                if request.transport is not None:
+                    request.transport.abort()  # an orderly end would say that it is complete
             return stream
 
     async def _web_socket(
@@ -375,17 +388,19 @@ class Forwarder:
             if not name.lower().startswith("sec-websocket-")
         )
         try:
-            there = await self._client(target).ws_connect(
-                URL(f"{target.url}{request.raw_path}", encoded=True),
-                headers=headers,
-                protocols=[name.strip() for name in offered.split(",") if name.strip()],
-                autoping=False,
-                compress=0,
-                max_msg_size=MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-            )
+            async with asyncio.timeout(RESUMED_TIMEOUT_S):
+                there = await self._client(target).ws_connect(
+                    URL(f"{target.url}{request.raw_path}", encoded=True),
+                    headers=headers,
+                    protocols=[name.strip() for name in offered.split(",") if name.strip()],
+                    autoping=False,
+                    heartbeat=HEARTBEAT_S,
+                    compress=0,
+                    max_msg_size=MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
         except aiohttp.WSServerHandshakeError as exc:
-            if exc.status == 503 and _is_resumption(request):
+            if exc.status not in _MEANT and _is_resumption(request):
                 return None
             raise _refusal(exc.status) from exc
         here = web.WebSocketResponse(
@@ -398,6 +413,8 @@ class Forwarder:
         try:
             await here.prepare(request)
             await _join(here, there)
+        except ConnectionError as exc:
+            log.info("%s: the client has gone: %s", request.path, exc)
         finally:
             await there.close()
         return here

@@ -68,12 +68,13 @@ class Call:
         local: bool,
         first: AnyServerEvent | None = None,
         last_event_id: str = "",
+        items: bool = False,
     ) -> str:
         """The SDP answer to a later offer of the same client. The session continues.
 
         restart: by a new connection, which takes the place of the present one once it is made.
-        first, last_event_id: see EventChannel.wait_for_another(). Raises InvalidRequest, and
-        LimitReached without a port.
+        first, last_event_id: see EventChannel.wait_for_another(). items: send all items again; it
+        is done, too, where events are lost. Raises InvalidRequest, and LimitReached without a port.
         """
         async with self._negotiating:
             if not restart:
@@ -92,7 +93,8 @@ class Call:
             if self._leaving is not None:
                 self._leaving.cancel()
                 self._leaving = None
-            self._channel.wait_for_another(first, last_event_id)
+            if not self._channel.wait_for_another(first, last_event_id) or items:
+                self.runner.repeat_items()
             self._replaced.set()
             self._closing = asyncio.create_task(old.close())
             return answer
@@ -203,10 +205,16 @@ class Call:
             return
         closed = reason.endswith(" closed")  # the client may make another connection
         seconds = min(self._grace_s, CLOSED_GRACE_S) if closed else self._grace_s
+        self._channel.hold()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._leave)
 
     def _leave(self) -> None:
-        if self.runner:
+        """The client is gone, unless its packets arrive again."""
+        if self._leaving is not None and not self.connection.is_silent and not self._is_behind:
+            self._leaving = None
+            self._channel.release()
+            self._replaced.set()  # it is watched anew
+        elif self.runner:
             self.runner.post(Disconnected())
 
     def _on_message(self, message: str | bytes) -> None:
@@ -230,8 +238,12 @@ class Call:
 
         The next event may be large, but is not the cause.
         """
-        if self._channel.backlog > MAX_BACKLOG_BYTES:
+        if self._is_behind:
             self.on_lost("the client takes events too slowly")
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._channel.backlog > MAX_BACKLOG_BYTES
 
     def _is_full(self) -> bool:
         queued = self.connection.queue.seconds

@@ -62,19 +62,21 @@ class Calls:
         opened_with: str | None = None,
         ticket: Ticket | None = None,
     ) -> OpenedCall:
-        """Answer an offer; a session begins. Raises InvalidRequest and LimitReached.
+        """Answer an offer; a session begins, or goes on. Raises InvalidRequest and LimitReached.
 
         protocol: spoken on the data channel. local: whether the client is on this machine.
         opened_with: the id of a credential that finds this call and no other. ticket: with which
-        the client can come back, or has come back.
+        the client can come back; its conversation is taken over, if it has one.
         """
-        self._sessions.check_room()
+        self._sessions.check_room(in_place=ticket is not None and ticket.ends_another)
         module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
         call: Call = module.Call(
             f"rtc_{self._sessions.new_id(16)}", self.settings, protocol, local=local
         )
         try:
             answer = await call.answer(sdp)
+            if ticket:
+                await self._sessions.take_over(ticket)
             call.runner = self._sessions.open(call, opening, call, ticket=ticket)
             if ticket:
                 call.keep_for(ticket.service.settings.grace_seconds)

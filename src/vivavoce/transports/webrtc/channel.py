@@ -73,26 +73,39 @@ class EventChannel:
         if self._channel is not None and self._channel.readyState == "open":
             return False
         self._channel = channel
+        self.release()
         while self._waiting:
             self._send(channel, self._waiting.popleft())
         self._waiting_bytes = 0
         return True
 
+    def hold(self) -> None:
+        """The client cannot be reached: what is sent is kept until release()."""
+        if self.history is not None:
+            self.history.held = True
+
+    def release(self) -> None:
+        """The client can be reached again."""
+        if self.history is not None:
+            self.history.release()
+
     def wait_for_another(
         self, first: AnyServerEvent | None = None, last_event_id: str = ""
-    ) -> None:
+    ) -> bool:
         """Keep what is sent from now on for the channel of a new connection.
 
         first: what goes before all else. last_event_id: the event that the client has received
-        last; those behind it are sent again.
+        last; those behind it are sent again. False: they are not kept any more.
         """
         self._channel = None
         if first is not None:
             self._wait(Waiting(first, tuple(self._protocol.encode(first))))
-        if self.history is not None and last_event_id:
-            position = self.history.behind(last_event_id)
-            for frame in () if position is None else self.history.since(position):
-                self._wait(Waiting(None, (frame,)))
+        if self.history is None or not last_event_id:
+            return True
+        position = self.history.behind(last_event_id)
+        for frame in () if position is None else self.history.since(position):
+            self._wait(Waiting(None, (frame,)))
+        return position is not None
 
     def played(self, samples: int) -> None:
         """Announce the audio that the client hears on the track, if the protocol has frames
@@ -159,6 +172,8 @@ class EventChannel:
         if self.history is not None:
             for frame in waiting.frames:
                 self.history.add(frame.data)
+            if self.history.is_full:
+                self.history.release()
         if channel is not None:
             if channel.readyState == "open":
                 self._send(channel, waiting)

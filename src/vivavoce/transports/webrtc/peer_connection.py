@@ -75,6 +75,12 @@ class CallConnection:
         """Audio that waits to be played."""
         return self._track.queue
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client cannot be reached: the connection has ended, or no packet arrives."""
+        ended = self._connection.connectionState in ("closed", "failed")
+        return ended or self._silent_in() <= 0
+
     async def answer(self, sdp: str) -> str:
         """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
         self._offer = accepted = offer.read(sdp)
@@ -177,12 +183,12 @@ class CallConnection:
             await self._track.recv()
 
     async def _wait_for_silence(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            left = self._packet_at + self._settings.gone_seconds - clock()
-            if left <= 0:
-                return
+        while (left := self._silent_in()) > 0:  # noqa: ASYNC110  packets come in between
             await asyncio.sleep(left)
+
+    def _silent_in(self) -> float:
+        """Seconds until the client is taken for gone, if no packet arrives."""
+        return self._packet_at + self._settings.gone_seconds - asyncio.get_running_loop().time()
 
     def _on_packet(self) -> None:
         self._packet_at = asyncio.get_running_loop().time()

@@ -106,8 +106,6 @@ class CallRoutes:
         if ticket and (found := await self._again(ticket, sdp, local=local)):
             opened = found
         else:
-            if ticket:
-                await ticket.service.load(ticket)
             opened = await self._calls.open(
                 sdp,
                 opening,
@@ -141,9 +139,8 @@ class CallRoutes:
             local=local,
             first=ticket.service.announced(ticket, created, resumed=True),
             last_event_id=asked.last_event_id,
+            items=asked.items,
         )
-        if asked.items:
-            runner.repeat_items()
         return OpenedCall(call, answer)
 
     def _find(self, call_id: str, request: web.Request) -> "Call | DirectCall":

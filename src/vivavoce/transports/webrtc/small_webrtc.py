@@ -133,7 +133,6 @@ class SmallWebRTCRoutes:
         ticket = None
         if self._calls.resumption and "resume_token" in chosen:
             ticket = self._calls.resumption.ticket(chosen, offered.opening.who)
-            await ticket.service.load(ticket)
         call, answer = await self._calls.open(
             asked.sdp,
             replace(
