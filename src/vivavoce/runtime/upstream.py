@@ -11,8 +11,8 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import aiohttp
@@ -157,20 +157,19 @@ class SharedClient:
         self._client: HttpClient | None = None
         self._users = 0
 
-    @asynccontextmanager
-    async def use(self, server: RemoteServer) -> AsyncGenerator[HttpClient]:
-        """server: its address and credentials, which do not change."""
+    async def acquire(self, server: RemoteServer) -> HttpClient:
+        """The client, until release(). server: its address and credentials, which do not change."""
         if self._client is None:
             self._client = HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S)
             await self._client.__aenter__()
         self._users += 1
-        try:
-            yield self._client
-        finally:
-            self._users -= 1
-            if not self._users:
-                client, self._client = self._client, None
-                await client.__aexit__()
+        return self._client
+
+    async def release(self) -> None:
+        self._users -= 1
+        if not self._users and self._client is not None:
+            client, self._client = self._client, None
+            await client.__aexit__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,70 +253,90 @@ class Relay:
         words = (self.key.reveal(), token, URL(self.url).host or "")
         return tuple(word.encode() for word in words if len(word) >= MIN_HIDDEN_CHARACTERS)
 
-    @asynccontextmanager
-    async def connected(
+    def connected(
         self, *, user: str = "", transcription: bool = False
-    ) -> AsyncGenerator[Opened]:
+    ) -> AbstractAsyncContextManager[Opened]:
         """A session of the upstream server, closed at the end. Raises UpstreamRefused."""
         query = self.query(transcription=transcription)
-        async with self._connection(query, user, CONNECT_TIMEOUT_S) as connection:
-            opened = await _opened(connection.socket)
-            yield replace(opened, hidden=connection.hidden)
+        return self._connection(query, user, CONNECT_TIMEOUT_S, begins=True)
 
-    @asynccontextmanager
-    async def attached(
+    def attached(
         self, call_id: str, *, user: str = "", timeout_s: float = CONNECT_TIMEOUT_S
-    ) -> AsyncGenerator[Opened]:
+    ) -> AbstractAsyncContextManager[Opened]:
         """The sideband of a call, closed at the end of the block.
 
         Raises UpstreamRefused. It need not begin with session.created.
         """
-        async with self._connection({"call_id": call_id}, user, timeout_s) as connection:
-            yield connection
+        return self._connection({"call_id": call_id}, user, timeout_s, begins=False)
 
     @asynccontextmanager
     async def http(self, user: str) -> AsyncGenerator[tuple[HttpClient, dict[str, str]]]:
-        """The client of this server, and the headers of one request. Raises UpstreamRefused.
+        """The client of this server, and the headers of one request. Raises UpstreamRefused."""
+        headers = await self._headers(user)
+        http = await self._acquire(headers)
+        try:
+            yield http, headers
+        except UpstreamRefused:
+            raise
+        except EngineError as exc:
+            raise _unreachable(exc) from exc
+        finally:
+            await self.client.release()
 
-        A token is requested from the command each time, because it may expire within the hour.
-        """
+    async def _headers(self, user: str) -> dict[str, str]:
+        """Of one request. A token is requested from the command each time, because it may expire
+        within the hour."""
         headers = self.identification(user)
         if self.token_command:
             headers["Authorization"] = f"Bearer {await _printed(self.token_command)}"
+        return headers
+
+    async def _acquire(self, headers: Mapping[str, str]) -> HttpClient:
         address = "http" + self.url.removeprefix("ws")
-        async with self.client.use(_Server(address, _KIND, headers=self.credentials())) as http:
-            http.server.hide(*headers.values())
-            try:
-                yield http, headers
-            except UpstreamRefused:
-                raise
-            except EngineError as exc:
-                log.error("%s", exc)
-                reason = "the upstream server cannot be reached"
-                raise UpstreamRefused(
-                    Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S)
-                ) from exc
+        http = await self.client.acquire(_Server(address, _KIND, headers=self.credentials()))
+        http.server.hide(*headers.values())
+        return http
 
     @asynccontextmanager
     async def _connection(
-        self, query: Mapping[str, str], user: str, timeout_s: float
+        self, query: Mapping[str, str], user: str, timeout_s: float, *, begins: bool
     ) -> AsyncGenerator[Opened]:
-        """A WebSocket to the server, closed at the end. Raises UpstreamRefused."""
-        async with self.http(user) as (http, headers):
-            socket = await http.connect_websocket(
+        """A WebSocket to the server, closed at the end. Raises UpstreamRefused.
+
+        begins: it begins with session.created. One generator for a session, which lasts as long:
+        each takes 600 bytes.
+        """
+        headers = await self._headers(user)
+        http = await self._acquire(headers)
+        try:
+            socket = await self._socket(http, query, headers, timeout_s)
+            try:
+                expires_in = await _expiry(socket) if begins else float("inf")
+                yield Opened(socket, expires_in, self._hidden(headers))
+            finally:
+                with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await socket.close()
+        finally:
+            await self.client.release()
+
+    async def _socket(
+        self, http: HttpClient, query: Mapping[str, str], headers: Mapping[str, str], late_s: float
+    ) -> UpstreamSocket:
+        """Raises UpstreamRefused."""
+        try:
+            return await http.connect_websocket(
                 "",
                 query=query,
                 headers=headers,
                 max_message_bytes=MAX_FRAME_BYTES,
                 heartbeat_s=self.heartbeat_s,
-                timeout_s=timeout_s,
+                timeout_s=late_s,
             )
-            try:
-                yield Opened(socket, float("inf"), self._hidden(headers))
-            finally:
-                with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await socket.close()
+        except UpstreamRefused:
+            raise
+        except EngineError as exc:
+            raise _unreachable(exc) from exc
 
 
 def without_words(
@@ -331,8 +350,14 @@ def without_words(
     return read_upstream(raw), raw
 
 
-async def _opened(socket: UpstreamSocket) -> Opened:
-    """The session in the first frame, which may be an error instead."""
+def _unreachable(exc: EngineError) -> UpstreamRefused:
+    log.error("%s", exc)
+    reason = "the upstream server cannot be reached"
+    return UpstreamRefused(Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S))
+
+
+async def _expiry(socket: UpstreamSocket) -> float:
+    """Seconds to the end of the session in the first frame, which may be an error instead."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             message = await socket.receive()
@@ -348,7 +373,7 @@ async def _opened(socket: UpstreamSocket) -> Opened:
         log.error("an upstream server opened no session: %s", raw[:300].decode(errors="replace"))
         fault = fault_of(event.error)
         raise UpstreamRefused(fault or Fault("refused", "the upstream server refused the session"))
-    return Opened(socket, _expires_in(raw))
+    return _expires_in(raw)
 
 
 def _expires_in(raw: bytes) -> float:

@@ -16,10 +16,13 @@ from vivavoce.telemetry.recording import frame_text
 
 BLOCK_BYTES: Final = 32 * 1024
 """The size of entries that are compressed together; that takes about 0.3 ms."""
+FIRST_BYTES: Final = 2048
+"""Of the first block: a session that is silent has no more than its settings."""
 SIZE_BYTES: Final = 4
 """In front of each entry."""
 MAX_RUN: Final = 32
 """The most frames that passed in a row before they are encoded as one entry."""
+_SECOND: Final = (BLOCK_BYTES // 2, BLOCK_BYTES)
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
 """Of an entry that is kept as an array."""
 
@@ -37,8 +40,7 @@ class EntryLog:
         self._block: list[bytes] = []
         self._block_bytes = 0
         self._block_entries = 0
-        # calls that began together are not compressed together
-        self._full_bytes = randrange(BLOCK_BYTES // 2, BLOCK_BYTES)
+        self._full_bytes = FIRST_BYTES
         self._blocks: list[tuple[int, bytes]] = []  # entries in it, compressed
         self._run: list[Any] = []  # of each frame: now, whether it is output, its id and size
         self._forms = (
@@ -105,7 +107,8 @@ class EntryLog:
         self._blocks.append((self._block_entries, block))
         self.bytes += len(block) - self._block_bytes
         self._block, self._block_bytes, self._block_entries = [], 0, 0
-        self._full_bytes = BLOCK_BYTES
+        # calls that began together are not compressed together
+        self._full_bytes = BLOCK_BYTES if len(self._blocks) > 1 else randrange(*_SECOND)
         for form in self._forms:  # each block has its own: those before it may be dropped
             form.forget()
         self._shrink()

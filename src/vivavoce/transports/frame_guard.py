@@ -254,6 +254,20 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
     The close frame gives the reason of a failure.
     """
 
+    # aiohttp's object has more than 30 attributes: without these it has a dict of 2 KiB of its own
+    __slots__ = (
+        "_autoclose",
+        "_autoping",
+        "_budget",
+        "_decode_text",
+        "_guard",
+        "_max_msg_size",
+        "_protocols",
+        "_receive_timeout",
+        "_timeout",
+        "_writer_limit",
+    )
+
     def __init__(self, budget: MemoryBudget, **options: Any) -> None:
         super().__init__(**options)
         self._budget = budget
@@ -268,6 +282,9 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         self._transport = connection.transport
         self._guard = GuardedReader(self._passing, self._reader, connection, self._budget)
         connection._payload_parser = self._guard
+        # 3 KiB that only further HTTP requests would use
+        connection._parser, connection._messages = None, ()
+        request._message = request._message._replace(raw_headers=())
         if tail:  # frames that came together with the request
             self._guard.feed_data(tail)
 
