@@ -20,6 +20,7 @@ from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
@@ -148,12 +149,32 @@ class ServerContext:
 
 @dataclass(frozen=True, slots=True)
 class _OpenSession:
-    """Resources that are released at the end of a session."""
+    """What is connected to the runner of a session, and released at its end."""
 
     context: Counted[ServerContext]
     meter: Meter | None
     moderator: Moderator | None
     ticket: Ticket | None
+
+    def begin(self, runner: Runner) -> None:
+        if self.ticket:
+            self.ticket.service.begin(self.ticket, runner)
+        if measurements := self.context.value.measurements:
+            runner.on_forward = measurements.on_forward
+        if self.meter:
+            self.meter.post = runner.post
+            ticket = self.ticket
+            self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
+        if self.moderator:
+            self.moderator.post = runner.post
+
+    def end(self) -> None:
+        if self.meter:
+            self.meter.leave()
+        if self.moderator:
+            self.moderator.leave()
+        if self.ticket:
+            self.ticket.service.end(self.ticket)
 
 
 class Sessions:
@@ -299,18 +320,8 @@ class Sessions:
             checkpoint=checkpoint,
         )
         recorder = context.record(start) if context.record and offer is None else None
-        session = Session(
-            settings,
-            recorder.models if recorder else start.models,
-            start.limits,
-            salt=salt,
-            now=start.now,
-            server_plays=start.server_plays,
-            brain=driver.brain,
-            checkpoint=checkpoint,
-        )
         runner = Runner(
-            session,
+            _session_of(start, recorder.models if recorder else start.models, driver),
             peer,
             driver.performer,
             player=player,
@@ -319,19 +330,12 @@ class Sessions:
             keeper=ticket,
             recorder=recorder,
         )
-        if ticket:
-            ticket.service.begin(ticket, runner)
-        if context.measurements:
-            runner.on_forward = context.measurements.on_forward
-        if meter:
-            meter.post = runner.post
-            meter.epoch = ticket.epoch if ticket and checkpoint else 1
-        if moderator:
-            moderator.post = runner.post
+        opened = _OpenSession(self._context, meter, moderator, ticket)
+        opened.begin(runner)
         live.runner = runner
         self.live.add(settings.id, live)
         self._context.take()
-        self._runners[runner] = _OpenSession(self._context, meter, moderator, ticket)
+        self._runners[runner] = opened
         self._empty.clear()
         return runner
 
@@ -345,12 +349,7 @@ class Sessions:
         except (QuotaExceeded, Unauthorized, StoreError) as exc:
             runner.refuse(exc)
         finally:
-            if opened.meter:
-                opened.meter.leave()
-            if opened.moderator:
-                opened.moderator.leave()
-            if opened.ticket:
-                opened.ticket.service.end(opened.ticket)
+            opened.end()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
             self._ended_audio = self._summed(runner)
@@ -424,6 +423,20 @@ class Sessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
+
+
+def _session_of(start: SessionStart, models: AvailableModels, driver: Driver) -> Session:
+    """models: those of `start`, or a recorder's, which keeps their answers."""
+    return Session(
+        start.settings,
+        models,
+        start.limits,
+        salt=start.salt,
+        now=start.now,
+        server_plays=start.server_plays,
+        brain=driver.brain,
+        checkpoint=start.checkpoint,
+    )
 
 
 def _opening_again(opening: Opening, session: SessionObject) -> Opening:
