@@ -186,8 +186,8 @@ async def cut_network(scene: Scene) -> list[Figure]:
     before, turns, began = totals.closes.copy(), totals.turns, time.perf_counter()
     namespace.cut()
     taken = [talker.twin(_address(first)) for talker in lonely]
-    await asyncio.gather(*(twin.open() for twin in taken))
     scene.talkers.extend(taken)
+    await asyncio.gather(*(twin.come_back() for twin in taken))
     await asyncio.sleep(CUT_S)
     gone = totals.closes.total() - before.total()
     without = totals.turns - turns
@@ -253,7 +253,9 @@ async def run(
                 await running.start_missing()
                 await scene.turns(TURNS_BEFORE)
                 print(f"  {name}: {totals.turns} turns so far", file=sys.stderr)
-                figures += await PHASES[name](scene)
+                found = await PHASES[name](scene)
+                show(found)
+                figures += found
             await _compare_all(scene)
             figures += await _ledger(scene)
         finally:

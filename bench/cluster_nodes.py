@@ -6,6 +6,7 @@ with `ip`): then its link to Redis can be cut as a network is, without a word to
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -75,11 +76,15 @@ class Link:
     there: str
 
 
+_TAGS = itertools.count()
+
+
 class Namespace:
     """A network namespace with two links: one to clients, one to Redis. A context manager."""
 
     def __init__(self) -> None:
-        tag = os.getpid() % 60_000
+        # one more each time: the kernel removes the devices of a namespace a while after it
+        tag = (os.getpid() + next(_TAGS)) % 60_000
         net = f"10.{100 + tag % 100}.{tag // 100 % 250}"
         self.name = f"vv{tag}"
         self.clients = Link(f"vvc{tag}", f"{net}.1", f"{net}.2")
@@ -87,6 +92,17 @@ class Namespace:
 
     def __enter__(self) -> "Namespace":
         _ip("netns", "add", self.name)
+        try:
+            self._add_links()
+        except BaseException:
+            _ip("netns", "del", self.name)
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _ip("netns", "del", self.name)  # and with it both pairs
+
+    def _add_links(self) -> None:
         for link in (self.clients, self.redis):
             peer = f"{link.name}p"
             _ip("link", "add", link.name, "type", "veth", "peer", "name", peer)
@@ -96,10 +112,6 @@ class Namespace:
             _ip("-n", self.name, "addr", "add", f"{link.there}/30", "dev", peer)
             _ip("-n", self.name, "link", "set", peer, "up")
         _ip("-n", self.name, "link", "set", "lo", "up")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _ip("netns", "del", self.name)  # and with it both pairs
 
     def cut(self) -> None:
         """From now on no packet goes between the node and Redis."""

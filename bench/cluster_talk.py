@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -128,11 +129,20 @@ class Talker:
         return self._line is not None and self._again is None
 
     async def open(self) -> None:
-        """Begin, or come back at once. Raises OSError and TimeoutError."""
+        """Begin at once. Raises OSError and TimeoutError."""
         await self._connect()
 
+    async def come_back(self) -> None:
+        """Try until a server takes the conversation up, with growing pauses."""
+        pause = FIRST_RETURN_S
+        while self._line is None:
+            await asyncio.sleep(self._chance.uniform(0, pause))
+            pause = min(MAX_RETURN_S, 2 * pause)
+            with suppress(OSError, TimeoutError):
+                await self._connect()
+
     def twin(self, address: tuple[str, int]) -> "Talker":
-        """Another client with the same token, at another address; open() takes it over."""
+        """Another client with the same token, at another address; come_back() takes it over."""
         twin = Talker(
             address, self._key, self._speech, self._quiet, self._totals, random.Random(self.session)
         )
@@ -241,17 +251,7 @@ class Talker:
             self._totals.note(f"{self.session}: closed in the middle of a turn")
         self._announced = False
         if code != TAKEN_OVER_CLOSE:
-            self._returning = asyncio.create_task(self._return())
-
-    async def _return(self) -> None:
-        pause = FIRST_RETURN_S
-        while self._line is None:
-            await asyncio.sleep(self._chance.uniform(0, pause))
-            pause = min(MAX_RETURN_S, 2 * pause)
-            try:
-                await self._connect()
-            except (OSError, TimeoutError):
-                continue
+            self._returning = asyncio.create_task(self.come_back())
 
     # events
 

@@ -37,6 +37,7 @@ from vivavoce.store.sqlite import SQLiteStore
 LAG_MS = 20.0
 LOSS = 0.02
 SESSIONS = 100  # at which latency, CPU and memory are read
+MANY = 200  # at which the time of a delta is read again
 STEP = 40
 MOST = 1600
 WARM_SECONDS = 1.5
@@ -85,6 +86,9 @@ class Point:
     sessions: int
     p50: float
     p99: float
+    delta_p50: float
+    """Of the direction to the client."""
+    delta_p99: float
     deltas: float
     """Of those that should have come."""
     cpu: float
@@ -163,6 +167,7 @@ async def measure(quick: bool) -> list[Figure]:
         print("LiteLLM is left out: $BENCH_LITELLM names no command", file=sys.stderr)
     direct = await point("none", none, SESSIONS, seconds)
     at_100 = {name: await point(name, RELAYS[name], SESSIONS, seconds) for name in names}
+    many = await point("ours", ours, MANY, seconds)
     most = {name: await capacity(name, at_100[name], quick=quick) for name in names}
     detail = {name: asdict(found) for name, found in {**at_100, "none": direct}.items()}
     figures = []
@@ -192,6 +197,15 @@ async def measure(quick: bool) -> list[Figure]:
                 unit="sessions",
             ),
         ]
+    figures += [
+        Figure(
+            measure=f"relay, ours: time added to a delta, {MANY} sessions, {which}",
+            value=value - direct.delta_p50,
+            unit="ms",
+            target=target,
+        )
+        for which, value, target in (("p50", many.delta_p50, 1.0), ("p99", many.delta_p99, 5.0))
+    ]
     for name, target in (("bare", 0.75), ("LiteLLM", 3.0)):
         if name in names:
             figures.append(
@@ -239,10 +253,13 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
         talking = (relay.rss - before if relay else 0) / sessions / 1024
         for line in lines:
             line.close()
+    down = [ms for one in times for ms in one.down]
     found = Point(
         sessions=sessions,
         p50=1000 * percentile(both, 50),
         p99=1000 * percentile(both, 99),
+        delta_p50=1000 * percentile(down, 50),
+        delta_p99=1000 * percentile(down, 99),
         deltas=sum(one.deltas for one in times) / (sessions * took * 1000 / FRAME_MS),
         cpu=used / took,
         kept_waiting=kept / took,

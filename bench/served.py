@@ -77,6 +77,8 @@ class Served:
         self.listening_seconds = listening_seconds
         """To the first success of GET /health: connections are taken while models load."""
         self.pid = process.pid
+        self.listening_cpu_seconds = 0.0
+        """CPU of its own process until then."""
 
     def kill(self) -> None:
         """As the system does when memory runs out; it is over for served(), too."""
@@ -131,8 +133,11 @@ async def served(
         try:
             await _until_ready(process, port, "/health")
             listening = time.perf_counter() - started
+            cpu = Served(process, port, listening, listening).cpu_seconds
             await _until_ready(process, port)
-            yield Served(process, port, time.perf_counter() - started, listening)
+            server = Served(process, port, time.perf_counter() - started, listening)
+            server.listening_cpu_seconds = cpu
+            yield server
         finally:
             process.terminate()
             try:

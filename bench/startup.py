@@ -15,7 +15,7 @@ from bench.served import ROOT, environment, served
 
 MIB = 1024 * 1024
 HEAVIEST = 12  # packages named in the JSON
-_STAY = "import vivavoce.cli, vivavoce.app, vivavoce.engines.silero.vad"
+_STAY = "import vivavoce.cli.serving, vivavoce.app, vivavoce.engines.silero.vad"
 _STAY += ", vivavoce.engines.espeak.tts, vivavoce.engines.pocketsphinx.stt"
 _STAY += ", vivavoce.engines.turn.words, vivavoce.engines.builtin.llm, uvloop"
 
@@ -23,10 +23,11 @@ _STAY += ", vivavoce.engines.turn.words, vivavoce.engines.builtin.llm, uvloop"
 async def measure(quick: bool) -> list[Figure]:
     async with served():  # the first start compiles what has changed, and reads the files
         pass
-    listening, seconds, rss, children = [], [], [], {}
+    listening, cpu, seconds, rss, children = [], [], [], [], {}
     for _ in range(3 if quick else 7):
         async with served() as server:
             listening.append(server.listening_seconds)
+            cpu.append(server.listening_cpu_seconds)
             seconds.append(server.start_seconds)
             rss.append(server.rss)
             children = server.children
@@ -43,6 +44,7 @@ async def measure(quick: bool) -> list[Figure]:
             target=1.5,
             detail=detail,
         ),
+        Figure(measure="… CPU of the server until then, median", value=median(cpu), unit="s"),
         Figure(
             measure="process start → ready, embedded engines, median",
             value=median(seconds),

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from aiohttp import WSMsgType, web
 
+from tests.clients.sound import tone
 from tests.server import HOST
 from vivavoce.audio.formats import Decoder, Format, encode
 
@@ -39,6 +40,8 @@ EXPIRED = {
 NEWER_FIELDS = ("conversation_id", "output_modalities", "max_output_tokens", "audio")
 """Fields of a response that servers of the GA protocol may leave out."""
 CHUNK_MS = 100
+SPEECH = tone(CHUNK_MS)
+"""Of an answer, the same in each chunk: loud, so that a client can tell it from silence."""
 WINDOW_MS = 20  # in which audio is speech or silence
 LIMITS = [{"name": "tokens", "limit": 40_000, "remaining": 39_850, "reset_seconds": 0.2}]
 
@@ -377,7 +380,7 @@ class Generated:
         said: list[str] = []
         self._open = (item, said)
         delta = "response.output_text" if kind == "text" else "response.output_audio_transcript"
-        sound = base64.b64encode(encode(bytes(48 * CHUNK_MS), self._format)).decode()
+        sound = base64.b64encode(encode(SPEECH, self._format)).decode()
         for n, word in enumerate(words):
             said.append(word if n == len(words) - 1 else f"{word} ")
             await session.send(f"{delta}.delta", delta=said[-1], **place)

@@ -18,7 +18,8 @@ from tests.engines.openai.chat_server import ChatServer, lists
 from tests.engines.plugins import install
 from tests.server import HOST, scripted
 from tests.transports.webrtc.caller import Caller
-from vivavoce.app import Built, build, described, require_keys, serve
+from vivavoce.app import Built, build, require_keys, serve
+from vivavoce.cli.serving import described
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import Selected
@@ -315,9 +316,9 @@ def test_stop_signal_lets_answers_end_and_closes_with_1012(name: signal.Signals)
             await talking.ask()
             await talking.until("response.output_audio.delta")
             await server.stop_by(name)
-            assert await idle.farewell() == (1012, "the server is shutting down")
+            assert await idle.read_until_closed() == (1012, "the server is shutting down")
             assert await talking.answer() == ("completed", None)
-            assert await talking.farewell() == (1012, "the server is shutting down")
+            assert await talking.read_until_closed() == (1012, "the server is shutting down")
         await server.task
 
     serving(script, slow_answers(drain_seconds=10))
@@ -330,7 +331,7 @@ def test_answer_longer_than_the_drain_is_cancelled() -> None:
             await caller.until("response.output_audio.delta")
             await server.stop_by()
             assert await caller.answer() == ("cancelled", None)
-            assert await caller.farewell() == (1012, "the server is shutting down")
+            assert await caller.read_until_closed() == (1012, "the server is shutting down")
 
     serving(script, slow_answers(drain_seconds=0.1))
 
@@ -368,7 +369,7 @@ def test_second_signal_ends_at_once_with_close_frames(name: signal.Signals) -> N
             await server.stop_by(signal.SIGTERM)
             await server.stop_by(name)
             assert await caller.answer() == ("cancelled", None)
-            assert await caller.farewell() == (1012, "the server is shutting down")
+            assert await caller.read_until_closed() == (1012, "the server is shutting down")
 
     serving(script, slow_answers(drain_seconds=600))
 

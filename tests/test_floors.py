@@ -40,6 +40,7 @@ FLOORS: dict[str, float] = {
     "engines.speaker_model": 2,
     "engines.speech_text": 2,
     "engines.spoken_forms": 2,
+    "starting": 2.2,
     "engines.worker": 2.5,
     "engines.process": 2.5,
     "engines.host": 2.5,

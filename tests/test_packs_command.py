@@ -117,6 +117,22 @@ def test_import_copies_a_folder_and_refuses_another_one(tmp_path: Path) -> None:
     assert problem_of("tiny") is None
 
 
+def test_file_that_was_found_right_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, wheel_of(WEIGHTS))
+    pull()
+    assert problem_of("tiny") is None
+    file = weights_folder("tiny") / "a.bin"
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)
+        assert problem_of("tiny") is None
+    (file.with_name(".checked")).write_text("[")
+    assert problem_of("tiny") is None
+    file.write_bytes(bytes(len(WEIGHTS)))
+    assert "a.bin is damaged" in str(problem_of("tiny"))
+
+
 def test_removed_pack_is_gone_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     offer(tmp_path, wheel_of(WEIGHTS))
     pull()

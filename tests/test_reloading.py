@@ -243,7 +243,7 @@ def test_keys_are_reloaded_and_the_session_of_a_removed_one_ends(serving: Serve)
             await ann.until("session.created")
             server.write(more=keys(bob="vv-2"))
             await server.reload()
-            code, _ = await ann.farewell()
+            code, _ = await ann.read_until_closed()
             assert code == 3000
         async with server.caller("vv-2") as bob:
             await bob.until("session.created")

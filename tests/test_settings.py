@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from vivavoce.app import described
+from vivavoce.cli.serving import described
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
 from vivavoce.providers import PROVIDERS

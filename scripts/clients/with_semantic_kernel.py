@@ -1,7 +1,6 @@
 """Semantic Kernel's realtime clients, over WebSocket and over WebRTC, each with a tool."""
 
 import asyncio
-import base64
 import fractions
 
 from plumbing import KEY, QUESTION, Trial, main, pieces, silence, utterance
@@ -27,7 +26,7 @@ async def _websocket(trial: Trial) -> None:
     )
     async with client(settings=_settings(), create_response=False):
         for piece in pieces(utterance()):
-            audio = AudioContent(data=base64.b64encode(piece), data_format="base64")
+            audio = AudioContent(data=piece, data_format="base64")
             await client.send(
                 RealtimeAudioEvent(audio=audio, service_type="input_audio_buffer.append")
             )

@@ -5,11 +5,11 @@ import ipaddress
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from yarl import URL
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def price_table(settings: Settings) -> PriceTable:
@@ -79,21 +80,32 @@ def open_store(settings: Settings, environment: Mapping[str, str]) -> AccountSto
     if scheme == "sqlite" and path.strip("/"):
         return SQLiteStore(Path(path.removeprefix("//")).expanduser())
     if scheme in ("redis", "rediss", "unix"):
-        try:
+
+        def made() -> AccountStore:
             from vivavoce.store.redis import RedisStore
-        except ModuleNotFoundError as exc:
-            raise SettingsError(
-                "[store] url: Redis needs its client; install it with: pip install "
-                "'vivavoce[redis]'"
-            ) from exc
-        try:
+
             return RedisStore(Secret(text))
-        except ValueError as exc:
-            raise SettingsError("[store] url is not a URL of Redis") from exc
+
+        return redis_client(made, "[store] url")
     raise SettingsError(
         "[store] url is none of sqlite:PATH, redis://HOST:PORT, rediss://HOST:PORT, unix://PATH "
         "and memory"
     )
+
+
+def redis_client(made: Callable[[], T], setting: str) -> T:
+    """What `made` returns, which imports the client of Redis. setting: where the URL was read.
+
+    Raises SettingsError: the client is not installed, or the URL is not valid.
+    """
+    try:
+        return made()
+    except ModuleNotFoundError as exc:
+        raise SettingsError(
+            f"{setting} needs the client of Redis; install it with: pip install 'vivavoce[redis]'"
+        ) from exc
+    except ValueError as exc:
+        raise SettingsError(f"{setting} is not a URL of Redis") from exc
 
 
 def _state_folder(environment: Mapping[str, str]) -> Path:

@@ -13,7 +13,6 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
@@ -80,6 +79,7 @@ from vivavoce.server import (
     tls_context,
 )
 from vivavoce.settings import Settings
+from vivavoce.starting import listens, put_off
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.telemetry.recorder import Recorder, RecorderSettings
@@ -299,6 +299,7 @@ async def serve(
     reread: reads the settings again, in a thread, when SIGHUP asks for that; raises SettingsError.
     place: of this process among several that serve together.
     """
+    gc.freeze()  # what imports made lives to the end: no collection visits it
     auth = auth_of(settings)
     tls = tls_context(settings.server)
     place = placed(settings, place)
@@ -306,7 +307,7 @@ async def serve(
     fix_malloc_thresholds()
     try:
         with tracer(os.environ) as spans:
-            async with open_store(settings, os.environ) as store:
+            async with put_off(), open_store(settings, os.environ) as store:
                 require_keys(settings, stored=len(await store.records("key")))
                 pool = EnginePool()
                 async with (
@@ -468,6 +469,7 @@ async def _listening(
     async with serve_app(app, settings.server, tls, bound=bound, unix_path=unix_path) as port:
         gc.collect()
         gc.freeze()  # objects made at start live to the end: no full collection visits them
+        listens()
         host = settings.server.host
         bracketed = f"[{host}]" if ":" in host else host
         yield f"{'wss' if tls else 'ws'}://{bracketed}:{port}/v1/realtime"
@@ -495,8 +497,3 @@ async def _until_stopped(
 def _vads(sessions: Sessions) -> set[VadBatcher]:
     """Those of all models."""
     return {cascade.vad for cascade in sessions.context.catalog.cascades.values()}
-
-
-def described(settings: Settings) -> bytes:
-    """The settings as JSON, secrets masked."""
-    return msgspec.json.format(msgspec.json.encode(settings, enc_hook=str), indent=2)

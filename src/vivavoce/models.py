@@ -330,19 +330,12 @@ class _Builder:
         for each in chosen.values():
             self._check_installed(name, each)
         speaker = chosen["speaker"].name
-        # espeak is asked for its voices, which takes its process half a second
-        speaking = asyncio.create_task(self._chain(FallbackTTS, name, chosen, model, "tts"))
-        try:
-            await asyncio.sleep(0)
-            vad: VAD = await self._usable(chosen, "vad")
-            turn: TurnModel = await self._usable(chosen, "turn")
-            stt: STT = await self._chain(FallbackSTT, name, chosen, model, "stt")
-            llm: LLM = await self._chain(FallbackLLM, name, chosen, model, "llm")
-            cleaner: Cleaner | None = await self._usable(chosen, "clean")
-            tts: TTS = await speaking
-        finally:
-            speaking.cancel()
-            await asyncio.wait((speaking,))
+        vad: VAD = await self._usable(chosen, "vad")
+        turn: TurnModel = await self._usable(chosen, "turn")
+        stt: STT = await self._chain(FallbackSTT, name, chosen, model, "stt")
+        llm: LLM = await self._chain(FallbackLLM, name, chosen, model, "llm")
+        tts: TTS = await self._chain(FallbackTTS, name, chosen, model, "tts")
+        cleaner: Cleaner | None = await self._usable(chosen, "clean")
         _check_rate(chosen["stt"], RATE, stt.sample_rate)
         _check_rate(chosen["tts"], tts.sample_rate, RATE)
         cascade = Cascade(

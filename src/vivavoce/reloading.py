@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
 from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.sessions import ServerContext, Sessions
@@ -140,6 +141,7 @@ class Reloader(Generic[B]):
     async def reload(self) -> None:
         """Read the settings again. Where they cannot be used, the log says why, and the earlier
         ones stay."""
+        registry.refresh()
         try:
             settings = await asyncio.to_thread(self._reread)
             self._check(settings)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.server import HOST, scripted, serving
 from vivavoce.api.auth import Auth
-from vivavoce.errors import StorageFull
+from vivavoce.errors import StorageFull, StoreError
 from vivavoce.limits.keys import KeyRing
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.secret import Secret
@@ -62,6 +62,36 @@ def test_failure_of_the_machine_has_its_status(
     assert (found, after) == (status, retry)
     assert (error["type"], error["code"]) == ("server_error", code)
     assert str(exc) not in error["message"] or not str(exc)
+
+
+def test_store_error_is_logged_and_its_place_is_hidden_from_the_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = "redis://10.0.0.9:6379/0 refuses connections"
+    status, after, error = answer_of_failing_handler(StoreError(place))
+    assert (status, after, error["code"]) == (503, "5", "store_unavailable")
+    assert (
+        error["message"]
+        == "The store of this server cannot be reached. Try again in a few seconds."
+    )
+    assert place in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("exc", "code", "message"),
+    [
+        (web.HTTPNotFound(), "not_found", "There is nothing at /."),
+        (web.HTTPNotFound(text="There is no call 'x'."), "not_found", "There is no call 'x'."),
+        (web.HTTPForbidden(text="Not from there."), None, "Not from there."),
+        (web.HTTPForbidden(), None, "Forbidden"),
+        (web.HTTPRequestEntityTooLarge(1, 2), "request_too_large", "The request is too large."),
+    ],
+)
+def test_http_error_with_a_text_of_its_own_shows_it(
+    exc: web.HTTPException, code: str | None, message: str
+) -> None:
+    status, _, error = answer_of_failing_handler(exc)
+    assert (status, error["code"], error["message"]) == (exc.status, code, message)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ def test_installed_package_adds_an_engine() -> None:
     assert isinstance(registry.create("tts", "scripted", {}), ScriptedTTS)
 
 
+def test_package_installed_later_is_found_after_a_refresh(site: Path) -> None:
+    before = registry.names("tts")
+    install(site, "hum-plugin", MODULES, ENTRIES)
+    assert registry.names("tts") == before
+    registry.refresh()
+    assert set(registry.names("tts")) - set(before) >= {"hum"}
+
+
 def test_bad_option_of_a_named_table_is_refused_with_that_name() -> None:
     with pytest.raises(SettingsError, match=r"^\[engines.tts.deep\] chunk_ms: Expected"):
         registry.create("tts", "scripted", {"chunk_ms": "20"}, table="deep")

@@ -3,10 +3,14 @@
 import io
 from collections.abc import Iterator
 
+import numpy as np
+
+from vivavoce.engines.sentences import SentenceWorker, Sound
 from vivavoce.engines.worker import (
     EndOfInput,
     OpenStream,
     StreamInput,
+    UtteranceRequest,
     WorkerLoop,
     WorkerStream,
     raw,
@@ -60,3 +64,54 @@ def test_a_stream_whose_input_has_ended_is_served_before_the_others() -> None:
 
 def test_of_the_streams_that_have_ended_the_shortest_is_served_first() -> None:
     assert turns_of((False, 9, True), (False, 2, True)) == [1, 1, 1, 0, 0, 0]
+
+
+class ContentionWorker:
+    """Notes in each turn whether other streams wait."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[int, bool]] = []
+
+    def serve(self, request: int, stream: WorkerStream) -> Iterator[int]:
+        while True:
+            yield 1
+            stream.take(stream.queued)
+            self.noted.append((request, stream.contended))
+
+
+def test_a_stream_knows_whether_others_wait_for_their_turn() -> None:
+    worker = ContentionWorker()
+    loop = WorkerLoop(worker, io.BytesIO(), io.BytesIO())
+    for number in range(2):
+        loop.obey(OpenStream(number, raw(number)))
+        loop.take_turn(number)
+    for number in (0, 1, 0):
+        loop.obey(StreamInput(number, b"x"))
+    while (due := loop.next_stream()) is not None:
+        loop.take_turn(due)
+    assert worker.noted == [(0, True), (1, False)]
+
+
+class SpokenOrder(SentenceWorker):
+    """Speaks a short sound, and notes the order of sentences."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    def speak(self, text: str, request: UtteranceRequest) -> Sound:
+        self.order.append(text.strip())
+        return np.ones(2400, np.float32)
+
+
+def test_first_sentence_of_an_awaited_utterance_is_spoken_before_those_of_others() -> None:
+    worker = SpokenOrder()
+    loop = WorkerLoop(worker, io.BytesIO(), io.BytesIO())
+    for number, (text, awaited) in enumerate(
+        [("One. Two. Three.", False), ("Four. Five. Six.", False), ("Seven. Eight.", True)]
+    ):
+        loop.obey(OpenStream(number, raw(UtteranceRequest(text, "", 1.0, None, awaited))))
+        if not awaited:
+            loop.take_turn(number)  # up to its first sentence
+    while (due := loop.next_stream()) is not None:
+        loop.take_turn(due)
+    assert worker.order == ["Seven.", "One.", "Four.", "Eight.", "Two.", "Five.", "Three.", "Six."]

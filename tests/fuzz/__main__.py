@@ -5,8 +5,9 @@ import asyncio
 import sys
 import time
 
-from tests.fuzz.entrances import Wrong, fuzz
+from tests.fuzz.entrances import fuzz
 from tests.fuzz.hostile import MAX_GROWTH_BYTES, attack
+from tests.fuzz.requests import Wrong
 
 
 def main() -> int:

@@ -6,93 +6,38 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from io import BytesIO
-from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import WSMsgType
-from yarl import URL
 
 from tests.fuzz.mutations import mutated, strings_of
-from tests.protocol.client_samples import BETA_CLIENT_EVENTS, GA_CLIENT_EVENTS, TOOLS, USER_ITEM
+from tests.fuzz.requests import (
+    WAIT_SECONDS,
+    QueryEntrance,
+    SettingsEntrance,
+    Wrong,
+    bodies,
+)
+from tests.protocol.client_samples import BETA_CLIENT_EVENTS, GA_CLIENT_EVENTS, USER_ITEM
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, in_call
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.wire import Frame, WireProtocol
+from vivavoce.store.sqlite import SQLiteStore
 
-WAIT_SECONDS = 60.0  # for one answer: a bound, never a pace
 CASES_A_CONNECTION = 40
 MAX_WRONG = 20  # then a run ends
 MAX_CHANNEL_BYTES = 60_000  # of a message on the data channel
-OFFER = Path(__file__).parents[1] / "data" / "sdp" / "chromium.sdp"
 BETA = {"OpenAI-Beta": "realtime=v1"}
-TURN_OFF = {"input": {"turn_detection": None}}
 
-GA_SESSIONS: list[Any] = [e["session"] for e in GA_CLIENT_EVENTS if e["type"] == "session.update"]
-BETA_SESSIONS: list[Any] = [
-    e["session"] for e in BETA_CLIENT_EVENTS if e["type"].endswith("session.update")
-]
-SECRETS: list[Any] = [
-    {"expires_after": {"anchor": "created_at", "seconds": 60}, "session": session}
-    for session in GA_SESSIONS
-]
-CHATS: list[Any] = [
-    {"model": "default", "messages": [{"role": "user", "content": "Hi"}]},
-    {
-        "model": "default",
-        "messages": [
-            {"role": "developer", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "Hi"},
-                    {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
-                ],
-            },
-            {"role": "assistant", "audio": {"id": "audio_1", "transcript": "Hello"}},
-            {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
-        ],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "modalities": ["text", "audio"],
-        "audio": {"voice": "alloy", "format": "pcm16"},
-        "max_completion_tokens": 50,
-        "n": 1,
-    },
-    {
-        "model": "default",
-        "messages": [{"role": "user", "content": "Hi"}],
-        "modalities": ["text", "audio"],
-        "audio": {"voice": {"id": "alloy"}, "format": "mp3"},
-        "max_tokens": 10,
-        "tools": [{"type": "function", "function": TOOLS[0]}],
-        "tool_choice": "auto",
-    },
-]
-SPEECHES: list[Any] = [
-    {"model": "tts-1", "input": "Hello there.", "voice": "alloy"},
-    {
-        "model": "default",
-        "input": "Hello.",
-        "voice": {"id": "ash"},
-        "response_format": "wav",
-        "speed": 1.5,
-        "instructions": "Slowly.",
-        "stream_format": "sse",
-    },
-]
 QUESTION: list[dict[str, Any]] = [
     {"type": "conversation.item.create", "item": USER_ITEM},
     {"type": "response.create"},
 ]
-
-
-class Wrong(AssertionError):
-    """The server did not answer as it should."""
 
 
 class Entrance(Protocol):
@@ -243,63 +188,6 @@ class ChannelEntrance(EventEntrance):
             return await self._client.next()
 
 
-# --- requests
-
-
-class BodyEntrance:
-    """An HTTP endpoint with a JSON body."""
-
-    def __init__(self, http: aiohttp.ClientSession, url: str, samples: list[Any]) -> None:
-        self.samples = samples
-        self._http = http
-        self._url = url
-
-    async def send(self, raw: bytes, rng: Random) -> str:
-        kind = rng.choice(("application/json", "application/json", "text/plain", "a/b; charset=x"))
-        return await self._post(data=BytesIO(raw), headers={"Content-Type": kind})
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    async def _post(self, **request: Any) -> str:
-        async with (
-            asyncio.timeout(WAIT_SECONDS),
-            self._http.post(self._url, **request) as response,
-        ):
-            body = await response.read()
-            await self._answered(response)
-        if response.status >= 500:
-            raise Wrong(f"{response.status} {body[:300]!r}")
-        if response.status >= 400 and not json.loads(body)["error"]["message"]:
-            raise Wrong(f"{response.status} without a message")
-        return str(response.status)
-
-    async def _answered(self, response: aiohttp.ClientResponse) -> None:
-        """Undo what the request began."""
-
-
-class CallEntrance(BodyEntrance):
-    """The settings in the form that makes a call."""
-
-    async def send(self, raw: bytes, rng: Random) -> str:
-        form = aiohttp.FormData(default_to_multipart=True)
-        form.add_field("sdp", OFFER.read_text(encoding="utf-8"), content_type="application/sdp")
-        field: str | BytesIO
-        try:
-            field = raw.decode()
-        except UnicodeDecodeError:
-            field = BytesIO(raw)
-        form.add_field("session", field, content_type="application/json")
-        return await self._post(data=form)
-
-    async def _answered(self, response: aiohttp.ClientResponse) -> None:
-        if response.status == 201:
-            path = response.headers["Location"] + "/hangup"
-            async with self._http.post(response.url.join(URL(path))) as ended:
-                if ended.status != 200:
-                    raise Wrong(f"the call could not be hung up: {ended.status}")
-
-
 # --- a run
 
 
@@ -316,8 +204,8 @@ class Complaints(logging.Handler):
 
 
 @asynccontextmanager
-async def entrances(server: Server) -> AsyncIterator[dict[str, Entrance]]:
-    """All of them, by name. Each is chosen equally often."""
+async def entrances(server: Server, admin: Server) -> AsyncIterator[dict[str, Entrance]]:
+    """All of them, by name. Each is chosen equally often. admin: a server with records."""
     ga, beta = GA_CLIENT_EVENTS, BETA_CLIENT_EVENTS
     realtime, transcription = f"{server.ws}/v1/realtime?model=m", "?intent=transcription"
     async with AsyncExitStack() as stack:
@@ -326,6 +214,15 @@ async def entrances(server: Server) -> AsyncIterator[dict[str, Entrance]]:
         observed = await stack.enter_async_context(in_call(server))
         call = f"?call_id={observed.location.rpartition('/')[2]}"
         url = f"{server.ws}/v1/realtime"
+        back = [QueryEntrance(http, server, path) for path in ("/v1/realtime", "/ws?rtvi=1")]
+        await back[0].begin()
+        back[1].samples = back[0].samples
+        async with http.post(f"{server.http}/start") as started:
+            session_id = (await started.json())["sessionId"]
+        async with http.post(
+            f"{admin.http}/v1/admin/keys", json={"name": "root", "admin": True}
+        ) as made:
+            key = (await made.json())["key"]
         found: dict[str, Entrance] = {
             "GA events": SocketEntrance(http, realtime, ga),
             "beta events": SocketEntrance(http, realtime, beta, Beta, BETA),
@@ -335,19 +232,10 @@ async def entrances(server: Server) -> AsyncIterator[dict[str, Entrance]]:
             ),
             "sideband events": SocketEntrance(http, url + call, ga),
             "data channel events": ChannelEntrance(client),
-            "chat": BodyEntrance(http, f"{server.http}/v1/chat/completions", CHATS),
-            "speech": BodyEntrance(http, f"{server.http}/v1/audio/speech", SPEECHES),
-            "client secret": BodyEntrance(
-                http, f"{server.http}/v1/realtime/client_secrets", SECRETS
-            ),
-            "beta session": BodyEntrance(
-                http, f"{server.http}/v1/realtime/sessions", BETA_SESSIONS[:1]
-            ),
-            "beta transcription session": BodyEntrance(
-                http, f"{server.http}/v1/realtime/transcription_sessions", BETA_SESSIONS[1:]
-            ),
-            "GA call": CallEntrance(http, f"{server.http}/v1/realtime/calls", GA_SESSIONS),
-            "beta call": CallEntrance(http, f"{server.http}/v1/realtime", BETA_SESSIONS),
+            "resumption": back[0],
+            "RTVI resumption": back[1],
+            "settings": SettingsEntrance(),
+            **bodies(http, server, session_id, admin, key),
         }
         try:
             yield found
@@ -374,7 +262,12 @@ async def fuzz(
         session={"voice": "marin", "max_items": 300},
     )
     try:
-        async with serving(settings) as server, entrances(server) as found:
+        async with (
+            SQLiteStore(":memory:") as store,
+            serving(settings, store=store) as server,
+            serving(scripted(), accounts=True) as admin,
+            entrances(server, admin) as found,
+        ):
             chosen = [name for name in found if not names or name in names]
             strings = {name: strings_of(found[name].samples) for name in chosen}
             for number in range(first, first + cases):
@@ -393,7 +286,8 @@ async def fuzz(
                     await found[name].close()
                 counts[name, answer] += 1
             await _converse(server)
-            server.complaints.clear()  # they are among those found here
+            for each in (server, admin):
+                each.complaints.clear()  # they are among those found here
     finally:
         logging.getLogger().removeHandler(complaints)
     wrong += complaints.found

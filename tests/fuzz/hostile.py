@@ -19,8 +19,9 @@ from typing import Any, Literal, NamedTuple
 import aiohttp
 from aiohttp import WSMsgType
 
-from tests.fuzz.entrances import Complaints, Wrong
+from tests.fuzz.entrances import Complaints
 from tests.fuzz.mutations import mutated, strings_of
+from tests.fuzz.requests import Wrong
 from tests.protocol.telephony_samples import digit_of, media_of, returned, start_of, stop_of
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until

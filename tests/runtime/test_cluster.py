@@ -189,6 +189,8 @@ def test_second_node_of_one_name_is_warned_of(caplog: pytest.LogCaptureFixture) 
         ({"redis": "redis://localhost"}, "address is missing"),
         ({"address": "10.0.0.1:8080"}, "http://HOST:PORT"),
         ({"address": "http://10.0.0.1:8080/"}, "without a path"),
+        ({"address": "http://10.0.0.1:80800"}, "http://HOST:PORT"),
+        ({"address": "http://10.0.0.1:8080x"}, "http://HOST:PORT"),
         ({"address": "http://a:1", "node": "my node"}, "letters, digits"),
     ],
 )

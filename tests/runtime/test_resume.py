@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.session.stage import a_session, write
-from vivavoce.errors import StoreError
+from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.runtime.resume import CLAIM_TIMEOUT_S, ResumeSettings, Resumption
 from vivavoce.store.base import SessionClaim, SessionSave
 from vivavoce.store.memory import MemoryStore
@@ -136,3 +136,121 @@ def test_store_that_is_away_is_not_waited_for_long() -> None:
             assert asyncio.get_running_loop().time() == CLAIM_TIMEOUT_S
 
     run(main())
+
+
+def test_session_that_was_resumed_here_before_has_what_waits_and_not_what_is_stored() -> None:
+    """It was resumed from the session itself, so its epoch is above that of the store."""
+
+    async def main() -> None:
+        session = a_session()
+        first = session.checkpoint(0.0)
+        write(session, "Hello.")
+        last = session.checkpoint(0.0)
+        async with (
+            SlowStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, first)
+            await asyncio.sleep(2)
+            ticket.epoch += 1
+            store.away = True
+            resumption.keep(ticket, last)
+            await asyncio.sleep(1.5)  # it could not be stored, and is tried again later
+            store.away = False
+            again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
+            await resumption.load(again)
+            assert again.checkpoint is not None
+            assert [e.item for e in again.checkpoint.entries] == [e.item for e in last.entries]
+            assert again.epoch == ticket.epoch + 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_client_that_begins_no_session_leaves_what_it_has_taken(cancelled: bool) -> None:
+    """It is refused, or has gone, after what waited for the store was taken."""
+
+    async def main() -> None:
+        session = a_session()
+        write(session, "Hello.")
+        last = session.checkpoint(0.0)
+        async with (
+            HangingStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            store.away = True
+            resumption.keep(ticket, last)
+            await asyncio.sleep(1.5)
+            query = {"resume_token": ticket.token.reveal(), "session_id": "sess_other"}
+            loading = asyncio.create_task(resumption.load(resumption.ticket(query, "key")))
+            await asyncio.sleep(0.5)
+            if cancelled:
+                loading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await loading
+            else:
+                with pytest.raises(InvalidRequest, match="not that of the session"):
+                    await loading
+            store.away = False
+            await asyncio.sleep(5)
+            claim = await SlowStore.claim(store, ticket.key, "other")
+            assert claim is not None
+            assert b"Hello." in claim.value
+
+    run(main())
+
+
+class HangingStore(SlowStore):
+    """Does not answer a claim."""
+
+    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+        await asyncio.sleep(60)
+        return None
+
+
+def test_session_that_begins_without_the_store_is_stored_later_over_what_is_older() -> None:
+    async def main() -> None:
+        session = a_session()
+        async with (
+            SlowStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: 1e9) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            ticket.epoch = 7
+            resumption.keep(ticket, session.checkpoint(0.0))
+            await asyncio.sleep(2)
+            store.away = True
+            again = resumption.ticket({"resume_token": ticket.token.reveal()}, "key")
+            await resumption.load(again)
+            assert again.checkpoint is None
+            store.away = False
+            write(session, "Hello.")
+            resumption.keep(again, session.checkpoint(0.0))
+            await asyncio.sleep(2)
+            assert not again.superseded
+            claim = await store.claim(ticket.key, "other")
+            assert claim is not None
+            assert b"Hello." in claim.value
+
+    run(main())
+
+
+def test_conversation_that_cannot_be_encoded_keeps_no_other_from_being_stored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        broken, whole = a_session(salt="b"), a_session(salt="w")
+        write(broken, "\ud83d")
+        async with SlowStore() as store, Resumption(store, ResumeSettings()) as resumption:
+            tickets = [resumption.ticket({}, "key") for _ in range(2)]
+            for ticket, session in zip(tickets, (broken, whole), strict=True):
+                resumption.keep(ticket, session.checkpoint(0.0))
+            await tickets[1].wait_kept()
+            assert resumption.idle
+            assert await store.claim(tickets[0].key, "other") is None
+            assert await store.claim(tickets[1].key, "other") is not None
+
+    run(main())
+    assert "cannot be stored" in caplog.text

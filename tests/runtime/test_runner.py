@@ -526,7 +526,7 @@ def test_ended_session_is_closed_with_the_given_reason() -> None:
     async def script(call: SessionRun) -> None:
         call.post(*question())
         await call.peer.until("response.output_audio.delta")
-        call.runner.end(1012, "the server is shutting down")
+        call.runner.end(1012, "the server is shutting down", "shutdown")
 
     call = play(script, tts={"realtime_factor": 1}, llm=answers("word " * 100))
     assert call.peer.closed == (1012, "the server is shutting down")
@@ -715,6 +715,34 @@ def test_observer_sees_every_fact_with_its_effects() -> None:
     assert seen[2] == ("Received", ["Send", "Generate"])
     assert seen[-1] == ("Disconnected", ["Close"])
     assert [fact for fact, effects in seen if "RecordUsage" in effects] == ["OutputFinished"]
+
+
+class Faulty(Recorder):
+    """An observer that fails on what the client sends, and from then on."""
+
+    def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
+        if isinstance(fact, Received) or self.seen[-1:] == [("failed", [])]:
+            self.seen.append(("failed", []))
+            raise KeyError("a bug in an observer")
+        super().on(fact, effects, now)
+
+
+def test_observers_see_the_close_of_a_session_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    faulty, recorder, peer = Faulty(), Recorder(), RecordingPeer()
+
+    async def main() -> None:
+        session = Session(template(), MODELS, SessionLimits(), salt="t", now=0.0)
+        observers = [recorder, faulty]
+        runner = make_runner(session, peer, ScriptedEngines().catalog, observers=observers)
+        for fact in question():
+            runner.post(fact)
+        await runner.run()
+
+    run(main())
+    assert peer.closed == (1011, "the server had an error")
+    assert faulty.seen[1:] == [("failed", []), ("failed", [])]
+    assert recorder.seen[-1] == ("NoneType", ["Close"])
+    assert caplog.messages == ["session sess_1 failed"]
 
 
 class AudioSkipper(Recorder):

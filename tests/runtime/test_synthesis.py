@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vivavoce.engines.base import BaseEngine, Mark, Speech, Voice
+from vivavoce.engines.speech_text import AWAITED
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.synthesis import SpokenPiece, Synthesis, clauses_of
 from vivavoce.session.facts import SpokenWord
@@ -27,6 +28,7 @@ class ListTTS(BaseEngine):
         self.sample_rate = sample_rate
         self._calls = list(calls)
         self.asked: list[tuple[str, str | None]] = []
+        self.awaited: list[bool] = []
 
     async def __aenter__(self) -> "ListTTS":
         return self
@@ -37,6 +39,7 @@ class ListTTS(BaseEngine):
         self, text: str, *, language: str | None, **how: Any
     ) -> AsyncGenerator[Speech]:
         self.asked.append((text, language))
+        self.awaited.append(AWAITED.get())
         for thing in self._calls.pop(0):
             if isinstance(thing, Exception):
                 raise thing
@@ -69,6 +72,18 @@ def test_marks_time_the_words_of_the_original_text() -> None:
     assert "".join(word.text for word in words(made)) == "**Hello *there*!"
     assert [word.at for word in words(made)] == [100, 1_300, 1_300]
     assert [piece.last for piece in made] == [False, True]
+
+
+def test_first_clause_of_an_answer_is_awaited_and_a_later_one_is_not() -> None:
+    tts = ListTTS([Speech(SAMPLES)], [Speech(SAMPLES)], [Speech(SAMPLES)])
+
+    async def main() -> None:
+        for text in ("One day. Then two.", "Again."):
+            async with aclosing(Synthesis(tts, "anna").text(text)) as made:
+                assert [piece async for piece in made]
+
+    run(main())
+    assert tts.awaited == [True, False, True]
 
 
 def test_written_forms_are_read_and_the_words_stay_those_of_the_text() -> None:

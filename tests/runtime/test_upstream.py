@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.fake_upstream import FakeUpstream
+from tests.server import HOST
 from vivavoce.models import relay_of
+from vivavoce.runtime import upstream
 from vivavoce.runtime.upstream import Relay, UpstreamRefused, provider_of
 from vivavoce.secret import Secret
 from vivavoce.settings import RelayModel
@@ -55,6 +57,29 @@ def test_azure_gets_its_key_in_one_header_and_the_deployment_as_model() -> None:
     assert relay.credentials() == {"api-key": "k"}
     assert relay.identification("") == {}
     assert relay.query(transcription=False) == {"model": "my-deployment"}
+
+
+@pytest.mark.parametrize(
+    ("credentials", "header", "value"),
+    [
+        ({"key": Secret("k")}, "api-key", "k"),
+        ({"token_command": ("echo", "token")}, "Authorization", "Bearer token"),
+    ],
+)
+def test_azure_is_asked_with_one_credential_and_no_api_version(
+    credentials: dict[str, Any], header: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "_HOSTS", {f".{HOST}": "azure"})
+
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with fake.serve() as url, Relay(url, "my-deployment", **credentials).connected():
+            (session,) = fake.sessions
+            assert session.query == {"model": "my-deployment"}
+            sent = {name: session.headers.get(name) for name in ("api-key", "Authorization")}
+            assert sent == {"api-key": None, "Authorization": None, header: value}
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("url", [OPENAI, AZURE])

@@ -423,6 +423,6 @@ def test_conversation_that_is_not_allowed_ends_after_a_sentence() -> None:
 
 
 def test_limits_of_a_session_in_which_nothing_can_be_said_have_no_sentences() -> None:
-    limits = SessionLimits(idle_seconds=5, say_idle="Goodbye.").unspoken
+    limits = SessionLimits(idle_seconds=5, say_idle="Goodbye.").without_announcements
     assert limits.idle_seconds == 5
     assert {limits.say_idle, limits.say_budget_spent, limits.say_store_lost} == {""}

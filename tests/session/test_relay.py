@@ -57,6 +57,7 @@ from vivavoce.session.effects import (
 )
 from vivavoce.session.facts import (
     AudioArrived,
+    AudioPlayed,
     Disconnected,
     DrainStarted,
     TimerFired,
@@ -467,6 +468,15 @@ def test_relay_response_done_counts_its_usage() -> None:
     assert (totals.responses, totals.input_tokens, totals.output_tokens) == (1, 5, 7)
 
 
+@pytest.mark.parametrize("status", ["cancelled", "incomplete"])
+def test_relay_response_that_was_cut_short_counts_the_usage_that_it_reports(status: str) -> None:
+    relay = Relay()
+    relay.open_response()
+    usage = {"total_tokens": 12, "input_tokens": 5, "output_tokens": 7}
+    effects = relay.say("response.done", response={"id": "r", "status": status, "usage": usage})
+    assert the(RecordUsage, effects) == RecordUsage("r", "far", Usage(12, 5, 7), confirmed=True)
+
+
 def test_relay_adds_what_was_used_to_the_end_of_a_response_where_the_client_includes_it() -> None:
     relay = Relay(include=("x_usage", "item.input_audio_transcription.logprobs"), costs=Priced())
     sent = sent_upstream(relay.first)[0]["session"]
@@ -579,24 +589,29 @@ def test_relay_where_the_server_plays_audio_is_played_and_not_sent() -> None:
     assert the(PlayAudio, effects) == PlayAudio("a", b"\1\0" * 2400)
 
 
+@pytest.mark.parametrize("played_ms", [0, 130])
 @pytest.mark.parametrize("how", ["speech", "clear"])
-def test_relay_where_the_server_plays_tells_both_sides_what_was_heard(how: str) -> None:
+def test_relay_where_the_server_plays_tells_both_sides_what_was_heard(
+    how: str, played_ms: int
+) -> None:
     relay = Relay(server_plays=True)
     relay.open_response()
     relay.open_item("a")
     relay.speak("a", "one two")
+    relay.take(AudioPlayed("a", 24 * played_ms))
     if how == "speech":
         effects = relay.say("input_audio_buffer.speech_started", item_id="u")
     else:
         effects = relay.send(asks.OutputAudioClear())
     assert of(ClearPlayback, effects)
-    assert the(says.ItemTruncated, effects).audio_end_ms == 0
+    assert the(says.OutputAudioCleared, effects)
+    assert the(says.ItemTruncated, effects).audio_end_ms == played_ms
     assert sent_upstream(effects) == [
         {
             "type": "conversation.item.truncate",
             "item_id": "a",
             "content_index": 0,
-            "audio_end_ms": 0,
+            "audio_end_ms": played_ms,
         }
     ]
 

@@ -352,7 +352,25 @@ def test_swap_to_a_relay_sends_calls_and_the_words_of_recordings() -> None:
         "function_call",
         "function_call_output",
     ]
+    assert [event["item"]["id"] for event in sent] == ["u", "f", "o"]
     assert sent[0]["item"]["content"] == [{"type": "input_text", "text": "spoken"}]
+
+
+def test_swap_to_a_relay_sends_of_an_answer_the_words_that_were_heard_and_no_audio() -> None:
+    relay = Relay()
+    relay.turn("u", "how are you")
+    relay.open_response()
+    relay.open_item("a")
+    relay.open_part("a")
+    relay.speak("a", "fine thanks friend")
+    relay.send(asks.ItemTruncate(item_id="a", content_index=0, audio_end_ms=150))
+    relay.session.swap(RelayBrain, 0.0, model="far")
+    sent = sent_upstream(relay.take(UpstreamConnected()))
+    items = [event["item"] for event in sent if event["type"] == "conversation.item.create"]
+    assert [item["id"] for item in items] == ["u", "a"]
+    assert items[0]["content"] == [{"type": "input_text", "text": "how are you"}]
+    (part,) = items[1]["content"]
+    assert (part["type"], part["text"].split()) == ("output_text", ["fine", "thanks"])
 
 
 def test_session_after_a_swap_hears_the_next_turn() -> None:

@@ -24,7 +24,7 @@ from tests.session.stage import (
     write,
 )
 from vivavoce.protocol.items import Message
-from vivavoce.protocol.session import ServerVad
+from vivavoce.protocol.session import ServerVad, Transcription
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS
 from vivavoce.session.checkpoint import PLAYED_SAVE_S, Checkpoint, continued
 from vivavoce.session.effects import Close, Effect, Generate
@@ -106,6 +106,19 @@ def test_answer_that_broke_off_is_continued_by_the_model() -> None:
     prompt = the(Generate, effects).prompt
     assert CONTINUE_INSTRUCTIONS in prompt.instructions
     assert texts(prompt.items)[-1] == "one two"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_last_message_goes_on_only_where_its_words_are_known(known: bool) -> None:
+    """Its audio is not stored. A client that knows the words may add the message again."""
+    session = a_session(transcription=Transcription("whisper-1"))
+    effects = hear(session, TURN)
+    if known:
+        transcribe(session, effects, "hello")
+    saved = session.checkpoint(0.0)
+    assert saved.owes_response
+    last = continued(saved, expires_in=1.0, heard=None, finish=True)
+    assert (len(last.entries), last.owes_response) == ((1, True) if known else (0, False))
 
 
 def test_answer_of_which_nothing_was_heard_is_generated_anew() -> None:

@@ -376,7 +376,8 @@ def test_claim_finds_what_was_kept_last_and_fences_off_the_owner_before(run: Run
         assert await store.keep([session(b"two")]) == [True]
         assert await store.claim("k", "b") == SessionClaim(2, "a", b"two")
         late, new = session(b"late"), session(b"new", epoch=2, owner="b")
-        assert await store.keep([late, new]) == [False, True]
+        other = session(b"of another process", epoch=2)
+        assert await store.keep([late, new, other]) == [False, True, False]
         assert await store.claim("k", "c") == SessionClaim(3, "b", b"new")
         assert await store.claim("l", "c") == SessionClaim(2, "a", b"other")
 

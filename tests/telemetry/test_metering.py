@@ -15,7 +15,7 @@ import pytest
 from tests.session.stage import settings
 from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.limits.accounts import ApiKey, Budget, Team, User
+from vivavoce.limits.accounts import ApiKey, Budget, Owner, Team, User
 from vivavoce.limits.keys import hash_of
 from vivavoce.limits.prices import NANO, Price, PriceTable, Rates
 from vivavoce.protocol.client import ItemCreate
@@ -29,7 +29,7 @@ from vivavoce.store.base import AccountStore, Balance, StoreSettings, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, Metering
-from vivavoce.telemetry.rating import PriceRef, Tariff
+from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 from vivavoce.telemetry.reports import report
 from vivavoce.telemetry.session_meter import SessionMeter
 
@@ -367,6 +367,7 @@ def test_usage_that_never_came_is_booked_at_its_bound(run: RunStage) -> None:
         rows = await stage.rows()
         assert [row.nano_usd for row in rows] == [bound, bound]
         assert not any(row.confirmed for row in rows)
+        assert {row.problem for row in rows} == {"not_reported"}
         assert await stage.balance(budget) == Balance(2 * bound, 0)
 
     run(main)
@@ -398,10 +399,26 @@ def test_usage_that_does_not_add_up_is_an_estimate(run: RunStage) -> None:
         meter.leave()
         await stage.settled()
         (row,) = await stage.rows()
-        assert row.estimated
+        assert (row.estimated, row.problem) == (True, "inconsistent")
         assert row.nano_usd == 7 * 10_000 + 3 * 20_000
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (used("r"), ""),
+        (RecordUsage("r", "far", Usage(10, 7, 3)), "inconsistent"),
+        (RecordUsage("r", "unknown", used("r").usage), "no_price"),
+        (RecordUsage("r", "clock", used("r").usage), "no_rate"),
+        (RecordUsage("r", "", used("r").usage), ""),
+    ],
+)
+def test_cost_that_is_an_estimate_says_why(record: RecordUsage, problem: str) -> None:
+    rated = Rater(PRICES, TARIFFS).record(record, Clock.now)
+    row = rated.row("s:r", "response", record.model, Owner("k", "u", "t"), Clock.now)
+    assert (row.problem, row.estimated) == (problem, bool(problem))
 
 
 # budgets
@@ -708,7 +725,7 @@ def test_conversation_that_is_taken_up_again_goes_on_while_new_ones_are_refused(
         again = stage.meter()
         again.epoch = 2
         await again.enter()
-        with pytest.raises(StoreError, match="the store is away"):
+        with pytest.raises(StoreError, match="the store cannot be reached"):
             await stage.meter().enter()
         again.leave()
         meter.leave()

@@ -32,6 +32,7 @@ from vivavoce.session.effects import (
     Generate,
     Prompt,
     RecordDroppedAudio,
+    RecordModel,
     RecordRefusal,
     RequestFallback,
     Say,
@@ -42,6 +43,7 @@ from vivavoce.session.facts import (
     AudioGenerated,
     ContentBlocked,
     Disconnected,
+    Fact,
     Received,
     SpeechFailed,
     TextGenerated,
@@ -110,19 +112,30 @@ def test_end_of_a_session_is_counted_with_its_code_and_length() -> None:
     session = observer(metrics)
     session.on(None, [], 5.0)
     session.on(None, [Close(4002, "insufficient_quota")], 65.0)
-    assert value(metrics, "client_closes_total", model="m", code="4002") == 1
+    session.on(None, [Close(1011, "the server had an error")], 66.0)  # it failed while it closed
+    ended = {"model": "m", "code": "4002", "reason": "insufficient_quota"}
+    assert value(metrics, "client_closes_total", **ended) == 1
+    assert value(metrics, "session_seconds_count", model="m") == 1
     assert value(metrics, "session_seconds_sum", model="m") == 60.0
 
 
 @pytest.mark.parametrize(
-    ("code", "label", "slow"), [(1006, "1006", None), (1008, "1008", 1), (4999, "other", None)]
+    ("code", "label", "reason", "slow"),
+    [
+        (1000, "1000", "client_left", None),
+        (1006, "1006", "connection_lost", None),
+        (1008, "1008", "slow_client", 1),
+        (1012, "1012", "client_left", None),
+        (4999, "other", "client_left", None),
+    ],
 )
 def test_end_by_the_client_is_counted_with_the_code_of_its_connection(
-    code: int, label: str, slow: float | None
+    code: int, label: str, reason: str, slow: float | None
 ) -> None:
     metrics = Metrics()
     observer(metrics).on(Disconnected(code), [Close(1000, "the client left")], 0.0)
-    assert value(metrics, "client_closes_total", model="m", code=label) == 1
+    ended = {"model": "m", "code": label, "reason": reason}
+    assert value(metrics, "client_closes_total", **ended) == 1
     assert value(metrics, "slow_clients_total", model="m") == slow
 
 
@@ -144,6 +157,34 @@ def test_end_of_a_session_is_counted_by_its_cause(
     metrics = Metrics()
     observer(metrics).on(fact, [Close(code, "")], 0.0)
     assert value(metrics, "sessions_total", model="m", outcome=outcome) == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "reason"),
+    [
+        ([TimerFired()], 1000, "session_idle"),
+        ([TimerFired()], 1001, "session_expired"),
+        ([TimerFired()], 1012, "shutdown"),
+        ([AccessEnded("invalid_api_key", "Revoked.", 3000)], 3000, "invalid_api_key"),
+        ([AccessEnded("store_unavailable", "Away.", 1011)], 1011, "store_unavailable"),
+        ([AccessEnded("policy_violation", "No.", 1008)], 1008, "policy_violation"),
+        ([ContentBlocked("", "No.", ends=True), TimerFired()], 1008, "content_blocked"),
+        ([ContentBlocked("", "No."), None], 1011, "internal_error"),
+        ([Disconnected(1000, "operator")], 1000, "operator"),
+        ([Disconnected(4001, "taken_over")], 1000, "taken_over"),
+        ([Disconnected(1011, "upstream")], 1000, "upstream"),
+        ([Disconnected(1012, "shutdown")], 1000, "shutdown"),
+    ],
+)
+def test_close_is_counted_with_its_reason(facts: list[Fact | None], code: int, reason: str) -> None:
+    metrics = Metrics()
+    session = observer(metrics)
+    for fact in facts[:-1]:
+        session.on(fact, [], 0.0)
+    session.on(facts[-1], [Close(code, "words of this server, or of a client")], 1.0)
+    (closes,) = metrics.sessions.closes.collect()
+    counted = [each for each in closes.samples if each.name.endswith("_total")]
+    assert [each.labels["reason"] for each in counted] == [reason]
 
 
 def test_budget_that_ends_a_session_is_counted_with_and_without_a_last_sentence() -> None:
@@ -214,13 +255,21 @@ def test_upstream_server_is_measured_while_it_answers_and_when_it_is_lost() -> N
     assert value(metrics, "rollovers_total", model="m") == 1
     session.on(Received(ResponseCreate()), [], 3.0)
     session.on(None, [RequestFallback("Gone at 10.0.0.1.", kind="closed")], 4.0)
+    session.on(None, [RecordModel("near")], 4.0)
     session.on(AudioGenerated("r", b""), [], 4.5)
     assert value(metrics, "failover_seconds_sum", model="m") == 0.5
-    assert value(metrics, "failovers_total", model="m", reason="closed") == 1
+    failover = {"model": "m", "to": "near", "reason": "closed"}
+    assert value(metrics, "failovers_total", **failover) == 1
     assert b"10.0.0.1" not in metrics.text()
-    session.on(None, [RequestFallback("gone")], 5.0)  # at rest: nobody waits for sound
+    session.on(None, [RecordModel("m")], 4.8)  # it answers again
+    session.on(None, [RequestFallback("gone", kind="silent")], 5.0)  # nobody waits for sound
     session.on(AudioGenerated("r", b""), [], 9.0)
     assert value(metrics, "failover_seconds_count", model="m") == 1
+    session.on(Disconnected(1011, "upstream"), [Close(1000, "the client left")], 9.0)
+    failover = {"model": "m", "to": "none", "reason": "silent"}
+    assert value(metrics, "failovers_total", **failover) == 1
+    (failovers,) = metrics.upstream.failovers.collect()
+    assert sum(each.value for each in failovers.samples if each.name.endswith("_total")) == 2
 
 
 def test_sessions_of_a_server_are_read_with_the_metrics() -> None:
@@ -288,11 +337,12 @@ def test_row_of_usage_is_counted_without_who_it_was() -> None:
         nano_usd=250_000_000,
         confirmed=False,
         estimated=True,
+        problem="no_rate",
     )
     metrics.on_row(row)
-    metrics.on_row(
-        msgspec.structs.replace(row, id="s:i", kind="transcription", used={"audio_ms": 2500})
-    )
+    heard = msgspec.structs.replace(row, id="s:i", kind="transcription", used={"audio_ms": 2500})
+    metrics.on_row(heard)
+    metrics.on_row(msgspec.structs.replace(heard, nano_usd=0, used={}, problem=""))
     tokens = {"model": "m", "modality": "audio", "direction": "input"}
     assert value(metrics, "tokens_total", cached="no", **tokens) == 40
     assert value(metrics, "tokens_total", cached="yes", **tokens) == 60
@@ -300,7 +350,8 @@ def test_row_of_usage_is_counted_without_who_it_was() -> None:
     assert value(metrics, "transcription_seconds_total", model="m") == 2.5
     assert value(metrics, "cost_usd_total", model="m", kind="response") == 0.25
     assert value(metrics, "cost_unconfirmed_usd_total", model="m") == 0.5
-    assert value(metrics, "rating_errors_total", model="m") == 2
+    assert value(metrics, "rating_errors_total", model="m", reason="no_rate") == 2
+    assert value(metrics, "rating_errors_total", model="m", reason="other") == 1
     assert b"ada-laptop" not in metrics.text()
 
 
@@ -356,7 +407,7 @@ def test_faults_and_refusals_of_a_session_are_counted() -> None:
     session = observer(metrics)
     session.on(None, [ConnectUpstream("m")], 0.0)
     for fact in (
-        UpstreamLost("refused", "refused"),
+        UpstreamLost("refused", "refused", status=401),
         UpstreamLost("late", close_code=1012),  # of a connection that had been made
         SpeechFailed("r", "no voice"),
         AccessEnded("insufficient_quota", "Spent.", 4002),
@@ -364,13 +415,25 @@ def test_faults_and_refusals_of_a_session_are_counted() -> None:
         ContentBlocked("", "No.", ends=True),
     ):
         session.on(fact, [], 1.0)
-    refused = {"model": "m", "reason": "refused"}
+    refused = {"model": "m", "reason": "refused", "status": "401"}
     assert value(metrics, "upstream_connect_failures_total", **refused) == 1
     assert value(metrics, "upstream_closes_total", model="m", code="1012") == 1
     assert value(metrics, "speech_failures_total", model="m") == 1
     assert value(metrics, "access_ended_total", model="m", reason="insufficient_quota") == 1
     for action in ("block", "end"):
         assert value(metrics, "content_blocked_total", model="m", action=action) == 1
+
+
+@pytest.mark.parametrize(("status", "label"), [(0, "none"), (503, "503"), (599, "other")])
+def test_session_upstream_that_does_not_begin_is_counted_with_its_status(
+    status: int, label: str
+) -> None:
+    metrics = Metrics()
+    session = observer(metrics)
+    session.on(None, [ConnectUpstream("m")], 0.0)
+    session.on(UpstreamLost("away", "overloaded", status=status), [], 1.0)
+    failure = {"model": "m", "reason": "overloaded", "status": label}
+    assert value(metrics, "upstream_connect_failures_total", **failure) == 1
 
 
 def test_dashboard_and_alerts_name_only_metrics_that_exist() -> None:

@@ -309,7 +309,8 @@ def test_metrics_of_a_relayed_session_are_served(monkeypatch: pytest.MonkeyPatch
                 rf'vivavoce_forward_seconds_count{{direction="{direction}"}} (\S+)', text
             )
             assert float(count) >= 8
-        assert 'vivavoce_client_closes_total{code="other",model="far"} 1.0' in text
+        closes = 'vivavoce_client_closes_total{code="other",model="far",reason="client_left"} 1.0'
+        assert closes in text
         assert 'vivavoce_cache_hit_ratio_sum{model="far"} 0.64' in text
 
     asyncio.run(main())

@@ -1,6 +1,7 @@
 """Calls whose media goes past this server, between their client and the upstream server."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -82,6 +83,13 @@ async def offer(
         return reply.status, await reply.text(), reply.headers.get("Location", "")
 
 
+async def offer_with(server: Server, http: aiohttp.ClientSession, session: dict[str, Any]) -> int:
+    """The status of the answer to an offer with these settings."""
+    form = aiohttp.FormData({"sdp": OFFER, "session": json.dumps(session)})
+    async with http.post(server.http + CALLS, data=form) as reply:
+        return reply.status
+
+
 async def made(server: Server, http: aiohttp.ClientSession, fake: FakeUpstream) -> FakeCall:
     assert (await offer(server, http))[0] == 201
     return fake.calls[-1]
@@ -133,9 +141,26 @@ def test_client_that_changes_pinned_settings_twice_is_hung_up() -> None:
     asyncio.run(main())
 
 
+def test_pinned_settings_cannot_be_changed_by_the_settings_of_an_offer() -> None:
+    policy = Policy(pinned=RealtimePatch(instructions="Sell ice."))
+
+    async def main() -> None:
+        async with before(policy=policy) as (fake, server, http):
+            wanted = {"type": "realtime", "instructions": "Be rude.", "max_output_tokens": 77}
+            assert await offer_with(server, http, wanted) == 201
+            (call,) = fake.calls
+            assert call.given["instructions"] == "Sell ice."
+            assert call.given["max_output_tokens"] == 77
+            await fake.end_call(call)
+            await ended(server, call)
+
+    asyncio.run(main())
+
+
 def test_call_that_loses_its_sideband_is_taken_up_again_or_hung_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert upstream_calls.LOST_TIMEOUT_S == 10.0
     monkeypatch.setattr(upstream_calls, "RETRY_S", 0.01)
     monkeypatch.setattr(upstream_calls, "LOST_TIMEOUT_S", 0.1)
 
@@ -203,7 +228,7 @@ def test_sideband_of_this_server_sees_a_direct_call_and_acts_on_it() -> None:
                 await side.send(type="response.create")
                 assert await side.answer() == ("completed", None)
                 await fake.end_call(call)
-                assert (await side.farewell())[0] == 1000
+                assert (await side.read_until_closed())[0] == 1000
             await ended(server, call)
 
     asyncio.run(main())

@@ -332,7 +332,7 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
     asyncio.run(main())
 
 
-async def farewell(client: Client) -> tuple[str, int | None, str]:
+async def read_until_closed(client: Client) -> tuple[str, int | None, str]:
     """The code of the last error, the close code, and its reason."""
     code, socket = "", client._socket
     async with asyncio.timeout(TIMEOUT_S):
@@ -340,6 +340,74 @@ async def farewell(client: Client) -> tuple[str, int | None, str]:
             event = message.json()
             code = event["error"]["code"] if event["type"] == "error" else code
     return code, socket.close_code, str(message.extra or "")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503, 0])
+def test_client_without_a_fallback_gets_one_error_of_ours_where_no_session_begins_upstream(
+    status: int,
+) -> None:
+    """0: the server takes the connection, and sends an error in place of the session."""
+
+    async def main() -> None:
+        fake = FakeUpstream()
+        if status:
+            fake.refusal = (status, {}, f'{{"error":{{"message":"{ORG}"}}}}')
+        else:
+            fake.first_error = {"type": "x", "code": "invalid_api_key", "message": ORG}
+        async with (
+            fake.serve() as url,
+            relaying(url, fallback="none") as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, params={"model": "far"}) as socket,
+        ):
+            errors = []
+            async with asyncio.timeout(TIMEOUT_S):
+                async for message in socket:
+                    assert ORG not in message.data
+                    event = json.loads(message.data)
+                    errors += [event["error"]["code"]] if event["type"] == "error" else []
+            assert (errors, socket.close_code) == (["upstream_unavailable"], 1011)
+
+    asyncio.run(main())
+
+
+def test_more_events_than_can_be_kept_while_the_upstream_server_connects_close_with_1013() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        fake.opens_after = asyncio.Event()
+        async with on_relay(fake, fallback="none") as (_, client):
+            for _ in range(300):
+                await client.send("input_audio_buffer.clear")
+            code, close_code, _ = await read_until_closed(client)
+            assert (code, close_code) == ("upstream_unavailable", 1013)
+            fake.opens_after.set()
+
+    asyncio.run(main())
+
+
+def test_transcription_session_over_a_relay_has_the_transcription_model_of_its_client() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        async with (
+            fake.serve() as url,
+            relaying(url) as (_, address),
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, params={"model": "far", "intent": "transcription"}) as socket,
+        ):
+            client = Client(socket)
+            await client.until("session.created")
+            heard = {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}
+            session = {"type": "transcription", "audio": heard}
+            await client.send("session.update", session=session)
+            async with asyncio.timeout(TIMEOUT_S):
+                await fake.wait_for_sessions(1)
+                updates = await fake.sessions[0].wait_for("session.update", 2)
+            asked = updates[-1]["session"]
+            assert fake.sessions[0].query["intent"] == "transcription"
+            assert asked["type"] == "transcription"
+            assert asked["audio"]["input"]["transcription"]["model"] == "gpt-4o-transcribe"
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("how", ["cut", "expire", "half-open", 1000, 1012, 3000, 4000])
@@ -357,7 +425,7 @@ def test_client_without_a_fallback_is_closed_with_1011_whatever_ended_the_upstre
             elif isinstance(how, int):
                 await fake.sessions[0].socket.close(code=how, message=b"x" * 120)
             await client.send("response.create")
-            code, close_code, reason = await farewell(client)
+            code, close_code, reason = await read_until_closed(client)
             assert (code, close_code) == ("upstream_unavailable", 1011)
             assert len(reason.encode()) <= 123
             assert "xxx" not in reason

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 from typing import Any
 
 import aiohttp
@@ -13,10 +14,13 @@ from tests.transports.test_relay import TIMEOUT_S, relaying
 from tests.transports.test_relay_faults import on_relay
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.runtime import relay_performer
+from vivavoce.runtime.runner import Runner
 from vivavoce.transports import websocket
+from vivavoce.transports.send_queue import SendQueue
 
 WORDS = "one two three four five six seven eight nine ten"
 APPENDS = 40
+MAX_CALLS = 100
 
 
 def appends() -> list[str]:
@@ -67,6 +71,46 @@ def test_audio_of_both_directions_passes_byte_for_byte_and_most_of_it_is_never_p
             assert sum(b"output_audio.delta" in f for f in parsed) < 10
 
     asyncio.run(main())
+
+
+def test_delta_is_written_to_its_client_by_few_calls_in_the_callback_that_has_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a session adds the time of these calls and waits for no task of its own: with 200 of them
+    on a core that is what bench.relay measures."""
+    calls: list[int] = []
+    pass_output = Runner.pass_output
+
+    def counted(runner: Runner, frame: bytes) -> bool:
+        queue, count = runner._peer, 0
+        assert isinstance(queue, SendQueue)
+        sent = queue.sent
+
+        def note(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(note)
+        try:
+            passed = pass_output(runner, frame)
+        finally:
+            sys.setprofile(None)
+        if passed:
+            assert (queue.sent, queue.waiting_bytes) == (sent + 1, 0)
+            calls.append(count // 2)  # each is noted as it begins and as it returns
+        return passed
+
+    monkeypatch.setattr(Runner, "pass_output", counted)
+
+    async def main() -> None:
+        fake = FakeUpstream(Answer(WORDS, pause_s=0.001, chunks=4))
+        async with on_relay(fake) as (_, client):
+            await client.send("response.create")
+            await client.until("response.done")
+
+    asyncio.run(main())
+    assert len(calls) > 30
+    assert max(calls) < MAX_CALLS
 
 
 def test_audio_that_passes_puts_off_the_pings_of_both_sides(

@@ -104,6 +104,33 @@ def test_pinned_settings_reach_the_upstream_server_and_no_client() -> None:
     asyncio.run(main())
 
 
+def test_pinned_settings_cannot_be_changed_by_a_beta_client() -> None:
+    async def main() -> None:
+        fake = FakeUpstream()
+        headers = {"Authorization": f"Bearer {KEY}", "OpenAI-Beta": "realtime=v1"}
+        async with (
+            governed(fake) as server,
+            aiohttp.ClientSession(headers=headers) as http,
+            http.ws_connect(f"{server.ws}/v1/realtime", params={"model": "far"}) as socket,
+        ):
+            client = Client(socket)
+            wanted = {"instructions": "Give it away.", "voice": "marin"}
+            await client.send("session.update", session=wanted)
+            updated = await client.until("session.updated")
+            assert updated["session"]["instructions"] == ""
+            await client.send("response.create", response=wanted)
+            await client.until("response.done")
+            (session,) = fake.sessions
+            for event in session.events("session.update"):
+                assert event["session"]["instructions"] == SECRET_ORDERS
+                assert event["session"]["audio"]["output"]["voice"] == "cedar"
+            assert b"Give it away." not in b"".join(session.received)
+            assert b"marin" not in session.received[-1]
+            assert SECRET_ORDERS not in json.dumps(client.events)
+
+    asyncio.run(main())
+
+
 def test_short_lived_key_of_a_relay_carries_its_model_and_cannot_undo_what_is_pinned() -> None:
     async def main() -> None:
         fake = FakeUpstream()

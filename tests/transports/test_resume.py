@@ -17,7 +17,8 @@ from tests.transports.webrtc.caller import Caller, calling, until
 from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.settings import Settings
 from vivavoce.store.sqlite import SQLiteStore
-from vivavoce.transports.resumable import MAX_KEPT_BYTES, History
+from vivavoce.testing.virtual_time import run
+from vivavoce.transports.resumable import DROP_PAUSE_S, KEPT_S, MAX_KEPT_BYTES, History
 
 WORDS = "one two three four five six seven eight"
 SLOW = {"realtime_factor": 0.5}
@@ -152,7 +153,7 @@ def test_second_client_with_the_token_takes_over_and_the_first_learns_it() -> No
         async with calling(server) as first:
             async with calling(server, back(first.events[0])) as second:
                 assert (await first.until("error"))["error"]["code"] == "session_taken_over"
-                assert (await first.farewell())[0] == 4003
+                assert (await first.read_until_closed())[0] == 4003
                 await second.ask()
                 assert await second.answer() == ("completed", None)
             assert len(second.events[0]["resume"]["token"]) > 24
@@ -196,7 +197,7 @@ def test_answer_is_not_finished_where_the_client_does_not_want_it() -> None:
 
 
 def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Path) -> None:
-    """The user's question is answered by the second server; the first may store nothing more."""
+    """The answer is finished by the second server; the first may store nothing more."""
 
     async def main() -> None:
         chosen = settings(tts=SLOW)
@@ -215,8 +216,47 @@ def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Pat
             async with calling(two, back(first.events[0])) as second:
                 assert second.events[0]["resumed"] is True
                 assert await second.answer() == ("completed", None)
-                assert texts(two.llm.requests[0].items) == ["Who is there?"]
-            assert (await first.farewell())[0] == 4003
+                question, begun = texts(two.llm.requests[0].items)
+                assert question == "Who is there?"
+                assert begun
+                assert WORDS.startswith(begun.strip())
+            assert (await first.read_until_closed())[0] == 4003
+
+    asyncio.run(main())
+
+
+def test_client_that_has_been_elsewhere_has_what_was_said_there(tmp_path: Path) -> None:
+    """It comes back within the grace time of a session that another process has taken over."""
+
+    async def main() -> None:
+        async with (
+            SQLiteStore(tmp_path / "s.db") as store,
+            SQLiteStore(tmp_path / "s.db") as same,
+            serving(settings(words="First."), store=store) as one,
+            serving(settings(words="Second."), store=same) as two,
+        ):
+            async with lost(one) as first:
+                await first.ask()
+                await first.answer()
+            resumption = one.sessions.context.resumption
+            assert resumption is not None
+            await until(lambda: resumption.idle)
+            async with lost(two, back(first.events[0])) as second:
+                await second.ask()
+                await second.answer()
+            elsewhere = two.sessions.context.resumption
+            assert elsewhere is not None
+            await until(lambda: elsewhere.idle)
+            assert len(one.sessions) == 1  # in its grace time
+            async with calling(one, back(first.events[0])) as third:
+                await third.ask()
+                assert await third.answer() == ("completed", None)
+                asked = texts(one.llm.requests[-1].items)
+                assert [(text or "").strip() for text in asked] == [
+                    *("Who is there?", "First."),
+                    *("Who is there?", "Second."),
+                    "Who is there?",
+                ]
 
     asyncio.run(main())
 
@@ -298,7 +338,7 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
             await first.ask()
             await first.until("response.output_audio.delta")
             draining = asyncio.create_task(server.sessions.drain(10))
-            assert (await second.farewell())[0] == 1012
+            assert (await second.read_until_closed())[0] == 1012
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with calling(server, back(second.events[0])):
                     pass
@@ -306,6 +346,115 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
             drop(first)
             async with calling(server, back(first.events[0])) as again:  # it is still served here
                 assert await again.answer() == ("completed", None)
+            await draining
+
+    played(script, settings(tts=SLOW))
+
+
+def test_of_two_clients_that_come_back_at_once_one_has_the_conversation() -> None:
+    """Whoever is the later one; the other learns it."""
+
+    async def script(server: Server) -> None:
+        async with calling(server) as first:
+            await first.ask()
+            await first.answer()
+        await until(lambda: len(server.sessions) == 0)
+        path = server.ws + back(first.events[0])
+        async with aiohttp.ClientSession() as http:
+            sockets = await asyncio.gather(*(http.ws_connect(path) for _ in range(2)))
+            both = [Caller(socket) for socket in sockets]
+            ends = [asyncio.create_task(caller.read_until_closed()) for caller in both]
+            done, left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            assert [task.result()[0] for task in done] == [4003]
+            assert len(left) == 1
+            assert len(server.sessions) == 1
+            kept = both[ends.index(left.pop())]
+            await kept.ask()
+            await until(lambda: len(server.llm.requests) == 2)
+            assert texts(server.llm.requests[-1].items) == ["Who is there?", WORDS, "Who is there?"]
+            for socket in sockets:
+                await socket.close()
+            await asyncio.wait(ends)
+
+    played(script)
+
+
+def test_token_with_another_session_id_leaves_the_session_of_the_token_alone() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as first:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.ws_connect(
+                    server.ws + back(first.events[0], session_id="sess_other")
+                ) as socket,
+            ):
+                error = (await socket.receive_json())["error"]
+                assert error["code"] == "resume_token_mismatch"
+            await first.ask()
+            assert await first.answer() == ("completed", None)
+
+    played(script)
+
+
+def test_offer_that_cannot_be_read_leaves_the_session_of_its_token_alone() -> None:
+    async def script(server: Server) -> None:
+        async with calling(server) as first, aiohttp.ClientSession() as http:
+            query = back(first.events[0]).partition("?")[2]
+            async with http.post(
+                f"{server.http}/v1/realtime/calls?{query}",
+                data="v=0",
+                headers={"Content-Type": "application/sdp"},
+            ) as refused:
+                assert refused.status == 400
+            await first.ask()
+            assert await first.answer() == ("completed", None)
+
+    played(script)
+
+
+def test_client_that_comes_back_to_a_full_server_takes_the_place_of_its_own_session() -> None:
+    """Its protocol is not attached to the session: another one goes on with the conversation."""
+    path = "/ws?resume_token=a-secret-of-the-client-itself"
+
+    async def script(server: Server) -> None:
+        resumption = server.sessions.context.resumption
+        assert resumption is not None
+        async with calling_raw(server.ws + path):
+            await until(lambda: len(server.sessions) == 1)
+            (first,) = resumption._served.values()
+            async with calling_raw(server.ws + path):
+                await until(lambda: list(resumption._served.values()) != [first])
+                (second,) = resumption._served.values()
+                assert second.checkpoint is not None
+                assert len(server.sessions) == 1
+
+    plain = settings()
+    played(
+        script,
+        msgspec.structs.replace(
+            plain, server=msgspec.structs.replace(plain.server, max_sessions=1)
+        ),
+    )
+
+
+def test_client_that_cannot_be_attached_to_a_session_that_drains_leaves_it_alone() -> None:
+    """The session ends its answer; another one would not be begun any more."""
+
+    async def script(server: Server) -> None:
+        async with calling(server) as first:
+            await first.ask()
+            await first.until("response.output_audio.delta")
+            draining = asyncio.create_task(server.sessions.drain(10))
+            await asyncio.sleep(0)
+            unknown = back(first.events[0], last_event_id="event_that_never_was")
+            async with (
+                aiohttp.ClientSession() as http,
+                http.ws_connect(server.ws + unknown) as socket,
+            ):
+                await socket.receive()
+                assert socket.close_code == 1013
+            assert await first.answer() == ("completed", None)
+            assert (await first.read_until_closed())[0] == 1012
             await draining
 
     played(script, settings(tts=SLOW))
@@ -324,3 +473,19 @@ def test_history_keeps_what_was_sent_last() -> None:
         history.close()
 
     asyncio.run(main())
+
+
+def test_history_knows_the_event_before_those_that_it_keeps() -> None:
+    """A client that has received it, and was sent nothing since, has lost nothing."""
+
+    async def main() -> None:
+        history = History()
+        for n in range(2):
+            history.add(f'{{"event_id":"event_{n}"}}'.encode())
+        await asyncio.sleep(KEPT_S + DROP_PAUSE_S + 1)
+        assert (history.begin, history.end) == (2, 2)
+        assert history.behind("event_1") == 2
+        assert history.behind("event_0") is None
+        history.close()
+
+    run(main())

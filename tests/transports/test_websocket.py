@@ -443,7 +443,7 @@ def test_error_in_reading_ends_the_session_and_is_logged() -> None:
                 queue = queues()[0]
                 queue._protocol.decode = lambda raw: 1 / 0  # type: ignore[method-assign,assignment,return-value]
                 await caller.ask()
-                assert await caller.farewell() == (1011, "the server had an error")
+                assert await caller.read_until_closed() == (1011, "the server had an error")
             async with calling(server) as caller:
                 await caller.ask()
                 assert await caller.answer() == ("completed", None)

@@ -80,7 +80,7 @@ def test_session_of_one_node_is_listed_and_ended_through_another(redis_url: str)
             status, body = await two.ask("GET", "/v1/sessions")
             assert [each["id"] for each in msgspec.json.decode(body)["data"]] == [created]
             assert (await two.ask("DELETE", f"/v1/sessions/{created}"))[0] == 204
-            assert (await caller.farewell())[0] == 1000
+            assert (await caller.read_until_closed())[0] == 1000
             assert two.cluster
             assert two.cluster.forwarded == {"answered": 1}
         status, body = await two.ask("GET", "/v1/cluster")
@@ -130,7 +130,7 @@ def test_conversation_of_a_node_that_has_gone_goes_on_and_is_found_where_it_is(
                 assert (len(two.sessions), len(three.sessions)) == (1, 0)
                 status, _ = await three.ask("DELETE", f"/v1/sessions/{session}")
                 assert status == 204
-                assert (await again.farewell())[0] == 1000
+                assert (await again.read_until_closed())[0] == 1000
             status, body = await three.ask(
                 "GET", f"/v1/realtime?call_id=rtc_n{node_tag('one')}w0_0"
             )
@@ -153,7 +153,7 @@ def test_client_whose_conversation_goes_on_at_another_node_is_told_at_once(redis
             async with calling(two, back(created, session=False)) as again:
                 assert again.events[0]["resumed"] is True
                 assert (await caller.until("error"))["error"]["code"] == "session_taken_over"
-                assert (await caller.farewell())[0] == 4003
+                assert (await caller.read_until_closed())[0] == 4003
                 assert one.cluster
                 assert one.cluster.received == {"taken_over": 1}
 
@@ -166,7 +166,7 @@ def test_node_that_is_drained_from_another_one_takes_no_more_sessions(redis_url:
             created = caller.events[0]
             status, body = await two.ask("POST", "/v1/cluster/nodes/one/drain")
             assert (status, msgspec.json.decode(body)["processes"]) == (202, 1)
-            assert (await caller.farewell())[0] == 1012
+            assert (await caller.read_until_closed())[0] == 1012
         assert (await one.ask("GET", "/ready"))[0] == 503
         assert one.client
         async with one.client.get(f"{one.http}/v1/realtime", headers=UPGRADE) as refused:
@@ -200,7 +200,7 @@ def test_session_of_a_node_that_cannot_be_reached_is_ended_by_a_message(redis_ur
                 for lease in two.cluster._leases
             ]
             assert (await two.ask("DELETE", f"/v1/sessions/{session}"))[0] == 202
-            assert (await caller.farewell())[0] == 1000
+            assert (await caller.read_until_closed())[0] == 1000
 
     in_cluster(script, redis_url)
 

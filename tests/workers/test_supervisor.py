@@ -83,7 +83,7 @@ def test_workers_share_a_port_their_figures_and_their_calls() -> None:
             await call_is_found_and_ended_through_every_worker(server)
             server.process.terminate()
             for caller in callers.values():
-                assert await caller.farewell() == (1012, "the server is shutting down")
+                assert await caller.read_until_closed() == (1012, "the server is shutting down")
             assert await server.process.wait() == 0
 
     asyncio.run(main())
@@ -115,7 +115,7 @@ def test_worker_that_is_killed_is_replaced_and_the_other_goes_on() -> None:
             assert victim not in server.workers
             workers = server.workers
             server.process.kill()  # they end with their supervisor
-            assert (await callers[other].farewell())[0] == 1012
+            assert (await callers[other].read_until_closed())[0] == 1012
 
             async def all_ended() -> bool:
                 return not any(map(alive, workers))

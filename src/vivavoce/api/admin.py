@@ -86,11 +86,11 @@ class ShownKey(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int
     models: tuple[str, ...]
     key: str | None = None
-    """Its text: only in the answer that makes it."""
+    """The text of the key: only in the answer to the request that makes it."""
 
 
 class ShownBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget, and what of it is used in its present period."""
+    """A budget, and how much of it is used in its present period."""
 
     id: str
     scope: str
@@ -116,7 +116,7 @@ _budget: Reader[NewBudget] = Reader(NewBudget, "body")
 
 
 class AdminCheck:
-    """Lets admin keys pass, and everybody where no keys are needed."""
+    """Admits admin keys, and everybody if the server needs no keys."""
 
     def __init__(self, auth: Auth, metering: Metering | None) -> None:
         """metering: has the records of the keys; None: no key is an admin's."""
@@ -187,7 +187,7 @@ class AdminRoutes:
         return json_response(shown, 201)
 
     async def revoke_key(self, request: web.Request) -> web.Response:
-        """End the key and its sessions."""
+        """Revoke the key, and end its sessions."""
         self._check(request)
         name = request.match_info["name"]
         for key in await self._records("key", ApiKey):

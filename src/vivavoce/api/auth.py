@@ -1,4 +1,5 @@
-"""The middleware of every request: host, origin and key are checked, errors get one shape."""
+"""The middleware of every request: it checks host, origin and key, and gives all errors one
+shape."""
 
 import logging
 import secrets
@@ -59,9 +60,9 @@ OPEN_ROUTES = frozenset(
     }
 )
 WHO = web.RequestKey("who", str)
-"""The name of the key of a request that was let in by it."""
+"""The name of the API key with which a request was authenticated."""
 WEBSOCKET_PATHS = web.AppKey("websocket_paths", frozenset[str])
-"""Paths of an application at which a key is checked after the upgrade."""
+"""Paths of an application at which the key is checked after the upgrade."""
 STARTED = web.RequestKey("started", web.StreamResponse)
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 UNAUTHORIZED_CLOSE = 3000  # OpenAI's close code for every refusal
@@ -108,7 +109,7 @@ class Auth:
         self.mint = mint
         self.wall_clock = wall_clock
         self.key_problem: Callable[[str], str | None] = lambda _: None
-        """Why the API key of that name may not be used any more; None: it may."""
+        """Says why the API key of that name may not be used any more; None: it may."""
         self._texts = frozenset(origins)
         self._origins = {origin_of(text) for text in origins} - {None}
         self._loopback_pages = loopback_pages
@@ -130,7 +131,7 @@ class Auth:
         app.on_response_prepare.append(self.add_headers)
 
     def identify(self, request: web.Request, key: str = "") -> Identity:
-        """The authenticated sender of a request, by a key or by that of the request itself.
+        """The authenticated sender of a request, by the given key or by the one in the request.
 
         Raises Unauthorized.
         """
@@ -250,7 +251,7 @@ class Auth:
     async def _cut_off(
         self, request: web.Request, started: web.StreamResponse, exc: Exception
     ) -> web.StreamResponse:
-        """End a response that was started: a close frame, or a body that stays incomplete."""
+        """End a response that was started: with a close frame, or by aborting the body."""
         if not isinstance(exc, VoiceError | web.HTTPException):
             _log_bug(request, exc)
         if isinstance(started, web.WebSocketResponse):

@@ -100,7 +100,7 @@ class ClientSecrets:
         app.router.add_get("/api/realtime/token", self.token)
 
     def admit(self, request: web.Request, key: str = "") -> Opening:
-        """What a key, or that of the request, decides of its session. Raises Unauthorized."""
+        """What a key, or the one in the request, decides about its session. Raises Unauthorized."""
         identity = self._auth.identify(request, key)
         patch = None
         if identity.grant is not None and identity.grant.session is not None:
@@ -108,9 +108,9 @@ class ClientSecrets:
         return Opening(patch=patch, who=identity.name)
 
     def websocket_token(self, request: web.Request) -> str | None:
-        """A short-lived key for the sender of a request; None where none is needed.
+        """A short-lived key for the sender of a request; None if the server needs no key.
 
-        One that has authenticated the request is used again. Raises Unauthorized.
+        If the request itself has a short-lived key, that one is returned. Raises Unauthorized.
         """
         if self._auth.identify(request).grant is not None:
             return presented_key(request)

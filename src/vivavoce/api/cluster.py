@@ -1,4 +1,4 @@
-"""/v1/cluster: the nodes that serve together and what they have to do, for admin keys."""
+"""/v1/cluster: the nodes that serve together and their load, for admin keys."""
 
 from typing import Literal
 
@@ -19,23 +19,23 @@ class ClusterNodeList(msgspec.Struct, frozen=True, kw_only=True):
 
     data: list[ClusterNode]
     node: str
-    """The one that answers."""
+    """The node that answers."""
     redis: Literal["reached", "away"]
-    """away: the nodes are those that were known last."""
+    """Whether Redis cannot be reached: then these are the nodes that were known last."""
     object: Literal["list"] = "list"
 
 
 class NodeDrain(msgspec.Struct, frozen=True, kw_only=True):
-    """A node was told to drain."""
+    """The answer to draining a node."""
 
     node: str
     object: Literal["cluster.node.drain"] = "cluster.node.drain"
     processes: int
-    """Of the node, that were told."""
+    """How many processes of the node received the message."""
 
 
 class ClusterRoutes:
-    """Lists nodes and drains them. cluster: None where there is none."""
+    """Lists nodes and drains them. cluster: None: this server is in none."""
 
     def __init__(self, cluster: Cluster | None, node: str, check: AdminCheck) -> None:
         """node: the name of this one."""
@@ -74,7 +74,7 @@ class ClusterRoutes:
 
 
 def add_hint(app: web.Application, cluster: Cluster, sessions: Sessions) -> None:
-    """Let each refusal for want of room name another node."""
+    """Name another node in each refusal for lack of room."""
 
     async def name_another(_request: web.Request, response: web.StreamResponse) -> None:
         if response.status == 503 and not sessions.accepts and (node := cluster.least_loaded()):

@@ -57,7 +57,7 @@ class ConnectionTable:
 
     @property
     def room(self) -> int:
-        """How many more connections there may be."""
+        """How many more connections are possible."""
         return self._max - len(self._connections)
 
     def __call__(self) -> "HttpConnection":
@@ -200,7 +200,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _check_body(self) -> None:
-        """Drop a body of which too little has arrived, unless the server itself reads no more."""
+        """Drop a body that arrives too slowly, unless the server itself does not read it now."""
         self._timer = None
         body, self._body = self._body, None
         if self._transport is None or body.is_eof() or body.exception() is not None:

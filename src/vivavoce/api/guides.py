@@ -1,6 +1,5 @@
 """GET /docs/guides: the documentation as pages, rendered from Markdown beside the API reference."""
 
-import asyncio
 import html
 import re
 from itertools import pairwise
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
-from markdown_it import MarkdownIt
 
 from vivavoce.api.openapi import FOLDER, POLICY
-from vivavoce.api.public import StaticFile
+from vivavoce.api.public import FilesOnDemand, StaticFile
 
 GUIDES: Final = FOLDER / "guides"
 """Markdown files, and their pictures in the folder `images`."""
@@ -47,14 +45,13 @@ PAGE: Final = """<!doctype html>
 
 
 class GuideRoutes:
-    """Serves the guides. A page is rendered when it is first asked for, in a thread."""
+    """Serves the guides. A page is rendered when it is first asked for."""
 
     def __init__(self, folder: Path = GUIDES) -> None:
         """Where the folder is missing, there are no guides."""
         self._paths = {path.name: path for path in sorted(folder.glob("*.md"))}
         self._images = {path.name: path for path in folder.glob("images/*.png")}
-        self._files: dict[str, StaticFile] = {}
-        self._lock = asyncio.Lock()
+        self._files = FilesOnDemand(self._read)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/docs/guides", self.first)
@@ -74,14 +71,12 @@ class GuideRoutes:
         name = request.match_info["name"]
         if name not in paths:
             raise web.HTTPNotFound
-        async with self._lock:
-            if name not in self._files:
-                self._files[name] = await asyncio.to_thread(self._read, paths[name])
-        return self._files[name].response(request)
+        return await self._files.response(request, name)
 
-    def _read(self, path: Path) -> StaticFile:
-        if path.suffix == ".png":
-            return StaticFile(path.read_bytes(), "image/png", POLICY)
+    def _read(self, name: str) -> StaticFile:
+        if name in self._images:
+            return StaticFile(self._images[name].read_bytes(), "image/png", POLICY)
+        path = self._paths[name]
         links = "\n".join(
             f'      <li><a href="/docs/guides/{name}"{_current(one, path)}>{_title(one)}</a></li>'
             for name, one in self._paths.items()
@@ -93,6 +88,8 @@ class GuideRoutes:
 
 def rendered(text: str) -> str:
     """Markdown as HTML; headings get the anchors that GitHub gives them."""
+    from markdown_it import MarkdownIt  # 25 ms of a start, and few read the guides
+
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     for token, inline in pairwise(tokens):

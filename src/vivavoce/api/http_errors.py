@@ -1,11 +1,12 @@
-"""Errors of the HTTP API in OpenAI's shape, or where Voxray's or Pipecat's clients ask, in theirs.
+"""Errors of the HTTP API in the shape of OpenAI, and on some routes in that of Voxray or Pipecat.
 
-{"error": {"message", "type", "param", "code"}}; the statuses and codes are those of OpenAI's guide
-to error codes. Under /api/v1 it is Voxray's envelope. Pipecat's clients show the field `detail`,
-which is added where they ask.
+OpenAI's shape is {"error": {"message", "type", "param", "code"}}; the statuses and codes are those
+of its guide to error codes. Routes under /api/v1 answer in Voxray's envelope. On the routes of
+Pipecat's clients the field `detail` is added, which these clients show.
 """
 
 import errno
+import logging
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
@@ -23,17 +24,20 @@ from vivavoce.errors import (
     Unauthorized,
 )
 
+log = logging.getLogger(__name__)
+
 RETRY_SECONDS = 5
 REQUEST_ID = web.RequestKey("request_id", str)
-MAX_REQUEST_ID = 128  # characters of X-Request-ID that are repeated
+MAX_REQUEST_ID = 128  # characters of X-Request-ID that are repeated in the answer
 VOXRAY_PREFIXES = ("/api/v1/", "/webrtc/offer")
 PIPECAT_ROUTES = frozenset({"/start", "/connect", "/api/offer", "/sessions/{session_id}/api/offer"})
+STORE_AWAY = "The store of this server cannot be reached. Try again in a few seconds."
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 MAX_COMPARED_CHARS = 200
-"""Longer paths are not compared with the routes."""
+"""A longer path is not compared with the routes."""
 MIN_SIMILARITY = 0.85
-"""Of a path and a route that is suggested for it; 1 is equal."""
+"""The least similarity of a path and the route that is suggested for it; 1: they are equal."""
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +59,13 @@ class VoxrayErrorBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class VoxrayError(msgspec.Struct, frozen=True):
-    """Of a failure."""
+    """An error in Voxray's envelope."""
 
     error: VoxrayErrorBody
 
 
 class PipecatProblem(msgspec.Struct, frozen=True):
-    """With the sentence where Pipecat's clients look for it."""
+    """An error with its message in `detail` as well, where Pipecat's clients read it."""
 
     error: ProblemBody
     detail: str
@@ -130,7 +134,10 @@ def _openai_response(exc: Exception, request: web.Request) -> web.Response:
             message = "The server has no disk space left to count what this request uses."
             return _problem(507, message, "server_error", code="insufficient_storage")
         case StoreError():
-            return _retry(_problem(503, str(exc), "server_error", code="store_unavailable"))
+            log.error(
+                "%s failed: %s", request_id_of(request), exc
+            )  # it names the place of the store
+            return _retry(_problem(503, STORE_AWAY, "server_error", code="store_unavailable"))
         case LimitReached():
             return _retry(_problem(503, str(exc), "server_error", code="server_is_overloaded"))
         case EngineError():
@@ -168,10 +175,15 @@ _OF_STATUS = {
 
 
 def _of_status(exc: web.HTTPException, request: web.Request) -> web.Response:
-    """The answer for aiohttp's own refusals, and for ours that are raised as such."""
-    message, code = _OF_STATUS.get(exc.status, (exc.text or exc.reason, None))
+    """The answer for an HTTP error that aiohttp or a handler raised.
+
+    A text that the handler gave is the message. aiohttp gives none of its own but for 413.
+    """
+    message, code = _OF_STATUS.get(exc.status, (exc.reason, None))
     message = message.replace("{path}", request.path).replace("{method}", request.method)
-    if exc.status == 404 and request.match_info.http_exception is exc:  # no route, not no item
+    if exc.status != 413 and exc.text and exc.text != f"{exc.status}: {exc.reason}":
+        message = exc.text
+    if exc.status == 404 and request.match_info.http_exception is exc:  # no route has the path
         routes = request.app.router.routes()
         known = [(one.method, one.resource.canonical) for one in routes if one.resource]
         if (route := nearest_route(request.method, request.path, known)) is not None:
@@ -198,11 +210,11 @@ def _retry(response: web.Response) -> web.Response:
 
 
 def nearest_route(method: str, path: str, routes: Iterable[tuple[str, str]]) -> str | None:
-    """The route that a request to an unknown path may have meant; None: no route is like it.
+    """The route that a request to an unknown path may have meant; None: no route is similar.
 
-    routes: methods and paths such as ("GET", "/v1/models/{model}"). A path matches that lacks the
-    beginning of a route (/audio/speech), has too much of it (/api/v1/models) or is misspelt. Routes
-    of another method are considered when none of the same method matches.
+    routes: methods and paths such as ("GET", "/v1/models/{model}"). A path is similar
+    if it lacks the beginning of a route (/audio/speech), has something before it (/api/v1/models)
+    or is misspelt. A route of another method is returned if none of the same method is similar.
     """
     if len(path) > MAX_COMPARED_CHARS:
         return None
@@ -217,8 +229,8 @@ def nearest_route(method: str, path: str, routes: Iterable[tuple[str, str]]) -> 
 
 
 def _similarity(path: list[str], route: list[str]) -> float:
-    """0..1, over the segments that both have, counted from the end. A {parameter} is no evidence:
-    it matches any segment and does not count."""
+    """0..1, of the last segments, as many as both have. A {parameter} matches any segment, so it is
+    left out."""
     shared = min(len(path), len(route))
     pairs = [
         pair

@@ -1,4 +1,4 @@
-"""Meters one HTTP request: whose budgets pay for it, and what it has used."""
+"""Meters one HTTP request: finds the budgets that pay for it, and books its usage."""
 
 import re
 import secrets
@@ -20,13 +20,14 @@ from vivavoce.telemetry.rating import DEFAULT_CONTEXT, Rated
 
 METERING = web.AppKey("metering", Metering)
 EXPECTED_OUTPUT = 1_000
-"""Tokens for which a request must have room; what it uses beyond them is booked, too."""
+"""Tokens that must be free in the budget before a request begins; what it uses beyond them is
+booked, too."""
 _KEPT_BYTES = 16 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 
 
 class RequestMeter:
-    """Collects what a request has used. Without a service nothing is booked."""
+    """Collects the usage of a request. Without metering nothing is booked."""
 
     def __init__(self, service: Metering | None) -> None:
         self._service = service
@@ -49,16 +50,20 @@ class RequestMeter:
     def analysis(self, model: str, ms: int) -> None:
         """Audio was analysed by engines of a configured model, which run here."""
         if self._service is not None:
-            rated = Rated(Quantities(audio_ms=ms), 0, "", estimated=False)
+            rated = Rated(Quantities(audio_ms=ms), 0, "")
             self._used.append(("analysis", model, rated))
 
     def completion(
         self, model: str, used: Quantities, *, asked: str = "", estimated: bool = False
     ) -> None:
-        """A chat completion of a configured model. asked: another model of its endpoint."""
+        """A configured model answered a chat completion.
+
+        asked: another model of its endpoint, if one was requested.
+        """
         if (rater := self._rater) is not None:
             rated = rater.completed(model, used, self._now, asked)
-            rated = rated._replace(estimated=rated.estimated or estimated)
+            if estimated and not rated.problem:
+                rated = rated._replace(problem="not_reported")
             self._used.append(("completion", model, rated))
 
     @property
@@ -127,7 +132,8 @@ async def metered(request: web.Request, model: str) -> AsyncGenerator[RequestMet
 def _expected(
     service: Metering, owner: Owner, budgets: tuple[Budget, ...], model: str, now: float
 ) -> tuple[Charge, ...]:
-    """What must be free for a request to begin: a place among those of its key, and some money."""
+    """The amounts that must be free for a request to begin: a place among those of its key, and
+    some money."""
     nano = service.rater.bound(model, DEFAULT_CONTEXT, EXPECTED_OUTPUT, now)
     charges = charges_on(budgets, {"usd": max(1, nano), "tokens": 1}, now)
     record = service.directory.keys.get(owner.key)

@@ -31,12 +31,12 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["model"] = "model"
     created: int
-    """When this server started, in seconds since 1970."""
+    """When this server started, in Unix seconds."""
     owned_by: Literal["vivavoce"] = "vivavoce"
     task: str | UnsetType = UNSET
-    """Only in a list for a task; so the following."""
+    """Only in a list for a task, like the fields below."""
     language: list[str] | UnsetType = UNSET
-    """Language tags; empty: any, or not known before it is loaded."""
+    """Language tags; empty: any, or unknown before the model is loaded."""
     sample_rate: int | UnsetType = UNSET
     voices: list[SpeakerVoice] | UnsetType = UNSET
 
@@ -90,7 +90,7 @@ class VoiceList(msgspec.Struct, frozen=True):
 
 
 class EngineObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What does one stage of a model."""
+    """The engine of one stage of a model."""
 
     stage: Literal["stt", "llm", "tts", "relay"]
     name: str
@@ -98,7 +98,7 @@ class EngineObject(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     """The model that the engine uses, where its settings name one."""
     placeholder: bool = False
-    """Whether it stands for a better engine that is not configured."""
+    """Whether it is a placeholder for a better engine that is not configured."""
 
 
 class ModelEngines(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +112,7 @@ class ModelEngines(msgspec.Struct, frozen=True, kw_only=True):
 class EngineList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[ModelEngines]
     probed: list[str]
-    """Local servers of language models for which the server looks at its start."""
+    """Local servers of language models that the server looks for at its start."""
     object: Literal["list"] = "list"
 
 
@@ -236,7 +236,7 @@ class ModelRoutes:
 
 
 def _voices(cascade: Cascade, models: list[str]) -> list[VoiceObject]:
-    """The voices of an engine that these models share; `cascade` is the first of them."""
+    """The voices of an engine that these models share; `cascade` is the first of these models."""
     default = cascade.voice("")
     return [
         VoiceObject(

@@ -32,7 +32,13 @@ from vivavoce.api.cluster import ClusterNodeList, NodeDrain
 from vivavoce.api.http_errors import Problem, VoxrayError
 from vivavoce.api.models import AudioModelList, EngineList, ModelList, ModelObject, VoiceList
 from vivavoce.api.packs import DeletedModel, LoadedModel, LoadedModels, PackList, PulledModel
-from vivavoce.api.public import CONTENT_TYPES, HealthStatus, ReadyStatus, StaticFile
+from vivavoce.api.public import (
+    CONTENT_TYPES,
+    FilesOnDemand,
+    HealthStatus,
+    ReadyStatus,
+    StaticFile,
+)
 from vivavoce.api.sessions import LiveSessionList
 from vivavoce.api.usage import UsageReport
 from vivavoce.api.voxray import VoxrayData
@@ -70,6 +76,8 @@ Json: TypeAlias = dict[str, Any]
 
 REFERENCE: Final = "#/components/schemas/{name}"
 FOLDER: Final = Path(__file__).parent / "reference"
+INDEX: Final = "index.html"
+DOCUMENT: Final = "openapi.json"
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -179,7 +187,7 @@ TYPES: Final[tuple[type[msgspec.Struct], ...]] = (
 
 def openapi_document(version: str) -> Json:
     """The whole document, ready to be encoded. Reads a file."""
-    document: Json = msgspec.json.decode((FOLDER / "openapi.json").read_bytes())
+    document: Json = msgspec.json.decode((FOLDER / DOCUMENT).read_bytes())
     document["info"]["version"] = version
     _, schemas = msgspec.json.schema_components(TYPES, ref_template=REFERENCE)
     for shape in FORMS:
@@ -216,22 +224,22 @@ def _without_null(schema: Json) -> Json:
 
 
 class ReferenceRoutes:
-    """Serves the document and the page that shows it. All files are read when it is made."""
+    """Serves the document and the page that shows it, which are read when they are asked for: the
+    document takes longer to make than all routes."""
 
     def __init__(self, version: str) -> None:
-        document = msgspec.json.encode(openapi_document(version))
-        self._document = StaticFile(document, "application/json", POLICY)
-        paths = [
-            FOLDER / "start.js",
-            FOLDER / "guides.css",
-            FOLDER / "reference.css",
-            *(FOLDER / "swagger_ui").glob("*.*s"),
-        ]
-        self._files = {
-            path.name: StaticFile(path.read_bytes(), CONTENT_TYPES[path.suffix], POLICY)
-            for path in paths
+        self._version = version
+        self._files = FilesOnDemand(self._read)
+        self._paths = {
+            path.name: path
+            for path in (
+                FOLDER / INDEX,
+                FOLDER / "start.js",
+                FOLDER / "guides.css",
+                FOLDER / "reference.css",
+                *(FOLDER / "swagger_ui").glob("*.*s"),
+            )
         }
-        self._page = StaticFile((FOLDER / "index.html").read_bytes(), "text/html", POLICY)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/openapi.json", self.document)
@@ -239,13 +247,20 @@ class ReferenceRoutes:
         app.router.add_get("/docs/{name}", self.file)
 
     async def document(self, request: web.Request) -> web.Response:
-        return self._document.response(request)
+        return await self._files.response(request, DOCUMENT)
 
     async def page(self, request: web.Request) -> web.Response:
-        return self._page.response(request)
+        return await self._files.response(request, INDEX)
 
     async def file(self, request: web.Request) -> web.Response:
-        found = self._files.get(request.match_info["name"])
-        if found is None:
+        name = request.match_info["name"]
+        if name not in self._paths or name == INDEX:
             raise web.HTTPNotFound
-        return found.response(request)
+        return await self._files.response(request, name)
+
+    def _read(self, name: str) -> StaticFile:
+        if name == DOCUMENT:
+            document = msgspec.json.encode(openapi_document(self._version))
+            return StaticFile(document, "application/json", POLICY)
+        path = self._paths[name]
+        return StaticFile(path.read_bytes(), CONTENT_TYPES[path.suffix], POLICY)

@@ -44,7 +44,7 @@ class PulledModel(msgspec.Struct, frozen=True, kw_only=True):
 
     type: Literal["model.pull.progress", "model.pull.completed"]
     id: str
-    """The name that was asked for."""
+    """The name in the request."""
     pack: str
     state: str
     """downloading, unpacking or installed."""
@@ -64,18 +64,18 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: str
     model: str
-    """The pack or folder; "" where the engine has no choice of them."""
+    """The pack or folder; "" if the engine has no choice."""
     state: Literal["loaded", "loading", "unloaded"]
     users: int
-    """Pieces of work under way and waiting."""
+    """Requests in progress and waiting."""
     loaded_seconds: float | None
     """Since it was loaded."""
     idle_seconds: float | None
     """Since its last work; null: it has done none."""
     idle_unload_seconds: float
-    """It is given back when it was unused for so long; 0: it stays."""
+    """The engine is unloaded after this time without use; 0: never."""
     memory_bytes: int | None
-    """Of its processes; null: not known."""
+    """Memory of its processes; null: unknown."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
@@ -180,7 +180,7 @@ class PackRoutes:
             raise web.HTTPConflict(text=f"{found.id} is in use; try again later.")
         try:
             await found.engine.unload()
-        except EngineError as exc:  # a use began meanwhile
+        except EngineError as exc:  # a request began in the meantime
             raise web.HTTPConflict(text=f"{exc}") from exc
         return web.Response(status=204)
 

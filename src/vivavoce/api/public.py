@@ -1,5 +1,6 @@
 """Routes that need no key: health, readiness, the console, and the modules for web pages."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,22 @@ class StaticFile:
             charset="utf-8",
             headers=self._headers,
         )
+
+
+class FilesOnDemand:
+    """Static files that are made in a thread, each when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], StaticFile]) -> None:
+        """make: gives the file of a name."""
+        self._make = make
+        self._files: dict[str, StaticFile] = {}
+        self._lock = asyncio.Lock()
+
+    async def response(self, request: web.Request, name: str) -> web.Response:
+        async with self._lock:
+            if name not in self._files:
+                self._files[name] = await asyncio.to_thread(self._make, name)
+        return self._files[name].response(request)
 
 
 class ConsoleRoutes:
@@ -178,7 +195,7 @@ class HealthRoutes:
 
 
 def ready_status(sessions: Sessions) -> ReadyStatus:
-    """Whether one more session would be served, and which engines are down or not loaded yet."""
+    """Whether one more session would be accepted, and which engines are down or not loaded yet."""
     down: dict[str, str] = {}
     engines = sessions.context.engines
     loading = tuple(name for name, engine in engines.items() if is_loading(engine))

@@ -12,9 +12,9 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.runtime.sessions import ServerContext
 
 CONTEXT = web.RequestKey("context", ServerContext)
-"""The models, as they were when the request began."""
+"""The context of the server as it was when the request began."""
 CONNECTION_CHECK_S = 0.1
-"""How often the connection is checked while the work goes on."""
+"""How often the connection is checked during the work."""
 
 
 def keep_context(
@@ -67,11 +67,11 @@ def undecodable(request: web.Request) -> InvalidRequest:
 async def unless_gone(
     request: web.Request, work: Coroutine[Any, Any, web.StreamResponse]
 ) -> web.StreamResponse:
-    """Do the work; cancel it when the client hangs up.
+    """Do the work; cancel it when the client disconnects.
 
-    For servers without aiohttp's handler_cancellation. What the work raises is raised, except
-    ConnectionResetError: the client is gone, or the answer must not look complete; the connection
-    is aborted.
+    For servers without aiohttp's handler_cancellation. Raises what the work raises, except
+    ConnectionResetError, for which the connection is aborted: the client is gone, or the answer
+    must not look complete.
     """
     task = asyncio.create_task(work)
     try:

@@ -24,7 +24,7 @@ class LiveSessionList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[LiveSessionObject]
     max_sessions: int
     cpu: float
-    """Of one core, since the last request for this list: 0.5 is half of it."""
+    """The share of one core used since the last request for this list: 0.5 is half of it."""
     failures: int
     """Failed answers and errors of the server in the last hour."""
     watch: Literal["state", "captions"]

@@ -27,8 +27,8 @@ PIECES_AHEAD = 64
 ENCODED_MS = 200
 """Encoded at a time: 2 ms of work."""
 FLAC_HELD_SECONDS = 30
-"""A FLAC answer up to this length is sent once it is whole, with its length in its head: libsndfile
-cannot read one without."""
+"""A FLAC answer up to this length is sent only when it is complete, with its length in the header:
+libsndfile cannot read one without."""
 _SAMPLE_TEXT = "Hello! This is how I sound when I read a sentence aloud."
 
 _reader: Reader[SpeechRequest] = Reader(SpeechRequest)
@@ -122,7 +122,7 @@ class SpeechRoutes:
 
 
 def _check_model(request: web.Request, asked: str) -> tuple[str, Cascade]:
-    """The configured model that speaks. Raises InvalidRequest where the key does not allow it."""
+    """The configured model that speaks. Raises InvalidRequest if the key does not allow it."""
     catalog = request[CONTEXT].catalog
     name, cascade = catalog.name_of(asked), catalog.of(asked)
     served, own = cascade.speech_model(asked), cascade.speech_model("")

@@ -14,15 +14,15 @@ from vivavoce.errors import VoiceError
 log = logging.getLogger(__name__)
 
 UNREAD_TIMEOUT_S = 120.0
-"""How long a client may take nothing of what is sent."""
+"""How long a client may read nothing of the answer."""
 
 
 class EventStream:
     """The events of one answer, one JSON object each, sent by any task.
 
-    The answer begins with the first event: an error before that is an error of the request. A later
-    one is sent as the last event, in the shape of every error. Where the block ends without an
-    error, `done` is sent as the last event, if it is given.
+    The answer begins with the first event. An error before that is raised; a later one is sent as
+    the last event, in the shape of all errors. If the block ends without an error, `done` is sent
+    as the last event, if it is given.
     """
 
     def __init__(self, request: web.Request, done: bytes = b"") -> None:
@@ -62,7 +62,7 @@ class EventStream:
 
 
 async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """Send more of an answer; the first call sends its head, too.
+    """Send a piece of an answer; the first call sends the headers, too.
 
     Raises ConnectionResetError: the client disconnected or stopped reading.
     """
@@ -76,7 +76,7 @@ async def write(request: web.Request, response: web.StreamResponse, data: bytes)
 
 
 def error_body(exc: BaseException, request: web.Request) -> bytes:
-    """The error as JSON. One that was not raised on purpose is logged."""
+    """The error as JSON. An error that is a bug is logged."""
     if isinstance(exc, VoiceError):
         body = response_of(exc, request).body
     else:

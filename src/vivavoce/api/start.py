@@ -28,17 +28,17 @@ from vivavoce.protocol.rtvi_requests import (
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.places import Place, uuid_of
 
-SESSION_SECONDS = 3600.0  # that a session waits for its first offer, and takes later ones
-MAX_STARTED = 10_000  # sessions that were promised; the oldest are forgotten
+SESSION_SECONDS = 3600.0  # how long an id waits for its first offer, and accepts later ones
+MAX_STARTED = 10_000  # ids that are kept; the oldest are dropped
 MAX_IDEMPOTENCY_KEY = 256  # characters
 FirstId: TypeAlias = Callable[[str, str, float], Awaitable[str]]
-"""Given a key, an id and seconds: the id that the key was given first."""
+"""Called with a key, an id and seconds; returns the id that was stored first for the key."""
 TRANSPORTS = {"websocket": "websocket", "webrtc": "webrtc", "smallwebrtc": "webrtc"}
 
 
 @dataclass(frozen=True, slots=True)
 class PromisedSession:
-    """A session of WebRTC that has not begun."""
+    """A WebRTC session that was requested and has not begun."""
 
     opening: Opening
     options: Mapping[str, str]
@@ -48,10 +48,11 @@ class PromisedSession:
 
 @dataclass(slots=True)
 class PromisedSessions:
-    """The sessions of WebRTC that were promised, for SESSION_SECONDS. `clock` gives seconds.
+    """The WebRTC sessions that were requested and have not begun, kept for SESSION_SECONDS.
 
-    place: of this process among several, which stands in each id. first: the id that the whole
-    cluster has for a key of idempotency, given the one that is new here.
+    `clock` returns seconds. place: of this process among several; it is part of each id. first:
+    returns the id that the whole cluster has for an idempotency key, given the new one of this
+    process.
     """
 
     clock: Callable[[], float]
@@ -63,7 +64,7 @@ class PromisedSessions:
     async def add(
         self, opening: Opening, options: Mapping[str, str], idempotency: tuple[str, str] | None
     ) -> str:
-        """The id of a session; of the same one for the same key of idempotency."""
+        """The id of a session; the same id for the same idempotency key."""
         self._forget_old()
         if idempotency and (known := self._by_key.get(idempotency)):
             return known
@@ -71,7 +72,7 @@ class PromisedSessions:
         if idempotency and self.first is not None:
             key = hashlib.sha256("\0".join(idempotency).encode(errors="replace")).hexdigest()
             first = await self.first(f"start:{key}", session_id, SESSION_SECONDS)
-            if first != session_id:  # another process has promised it
+            if first != session_id:  # another process has made a session for this key
                 return first
         until = self.clock() + SESSION_SECONDS
         self._sessions[session_id] = PromisedSession(opening, options, idempotency, until)
@@ -103,7 +104,8 @@ class PromisedSessions:
 
 
 class StartRoutes:
-    """Promises sessions. ice_servers: as browsers take them, with the credentials of TURN.
+    """Answers requests for sessions. ice_servers: as browsers take them, with the credentials of
+    TURN.
 
     place, first: see PromisedSessions.
     """
@@ -126,14 +128,14 @@ class StartRoutes:
         app.router.add_post("/connect", self.connect)
 
     async def start(self, request: web.Request) -> web.Response:
-        """A bare answer: clients refuse a field that they do not know."""
+        """An answer without further fields, because clients refuse fields that they do not know."""
         return json_response(await self._start(request))
 
     async def voxray_start(self, request: web.Request) -> web.Response:
         return json_response(StartedData(await self._start(request)), 201)
 
     async def connect(self, request: web.Request) -> web.Response:
-        """One address; the key, if one is needed, is a part of it."""
+        """The address of the WebSocket; a key, if one is needed, is part of it."""
         opening = self._client_secrets.admit(request)
         transport, options = await _asked(request, "websocket")
         if transport == "websocket":
@@ -178,6 +180,6 @@ def _websocket(request: web.Request, options: Mapping[str, str]) -> str:
 
 
 def _scheme(request: web.Request, plain: str) -> str:
-    """https or wss where the client's side of a proxy is encrypted."""
+    """https or wss if the client's side of a proxy is encrypted."""
     forwarded = request.headers.get("X-Forwarded-Proto", request.scheme)
     return f"{plain}s" if forwarded == "https" else plain

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 STREAM_PATH = "/telephony/ws"
 TOKEN_SECONDS = 120
-"""Within which the provider has to open the stream."""
+"""The time within which the provider has to open the stream."""
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
 MAX_FORM_FIELDS = 500
@@ -36,11 +36,11 @@ PASSED_ON = (
     *("model", "voice", "language", "stt_model", "allow_interruptions"),
     *("greeting", "instructions"),
 )
-"""Options of the requested address that become parameters of the stream."""
+"""Options of the request's address that become parameters of the stream."""
 
 
 class TelephonyRoutes:
-    """Answers providers. `auth` makes the short-lived keys."""
+    """Tells providers where to stream a call. `auth` makes the short-lived keys."""
 
     def __init__(self, auth: Auth, settings: TelephonySettings) -> None:
         self._auth = auth
@@ -89,7 +89,7 @@ class TelephonyRoutes:
         return self._auth.mint.issue(grant).reveal()
 
     def _public_url(self, request: web.Request) -> str:
-        """Scheme and host by which the provider knows this server."""
+        """Scheme and host under which the provider knows this server."""
         if self._settings.public_url:
             return self._settings.public_url.rstrip("/")
         forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
@@ -109,7 +109,8 @@ def _form_of(body: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def _provider_of(request: web.Request, form: Mapping[str, str]) -> Provider:
-    """Named in the path or as `?provider=`; else told by what only one sends.
+    """The provider: named in the path or as `?provider=`, or else recognised by a field that only
+    this provider sends.
 
     Raises InvalidRequest.
     """
@@ -144,7 +145,8 @@ def _answer(provider: Provider, stream: str, parameters: Mapping[str, str]) -> w
     if provider == "exotel":
         return json_response({"url": f"{stream}?{urlencode({'provider': provider, **parameters})}"})
     response = Element("Response")
-    if provider == "plivo":  # takes no parameters but letters and digits: they are in the address
+    # accepts no parameters other than letters and digits: the options are in the address
+    if provider == "plivo":
         place = SubElement(
             response,
             "Stream",
@@ -164,7 +166,7 @@ def _answer(provider: Provider, stream: str, parameters: Mapping[str, str]) -> w
 
 
 def _printable(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Without the characters that XML 1.0 has no way to write."""
+    """The text without the characters that XML 1.0 cannot contain."""
     return {
         name: "".join(each for each in value if each.isprintable())
         for name, value in parameters.items()

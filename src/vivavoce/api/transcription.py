@@ -63,13 +63,13 @@ from vivavoce.runtime.file_transcription import (
 from vivavoce.session.usage import HEARD_TOKEN, estimate, transcription_usage
 
 MAX_SECONDS = 4 * 3600.0
-"""Of sound in a file: a few compressed bytes can be days of silence."""
+"""The longest audio of a file: a few compressed bytes can be days of silence."""
 MAX_ENGINE_PASSAGES = 3
-"""Of all recordings, that an engine recognises at the same time."""
+"""Passages of all recordings that an engine recognises at the same time."""
 MAX_FILES = 8
-"""That are decoded and recognised at the same time; others wait."""
+"""Recordings that are decoded and recognised at the same time; others wait."""
 MAX_WAITING_FILES = 64
-"""So many of them; the next is refused with 503."""
+"""The most recordings that wait; the next one is refused with 503."""
 
 Task: TypeAlias = Literal["transcribe", "translate"]
 
@@ -302,7 +302,10 @@ async def _turns(
     known: list[KnownSpeaker],
     settings: SegmentSettings | None,
 ) -> AsyncGenerator[SpeechStretch]:
-    """The speech of a file by speakers, who are known at its end: it is read twice."""
+    """The speech of a file by speakers.
+
+    It is read twice, because the speakers are known only at its end.
+    """
     turns = passages_of(await diarize(file, cascade.vad, speaker, known, settings or SPEECH))
     async with aclosing(turn_stretches(again, turns)) as speech:
         async for stretch in speech:
@@ -322,7 +325,7 @@ def _check_language(cascade: Cascade, asked: TranscriptionRequest) -> None:
 
 
 def _settings(asked: TranscriptionRequest) -> SegmentSettings | None:
-    """How the client wants its recording to be cut; None: as the server does."""
+    """How the client wants its recording to be cut; None: as the server does by default."""
     if isinstance(asked.chunking_strategy, str):
         return None
     vad = asked.chunking_strategy

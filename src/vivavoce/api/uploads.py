@@ -35,7 +35,7 @@ MAX_MEMORY_BYTES = 1 << 20
 """A file no larger stays in memory."""
 START_BYTES = 16
 MAX_FIELD_BYTES = 8 << 20
-"""Of all other fields together: references of speakers are sound."""
+"""The most bytes of all other fields together: references of speakers are audio."""
 MAX_PARTS = 100
 READ_TIMEOUT_S = 600.0
 """For the whole form."""
@@ -68,21 +68,21 @@ _MP4 = b"ftyp"  # from the fifth byte on
 
 @dataclass(slots=True)
 class Form:
-    """What was received. The file is at its beginning; received() closes it."""
+    """The form as it was received. The file is at its beginning; received() closes it."""
 
     file: BinaryIO
     size: int = 0
     """Bytes of the file."""
     name: str = ""
-    """What the client calls the file; nothing is ever opened by it."""
+    """The client's name of the file; it is never opened by that name."""
     content_type: str = ""
-    """What the client declares, which is often wrong."""
+    """The content type that the client declares, which is often wrong."""
     start: bytes = b""
     """The first bytes of the file, by which its kind is recognised."""
     fields: dict[str, list[str]] = field(default_factory=dict)
     """Values of the other fields, in their order, without the `[]` of a list in the name."""
     misplaced: str | None = None
-    """The name of another field that has a file in it."""
+    """The name of another field that contains a file."""
 
 
 @asynccontextmanager
@@ -200,7 +200,7 @@ class _FormReader:
 
 
 async def _piece(part: BodyPartReader) -> bytes:
-    """Some more of a part; b"" is its end."""
+    """The next piece of a part; b"" at its end."""
     while not part.at_eof():
         if piece := part.decode(await part.read_chunk(_PIECE_BYTES)):  # base64, if it says so
             return bytes(piece)

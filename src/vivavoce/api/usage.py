@@ -1,4 +1,4 @@
-"""GET /v1/usage: what a key has used; for an admin key, what everybody has."""
+"""GET /v1/usage: the usage of the sender's key; for an admin key, of all keys."""
 
 import csv
 import io
@@ -58,8 +58,10 @@ class UsageRoutes:
                 raise InvalidRequest(f"The form {form!r} is neither json nor csv.", param="form")
 
     def _own(self, request: web.Request) -> dict[GroupBy, str]:
-        """A key sees its own usage. Where no key is needed, and for admin keys, there is no such
-        limit."""
+        """A key sees its own usage only.
+
+        This does not apply to admin keys, nor to servers without keys.
+        """
         name = self._auth.identify(request).name
         key = self._metering.directory.keys.get(name)
         if not name or (key is not None and key.admin):

@@ -25,19 +25,14 @@ from vivavoce.check.running import (
     run_scenario,
     selected,
 )
-from vivavoce.engines import registry
-from vivavoce.errors import AudioError, EngineError, SettingsError
-from vivavoce.media import files
+from vivavoce.errors import AudioError, SettingsError
 from vivavoce.secret import Secret
 from vivavoce.talk.client import endpoint
-from vivavoce.talk.demo import speak_question
+from vivavoce.talk.demo import spoken_sentence
 from vivavoce.talk.options import DEFAULT_URL
 
 PASSED, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
-SENTENCE: Final = "What time is it?"
-"""That the embedded voice speaks."""
-MAX_SPEECH_SECONDS: Final = 30.0
 ADDRESSES: Final = {"openai": "wss://api.openai.com/v1/realtime"}
 ReportForm: TypeAlias = Literal["table", "json", "junit"]
 
@@ -126,21 +121,10 @@ async def _run(
         why = first.missing[0] if first.missing else "it sends nothing"
         raise SettingsError(f"{target.url} is not checked: {why}")
     if SPOKEN.intersection(needed_scenarios(checks)):
-        target = replace(target, speech=await _speech(options.speech))
+        target = replace(target, speech=await spoken_sentence(options.speech))
     return await run_checks(
         target, checks, progress=lambda name: notes.print(f"  {name}", highlight=False)
     )
-
-
-async def _speech(path: Path | None) -> bytes:
-    """A spoken sentence, PCM at 24 kHz; empty where no voice is installed. Raises AudioError."""
-    if path is not None:
-        return await asyncio.to_thread(files.read, path, max_seconds=MAX_SPEECH_SECONDS)
-    try:
-        async with registry.create("tts", "espeak", {}) as tts:
-            return await speak_question(SENTENCE, tts)
-    except (SettingsError, EngineError):
-        return b""  # the checks that need it are skipped, and say so
 
 
 def list_checks(checks: Iterable[ConformanceCheck], console: Console) -> None:

@@ -3,16 +3,18 @@
 import os
 import sys
 from pathlib import Path
-from typing import IO, Annotated, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
 from vivavoce.errors import SettingsError
-from vivavoce.settings import FILE, Settings, load, load_tree
 from vivavoce.standard_streams import StandardOutput
-from vivavoce.voxray_config import VoxrayConfig, find, read
+
+if TYPE_CHECKING:
+    from vivavoce.settings import Settings
+    from vivavoce.voxray_config import VoxrayConfig
 
 stdout = StandardOutput()
 out = Console(file=cast(IO[str], stdout))
@@ -22,7 +24,7 @@ ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"]
 
 def read_settings(
     config: Path | None, flags: dict[str, Any]
-) -> tuple[Settings, list[str], VoxrayConfig | None]:
+) -> "tuple[Settings, list[str], VoxrayConfig | None]":
     """As load_settings(); a mistake ends the process."""
     try:
         return load_settings(config, flags)
@@ -32,11 +34,14 @@ def read_settings(
 
 def load_settings(
     config: Path | None, flags: dict[str, Any]
-) -> tuple[Settings, list[str], VoxrayConfig | None]:
+) -> "tuple[Settings, list[str], VoxrayConfig | None]":
     """The settings, their sources, and the config.json that they come from, if they do.
 
     Raises SettingsError.
     """
+    from vivavoce.settings import FILE, load, load_tree  # half a second: not for every command
+    from vivavoce.voxray_config import find, read
+
     path = find(config, os.environ, Path(FILE))
     if path is None:
         return *load(config, os.environ, flags), None

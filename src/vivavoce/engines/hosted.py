@@ -16,7 +16,7 @@ import msgspec
 
 from vivavoce.engines.base import BaseEngine, Mark, Residency, Speech, Transcript, Voice, Word
 from vivavoce.engines.host import HostLimits, WorkerHost
-from vivavoce.engines.speech_text import says_something
+from vivavoce.engines.speech_text import AWAITED, says_something
 from vivavoce.engines.worker import Hypothesis, SpeechChunk, UtteranceRequest
 from vivavoce.errors import EngineError, NoSound
 
@@ -214,7 +214,9 @@ class HostedTTS(HostedEngine[SpeechChunk]):
         if not says_something(text):
             return
         samples = 0
-        async with self.host.open(self.request(text, voice, speed, language)) as stream:
+        request = self.request(text, voice, speed, language)
+        request = msgspec.structs.replace(request, awaited=AWAITED.get())
+        async with self.host.open(request) as stream:
             async for chunk in stream:
                 marks = tuple(Mark(samples + at, start, end) for at, start, end in chunk.words)
                 samples += len(chunk.audio) // 2

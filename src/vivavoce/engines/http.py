@@ -209,6 +209,9 @@ class ClientSocket(DirectSocket, aiohttp.ClientWebSocketResponse):
         super().__init__(*args, **options)
         connection = self._response.connection
         self._transport = connection.transport if connection else None
+        protocol: Any = connection.protocol if connection else None
+        if protocol is not None:  # 2 KiB that only further HTTP requests would use
+            protocol._parser, protocol._buffer, self._response._raw_headers = None, (), ()
 
     @property
     def _parser(self) -> Any:

@@ -53,6 +53,7 @@ class SpeechBuffer:
         """Samples before it that were dropped."""
         self._audio = bytearray()
         self._loudness: list[float] = []
+        self._loud: tuple[int, NDArray[np.intp]] = (0, np.zeros(0, np.intp))  # for so many frames
 
     @property
     def frames(self) -> int:
@@ -71,14 +72,17 @@ class SpeechBuffer:
 
     def speech_frames(self) -> int:
         """Frames up to the last one that is not silence."""
-        if not self._loudness:
-            return 0
-        loud = _loud_frames(self._loudness)
+        loud = self._loud_frames()
         return int(loud[-1]) + 1 if loud.size else 0
 
     def voiced_frames(self) -> int:
         """Frames that are not silence."""
-        return int(_loud_frames(self._loudness).size) if self._loudness else 0
+        return int(self._loud_frames().size)
+
+    def _loud_frames(self) -> NDArray[np.intp]:
+        if self._loud[0] != len(self._loudness):
+            self._loud = len(self._loudness), _loud_frames(self._loudness)
+        return self._loud[1]
 
     def samples(self, speech: int) -> Samples:
         """The first `speech` frames and TAIL_MS more, as far as there are: [n], -1..1."""
@@ -106,6 +110,7 @@ class SpeechBuffer:
         self.start += used
         del self._audio[: 2 * used]
         self._loudness = []
+        self._loud = (0, np.zeros(0, np.intp))
 
 
 def _loud_frames(loudness: list[float]) -> NDArray[np.intp]:

@@ -32,6 +32,7 @@ from vivavoce.engines.worker import (
     raw,
 )
 from vivavoce.errors import EngineError, EngineLost
+from vivavoce.starting import server_listens
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +236,7 @@ class WorkerProcess:
 
     async def _run(self) -> None:
         soon, loop = 0, asyncio.get_running_loop()  # processes in a row that ended soon
+        await server_listens(unless=self._wanted)
         while not self._closing:
             began = loop.time()
             try:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -17,8 +18,24 @@ GROUP = "vivavoce.engines"
 def names(kind: str) -> list[str]:
     """The names installed for a kind: `vad`, `turn`, `stt`, `llm`, `tts`, `clean`. No loading."""
     prefix = f"{kind}:"
-    found = entry_points(group=GROUP)
+    found = _entries()
     return sorted({e.name.removeprefix(prefix) for e in found if e.name.startswith(prefix)})
+
+
+def refresh() -> None:
+    """Packages may have been installed since engines were looked for."""
+    _entries_in.cache_clear()
+
+
+def _entries() -> tuple[EntryPoint, ...]:
+    """Those of all packages that can be imported now."""
+    return _entries_in(tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _entries_in(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Opens the metadata of every package."""
+    return tuple(entry_points(group=GROUP))
 
 
 def create(kind: str, name: str, options: Mapping[str, object], *, table: str = "") -> Any:
@@ -77,7 +94,7 @@ def _hint(unknown: str, known: tuple[str, ...]) -> str:
 
 
 def _entry(kind: str, name: str) -> EntryPoint:
-    found = tuple(entry_points(group=GROUP, name=f"{kind}:{name}"))
+    found = tuple(entry for entry in _entries() if entry.name == f"{kind}:{name}")
     if not found:
         raise SettingsError(f"no {kind} engine {name!r}; installed: {', '.join(names(kind))}")
     if len({entry.value for entry in found}) > 1:

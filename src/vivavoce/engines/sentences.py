@@ -40,6 +40,10 @@ class SentenceWorker:
         """Samples [n], -1..1; none for a text that cannot be read. Raises EngineError."""
 
     def serve(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
+        stream.urgent = request.awaited
+        return self._speak(request, stream)
+
+    def _speak(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
         for start, end in pieces(request.text):
             yield 0
             text = request.text[start:end]
@@ -54,6 +58,7 @@ class SentenceWorker:
                 for at, first, last in word_starts(text, sound, RATE / self.rate, self.rate)
             )
             stream.send(SpeechChunk(resample(pcm, self.rate, RATE), words))
+            stream.urgent = False
         yield 0
 
 

@@ -15,8 +15,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
+
+AWAITED: ContextVar[bool] = ContextVar("awaited", default=False)
+"""Whether what is synthesised begins an answer: somebody waits for its first sound."""
 
 _PICTURE = "\u2600-\u266e\u2670-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"  # not U+266F, the sharp
 _TAGS = (

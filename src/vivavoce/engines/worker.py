@@ -186,6 +186,8 @@ class WorkerStream:
         """Nobody reads the messages any more. Becomes true at once, also within a turn."""
         self.urgent = False
         """Set by the worker: what it makes of the input so far is waited for."""
+        self.contended = False
+        """Other streams wait for their turn: what nobody waits for can be left to later."""
         self.received = 0
         """Bytes of input so far."""
         self._number = number
@@ -331,7 +333,9 @@ class WorkerLoop:
 
     def take_turn(self, number: int) -> None:
         """One turn of that stream; it is the last in its rank then."""
-        served = self._served[number] = self._served.pop(number)
+        served = self._served.pop(number)
+        served.stream.contended = any(other.due for other in self._served.values())
+        self._served[number] = served
         error = None
         try:
             served.needed = next(served.turns)
@@ -432,6 +436,21 @@ class Hypothesis(msgspec.Struct, frozen=True, array_like=True):
     """Where the recogniser found it out."""
 
 
+# --- models of ONNX
+
+
+def onnx_options(threads: int) -> Any:
+    """The SessionOptions of onnxruntime. Waiting threads sleep, which leaves the CPU to others."""
+    import onnxruntime  # a worker process without such a model need not load it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    return options
+
+
 # --- what a synthesiser is asked for and sends
 
 
@@ -442,6 +461,8 @@ class UtteranceRequest(msgspec.Struct, frozen=True, array_like=True):
     voice: str
     speed: float
     language: str | None
+    awaited: bool = False
+    """Nothing of the answer that it begins was heard yet: its first sound comes before others."""
 
 
 class SpeechChunk(msgspec.Struct, frozen=True, array_like=True):

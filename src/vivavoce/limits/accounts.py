@@ -1,4 +1,4 @@
-"""Keys, users, teams and their budgets, as records of a store; and what belongs to whom.
+"""Keys, users, teams and their budgets, as records of a store, and which of them belong together.
 
 Amounts are integers: nano-USD, milliseconds or tokens. A period of a budget is a row of its own,
 named by its first day, so nothing has to be reset.
@@ -20,9 +20,9 @@ Period: TypeAlias = Literal["day", "month", "total"]
 Scope: TypeAlias = Literal["key", "user", "team", "all"]
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 MAX_AMOUNT = 2**53 - 1
-"""Of a budget, in its smallest unit; 9 million USD."""
+"""The highest limit of a budget, in its smallest unit; 9 million USD."""
 SMALLEST: Mapping[Unit, int] = {"usd": 10**9, "minutes": 60_000, "tokens": 1}
-"""How many of the smallest units one has: nano-USD, milliseconds, tokens."""
+"""How many of the smallest units one unit has: nano-USD, milliseconds, tokens."""
 _AMOUNT = re.compile(r"^(\d{1,16})(?:\.(\d{1,9}))?$")
 
 
@@ -37,13 +37,13 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
     revoked: bool = False
     admin: bool = False
-    """May manage keys, users and budgets, and see everybody's usage."""
+    """Whether it may manage keys, users and budgets, and see everybody's usage."""
     max_sessions: Annotated[int, Meta(ge=0)] = 0
-    """At the same time; 0: no limit of its own."""
+    """The most sessions at the same time; 0: no limit of its own."""
     max_requests: Annotated[int, Meta(ge=0)] = 0
-    """HTTP requests at the same time; 0: no limit of its own."""
+    """The most HTTP requests at the same time; 0: no limit of its own."""
     models: tuple[str, ...] = ()
-    """The names of models that it may use; none: all."""
+    """The names of models that it may use; empty: all."""
 
     def valid(self, now: float) -> bool:
         return not self.revoked and (self.expires_at is None or now < self.expires_at)
@@ -68,18 +68,18 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The name of the key, user or team; "" for all."""
     unit: Unit
     period: Period
-    """total: prepaid; it never begins anew, and is raised to top it up."""
+    """total: prepaid; it has no periods, and its limit is raised to top it up."""
     limit: Annotated[int, Meta(ge=0, le=MAX_AMOUNT)]
-    """In the smallest unit."""
+    """The limit in the smallest unit."""
     timezone: str = "UTC"
-    """Days and months begin at its midnight."""
+    """The time zone in which days and months begin."""
 
     @property
     def id(self) -> str:
         return ":".join(filter(None, (self.scope, self.owner, self.unit, self.period)))
 
     def period_at(self, at: float) -> str:
-        """The period that holds a time, Unix seconds: 2026-11-28, 2026-11 or total."""
+        """The period that contains a time in Unix seconds: 2026-11-28, 2026-11 or total."""
         if self.period == "total":
             return "total"
         day = datetime.fromtimestamp(at, ZoneInfo(self.timezone)).date().isoformat()
@@ -87,7 +87,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Owner(NamedTuple):
-    """The key, user and team that a session or request is charged to. Empty where there is none."""
+    """The key, user and team that a session or request is charged to; "" for none."""
 
     key: str = ""
     user: str = ""
@@ -95,7 +95,7 @@ class Owner(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """A name of the user, or of the key where it has none, unique among the teams."""
+        """A name of the user, or of the key if it has no user, that is unique among all teams."""
         name = self.user or self.key
         return f"{self.team}:{name}" if self.team else name
 
@@ -116,7 +116,7 @@ class Directory:
         self.budgets = {budget.id: budget for budget in budgets}
 
     def owner(self, key: str) -> Owner:
-        """The user and the team of a key, known or not."""
+        """The user and the team of a key, even if they have no records."""
         record = self.keys.get(key)
         if record is None:
             return Owner(key)
@@ -198,6 +198,6 @@ def check_timezone(name: str) -> None:
 
 
 def day_of(at: float, timezone: str = "UTC") -> str:
-    """The day that holds a time, Unix seconds."""
+    """The day that contains a time in Unix seconds."""
     zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
     return datetime.fromtimestamp(at, zone).date().isoformat()

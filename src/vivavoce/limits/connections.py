@@ -8,7 +8,7 @@ from msgspec import Meta
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e9)]
 MIN_RESERVED_DESCRIPTORS = 16
-RESERVED_SHARE = 4  # one descriptor in so many is kept for everything but clients
+RESERVED_SHARE = 4  # of the descriptors, one in this many is reserved for other things than clients
 MIN_CONNECTIONS = 8
 
 
@@ -16,19 +16,23 @@ class ConnectionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits in [server] that hold before and between requests."""
 
     head_seconds: Seconds = 10.0
-    """For a TLS handshake, and for the head of a request from its first byte."""
+    """The time for a TLS handshake, and for the head of a request from its first byte."""
     keep_alive_seconds: Seconds = 75.0
-    """An idle connection is closed after that."""
+    """An idle connection is closed after this time."""
     min_body_bytes_per_second: Annotated[int, Meta(ge=0)] = 500
-    """A request body that arrives more slowly, over `head_seconds`, is dropped; 0: any rate."""
+    """A request body that arrives at a lower rate, over `head_seconds`, is dropped; 0: any rate."""
     max_connections: Annotated[int, Meta(ge=0)] = 0
-    """0: as many as the file descriptors allow, with a reserve for engines and calls."""
+    """The most connections.
+
+    0: as many as the file descriptors allow, with a reserve for engines and calls.
+    """
     max_open_files: Annotated[int, Meta(ge=64)] = 65536
     """The limit of file descriptors is raised to this at start, within the hard limit."""
     overload_lag_ms: Annotated[float, Meta(ge=0)] = 200.0
-    """New sessions are refused while the timers of the process fire so late; 0: never."""
+    """New sessions are refused while the timers of the process fire this late; 0: never."""
     overload_vad_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
-    """Likewise while such a share of the sessions waits for voice activity detection."""
+    """New sessions are refused while this share of the sessions waits for voice activity detection;
+    0: never."""
 
     @property
     def min_body_bytes(self) -> float:

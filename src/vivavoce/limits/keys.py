@@ -35,7 +35,7 @@ class KeyRing:
         self.replace(hashes)
 
     def replace(self, hashes: Mapping[str, str]) -> None:
-        """Know these keys from now on. Raises SettingsError for a value that is not a hash."""
+        """Use these keys from now on. Raises SettingsError for a value that is not a hash."""
         for name, value in hashes.items():
             if not _HASH.match(value):
                 raise SettingsError(

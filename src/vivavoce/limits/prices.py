@@ -21,7 +21,7 @@ MS_PER_HOUR = 3_600_000
 _DENOMINATOR = 18 * MILLION  # the least common multiple of MILLION and MS_PER_HOUR
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 MAX_USD = 1_000_000
-"""The dearest price that is accepted, for a million tokens, an hour or a message."""
+"""The highest price that is accepted, for a million tokens, an hour or a message."""
 Usd: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_USD)]
 
 
@@ -44,11 +44,11 @@ class Quantities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Input tokens of a modality that was not reported."""
     other_output: int = 0
     characters: int = 0
-    """Spoken by a synthesiser that is paid by them."""
+    """Characters spoken by a synthesiser that charges by them."""
     audio_ms: int = 0
-    """Recognised, by a recogniser that is paid by time."""
+    """Audio recognised by a recogniser that charges by time."""
     session_ms: int = 0
-    """Of the clock, where a service is paid by it."""
+    """The duration, if a service charges by it."""
     messages: int = 0
 
     @property
@@ -76,7 +76,7 @@ class Quantities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """Prices in nano-USD; None: this model has no such price."""
+    """Prices in nano-USD; None: the model has no such price."""
 
     text_input: int | None = None
     text_cached: int | None = None
@@ -95,7 +95,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dearest_input(self) -> int:
-        """Of a million tokens of any modality."""
+        """For a million tokens of any modality."""
         return max(self.text_input or 0, self.audio_input or 0, self.image_input or 0)
 
     @property
@@ -120,12 +120,15 @@ class Price(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What a row of usage costs."""
+    """The cost of a row of usage."""
 
     nano_usd: int
     unpriced: tuple[str, ...] = ()
-    """Quantities for which the model has no price. Tokens of them cost what the model's dearest
-    tokens of that direction do; all else is free."""
+    """Quantities for which the model has no price.
+
+    Tokens among them are charged at the model's highest price for that direction, other quantities
+    not at all.
+    """
 
 
 def rate(used: Quantities, rates: Rates, *, percent: int = 100) -> Cost:
@@ -166,8 +169,9 @@ def rate(used: Quantities, rates: Rates, *, percent: int = 100) -> Cost:
 def quantities_of(usage: Usage) -> tuple[Quantities, bool]:
     """The quantities of a response, and whether its counts add up.
 
-    Tokens of no reported modality are counted as such. Cached tokens without a modality count as
-    text, as far as there is text: where they do not add up a row is an estimate, never negative.
+    Tokens without a modality are counted as such. Cached tokens without a modality count as text,
+    up to the number of text tokens. If the counts do not add up, the row is an estimate, and is
+    never negative.
     """
     given, cached = usage.input_token_details, usage.input_token_details.cached_tokens_details
     made = usage.output_token_details
@@ -314,11 +318,11 @@ class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_input: Usd | None = None
     image_cached: Usd | None = None
     characters: Usd | None = None
-    """That a synthesiser speaks."""
+    """Characters that a synthesiser speaks."""
     audio_hour: Usd | None = None
     """Of recognised audio."""
     session_hour: Usd | None = None
-    """Of the clock while a session lasts."""
+    """The time that a session lasts."""
     message: Usd | None = None
     """A text message of a client."""
     effective_from: str = ""

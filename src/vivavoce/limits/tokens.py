@@ -29,7 +29,7 @@ class Grant(msgspec.Struct, frozen=True):
     expires_at: int
     """Unix seconds."""
     session: dict[str, Any] | None = None
-    """The `session` of a session.update, as the server decided it."""
+    """The `session` of a session.update, as this server has checked it."""
     key: str = ""
     """The name of the API key with which the token was made."""
     purpose: Literal["realtime"] = "realtime"

@@ -1,8 +1,9 @@
-"""Whether this process has more work than it does in time: it then takes no new sessions.
+"""Measures whether this process is overloaded; an overloaded process takes no new sessions.
 
 Two things are measured: how late timers of the event loop fire, and how many streams wait for voice
-activity detection. Both must be over their limit for WINDOW samples on end, two seconds, so that a
-single stall refuses nobody; sessions are taken again when half of the samples are below half of it.
+activity detection. A measure counts as exceeded when WINDOW samples in a row, two seconds, are over
+its limit, so that no session is refused for a single stall. Sessions are taken again when half of
+the samples are below half of the limit.
 """
 
 import asyncio
@@ -16,13 +17,14 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 
 SAMPLE_S = 0.25
 WINDOW = 8
-"""Samples that must agree."""
+"""Number of samples."""
 MIN_BEHIND = 8
-"""Streams: fewer that wait are recordings, which clients send faster than they were spoken."""
+"""A limit in streams: when fewer are waiting, they are recordings, which clients send faster than
+speech."""
 
 
 class _Limit:
-    """A measure, over its limit or not, with hysteresis. A limit of 0 is never exceeded."""
+    """A measure that is over its limit or not, with hysteresis. A limit of 0 is never exceeded."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -44,7 +46,7 @@ class Admission:
     def __init__(
         self, limits: ConnectionLimits, vads: Callable[[], Iterable[VadBatcher]] = tuple
     ) -> None:
-        """vads: those that are in use now."""
+        """vads: returns those that are in use now."""
         self._vads = vads
         self._lag = _Limit(limits.overload_lag_ms / 1000)
         self._behind = _Limit(limits.overload_vad_share)
@@ -65,7 +67,7 @@ class Admission:
         return self._lag.exceeded or self._behind.exceeded
 
     def note(self, lag_s: float) -> None:
-        """Take a sample; lag_s: how late a timer has fired."""
+        """Take a sample; lag_s: how late a timer has fired, seconds."""
         self._lag.note(lag_s)
         vads = tuple(self._vads())
         behind = sum(vad.behind for vad in vads)

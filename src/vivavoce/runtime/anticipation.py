@@ -1,7 +1,6 @@
-"""Carries out what begins before the end of a turn is decided: drafts and held answers.
-
-Nothing of them leaves here until the session asks for it: see session/cascade/anticipation.py.
-"""
+"""Carries out work that begins before the end of a turn is decided: drafts of transcripts, and
+answers that are held. Nothing of it is posted until the session asks for it: see
+session/cascade/anticipation.py."""
 
 import logging
 import os
@@ -37,15 +36,15 @@ log = logging.getLogger(__name__)
 
 LOAD_INTERVAL_S = 1.0
 TakeDraft: TypeAlias = Callable[[TranscriptUpdated | None], None]
-"""Takes the words of a draft; None: it has none."""
+"""Takes the words of a draft; None: the draft has none."""
 
 
 class LoadGauge:
-    """Whether this server is too busy to do work that may be in vain.
+    """Measures whether this server is too busy for work that may turn out not to be needed.
 
     Its load is the share of time for which the thread of the event loop has run, or that of the
-    machine (load average over processors), whichever is higher. It is looked at when asked for, at
-    most once in LOAD_INTERVAL_S: a server where nothing is anticipated pays nothing.
+    machine (load average over processors), whichever is higher. It is measured on demand, at most
+    once in LOAD_INTERVAL_S.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class LoadGauge:
         cpu_clock: Callable[[], float] = time.thread_time,
         machine_load: Callable[[], float] | None = None,
     ) -> None:
-        """Make and use it in the thread of the event loop."""
+        """Create and use it in the thread of the event loop."""
         self._max_load = max_load
         self._clock = clock
         self._cpu_clock = cpu_clock
@@ -77,8 +76,8 @@ class LoadGauge:
 class HeldAnswer:
     """An answer that is generated, and held until it is adopted.
 
-    Give its post(), writable() and gate to answer(). Before it is adopted only some clauses are
-    spoken, and it does not wait for the client.
+    Pass its post(), writable() and gate to answer(). Until it is adopted, only some clauses are
+    synthesised, and it does not wait for the client.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class HeldAnswer:
         """Whether it has failed before it was adopted."""
 
     def post(self, fact: GenerationFact) -> None:
-        """Hold a fact, or pass it on as one of the response."""
+        """Hold a fact, or once the answer is adopted pass it on as one of the response."""
         if self._response_id:
             self._post(msgspec.structs.replace(fact, response_id=self._response_id))
             return
@@ -103,7 +102,8 @@ class HeldAnswer:
         self.failed = self.failed or isinstance(fact, GenerationFailed)
 
     def adopt(self, response_id: str) -> None:
-        """It is the answer of that response: pass on what was held, and let it go on."""
+        """The answer becomes that response: pass on the facts that were held, and let it
+        continue."""
         self._response_id = response_id
         held, self._held = self._held, []
         for fact in held:
@@ -115,7 +115,7 @@ class HeldAnswer:
             await self._wait_writable()
 
     def used(self) -> AnticipationEnded:
-        """What it has used so far."""
+        """The usage so far."""
         tokens: TokenCounts | None = None
         characters, spoken, samples = self.gate.characters, 0, 0
         for fact in self._held:
@@ -132,16 +132,16 @@ class HeldAnswer:
 
 
 class _Draft:
-    """A transcript that is made early, and kept until it is known whether it is of use."""
+    """A transcript that is made early, and kept until it is known whether it is used."""
 
     def __init__(self, draft_id: str) -> None:
         self.id = draft_id
         self.final: TranscriptUpdated | None = None
         self.wanted: TakeDraft | None = None
-        """Called once the turn has ended."""
+        """Called with the words, once the turn has ended."""
 
     def note(self, fact: TranscriptUpdated | ItemTranscriptionFailed) -> None:
-        """Take a fact of its transcription."""
+        """Take a fact about its transcription."""
         if isinstance(fact, ItemTranscriptionFailed):
             log.info("a draft of a transcript failed: %s", fact.reason)
         elif fact.final:
@@ -170,7 +170,7 @@ class AnticipationWork:
         self._held: dict[str, HeldAnswer] = {}  # not adopted yet
 
     def draft(self, effect: DraftTranscript, audio: bytes | None) -> None:
-        """Begin a draft. audio: what was fed so far, PCM at 24 kHz; None: it is not kept."""
+        """Begin a draft. audio: what was fed so far, PCM at 24 kHz; None: it was not kept."""
         if self._load.high or audio is None:
             self._post(AnticipationEnded(effect.draft_id, refused=True))
             return
@@ -196,7 +196,7 @@ class AnticipationWork:
             self._tasks.cancel(("draft", key))
 
     def speculate(self, effect: Speculate) -> None:
-        """Begin an answer, and hold it."""
+        """Generate an answer, and hold it."""
         speculation_id = effect.speculation_id
         if self._load.high:
             self._post(AnticipationEnded(speculation_id, refused=True))
@@ -207,7 +207,7 @@ class AnticipationWork:
         self._tasks.start(speculation_id, self._answer(effect, held))
 
     def adopt(self, speculation_id: str, response_id: str) -> bool:
-        """That answer is the one of a response. False: it has ended."""
+        """Use that answer for a response. False: it has ended."""
         held = self._held.pop(speculation_id, None)
         if held is None:
             return False
@@ -250,8 +250,7 @@ class AnticipationWork:
 
 
 def _machine_load() -> float:
-    """Of the last minute: processes that run or wait, per processor, 1 at the most; 0 where it is
-    not known."""
+    """The load average of the last minute per processor, 1 at the most; 0 where it is not known."""
     if not hasattr(os, "getloadavg"):
         return 0.0
     return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

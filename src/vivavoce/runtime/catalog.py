@@ -1,4 +1,7 @@
-"""The configured models, by the names that clients use: engines, or an upstream server."""
+"""The configured models by the names that clients use.
+
+Each consists of engines, or is an upstream server.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -28,7 +31,7 @@ from vivavoce.session.options import AvailableModels, ModelInfo
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """The engines of one model. They are entered, and outlive every session."""
+    """The engines of one model. They are entered, and are left after all sessions have ended."""
 
     vad: VadBatcher
     turn: TurnModel
@@ -37,28 +40,30 @@ class Cascade:
     tts: TTS
     cleaner: Cleaner | None = None
     default_voice: str = ""
-    """The voice of this model; "" or one that `tts` does not have: the engine's own default."""
+    """The configured voice; if it is "", or `tts` does not have it, the engine's default is
+    used."""
     apology: str = ""
-    """Spoken where no language model answers; "": nothing is."""
+    """Spoken if no language model answers; "": nothing is."""
     names: Mapping[Stage, str] = field(default_factory=dict)
-    """What the settings call the engines."""
+    """The names of the engines in the settings."""
     choice: EngineChoice = field(default_factory=EngineChoice)
-    """Finds other engines, by the names of models that clients give."""
+    """Finds other engines for the model names that clients give."""
     speaker: OnDemandEngine | None = None
-    """Says how voices sound; loaded when it is first used."""
+    """Computes embeddings of voices; it is loaded at its first use."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice used for the requested `name`, with the model that the client names, if any.
 
-        A synthesiser that is not loaded yet gets the name as it is: see voice_of().
+        The name is passed unchanged to a synthesiser that is not loaded yet: see voice_of().
         """
         found = self._find("tts", speech_model)
         return name if found.engine is None else self.voice_of(found.engine, name)
 
     def voice_of(self, tts: TTS, name: str) -> str:
-        """The voice of that synthesiser. All voice fallback is decided here.
+        """The voice that the synthesiser uses for a name.
 
-        Of a chain that was made for the client's choice its first, which was chosen, decides.
+        All fallback of voices is decided here. In a chain that was made for the client's choice,
+        the first engine, which the client chose, decides.
         """
         if isinstance(tts, FallbackTTS) and tts is not self.tts:
             tts = tts.members[0].engine
@@ -67,27 +72,27 @@ class Cascade:
         return next((voice for voice in wanted if voice in known), tts.default_voice)
 
     def transcription_model(self, asked: str) -> str:
-        """The name of the recogniser, or of its model, that serves the name of a client."""
+        """The name of the recogniser, or of its model, that serves a client's name."""
         return self._find("stt", asked).name
 
     def other_language(self, asked: str, language: str) -> str:
-        """The language that is recognised in place of one that the recogniser does not know; "" if
-        it does, or if it is not loaded yet."""
+        """The language to use if the recogniser does not know this one; "" if it does, or is not
+        loaded yet."""
         engine = self._find("stt", asked).engine
         if engine is None or knows_language(engine, language):
             return ""
         return languages_of(engine)[0]
 
     def speech_model(self, asked: str) -> str:
-        """That of the synthesiser, likewise."""
+        """The name of the synthesiser, or of its model, that serves a client's name."""
         return self._find("tts", asked).name
 
     def use_stt(self, asked: str) -> AbstractAsyncContextManager[STT]:
-        """The recogniser for the name of a client, loaded and ready."""
+        """The recogniser for a client's name, loaded and ready."""
         return self.choice.use(self._own("stt"), asked)
 
     def use_llm(self, asked: str) -> AbstractAsyncContextManager[LLM]:
-        """The language model, likewise."""
+        """The language model for a client's name, loaded and ready."""
         return self.choice.use(self._own("llm"), asked)
 
     def use_tts(self, asked: str) -> AbstractAsyncContextManager[TTS]:
@@ -95,7 +100,10 @@ class Cascade:
         return self.choice.use(self._own("tts"), asked)
 
     def use_speaker(self) -> AbstractAsyncContextManager[SpeakerModel]:
-        """The speaker model, loaded. Raises InvalidRequest without one; EngineError on entering."""
+        """The speaker model, loaded.
+
+        Raises InvalidRequest if there is none; EngineError on entering.
+        """
         if self.speaker is None:
             raise InvalidRequest(
                 "This server cannot tell speakers apart: it has no speaker model. Its operator can "
@@ -112,13 +120,13 @@ class Cascade:
         return Own(stage, self.names.get(stage, ""), engines[stage])
 
     def warm(self) -> None:
-        """Work will follow: connections are opened, and models loaded that were given back."""
+        """Prepare for work: open connections, and load models that were unloaded."""
         for engine in (self.turn, self.stt, self.llm, self.tts):
             warm(engine)
 
     @property
     def info(self) -> ModelInfo:
-        """The data of this model that a session needs."""
+        """What a session needs to know about this model."""
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
         capabilities = getattr(first_engine(self.stt), "capabilities", Capabilities())
@@ -132,14 +140,14 @@ class ModelCatalog:
 
     cascades: Mapping[str, Cascade]
     default: str
-    """The name of the cascade that serves unknown names."""
+    """The name of the cascade that serves unknown model names."""
     relays: Mapping[str, Relay] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names that are looked for in place of one that is not configured."""
+    """The names that are looked up in place of one that is not configured."""
 
     def of(self, *models: str) -> Cascade:
-        """The cascade of the first of these names, or aliases of them, that is one; or the default
-        one."""
+        """The cascade of the first of these names, or of their aliases, that is a cascade; or the
+        default one."""
         return self.cascades[self.name_of(*models)]
 
     def name_of(self, *models: str) -> str:
@@ -152,7 +160,7 @@ class ModelCatalog:
         return self.of(model if model in self.cascades else self.fallback(model))
 
     def fallback(self, model: str) -> str:
-        """The name of the cascade that continues when the upstream server of `model` fails."""
+        """The name of the cascade that continues if the upstream server of `model` fails."""
         relay = self.relays.get(model)
         wanted = relay.fallback if relay else ""
         return wanted if wanted in self.cascades else self.default
@@ -160,7 +168,7 @@ class ModelCatalog:
     def available(
         self, *, default_model: str = "", lock_voice: bool = False, failure_errors: bool = False
     ) -> AvailableModels:
-        """The model and voice names that a session needs."""
+        """The names of models and voices that a session needs."""
         infos = {name: relay.info for name, relay in self.relays.items()}
         infos |= {name: cascade.info for name, cascade in self.cascades.items()}
         return AvailableModels(

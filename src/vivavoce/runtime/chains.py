@@ -40,7 +40,7 @@ from vivavoce.session.word_timing import MS_PER_CHARACTER
 log = logging.getLogger(__name__)
 
 MIN_OWED_CHARACTERS = 40
-"""An engine may wait for more of a text that is shorter and not complete."""
+"""If a text is shorter and not complete, an engine may wait for more of it."""
 CONTINUE = (
     "Your last message was cut off by a fault. Continue it from exactly where it ends. "
     "Do not repeat anything of it and do not mention the fault."
@@ -48,7 +48,7 @@ CONTINUE = (
 
 
 class FallbackSTT(Chain[STT]):
-    """Recognisers; the next one gets the audio from the start of the utterance."""
+    """Recognisers. The next one gets the audio from the start of the utterance."""
 
     stage = "stt"
 
@@ -59,7 +59,7 @@ class FallbackSTT(Chain[STT]):
     async def transcribe(
         self, audio: AsyncIterator[bytes], *, language: str | None, prompt: str
     ) -> AsyncGenerator[Transcript]:
-        """As base.STT has it."""
+        """As in base.STT."""
         async with KeptAudio(audio) as kept:
             stable, final = "", False
             order = await self._order_for(kept, language)
@@ -135,7 +135,7 @@ class FallbackLLM(Chain[LLM]):
         self.sees = members[0].engine.sees
 
     async def generate(self, request: ChatRequest) -> AsyncGenerator[ChatEvent]:
-        """As base.LLM has it. After a function call has begun, a failure ends the answer."""
+        """As in base.LLM. A failure after the start of a function call ends the answer."""
         conversation = request.conversation_id
         said, order = "", self.in_order(conversation=conversation)
         while True:
@@ -167,10 +167,11 @@ class FallbackLLM(Chain[LLM]):
 
 
 class FallbackTTS(Chain[TTS]):
-    """Synthesisers; the next one speaks the rest of the clause, with its own voice if need be.
+    """Synthesisers.
 
-    One that speaks the language comes before one that does not, and one that has the voice before
-    one that has not. The voices are those of all; the first engine's own come first.
+    The next one speaks the rest of the clause, with another voice if it does not have the requested
+    one. Engines that speak the language come first, and among them those that have the voice. The
+    voices are those of all; the first engine's own come first.
     """
 
     stage = "tts"
@@ -187,7 +188,7 @@ class FallbackTTS(Chain[TTS]):
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str
     ) -> AsyncGenerator[Speech]:
-        """As base.TTS has it."""
+        """As in base.TTS."""
         how: Any = {"speed": speed, "language": language, "instructions": instructions}
 
         def begin(member: Member[TTS]) -> AsyncGenerator[Speech]:
@@ -209,7 +210,8 @@ class FallbackTTS(Chain[TTS]):
 
     @property
     def streams_text(self) -> bool:
-        """Whether the first engine takes text as it comes; the others may speak piece by piece."""
+        """Whether the first engine accepts text as it is generated; the others may speak piece by
+        piece."""
         return streaming(self.members[0].engine) is not None
 
     async def synthesize_stream(
@@ -221,7 +223,7 @@ class FallbackTTS(Chain[TTS]):
         language: str | None,
         instructions: str,
     ) -> AsyncGenerator[Speech]:
-        """As base.StreamingTTS has it."""
+        """As in base.StreamingTTS."""
         how: Any = {"speed": speed, "language": language, "instructions": instructions}
         async with KeptText(pieces) as kept:
 
@@ -242,7 +244,7 @@ class FallbackTTS(Chain[TTS]):
                     yield piece
 
     def _voice(self, member: Member[TTS], voice: str) -> str:
-        """The voice, or the engine's own where it has another one."""
+        """The voice, or the engine's own if it does not have it."""
         known = {each.id for each in member.engine.voices}
         return voice if voice in known else member.engine.default_voice
 
@@ -257,7 +259,7 @@ class FallbackTTS(Chain[TTS]):
         """The speech of a text by one engine after another, each from where the last one stopped.
 
         begin: an engine's speech from `spoken.at` on. follow: all of a stream that has begun.
-        goes_on: whether there are words from a character on.
+        goes_on: whether the text has words after a character.
         """
         while await goes_on(spoken.at):
             async with Race(self, begin, order, self.settings.tts_seconds) as race:
@@ -280,9 +282,10 @@ class FallbackTTS(Chain[TTS]):
     async def _following_text(
         self, begun: Begun[TTS, Speech], kept: KeptText
     ) -> AsyncGenerator[Speech]:
-        """All that an engine gives that gets its text as it comes.
+        """All output of an engine that gets its text as it is generated.
 
-        Raises EngineError: it fails, or gives nothing for gap_seconds while it owes speech.
+        Raises EngineError: it fails, or gives nothing for gap_seconds although it has text to
+        speak.
         """
         clock = asyncio.get_running_loop().time
         seconds = self.settings.gap_seconds * tries_of(begun.member.engine)
@@ -313,9 +316,8 @@ class FallbackTTS(Chain[TTS]):
                 await asyncio.wait((coming,))
 
     def _order_for(self, voice: str, language: str | None) -> list[Member[TTS]]:
-        """Those that work come first; among them those that fit the language, then the voice.
-
-        Raises EngineError: none has the voice.
+        """The engines in order: those that work first, among them those that speak the language,
+        then those that have the voice. Raises EngineError: none has the voice.
         """
         if voice not in {known.id for known in self.voices}:
             raise EngineError(f"there is no voice {voice!r} of {self.members[0].name}")
@@ -332,17 +334,17 @@ class FallbackTTS(Chain[TTS]):
 
 
 class _Spoken:
-    """What synthesisers have spoken of a text: their audio at the rate of the chain."""
+    """What was spoken of a text so far: audio at the rate of the chain."""
 
     def __init__(self, chain: FallbackTTS, text: Callable[[], str], speed: float) -> None:
-        """text: all that has come of it."""
+        """text: returns the text that is known so far."""
         self.samples = 0
         """Of all engines."""
         self._chain_rate = chain.sample_rate
         self._text = text
         self._speed = speed
         self.at = 0
-        """The character with which the present engine began, or the next one begins."""
+        """The character at which the present engine began, or the next one begins."""
         self.begin(chain.sample_rate)
 
     def begin(self, rate: int) -> None:
@@ -371,10 +373,9 @@ class _Spoken:
         return rest
 
     def stop(self) -> None:
-        """The engine is given up: the next one begins with what was not spoken to its end.
-
-        By the marks; without them by the usual length of speech. A word may come twice, but none
-        is left out.
+        """The engine has failed: the next one begins with the first word that was not spoken to its
+        end. That is known by the marks, and without them estimated by the usual length of speech. A
+        word may be spoken twice, but none is left out.
         """
         if self._marks:
             heard = [mark for mark in self._marks if mark.at < self.samples]
@@ -386,7 +387,7 @@ class _Spoken:
 
 
 def _continued(stable: str, transcript: Transcript) -> Transcript:
-    """A transcript that begins with the words that another engine had promised to keep."""
+    """A transcript that begins with the words that another engine had reported as stable."""
     text = transcript.text
     if not text.startswith(stable):
         words = text.split()[len(stable.split()) :]
@@ -398,7 +399,7 @@ def _continued(stable: str, transcript: Transcript) -> Transcript:
 
 
 def _continuation(request: ChatRequest, said: str) -> ChatRequest:
-    """The same request to another model, which continues what was said."""
+    """A request to another model to continue what was said."""
     return replace(
         request,
         instructions=f"{request.instructions}\n\n{CONTINUE}".lstrip(),
@@ -407,6 +408,6 @@ def _continuation(request: ChatRequest, said: str) -> ChatRequest:
 
 
 def _joined(said: str, text: str, continued: bool) -> str:
-    """The first text of a continuation, with a space before it where two words would touch."""
+    """The first text of a continuation, after a space if two words would touch."""
     touches = continued and said[-1:].isalnum() and text[:1].isalnum()
     return f" {text}" if touches else text

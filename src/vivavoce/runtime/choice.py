@@ -1,8 +1,8 @@
-"""Which engine serves the name of a model that a client gives: it may be loaded for that.
+"""Chooses the engine for a model name that a client gives, and loads it if necessary.
 
-In this order: the engine of the conversation, where it offers a model of that name; another engine
-of the settings, by its own name or by a model that it offers; weights that are installed; what the
-table of aliases puts in place of the name; the engine of the conversation.
+The first of these is used: the engine of the conversation, if it offers a model of that name;
+another engine of the settings, by its own name or by a model that it offers; weights that are
+installed; what the table of aliases has for the name; the engine of the conversation.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from vivavoce.session.facts import Stage
 log = logging.getLogger(__name__)
 
 DEFAULT = "default"
-"""Among the aliases: the engine of the conversation."""
+"""Among the aliases, it stands for the engine of the conversation."""
 LOAD_TIMEOUT_S = 30.0
 RETRY_S = 60.0
-"""An engine that could not be loaded is not tried again for so long."""
+"""An engine that failed to load is not tried again for this long."""
 IDLE_S = 900.0
 
 _CHAINS: Mapping[Stage, type[Chain[Any]]] = {
@@ -36,7 +36,7 @@ _CHAINS: Mapping[Stage, type[Chain[Any]]] = {
 
 
 class OnDemandEngine:
-    """An engine that is loaded when it is first used, and given back when nobody uses it.
+    """An engine that is loaded at its first use, and unloaded when nobody uses it.
 
     A task of its own enters and leaves it.
     """
@@ -45,7 +45,7 @@ class OnDemandEngine:
         self, stage: str, name: str, make: Callable[[], Any], *, idle_s: float = IDLE_S
     ) -> None:
         """stage: the kind of engine, for messages. make: builds it, in a thread; raises
-        SettingsError. idle_s: 0: it stays."""
+        SettingsError. idle_s: it is unloaded after this time without use; 0: never."""
         self.stage = stage
         self.name = name
         self.users = 0
@@ -61,7 +61,7 @@ class OnDemandEngine:
 
     @property
     def usable(self) -> bool:
-        """Whether it is worth to be tried."""
+        """Whether it may be tried: it has not failed just now."""
         return asyncio.get_running_loop().time() >= self._failed_until
 
     @asynccontextmanager
@@ -79,7 +79,7 @@ class OnDemandEngine:
         return self._ready is not None and self.engine is None
 
     def residency(self) -> Residency:
-        """What it keeps in memory."""
+        """How much it keeps in memory."""
         inner = residency_of(self.engine) if self.engine is not None else None
         return Residency(
             loaded=self.engine is not None and (inner is None or inner.loaded),
@@ -90,7 +90,7 @@ class OnDemandEngine:
         )
 
     async def load(self) -> Any:
-        """Load it if need be. Raises EngineError."""
+        """Load it if necessary. Raises EngineError."""
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
             self._leave = asyncio.Event()
@@ -105,7 +105,7 @@ class OnDemandEngine:
             ) from exc
 
     async def unload(self) -> None:
-        """Give it back, even while it is used or loaded."""
+        """Unload it, even while it is used or being loaded."""
         task, ready = self._task, self._ready
         if task is not None and ready is not None:
             self._leave.set()
@@ -127,7 +127,7 @@ class OnDemandEngine:
             self._failed_until = clock() + RETRY_S
             if not ready.done():
                 ready.set_exception(EngineError(str(exc)))
-                ready.exception()  # retrieved, if nobody waits any more
+                ready.exception()  # retrieved, in case that nobody waits any more
         finally:
             ready.cancel()
             if self._ready in (ready, None):
@@ -146,21 +146,24 @@ class OnDemandEngine:
 
 
 class EngineMatch(NamedTuple):
-    """What serves a name: an engine, or one that is loaded first."""
+    """What serves a name: a running engine, or one that is loaded at its use."""
 
     name: str
-    """The setting, the pack or the model of a service."""
+    """The name of the setting, of the pack, or of the model of a service."""
     engine: Any
     demand: OnDemandEngine | None = None
     other: bool = False
-    """Whether it is another engine than that of the conversation."""
+    """Whether it is not the engine of the conversation."""
 
 
 class EngineSource(Protocol):
-    """The engines and weights that the settings and this machine have."""
+    """The engines and weights that the settings and this machine offer."""
 
     def find(self, stage: Stage, name: str, *, alias: bool) -> EngineMatch | None:
-        """What that name stands for. alias: the operator wrote it, not a client. Never waits."""
+        """What the name stands for.
+
+        alias: the name is from the operator's table, not from a client. Never waits.
+        """
         ...
 
 
@@ -175,16 +178,16 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """Chooses engines by the names of clients."""
+    """Chooses engines by the names that clients give."""
 
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What to look for where nothing has the name itself, in order."""
+    """Names to look for, in order, if nothing has the name itself."""
     source: EngineSource | None = None
     fallback: FallbackSettings = field(default_factory=FallbackSettings)
     _members: dict[tuple[Stage, str], Member[Any]] = field(default_factory=dict)
 
     def find(self, own: Own, asked: str) -> EngineMatch:
-        """What serves the name; `own` where nothing else does. Never waits."""
+        """What serves the name; `own` if nothing else does. Never waits."""
         for name in (asked, *self.aliases.get(asked, ())):
             if name in ("", DEFAULT, own.name):
                 break
@@ -199,13 +202,13 @@ class EngineChoice:
         return EngineMatch(own.name, own.engine)
 
     def model(self, asked: str) -> str:
-        """The name under which the service of a language model is asked."""
+        """The model name that is sent to the service of a language model."""
         return next((name for name in self.aliases.get(asked, ()) if name != DEFAULT), asked)
 
     @asynccontextmanager
     async def use(self, own: Own, asked: str) -> AsyncIterator[Any]:
-        """The engine that serves the name, loaded; where it fails, `own` takes over. Never raises
-        of itself."""
+        """The engine that serves the name, loaded. If it cannot be loaded, `own` takes its place,
+        so no error is raised."""
         found = self.find(own, asked)
         engine = found.engine
         async with AsyncExitStack() as stack:
@@ -221,7 +224,7 @@ class EngineChoice:
             yield self._chain(own, found.name, engine) if found.other else engine
 
     def _chain(self, own: Own, name: str, engine: Any) -> Any:
-        """The engine, and behind it that of the conversation."""
+        """A chain of the engine and, behind it, the engine of the conversation."""
         member = self._members.get((own.stage, name))
         if member is None or member.engine is not engine:
             member = self._members[own.stage, name] = Member(name, engine)

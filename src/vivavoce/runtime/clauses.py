@@ -5,8 +5,8 @@ The concatenated clauses equal the text exactly.
 
 import re
 
-MIN_FIRST_CHARS = 12  # characters: the sooner something can be said, the better
-MIN_CHARS = 40  # later ones: the longer, the better the melody
+MIN_FIRST_CHARS = 12  # characters: a short first clause can be spoken early
+MIN_CHARS = 40  # later ones: longer clauses have a better melody
 MAX_CHARS = 240
 MIN_EARLY_WORDS = 2
 MIN_EARLY_CJK = 4  # characters of a script without spaces
@@ -14,7 +14,7 @@ MIN_EARLY_CJK = 4  # characters of a script without spaces
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]*_~]*(?=\s)|[。！？；]+[」』）”’]*|\n+")  # noqa: RUF001  CJK
 _PAUSE = re.compile(r"[,;:–—]+(?=\s)|[，、：]+")  # noqa: RUF001
 _SPACE = re.compile(r"\s+")
-# a full stop after one of these, or after one letter, ends no sentence
+# a full stop after one of these, or after a single letter, ends no sentence
 _EARLY = re.compile(r"(?<=\S)\s+|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[\u3040-\u30ff\u3400-\u9fff])")
 _LETTERS = re.compile(r"\w[\w'’-]*")  # noqa: RUF001
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
@@ -26,7 +26,7 @@ _ABBREVIATION = re.compile(
     r"|z\.\s?B|d\.\s?h|u\.\s?a|bzw|ca|evtl|ggf|inkl|usw|Nr|Hr|Fr|Str|Mme|p\.\s?ex|env"
     r"|Sra?|Srta|Uds?|p\.\s?ej|aprox|sig|dott|ecc|ad es)|(?<!\S)[A-Za-z])\.\Z"
 )
-# German days of a month, and the numbers of a list: what precedes has to be seen with what follows
+# German dates, and the numbers of a list: the text on both sides of the full stop decides
 _ORDINAL = re.compile(r"(?<![\w.,])\d{1,2}\.\Z")
 _MONTH = re.compile(
     r"\s+(?:Jan|Feb|M\u00e4r|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|[a-z\u00e4\u00f6\u00fc])"
@@ -51,10 +51,9 @@ class Clauses:
         return clauses
 
     def cut_early(self) -> str:
-        """What may be spoken of an incomplete clause because nothing else is; "": too little.
-
-        The cut is behind a whole word, where a voice can pause if there is such a place, and never
-        within a link, code or emphasis.
+        """The part of an incomplete clause that may be spoken, because there is nothing else to
+        speak; "": it is too short. It ends after a whole word, if possible where a voice can pause,
+        and never within a link, code or emphasis.
         """
         last = ""
         for space in _EARLY.finditer(self._text):
@@ -75,7 +74,8 @@ class Clauses:
         return rest
 
     def _end(self, begin: int) -> int:
-        """End of the clause that starts at `begin`, with the space after it; 0: incomplete."""
+        """The end of the clause that starts at `begin`, with the space after it; 0: it is
+        incomplete."""
         text, limit = self._text, begin + MAX_CHARS
         shortest = begin + (MIN_FIRST_CHARS if self._first else MIN_CHARS)
         for mark in _SENTENCE.finditer(text, begin, limit):
@@ -90,7 +90,7 @@ class Clauses:
         return 0
 
     def _ends_sentence(self, begin: int, end: int) -> bool:
-        """Whether a mark that ends there is not that of an abbreviation or a number."""
+        """Whether a mark that ends there is no part of an abbreviation or a number."""
         if _ABBREVIATION.search(self._text, begin, end):
             return False
         number = _ORDINAL.search(self._text, begin, end)
@@ -108,14 +108,14 @@ class Clauses:
 
 
 def _is_bound(part: str) -> bool:
-    """Whether its last word is said in one breath with the next one."""
+    """Whether its last word is spoken without a pause before the next one."""
     word = part.rstrip()
     letters = _LETTERS.findall(word)[-1]
     return word[-1].isalnum() and len(letters) <= MAX_BOUND_LETTERS and not _CJK.search(letters)
 
 
 def _is_open(text: str) -> bool:
-    """Whether a link, code or emphasis begins in the text and does not end."""
+    """Whether the text has a link, code or emphasis that is still open."""
     return (
         any(text.count(mark) % 2 for mark in ("**", "__", "`", '"'))
         or text.count("[") > text.count("]")

@@ -1,8 +1,8 @@
-"""The nodes of a cluster as one process of them sees them.
+"""The nodes of a cluster, as known to one process.
 
-Each process renews a lease, with what it has to do, and reads those of the others. Messages between
-processes are hints that save time: what must be right rests on the epochs of claims (resume.py).
-Where Redis cannot be reached, calls go on, and the nodes that were known last are still used.
+Each process renews a lease that describes its load, and reads the leases of the others. Messages
+between processes only save time: correctness depends on the epochs of claims (resume.py), not on
+them. While Redis cannot be reached, calls continue, and the last known nodes are used.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -32,11 +33,11 @@ from vivavoce.store.cluster import (
 log = logging.getLogger(__name__)
 
 RENEWALS = 3
-"""In the time that a lease lasts."""
+"""How often a lease is renewed in the time that it lasts."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
-"""Between two attempts to reach Redis; a random part of it."""
+"""Bounds of the pause between two attempts to reach Redis; a part of it is random."""
 LOOK_AGAIN_S = 1.0
-"""Leases are not read more often than that for a node that is not known."""
+"""Leases are read at most this often to find a node that is not known."""
 LEAVE_TIMEOUT_S = 2.0
 SUSPECTED_S = 5.0
 
@@ -47,19 +48,22 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[cluster]: several machines that serve together."""
 
     address: str = ""
-    """Where the other nodes reach this one: http://10.0.0.1:8080. Empty: there is no cluster."""
+    """The address at which the other nodes reach this one: http://10.0.0.1:8080.
+
+    Empty: there is no cluster.
+    """
     node: str = ""
-    """The name of this node, which no other has. Empty: the name of the machine."""
+    """The unique name of this node. Empty: the name of the machine."""
     redis: str = ""
     """redis://…, rediss://… or unix://…, for leases and messages. Empty: [store] url."""
     lease_seconds: Annotated[float, Meta(ge=1, le=300)] = 10.0
-    """A node that has not been heard of for so long is taken for dead."""
+    """A node without a sign of life for this long counts as dead."""
     when_away: Literal["serve", "refuse"] = "serve"
-    """What becomes of new sessions while Redis cannot be reached; others go on."""
+    """Whether new sessions are served while Redis cannot be reached; open sessions continue."""
 
     def __post_init__(self) -> None:
         conceal(self, "redis")  # it may hold a password
-        if self.address and not re.fullmatch(r"https?://[^/?#@\s]+", self.address):
+        if self.address and not _is_address(self.address):
             raise ValueError("address is http://HOST:PORT or https://HOST:PORT, without a path")
         if (self.node or self.redis) and not self.address:
             raise ValueError(
@@ -81,9 +85,9 @@ class ClusterNode(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     max_sessions: int
     load: float
-    """Of its sessions: 1 is full."""
+    """The used share of its sessions: 1 is full."""
     overloaded: bool
-    """All its workers have more work than they do in time."""
+    """Whether all its workers are overloaded."""
     draining: bool
 
     @property
@@ -92,7 +96,7 @@ class ClusterNode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster:
-    """An async context manager. The callbacks are set before it is entered."""
+    """An async context manager. Set the callbacks before entering it."""
 
     def __init__(
         self,
@@ -101,22 +105,25 @@ class Cluster:
         place: Place,
         describe: Callable[[], ProcessLease],
     ) -> None:
-        """place: of this process. describe: this process as it is now. The store is entered and
-        left with the cluster."""
+        """place: of this process.
+
+        describe: returns the present state of this process. The store is entered and left with the
+        cluster.
+        """
         self.settings = settings
         self.place = place
         self.away = False
         """Whether Redis cannot be reached."""
         self.forwarded: Counter[str] = Counter()
-        """Requests that were passed to another node, by what came of it."""
+        """How many requests were passed to another node, by their outcome."""
         self.received: Counter[str] = Counter()
-        """Messages of other processes, by their kind."""
+        """How many messages came from other processes, by their kind."""
         self.on_taken_over: Callable[[str, int], None] = lambda *_: None
-        """Called with the key and the epoch of a conversation that another process has resumed."""
+        """Called with the key and the epoch of a conversation that another process has claimed."""
         self.on_end_session: Callable[[str], object] = lambda _: None
         """Called with the id of a session that an operator ends."""
         self.on_drain: Drain | None = None
-        """Ends all sessions in order, and takes no more."""
+        """Called to drain this process: it ends all sessions, and takes no more."""
         self._store = store
         self._describe = describe
         self._leases: list[ProcessLease] = []
@@ -150,19 +157,19 @@ class Cluster:
 
     @property
     def nodes(self) -> list[ClusterNode]:
-        """All of them by name, as they were when leases were read last."""
+        """The nodes by name, as they were when leases were last read."""
         by_name: dict[str, list[ProcessLease]] = {}
         for lease in self._leases:
             by_name.setdefault(lease.node, []).append(lease)
         return [_node(leases) for _, leases in sorted(by_name.items())]
 
     async def fresh_nodes(self) -> list[ClusterNode]:
-        """All of them as they are now; as they were known last where Redis is away."""
+        """The nodes as they are now; as last known while Redis cannot be reached."""
         await self._read()
         return self.nodes
 
     async def address_of(self, tag: str) -> str | None:
-        """Of a node, by what stands for it in ids; None: it is gone."""
+        """The address of a node, by its tag in ids; None: it is gone."""
         if (known := self._known(tag)) is None and self._now - self._read_at >= LOOK_AGAIN_S:
             await self._read()
             known = self._known(tag)
@@ -174,22 +181,25 @@ class Cluster:
         return self._known(tag) is None
 
     def suspect(self, tag: str) -> None:
-        """A node could not be reached."""
+        """Note that a node could not be reached."""
         self._suspected[tag] = self._now + SUSPECTED_S
 
     def is_suspected(self, tag: str) -> bool:
-        """Whether it was so within SUSPECTED_S: clients that come back do not wait for it."""
+        """Whether that happened within SUSPECTED_S: clients that come back do not wait for such a
+        node."""
         return self._suspected.get(tag, 0.0) > self._now
 
     def least_loaded(self) -> str:
-        """The name of another node that has the most room; "": none has any."""
+        """The name of the other node with the most free sessions; "": none has any."""
         others = (node for node in self.nodes if node_tag(node.node) != self.place.node)
         free = [node for node in others if node.has_room]
         return min(free, key=lambda node: node.load).node if free else ""
 
     async def first(self, key: str, value: str, ttl_s: float) -> str:
-        """The value that a key was given first, in the whole cluster; `value` where it is this one,
-        or Redis is away."""
+        """The value that the key was first given in the whole cluster.
+
+        It is `value` if this call was the first, or if Redis cannot be reached.
+        """
         try:
             return (await self._store.first(key, value.encode(), ttl_s=ttl_s)).decode()
         except StoreError as exc:
@@ -197,21 +207,24 @@ class Cluster:
             return value
 
     async def tell_taken_over(self, owner: str, key: str, epoch: int) -> None:
-        """Tell the process that had a conversation that it goes on here."""
+        """Tell the process that had a conversation that it is served here now."""
         if place_named(owner) is not None and owner != self.place.name:
             await self._send(owner, TakenOver(key, epoch))
 
     async def end_session(self, place: Place, session_id: str) -> bool:
-        """Let another process end a session; whether it was told to."""
+        """Send the process of a session a message to end it; return whether the process was
+        reached."""
         return await self._send(place.name, EndSession(session_id)) > 0
 
     async def drain(self, node: str) -> int:
-        """Let a node take no more sessions and end those that it has; how many processes were told.
-        Raises StoreError."""
+        """Send the processes of a node a message to drain; return how many were reached.
+
+        Raises StoreError.
+        """
         return await self._store.publish(node_tag(node), DrainNode())
 
     async def _send(self, channel: str, message: ControlMessage) -> int:
-        """How many have heard it."""
+        """Send a message; return how many processes received it."""
         try:
             return await self._store.publish(channel, message)
         except StoreError as exc:
@@ -257,7 +270,7 @@ class Cluster:
         log.warning("%s; calls go on, new sessions are %s", exc, served)
 
     def _warn_of_namesake(self) -> None:
-        """Two nodes of one name answer for each other's calls."""
+        """Warn about two nodes of one name: each would be sent requests for calls of the other."""
         for lease in self._leases:
             is_same_tag = node_tag(lease.node) == self.place.node
             if is_same_tag and lease.address != self.settings.address:
@@ -276,7 +289,7 @@ class Cluster:
             pause = MIN_PAUSE_S if await self._renew() else min(2 * pause, MAX_PAUSE_S)
 
     async def _listen(self) -> None:
-        """Take messages for ever; after an error again, soon once Redis is back."""
+        """Receive messages for ever; after an error try again, soon once Redis is back."""
         pause = MIN_PAUSE_S
         while True:
             try:
@@ -317,11 +330,20 @@ class Cluster:
     async def _drained(self, drain: Drain) -> None:
         ending = asyncio.create_task(drain())
         try:
-            await asyncio.sleep(0)  # it takes no more sessions now
+            await asyncio.sleep(0)  # so that the others know that it takes no more sessions
             await self._renew()
             await ending
         finally:
             ending.cancel()
+
+
+def _is_address(text: str) -> bool:
+    if not re.fullmatch(r"https?://[^/?#@\s]+", text):
+        return False
+    try:
+        return bool(urlsplit(text).hostname) and urlsplit(text).port != 0
+    except ValueError:  # the port, or an IPv6 address
+        return False
 
 
 def _part_of(seconds: float) -> float:

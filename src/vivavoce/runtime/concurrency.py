@@ -1,4 +1,5 @@
-"""Streams made ahead, work in threads, groups of tasks, and work that waits for its turn."""
+"""Streams produced ahead of their use, work in threads, groups of tasks, and slots for limited
+work."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -57,7 +58,7 @@ async def _drain(queue: asyncio.Queue[T | _StreamEnd]) -> AsyncGenerator[T]:
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the blocking work returns or raises.
+    """Run blocking work in a thread; return or raise what it does.
 
     Cancelling waits until the thread is done with it: a file that a thread still reads must not be
     closed under it.
@@ -74,7 +75,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 @asynccontextmanager
 async def task_group() -> AsyncGenerator[asyncio.TaskGroup]:
-    """A task group that raises its first error by itself, not in an exception group."""
+    """A task group that raises its first error itself, not in an exception group."""
     try:
         async with asyncio.TaskGroup() as tasks:
             yield tasks
@@ -89,7 +90,7 @@ class WorkSlots:
     """At most `running` jobs at a time, and at most `waiting` more that wait for a slot."""
 
     def __init__(self, running: int, waiting: int, what: str) -> None:
-        """what: the jobs, for the error message, such as "recordings"."""
+        """what: the jobs, in the error message, such as "recordings"."""
         self._slots = asyncio.Semaphore(running)
         self._waiting = 0
         self._max_waiting = waiting
@@ -97,7 +98,7 @@ class WorkSlots:
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[None]:
-        """A slot for the time of the block. Raises LimitReached: too many wait already."""
+        """Hold a slot during the block. Raises LimitReached: too many are waiting."""
         if self._slots.locked() and self._waiting >= self._max_waiting:
             raise LimitReached(f"too many {self._what} are being worked on; try again later")
         self._waiting += 1

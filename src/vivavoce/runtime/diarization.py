@@ -1,8 +1,8 @@
 """Who speaks when in a recording: its speech in windows, each with an embedding, in clusters.
 
-A recording is read twice where its words are wanted, too: once for the speakers, who are known only
-at its end, and once for the sound of each turn. The embeddings and a loudness for each 20 ms of
-speech stay in memory: 6 MB for an hour, no sound.
+If its words are wanted too, a recording is read twice: once for the speakers, who are known only at
+its end, and once for the audio of each turn. The embeddings and a loudness for each 20 ms of speech
+stay in memory: 6 MB for an hour, no sound.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -28,20 +28,21 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.facts import SpokenSegment
 
 SPEECH = SegmentSettings(pause_seconds=0.4, padding_seconds=0.1)
-"""Speakers change in pauses, most of which are short."""
+"""Speech is cut at short pauses, because speakers change in pauses."""
 SNAP_MS = 400
-"""A change of speakers between two windows is put where it is quietest, so far to either side."""
+"""A change of speakers is put at the quietest place within this distance of the boundary between
+two windows."""
 FRAME_MS = 20
 JOIN_MS = 1_000
-"""Turns of one speaker that are closer are one passage for a recogniser ..."""
+"""Turns of one speaker with a shorter gap are one passage for a recogniser ..."""
 MAX_PASSAGE_MS = 30_000
 """... up to this length."""
 MIN_WINDOWS = 2
-"""A cluster with fewer windows is a mixture of voices, where others have more."""
+"""A cluster with fewer windows is taken for a mixture of voices, if other clusters have more."""
 MAX_SESSION_SPEAKERS = 26
-"""Of a conversation; another one is taken for the most alike of them."""
+"""The most speakers of a conversation; another voice is given the label of the most similar one."""
 MIN_WINDOW_SHARE = 0.6
-"""Of the sound that a model reads at a time: with less, a window makes no cluster."""
+"""The share of a model's window that must be filled; a shorter window does not begin a cluster."""
 _PIECE_SECONDS = 4.096
 
 
@@ -64,7 +65,7 @@ class KnownSpeaker:
 
 @dataclass(frozen=True, slots=True)
 class SpeechWindows:
-    """A stretch of speech: where its windows begin, and how loud each of its frames is."""
+    """A stretch of speech: where its windows begin, and the level of each of its frames."""
 
     start_ms: int
     end_ms: int
@@ -115,7 +116,7 @@ async def voice_of(
 async def turn_stretches(
     file: SoundFile, turns: Sequence[SpeakerTurn]
 ) -> AsyncGenerator[SpeechStretch]:
-    """The sound of each turn. Raises AudioError."""
+    """The audio of each turn. Raises AudioError."""
     pieces = file.pieces(_PIECE_SECONDS)
     held, held_from = bytearray(), 0
     try:
@@ -135,18 +136,20 @@ async def turn_stretches(
 
 
 class SessionSpeakers:
-    """The speakers of one conversation, who keep their labels from one recording to the next."""
+    """Assigns labels to the speakers of one conversation; they stay the same from one recording to
+    the next."""
 
     def __init__(self) -> None:
         self._voices: list[Floats] = []
-        """The sum of the embeddings of each."""
+        """The sum of the embeddings of each speaker."""
 
     async def segments(
         self, pcm: bytes, transcript: Transcript, model: SpeakerModel
     ) -> tuple[SpokenSegment, ...]:
         """What each said in a recording at the rate of the model, whose transcript is final.
 
-        Without times of words, the one who speaks longest has said all of it. Raises EngineError.
+        Without times of words, all of them are assigned to the speaker who speaks longest. Raises
+        EngineError.
         """
         text = transcript.text.strip()
         if not text or not pcm:
@@ -161,7 +164,7 @@ class SessionSpeakers:
         return tuple(_said(text, transcript.words, turns))
 
     def _label(self, voice: Floats, model: SpeakerModel) -> str:
-        """The letter of the speaker who sounds like that; a new one's else."""
+        """The letter of the speaker with a similar voice, or of a new one."""
         alike = [float(voice @ known) / float(np.linalg.norm(known)) for known in self._voices]
         best = int(np.argmax(alike)) if alike else 0
         is_known = alike and alike[best] >= model.same_windows
@@ -214,7 +217,7 @@ def passages_of(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
 def speaker_names(
     voices: Floats, known: Sequence[KnownSpeaker], same_voice: float
 ) -> tuple[str, ...]:
-    """A name for each voice [n, dimensions]: that of a known speaker who sounds like it, or a
+    """A name for each voice [n, dimensions]: that of a known speaker with a similar voice, or a
     letter: A, B and so on."""
     names = {speaker.name for speaker in known}
     letters = (letter for letter in _letters() if letter not in names)
@@ -238,7 +241,7 @@ def _letters() -> Iterator[str]:
 
 
 def _windows(stretch: SpeechStretch, model: SpeakerModel) -> tuple[SpeechWindows, list[bytes]]:
-    """The windows of a stretch, which overlap by half, and the sound of each."""
+    """The windows of a stretch, which overlap by half, and the audio of each."""
     pcm = resample(stretch.pcm, RATE, model.sample_rate)
     samples = np.frombuffer(pcm, "<i2")
     window = model.window_ms * model.sample_rate // 1000
@@ -276,8 +279,8 @@ def _turns(
 
 
 def _labels(vectors: Floats, lengths_ms: NDArray[np.intp], model: SpeakerModel) -> Labels:
-    """The speaker of each window, by number. Short ones, and those that are like few others, belong
-    to the nearest of the speakers that the others make."""
+    """The speaker of each window, by number. Short windows, and those that are similar to few
+    others, are assigned to the nearest speaker."""
     sure = lengths_ms >= MIN_WINDOW_SHARE * model.window_ms
     if not sure.any():
         sure[:] = True

@@ -12,31 +12,34 @@ from vivavoce.session.effects import RunTool, Say
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """How a model is driven: the brain, and what carries out its effects."""
+    """How a model is driven: its brain, and the performer of its effects."""
 
     brain: BrainFactory
     performer: MakePerformer
     model: str = ""
     """The model that serves the session from now on; "": the one that its client named."""
     relays: bool = False
-    """Whether the brain is the relay."""
+    """Whether its brain is the relay."""
 
 
 class Fallbacks(Protocol):
-    """What works whatever the brain of a session does: other drivers, a voice, functions."""
+    """What is available with any brain: other drivers, a voice, and functions."""
 
     def fallback(self, session: SessionObject) -> Driver | None:
         """None: no fallback."""
         ...
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        """Speak for the server itself."""
+        """Speak a sentence of the server itself."""
         ...
 
     async def run_tool(self, order: RunTool, session_id: str) -> str:
-        """Call a function of this server; its result for the model."""
+        """Call a function of this server; return its result for the model."""
         ...
 
     async def recovered(self, session: SessionObject) -> Driver | None:
-        """Wait until what had failed works again; the driver of it. None: it never will."""
+        """Wait until the upstream server that had failed works again; return its driver.
+
+        None: it never will.
+        """
         ...

@@ -8,7 +8,7 @@ from vivavoce.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-LATE_SECONDS = 0.5  # a microphone that is so far behind has been switched off
+LATE_SECONDS = 0.5  # a microphone that is further behind has been switched off
 MAX_REFERENCE_BYTES = 2 * RATE * 600  # of audio that is not played yet
 
 
@@ -51,7 +51,7 @@ class EchoCanceller:
         self._until = float("-inf")
 
     def clean(self, pcm: bytes, now: float) -> bytes:
-        """The same amount of audio, cleaned; unchanged once the engine has failed."""
+        """Return the same amount of audio, cleaned; unchanged once the engine has failed."""
         if self._stream is None:
             return pcm
         self._skip_unrecorded(now)

@@ -1,8 +1,8 @@
-"""Engines that stand in for each other: `stt = ["groq", "moonshine"]`.
+"""Engines that replace each other when one fails: `stt = ["groq", "moonshine"]`.
 
-A chain has the Protocol of its engines. The first that works does the work; where it fails or gives
-nothing in time, the next takes over in the middle of the turn, with the audio so far, the text
-that was not spoken yet, or the rest of the answer. An engine that failed is skipped for a while
+A chain has the Protocol of its engines. The first engine that works is used. If it fails, or gives
+nothing in time, the next one takes over in the middle of the turn, with the audio so far, the text
+that was not spoken yet, or the rest of the answer. An engine that has failed is skipped for a while
 (a circuit breaker); the first request after that tries it again.
 """
 
@@ -28,22 +28,22 @@ T = TypeVar("T")
 E = TypeVar("E")
 
 MAX_PAUSE_S = 600.0
-"""The longest time for which an engine that fails repeatedly is skipped."""
+"""The longest time for which an engine that keeps failing is skipped."""
 FIRST_BACKOFF_S = 0.1
 MAX_SAID = 64
-"""Languages of which the log says once that another engine knows them."""
+"""How many languages are remembered for which it was logged that another engine is used."""
 MAX_TAG_LETTERS = 3
-"""Of the language in a tag (ISO 639)."""
+"""The length of the language code in a tag (ISO 639)."""
 MAX_TRIES = 3
-"""Time-outs of a chain within a chain that the outer one waits for."""
+"""How many time-outs of an inner chain the outer chain waits for."""
 MAX_RETRY_WAIT_S = 2.0
-"""A user does not wait longer for a server that says when it has time."""
+"""The longest wait for a server that says when it can be asked again."""
 
 Seconds = Annotated[float, Meta(gt=0, le=600)]
 
 
 class FallbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[fallback]: when the next engine of a list takes over, and what is said if none can."""
+    """[fallback]: when the next engine of a list is used, and what is said if none works."""
 
     stt_seconds: Seconds = 3.0
     """From the end of the user's speech to the next words of the transcript."""
@@ -54,9 +54,10 @@ class FallbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     gap_seconds: Seconds = 2.0
     """The longest silence within an answer or within speech."""
     hedge_seconds: Annotated[float, Meta(ge=0, le=600)] = 0.0
-    """After so long the next engine is asked as well, and the first to answer is used; 0: never."""
+    """After this time the next engine is asked as well, and the first to answer is used; 0:
+    never."""
     retries: Annotated[int, Meta(ge=0, le=5)] = 2
-    """How often engines are asked again, when all have failed and nothing was heard yet."""
+    """How often the engines are asked again, if all have failed before anything was heard."""
     recovery_seconds: Seconds = 30.0
     """How long an engine that has failed is skipped; twice as long each time it fails again."""
     apology: str = "Sorry, I cannot answer just now. Please try again in a moment."
@@ -64,7 +65,7 @@ class FallbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class _Breaker:
-    """Whether an engine has failed lately."""
+    """Whether an engine has failed recently."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -76,14 +77,14 @@ class _Breaker:
         self.open_until = now + min(pause, MAX_PAUSE_S)
 
     def succeed(self) -> bool:
-        """Whether it had failed before."""
+        """Whether the engine had failed before."""
         failed, self.failures, self.open_until = self.failures > 0, 0, float("-inf")
         return failed
 
 
 @dataclass(frozen=True, slots=True)
 class Member(Generic[E]):
-    """An engine of a chain, and the name that the settings give it."""
+    """An engine of a chain, and its name in the settings."""
 
     name: str
     engine: E
@@ -91,19 +92,19 @@ class Member(Generic[E]):
 
 
 class Chain(BaseEngine, Generic[E]):
-    """What the chains of all stages share. The caller enters its engines."""
+    """The common part of the chains of all stages. The caller enters the engines."""
 
     Settings = FallbackSettings
     stage: Stage
 
     def __init__(self, members: Sequence[Member[E]], settings: FallbackSettings) -> None:
-        """members: at least one, in the order of preference."""
+        """members: at least one, in order of preference."""
         self.members = tuple(members)
         self.settings = settings
         self._said: set[str] = set()
 
     def health(self) -> str | None:
-        """The reason of the first engine, where none works."""
+        """The reason why the first engine is down, if none works."""
         reasons = [health_of(member.engine) for member in self.members]
         return reasons[0] if all(reasons) else None
 
@@ -112,7 +113,7 @@ class Chain(BaseEngine, Generic[E]):
             warm(member.engine)
 
     def for_model(self, name: str) -> Self | None:
-        """A chain in which the engine that offers the model comes first."""
+        """The same chain with the engine first that offers the model."""
         for member in self.members:
             found = member.engine.for_model(name) if isinstance(member.engine, BaseEngine) else None
             if found is not None:
@@ -121,31 +122,33 @@ class Chain(BaseEngine, Generic[E]):
         return None
 
     def for_translation(self) -> Self | None:
-        """A chain of the recognisers that translate."""
+        """A chain of those recognisers that translate."""
         made = [(member, translator_of(member.engine)) for member in self.members]
         able = [replace(member, engine=engine) for member, engine in made if engine is not None]
         return type(self)(tuple(able), self.settings) if able else None
 
     def preferred(self, now: float, conversation: str = "") -> Sequence[Member[E]]:
-        """The engines in the order in which they are asked while all of them work.
+        """The engines in order of preference, if all of them work.
 
-        conversation: the one to which the request belongs, "" for none.
+        conversation: the one that the request belongs to; "" for none.
         """
         return self.members
 
     def watched(
         self, member: Member[E], stream: AsyncGenerator[T], audio: "KeptAudio | None" = None
     ) -> AsyncGenerator[T]:
-        """What an engine gives, passed on. audio: what it is given, where it waits for its end."""
+        """Pass on the output of an engine.
+
+        audio: its input, if the engine waits for the end of the audio.
+        """
         return stream
 
     def note_conversation(self, member: Member[E], conversation: str) -> None:
-        """An engine has begun to answer a request of that conversation."""
+        """An engine has begun to answer a request that belongs to that conversation."""
 
     def in_order(self, language: str | None = None, conversation: str = "") -> list[Member[E]]:
-        """Those that work, then the others: where none works, all are tried.
-
-        Among those that work, the ones that know the language come first.
+        """The engines in order: those that work, and the others behind them, so that all are tried
+        if none works. Among those that work, the ones that know the language come first.
         """
         now = asyncio.get_running_loop().time()
 
@@ -157,7 +160,8 @@ class Chain(BaseEngine, Generic[E]):
         return order
 
     def say_language(self, language: str | None, member: Member[E]) -> None:
-        """Log once that this engine is used for a language, where the first does not know it."""
+        """Log once per language that this engine is used because the first does not know the
+        language."""
         if knows_language(self.members[0].engine, language) or member is self.members[0]:
             return
         if language is not None and language not in self._said and len(self._said) < MAX_SAID:
@@ -166,7 +170,10 @@ class Chain(BaseEngine, Generic[E]):
             log.info("%s %s does not know %s; %s is used", self.stage, first, language, member.name)
 
     def fail(self, member: Member[E], exc: EngineError, rest: Sequence[Member[E]] = ()) -> None:
-        """An engine has failed: leave it out for a while, unless it is the text. Logs one line."""
+        """An engine has failed: skip it for a while, unless the text caused the failure.
+
+        Logs one line.
+        """
         if not isinstance(exc, NoSound):
             seconds = max(self.settings.recovery_seconds, exc.retry_after_s or 0.0)
             member.breaker.fail(asyncio.get_running_loop().time(), seconds)
@@ -185,19 +192,19 @@ class Chain(BaseEngine, Generic[E]):
 
 
 def first_engine(engine: Any) -> Any:
-    """The engine itself; of a chain its first, of which its properties are."""
+    """The engine itself; for a chain its first engine, which determines its properties."""
     while isinstance(engine, Chain):
         engine = engine.members[0].engine
     return engine
 
 
 def tries_of(engine: object) -> int:
-    """How many engines it asks one after the other in the longest time that it may take."""
+    """How many engines are asked one after the other at most."""
     return min(len(engine.members), MAX_TRIES) if isinstance(engine, Chain) else 1
 
 
 def languages_of(engine: object) -> tuple[str, ...] | Literal["any"]:
-    """The tags of the languages that an engine, or any engine of a chain, knows."""
+    """The tags of the languages that an engine knows, or any engine of a chain."""
     if not isinstance(engine, Chain):
         known: tuple[str, ...] | Literal["any"]
         known = getattr(engine, "capabilities", Capabilities()).languages
@@ -212,24 +219,25 @@ def languages_of(engine: object) -> tuple[str, ...] | Literal["any"]:
 
 
 def knows_language(engine: object, language: str | None) -> bool:
-    """Whether an engine understands or speaks a language, given as a tag; None: any will do."""
+    """Whether an engine understands or speaks a language, given as a tag; None: any engine
+    will do."""
     known = languages_of(engine)
     if not language or known == "any":
         return True
     base = _base_of(language)
-    if len(base) > MAX_TAG_LETTERS:  # a name, or nonsense
+    if len(base) > MAX_TAG_LETTERS:  # the name of a language, or invalid
         return True
     return any(base == _base_of(tag) for tag in known)
 
 
 def _base_of(tag: str) -> str:
-    """en of en-US and EN_us."""
+    """The language of a tag: en of en-US and EN_us."""
     return tag.lower().replace("_", "-").partition("-")[0]
 
 
 @dataclass(slots=True)
 class Begun(Generic[E, T]):
-    """A stream that has given its first thing; None: it ended without one."""
+    """A stream and its first output; None: it ended without any."""
 
     member: Member[E]
     stream: AsyncGenerator[T]
@@ -237,7 +245,7 @@ class Begun(Generic[E, T]):
 
 
 class Race(Generic[E, T]):
-    """Asks engine after engine, or two at a time, until one gives something.
+    """Asks one engine after another, or two at a time, until one gives output.
 
     Leaving it closes all streams that it began.
     """
@@ -268,11 +276,11 @@ class Race(Generic[E, T]):
 
     @property
     def rest(self) -> list[Member[E]]:
-        """Those that were not asked yet."""
+        """The engines that were not asked yet."""
         return self._waiting
 
     async def first(self) -> Begun[E, T]:
-        """The first to give something. Raises EngineError: none does, retries included."""
+        """The first output of any engine. Raises EngineError: none gives any, retries included."""
         for attempt in range(self._chain.settings.retries + 1):
             while self._waiting or self._running:
                 if (won := await self._step()) is not None:
@@ -291,7 +299,7 @@ class Race(Generic[E, T]):
         raise self._failed[-1][1]
 
     async def _step(self) -> Begun[E, T] | None:
-        """Ask the next where it is time, and wait for what happens next."""
+        """Ask the next engine when it is time, and wait for the next event."""
         clock = asyncio.get_running_loop().time
         hedged = self._hedge > 0 and clock() >= self._asked_at + self._hedge
         if self._waiting and (not self._running or hedged):
@@ -321,7 +329,7 @@ class Race(Generic[E, T]):
             await asyncio.wait(self._running)
         for task in self._running:
             if not task.cancelled():
-                task.exception()  # retrieved: the one that has won is used
+                task.exception()  # retrieved: another engine's output is used
         self._running.clear()
 
     def _start(self, member: Member[E], now: float) -> None:
@@ -352,7 +360,7 @@ async def _next(stream: AsyncIterator[T]) -> T | None:
 
 
 async def following(chain: Chain[E], begun: Begun[E, T], seconds: float) -> AsyncGenerator[T]:
-    """All that a stream gives from its first thing on. Raises EngineError: it fails or halts."""
+    """All output of a stream, the first included. Raises EngineError: it fails or stops."""
     if begun.first is None:
         return
     seconds *= tries_of(begun.member.engine)
@@ -366,7 +374,8 @@ async def following(chain: Chain[E], begun: Begun[E, T], seconds: float) -> Asyn
 
 
 class KeptAudio:
-    """Audio that is read once and given out again from its start, to one engine after another.
+    """Audio that is read once and can be given to one engine after another, each time from its
+    start.
 
     Bounded: beyond MAX_KEPT_BYTES what an engine has read is dropped, and no other can take over.
     """
@@ -386,9 +395,9 @@ class KeptAudio:
         self.ended = asyncio.Event()
         """All audio has come."""
         self.ended_at = float("inf")
-        """In the loop's time."""
+        """When all audio had come, in the loop's time."""
         self.gathered = asyncio.Event()
-        """All audio has come, or as much as is kept while no engine reads it."""
+        """Wait until all audio has come, or as much as is kept while no engine reads it."""
 
     async def __aenter__(self) -> Self:
         self._reading = asyncio.create_task(self._read_source())
@@ -400,11 +409,11 @@ class KeptAudio:
 
     @property
     def is_whole(self) -> bool:
-        """Whether another engine can begin at the start."""
+        """Whether another engine can read it from the start."""
         return self._dropped == 0
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """From the start to the end, as it comes."""
+        """The audio from the start to the end, as it comes."""
         self._read = self._dropped
         while True:
             while self._read - self._dropped < len(self._pieces):

@@ -21,9 +21,9 @@ from vivavoce.runtime.vad_batcher import VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW
 
 MAX_PASSAGES = 2
-"""Of one recording, that are recognised at the same time."""
+"""Passages of one recording that are recognised at the same time."""
 STALL_TIMEOUT_S = 120.0
-"""How long an engine may recognise nothing in a passage."""
+"""How long an engine may give no output for a passage."""
 _PIECE_SECONDS = 4.096  # 128 windows are decoded at a time ...
 _WINDOWS_AHEAD = 32  # ... and so many may wait for the VAD while the next ones are decoded
 _WINDOW_BYTES = 2 * WINDOW
@@ -31,13 +31,13 @@ _WINDOW_BYTES = 2 * WINDOW
 
 @dataclass(frozen=True, slots=True)
 class SpeechStretch:
-    """The sound of a recording from `start_ms` to `end_ms`, which contains speech."""
+    """The audio of a recording from `start_ms` to `end_ms`, which contains speech."""
 
     start_ms: int
     end_ms: int
     pcm: bytes
     speaker: str = ""
-    """The label of the one who speaks, where that is known."""
+    """The label of the speaker, if it is known."""
 
 
 class SpeechScorer:
@@ -55,8 +55,8 @@ class SpeechScorer:
     async def score(self, pcm: bytes, *, may_miss: int = 0) -> list[float]:
         """Take PCM of whole windows; return the scores since the last call. Raises EngineError.
 
-        Up to `may_miss` scores may come with a later call: a stream that has more windows does not
-        wait for the next batch.
+        Up to `may_miss` scores may be returned by a later call, so that a stream with more windows
+        does not wait for the next batch.
         """
         if pcm:
             self._stream.score(self._at, pcm)
@@ -86,23 +86,26 @@ class SpeechScorer:
 
 
 class AudioSource:
-    """The sound of a file, cut into stretches of speech; what is no longer needed is dropped."""
+    """Cuts the audio of a file into stretches of speech.
+
+    Audio that is no longer needed is dropped.
+    """
 
     def __init__(self, scorer: SpeechScorer, settings: SegmentSettings | None = None) -> None:
         self._scorer = scorer
         self._segmenter = Segmenter(WINDOW, RATE, settings)
         self._held = bytearray()
-        self._held_from = 0  # the sample with which that begins
+        self._held_from = 0  # the position of its first sample
         self._scored = 0  # bytes of it
-        self._samples = 0  # of all that came
+        self._samples = 0  # samples of the whole recording so far
 
     async def feed(self, pcm: bytes) -> list[SpeechStretch]:
-        """Take more sound; return the stretches that end in it. Raises EngineError."""
+        """Add audio; return the stretches that end in it. Raises EngineError."""
         self._samples += len(pcm) // 2
         return await self._take(pcm, may_miss=_WINDOWS_AHEAD)
 
     async def finish(self) -> list[SpeechStretch]:
-        """The end of the sound: return what was in progress."""
+        """The audio has ended: return the stretch that was in progress."""
         missing = -(len(self._held) - self._scored) % _WINDOW_BYTES
         return await self._take(bytes(missing)) + self._cut(self._segmenter.flush())
 
@@ -145,10 +148,8 @@ async def stretches(
 
 
 async def speech_probabilities(file: SoundFile, vad: VadBatcher) -> list[float]:
-    """Of each window of a file; the last one is filled up with silence.
-
-    Raises AudioError, EngineError.
-    """
+    """The probability of speech in each window of a file; the last window is filled up with
+    silence. Raises AudioError, EngineError."""
     pieces = file.pieces(_PIECE_SECONDS)
     scorer = SpeechScorer(vad)
     scores: list[float] = []
@@ -163,7 +164,7 @@ async def speech_probabilities(file: SoundFile, vad: VadBatcher) -> list[float]:
 
 
 class PassageDelta(NamedTuple):
-    """The text of a passage grew by this; logprobs are empty where the engine gives none."""
+    """New text of a passage; logprobs are empty if the engine gives none."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -177,9 +178,9 @@ class Passage:
         self.end_ms = end_ms
         self.speaker = speaker
         self.text = ""
-        """All of it once deltas() has ended."""
+        """All its text, once deltas() has ended."""
         self.words: tuple[Word, ...] = ()
-        """Their times count from the start of the recording."""
+        """Times from the start of the recording."""
         self.language: str | None = None
         self._latest = Transcript("")
         self._changed = asyncio.Event()
@@ -188,11 +189,11 @@ class Passage:
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
-        """Of all its tokens; empty where the engine gives none."""
+        """The probabilities of all its tokens; empty if the engine gives none."""
         return logprobs_of(self._latest, 0, len(self.text))
 
     async def deltas(self) -> AsyncGenerator[PassageDelta]:
-        """The text as it becomes certain, to be taken once. Raises EngineError."""
+        """The text as it becomes certain. Iterate it once. Raises EngineError."""
         sent = 0
         while True:
             self._changed.clear()
@@ -234,7 +235,7 @@ class Passage:
 class FileTranscriber:
     """Recognises the passages of one recording, a few at a time.
 
-    `slots` are shared by all recordings of the engine, so that many long ones leave it free for
+    `slots` are shared by all recordings of the engine, so that many long ones do not keep it from
     live sessions.
     """
 
@@ -255,7 +256,10 @@ class FileTranscriber:
         self._stall_timeout_s = stall_timeout_s
 
     async def passages(self, speech: AsyncGenerator[SpeechStretch]) -> AsyncGenerator[Passage]:
-        """In their order, each as soon as its recognition has begun. Closes what it reads."""
+        """The passages in order, each as soon as its recognition has begun.
+
+        Closes what it reads.
+        """
         async with prefetched(self._begun(speech), MAX_PASSAGES) as begun, aclosing(begun):
             async for passage in begun:
                 yield passage

@@ -2,10 +2,10 @@
 
 language model → TextGenerator → ClauseFeed → _perform() → SpeechWriter → facts
 
-A synthesiser that takes text as it comes gets each clause at once, in one piece of work for the
-whole answer. What is spoken first is cut early: a few words are enough to begin with, and while
-they are heard the next ones are generated. After that a clause is cut early only where the voice
-would run out of speech otherwise.
+A synthesiser that accepts text as it is generated gets each clause at once, in one request for the
+whole answer. The first clause may be a few words, so that speech begins early, and the next words
+are generated while it is played. Later clauses are cut short only if the client would run out of
+audio otherwise.
 """
 
 import asyncio
@@ -40,29 +40,30 @@ from vivavoce.session.word_timing import MS_PER_CHARACTER
 
 log = logging.getLogger(__name__)
 
-CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead waits
+CLAUSES_AHEAD = 32  # generated and not spoken yet; a model that is further ahead has to wait
 
 INFINITY = float("inf")
 FIRST_PIECE_S = 0.05
-"""From the first word of the model to the first that are spoken, if no clause is complete."""
+"""From the first word of the model to the first words that are spoken, if no clause is complete."""
 SPEECH_MARGIN_S = 0.1
-"""The next clause goes to the synthesiser so long before it must begin to give sound."""
+"""How long before its audio is needed the next clause goes to the synthesiser."""
 MIN_WORDS_PER_S = 3.0
-"""A model that is slower than speech is spoken in whole clauses: it would halt after every word."""
+"""A model that is slower than speech is spoken in whole clauses, because otherwise there would be a
+pause after every word."""
 
 Post: TypeAlias = Callable[[GenerationFact], None]
 WaitWritable: TypeAlias = Callable[[], Awaitable[None]]
-# the clauses of an answer, then its end: None, or why it broke off
+# the clauses of an answer, then its end: None, or the reason of its failure
 Clause: TypeAlias = str | GenerationFailed | None
 
 
 class Gate:
-    """Holds the clauses of an answer back until it is opened; some may pass before."""
+    """Holds back the clauses of an answer until it is opened; some may pass before."""
 
     def __init__(self, clauses: int) -> None:
-        """clauses: how many may pass."""
+        """clauses: how many may pass before."""
         self.characters = 0
-        """Of text that the model has given."""
+        """Text that the model has generated."""
         self._clauses = clauses
         self._opened = Signal()
 
@@ -74,7 +75,7 @@ class Gate:
         await self._opened.wait()
 
     async def wait(self) -> float:
-        """Wait until the next clause may pass; return for how many seconds that took."""
+        """Wait until the next clause may pass; return how long that took, in seconds."""
         if self._opened.is_set:
             return 0.0
         if self._clauses > 0:
@@ -98,8 +99,8 @@ async def answer(
     """Generate an answer and post its facts; cancel to stop.
 
     `wait_writable` is backpressure: it waits until the client has taken what it was sent. gate:
-    clauses wait there before they are spoken or posted, and calls before they are made. calls: of
-    functions of this server in this session; None: the model is offered none.
+    holds back clauses before they are spoken or posted, and calls before they are made. calls: the
+    calls of this server's functions in this session; None: the model is offered none.
     """
     clauses = ClauseFeed(spoken=order.prompt.spoken, gate=gate, filler=order.filler)
     async with asyncio.TaskGroup() as tasks:
@@ -112,7 +113,7 @@ async def answer(
 
 
 async def say(order: Say, cascade: Cascade, post: Post, wait_writable: WaitWritable) -> None:
-    """Speak a given text and post its facts; cancel to stop."""
+    """Speak a given text and post the facts; cancel to stop."""
     try:
         async with _writer(order.order, cascade, post, wait_writable) as writer:
             for clause in clauses_of(order.text):
@@ -129,8 +130,11 @@ class ClauseFeed:
     def __init__(
         self, *, spoken: bool, gate: Gate | None = None, filler: Filler | None = None
     ) -> None:
-        """spoken: False: text is passed on as it comes. gate: it may hold clauses back. filler:
-        the first clause, where the model takes so long for one."""
+        """spoken: False: text is passed on as it comes.
+
+        gate: may hold back clauses. filler: becomes the first clause if the model takes too long
+        for one.
+        """
         self._spoken = spoken
         self._gate = gate
         self._filler = filler
@@ -143,7 +147,7 @@ class ClauseFeed:
         self._words = 0
 
     async def put(self, text: str) -> None:
-        """More text; waits while CLAUSES_AHEAD clauses wait to be spoken."""
+        """Add text; wait while CLAUSES_AHEAD clauses are waiting to be spoken."""
         self._begun = min(self._begun, asyncio.get_running_loop().time())
         self._words += len(text.split())
         if self._gate:
@@ -153,23 +157,23 @@ class ClauseFeed:
         self._changed.set()
 
     async def wait_allowed(self) -> float:
-        """Wait until the next clause may be taken; return for how many seconds that took."""
+        """Wait until the next clause may be taken; return how long that took, in seconds."""
         return await self._gate.wait() if self._gate else 0.0
 
     async def flush(self) -> None:
-        """No more text comes."""
+        """No more text will come."""
         if rest := self._cutter.flush():
             await self._append(rest)
 
     def end(self, failed: GenerationFailed | None) -> None:
-        """After the clauses so far the answer ends, or has failed."""
+        """The answer ends after the clauses so far, or has failed."""
         self._end.append(failed)
         self._changed.set()
 
     async def next(self, hurry_at: float) -> Clause:
         """The next clause, then the end.
 
-        hurry_at: from then on, in the loop's time, some words of a clause will do.
+        hurry_at: the time, in the loop's clock, from which on some words of a clause are enough.
         """
         clock = asyncio.get_running_loop().time
         filler, self._filler = self._filler, None
@@ -178,7 +182,7 @@ class ClauseFeed:
             at = max(hurry_at, self._begun + FIRST_PIECE_S)
             if clock() >= at and (early := self._early(clock())):
                 return early
-            if self._begun == INFINITY:  # nothing came of the model
+            if self._begun == INFINITY:  # the model has given nothing
                 if filler and clock() >= fill_at:
                     return f"{filler.text} "
                 at = fill_at
@@ -212,9 +216,9 @@ async def _perform(
     wait_writable: WaitWritable,
     clauses: ClauseFeed,
 ) -> bool:
-    """Post clause after clause, spoken or written; False: it failed, and that was posted.
+    """Post clause after clause, spoken or written.
 
-    Where speech fails, the rest is written.
+    False: it failed, and the failure was posted. If speech synthesis fails, the rest is written.
     """
     async with _writer(order, cascade, post, wait_writable) as writer:
         if order.prompt.spoken and writer.streams_text:
@@ -226,7 +230,7 @@ async def _perform(
 async def _writer(
     order: Generate, cascade: Cascade, post: Post, wait_writable: WaitWritable
 ) -> AsyncIterator["SpeechWriter"]:
-    """With the synthesiser that the client names, loaded if need be."""
+    """The same with the synthesiser that the client names, loaded if necessary."""
     async with cascade.use_tts(order.prompt.speech_model) as tts:
         voice = cascade.voice_of(tts, order.prompt.voice)
         yield SpeechWriter(order, tts, voice, post, wait_writable)
@@ -257,7 +261,7 @@ async def _perform_clauses(
 
 
 async def _next(clauses: ClauseFeed, writer: "SpeechWriter") -> Clause:
-    """The next clause as soon as it may be spoken, and some words of it where that is late."""
+    """The next clause as soon as it may be spoken, or some words of it if it is late."""
     writer.postpone(await clauses.wait_allowed())
     return await clauses.next(writer.hurry_at)
 
@@ -269,7 +273,7 @@ async def _perform_stream(
     wait_writable: WaitWritable,
     clauses: ClauseFeed,
 ) -> bool:
-    """The same by a synthesiser that gets the text as it comes."""
+    """The same with a synthesiser that gets the text as it is generated."""
     ending: list[GenerationFailed | None] = []
 
     async def texts() -> AsyncGenerator[str]:
@@ -302,27 +306,27 @@ class SpeechWriter:
             voice,
             speed=prompt.speed,
             language=prompt.language,
-            instructions="",  # the session's are for the model, not for the voice
+            instructions="",  # the instructions of the session are for the model, not for the voice
         )
         self._post = post
         self._wait_writable = wait_writable
         self._clock = asyncio.get_running_loop().time
-        self._samples = 0  # of the answer so far
-        self._heard_until = float("-inf")  # when a client that plays at once runs out of sound
-        self._latency = 0.0  # the longest from a clause to its first sound
-        self._unspoken = ""  # what was given to the synthesiser, and its words not posted yet
+        self._samples = 0  # samples of the answer so far
+        self._heard_until = float("-inf")  # when a client that plays at once would run out of audio
+        self._latency = 0.0  # the longest time from a clause to its first audio
+        self._unspoken = ""  # text given to the synthesiser, whose words were not posted yet
         self._silent = False  # the synthesiser has failed
         self._owed = 0  # characters that were handed over and are not spoken yet
-        self._handed_at = 0.0  # the first of them
+        self._handed_at = 0.0  # when the first of them was handed over
 
     @property
     def streams_text(self) -> bool:
-        """Whether the synthesiser gets the text as it comes."""
+        """Whether the synthesiser gets the text as it is generated."""
         return streaming(self._synthesis.tts) is not None
 
     @property
     def hurry_at(self) -> float:
-        """When the next clause is needed, so that no pause is heard before it."""
+        """When the next clause is needed so that the user hears no pause."""
         if self._silent:
             return INFINITY
         until = self._heard_until
@@ -332,7 +336,7 @@ class SpeechWriter:
         return until - self._latency - SPEECH_MARGIN_S
 
     def hand_over(self, text: str) -> None:
-        """This goes to the synthesiser now."""
+        """This text goes to the synthesiser now."""
         self._post(TextGenerated(self._response_id, text))
         self._unspoken += text
         if self._owed <= 0:
@@ -340,7 +344,7 @@ class SpeechWriter:
         self._owed += len(text)
 
     async def speak_stream(self, texts: AsyncIterator[str]) -> None:
-        """Speak a text as it comes. Raises EngineError."""
+        """Speak a text as it is generated. Raises EngineError."""
         async with aclosing(self._synthesis.stream(texts)) as pieces:
             async for piece in pieces:
                 if piece.audio and not self._samples:
@@ -350,11 +354,11 @@ class SpeechWriter:
                 await self._wait_writable()
 
     def postpone(self, seconds: float) -> None:
-        """What was spoken so far was held back for so long."""
+        """The speech so far was held back for this long."""
         self._heard_until += seconds
 
     async def speak(self, clause: str) -> None:
-        """Speak a clause, or write it once the synthesiser has failed. Raises EngineError."""
+        """Speak a clause, or write it if the synthesiser has failed. Raises EngineError."""
         self._post(TextGenerated(self._response_id, clause))
         self._unspoken += clause
         if self._silent:
@@ -370,7 +374,7 @@ class SpeechWriter:
                 await self._wait_writable()
 
     def fall_silent(self, exc: EngineError) -> None:
-        """The synthesiser has failed: write what it has not spoken, and all that comes."""
+        """The synthesiser has failed: write what it has not spoken, and everything after that."""
         log.warning("speech synthesis failed, an answer goes on in writing: %s", exc)
         self._silent = True
         self._post(SpeechFailed(self._response_id, str(exc)))

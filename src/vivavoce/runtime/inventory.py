@@ -19,21 +19,22 @@ class OfferedModel(NamedTuple):
 
 
 class Resident(NamedTuple):
-    """An engine that keeps a model in memory, or loads it at its next use."""
+    """An engine that has a model in memory, or loads it at its next use."""
 
     id: str
-    """kind:name of an engine of the settings; the name of what is loaded on demand."""
+    """kind:name of an engine of the settings; for one loaded on demand, the name of what is
+    loaded."""
     kind: str
     model: str
-    """The pack or folder that it loads, where it has one."""
+    """The pack or folder that it loads, if it has one."""
     engine: Any
     """Has residency(), load(), unload() and `loading`."""
     on_demand: bool = False
     idle_unload_seconds: float = 0.0
-    """It is given back when it was unused for so long; 0: it stays."""
+    """It is unloaded after this time without use; 0: never."""
 
     def is_named(self, name: str) -> bool:
-        """Whether a client means it by that name."""
+        """Whether a client's name means this engine."""
         return name in (self.id, self.id.partition(":")[2], self.model)
 
 
@@ -68,15 +69,15 @@ class Inventory(Protocol):
     """The engines of the settings, and the packs of this machine."""
 
     def offered(self, kind: str) -> Iterable[OfferedModel]:
-        """What clients may name for a kind of engine."""
+        """The names that clients may use for a kind of engine."""
         ...
 
     def residents(self) -> Iterable[Resident]:
-        """The engines that keep a model in memory, or have done so."""
+        """The engines that have, or had, a model in memory."""
         ...
 
     def resident(self, asked: str) -> Resident | None:
-        """The engine of that name or model, which may have to be loaded; None: there is none."""
+        """The engine of that name or model, which may not be loaded yet; None: there is none."""
         ...
 
     def packs(self) -> list[PackSummary]:
@@ -84,7 +85,7 @@ class Inventory(Protocol):
         ...
 
     def pack_named(self, asked: str) -> str | None:
-        """The pack that a client means: by its name or by an alias of it; None: there is none."""
+        """The pack that a client means, by its name or an alias; None: there is none."""
         ...
 
     async def fetch(self, name: str, report: Report) -> None:
@@ -97,7 +98,7 @@ class Inventory(Protocol):
 
 
 class Pull:
-    """One pull, and those who follow it."""
+    """One pull, and the requests that follow it."""
 
     def __init__(self, fetch: Callable[[Report], Awaitable[None]]) -> None:
         self.progress = Progress("downloading", 0, 0)
@@ -106,7 +107,10 @@ class Pull:
         self.task = asyncio.create_task(self._run(fetch))
 
     async def follow(self) -> AsyncIterator[Progress]:
-        """What changes, the newest only, until the end. Raises EngineError where it failed."""
+        """The progress until the end; only the newest is reported.
+
+        Raises EngineError if the pull fails.
+        """
         shown: Progress | None = None
         while not self.task.done():
             if self.progress != shown:
@@ -135,7 +139,7 @@ class Pull:
 
 
 class Pulls:
-    """One pull of a pack at a time; it goes on when those who follow it leave."""
+    """Runs one pull of a pack at a time. It continues when the requests that follow it end."""
 
     def __init__(self) -> None:
         self._running: dict[str, Pull] = {}
@@ -144,7 +148,7 @@ class Pulls:
         return name in self._running
 
     def start(self, name: str, inventory: Inventory) -> Pull:
-        """The pull of that pack, begun unless it is under way."""
+        """The pull of that pack; it is begun if none is running."""
         if name not in self._running:
             pull = Pull(lambda report: inventory.fetch(name, report))
             self._running[name] = pull

@@ -1,4 +1,4 @@
-"""The sessions of a server as its operators see them: what each is doing, and since when."""
+"""The sessions of a server as operators see them: the state of each, and since when."""
 
 import asyncio
 import time
@@ -27,9 +27,9 @@ from vivavoce.runtime.runner import Runner
 from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
 from vivavoce.session.facts import AudioGenerated, Fact, UpstreamEventReceived, VadScores
 
-MAX_WAITS = 100  # of one session, from which the median is taken
+MAX_WAITS = 100  # the last latencies of a session, from which the median is computed
 MAX_FAILURES = 10_000
-MAX_UNREAD = 200  # of one watcher; older ones are dropped
+MAX_UNREAD = 200  # events queued for one watcher; older ones are dropped
 FAILURE_AGE_S = 3600.0
 
 State: TypeAlias = Literal["listening", "hearing", "thinking", "speaking"]
@@ -48,7 +48,7 @@ _CAPTIONS = {
     "response.output_audio_transcript.delta": "assistant",
     "response.output_text.delta": "assistant",
 }
-"""Whose words events of upstream servers have."""
+"""Who said the words in an event of an upstream server."""
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +72,16 @@ class LiveSessionObject(msgspec.Struct, frozen=True, kw_only=True):
     client: str
     """The address of the client."""
     key: str
-    """The name of the key that opened it; "" where none is needed."""
+    """The name of the key that opened it; "" without keys."""
     state: State
     turns: int
     first_sound_ms: int | None
-    """The median from the end of speech to the first sound; None: there was no answer yet."""
+    """The median from the end of speech to the first audio; None: there was no answer yet."""
     last_error: LastError | None
 
 
 class LiveSession:
-    """An observer: what operators see of one session."""
+    """An observer that tracks what operators see of one session."""
 
     skips_audio = True
 
@@ -91,10 +91,10 @@ class LiveSession:
         self.runner: Runner | None = None
         self._opened_at = table.wall_clock()
         self._state: State = "listening"
-        self._speaks = False  # an answer has sound, and is not complete
+        self._speaks = False  # an answer has audio, and is not complete
         self._turns = 0
-        self._asked_at: float | None = None  # the user waits for sound since then
-        self._waits: deque[float] = deque(maxlen=MAX_WAITS)
+        self._asked_at: float | None = None  # since when the user has been waiting for audio
+        self._waits: list[float] = []
         self._last_error: LastError | None = None
         self._watchers: set[asyncio.Queue[Watched]] = set()
 
@@ -116,7 +116,7 @@ class LiveSession:
                 self._set("hearing")
 
     def watch(self) -> asyncio.Queue[Watched]:
-        """What happens from now on, until unwatch()."""
+        """The events from now on, until unwatch()."""
         events: asyncio.Queue[Watched] = asyncio.Queue(MAX_UNREAD)
         self._watchers.add(events)
         if self.runner:
@@ -137,7 +137,7 @@ class LiveSession:
         self._tell({"type": "ended"})
 
     def shown(self, session_id: str) -> LiveSessionObject:
-        """As the list has it."""
+        """The session as it appears in the list."""
         settings = self.runner.settings if self.runner else None
         served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
         waits = sorted(self._waits)
@@ -198,6 +198,7 @@ class LiveSession:
 
     def _sounded(self, now: float) -> None:
         if self._asked_at is not None:
+            del self._waits[: 1 - MAX_WAITS]
             self._waits.append(now - self._asked_at)
             self._asked_at = None
 
@@ -227,7 +228,7 @@ class LiveSessions:
     def __init__(
         self, captions: Callable[[], bool], wall_clock: Callable[[], float] = time.time
     ) -> None:
-        """captions: whether watchers get what is said."""
+        """captions: whether watchers get the words that are said."""
         self._captions = captions
         self.wall_clock = wall_clock
         self._sessions: dict[str, LiveSession] = {}
@@ -244,10 +245,10 @@ class LiveSessions:
         return self._sessions.get(session_id)
 
     def end(self, session_id: str) -> bool:
-        """End a session for an operator; whether it is here."""
+        """End a session for an operator; return whether it is here."""
         session = self._sessions.get(session_id)
         if session is not None and session.runner is not None:
-            session.runner.end(1000, "an operator ended the session")
+            session.runner.end(1000, "an operator ended the session", "operator")
         return session is not None
 
     def shown(self) -> list[LiveSessionObject]:
@@ -263,7 +264,7 @@ class LiveSessions:
 
     @property
     def recent_failures(self) -> int:
-        """How many there were in the last hour."""
+        """The number of failures in the last hour."""
         since = self.wall_clock() - FAILURE_AGE_S
         while self._failures and self._failures[0] < since:
             self._failures.popleft()

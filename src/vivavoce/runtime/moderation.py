@@ -1,7 +1,7 @@
-"""Moderation: what users say and what is answered is shown to a function or an HTTP webhook.
+"""Moderation: a function or an HTTP webhook checks what users say, and the answers.
 
-Texts are checked beside the conversation, which does not wait for the verdict: no sound is delayed.
-An answer is checked sentence by sentence, so that its rest can still be stopped.
+The conversation does not wait for the verdict, so audio is not delayed. An answer is checked
+sentence by sentence, so that the rest of it can still be stopped.
 """
 
 import asyncio
@@ -24,28 +24,31 @@ from vivavoce.session.facts import ContentBlocked, Fact, TranscriptUpdated, Upst
 log = logging.getLogger(__name__)
 
 GROUP = "vivavoce.moderation"
-"""Entry points, by the name of the table."""
+"""The group of entry points; each has the name of its table."""
 MAX_CHECKS = 16
-"""Of one session at the same time; a text beyond them counts as one whose check failed."""
+"""The most checks of one session at the same time; a further text counts as a failed check."""
 MAX_PIECE_CHARACTERS = 400
-"""A longer sentence of an answer is checked in pieces."""
+"""A longer sentence of an answer is checked in pieces of this length."""
 _SENTENCE_ENDS = (".", "!", "?", "\n", "\u3002", "\uff01", "\uff1f", "\u0964")
 _DELTAS = ("response.output_audio_transcript.delta", "response.output_text.delta")
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 
 class ModerationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[moderation.NAME]: who checks what is said, for the policies that name it."""
+    """[moderation.NAME]: the check of a policy that names it."""
 
     url: str = ""
-    """Of a webhook. Empty: the entry point `vivavoce.moderation` of that name."""
+    """The address of a webhook.
+
+    Empty: the entry point `vivavoce.moderation` of that name is used.
+    """
     secret: str = ""
     """Sent to the webhook as a bearer token."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
     say: str = "I'm sorry, I can't talk about that."
-    """Said where a text is blocked and the verdict has no sentence. Empty: nothing."""
+    """Said if a text is blocked and the verdict has no sentence of its own. Empty: nothing."""
     block_on_failure: bool = False
-    """Whether a text is blocked where its check fails or takes too long."""
+    """Whether a text is blocked if its check fails or takes too long."""
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
@@ -54,40 +57,41 @@ class ModerationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class ModeratedText(msgspec.Struct, frozen=True):
-    """A text to be checked, as a function gets it, and a webhook as JSON."""
+    """A text to be checked: the argument of a function, or the JSON that a webhook gets."""
 
     role: Literal["user", "assistant"]
     text: str
     session_id: str
     key: str
-    """The name of the API key that opened the session; "" where none is needed."""
+    """The name of the API key that opened the session; "" without keys."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a check returns: an object, a dict or JSON text with these fields."""
+    """The result of a check: an object, a dict or JSON text with these fields."""
 
     action: Literal["allow", "block", "end"] = "allow"
     """block: the answer ends, and the user's item is deleted; end: the session ends."""
     say: str = ""
-    """Said then, in the voice of the session; empty: the sentence of the settings."""
+    """Said in the voice of the session; empty: the sentence of the settings."""
 
 
 class CheckText(Protocol):
-    """What an entry point names: an object that is called for each text, several at a time."""
+    """The type that an entry point names: it is called for each text, and several calls may run at
+    a time."""
 
     def __call__(self, text: ModeratedText) -> Awaitable[object]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Moderation:
-    """A check, and what follows from it."""
+    """A check and its settings."""
 
     name: str
     function: CheckText
     settings: ModerationSettings
 
     async def check(self, text: ModeratedText) -> Verdict:
-        """A failure is a verdict, too: see `block_on_failure`."""
+        """Check a text. A failure gives a verdict, too: see `block_on_failure`."""
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
                 given = await self.function(text)
@@ -104,22 +108,22 @@ class Moderation:
 
     @property
     def failed(self) -> Verdict:
-        """The verdict where a check fails."""
+        """The verdict if a check fails."""
         return Verdict("block" if self.settings.block_on_failure else "allow")
 
 
 class Moderator:
-    """An observer: has the texts of one session checked, and tells it what is blocked."""
+    """An observer that has the texts of one session checked, and reports to it what is blocked."""
 
     post: Callable[[Fact], None]
-    """Gives the session a fact. Set before the session begins."""
+    """Passes a fact to the session. Set before the session begins."""
 
     def __init__(self, moderation: Moderation, session_id: str, key: str) -> None:
         self._moderation = moderation
         self._session_id = session_id
         self._key = key
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pieces: dict[str, str] = {}  # of answers, by response
+        self._pieces: dict[str, str] = {}  # incomplete sentences of answers, by response
         self._over = False
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
@@ -189,7 +193,7 @@ class Moderator:
 async def built_moderation(
     settings: Mapping[str, ModerationSettings], stack: AsyncExitStack
 ) -> dict[str, Moderation]:
-    """The checks by name, entered on the stack. Raises SettingsError."""
+    """The checks by name; they are entered on the stack. Raises SettingsError."""
     found: dict[str, Moderation] = {}
     for name, each in settings.items():
         function = await webhook_or_entry_point(GROUP, "moderation", name, each, stack)

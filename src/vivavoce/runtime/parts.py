@@ -1,4 +1,4 @@
-"""The parts that a runner is given: its client, and what sees and keeps its session."""
+"""What a runner is given: its client, its observers, and the keeper of its session."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from vivavoce.session.facts import Fact
 
 
 class Peer(Protocol):
-    """The client, whatever transport carries it."""
+    """The connection to the client, over any transport."""
 
     def send(self, event: AnyServerEvent) -> None:
         """Queue an event. Never waits."""
@@ -21,12 +21,12 @@ class Peer(Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether wait_writable() would not wait."""
+        """Whether wait_writable() would return at once."""
         ...
 
     @property
     def waiting_bytes(self) -> int:
-        """Of what was sent and is queued here still."""
+        """Bytes that were sent and are still queued here."""
         ...
 
     async def wait_writable(self) -> None:
@@ -39,45 +39,44 @@ class Peer(Protocol):
 
 
 class Player(Protocol):
-    """Plays answers, where the server owns the playback. Posts AudioPlayed as they are played."""
+    """Plays answers, if the server owns the playback. Posts AudioPlayed as audio is played."""
 
     def play(self, item_id: str, audio: bytes) -> None:
-        """Play that behind what waits. Never waits."""
+        """Play this after the audio that is queued. Never waits."""
         ...
 
     def flush(self) -> None:
-        """Drop what was not played yet."""
+        """Drop the audio that was not played yet."""
         ...
 
     def duck(self, ducked: bool) -> None:
-        """Play softly from now on, or at full level again."""
+        """Play at a lower level from now on, or at full level again."""
         ...
 
 
 class Observer(Protocol):
-    """Sees all that happens in a session: usage metering, metrics, a flight recorder."""
+    """Observes everything that happens in a session: usage metering, metrics, a flight recorder."""
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
-        """`effects` is what the session makes of `fact`; None: its beginning, or a new brain.
-
-        Called before they are carried out. It must not change or keep the list, nor wait. It does
-        not see audio that a relay passes on, but for the first of an answer: see
-        Session.pass_output(). With an attribute `skips_audio` that is true it does not see audio of
-        a cascade that goes on, either: see Session.steady.
+        """`effects` are those that the session returned for `fact`; None: the session begins, or
+        has a new brain. Called before they are carried out. It must not change or keep the list,
+        nor wait. It is not called for audio that a relay passes on, except for the first audio of
+        an answer: see Session.pass_output(). If it has an attribute `skips_audio` that is true, it
+        is not called for audio of a cascade that changes nothing else, either: see Session.steady.
         """
         ...
 
 
 class Keeper(Protocol):
-    """Keeps a session for a client that loses its connection and comes back."""
+    """Stores a session for a client that loses its connection and comes back."""
 
     @property
     def repeats_items(self) -> bool:
-        """Whether the client asks for the items of its conversation."""
+        """Whether the client requests the items of its conversation."""
         ...
 
     def announced(self, event: SessionCreated) -> SessionCreated:
-        """The event as the client gets it: it says how to come back."""
+        """The event as the client gets it, with what the client needs to come back."""
         ...
 
     def keep(self, checkpoint: Checkpoint) -> None:
@@ -85,23 +84,27 @@ class Keeper(Protocol):
         ...
 
     async def wait_kept(self) -> None:
-        """Wait until it is stored. A store that cannot be reached is not waited for long."""
+        """Wait until it is stored. If the store cannot be reached, return after a short time."""
         ...
 
 
 class CallObserver(Observer, Protocol):
-    """Sees what an observer does not, too: all that a session is given."""
+    """Is also called for what an observer does not get: everything that a session is given."""
 
     def swapping(self, *, relays: bool, model: str, now: float) -> None:
-        """Another brain takes over; on() follows, without a fact."""
+        """The brain was replaced; on() follows, without a fact."""
         ...
 
     def passed(self, frame: bytes, now: float, *, output: bool) -> None:
-        """The session has let a frame pass: see Session.pass_input() and pass_output()."""
+        """The session has let a frame pass undecoded: see Session.pass_input() and
+        pass_output()."""
         ...
 
     def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
-        """The session fails by a bug. fact: what it was given, if it raised the exception."""
+        """The session has failed by a bug.
+
+        fact: the fact it was given, if it raised the exception itself.
+        """
         ...
 
     def leave(self) -> None:

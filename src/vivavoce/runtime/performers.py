@@ -1,7 +1,6 @@
 """Performers carry out the effects of a brain: engines on this machine, or an upstream server.
 
-Nothing here waits before the next fact is taken: what takes time is a task of its own that posts
-facts as they come.
+Performing an effect never waits: work that takes time is a task of its own, which posts its facts.
 """
 
 import asyncio
@@ -63,28 +62,32 @@ from vivavoce.session.facts import (
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING_WINDOWS = 64  # not scored yet, before the client is read any further: 2 s of audio
-MAX_WAITING_BYTES = 4_000_000  # not taken by the recogniser yet, likewise: 83 s
-MAX_DIARIZED_SECONDS = 300  # of an item, in which speakers are told apart
+# audio not scored yet, above which the client is not read any further: 2 s
+MAX_WAITING_WINDOWS = 64
+MAX_WAITING_BYTES = 4_000_000  # audio not taken by the recogniser yet, likewise: 83 s
+MAX_DIARIZED_SECONDS = 300  # audio of an item in which speakers are distinguished
 
 
 class SessionPort(Protocol):
-    """What a performer needs of the runner of its session."""
+    """What a performer needs from the runner of its session."""
 
     def post(self, fact: Fact) -> None:
         """Give the session a fact."""
         ...
 
     def pass_output(self, frame: bytes) -> bool:
-        """Give the client a frame of an upstream server as it is; False: it has to be posted."""
+        """Send a frame of an upstream server to the client unchanged.
+
+        False: it has to be posted.
+        """
         ...
 
     def progressed(self) -> None:
-        """Something that waited was taken."""
+        """Some queued input was taken."""
         ...
 
     def fail(self, exc: Exception, *, code: str = ..., what: str = ...) -> None:
-        """A bug: it ends the session."""
+        """A bug has occurred: it ends the session."""
         ...
 
     def writable(self) -> Awaitable[None]:
@@ -92,7 +95,7 @@ class SessionPort(Protocol):
         ...
 
     def run_tool(self, order: RunTool) -> Awaitable[str]:
-        """Call a function of this server; its result for the model."""
+        """Call a function of this server; return its result for the model."""
         ...
 
 
@@ -100,16 +103,16 @@ class Performer(Protocol):
     """Carries out the effects of one brain."""
 
     passes_frames: bool
-    """Whether frames of the client may go upstream as they are: see Session.pass_input()."""
+    """Whether frames of the client may go upstream unchanged: see Session.pass_input()."""
 
     @property
     def behind(self) -> bool:
-        """Whether more input waits than should."""
+        """Whether too much input is queued."""
         ...
 
     @property
     def waiting_bytes(self) -> int:
-        """Of input, and of what is sent to an upstream server."""
+        """Bytes queued: input, and what is to be sent to an upstream server."""
         ...
 
     def perform(self, effect: CascadeEffect | RelayEffect, now: float) -> None:
@@ -121,11 +124,11 @@ class Performer(Protocol):
         ...
 
     def give_up(self) -> None:
-        """The input that waits was not taken for too long: fail what it belongs to."""
+        """Queued input was not taken for too long: fail what it belongs to."""
         ...
 
     def close(self) -> None:
-        """Cancel all work and give everything back. Nothing is posted after that."""
+        """Cancel all work and give back all resources. Nothing is posted after that."""
         ...
 
 
@@ -147,8 +150,10 @@ class CascadePerformer:
         load: LoadGauge | None = None,
         gate: SpeakerGate | None = None,
     ) -> None:
-        """load: where it is high, nothing begins before it is needed; None: it never is. gate:
-        whose speech is let in, where that matters."""
+        """load: while it is high, nothing begins early; None: it never is.
+
+        gate: the speaker gate, if there is one.
+        """
         self._catalog = catalog
         self._cascade: Cascade = catalog.of(model)
         self._port = port
@@ -176,7 +181,8 @@ class CascadePerformer:
     @property
     def waiting_bytes(self) -> int:
         waiting = 0
-        for feed in self._feeds.values():  # evaluated after every frame: no generator
+        # evaluated after every frame: a loop is faster than a generator
+        for feed in self._feeds.values():
             waiting += feed.waiting_bytes
         return waiting
 
@@ -265,7 +271,7 @@ class CascadePerformer:
     async def _segments(
         self, cascade: Cascade, audio: RecordingFeed, rate: int, transcript: Transcript
     ) -> tuple[SpokenSegment, ...]:
-        """Who said the words of an item; nobody where the speaker model fails."""
+        """What each speaker said in an item; empty if the speaker model fails."""
         try:
             async with cascade.use_speaker() as model:
                 pcm = await asyncio.to_thread(resample, bytes(audio.pcm), rate, model.sample_rate)
@@ -318,7 +324,7 @@ class CascadePerformer:
         if isinstance(effect, ScoreTurn):
             self._scorer.score(effect)
         else:
-            assert self._gate  # without one no session has such orders
+            assert self._gate  # without a speaker gate no session has such effects
             self._gate.check(effect)
 
     def _begin_tool(self, order: RunTool) -> None:

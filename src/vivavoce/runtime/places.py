@@ -1,9 +1,9 @@
-"""Which process made an id, and which one serves a session now.
+"""Finds the process that made an id, and the process that serves a session now.
 
-Each process of several has a place, whose name stands in the ids that it makes: w1 is the second
-worker of a machine (sess_w1_…, rtc_w1_…), n3fa9c1w1 is that of a node in a cluster. A session that
-/start has promised has a UUID: its last byte is the number of the worker, and in a cluster the
-three bytes before it are the tag of the node.
+Each of several processes has a place, whose name is part of the ids that it makes: w1 is the second
+worker of a machine (sess_w1_…, rtc_w1_…), n3fa9c1w1 is that of a node in a cluster. The id that
+/start returns for a session is a UUID: its last byte is the number of the worker, and in a cluster
+the three bytes before it are the tag of the node.
 """
 
 import asyncio
@@ -34,29 +34,29 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What stands in the ids that it makes."""
+        """The name of the place in the ids that its process makes."""
         return f"n{self.node}w{self.worker}" if self.node else f"w{self.worker}"
 
 
 def node_tag(name: str) -> str:
-    """What stands in ids for the name of a node."""
+    """The tag of a node, by which ids name it."""
     return hashlib.sha256(name.encode()).hexdigest()[: 2 * TAG_BYTES]
 
 
 def place_named(name: str) -> Place | None:
-    """None: it is not the name of a place."""
+    """The place of that name; None: it is not the name of a place."""
     found = _PLACE.fullmatch(name)
     return Place(found[1] or "", int(found[2])) if found else None
 
 
 def place_of(id_: str) -> Place | None:
-    """The place that made the id of a call or a session; None: it names none."""
+    """The place that made the id of a call or a session; None: the id names none."""
     found = _ID.match(id_)
     return Place(found[1] or "", int(found[2])) if found else None
 
 
 def place_of_uuid(text: str, *, in_cluster: bool) -> Place | None:
-    """The place that has promised a session; None: the text is not a UUID."""
+    """The place whose /start returned the id of a session; None: the text is not a UUID."""
     try:
         made = uuid.UUID(text).bytes
     except ValueError:
@@ -65,16 +65,16 @@ def place_of_uuid(text: str, *, in_cluster: bool) -> Place | None:
 
 
 def uuid_of(place: Place) -> uuid.UUID:
-    """A new id of a session that is promised there."""
+    """A new id for a session of /start, made by that place."""
     made = uuid.uuid4().bytes
     end = bytes.fromhex(place.node) + bytes((place.worker,))
     return uuid.UUID(bytes=made[: -len(end)] + end)
 
 
 class Locations:
-    """Where sessions are that are not, or may not be, where their ids say: those that were resumed.
+    """Records where sessions are that were resumed, because they may not be where their ids say.
 
-    One write for each time that a process takes a session over.
+    Each time that a process takes over a session, one value is written.
     """
 
     def __init__(self, store: Store, place: Place) -> None:
@@ -83,7 +83,7 @@ class Locations:
         self._place = place
 
     async def find(self, session_id: str) -> Place | None:
-        """The place that has a session, as far as it is known."""
+        """The place that has a session, as far as it is recorded."""
         made_by = place_of(session_id)
         if made_by is None:
             return None
@@ -96,7 +96,7 @@ class Locations:
         return (place_named(found.decode(errors="replace")) if found else None) or made_by
 
     async def note(self, session_id: str, ttl_s: float) -> None:
-        """This process has taken a session over."""
+        """Record that this process has taken over a session."""
         try:
             async with asyncio.timeout(FIND_TIMEOUT_S):
                 await self._store.put(_key(session_id), self._place.name.encode(), ttl_s=ttl_s)

@@ -1,9 +1,9 @@
 """Several servers of one service as one engine: `base_url = ["http://a/v1", "http://b/v1"]`.
 
-A pool is a chain (runtime/fallback.py) that finds the order of its members anew for each request.
-Two members are drawn, and the one with the shorter expected wait is asked first; the others follow
-in the order of their waits, and take over where it fails, in the middle of the turn. The expected
-wait of a member is (requests under way + 1) x its recent latency / its weight.
+A pool is a chain (runtime/fallback.py) that orders its members anew for each request. Two members
+are drawn at random, and the one with the shorter expected wait is asked first. The others follow in
+the order of their expected waits, and take over if it fails, even in the middle of a turn. The
+expected wait of a member is (requests under way + 1) x its recent latency / its weight.
 
 Two choices: M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001.
 """
@@ -40,33 +40,34 @@ E = TypeVar("E")
 
 MAX_MEMBERS = 64
 MAX_CONVERSATIONS = 4096
-"""For which a pool knows the member; those that were not heard of for longest are dropped."""
+"""Conversations whose member a pool remembers; the ones used least recently are dropped."""
 CHECK_TIMEOUT_S = 3.0
 FAILED_CHECKS = 2
-"""So many in a row, and a member is left out."""
+"""A member gets no work after this many failed checks in a row."""
 MIN_CHECK_S = 1.0
 LATENCY_DECAY_S = 10.0
-"""A latency above that of the fastest member falls to a third of the difference in that time."""
+"""In this time the part of a member's latency above that of the fastest member falls to a third."""
 FIRST_LATENCY_S = 0.5
-"""At most, of a member that has not answered yet."""
+"""The highest latency assumed for a member that has not answered yet."""
 MIN_LATENCY_S = 0.01
-"""Below it the requests under way alone count."""
+"""Below this latency only the requests in progress count."""
 ALIKE = 1.25
-"""Waits whose ratio is smaller are alike: chance decides, so that each member is measured."""
+"""Waits whose ratio is below this count as equal: then chance decides, so that each member is
+measured."""
 
 
 class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[engines.KIND.NAME.pool]: how work is spread over the servers of `base_url`."""
 
     weights: tuple[Annotated[float, Meta(ge=0, le=1000)], ...] = ()
-    """Of each server, in the order of `base_url`: one of twice the weight takes twice the load.
-    0: it gets no new work. Empty: all are alike."""
+    """One for each server, in the order of `base_url`: a server of twice the weight takes twice the
+    load. 0: it gets no new work. Empty: all are equal."""
     check_seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
-    """Between two checks of a server; 0: they are not checked, and failures alone count."""
+    """Between two checks of a server; 0: there are none, and only failed requests count."""
     check_path: str = "models"
-    """What a check requests: below the base URL, or of the host, such as /ready."""
+    """What a check requests: a path below the base URL, or one of the host, such as /ready."""
     affinity: bool = True
-    """Language models: a conversation stays with its server, whose prompt cache has it."""
+    """For language models: a conversation stays with one server, whose prompt cache has it."""
 
     def __post_init__(self) -> None:
         if self.weights and not any(self.weights):
@@ -76,20 +77,20 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class MemberStatus(NamedTuple):
-    """A member as it is now, and what it has done so far."""
+    """The state of a member, and its counters."""
 
     problem: str
-    """Why it gets no new work; "": it gets some."""
+    """Why it gets no new work; "": it gets work."""
     in_flight: int
     answered: int
     failed: int
     waited_s: float
-    """From requests to the first of their results, in all."""
+    """The sum of the times from requests to their first results."""
 
 
 @dataclass(slots=True)
 class _Load:
-    """What is known of a member."""
+    """What is known about a member."""
 
     weight: float
     in_flight: int = 0
@@ -97,21 +98,21 @@ class _Load:
     failed: int = 0
     waited_s: float = 0.0
     latency_s: float | None = None
-    """The longest lately; None: it has not answered yet."""
+    """The recent latency, in which longer values weigh more; None: it has not answered yet."""
     measured_at: float = 0.0
     failed_checks: int = 0
     problem: str = ""
     """Found by checks."""
 
     def latency(self, now: float, fastest_s: float) -> float:
-        """What is left of latency_s: it approaches that of the fastest member."""
+        """The latency now: latency_s approaches that of the fastest member with time."""
         if self.latency_s is None:
             return fastest_s
         left = math.exp((self.measured_at - now) / LATENCY_DECAY_S)
         return max(MIN_LATENCY_S, fastest_s + (self.latency_s - fastest_s) * left)
 
     def note(self, waited_s: float, now: float, fastest_s: float) -> None:
-        """A latency was measured: a longer one counts at once, a shorter one by and by."""
+        """Note a measured latency. A longer one counts fully, a shorter one by half."""
         if self.latency_s is None:
             self.latency_s = waited_s
         else:
@@ -121,7 +122,7 @@ class _Load:
 
 @dataclass(slots=True)
 class _Balance:
-    """The loads of all members, and which conversation is with whom."""
+    """The loads of all members, and the member of each conversation."""
 
     loads: dict[str, _Load]
     random: Random
@@ -132,7 +133,7 @@ class _Balance:
         return max(MIN_LATENCY_S, min([FIRST_LATENCY_S, *known]))
 
     def waits(self, now: float) -> dict[str, float]:
-        """The expected wait of each member that has a weight, in seconds over weights."""
+        """The expected wait of each member with a weight, in seconds divided by the weight."""
         fastest_s = self.fastest_s()
         return {
             name: (load.in_flight + 1) * load.latency(now, fastest_s) / load.weight
@@ -142,8 +143,8 @@ class _Balance:
 
     @contextmanager
     def work(self, name: str, since: Callable[[], float | None]) -> Iterator[Callable[[], None]]:
-        """A request to a member, under way until the block ends. Call what is given for each
-        result. since: when the wait for a result begins; None: not yet."""
+        """A request to a member, in progress until the block ends. Call the yielded function for
+        each result. since: returns when the wait for a result began; None: not yet."""
         load, clock = self.loads[name], asyncio.get_running_loop().time
         began, answered = clock(), False
 
@@ -166,11 +167,15 @@ class _Balance:
             load.in_flight -= 1
             seconds = waited()
             if not answered and seconds is not None and seconds > (load.latency_s or 0.0):
-                load.note(seconds, clock(), self.fastest_s())  # it was given up: at least so long
+                # given up: the latency is at least that long
+                load.note(seconds, clock(), self.fastest_s())
 
 
 class Pool(Chain[E], Generic[E]):
-    """What the pools of all stages share. Unlike other chains it enters its members itself."""
+    """The common part of the pools of all stages.
+
+    Unlike other chains, a pool enters its members itself.
+    """
 
     def __init__(
         self,
@@ -179,7 +184,7 @@ class Pool(Chain[E], Generic[E]):
         pool: PoolSettings,
         random: Random | None = None,
     ) -> None:
-        """members: their names differ. Raises ValueError: weights do not fit them."""
+        """members: their names differ. Raises ValueError if the number of weights is wrong."""
         super().__init__(members, settings)
         weights = pool.weights or (1.0,) * len(members)
         if len(weights) != len(members):
@@ -210,7 +215,7 @@ class Pool(Chain[E], Generic[E]):
 
     @property
     def statuses(self) -> Mapping[str, MemberStatus]:
-        """Of each member by its name."""
+        """The state of each member, by its name."""
         now = asyncio.get_running_loop().time()
         found = {}
         for member in self.members:
@@ -235,7 +240,7 @@ class Pool(Chain[E], Generic[E]):
         return ""
 
     def health(self) -> str | None:
-        """The reason of the first, where no server can be reached."""
+        """The reason of the first member, if no server can be reached."""
         reasons = [
             load.problem or health_of(member.engine)
             for member in self.members
@@ -255,7 +260,7 @@ class Pool(Chain[E], Generic[E]):
         return self._of(translator_of)
 
     def _of(self, variant: Callable[[E], E | None]) -> Self | None:
-        """This pool with another engine of each member, and with the loads of this one."""
+        """The same pool with another engine for each member, and with shared loads."""
         made = [(member, variant(member.engine)) for member in self.members]
         able = [replace(member, engine=engine) for member, engine in made if engine is not None]
         if not able:
@@ -265,7 +270,7 @@ class Pool(Chain[E], Generic[E]):
         return other
 
     def preferred(self, now: float, conversation: str = "") -> Sequence[Member[E]]:
-        """The members by their expected waits: see the top of this file."""
+        """The members in the order of their expected waits: see the top of this file."""
         waits = self._balance.waits(now)
         weighted = [member for member in self.members if member.name in waits]
         able = [member for member in weighted if self._works(member, now)]
@@ -293,7 +298,8 @@ class Pool(Chain[E], Generic[E]):
     async def watched(
         self, member: Member[E], stream: AsyncGenerator[T], audio: KeptAudio | None = None
     ) -> AsyncGenerator[T]:
-        """The stream, measured: of a recogniser from the end of its audio on."""
+        """The stream, with its latency measured; that of a recogniser counts from the end of its
+        audio."""
 
         def since() -> float | None:
             if audio is None:
@@ -316,11 +322,11 @@ class Pool(Chain[E], Generic[E]):
     async def _check_often(self) -> None:
         while True:
             await asyncio.gather(*map(self._check, self.members))
-            # not all workers and nodes at the same time
+            # so that workers and nodes do not check at the same time
             await asyncio.sleep(self.pool.check_seconds * self._balance.random.uniform(0.8, 1.2))
 
     async def _check(self, member: Member[E]) -> None:
-        """Ask a server whether it is well. Never raises."""
+        """Ask a server whether it works. Never raises."""
         problem = ""
         if isinstance(member.engine, BaseEngine):
             try:
@@ -343,7 +349,7 @@ class Pool(Chain[E], Generic[E]):
 
 
 def pools_of(engines: Mapping[str, object]) -> dict[str, Pool[Any]]:
-    """Those of the engines that are pools."""
+    """The pools among the engines."""
     return {name: engine for name, engine in engines.items() if isinstance(engine, Pool)}
 
 
@@ -351,7 +357,8 @@ class PooledSTT(Pool[STT], FallbackSTT):
     """Recognisers of one service."""
 
     async def _order_for(self, kept: KeptAudio, language: str | None) -> list[Member[STT]]:
-        """A service that gets an utterance when it is complete is chosen then, not before."""
+        """If the service gets complete utterances, the member is chosen only when one is
+        complete."""
         if not first_engine(self).capabilities.streaming_input:
             await kept.gathered.wait()
         return self.in_order(language)
@@ -366,15 +373,15 @@ class PooledLLM(Pool[LLM], FallbackLLM):
 
     @property
     def known_model(self) -> str:
-        """Of the first server; "": not known."""
+        """The context length of the first server; "": not known."""
         return str(getattr(first_engine(self), "known_model", ""))
 
 
 class PooledEndpoint(PooledLLM):
-    """Language models to which requests can be forwarded as they stand."""
+    """Language models to which requests can be forwarded unchanged."""
 
     async def model(self) -> str:
-        """The model that the settings mean. Raises EngineError."""
+        """The model that the settings name. Raises EngineError."""
         order = self.in_order()
         while True:
             member = order.pop(0)
@@ -416,5 +423,5 @@ class PooledEndpoint(PooledLLM):
 
 
 def _as_endpoint(member: Member[LLM]) -> Any:
-    """The engine, which has model() and forward()."""
+    """The engine, which has the methods model() and forward()."""
     return member.engine

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 
 import aiohttp
 
@@ -28,7 +27,7 @@ from vivavoce.session.effects import (
 from vivavoce.session.facts import UpstreamConnected, UpstreamEventReceived, UpstreamLost
 from vivavoce.session.relay.faults import is_failure
 
-MAX_UPSTREAM_BYTES = 4_000_000  # not taken by the upstream server yet: 83 s of audio
+MAX_UPSTREAM_BYTES = 4_000_000  # bytes not taken by the upstream server yet: 83 s of audio
 
 
 class RelayPerformer:
@@ -44,10 +43,10 @@ class RelayPerformer:
         self._user = user
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
-        self._waiting: deque[bytes] = deque()  # for the upstream server
+        self._waiting: list[bytes] = []  # frames for the upstream server
         self._waiting_bytes = 0
-        self._sending = False  # whether a task sends what waits
-        self._socket: UpstreamSocket | None = None  # of the session that is open there
+        self._sending = False  # whether a task is sending what is queued
+        self._socket: UpstreamSocket | None = None  # of the upstream session that is open
         self._translation: XaiTranslation | None = None
 
     @property
@@ -99,13 +98,13 @@ class RelayPerformer:
                 lost = UpstreamLost(reason, "closed", code)
         except UpstreamRefused as exc:
             relay.hold.set(exc.fault.hold_s, exc.fault.kind)
-            lost = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            lost = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         self._port.post(lost)
 
     async def _receive(self, opened: Opened, translation: XaiTranslation | None) -> int:
         """Take what the upstream server sends until the connection ends; return its close code.
 
-        Most audio does not come here: it passes as soon as its bytes are there.
+        Most audio is passed on as soon as it is received, and does not reach this function.
         """
         socket = opened.socket
         if translation is None:
@@ -132,17 +131,17 @@ class RelayPerformer:
         return socket.close_code or 1006
 
     def _translated(self, raw: bytes, translation: XaiTranslation) -> bytes | None:
-        """A frame as a GA server sends it; None: the session does not get it."""
+        """The frame as a GA server would send it; None: the session does not get it."""
         frame, reply = translation.received(raw)
         if reply is not None:
             self.pass_input(reply)
         return frame
 
     def pass_input(self, frame: bytes) -> None:
-        """Send it now, or as soon as what is before it was taken."""
+        """Send it now, or after the frames that are queued."""
         socket, translation = self._socket, self._translation
         if socket is None:
-            return  # nothing is sent before the session there has begun, nor after its end
+            return  # nothing is sent before the upstream session has begun, nor after its end
         if not self._waiting and socket.send_now(frame):
             if translation:
                 translation.sent(frame)
@@ -154,10 +153,11 @@ class RelayPerformer:
             self._tasks.start("sending", self._send(socket, translation))
 
     async def _send(self, socket: UpstreamSocket, translation: XaiTranslation | None) -> None:
-        """Send all that waits, as fast as the upstream server takes it."""
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError):  # _receive() sees it, too
+        """Send all that is queued, as fast as the upstream server takes it."""
+        # _receive() notices it, too
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
             while self._waiting:
-                data = self._waiting.popleft()
+                data = self._waiting.pop(0)
                 self._waiting_bytes -= len(data)
                 if translation:
                     translation.sent(data)

@@ -1,7 +1,6 @@
-"""Engines and settings that are shared, and given back when their last user is gone.
+"""Engines and settings that several users share, and that are released after the last of them.
 
-When the settings are read again, sessions that began before go on with what they have: both are in
-use for a while.
+When the settings are read again, open sessions keep the old ones, so both are in use for a while.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 
 class Counted(Generic[T]):
-    """A value, and how many use it."""
+    """A value, and the number of its users."""
 
     def __init__(self, value: T) -> None:
         self.value = value
@@ -23,7 +22,7 @@ class Counted(Generic[T]):
         self._unused.set()
 
     def take(self) -> None:
-        """One more uses it; give_back() ends that."""
+        """Add a user; give_back() ends that."""
         self._users += 1
         self._unused.clear()
 
@@ -42,27 +41,27 @@ class Counted(Generic[T]):
             self.give_back()
 
     async def wait_unused(self) -> None:
-        """Until nobody uses it."""
+        """Wait until it has no users."""
         await self._unused.wait()
 
 
 @dataclass(slots=True, eq=False)
 class _Shared:
-    """An engine in a pool, and what tells it from others."""
+    """An engine in a pool, and the options that distinguish it."""
 
     kind: str
     name: str
     made: Any
-    """Not entered yet, or the object that was entered."""
+    """The engine as it was made, entered or not."""
     options: object
     users: int = 0
     engine: Any = None
-    """What entering gave; None: it is not entered."""
+    """The result of entering it; None: it is not entered."""
     entering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class EnginePool:
-    """Engines that run: one for all that name the same class with the same options."""
+    """Running engines: one for each class and set of options, however many models use it."""
 
     def __init__(self) -> None:
         self._running: list[_Shared] = []
@@ -71,8 +70,8 @@ class EnginePool:
     async def use(self, kind: str, name: str, made: Any, options: object) -> AsyncIterator[Any]:
         """The engine of that kind and name, entered.
 
-        made: an engine, used where none with these options runs. options: its settings, compared.
-        It is left when nobody uses it. Raises what entering raises.
+        made: a new engine, used if none with these options is running. options: its settings, which
+        are compared. The engine is left when nobody uses it. Raises what entering raises.
         """
         shared = self._find(kind, name, type(made), options)
         if shared is None:

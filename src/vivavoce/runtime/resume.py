@@ -1,7 +1,8 @@
 """Conversations that outlive their connection, their process and their machine.
 
-Each has a key: the hash of its owner and of a token that its client holds. Checkpoints are stored
-under it, with the epoch of the process that serves it: a later claim fences off an earlier one.
+Each conversation has a key: the hash of its owner and of a token that its client holds. Checkpoints
+are stored under the key with the epoch of the process that serves the conversation. A claim gets a
+higher epoch, so that earlier processes can store nothing more.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -33,30 +35,37 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
 TAKEN_OVER_CLOSE = 4003
-"""Of a connection whose conversation another client has resumed."""
+"""The close code of a connection whose conversation another client has resumed."""
 MAX_SAVES_AT_ONCE = 64
 MAX_UNSAVED = 10_000
-"""Conversations that wait for a store which cannot be reached; the oldest are given up."""
+"""Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
 RETRY_S = 1.0
 CLAIM_TIMEOUT_S = 3.0
+END_TIMEOUT_S = 2.0
+"""For the end of a session whose conversation another client of this process takes over."""
 CLOSE_TIMEOUT_S = 5.0
-"""At the end, for checkpoints that are not stored yet."""
+"""The time at shutdown for checkpoints that are not stored yet."""
 _TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
 _MS = re.compile(r"^[0-9]{1,9}$")
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[resume]: conversations that outlive their connection. Durations in seconds."""
+    """[resume]: conversations that continue after their connection is lost.
+
+    Durations in seconds.
+    """
 
     enabled: bool = True
-    """Give clients a token with which they come back to their conversation."""
+    """Whether clients get a token with which they can come back to their conversation."""
     grace_seconds: SecondsOrZero = 15.0
-    """For so long after a lost connection a session goes on without its client; 0: it ends."""
+    """How long a session continues without its client after the connection was lost; 0: it ends at
+    once."""
     keep_seconds: Seconds = 600.0
-    """For so long after its last change the words of a conversation are stored."""
+    """How long the words of a conversation are stored after its last change."""
     finish_answers: bool = True
-    """Whether an answer that broke off with the connection is finished when the client is back."""
+    """Whether an answer that was cut off with the connection is finished when the client comes
+    back."""
 
 
 class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,18 +75,18 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRequest(msgspec.Struct, frozen=True):
-    """What the query of a client says about a conversation that it comes back to."""
+    """What a client that comes back says about its conversation, in the query."""
 
     token: str
     session_id: str
     last_event_id: str
-    """The event that it has received last."""
+    """The id of the event that it received last."""
     heard: tuple[str, int] | None
-    """An answer, and the milliseconds that were played of it."""
+    """The id of an answer, and how many milliseconds of it the client has played."""
     items: bool
-    """Whether the items are sent to it."""
+    """Whether the items are sent to the client."""
     finish: bool | None
-    """Whether a broken answer is finished; None: as the server has it."""
+    """Whether an answer that was cut off is finished; None: the server's setting decides."""
 
 
 def resume_request(query: Mapping[str, str]) -> ResumeRequest:
@@ -105,7 +114,7 @@ def resume_request(query: Mapping[str, str]) -> ResumeRequest:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The right of one client to one conversation. It is the keeper of its session."""
+    """Entitles one client to one conversation. It is the keeper of the session."""
 
     service: "Resumption"
     request: ResumeRequest
@@ -113,11 +122,16 @@ class Ticket:
     token: Secret
     epoch: int = 1
     checkpoint: Checkpoint | None = None
-    """The conversation that goes on; None: a new one."""
+    """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
-    """The session, while it lasts."""
+    """The runner of the session, while it is open."""
     superseded: bool = False
-    """Whether another client has taken the conversation over."""
+    """Whether another client has taken over the conversation."""
+
+    @property
+    def ends_another(self) -> bool:
+        """Whether a session of this process ends where that of this ticket begins."""
+        return self.service.served(self.key) is not None
 
     @property
     def repeats_items(self) -> bool:
@@ -134,7 +148,8 @@ class Ticket:
 
 
 class Resumption:
-    """The tickets of a process, and its writer of checkpoints: an async context manager."""
+    """The tickets of a process, and the task that stores its checkpoints: an async context
+    manager."""
 
     def __init__(
         self,
@@ -145,22 +160,24 @@ class Resumption:
         locations: Locations | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """owner: this process, as other processes know it. The store is entered.
+        """owner: the name of this process for the others.
 
-        locations: where other processes find a session that this one has taken over.
+        The store is entered. locations: records which sessions this process has taken over.
         """
         self.settings = settings
         self.on_claim: Callable[[str, str, int], Awaitable[None]] | None = None
-        """Called with the owner that a conversation had, its key, and its epoch from now on."""
+        """Called with the former owner of a conversation, its key, and its new epoch."""
         self._store = store
         self._owner = owner
         self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
         self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: dict[str, str] = {}  # the key and the session of what the store is given
+        self._storing: dict[str, str] = {}  # key and session of each checkpoint being stored
+        self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._more = Signal()
         self._stored = Signal()
+        self._ended = Signal()
         self._failing = False
         self._ending = False
         self._writing: asyncio.Task[None] | None = None
@@ -185,13 +202,15 @@ class Resumption:
         return not (self._unsaved or self._storing)
 
     def has_unsaved(self, session_id: str) -> bool:
-        """Whether the store may lack the end of a session that has ended here."""
+        """Whether the store may not have the end of a session that has ended here."""
         unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
         return session_id in self._storing.values() or session_id in unsaved
 
     async def wait_saved(self, session_id: str) -> bool:
-        """Wait until the store has the end of a session that has ended here; False: it is too
-        slow."""
+        """Wait until the store has the end of a session that has ended here.
+
+        False: it takes too long.
+        """
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while self.has_unsaved(session_id):
@@ -202,39 +221,58 @@ class Resumption:
         return True
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
-        """For a client. Raises InvalidRequest. who: the name of its key."""
+        """A ticket for a client. Raises InvalidRequest. who: the name of its key."""
         request = resume_request(query)
         token = Secret(request.token or f"rt_{secrets.token_urlsafe(TOKEN_BYTES)}")
         return Ticket(self, request, _key(who, token), token)
 
     def served(self, key: str) -> Ticket | None:
         """The ticket of a conversation that this process serves."""
-        return self._served.get(key)
+        ticket = self._served.get(key)
+        return None if ticket is None or ticket.superseded else ticket
+
+    async def check_served(self, ticket: Ticket) -> None:
+        """End the session of a conversation here if another process has claimed it meanwhile.
+
+        That shows when a checkpoint is stored, because the store takes none of an older claim.
+        While the store cannot be reached, this process is assumed to have the only claim.
+        """
+        served = self.served(ticket.key)
+        if served is None or served.runner is None:
+            return
+        self.keep(served, served.runner.checkpoint())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                while not self._failing and self._is_due(served):
+                    self._stored.clear()
+                    await self._stored.wait()
 
     async def load(self, ticket: Ticket) -> None:
-        """Find the conversation of a ticket, and take it over.
+        """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
 
-        Where it cannot be found a new one begins. Raises InvalidRequest where the client names
-        another session.
+        If it cannot be found, a new one begins. Clients that come at once are served one after
+        another. Raises InvalidRequest if the client names another session; the conversation of the
+        token is unchanged.
         """
         if not ticket.request.token:
             return
-        here = self._take_served(ticket)
-        found = here or await self._take_stored(ticket)
-        if found is None:
-            return
-        session = found.session
-        if ticket.request.session_id not in ("", session.id):
-            raise InvalidRequest(
-                "The 'resume_token' is not that of the session 'session_id'.",
-                code="resume_token_mismatch",
-                param="session_id",
-            )
-        expires_in = session.expires_at - self._wall_clock()
-        if expires_in <= 0:
-            return
-        if here is None and self._locations is not None:
-            await self._locations.note(session.id, expires_in)
+        alone = self._loading.setdefault(ticket.key, asyncio.Lock())
+        async with alone:
+            await self.check_served(ticket)
+            here = self.served(ticket.key)
+            if here is not None and here.runner is not None:
+                _check_named(ticket, here.runner.settings.id)
+                found: Checkpoint | None = await self._take_served(ticket, here.runner, here)
+            else:
+                found = await self._take_stored(ticket)
+            if found is None:
+                return
+            _check_named(ticket, found.session.id)
+            expires_in = found.session.expires_at - self._wall_clock()
+            if expires_in <= 0:
+                return
+            if here is None and self._locations is not None:
+                await self._locations.note(found.session.id, expires_in)
         finish = ticket.request.finish
         ticket.checkpoint = continued(
             found,
@@ -244,26 +282,27 @@ class Resumption:
         )
 
     def fence(self, key: str, epoch: int) -> None:
-        """Another process serves a conversation under that epoch: it ends here, if it is older."""
+        """Another process has claimed a conversation: end it here, if its epoch here is lower."""
         ticket = self._served.get(key)
         if ticket is not None and ticket.epoch < epoch:
             supersede(ticket)
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
-        """A session of this ticket begins."""
+        """The session of this ticket begins."""
         if (other := self._served.get(ticket.key)) is not None:
             supersede(other)
         ticket.runner = runner
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:
-        """Its session has ended."""
+        """The session of this ticket has ended."""
         ticket.runner = None
+        self._ended.set()
         if self._served.get(ticket.key) is ticket:
             del self._served[ticket.key]
 
     def announced(self, ticket: Ticket, event: SessionCreated, *, resumed: bool) -> SessionCreated:
-        """The event with what a client needs to come back."""
+        """The event, with what a client needs to come back."""
         last_item_id: str | UnsetType | None = UNSET
         if ticket.checkpoint is not None:
             entries = ticket.checkpoint.entries
@@ -282,53 +321,63 @@ class Resumption:
         self._more.set()
 
     async def wait_kept(self, ticket: Ticket) -> None:
-        """Wait until the checkpoints of a ticket are stored; CLAIM_TIMEOUT_S at most."""
+        """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while ticket.key in self._unsaved or ticket.key in self._storing:
+                while self._is_due(ticket):
                     self._stored.clear()
                     await self._stored.wait()
+
+    def _is_due(self, ticket: Ticket) -> bool:
+        """Whether the store has not taken the last checkpoint yet."""
+        return ticket.key in self._unsaved or ticket.key in self._storing
 
     def serves(self, token: str) -> bool:
         """Whether this process serves a conversation with that token, whoever owns it."""
         return any(ticket.token.reveal() == token for ticket in self._served.values())
 
-    def _take_served(self, ticket: Ticket) -> Checkpoint | None:
-        """From a session of this process, which ends."""
-        other = self._served.get(ticket.key)
-        if other is None or other.runner is None:
-            return None
-        checkpoint = other.runner.checkpoint()
+    async def _take_served(self, ticket: Ticket, runner: Runner, other: Ticket) -> Checkpoint:
+        """From a session of this process, which ends and gives back what it has reserved."""
+        checkpoint = runner.checkpoint()
         ticket.epoch = other.epoch + 1
-        self._unsaved.pop(ticket.key, None)
         supersede(other)
+        self.keep(ticket, checkpoint)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                while other.runner is not None:
+                    self._ended.clear()
+                    await self._ended.wait()
         return checkpoint
 
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
+        """From the store, or from what waits for it here."""
         await self._wait_stored(ticket.key)
-        # of a session that has just ended here: nobody stores it while it is claimed
+        # for a session that has just ended here: nothing is stored for it during a claim
         unsaved = self._unsaved.pop(ticket.key, None)
-        claim = await self._claim(ticket.key)
-        if claim is None:
-            if unsaved is None:
-                return None
-            # the store has none, or is away; above the claim that another process may have made
-            ticket.epoch = unsaved[0].epoch + 2
-            return unsaved[1]
-        ticket.epoch = claim.epoch
-        if self.on_claim is not None and claim.owner != self._owner:
-            await self.on_claim(claim.owner, ticket.key, claim.epoch)
-        if unsaved is not None and unsaved[0].epoch == claim.epoch - 1:
-            return unsaved[1]
+        epoch = 0
+        if unsaved is not None:  # above the claim that another process may have made
+            ticket.epoch, epoch = unsaved[0].epoch + 2, unsaved[0].epoch
         try:
-            stored = msgspec.msgpack.decode(claim.value, type=StoredSession)
-        except msgspec.MsgspecError as exc:
-            log.warning("a stored conversation cannot be read: %s", exc)
-            return None
-        return stored.checkpoint if stored.checkpoint.version == CHECKPOINT_VERSION else None
+            claim = await self._claim(ticket)
+        except BaseException:
+            if unsaved is not None:
+                self.keep(ticket, unsaved[1])
+            raise
+        if claim is None:
+            found = unsaved[1] if unsaved is not None else None
+        else:
+            ticket.epoch = max(claim.epoch, epoch + 1)
+            stored = claim.epoch - 1
+            newer = epoch > stored or (epoch == stored and claim.owner == self._owner)
+            found = unsaved[1] if unsaved is not None and newer else _decoded(claim.value)
+        if unsaved is not None and found is unsaved[1]:
+            self.keep(ticket, found)  # whatever becomes of the session that begins with it
+        if claim is not None and self.on_claim is not None and claim.owner != self._owner:
+            await self.on_claim(claim.owner, ticket.key, ticket.epoch)
+        return found
 
     async def _wait_stored(self, key: str) -> None:
-        """Wait while a checkpoint is on its way to the store: a claim would not see it."""
+        """Wait while a checkpoint is being stored, because a claim would miss it."""
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 while key in self._storing:
@@ -337,12 +386,15 @@ class Resumption:
         except TimeoutError:
             log.warning("a conversation is resumed without its end: the store is too slow")
 
-    async def _claim(self, key: str) -> SessionClaim | None:
+    async def _claim(self, ticket: Ticket) -> SessionClaim | None:
+        """None: there is none, or the store cannot say. Then the epoch of the ticket is above that
+        of all that was stored before: what begins now is kept, and not what is older."""
         try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                return await self._store.claim(key, self._owner)
+                return await self._store.claim(ticket.key, self._owner)
         except (StoreError, TimeoutError) as exc:
             log.warning("a conversation cannot be claimed: %s", exc or "the store is too slow")
+            ticket.epoch = max(ticket.epoch, int(self._wall_clock()))
             return None
 
     async def _write(self) -> None:
@@ -361,35 +413,64 @@ class Resumption:
                     await asyncio.sleep(RETRY_S)
 
     async def _write_some(self) -> bool:
-        """Store what is due; False: the store cannot be reached, and it is still due."""
+        """Store the checkpoints that are due.
+
+        False: the store cannot be reached, and they are still due.
+        """
         taken = [self._unsaved.pop(key) for key in self._storing]
         saves = []
         for ticket, checkpoint in taken:
-            saves.append(self._save(ticket, checkpoint))
+            if (save := self._save(ticket, checkpoint)) is not None:
+                saves.append((ticket, checkpoint, save))
             await asyncio.sleep(0)  # encoding a long one takes a millisecond
         try:
-            kept = await self._store.keep(saves)
+            kept = await self._store.keep([save for _, _, save in saves])
         except StoreError as exc:
             if not self._failing:
                 log.warning("conversations are not stored: %s", exc)
             self._failing = True
-            for ticket, checkpoint in taken:
+            for ticket, checkpoint, _ in saves:
                 self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
             return False
         self._failing = False
-        for (ticket, _), done in zip(taken, kept, strict=True):
+        for (ticket, _, _), done in zip(saves, kept, strict=True):
             if not done:
                 supersede(ticket)
         return True
 
-    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave:
-        value = _encode(StoredSession(checkpoint=checkpoint))
+    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave | None:
+        """None: a bug, which must not keep the others from being stored."""
+        try:
+            value = _encode(StoredSession(checkpoint=checkpoint))
+        except Exception:
+            log.exception("%s cannot be stored", checkpoint.session.id)
+            return None
         ttl_s = max(0.0, min(self.settings.keep_seconds, checkpoint.expires_in))
         return SessionSave(ticket.key, ticket.epoch, self._owner, value, ttl_s)
 
 
+def _check_named(ticket: Ticket, session_id: str) -> None:
+    """Raises InvalidRequest where a client names another session than that of its token."""
+    if ticket.request.session_id not in ("", session_id):
+        raise InvalidRequest(
+            "The 'resume_token' is not that of the session 'session_id'.",
+            code="resume_token_mismatch",
+            param="session_id",
+        )
+
+
+def _decoded(value: bytes) -> Checkpoint | None:
+    """A stored conversation; None: this version cannot read it."""
+    try:
+        checkpoint = msgspec.msgpack.decode(value, type=StoredSession).checkpoint
+    except msgspec.MsgspecError as exc:
+        log.warning("a stored conversation cannot be read: %s", exc)
+        return None
+    return checkpoint if checkpoint.version == CHECKPOINT_VERSION else None
+
+
 def supersede(ticket: Ticket) -> None:
-    """End the session of a ticket: its conversation goes on elsewhere."""
+    """End the session of a ticket, because its conversation continues elsewhere."""
     if not ticket.superseded:
         ticket.superseded = True
         if ticket.runner is not None:
@@ -401,5 +482,5 @@ def supersede(ticket: Ticket) -> None:
 
 
 def _key(who: str, token: Secret) -> str:
-    """The same token in the hands of another owner is another conversation."""
+    """The key of a conversation: the same token with another owner is another conversation."""
     return hashlib.sha256(f"{who}\0{token.reveal()}".encode()).hexdigest()

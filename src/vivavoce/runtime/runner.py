@@ -1,10 +1,9 @@
-"""Drives one session: gives it facts, and carries out its effects."""
+"""Drives one session: passes facts to it, and performs its effects."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeAlias
 
@@ -38,6 +37,7 @@ from vivavoce.session.effects import (
     SendRaw,
 )
 from vivavoce.session.facts import (
+    DisconnectCause,
     Disconnected,
     Fact,
     GenerationFailed,
@@ -49,17 +49,19 @@ from vivavoce.session.shell import Session
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may come back
-TAKE_TIMEOUT_S = 10.0  # input that was not taken for so long is given up
+SHUTDOWN_CLOSE = 1012  # RFC 6455, 7.4: the client may connect again
+TAKE_TIMEOUT_S = 10.0  # queued input that was not taken for this long is dropped
 MEASURED_FRAMES = 64
-"""The passing of one frame in so many is measured: a relay passes fifty a second and session."""
+"""How many frames pass for each that is measured: a relay passes fifty a second for each
+session."""
 ForwardDirection: TypeAlias = Literal["input", "output"]
 
 
 class Runner:
-    """One session at work. Post facts to it while run() runs.
+    """One running session.
 
-    player: of a session that owns its playback, and only of such.
+    Post facts to it while run() runs. player: for a session whose playback the server owns, and
+    only for those.
     """
 
     def __init__(
@@ -88,23 +90,24 @@ class Runner:
         self._see_audio = tuple(o for o in self._observers if not getattr(o, "skips_audio", False))
         self._keeper = keeper
         self.on_forward: Callable[[ForwardDirection, float], None] | None = None
-        """Called for some of the frames that pass, with the seconds that it took."""
+        """Called for some of the frames that pass, with the time that each took, in seconds."""
         self._forwarded = 0  # frames
         self._last_audio = (0, 0)  # audio_samples, when the session has ended
-        self._facts: deque[Fact] = deque()
-        self._given: Fact | None = None  # to the session, which has not returned
+        self._facts: list[Fact] = []  # mostly one: an empty deque takes 760 bytes
+        self._given: Fact | None = None  # to the session, which has not returned yet
         self._begun = False
         self._busy = False
-        self._clock = asyncio.get_running_loop().time  # looked up once: it costs as much as a fact
-        self._progress = Signal()  # something that waited was taken
-        self._next: Driver | None = None  # takes over as soon as the session is at rest
+        # looked up once: each look-up costs as much as a fact
+        self._clock = asyncio.get_running_loop().time
+        self._progress = Signal()  # set when queued input was taken
+        self._next: Driver | None = None  # replaces the brain as soon as the session is at rest
         self._closing = False  # the session has ended, and its last checkpoint is being stored
         self._closed = Signal()
         self._close_reason: tuple[int, str] | None = None
         self._timer = Timer(self._on_timer)
 
     async def run(self) -> None:
-        """Serve until the session closes, then give everything back."""
+        """Serve until the session closes, then give back all resources."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -128,9 +131,9 @@ class Runner:
             self._performer = self._make_performer = self._group = self._tasks = None
 
     def post(self, fact: Fact) -> None:
-        """Pass a fact to the session and perform the effects. Never waits.
+        """Pass a fact to the session and perform the effects.
 
-        What is posted before the session has begun is kept until then.
+        Never waits. Facts that come before the session has begun are kept until then.
         """
         if self._closed.is_set or self._closing:
             return
@@ -139,10 +142,10 @@ class Runner:
             self._take_all()
 
     def pass_input(self, frame: bytes) -> bool:
-        """Take a frame of a GA client that is audio and recognised by its bytes.
+        """Take a frame of a GA client if its bytes are those of an audio append.
 
-        A relay sends it upstream as it is, where no rule touches it. False: nothing was done;
-        decode it, and post what it says. Never waits.
+        A relay sends it upstream unchanged, if no rule touches it. False: nothing was done; decode
+        it, and post the event. Never waits.
         """
         performer = self._performer
         if self._busy or not self._begun or self._closed.is_set or performer is None:
@@ -169,7 +172,7 @@ class Runner:
         return True
 
     def pass_output(self, frame: bytes) -> bool:
-        """Send a frame of the upstream server to the client as it is: see pass_input()."""
+        """Send a frame of the upstream server to the client unchanged: see pass_input()."""
         if self._busy or not self._begun or self._closed.is_set:
             return False
         try:
@@ -188,7 +191,7 @@ class Runner:
 
     @property
     def waiting_bytes(self) -> tuple[int, int]:
-        """For the client, and for recognisers or the upstream server."""
+        """Bytes queued for the client, and for recognisers or the upstream server."""
         return self._peer.waiting_bytes, self._performer.waiting_bytes if self._performer else 0
 
     @property
@@ -203,11 +206,11 @@ class Runner:
 
     @property
     def behind(self) -> bool:
-        """Whether VAD or STT is behind the input, or the session has not begun."""
+        """Whether VAD or STT is behind the audio, or the session has not begun."""
         return not self._begun or (self._performer is not None and self._performer.behind)
 
     def show_audio(self, observer: Observer, *, shown: bool) -> None:
-        """Whether an observer that skips audio sees it nevertheless from now on."""
+        """Whether an observer that skips audio is to be called for it from now on."""
         others = tuple(each for each in self._see_audio if each is not observer)
         self._see_audio = (*others, observer) if shown else others
 
@@ -226,7 +229,7 @@ class Runner:
         self._perform_all(first, now)
 
     def checkpoint(self) -> Checkpoint:
-        """All that another process needs to go on, while the session lasts."""
+        """Everything that another process needs to continue, while the session lasts."""
         return self._session.checkpoint(self._clock())
 
     def repeat_items(self) -> None:
@@ -234,34 +237,39 @@ class Runner:
         if self._begun and not self._closed.is_set:
             self._perform_all(self._session.repeat_items(), self._clock())
 
-    def end(self, code: int, reason: str) -> None:
-        """End the session for a reason that is not its client's."""
+    def end(self, code: int, reason: str, cause: DisconnectCause = "client") -> None:
+        """End the session although its connection is open."""
         self._close_reason = (code, reason)
-        self.post(Disconnected(code))
+        self.post(Disconnected(code, cause))
 
     def give_way(self, close_code: int, code: str, message: str) -> None:
-        """End the session: its conversation goes on elsewhere. The client learns it."""
+        """End the session, because its conversation continues elsewhere, and tell the client so."""
         body = ErrorBody(type="invalid_request_error", code=code, message=message)
         self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
         self._keeper = None
-        self.end(close_code, code)
+        self.end(close_code, code, "taken_over")
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
     ) -> None:
-        """A bug, wherever it was met: it ends this session and no other."""
+        """Report a bug, wherever it occurred: it ends this session and no other."""
         if not self._closed.is_set:
             if self._recorder is not None:
                 self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
             body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
-            with contextlib.suppress(Exception):  # sending may be what has the bug
+            with contextlib.suppress(Exception):  # the bug may be in the code that sends
                 self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-            self._peer.close(1011, "the server had an error")
+            close = Close(1011, "the server had an error")
+            for observer in self._observers:
+                if observer is not self._recorder:  # it has seen failed()
+                    with contextlib.suppress(Exception):  # the bug may be in the observer
+                        observer.on(None, [close], self._clock())
+            self._peer.close(close.code, close.reason)
             self._end()
 
     def refuse(self, exc: QuotaExceeded | Unauthorized | StoreError) -> None:
-        """Tell the client why the session does not begin."""
+        """Tell the client why the session cannot begin."""
         kind = "invalid_request_error"
         match exc:
             case QuotaExceeded():
@@ -278,7 +286,7 @@ class Runner:
         self._end()
 
     def progressed(self) -> None:
-        """Something that waited was taken."""
+        """Some queued input was taken."""
         self._progress.set()
 
     def writable(self) -> Awaitable[None]:
@@ -304,7 +312,7 @@ class Runner:
                     self._performer.give_up()
 
     def _measure(self, direction: ForwardDirection, since: float) -> None:
-        """A frame was passed on that had come at `since`."""
+        """Measure a frame that was passed on and had come at `since`."""
         if self.on_forward:
             self.on_forward(direction, self._clock() - since)
 
@@ -331,7 +339,7 @@ class Runner:
         session = self._session
         try:
             while self._facts and not self._closed.is_set:
-                fact, now = self._facts.popleft(), self._clock()
+                fact, now = self._facts.pop(0), self._clock()
                 if type(fact) is Disconnected and self._keeper:
                     self._keeper.keep(session.checkpoint(now))
                 self._given = fact
@@ -344,11 +352,11 @@ class Runner:
                 for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    if type(effect) is Send:  # by far the most
+                    if type(effect) is Send:  # by far the most frequent
                         self._peer.send(effect.event)
                     else:
                         self._perform(effect, now)
-            if steady:  # the timer is early enough
+            if steady:  # the timer fires early enough
                 return
             self._swap_at_rest()
             if not (self._closed.is_set or self._closing):
@@ -380,7 +388,8 @@ class Runner:
 
     def _perform(self, effect: Effect, now: float) -> None:
         match effect:
-            case RunVad() | FeedAudio() if self._performer:  # first: they come most often
+            # first, because they are the most frequent
+            case RunVad() | FeedAudio() if self._performer:
                 self._performer.perform(effect, now)
             case Send(event=event):
                 self._peer.send(event)
@@ -406,7 +415,7 @@ class Runner:
                 | RecordRefusal()
                 | RecordModel()
             ):
-                pass  # for observers
+                pass  # effects for observers
             case RequestEnd(reason=reason):
                 self.post(reason)
             case RequestFallback(reason=why, close_code=close_code):
@@ -420,7 +429,8 @@ class Runner:
                     self._performer.perform(effect, now)
 
     def _close(self, code: int, reason: str) -> None:
-        """Close the connection; before a restart, when another process finds the conversation."""
+        """Close the connection; before a restart only when another process will find the
+        conversation."""
         if code == SHUTDOWN_CLOSE and self._keeper and self._tasks is not None:
             self._closing = True
             self._facts.clear()
@@ -442,8 +452,8 @@ class Runner:
             self._tasks.start(order.order.response_id, work)
 
     async def run_tool(self, order: RunTool) -> str:
-        """The result of a function of this server, for the model."""
-        assert self._fallbacks  # a policy with functions has them
+        """Return the result of a function of this server, for the model."""
+        assert self._fallbacks  # only a policy that names functions leads here
         return await self._fallbacks.run_tool(order, self._id)
 
     def _on_tool(self, effect: RunTool | CancelTool) -> None:
@@ -464,7 +474,7 @@ class Runner:
             message = "The server that answers for this model is not available."
             body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
             self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-            self.end(close_code, reason)
+            self.end(close_code, reason, "upstream")
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)
             self.swap(driver)

@@ -1,4 +1,4 @@
-"""What a session begins with: the server's template, the client's choice, and its key's."""
+"""The settings with which a session begins: of the server, of the client, and of its key."""
 
 import msgspec
 from msgspec import UNSET
@@ -21,7 +21,7 @@ from vivavoce.protocol.wire import Kind, Opening
 from vivavoce.session.options import AvailableModels, Options
 
 TRANSCRIPTION_MODEL = "whisper-1"
-"""Named where a query asks for transcripts and for no model."""
+"""Used if a query asks for transcripts and names no model."""
 
 
 def begin(
@@ -66,7 +66,7 @@ def begin(
 
 
 def _choices(opening: Opening, kind: Kind) -> SessionPatch | None:
-    """What the query names besides the model, as settings; None: nothing."""
+    """The settings that the query names, besides the model; None: none."""
     heard = AudioInputPatch()
     if opening.transcription_model or opening.language:
         asked = opening.transcription_model or TRANSCRIPTION_MODEL

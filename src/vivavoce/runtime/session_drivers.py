@@ -1,4 +1,4 @@
-"""The drivers of one session: the brain that begins, and those that take over from it."""
+"""The drivers of one session: the one it begins with, and those that replace it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ from vivavoce.session.relay.direct import DirectBrain
 
 
 class ToolMeasurements(Protocol):
-    """Takes what is measured of functions of this server."""
+    """Receives measurements of calls to functions of this server."""
 
     def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None: ...
 
 
 class DriverContext(Protocol):
-    """What all sessions of a server share, as far as their drivers need it."""
+    """What all sessions of a server share and their drivers need."""
 
     @property
     def catalog(self) -> ModelCatalog: ...
@@ -62,7 +62,8 @@ class Drivers:
     who: str
     load: LoadGauge
     offer: PassedOffer | None = None
-    """Of a call whose media goes past this server: nothing else can take it over."""
+    """The media of a call that does not pass through this server, so that no other driver can take
+    over."""
 
     def first(self, model: str) -> Driver:
         """The driver with which a session of that model begins; "" is the default one."""
@@ -73,14 +74,14 @@ class Drivers:
         return self._cascade(model)
 
     def fallback(self, session: SessionObject) -> Driver | None:
-        """The cascade that continues when the upstream server of a session's model fails."""
+        """The cascade that continues if the upstream server of a session's model fails."""
         found = self._relay_of(session)
         if self.offer is not None or (found and found[1].fallback == NO_FALLBACK):
             return None
         return self._cascade(self.context.catalog.fallback(found[0] if found else ""))
 
     async def say(self, order: Say, post: Post, wait_writable: WaitWritable) -> None:
-        if self.offer is not None:  # there is no way to its client
+        if self.offer is not None:  # the server cannot send anything to the client
             post(OutputFinished(order.order.response_id))
             return
         cascade = self.context.catalog.voice_of(order.order.prompt.model)
@@ -99,7 +100,8 @@ class Drivers:
         return result.text
 
     async def recovered(self, session: SessionObject) -> Driver | None:
-        """The relay again, as soon as its upstream server answers; None: there is no relay."""
+        """The relay again, as soon as its upstream server answers; None: the client named no
+        relay."""
         found = self._relay_of(session)
         if found is None:
             return None
@@ -113,11 +115,11 @@ class Drivers:
         return None if found is None else found[1]
 
     def _relay_of(self, session: SessionObject) -> tuple[str, Relay] | None:
-        """The relay that a session's client has named, with its name; None: a cascade."""
+        """The relay that the session's client named, with its name; None: a cascade."""
         return self._relay(session.model if isinstance(session, RealtimeSession) else "")
 
     def _relay(self, model: str) -> tuple[str, Relay] | None:
-        """An unknown name, or an alias, stands for a relay where that is its model."""
+        """An unknown name, or an alias, means a relay if the model that serves it is one."""
         name = self.context.models.served_by(model, "").model
         relay = self.context.catalog.relays.get(name)
         return None if relay is None else (name, relay)

@@ -20,6 +20,7 @@ from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
+from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
 from vivavoce.runtime.moderation import Moderation, Moderator
@@ -43,7 +44,7 @@ from vivavoce.session.usage import Costs
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 5.0  # for sessions that were ended
+CLOSE_TIMEOUT_S = 5.0  # for sessions that are told to end
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
@@ -58,15 +59,16 @@ _REFUSALS: Mapping[Refusal, str] = {
 
 
 class Meter(Observer, Costs, Protocol):
-    """Counts what a session uses, and ends it when its owner may use nothing more."""
+    """Counts what a session uses, and ends the session when its owner may use nothing more."""
 
     post: Callable[[Fact], None]
-    """Gives the session a fact. Set before enter()."""
+    """Passes a fact to the session. Set before enter()."""
     epoch: int
-    """How often the session was taken up, 1 for a new one: each time is booked by itself."""
+    """1 for a new session; it grows each time the session is resumed, which is booked
+    separately."""
 
     async def enter(self) -> None:
-        """Before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
+        """Called before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
         ...
 
     def leave(self) -> None:
@@ -79,7 +81,8 @@ class CallRecorder(CallObserver, Protocol):
 
     @property
     def models(self) -> AvailableModels:
-        """What the session may use: that of its start, with lookups of names recorded."""
+        """The options that the session uses instead of these, so that its lookups of names are
+        recorded."""
         ...
 
 
@@ -88,14 +91,14 @@ MakeMeter = Callable[[SessionObject, str], Meter]
 
 
 class Measurements(Protocol):
-    """Takes what is measured beside the facts of sessions."""
+    """Receives measurements that are no part of the facts of sessions."""
 
     def on_forward(self, direction: ForwardDirection, seconds: float) -> None:
-        """A frame that no rule touches was passed on."""
+        """A frame was passed on undecoded."""
         ...
 
     def on_tool(self, name: str, outcome: ToolOutcome, seconds: float) -> None:
-        """A function of this server was called."""
+        """A call of a function of this server has ended."""
         ...
 
 
@@ -107,51 +110,71 @@ class ServerContext:
     models: AvailableModels
     limits: SessionLimits
     template: RealtimeSession
-    """The session object that sessions begin with, but for its id, its model and its expiry."""
+    """The session object with which sessions begin, without its id, model and expiry."""
     max_sessions: int = 1000
     max_upload_bytes: int = 25 * 1024 * 1024
-    """Of the body of one HTTP request."""
+    """The most bytes in the body of one HTTP request."""
     observers: tuple[MakeObserver, ...] = ()
     meter: MakeMeter | None = None
     measurements: Measurements | None = None
     record: Callable[[SessionStart], CallRecorder] | None = None
-    """Records a session that begins."""
+    """Makes the recording of a session that begins."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
-    """By the name of the model whose clients they are for."""
+    """The policies, by the name of the model that uses them."""
     tools: Mapping[str, ServerTool] = field(default_factory=dict)
     """Functions of this server that policies name."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
     """Checks that policies name."""
     voices: VoiceSettings = field(default_factory=VoiceSettings)
-    """Rules for the voice that a session begins with."""
+    """The rules for the voice with which a session begins."""
     owner_of: Callable[[str], Owner] = Owner
     """The user and team of a key, by its name."""
     key_models: Callable[[str], frozenset[str] | None] = lambda _: None
-    """The models that a key allows, by its name; None: all."""
+    """The models that a key allows, by the name of the key; None: all."""
     resumption: Resumption | None = None
     """Lets clients come back to their conversations."""
     takes_images: Callable[[str, str], bool] = lambda model, key: True
-    """Whether a model takes pictures of the owner of a key, by its name."""
+    """Whether the owner of a key may send pictures to a model: see Metering.takes_images()."""
     place: str = ""
-    """The name of this process among several; it stands in the ids of sessions and calls."""
+    """The name of this process among several, which is part of the ids of sessions and calls."""
     engines: Mapping[str, object] = field(default_factory=dict)
     """The engines of all models by `kind:name`, for health checks."""
     inventory: Inventory | None = None
-    """Those, and what can be loaded beside them."""
+    """These engines, and those that can be loaded on demand."""
     gate: SpeakerGate | None = None
-    """Whose speech is let in; None: everybody's."""
+    """The speaker gate; None: everybody is accepted."""
     watch_captions: bool = False
     """Whether operators who watch a session see what is said."""
 
 
 @dataclass(frozen=True, slots=True)
 class _OpenSession:
-    """What is ended with a session."""
+    """What is connected to the runner of a session, and released at its end."""
 
     context: Counted[ServerContext]
     meter: Meter | None
     moderator: Moderator | None
     ticket: Ticket | None
+
+    def begin(self, runner: Runner) -> None:
+        if self.ticket:
+            self.ticket.service.begin(self.ticket, runner)
+        if measurements := self.context.value.measurements:
+            runner.on_forward = measurements.on_forward
+        if self.meter:
+            self.meter.post = runner.post
+            ticket = self.ticket
+            self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
+        if self.moderator:
+            self.moderator.post = runner.post
+
+    def end(self) -> None:
+        if self.meter:
+            self.meter.leave()
+        if self.moderator:
+            self.moderator.leave()
+        if self.ticket:
+            self.ticket.service.end(self.ticket)
 
 
 class Sessions:
@@ -166,11 +189,12 @@ class Sessions:
         self._runners: dict[Runner, _OpenSession] = {}
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self.admission: Admission | None = None
-        """Measures whether this process is overloaded; None: nothing does."""
+        """Measures whether this process is overloaded; None: that is not measured."""
         self.is_cut_off: Callable[[], bool] = lambda: False
-        """Whether new sessions are refused because the cluster's Redis cannot be reached."""
+        """Whether new sessions are refused because the Redis server of the cluster cannot be
+        reached."""
         self.on_refusal: Callable[[Refusal], None] = lambda _: None
-        """Called with the reason for which a session was refused."""
+        """Called with the reason when a session is refused."""
         self.live = LiveSessions(lambda: self.context.watch_captions, wall_clock)
         self._draining = False
         self._empty = asyncio.Event()
@@ -184,15 +208,15 @@ class Sessions:
 
     @property
     def context(self) -> ServerContext:
-        """What the next session begins with."""
+        """The context with which the next session begins."""
         return self._context.value
 
     def hold_context(self) -> AbstractContextManager[ServerContext]:
-        """That, and its engines, kept until the block ends."""
+        """That context, in use until the block ends."""
         return self._context.hold()
 
     def replace_context(self, context: ServerContext) -> Counted[ServerContext]:
-        """Begin sessions with another context from now on. Returns that of those before it."""
+        """Use another context for sessions that begin from now on. Returns the former one."""
         earlier, self._context = self._context, Counted(context)
         self._load = LoadGauge(context.models.turns.anticipation_max_load)
         return earlier
@@ -217,15 +241,24 @@ class Sessions:
         """Whether all sessions are being ended."""
         return self._draining
 
-    def check_room(self) -> None:
-        """Raise LimitReached where one more session would be refused, and count that."""
-        if (refusal := self._refusal) is not None:
+    def check_room(self, *, in_place: bool = False) -> None:
+        """Raise LimitReached if one more session would be refused, and count the refusal.
+
+        in_place: the session replaces one of this process.
+        """
+        if (refusal := self._refusal) is not None and not (in_place and refusal == "full"):
             self.on_refusal(refusal)
             raise LimitReached(f"the server {_REFUSALS[refusal]}")
 
+    async def take_over(self, ticket: Ticket) -> None:
+        """Claim the conversation of a ticket for the session that is opened next, without a wait in
+        between. Raises InvalidRequest, and LimitReached if that session would be refused."""
+        self.check_room(in_place=ticket.ends_another)
+        await ticket.service.load(ticket)
+
     @property
     def backlog(self) -> tuple[int, int]:
-        """Bytes that wait: for clients; for recognisers and upstream servers."""
+        """Bytes queued for clients, and for recognisers and upstream servers."""
         waiting = [runner.waiting_bytes for runner in self._runners]
         return sum(out for out, _ in waiting), sum(in_ for _, in_ in waiting)
 
@@ -253,10 +286,10 @@ class Sessions:
     ) -> Runner:
         """Make a session for a client. Raises LimitReached, and InvalidRequest for its settings.
 
-        player: plays its answers, where the client does not. observers: of this session, beside
-        those of the server. ticket: with which the client can come back, or has come back.
-        offer: of a call whose media goes past this server; it is not recorded. The caller runs the
-        session with serve().
+        player: plays the answers, if the client does not. observers: of this session, in addition
+        to those of the server. ticket: with which the client can come back, or has come back.
+        offer: the call, if its media does not pass through this server; such a session is not
+        recorded. The caller runs the session with serve().
         """
         self.check_room()
         salt = self.new_id(6)
@@ -279,7 +312,7 @@ class Sessions:
         start = SessionStart(
             settings,
             replace(self._offer(opening), costs=meter),
-            context.limits if offer is None else context.limits.unspoken,
+            context.limits if offer is None else context.limits.without_announcements,
             salt=salt,
             now=asyncio.get_running_loop().time(),
             server_plays=player is not None,
@@ -287,18 +320,8 @@ class Sessions:
             checkpoint=checkpoint,
         )
         recorder = context.record(start) if context.record and offer is None else None
-        session = Session(
-            settings,
-            recorder.models if recorder else start.models,
-            start.limits,
-            salt=salt,
-            now=start.now,
-            server_plays=start.server_plays,
-            brain=driver.brain,
-            checkpoint=checkpoint,
-        )
         runner = Runner(
-            session,
+            _session_of(start, recorder.models if recorder else start.models, driver),
             peer,
             driver.performer,
             player=player,
@@ -307,24 +330,17 @@ class Sessions:
             keeper=ticket,
             recorder=recorder,
         )
-        if ticket:
-            ticket.service.begin(ticket, runner)
-        if context.measurements:
-            runner.on_forward = context.measurements.on_forward
-        if meter:
-            meter.post = runner.post
-            meter.epoch = ticket.epoch if ticket else 1
-        if moderator:
-            moderator.post = runner.post
+        opened = _OpenSession(self._context, meter, moderator, ticket)
+        opened.begin(runner)
         live.runner = runner
         self.live.add(settings.id, live)
         self._context.take()
-        self._runners[runner] = _OpenSession(self._context, meter, moderator, ticket)
+        self._runners[runner] = opened
         self._empty.clear()
         return runner
 
     async def serve(self, runner: Runner) -> None:
-        """Run a session to its end. It is refused where its owner may not begin one."""
+        """Run a session to its end. It is refused if its owner may not begin one."""
         opened, session_id = self._runners[runner], runner.settings.id
         try:
             if opened.meter:
@@ -333,12 +349,7 @@ class Sessions:
         except (QuotaExceeded, Unauthorized, StoreError) as exc:
             runner.refuse(exc)
         finally:
-            if opened.meter:
-                opened.meter.leave()
-            if opened.moderator:
-                opened.moderator.leave()
-            if opened.ticket:
-                opened.ticket.service.end(opened.ticket)
+            opened.end()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
             self._ended_audio = self._summed(runner)
@@ -347,19 +358,19 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Give turns and answers in progress this time to end; then end all sessions."""
+        """Let turns and answers in progress end within this time; then end all sessions."""
         self._draining = True
         for runner in tuple(self._runners):
             runner.post(DrainStarted())
         await self._wait_until_empty(seconds)
         for runner in tuple(self._runners):
-            runner.end(1012, "the server is shutting down")
+            runner.end(1012, "the server is shutting down", "shutdown")
         await self._wait_until_empty(CLOSE_TIMEOUT_S)
         if self._runners:
             log.warning("%d sessions did not end: an engine does not stop", len(self))
 
     def initial_settings(self, opening: Opening, salt: str = "") -> SessionObject:
-        """The session object that a session begins with. Raises InvalidRequest."""
+        """The session object with which a session begins. Raises InvalidRequest."""
         context = self.context
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or self.new_id(6)
@@ -370,7 +381,8 @@ class Sessions:
         return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def direct_relay(self, opening: Opening) -> Relay | None:
-        """The relay of a session whose media goes past this server; None: it comes here."""
+        """The relay of a session whose media does not pass through this server; None: the media
+        does."""
         if opening.kind != "realtime":
             return None
         relay = Drivers(self.context, opening.who, self._load).relay(_asked_model(opening))
@@ -382,7 +394,7 @@ class Sessions:
         return f"{place}_{secrets.token_hex(size)}" if place else secrets.token_hex(size)
 
     def _offer(self, opening: Opening) -> AvailableModels:
-        """What a new session may use. Raises InvalidRequest for a model that its key forbids."""
+        """The options of a new session. Raises InvalidRequest for a model that its key forbids."""
         context = self.context
         model = _asked_model(opening) or context.models.default_model
         policy = self._policy(model)
@@ -413,8 +425,22 @@ class Sessions:
                 await self._empty.wait()
 
 
+def _session_of(start: SessionStart, models: AvailableModels, driver: Driver) -> Session:
+    """models: those of `start`, or a recorder's, which keeps their answers."""
+    return Session(
+        start.settings,
+        models,
+        start.limits,
+        salt=start.salt,
+        now=start.now,
+        server_plays=start.server_plays,
+        brain=driver.brain,
+        checkpoint=start.checkpoint,
+    )
+
+
 def _opening_again(opening: Opening, session: SessionObject) -> Opening:
-    """What a client that comes back to a session asks for."""
+    """The request of a client that comes back to a session."""
     if isinstance(session, RealtimeSession):
         return replace(opening, kind="realtime", model=session.model, patch=None)
     return replace(opening, kind="transcription", patch=None)
@@ -433,7 +459,7 @@ def _asked_model(opening: Opening) -> str:
 
 
 def _log_opened(session: SessionObject, asked: str) -> None:
-    """Log the model that serves a session: an unknown name falls back to the default."""
+    """Log the model that serves a session, which for an unknown name is the default."""
     if not isinstance(session, RealtimeSession) or session.served_by is UNSET:
         log.info("%s opened, for transcription", session.id)
     elif asked in ("", session.served_by.model):

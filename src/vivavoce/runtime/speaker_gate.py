@@ -1,4 +1,4 @@
-"""Compares voices with that of the speaker of a session, for [speaker_gate]."""
+"""Compares voices with those of the accepted speakers, for [speaker_gate]."""
 
 import asyncio
 import logging
@@ -24,26 +24,29 @@ from vivavoce.session.speaker_gate import SpeakerGateSettings
 log = logging.getLogger(__name__)
 
 CHECK_TIMEOUT_S = 2.0
-"""Of one voice; then it is let in."""
+"""The longest time for one check; after it the voice is accepted."""
 MIN_FIRST = to_samples(1_000)
-"""Speech from which the first speaker is known."""
+"""The least speech from which the first speaker's voice is taken."""
 MAX_KNOWN = to_samples(30_000)
-"""Speech of the first speaker that makes up the voice; what comes later changes it no more."""
+"""After this much speech of the first speaker, the voice is not changed any more."""
 MAX_RECORDING_SECONDS = 60.0
 Floats = NDArray[np.float32]
 
 
 class SpeakerGate:
-    """The voices that are enrolled, for all sessions of a server."""
+    """The enrolled voices, for all sessions of a server."""
 
     def __init__(self, settings: SpeakerGateSettings, voices: Sequence[Floats] = ()) -> None:
-        """voices: those that are enrolled."""
+        """voices: the enrolled ones."""
         self.settings = settings
         self.voices = tuple(voices)
 
 
 async def speaker_gate(settings: SpeakerGateSettings, catalog: ModelCatalog) -> SpeakerGate:
-    """Read the enrolled voices. Raises SettingsError: there is no speaker model, or no voice."""
+    """Read the enrolled voices.
+
+    Raises SettingsError: there is no speaker model, or a recording has no speech.
+    """
     if settings.mode == "off":
         return SpeakerGate(settings)
     cascade = catalog.of(catalog.default)
@@ -78,7 +81,7 @@ def _read(name: str) -> bytes:
 
 
 class SessionGate:
-    """The speaker of one session."""
+    """The accepted speakers of one session."""
 
     def __init__(
         self,
@@ -89,7 +92,8 @@ class SessionGate:
     ) -> None:
         self._voices = gate.voices
         self._learns = gate.settings.mode == "first"
-        self._total: Floats | None = None  # of the first speaker: embeddings times samples
+        # of the first speaker: the sum of embeddings times samples
+        self._total: Floats | None = None
         self._samples = 0
         self._cascade = cascade
         self._tasks = tasks
@@ -97,14 +101,17 @@ class SessionGate:
         self._failing = False
 
     def check(self, order: CheckSpeaker) -> None:
-        """Post a SpeakerChecked; a later order for the same item takes the place of this one."""
+        """Check a voice, and post a SpeakerChecked.
+
+        A later check of the same item replaces this one.
+        """
         self._tasks.start(("speaker", order.item_id), self._check(order))
 
     async def _check(self, order: CheckSpeaker) -> None:
         likeness, same_voice = 1.0, -1.0
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S), self._cascade.use_speaker() as model:
-                # three seconds at the most: no thread is worth it
+                # three seconds of audio at most: a thread is not worth it
                 pcm = resample(order.audio, RATE, model.sample_rate)
                 (voice,) = await model.embed([pcm])
                 same_voice = model.same_voice
@@ -118,7 +125,7 @@ class SessionGate:
         self._post(SpeakerChecked(order.item_id, likeness, same_voice))
 
     def _likeness(self, voice: Floats, samples: int, same_voice: float) -> float:
-        """With the most alike of the voices that are let in. The first one is learned."""
+        """Compare with the most similar of the accepted voices. The first voice is learned."""
         if not self._learns:
             return max(float(voice @ known) for known in self._voices)
         likeness = 1.0

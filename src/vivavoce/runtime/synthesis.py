@@ -13,7 +13,7 @@ from msgspec import Struct
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import TTS, Mark, Speech
-from vivavoce.engines.speech_text import says_something, spoken_language, spoken_text
+from vivavoce.engines.speech_text import AWAITED, says_something, spoken_language, spoken_text
 from vivavoce.engines.spoken_forms import SpokenForms, spoken_forms
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.runtime.clauses import Clauses
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 MAX_PIECE_MS = 400
 """Longer audio from an engine is passed on in pieces of this length."""
 STALL_TIMEOUT_S = 30.0
-"""How long an engine may make nothing."""
-_FED_CHARACTERS = 1000  # cut into clauses at a time: 3 ms of work at the most
+"""How long an engine may give no audio."""
+_FED_CHARACTERS = 1000  # characters cut into clauses at a time: 3 ms of work at most
 _WORD = re.compile(r"\s*\S+\s*")
 
 
@@ -45,13 +45,13 @@ class SpokenPiece(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """A voice of an engine, with speed, language and instructions."""
+    """A voice of an engine, with its speed, language and instructions."""
 
     tts: TTS
     voice: str
     speed: float = 1.0
     language: str | None = None
-    """Used unless the text is written in a script of another language."""
+    """Used unless the text is in a script of another language."""
     instructions: str = ""
     max_piece_ms: int = MAX_PIECE_MS
     stall_timeout_s: float = STALL_TIMEOUT_S
@@ -68,11 +68,11 @@ class Synthesis:
     async def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
         """The speech of one clause, which begins at sample `start` of the answer.
 
-        Markdown and emoji are not spoken, and written forms are read as a person would. A clause in
-        which nothing is left to say has all its words and no audio. The words together are `text`
-        to the letter. An engine that is lost in the middle is asked for the clause once more, and
-        what was already passed on is left out.
-        Lets other tasks run after `max_piece_ms` of audio at the latest. Raises EngineError.
+        Markdown and emoji are not spoken, and written forms are read as a person would read them.
+        If nothing is left to speak, the clause has all its words and no audio. All words together
+        are exactly `text`. If the worker of the engine dies, the clause is requested once more, and
+        the audio that was already passed on is skipped. Lets other tasks run after `max_piece_ms`
+        of audio at the latest. Raises EngineError.
         """
         timing, plain = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
         spoken = spoken_forms(plain, spoken_language(plain, self.language or self._voice_language))
@@ -83,6 +83,7 @@ class Synthesis:
         how = self._how(spoken.text)
 
         def attempt() -> AsyncGenerator[Speech]:
+            AWAITED.set(not start)
             speech = self.tts.synthesize(spoken.text, **how)
             return _with_original_marks(speech, spoken) if spoken.spans else speech
 
@@ -91,9 +92,9 @@ class Synthesis:
                 yield piece
 
     async def stream(self, texts: AsyncIterator[str]) -> AsyncGenerator[SpokenPiece]:
-        """The speech of a text that is still being written, as clause() has it.
+        """The speech of a text that is still being generated, as in clause().
 
-        texts: pieces with whole words, handed to the engine as they come. Engines that take such a
+        texts: pieces of whole words, passed to the engine as they come. Engines that accept such a
         text read written forms themselves.
         """
         timing = StreamTiming(speed=self.speed)
@@ -120,9 +121,10 @@ class Synthesis:
     async def _attempts(
         self, attempt: Callable[[], AsyncGenerator[Speech]], timing: WordTiming
     ) -> AsyncGenerator[SpokenPiece]:
-        """What the first attempt gives; where the engine is lost, the rest by a second one."""
+        """The output of the first attempt; if the worker of the engine dies, the rest from a second
+        one."""
         made = 0  # samples passed on
-        busy = 0  # bytes since other tasks were let run
+        busy = 0  # bytes since other tasks last ran
         max_busy = self.max_piece_ms * 2 * RATE // 1000
         for may_retry in (True, False):
             cutter = _Cutter(self.tts.sample_rate, self.max_piece_ms, timing, made)
@@ -154,7 +156,7 @@ class Synthesis:
 
     @property
     def _voice_language(self) -> str | None:
-        """The one language of the voice; None: it has several, or is not known."""
+        """The only language of the voice; None: it has several, or they are not known."""
         found = next((v.languages for v in self.tts.voices if v.id == self.voice), ())
         return found[0] if len(found) == 1 else None
 
@@ -163,7 +165,7 @@ class Synthesis:
 
 
 class _Cutter:
-    """Cuts what one attempt gives into pieces at 24 kHz, without its first `skip` samples."""
+    """Converts the output of one attempt to pieces at 24 kHz, without its first `skip` samples."""
 
     def __init__(self, rate: int, max_piece_ms: int, timing: WordTiming, skip: int) -> None:
         self._rate = rate
@@ -195,7 +197,7 @@ class _Cutter:
         return audio[2 * (self._skip - self._made) :] if self._skip > self._made else audio
 
     def _piece(self, part: bytes, words: list[SpokenWord]) -> SpokenPiece:
-        """The next audio, and the words that begin in it beside those."""
+        """The next audio, and the words that begin in it, besides the given ones."""
         audio, skip = self._resampler.feed(part), self._skip - self._made
         self._made += len(audio) // 2
         words += self._timing.estimated(self._made)
@@ -205,7 +207,8 @@ class _Cutter:
 async def _with_original_marks(
     speech: AsyncGenerator[Speech], spoken: SpokenForms
 ) -> AsyncGenerator[Speech]:
-    """The speech of a text with written forms replaced, with the marks of the original."""
+    """The speech of a text in which written forms were replaced, with marks for the original
+    text."""
     async with aclosing(speech):
         async for piece in speech:
             marks = (Mark(m.at, m.start, spoken.original_end(m.end)) for m in piece.marks)
@@ -213,7 +216,7 @@ async def _with_original_marks(
 
 
 async def _prose(texts: AsyncIterator[str], timing: StreamTiming) -> AsyncGenerator[str]:
-    """What is spoken of each text. The times of its words are begun."""
+    """The text that is spoken for each text; starts the timing of its words."""
     async for text in texts:
         spoken = spoken_text(text)
         if not says_something(spoken):
@@ -224,8 +227,9 @@ async def _prose(texts: AsyncIterator[str], timing: StreamTiming) -> AsyncGenera
 
 
 def clauses_of(text: str) -> Iterator[str]:
-    """The clauses of a whole text. The first is as short as if the text came word by word, so that
-    playback starts early; the others are as long as may be, for the sake of their melody."""
+    """The clauses of a whole text. The first one is short, as it would be if the text came word by
+    word, so that playback starts early. The others are as long as possible, which gives a better
+    melody."""
     cutter, at = Clauses(), 0
     for word in _WORD.finditer(text):
         at = word.end()

@@ -9,16 +9,16 @@ from vivavoce.errors import EngineError
 
 
 class Timer:
-    """Calls `fire` at the deadline that was set last. Call cancel() in the end."""
+    """Calls `fire` at the deadline that was set last. Call cancel() when it is no longer needed."""
 
     def __init__(self, fire: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = fire
         self._deadline = float("inf")
-        self._rings_at = float("inf")  # of the handle: that of uvloop does not say it
+        self._rings_at = float("inf")  # of the handle, because uvloop's does not have it
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, deadline: float) -> None:
-        """A deadline that moves back costs nothing: the handle is re-armed when it fires."""
+        """Set the deadline. A later one costs nothing: the handle is set again when it fires."""
         self._deadline = deadline
         if self._handle is not None:
             if self._rings_at <= deadline:
@@ -45,8 +45,10 @@ class Timer:
 
 
 class _Nothing:
-    """Awaited, it returns at once. A coroutine that has nothing to wait for costs three times as
-    much."""
+    """An awaitable that returns at once.
+
+    A coroutine that has nothing to wait for costs three times as much.
+    """
 
     __slots__ = ("_ended",)
 
@@ -59,12 +61,12 @@ class _Nothing:
 
 
 NOTHING: Awaitable[None] = _Nothing()
-"""To await where there is nothing to wait for."""
+"""Await this where there is nothing to wait for."""
 
 
 class Signal:
-    """A flag that tasks wait for. As asyncio.Event, but in 150 bytes instead of 800: a session has
-    several."""
+    """A flag that tasks can wait for. It does what asyncio.Event does in 150 bytes instead of 800;
+    a session has several."""
 
     __slots__ = ("_waiting", "is_set")
 
@@ -74,7 +76,7 @@ class Signal:
         self._waiting: list[asyncio.Future[None]] = []
 
     def set(self) -> None:
-        """Wake all that wait. Until clear(), wait() returns at once."""
+        """Wake all tasks that wait. Until clear(), wait() returns at once."""
         if self.is_set:
             return
         self.is_set = True
@@ -98,13 +100,13 @@ class Signal:
 
 
 class StallGuard:
-    """Ends waits for an engine that gives nothing, with one timer for all waits of a stream.
+    """Ends a wait for an engine that gives nothing, with one timer for all waits of a stream.
 
-    A time-out for each wait would cost as much as a piece of audio.
+    A time-out of its own for each wait would cost as much as a piece of audio.
     """
 
     def __init__(self, seconds: float | None, error: Callable[[], EngineError]) -> None:
-        """seconds: None: it never ends a wait. Use it in the task that waits."""
+        """seconds: the longest wait; None: there is no limit. Use it in the task that waits."""
         self._seconds = float("inf") if seconds is None else seconds
         self._error = error
         self._loop = asyncio.get_running_loop()
@@ -130,11 +132,11 @@ class StallGuard:
             raise self._error() from stall
 
     def begin(self) -> None:
-        """A wait begins, of the given seconds at most; after that __aexit__ raises `error`."""
+        """A wait begins, for at most the given seconds; after that, __aexit__ raises `error`."""
         self._since = self._loop.time()
 
     def end(self) -> None:
-        """Something has come: the time until begin() does not count."""
+        """The wait is over: the time until begin() does not count."""
         self._since = None
 
     def _look(self) -> None:
@@ -147,14 +149,14 @@ class StallGuard:
 
 
 class Tasks:
-    """Tasks of one owner, each under a key by which it can be cancelled."""
+    """Tasks of one owner, each under a key with which it can be cancelled."""
 
     def __init__(
         self, group: asyncio.TaskGroup, fail: Callable[[Exception], None], ended: Callable[[], None]
     ) -> None:
-        """fail: gets an exception that a task raises. ended: called when one is over.
+        """fail: called with an exception that a task raises.
 
-        The tasks run in `group`, which waits for them.
+        ended: called when one is over. The tasks run in `group`, which waits for them.
         """
         self._group = group
         self._fail = fail
@@ -165,15 +167,15 @@ class Tasks:
         return len(self._tasks)
 
     def start(self, key: Hashable, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task; one with the same key is cancelled."""
+        """Start a task; a task with the same key is cancelled."""
         self.cancel(key)
         task = self._group.create_task(self._guarded(work))
         self._tasks[key] = task
         task.add_done_callback(self._over)
-        task.add_done_callback(lambda _: work.close())  # cancelled before it began, it never ran
+        task.add_done_callback(lambda _: work.close())  # cancelled before it began, so it never ran
 
     def rename(self, old: Hashable, new: Hashable) -> None:
-        """From now on a task is cancelled under another key. It need not run any more."""
+        """Give a task another key. It need not be running any more."""
         if task := self._tasks.pop(old, None):
             self._tasks[new] = task
 

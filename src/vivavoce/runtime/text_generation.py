@@ -1,8 +1,8 @@
-"""The text of one answer: what the model gives, and the functions of this server that it calls.
+"""The text of one answer: the model's output, and its calls of functions of this server.
 
-Clients see nothing of such calls. The model is asked again with the results, within the same
-response. They are no items of the conversation: they stand behind the item that was the last one
-when the model was asked, in every later request of the session.
+Such calls are hidden from clients. The model is requested again with their results, within the same
+response. Calls and results are not items of the conversation: in every later request of the
+session, they follow the item that was the last one when the model made the calls.
 """
 
 import asyncio
@@ -38,17 +38,17 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_BACKGROUND_CALLS, MAX_CALLS_PER_RESPONSE
 
 MAX_ROUNDS = 8
-"""Requests in a row that call such functions; the next one may call none."""
+"""How many requests in a row may call such functions; the next one may not."""
 PROGRESS_INTERVAL_S = 1.0
-"""Between facts that a model generates, while no clause is complete."""
+"""How often it is reported that a model generates, while no clause is complete."""
 MAX_KEPT_ROUNDS = 64
-"""Of one session, whose results later requests have."""
+"""The most calls of one session whose results are in later requests."""
 
 RunServerTool: TypeAlias = Callable[[RunTool], Awaitable[str]]
 
 
 class TextSink(Protocol):
-    """Takes the text of an answer."""
+    """Receives the text of an answer."""
 
     async def put(self, text: str) -> None: ...
     async def flush(self) -> None: ...
@@ -61,15 +61,15 @@ class ServerCalls:
     def __init__(
         self, run: RunServerTool, begin: Callable[[RunTool], None] = lambda _: None
     ) -> None:
-        """begin: run a call in the background, and call finish() in the end."""
+        """begin: runs a call in the background, which must end with finish()."""
         self._run = run
         self._begin = begin
         self._rounds: deque[tuple[str, tuple[Item, ...]]] = deque(maxlen=MAX_KEPT_ROUNDS)
-        self._running: set[str] = set()  # call ids, in the background
-        self._finished: list[Item] = []  # that no request has had
+        self._running: set[str] = set()  # ids of calls in the background
+        self._finished: list[Item] = []  # ids of calls whose results no request has had
 
     async def run(self, order: RunTool, background: frozenset[str]) -> str:
-        """The result of a call; of one in the background that it runs."""
+        """The result of a call; for one in the background, that it is running."""
         if order.name not in background:
             return await self._run(order)
         if len(self._running) >= MAX_BACKGROUND_CALLS:
@@ -79,7 +79,7 @@ class ServerCalls:
         return CALL_RUNS
 
     def finish(self, order: RunTool, output: str) -> None:
-        """A call in the background has a result: it is shown to the model as one more call."""
+        """A call in the background has returned: the model gets the result as a further call."""
         self._running.discard(order.call_id)
         call_id = f"{order.call_id}_result"
         self._finished += [
@@ -88,17 +88,17 @@ class ServerCalls:
         ]
 
     def place_finished(self, items: tuple[Item, ...]) -> None:
-        """What has finished in the background stands behind these items."""
+        """What has finished in the background, after these items."""
         if self._finished:
             self.keep(items, tuple(self._finished))
             self._finished.clear()
 
     def keep(self, items: tuple[Item, ...], results: tuple[Item, ...]) -> None:
-        """items: that the model was asked with."""
+        """items: those of the request in which the model made the calls."""
         self._rounds.append((items[-1].id if items else "", results))
 
     def with_results(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
-        """Items of the conversation, and the calls where they were made."""
+        """The items of the conversation, with the calls at the places where they were made."""
         if not self._rounds:
             return items
         found: list[Item] = [one for last, results in self._rounds if not last for one in results]
@@ -109,7 +109,7 @@ class ServerCalls:
 
 
 class CallRound:
-    """The calls of such functions in one answer of the model."""
+    """The calls of such functions in one output of the model."""
 
     def __init__(self, names: frozenset[str] = frozenset()) -> None:
         self._names = names
@@ -119,7 +119,7 @@ class CallRound:
         return bool(self._calls)
 
     def take(self, event: ChatEvent) -> bool:
-        """Whether an event is about such a call, so that nobody else gets it."""
+        """Whether an event is about such a call, so that only this class handles it."""
         match event:
             case CallStarted(index=index, name=name) if name in self._names:
                 if len(self._calls) < MAX_CALLS_PER_RESPONSE:
@@ -133,9 +133,10 @@ class CallRound:
     async def results(
         self, run: RunServerTool, waiting: Callable[[], None], every_s: float
     ) -> tuple[Item, ...]:
-        """Run the calls at the same time: each call, and its output behind it.
+        """Run the calls at the same time.
 
-        waiting: called `every_s` seconds while they run.
+        Returns each call, and its output after it. waiting: called every `every_s` seconds while
+        they run.
         """
         calls = [(started, "".join(parts)) for started, parts in self._calls.values()]
         async with asyncio.TaskGroup() as group:
@@ -162,10 +163,10 @@ async def _output(run: RunServerTool, order: RunTool) -> str:
 
 
 class TextGenerator:
-    """Requests the model for one answer; puts its text and the end into `clauses`.
+    """Requests one answer from the model, and passes its text and its end to `clauses`.
 
-    Where the model fails before its first word, the apology of the cascade is spoken before the
-    failure. Where it calls functions of this server, it is asked again with their results.
+    If the model fails before its first word, the apology of the cascade is spoken before the
+    failure. If it calls functions of this server, it is requested again with their results.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class TextGenerator:
         opened: Callable[[], Awaitable[None]] | None,
         calls: ServerCalls | None,
     ) -> None:
-        """opened: waits until calls may be made; None: they may be at once."""
+        """opened: waits until calls may be made; None: they may be made at once."""
         self._id, self._prompt = order.response_id, order.prompt
         self._cascade = cascade
         self._post = post
@@ -185,7 +186,7 @@ class TextGenerator:
         self._opened = opened
         self._calls = calls
         self._said = False
-        self._post_at = float("-inf")  # the next progress
+        self._post_at = float("-inf")  # when progress is next reported
         self._tokens: TokenCounts | None = None
 
     async def run(self) -> None:
@@ -226,7 +227,8 @@ class TextGenerator:
                 return
 
     async def _request(self, request: ChatRequest, hidden: CallRound) -> bool:
-        """Pass on an answer of the model; whether it is to be asked again with results."""
+        """Pass on one output of the model; return whether it is to be requested again with
+        results."""
         called = ended = again = False
         async with (
             self._cascade.use_llm(self._prompt.asked_model) as llm,
@@ -260,7 +262,7 @@ class TextGenerator:
         again: bool,
         silent: bool,
     ) -> None:
-        """The model has ended. silent: it has called no function of this server."""
+        """The model has ended. silent: it has not called a function of this server."""
         if not self._said and silent and reason == "stop":
             raise EngineError("the language model gave an empty answer")
         self._tokens = _sum(self._tokens, token_counts(usage))
@@ -278,12 +280,15 @@ class TextGenerator:
         await self._clauses.put(text)
 
     def _on_tool(self) -> None:
-        """A function of this server runs: the answer goes on, without text for now."""
+        """A function of this server runs: the answer continues, without text for now."""
         self._post(GenerationProgress(self._id, writes=False))
 
 
 async def _from_the_first_word(events: AsyncIterator[ChatEvent]) -> AsyncGenerator[ChatEvent]:
-    """White space before the first word is kept; alone, or next to a call, it is dropped."""
+    """Pass on text.
+
+    White space before the first word is kept until then; alone, or next to a call, it is dropped.
+    """
     blank: str | None = ""
     async for event in events:
         if isinstance(event, TextDelta) and blank is not None:

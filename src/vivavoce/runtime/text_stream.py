@@ -1,4 +1,4 @@
-"""Text that is spoken while it is still being written."""
+"""Text that is spoken while it is still being generated."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -9,21 +9,22 @@ from vivavoce.engines.base import TTS, Mark, Speech, streaming
 from vivavoce.runtime.tasks import Signal
 
 MAX_AHEAD_CHARACTERS = 4_000
-"""That were read of the source and by no engine yet."""
+"""Characters that were read from the source and that no engine has taken yet."""
 
 
 class KeptText:
-    """Text that is read once and given out from any place on, to one engine after another."""
+    """Text that is read once, and can be given to one engine after another from any character
+    on."""
 
     def __init__(self, source: AsyncIterator[str]) -> None:
         self.text = ""
-        """All that has come."""
+        """All text so far."""
         self.ended = False
-        """Whether all of it has come."""
+        """Whether it is complete."""
         self.changed_at = 0.0
-        """When the last of it came, or its end, in the loop's time."""
+        """When the last text or its end came, in the loop's time."""
         self._source = source
-        self._read = 0  # characters, by the engine that has read most
+        self._read = 0  # characters taken by the engine that has read most
         self._changed = Signal()
         self._taken = Signal()
         self._error: Exception | None = None
@@ -37,7 +38,10 @@ class KeptText:
         await asyncio.wait((self._reading,))
 
     async def reaches(self, at: int = 0) -> bool:
-        """Wait for words from that character on; False: none come. Raises what the source does."""
+        """Wait for words after that character.
+
+        False: none will come. Raises what the source raises.
+        """
         while not self.text[at:].strip():
             if self.ended:
                 if self._error is not None:
@@ -47,7 +51,7 @@ class KeptText:
         return True
 
     async def pieces(self, at: int = 0) -> AsyncGenerator[str]:
-        """From that character to the end, as it comes. Raises what the source does."""
+        """The text from that character to the end, as it comes. Raises what the source raises."""
         while True:
             if at < len(self.text):
                 piece, at = self.text[at:], len(self.text)
@@ -62,7 +66,7 @@ class KeptText:
                 await self.changed()
 
     async def changed(self) -> None:
-        """Wait for more of it, or its end."""
+        """Wait for more text, or the end."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -86,9 +90,9 @@ class KeptText:
 
 
 async def speech_of(tts: TTS, pieces: AsyncGenerator[str], **how: Any) -> AsyncGenerator[Speech]:
-    """The speech of a text that comes in pieces, by any engine: as base.StreamingTTS has it.
+    """The speech of a text that comes in pieces, by any engine: as in base.StreamingTTS.
 
-    An engine that does not take text as it comes speaks piece by piece.
+    An engine that does not accept text as it is generated speaks piece by piece.
     """
     async with aclosing(pieces):
         if (engine := streaming(tts)) is not None:

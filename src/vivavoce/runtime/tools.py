@@ -21,31 +21,34 @@ from vivavoce.session.effects import RunTool
 log = logging.getLogger(__name__)
 
 ToolOutcome: TypeAlias = Literal["ok", "failed", "timeout", "invalid", "cancelled"]
-"""invalid: of arguments that are no JSON object; cancelled: the result is not wanted any more."""
+"""invalid: the arguments were no JSON object; cancelled: the result was no longer needed."""
 GROUP = "vivavoce.tools"
-"""Entry points, by the name of the function."""
+"""The group of entry points; each has the name of its function."""
 MAX_OUTPUT_CHARACTERS = 16_384
-"""A model reads it in every later turn."""
+"""The most characters of a result, because a model reads it in every later turn."""
 MAX_ANSWER_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 5.0
 _KIND = ServerKind("webhook", "a function")
 
 
 class ToolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[tools.NAME]: a function of this server, for the policies that name it."""
+    """[tools.NAME]: a function of this server, which policies can name."""
 
     url: str = ""
-    """Of a webhook. Empty: the entry point `vivavoce.tools` of that name."""
+    """The address of a webhook. Empty: the entry point `vivavoce.tools` of that name is used."""
     secret: str = ""
     """Sent to the webhook as a bearer token."""
     description: str = ""
-    """What the model reads of it. Empty: that of the entry point."""
+    """The description for the model. Empty: that of the entry point."""
     parameters: dict[str, Any] = {}
-    """A JSON schema of its arguments. Empty: that of the entry point."""
+    """A JSON schema of the arguments. Empty: that of the entry point."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 8.0
     background: bool = False
-    """Whether the conversation goes on while it runs. The model learns at once that it runs; the
-    result comes in an answer of its own, as soon as nobody speaks."""
+    """Whether the conversation continues while it runs.
+
+    The model is told at once that it is running; the result is given in an answer of its own, as
+    soon as nobody speaks.
+    """
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
@@ -54,26 +57,26 @@ class ToolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """One call, as a function gets it, and a webhook as JSON."""
+    """One call: the argument of a function, or the JSON that a webhook gets."""
 
     name: str
     arguments: dict[str, Any]
     call_id: str
     session_id: str
     key: str
-    """The name of the API key that opened the session; "" where none is needed."""
+    """The name of the API key that opened the session; "" without keys."""
 
 
 class ToolResult(NamedTuple):
-    """What a call has come to."""
+    """The outcome of a call."""
 
     text: str
-    """For the model; of a failure {"error": …}."""
+    """The output for the model; of a failure {"error": …}."""
     outcome: ToolOutcome
 
 
 class Tool(Protocol):
-    """What an entry point names: an object that is called for each call of a model.
+    """The type that an entry point names: an object that is called for each call of a model.
 
     It may have `description` and `parameters`, a JSON schema. The result is given to the model:
     text as it is, anything else as JSON. Its calls may run at the same time.
@@ -121,7 +124,7 @@ class ServerTool:
     background: bool = False
 
     async def run(self, order: RunTool, session_id: str, key: str) -> ToolResult:
-        """A failure is a result, too."""
+        """Call it. A failure gives a result, too."""
         name = self.declared.name
         try:
             arguments = msgspec.json.decode(order.arguments or "{}", type=dict[str, Any])
@@ -138,7 +141,7 @@ class ServerTool:
         except EngineError as exc:
             log.warning("the tool %r failed: %s", name, exc)
             return _error("the function failed")
-        except Exception:  # foreign code: it ends no call
+        except Exception:  # foreign code: it must not end the call
             log.exception("the tool %r failed", name)
             return _error("the function failed")
         if len(text) > MAX_OUTPUT_CHARACTERS:
@@ -167,7 +170,7 @@ async def built_tools(
 
 
 class WebhookSettings(Protocol):
-    """What a function of this server has in the settings. url "": it is an entry point."""
+    """The settings of a function of this server. url "": it is an entry point."""
 
     @property
     def url(self) -> str: ...

@@ -1,4 +1,7 @@
-"""Transcripts of recordings: each is made once, however often a conversation sends it along."""
+"""Transcripts of recordings.
+
+Each is made once, however often the recording is part of a request.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -9,26 +12,26 @@ from vivavoce.runtime.concurrency import WorkSlots
 
 MAX_ENTRIES = 10_000
 MAX_CACHED_BYTES = 8 << 20
-"""Of all transcripts kept."""
+"""Bytes of all transcripts that are kept."""
 MAX_RUNNING = 8
-"""Recordings that are decoded and transcribed at a time; further ones wait."""
+"""Recordings that are decoded and transcribed at the same time; further ones wait."""
 MAX_WAITING = 1024
-"""So many of them; the next is refused."""
-_ENTRY_BYTES = 128  # the key and the like
+"""The most recordings that wait; the next one is refused."""
+_ENTRY_BYTES = 128  # for each entry, beside its text
 
 
 @dataclass(slots=True)
 class _Job:
-    """A recording that is being transcribed, and how many requests wait for it."""
+    """A recording that is being transcribed, and the number of requests that wait for it."""
 
     task: asyncio.Task[str]
     waiting: int = 0
 
 
 class TranscriptCache:
-    """Transcripts by the recording's key; the least recently used are dropped.
+    """Transcripts by the key of the recording; the least recently used are dropped.
 
-    A failure is raised to all who wait for it, and not kept.
+    A failure is raised in all requests that wait for it, and is not kept.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class TranscriptCache:
         self._under_way: dict[Hashable, _Job] = {}
 
     async def transcript(self, key: Hashable, transcribe: Callable[[], Awaitable[str]]) -> str:
-        """The transcript kept under that key, or what `transcribe` returns.
+        """The transcript under that key, or the result of `transcribe`.
 
         Requests for one key at the same time share one job; when all of them are cancelled, so is
         the job. Raises what it raises, and LimitReached: too many recordings wait already.

@@ -18,31 +18,32 @@ from vivavoce.session.facts import ItemTranscriptionFailed, SpokenSegment, Trans
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 2 * RATE  # one second: resampling more at once would block the event loop
-RECORDED_PIECE_BYTES = RATE  # half a second of a whole recording
-KEPT_BYTES = 60 * 2 * RATE  # of audio that a recogniser has taken, in case that it is lost
+RECORDED_PIECE_BYTES = RATE  # bytes: half a second of a whole recording
+# bytes of audio that a recogniser has taken, in case that its worker dies
+KEPT_BYTES = 60 * 2 * RATE
 
 
 class ReplayableAudio(Protocol):
-    """16-bit mono PCM at the rate of an engine, which may be read once more from its start."""
+    """16-bit mono PCM at the rate of an engine. It can be read from its start once more."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def __anext__(self) -> bytes: ...
 
     def rewind(self) -> bool:
-        """Begin again from the start. False: that was done before, or not all is kept."""
+        """Begin again from the start. False: that was done already, or not all audio is kept."""
         ...
 
 
 class AudioFeed:
     """Streamed audio, resampled to the rate of an engine. Iterate it once.
 
-    Bounded by the session, which lets no more audio wait than its input buffer holds. What was
-    taken is kept for a second recogniser, a minute of it and no more.
+    The session bounds the audio that waits by the size of its input buffer. Up to a minute of the
+    audio that was taken is kept for a second attempt.
     """
 
     def __init__(self, sample_rate: int, taken: Callable[[], None]) -> None:
-        """`taken` is called whenever the engine has taken something of what waited."""
+        """`taken` is called whenever the engine has taken some of the audio."""
         self._rate = sample_rate
         self._resampler = Resampler(RATE, sample_rate)
         self._taken = taken
@@ -58,11 +59,11 @@ class AudioFeed:
 
     @property
     def so_far(self) -> bytes | None:
-        """All that was fed, PCM at 24 kHz; None: it is not kept any more."""
+        """All audio that was fed, PCM at 24 kHz; None: it is not kept any more."""
         return None if self._kept is None else bytes(self._kept + self._pcm)
 
     def set_rate(self, sample_rate: int) -> None:
-        """The engine was found only now. Call it before the first of the audio is read."""
+        """The engine is known only now. Call it before any of the audio is read."""
         self._rate = sample_rate
         self._resampler = Resampler(RATE, sample_rate)
 
@@ -91,7 +92,7 @@ class AudioFeed:
         return True
 
     def _take(self) -> bytes:
-        """The next of what waits."""
+        """The next audio."""
         piece = bytes(self._pcm[:PIECE_BYTES])
         del self._pcm[:PIECE_BYTES]
         if self._kept is not None:
@@ -108,7 +109,7 @@ class AudioFeed:
             if self._pcm:
                 piece = self._resampler.feed(self._take())
                 self._taken()
-                if self._pcm:  # an engine that never waits must not keep other tasks waiting
+                if self._pcm:  # an engine that never waits must not block other tasks
                     await asyncio.sleep(0)
             elif self._complete:
                 piece = self._resampler.flush()
@@ -123,7 +124,7 @@ class AudioFeed:
 
 
 class RecordingFeed:
-    """The audio of another source, which is passed on and kept, up to `max_bytes` of it."""
+    """The audio of another source, passed on and kept up to `max_bytes`."""
 
     def __init__(self, source: ReplayableAudio, max_bytes: int) -> None:
         self.pcm = bytearray()
@@ -172,7 +173,7 @@ class RecordedAudio:
         for at in range(0, len(self._pcm), RECORDED_PIECE_BYTES):
             if piece := resampler.feed(self._pcm[at : at + RECORDED_PIECE_BYTES]):
                 yield piece
-            await asyncio.sleep(0)  # an engine that never waits must not keep other tasks waiting
+            await asyncio.sleep(0)  # an engine that never waits must not block other tasks
         if piece := resampler.flush():
             yield piece
 
@@ -185,11 +186,11 @@ async def transcripts(
     prompt: str = "",
     stall_timeout_s: float | None = None,
 ) -> AsyncGenerator[Transcript]:
-    """What the engine recognises, ending with a final transcript.
+    """The transcripts of the engine, the last of which is final.
 
-    A recogniser that is lost in the middle is asked once more, and gets all audio from the start;
-    the last transcript is repeated then, as a sign of progress.
-    Raises EngineError: it failed, ended without a final transcript, or was silent for so long.
+    If the worker of the recogniser dies, the audio is recognised once more from the start; the last
+    transcript is then repeated, as a sign of progress. Raises EngineError: it failed, ended without
+    a final transcript, or gave nothing for too long.
     """
 
     def stalled() -> EngineError:
@@ -222,7 +223,7 @@ async def transcripts(
 
 
 def logprobs_of(transcript: Transcript, start: int, end: int) -> tuple[TokenLogprob, ...]:
-    """The tokens that end in that part of the text without white space at its ends; empty where the
+    """The tokens that end in that part of the text, without white space at its ends; empty if the
     engine gives no probabilities."""
     return token_logprobs(transcript.text.strip(), scored_words(transcript), start, end)
 
@@ -240,7 +241,7 @@ async def transcribe_item(
 ) -> None:
     """Post the words of an item as they are recognised; cancel to stop.
 
-    segments: finds out who said the final ones.
+    segments: finds the speakers of the final words.
     """
     try:
         async with aclosing(

@@ -16,28 +16,28 @@ from vivavoce.session.facts import TokenCounts, TurnScored, TurnSource
 
 log = logging.getLogger(__name__)
 
-SCORE_TIMEOUT_S = 1.0  # a later score is of no use: the silence has decided by then
+SCORE_TIMEOUT_S = 1.0  # a later score is not used, because the silence has ended the turn by then
 UNDECIDED = 0.5
-"""The likelihood where an engine fails, or a language model says neither yes nor no."""
+"""The likelihood if an engine fails, or a language model answers neither yes nor no."""
 ASK_WHETHER_FINISHED = """\
 Somebody talks to a voice assistant and pauses. Say whether the person has finished, so that the \
 assistant may answer, or will probably go on. Answer with one word: yes (finished) or no."""
 LIKELY = {"yes": 0.9, "no": 0.1}
-"""Of a finished turn, by the answer."""
+"""The likelihood of a finished turn, by the first word of the answer."""
 MAX_JUDGED_TOKENS = 8
 
 
 class TurnScorer:
-    """Of the turns of one session."""
+    """Scores the turns of one session."""
 
     def __init__(self, cascade: Cascade, tasks: Tasks, post: Callable[[TurnScored], None]) -> None:
         self._cascade = cascade
         self._tasks = tasks
         self._post = post
-        self._failing: set[TurnSource] = set()  # what failed when it was scored last
+        self._failing: set[TurnSource] = set()  # the sources that failed in the last attempt
 
     def score(self, order: ScoreTurn) -> None:
-        """Post a TurnScored for each source; a later order takes the place of this one."""
+        """Post a TurnScored for each source; a later request replaces this one."""
         by_sound = order.audio and isinstance(self._cascade.turn, AudioTurnModel)
         if order.text or not by_sound:
             self._tasks.start("score words", self._score(order, "words"))
@@ -69,8 +69,8 @@ class TurnScorer:
 
 
 async def _score_with_llm(cascade: Cascade, order: ScoreTurn) -> tuple[float, TokenCounts | None]:
-    """How likely the language model takes it that a turn is finished, and the tokens of that where
-    it tells them. Raises EngineError."""
+    """The likelihood of a finished turn according to the language model, and the tokens used, if it
+    reports them. Raises EngineError."""
     asked = f"The assistant: {order.before}\nThe person: {order.text}"
     request = ChatRequest(
         instructions=ASK_WHETHER_FINISHED,

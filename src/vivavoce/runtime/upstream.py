@@ -1,6 +1,6 @@
 """Connections to upstream Realtime servers: addresses, credentials, refusals, holds.
 
-What an upstream server says never becomes part of a reason here: reasons may reach a client.
+The texts of an upstream server are never part of a reason here, because reasons may reach a client.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import aiohttp
@@ -37,14 +37,14 @@ CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.5
 TOKEN_TIMEOUT_S = 10.0
 HEARTBEAT_S = 20.0
-"""Between pings; a pong that is missing for half of that ends the connection."""
+"""Between pings; if a pong takes more than half of that, the connection is ended."""
 MAX_FRAME_BYTES = 24 << 20
-"""A server may echo an append, of which 20 MiB are legal."""
+"""A server may echo an append, which may have 20 MiB."""
 MIN_PROBE_PAUSE_S = 5.0
 MAX_PROBE_PAUSE_S = 60.0
 IDENTIFIER_CHARACTERS = 43
 MIN_HIDDEN_CHARACTERS = 6
-"""Of a key or host: a shorter word may be part of another."""
+"""The shortest key or host that is masked: a shorter word may be part of another one."""
 
 NO_FALLBACK = "none"
 OPENAI_URL = "wss://api.openai.com/v1/realtime"
@@ -61,13 +61,13 @@ _NO_TOKEN = Fault("refused", "no token for the upstream server", hold_s=60.0)
 
 
 def provider_of(url: str) -> Provider:
-    """Whose server an address is, by its host."""
+    """The provider of an address, by its host."""
     host = "." + (URL(url).host or "")
     return next((known for end, known in _HOSTS.items() if host.endswith(end)), "other")
 
 
 class UpstreamSocket(Protocol):
-    """A WebSocket as aiohttp's client has it, and what engines/http.py adds."""
+    """The WebSocket of aiohttp's client, with what engines/http.py adds to it."""
 
     passes: Callable[[bytes], bool] | None
 
@@ -84,17 +84,17 @@ class UpstreamSocket(Protocol):
 
 
 class UpstreamRefused(EngineError):
-    """The upstream server opened no session."""
+    """The upstream server began no session."""
 
     def __init__(self, fault: Fault, status: int = 0) -> None:
-        """status: of the answer to the request; 0: there was none."""
+        """status: of the answer to the request; 0: there was no answer."""
         super().__init__(fault.reason)
         self.fault = fault
         self.status = status
 
 
 class _Server(RemoteServer):
-    """Keeps the status of a refused handshake: it decides when to ask again."""
+    """Keeps the status of a refused handshake, which decides when to connect again."""
 
     def refused(
         self, status: int, headers: Mapping[str, str], body: bytes, model: str | None = None
@@ -107,10 +107,10 @@ class _Server(RemoteServer):
 
 
 class Hold:
-    """Until when an upstream server is not asked, as any session has found it."""
+    """Until when no session connects to an upstream server. All its sessions set this."""
 
     def __init__(self, probe_pause_s: float = MIN_PROBE_PAUSE_S) -> None:
-        """probe_pause_s: at least, before the server is asked whether it answers again."""
+        """probe_pause_s: the least pause between two probes whether the server works again."""
         self._probe_pause_s = probe_pause_s
         self._until = float("-inf")
         self._kind: FaultKind = "closed"
@@ -124,16 +124,16 @@ class Hold:
 
     @property
     def state(self) -> FaultKind | Literal["available"]:
-        """Why the server is not asked."""
+        """Why no session connects now."""
         return self._kind if self.seconds else "available"
 
     @property
     def seconds(self) -> float:
-        """That it lasts from now on; 0: the server may be asked."""
+        """How much longer, in seconds; 0: sessions may connect."""
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     async def wait_answering(self, relay: "Relay") -> None:
-        """Wait until the server opens sessions again; one caller at a time asks it."""
+        """Wait until the server begins sessions again; one caller at a time probes it."""
         pause, clock = self._probe_pause_s, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(self.seconds, pause))
@@ -148,40 +148,39 @@ class Hold:
 
 
 class SharedClient:
-    """The HTTP client of all sessions with one upstream server, open while there is any.
+    """The HTTP client of all sessions with one upstream server, open while there are any.
 
-    One of its own would cost a session 20 KiB.
+    A client for each session would take 20 KiB.
     """
 
     def __init__(self) -> None:
         self._client: HttpClient | None = None
         self._users = 0
 
-    @asynccontextmanager
-    async def use(self, server: RemoteServer) -> AsyncGenerator[HttpClient]:
-        """server: its address and credentials, which are the same each time."""
+    async def acquire(self, server: RemoteServer) -> HttpClient:
+        """The client, until release(). server: its address and credentials, which do not change."""
         if self._client is None:
             self._client = HttpClient(server, connect_timeout_s=CONNECT_TIMEOUT_S)
             await self._client.__aenter__()
         self._users += 1
-        try:
-            yield self._client
-        finally:
-            self._users -= 1
-            if not self._users:
-                client, self._client = self._client, None
-                await client.__aexit__()
+        return self._client
+
+    async def release(self) -> None:
+        self._users -= 1
+        if not self._users and self._client is not None:
+            client, self._client = self._client, None
+            await client.__aexit__()
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session that an upstream server has begun."""
+    """A session that the upstream server has begun."""
 
     socket: UpstreamSocket
     expires_in: float
-    """Seconds; infinite where the server does not say it."""
+    """Seconds; infinite if the server does not say."""
     hidden: tuple[bytes, ...] = ()
-    """The credentials of this connection and the host: no client gets to see them."""
+    """The credentials of this connection, and the host: clients must not see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,34 +188,34 @@ class Relay:
     """A model behind an upstream Realtime server."""
 
     url: str
-    """Of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
+    """The address of its WebSocket, without a query: wss://api.openai.com/v1/realtime."""
     model: str
     """The model requested from the upstream server; on Azure the name of a deployment."""
     key: Secret = Secret("")
     default_voice: str = "marin"
     fallback: str = ""
-    """The cascade that continues when the upstream server fails; "": the default one;
-    "none": the session ends."""
+    """The cascade that continues if the upstream server fails; "": the default one; "none": the
+    session ends."""
     token_command: tuple[str, ...] = ()
-    """Prints the bearer token of one connection; in place of the key."""
+    """A command that prints the bearer token for one connection; used in place of the key."""
     pseudonym_secret: Secret = Secret("")
-    """Of the pseudonyms of users; empty: the key."""
+    """The key for pseudonyms of users; empty: `api_key`."""
     hold: Hold = field(default_factory=Hold, compare=False)
     dialect: Literal["", "ga", "xai"] = ""
-    """The protocol of the server; "": by its address."""
+    """The protocol of the server; "": decided by its address."""
     heartbeat_s: float = HEARTBEAT_S
     media: Literal["here", "direct"] = "here"
-    """Where the media of WebRTC calls goes; direct: between the client and the server."""
+    """The way of the media of WebRTC calls; direct: between the client and the upstream server."""
     client: SharedClient = field(default_factory=SharedClient, compare=False, repr=False)
 
     def translation(self) -> XaiTranslation | None:
-        """For one connection; None: the server speaks GA."""
+        """A translator for one connection; None: the server speaks GA."""
         dialect = self.dialect or ("xai" if self.provider == "xai" else "ga")
         return XaiTranslation() if dialect == "xai" else None
 
     @property
     def info(self) -> ModelInfo:
-        """The data of this model that a session needs."""
+        """What a session needs to know about this model."""
         return ModelInfo(voices=None, default_voice=self.default_voice)
 
     @property
@@ -224,23 +223,23 @@ class Relay:
         return provider_of(self.url)
 
     def query(self, *, transcription: bool) -> dict[str, str]:
-        """OpenAI and Azure take a transcription session with a `model` for a conversation."""
+        """OpenAI and Azure treat a transcription session that has a `model` as a conversation."""
         if not transcription:
             return {"model": self.model}
         intent = {"intent": "transcription"}
         return intent if self.provider in ("openai", "azure") else {"model": self.model, **intent}
 
     def credentials(self) -> dict[str, str]:
-        """The header with the key; none where a command prints tokens."""
+        """The header with the key; empty if a command prints tokens."""
         key = self.key.reveal()
         if not key or self.token_command:
             return {}
         return {"api-key": key} if self.provider == "azure" else {"Authorization": f"Bearer {key}"}
 
     def identification(self, user: str) -> dict[str, str]:
-        """The header with a pseudonym of the user, where the provider asks for one.
+        """The header with a pseudonym of the user, if the provider requires one.
 
-        It is the same in every session, and says nothing of the user's name.
+        It is the same in every session, and does not reveal the user's name.
         """
         secret = self.pseudonym_secret.reveal() or self.key.reveal()
         if not (user and secret) or self.provider not in ("openai", "azure"):
@@ -254,76 +253,96 @@ class Relay:
         words = (self.key.reveal(), token, URL(self.url).host or "")
         return tuple(word.encode() for word in words if len(word) >= MIN_HIDDEN_CHARACTERS)
 
-    @asynccontextmanager
-    async def connected(
+    def connected(
         self, *, user: str = "", transcription: bool = False
-    ) -> AsyncGenerator[Opened]:
+    ) -> AbstractAsyncContextManager[Opened]:
         """A session of the upstream server, closed at the end. Raises UpstreamRefused."""
         query = self.query(transcription=transcription)
-        async with self._connection(query, user, CONNECT_TIMEOUT_S) as connection:
-            opened = await _opened(connection.socket)
-            yield replace(opened, hidden=connection.hidden)
+        return self._connection(query, user, CONNECT_TIMEOUT_S, begins=True)
 
-    @asynccontextmanager
-    async def attached(
+    def attached(
         self, call_id: str, *, user: str = "", timeout_s: float = CONNECT_TIMEOUT_S
-    ) -> AsyncGenerator[Opened]:
-        """The sideband of a call, closed at the end. Raises UpstreamRefused.
+    ) -> AbstractAsyncContextManager[Opened]:
+        """The sideband of a call, closed at the end of the block.
 
-        It need not begin with session.created.
+        Raises UpstreamRefused. It need not begin with session.created.
         """
-        async with self._connection({"call_id": call_id}, user, timeout_s) as connection:
-            yield connection
+        return self._connection({"call_id": call_id}, user, timeout_s, begins=False)
 
     @asynccontextmanager
     async def http(self, user: str) -> AsyncGenerator[tuple[HttpClient, dict[str, str]]]:
-        """The client of this server, and the headers of one request. Raises UpstreamRefused.
+        """The client of this server, and the headers of one request. Raises UpstreamRefused."""
+        headers = await self._headers(user)
+        http = await self._acquire(headers)
+        try:
+            yield http, headers
+        except UpstreamRefused:
+            raise
+        except EngineError as exc:
+            raise _unreachable(exc) from exc
+        finally:
+            await self.client.release()
 
-        A token is fetched for each request: it expires within the hour.
-        """
+    async def _headers(self, user: str) -> dict[str, str]:
+        """Of one request. A token is requested from the command each time, because it may expire
+        within the hour."""
         headers = self.identification(user)
         if self.token_command:
             headers["Authorization"] = f"Bearer {await _printed(self.token_command)}"
+        return headers
+
+    async def _acquire(self, headers: Mapping[str, str]) -> HttpClient:
         address = "http" + self.url.removeprefix("ws")
-        async with self.client.use(_Server(address, _KIND, headers=self.credentials())) as http:
-            http.server.hide(*headers.values())
-            try:
-                yield http, headers
-            except UpstreamRefused:
-                raise
-            except EngineError as exc:
-                log.error("%s", exc)
-                reason = "the upstream server cannot be reached"
-                raise UpstreamRefused(
-                    Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S)
-                ) from exc
+        http = await self.client.acquire(_Server(address, _KIND, headers=self.credentials()))
+        http.server.hide(*headers.values())
+        return http
 
     @asynccontextmanager
     async def _connection(
-        self, query: Mapping[str, str], user: str, timeout_s: float
+        self, query: Mapping[str, str], user: str, timeout_s: float, *, begins: bool
     ) -> AsyncGenerator[Opened]:
-        """A WebSocket to the server, closed at the end. Raises UpstreamRefused."""
-        async with self.http(user) as (http, headers):
-            socket = await http.connect_websocket(
+        """A WebSocket to the server, closed at the end. Raises UpstreamRefused.
+
+        begins: it begins with session.created. One generator for a session, which lasts as long:
+        each takes 600 bytes.
+        """
+        headers = await self._headers(user)
+        http = await self._acquire(headers)
+        try:
+            socket = await self._socket(http, query, headers, timeout_s)
+            try:
+                expires_in = await _expiry(socket) if begins else float("inf")
+                yield Opened(socket, expires_in, self._hidden(headers))
+            finally:
+                with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        await socket.close()
+        finally:
+            await self.client.release()
+
+    async def _socket(
+        self, http: HttpClient, query: Mapping[str, str], headers: Mapping[str, str], late_s: float
+    ) -> UpstreamSocket:
+        """Raises UpstreamRefused."""
+        try:
+            return await http.connect_websocket(
                 "",
                 query=query,
                 headers=headers,
                 max_message_bytes=MAX_FRAME_BYTES,
                 heartbeat_s=self.heartbeat_s,
-                timeout_s=timeout_s,
+                timeout_s=late_s,
             )
-            try:
-                yield Opened(socket, float("inf"), self._hidden(headers))
-            finally:
-                with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await socket.close()
+        except UpstreamRefused:
+            raise
+        except EngineError as exc:
+            raise _unreachable(exc) from exc
 
 
 def without_words(
     event: UpstreamEvent, raw: bytes, hidden: tuple[bytes, ...]
 ) -> tuple[UpstreamEvent, bytes]:
-    """An event that reports a failure, logged, and its frame, without these words."""
+    """Log an event that reports a failure; return it with its frame, without these words."""
     for word in hidden:
         pattern = re.escape(word).replace(b"/", rb"\\?/")  # JSON may escape a slash
         raw = re.sub(pattern, b"***", raw, flags=re.IGNORECASE)
@@ -331,8 +350,14 @@ def without_words(
     return read_upstream(raw), raw
 
 
-async def _opened(socket: UpstreamSocket) -> Opened:
-    """The session that the first frame announces: an error may come in its place."""
+def _unreachable(exc: EngineError) -> UpstreamRefused:
+    log.error("%s", exc)
+    reason = "the upstream server cannot be reached"
+    return UpstreamRefused(Fault("unreachable", reason, hold_s=MIN_PROBE_PAUSE_S))
+
+
+async def _expiry(socket: UpstreamSocket) -> float:
+    """Seconds to the end of the session in the first frame, which may be an error instead."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             message = await socket.receive()
@@ -348,7 +373,7 @@ async def _opened(socket: UpstreamSocket) -> Opened:
         log.error("an upstream server opened no session: %s", raw[:300].decode(errors="replace"))
         fault = fault_of(event.error)
         raise UpstreamRefused(fault or Fault("refused", "the upstream server refused the session"))
-    return Opened(socket, _expires_in(raw))
+    return _expires_in(raw)
 
 
 def _expires_in(raw: bytes) -> float:
@@ -361,7 +386,7 @@ def _expires_in(raw: bytes) -> float:
 
 
 async def _printed(command: tuple[str, ...]) -> str:
-    """The one line that a command prints. Raises UpstreamRefused."""
+    """The one line that the command prints. Raises UpstreamRefused."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE

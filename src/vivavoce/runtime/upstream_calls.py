@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 128 * 1024
 ATTACH_TIMEOUT_S = 5.0
-"""A call may not be found for a moment after it was made."""
+"""Requests about a call are repeated, because a new call may not be found for a moment."""
 LOST_TIMEOUT_S = 10.0
-"""Without its sideband a call is not metered: then it ends."""
+"""A call without its sideband is not metered, so it is ended after this time."""
 RETRY_S = 0.5
 _TIMEOUTS = ResponseTimeouts(first_s=CONNECT_TIMEOUT_S, gap_s=CONNECT_TIMEOUT_S)
 _CALL_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -35,24 +35,25 @@ _NO_CALL = Fault("error", "the upstream server has made no call")
 
 
 class PassedOffer:
-    """The offer of a client, and what an upstream server made of it."""
+    """The offer of a client, and the call that an upstream server made from it."""
 
     def __init__(self, sdp: str) -> None:
         self.sdp = sdp
         self.call_id = ""
-        """That of the upstream server; empty: there is no call."""
+        """The id of the upstream server's call; empty: there is no call."""
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """The SDP answer, once the sideband is open, or the error that came in its place."""
 
     def refuse(self, exc: Exception) -> None:
-        """There is no call, unless it was answered before."""
+        """There will be no call, unless the offer was answered before."""
         if not self.answer.done():
             self.answer.set_exception(exc)
-            self.answer.exception()  # the caller may have gone
+            self.answer.exception()  # the request may have ended
 
 
 async def make_call(relay: Relay, offer: PassedOffer, settings: bytes, *, user: str) -> str:
-    """Pass an offer on; the SDP answer. Raises UpstreamRefused, and InvalidRequest for the offer.
+    """Pass an offer on; return the SDP answer. Raises UpstreamRefused, and InvalidRequest for the
+    offer.
 
     settings: JSON, those of the session without its model.
     """
@@ -75,7 +76,7 @@ async def make_call(relay: Relay, offer: PassedOffer, settings: bytes, *, user: 
         if response.status not in (200, 201):
             raise await response.refusal(CONNECT_TIMEOUT_S)
         call_id = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
-        if not _CALL_ID.fullmatch(call_id):  # it could be neither metered nor hung up
+        if not _CALL_ID.fullmatch(call_id):  # it could neither be metered nor be ended
             log.error("an upstream server names no call in Location")
             raise UpstreamRefused(_NO_CALL)
         offer.call_id = call_id
@@ -85,7 +86,7 @@ async def make_call(relay: Relay, offer: PassedOffer, settings: bytes, *, user: 
 
 
 async def hang_up(relay: Relay, call_id: str) -> None:
-    """End a call, if it has not ended."""
+    """End a call, unless it has ended."""
     if not call_id:
         return
     path = f"calls/{call_id}/hangup"
@@ -101,7 +102,7 @@ async def hang_up(relay: Relay, call_id: str) -> None:
 
 
 class DirectPerformer(RelayPerformer):
-    """Passes an offer on, and holds the sideband of the call."""
+    """Passes on an offer, and keeps the sideband of the call connected."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class DirectPerformer(RelayPerformer):
         super().perform(effect, now)
 
     def pass_input(self, frame: bytes) -> None:
-        """Send it now, or as soon as the sideband is open again."""
+        """Send it now, or as soon as the sideband is connected again."""
         if self._socket is None:
             self._waiting.append(frame)
             self._waiting_bytes += len(frame)
@@ -137,17 +138,20 @@ class DirectPerformer(RelayPerformer):
             answer = await make_call(relay, offer, self._settings, user=self._user)
             last = await self._follow(answer)
         except UpstreamRefused as exc:
-            if exc.status != 404:  # a server without calls may have sessions
+            if exc.status != 404:  # a server that has no calls may still serve sessions
                 relay.hold.set(exc.fault.hold_s, exc.fault.kind)
             offer.refuse(exc)
-            last = UpstreamLost(exc.fault.reason, exc.fault.kind)
+            last = UpstreamLost(exc.fault.reason, exc.fault.kind, status=exc.status)
         except InvalidRequest as exc:
             offer.refuse(exc)
             last = Disconnected()
         self._port.post(last)
 
     async def _follow(self, answer: str) -> Fact:
-        """Hold the sideband to the end of the call. Raises UpstreamRefused: it never opened."""
+        """Keep the sideband connected to the end of the call.
+
+        Raises UpstreamRefused: it could not be opened.
+        """
         clock, offer = asyncio.get_running_loop().time, self._offer
         latest, begun = clock() + ATTACH_TIMEOUT_S, False
         while True:
@@ -175,7 +179,7 @@ class DirectPerformer(RelayPerformer):
             await asyncio.sleep(RETRY_S)
 
     async def _hear(self, opened: Opened) -> int:
-        """Take what the sideband says until it closes; return its close code."""
+        """Take events of the sideband until it closes; return the close code."""
         self._socket, self._sending = opened.socket, bool(self._waiting)
         if self._waiting:
             self._tasks.start("sending", self._send(opened.socket, None))

@@ -3,8 +3,9 @@
 Windows that arrive within one tick are scored together: one matrix product for many users. The tick
 grows with the load, from nothing to MAX_TICK_S, so that a window costs less the more there are, and
 a server with few users adds no delay. A window that arrives after an idle tick is scored at once.
-Scores are delivered in slices of a millisecond, or of a quarter of what waits: what follows from
-the first, such as the answer to a turn that has ended, begins before the last are delivered.
+Scores are delivered in slices of a millisecond, or of a quarter of those that wait, so that other
+callbacks run in between: an answer that follows from the first scores begins before the last are
+delivered.
 """
 
 import asyncio
@@ -21,10 +22,12 @@ from vivavoce.engines.base import VAD
 from vivavoce.session.cascade.turn_detection import WINDOW
 
 MAX_TICK_S = 0.010
-FULL_LOAD = 1600  # windows a second, 51 talking users: from there on the tick is MAX_TICK_S
-MAX_BACKLOG_WINDOWS = 8  # of a stream; above that it is scored without waiting for the tick
-SLICE_S = 0.001  # of delivering scores, until other callbacks of the event loop run
-SLICES = 4  # at the most, for what waits: under load the other callbacks take longer than a tick
+FULL_LOAD = 1600  # windows a second, 51 talking users: from this rate on the tick is MAX_TICK_S
+# windows of a stream; above this they are scored without waiting for the tick
+MAX_BACKLOG_WINDOWS = 8
+SLICE_S = 0.001  # spent on delivering scores, until other callbacks of the event loop run
+# the most slices for all scores that wait: under load the other callbacks take longer than a tick
+SLICES = 4
 _WINDOW_BYTES = 2 * WINDOW
 
 Floats = NDArray[np.float32]
@@ -40,11 +43,11 @@ class VadStream:
         self.deliver = deliver
         self.fail = fail
         self.waiting = 0
-        """Windows that have not been scored."""
+        """Windows that were not scored yet."""
         self.closed = False
         self._batcher = batcher
         self._queue: deque[tuple[int, bytes]] = deque()
-        self._taken = 0  # bytes of the first of them
+        self._taken = 0  # bytes of the first piece that were scored
         self._before = bytes(2 * batcher.history)  # the audio before the next window
 
     def score(self, at: int, audio: bytes) -> None:
@@ -54,7 +57,7 @@ class VadStream:
         self._batcher.wake(self)
 
     def take(self) -> tuple[int, bytes]:
-        """Position of the next waiting window, and its audio preceded by `history` samples."""
+        """The position of the next window, and its audio preceded by `history` samples."""
         at, audio = self._queue[0]
         start, self._taken = self._taken, self._taken + _WINDOW_BYTES
         window = self._before + audio[start : self._taken]
@@ -82,19 +85,19 @@ class VadBatcher:
         self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
         self._open = 0  # streams
         self._ready: dict[int, VadStream] = {}
-        self._scored: deque[tuple[VadStream, int, float]] = deque()  # not delivered yet
+        self._scored: deque[tuple[VadStream, int, float]] = deque()  # scores not delivered yet
         self._delivering = False
         self._timer: asyncio.TimerHandle | None = None
         self._last = float("-inf")
         self._recent = 0.0  # windows of the last second, with exponential decay
 
     def open(self, deliver: Deliver, fail: Fail) -> VadStream:
-        """A new stream. `fail` gets the exception when the engine fails on a window."""
+        """A new stream. `fail` is called with the exception if the engine fails on a window."""
         self._open += 1
         return VadStream(self, self._vad.open(), deliver, fail)
 
     def __len__(self) -> int:
-        """Streams that are open."""
+        """The number of open streams."""
         return self._open
 
     def __bool__(self) -> bool:
@@ -102,7 +105,7 @@ class VadBatcher:
 
     @property
     def behind(self) -> int:
-        """Streams with more than MAX_BACKLOG_WINDOWS windows that are not scored."""
+        """The streams with more than MAX_BACKLOG_WINDOWS windows to be scored."""
         return sum(stream.waiting > MAX_BACKLOG_WINDOWS for stream in self._ready.values())
 
     @property
@@ -111,7 +114,7 @@ class VadBatcher:
         return self._convert.history
 
     def wake(self, stream: VadStream) -> None:
-        """Schedule a batch if windows of the stream wait."""
+        """Schedule a batch if the stream has windows to be scored."""
         if stream.waiting:
             self._ready[stream.stream] = stream
             self._schedule(behind=stream.waiting > MAX_BACKLOG_WINDOWS)
@@ -132,7 +135,7 @@ class VadBatcher:
         return MAX_TICK_S * min(1.0, self._recent / FULL_LOAD)
 
     def _score_batch(self) -> None:
-        """Score one window of each waiting stream, up to `max_batch`."""
+        """Score one window of each stream that has any, up to `max_batch`."""
         self._timer = None
         now = asyncio.get_running_loop().time()
         decay, self._last = math.exp(self._last - now), now
@@ -140,7 +143,7 @@ class VadBatcher:
         self._recent = self._recent * decay + len(batch)
         taken = [stream.take() for stream in batch]
         for stream in batch:
-            del self._ready[stream.stream]  # a stream with more windows goes to the end
+            del self._ready[stream.stream]  # a stream with more windows moves to the end
             if stream.waiting:
                 self._ready[stream.stream] = stream
         if self._ready:
@@ -168,12 +171,12 @@ class VadBatcher:
         self._delivering = bool(self._scored)
 
     def _windows(self, taken: list[tuple[int, bytes]]) -> Floats:
-        """At the sample rate of the engine, [n, window_samples]."""
+        """The windows at the sample rate of the engine, [n, window_samples]."""
         samples = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
         return self._convert(samples.reshape(len(taken), -1))
 
     def _scores(self, batch: list[VadStream], windows: Floats) -> Sequence[float | None]:
-        """One score per stream; None where the engine failed."""
+        """One score for each stream; None where the engine failed."""
         streams = np.array([stream.stream for stream in batch])
         try:
             scores: list[float | None] = self._vad.score(windows, streams).tolist()

@@ -1,4 +1,4 @@
-"""[voices.rules]: the voice that a session begins with, by who calls and what for."""
+"""[voices.rules]: the voice with which a session begins, by its user, key and purpose."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -14,7 +14,8 @@ from vivavoce.protocol.wire import Opening
 class VoiceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """[voices.rules.NAME]: a voice, and the sessions that begin with it.
 
-    A session fits if every condition that is set holds. Without conditions every session fits.
+    A session matches if every condition that is set holds. Without conditions every session
+    matches.
     """
 
     voice: Annotated[str, Meta(min_length=1)]
@@ -23,25 +24,25 @@ class VoiceRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     keys: tuple[str, ...] = ()
     """Names of API keys."""
     users: tuple[str, ...] = ()
-    """Users to whom the key belongs."""
+    """Users who own the key."""
     teams: tuple[str, ...] = ()
     """Teams of these users, or of the key."""
     models: tuple[str, ...] = ()
     """Models, as clients name them."""
     languages: tuple[str, ...] = ()
-    """That the client says is spoken: "de" fits "de-AT", too."""
+    """The languages that the client says are spoken: "de" matches "de-AT", too."""
 
 
 class VoiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[voices]: rules in the order of the file. The first that fits decides."""
+    """[voices]: rules in the order of the file. The first that matches decides."""
 
     rules: dict[str, VoiceRule] = {}
 
 
 def segment_of(opening: Opening) -> str:
-    """The segment that the application has given its user; "": none.
+    """The segment of the user, as set by the application; "": none.
 
-    In the settings of a short-lived key, which its user cannot change, `tracing.metadata.segment`;
+    It is `tracing.metadata.segment` of a short-lived key, whose settings its user cannot change, or
     else the query parameter `segment`.
     """
     tracing: Any = opening.patch.tracing if isinstance(opening.patch, RealtimePatch) else UNSET
@@ -51,10 +52,10 @@ def segment_of(opening: Opening) -> str:
 
 
 def ruled_voice(rules: VoiceSettings, opening: Opening, owner: Owner, model: str) -> str:
-    """The voice of the first rule that fits a session; "": none does.
+    """The voice of the first rule that matches a session; "": none does.
 
-    model: the one that the client names, or the default. What the client asks for by name takes
-    precedence: this is the voice of a session that names none.
+    model: the one that the client names, or the default. Used only for a session that names no
+    voice.
     """
     language = opening.language.lower()
     for rule in rules.rules.values():

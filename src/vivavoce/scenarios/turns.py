@@ -47,7 +47,6 @@ class ScenarioTurn:
     first_audio: float | None = None
     done: float | None = None
     """The last response was complete."""
-    last_audio: float | None = None
     transcripts: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     """The text of each response, by its id."""
@@ -167,7 +166,6 @@ class TurnRecorder:
                 turn.first_token = turn.first_token or now
             case "response.output_audio.delta":
                 turn.first_audio = turn.first_audio or now
-                turn.last_audio = now
                 self._playing = turn
             case "response.output_audio_transcript.done" | "response.output_text.done":
                 key = str(event.get("response_id"))

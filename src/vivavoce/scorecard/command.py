@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,20 +13,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from vivavoce.accounting import price_table
-from vivavoce.engines import registry
-from vivavoce.errors import AudioError, EngineError, SettingsError
+from vivavoce.errors import AudioError, SettingsError
 from vivavoce.limits.connections import is_loopback
-from vivavoce.media import files
 from vivavoce.scorecard.caller import STAGES, BenchTarget, CallerLost
 from vivavoce.scorecard.load import LoadBounds, Scorecard, measured
 from vivavoce.scorecard.page import page
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
 from vivavoce.talk.client import endpoint
-from vivavoce.talk.demo import speak_question
+from vivavoce.talk.demo import spoken_sentence
 
-SENTENCE: Final = "What time is it?"
-MAX_SPEECH_SECONDS: Final = 30.0
 MEASURED, MISSED, REFUSED = 0, 1, 2
 """Exit statuses."""
 
@@ -108,7 +104,7 @@ def checked_addresses(urls: tuple[str, ...], options: BenchOptions) -> list[str]
 
 
 async def _measure(addresses: list[str], options: BenchOptions, notes: Console) -> list[Scorecard]:
-    speech = b"" if options.written else await _speech(options.speech)
+    speech = b"" if options.written else await spoken_sentence(options.speech)
     if not speech and not options.written:
         notes.print("no voice is installed here, so turns are written: see --speech")
     bounds = LoadBounds(
@@ -128,17 +124,6 @@ async def _measure(addresses: list[str], options: BenchOptions, notes: Console) 
         except CallerLost as exc:
             raise CallerLost(f"{shown} is not measured: {exc}") from exc
     return cards
-
-
-async def _speech(path: Path | None) -> bytes:
-    """A spoken sentence, PCM at 24 kHz; empty where no voice is installed. Raises AudioError."""
-    if path is not None:
-        return await asyncio.to_thread(files.read, path, max_seconds=MAX_SPEECH_SECONDS)
-    try:
-        async with registry.create("tts", "espeak", {}) as tts:
-            return await speak_question(SENTENCE, tts)
-    except (SettingsError, EngineError):
-        return b""
 
 
 def missing(cards: list[Scorecard], options: BenchOptions) -> list[str]:

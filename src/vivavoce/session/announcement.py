@@ -1,4 +1,4 @@
-"""What the server itself says: one sentence, in a response of its own outside the conversation."""
+"""Sentences that the server itself says: each in a response of its own outside the conversation."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ METADATA = {"vivavoce": "announcement"}
 
 
 class Announcement:
-    """Speaks, or writes where the session answers in text.
+    """One announcement: spoken, or written where the session answers in text.
 
-    Its audio is made on this machine, whatever brain answers: an upstream server may be dead.
+    Its audio is always synthesised on this machine, because an upstream server may be unreachable.
     """
 
     def __init__(self, shared: Shared, text: str) -> None:
@@ -30,11 +30,11 @@ class Announcement:
         self._text = text
         self._response: ResponseState | None = None
         self.over = False
-        """Whether all of it was sent, or could not be."""
+        """Whether all of it was sent, or sending failed."""
 
     def begin(self, now: float) -> None:
         shared = self._shared
-        if shared.options.transcribes_only:  # there are no responses
+        if shared.options.transcribes_only:  # a transcription session has no responses
             self.over = True
             return
         params = ResponseParams(
@@ -56,7 +56,10 @@ class Announcement:
             self._end(response, None, now)
 
     def take(self, fact: GenerationFact, now: float) -> bool:
-        """Take what a synthesiser made. False: it belongs to another response."""
+        """Take what the synthesiser produced.
+
+        Returns False where it belongs to another response.
+        """
         response = self._response
         if response is None or fact.response_id != response.id:
             return False
@@ -78,7 +81,7 @@ class Announcement:
         return True
 
     def stop(self, now: float) -> None:
-        """Another takes its place."""
+        """End this announcement: another one replaces it."""
         if self._response and not self.over:
             self.over = True
             self._response.end("cancelled", StatusDetails(type="cancelled"))
@@ -102,26 +105,26 @@ class Ending:
     close_code: int
     reason: str
     latest: float
-    """When it ends even if its last sentence was not heard."""
+    """The time at which the session ends even if its last sentence was not played to the end."""
 
 
 class Announcements:
-    """Warnings, each said once between two answers, and the last sentence of a session."""
+    """Queues warnings, each said once between two answers, and the last sentence of a session."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._waiting = shared.announcements
         self._now_said: Announcement | None = None
         self.ending: Ending | None = None
-        """Set while the last sentence is said."""
+        """Set while the last sentence is being said."""
 
     def warn(self, text: str) -> None:
-        """Say that as soon as nobody speaks; nothing where it is empty."""
+        """Say this sentence as soon as nobody speaks. An empty sentence is ignored."""
         if text and self.ending is None:
             self._waiting.append(text)
 
     def end(self, ending: Ending, text: str, now: float) -> None:
-        """Say the last sentence now; the session ends when it was heard."""
+        """Say the last sentence now; the session ends when it was played."""
         if self._now_said:
             self._now_said.stop(now)
         self._waiting.clear()
@@ -129,7 +132,7 @@ class Announcements:
         self._say(text, now)
 
     def take(self, fact: Fact, now: float) -> bool:
-        """Take what a synthesiser made. False: it is no part of an announcement."""
+        """Take what the synthesiser produced. Returns False where it belongs to no announcement."""
         said = self._now_said
         return said is not None and isinstance(fact, GenerationFact) and said.take(fact, now)
 
@@ -142,7 +145,7 @@ class Announcements:
         return self._shared.playback.until if due else INFINITY
 
     def settle(self, now: float, brain: Brain) -> Ending | None:
-        """Say what waits; return the ending that is due."""
+        """Say the next queued sentence; return the ending once the last sentence is over."""
         if (ending := self.ending) is not None:
             over = self._is_free and self._shared.playback.until <= now
             return ending if over or ending.latest <= now else None

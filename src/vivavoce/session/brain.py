@@ -1,4 +1,5 @@
-"""What decides what is said in a session, and what a session shares with it.
+"""The interface of a brain, the part of a session that decides what is said, and the state that it
+shares with the session.
 
 The shell (`Session`) owns what every client sees whatever answers it: settings, items, errors,
 limits, expiry. A brain owns the audio input, the turns and the responses: the cascade on this
@@ -42,7 +43,7 @@ BrainEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the shell and its brain both read and change."""
+    """State that the shell and its brain both read and change."""
 
     options: Options
     conversation: Conversation
@@ -51,12 +52,11 @@ class Shared:
     usage: UsageMeter
     limits: SessionLimits
     pauses: SpeakerPauses = field(default_factory=SpeakerPauses)
-    """Of the user in mid-turn."""
+    """The language of the user in mid-turn."""
     announcements: list[str] = field(default_factory=list)
     """Sentences that the server itself says, one at a time, as soon as nobody speaks."""
     sent_words: dict[TranscriptionKey, str] = field(default_factory=dict)
-    """Beginnings of transcripts that were sent as deltas, of transcriptions that a brain has not
-    completed."""
+    """What was sent as deltas of transcripts that the previous brain did not complete."""
 
     def shown_usage(self, now: float) -> SessionUsage | UnsetType:
         """The `x_usage` of a response.done."""
@@ -65,20 +65,21 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What one brain leaves to the next. All else is in Shared."""
+    """What one brain leaves to the next. Everything else is in Shared."""
 
     position: int = 0
-    """Samples of microphone audio that came in this session."""
+    """Samples of microphone audio received in this session."""
     pending_audio: bytes = b""
-    """The last of them that are in no item yet: 16-bit mono PCM at 24 kHz."""
+    """The end of that audio, which is in no item yet: 16-bit mono PCM at 24 kHz."""
     turn_item_id: str | None = None
     """The id announced by `speech_started` for a turn that is still open."""
     owes_response: bool = False
-    """Whether the user still waits for an answer."""
+    """Whether the user is still waiting for an answer."""
     cut_item_id: str = ""
-    """An answer that broke off with the connection: it is to be finished."""
+    """The id of an answer that was cut off when the connection broke, and that is to be
+    finished."""
     quiet_since: float | None = None
-    """When the last answer ended, if nothing came after it."""
+    """When the last answer ended; None if something came after it."""
 
 
 class Brain(Protocol):
@@ -100,80 +101,79 @@ class Brain(Protocol):
 
     @property
     def pristine(self) -> bool:
-        """Whether no audio has come and no response was requested yet."""
+        """Whether no audio was received and no response was requested yet."""
         ...
 
     @property
     def turn_open(self) -> bool:
-        """Whether a turn of the user is under way: more of it, or its answer, is still to come."""
+        """Whether a turn of the user is in progress, or still has to be answered."""
         ...
 
     @property
     def transcribing(self) -> bool:
-        """Whether the transcript of a complete recording is still to come."""
+        """Whether a complete recording still lacks its transcript."""
         ...
 
     @property
     def position(self) -> int:
-        """Samples of microphone audio that came in this session, at 24 kHz."""
+        """Samples of microphone audio received in this session, at 24 kHz."""
         ...
 
     @property
     def quiet_since(self) -> float | None:
-        """When the last answer ended, if nothing came after it."""
+        """When the last answer ended; None if something came after it."""
         ...
 
     @property
     def owes_response(self) -> bool:
-        """Whether the user waits for an answer, or for the rest of one."""
+        """Whether the user is waiting for an answer, or for the rest of one."""
         ...
 
     @property
     def at_rest(self) -> bool:
-        """Whether nobody speaks, nothing is transcribed, and no response is in progress."""
+        """Whether nobody speaks, nothing is being transcribed, and no response is in progress."""
         ...
 
     @property
     def reserved_id(self) -> str | None:
-        """The item id that was announced, and whose item is not in the conversation yet."""
+        """The item id that was announced to the client before its item is in the conversation."""
         ...
 
     def attach(self, handover: Handover, now: float) -> None:
-        """Begin, or take over from another brain."""
+        """Begin a session, or take over from another brain."""
         ...
 
     def detach(self, now: float) -> Handover:
-        """Close on the wire what is open, stop all work, and leave the rest to another brain."""
+        """Send the events that end what is open, stop all work, and return what the next brain
+        needs."""
         ...
 
     def pass_input(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of a GA client goes upstream as it is: audio that no rule touches.
-
-        It is counted then. False: nothing is changed, and the frame has to be decoded.
-        """
+        """Whether a frame of a GA client is audio that no rule touches, so that it can go upstream
+        as it is. True also counts it. False changes nothing: the caller decodes the frame."""
         ...
 
     def append_of(self, frame: bytes) -> InputAudioAppend | None:
-        """The append that a frame of a GA client is, if it is one like those before it.
+        """Decode a frame of a GA client if its bytes are those of an append like the one before it.
 
-        None: decode the frame; a brain that passes frames has no need of this.
+        None: the caller decodes the frame. Not used by a brain that passes frames on.
         """
         ...
 
     def pass_output(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of the upstream server goes to the client as it is: likewise."""
+        """The same for a frame of the upstream server that goes to the client."""
         ...
 
     def continue_audio(self, fact: Fact, now: float) -> bool:
-        """Take audio, or the score of a window, where all goes on as before.
+        """A short path for audio, and for scores of windows, that change no state but their own.
 
-        Then nothing but its own effects follows, no deadline comes nearer, and settle() is not
-        called. False: nothing was done, and the fact is given to another method.
+        True: only the effects of this fact follow, no deadline has moved nearer, and settle() need
+        not be called. False: nothing was done; use the ordinary method.
         """
         ...
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
-        """Carry out a client event. Raises InvalidRequest, and has changed nothing then."""
+        """Carry out a client event. Raises InvalidRequest, in which case nothing was changed."""
         ...
 
     def on_audio(self, audio: bytes, now: float) -> None:
@@ -213,7 +213,7 @@ class Brain(Protocol):
         ...
 
     def stop(self, now: float) -> None:
-        """The session closes: end every response."""
+        """End every response, because the session closes."""
         ...
 
 
@@ -221,6 +221,6 @@ CONTINUE_INSTRUCTIONS = (
     "The connection broke off while you were speaking. Your last message is what the user has "
     "heard of it. Go on from there, without a greeting and without repeating it."
 )
-"""Added to the instructions of a response that finishes an answer which was cut off."""
+"""Added to the instructions of a response that continues an answer which was cut off."""
 
 BrainFactory: TypeAlias = Callable[[Shared], Brain]

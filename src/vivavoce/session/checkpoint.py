@@ -1,14 +1,14 @@
-"""A session as it is stored, and what a client that comes back says about it."""
+"""A session as it is stored, and what a client says when it comes back to one."""
 
 import msgspec
 
 from vivavoce.audio.formats import to_samples
-from vivavoce.protocol.items import Message, OutputAudio
+from vivavoce.protocol.items import InputAudio, Message, OutputAudio
 from vivavoce.protocol.server import (
-    ContentPartAdded,
     ItemDeleted,
     ItemDone,
     ItemTruncated,
+    OutputTranscriptDelta,
     ResponseDone,
     SessionUpdated,
     TranscriptionCompleted,
@@ -31,26 +31,26 @@ from vivavoce.session.usage import UsageTotals
 
 INFINITY = float("inf")
 CHECKPOINT_VERSION = 2
-PLAYED_SAVE_S = 2.0  # while the server plays an answer, its position is stored so often
-_NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)  # they change nothing of a checkpoint
+PLAYED_SAVE_S = 2.0  # how often the position is stored while the server plays an answer
+# facts that change nothing in a checkpoint
+_NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)
 _MUST_SAVE = (
-    ContentPartAdded,  # the first words of an answer: the rest is finished, not another begun
     ItemDone,
     ItemDeleted,
     ItemTruncated,
     ResponseDone,
     SessionUpdated,
     TranscriptionCompleted,
-)  # events after which a checkpoint is due, whatever goes on
+)  # events after which a checkpoint is always due
 _MUST_SAVE_RAW = {
     "conversation.item.done",
     "conversation.item.input_audio_transcription.completed",
     "response.done",
-}  # ... of an upstream server
+}  # ... events of an upstream server
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A session, as it is stored: without audio, with times relative to its making."""
+    """A session as it is stored: without audio, with times relative to the time of storing."""
 
     version: int = CHECKPOINT_VERSION
     session: SessionObject
@@ -59,15 +59,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     expires_in: float
     """Seconds until the session ends."""
     position: int
-    """Samples of microphone audio that came: positions on the wire go on from here."""
+    """Samples of microphone audio received: positions on the wire continue from here."""
     quiet_for: float | None
-    """Seconds since the last answer was played to its end, if nothing came after it."""
+    """Seconds since the last answer was played to its end; None if something came after it."""
     owes_response: bool = False
-    """Whether the user waits for an answer."""
+    """Whether the user is waiting for an answer."""
     cut_item_id: str = ""
-    """The last item, where it is an answer that was not generated or played to its end."""
+    """The last item, if it is an answer that was not generated or played to its end."""
     pauses: tuple[int, ...] = ()
-    """The last pauses of the speaker in mid-turn, samples."""
+    """The speaker's last pauses in mid-turn, in samples."""
     spoken_until: int = 0
     """The position at which the speech of the last turn ended; 0: there was none."""
 
@@ -77,25 +77,26 @@ class Checkpoints:
 
     def __init__(self, shared: Shared, now: float) -> None:
         self.changed = False
-        """Since the last one."""
+        """Changes since the last checkpoint."""
         self.due = False
-        """Whether the next one is made at once: an item might be lost."""
+        """Whether the next checkpoint is made at once, because an item might be lost."""
         self._shared = shared
         self._made_at = now
+        self._begun = ""  # the last answer whose first words were sent
 
     def see(self, fact: Fact, effects: list[Effect], now: float) -> None:
-        """A fact was taken, with these effects."""
+        """Note a fact and its effects."""
         if effects and not self.changed:
             self.changed = not all(isinstance(effect, _NO_CHANGE) for effect in effects)
         if not self.due and self._is_due(fact, effects, now):
             self.changed = self.due = True
 
     def late(self, now: float) -> bool:
-        """Whether what was played since the last one should be stored, if anything was."""
+        """Whether the time has come to store how far answers were played, if any was."""
         return now >= self._made_at + PLAYED_SAVE_S
 
     def make(self, brain: Brain, expires_in: float, now: float, *, begins_none: bool) -> Checkpoint:
-        """begins_none: the session begins no response any more."""
+        """begins_none: whether the session begins no more responses."""
         self.changed = self.due = False
         self._made_at = now
         shared = self._shared
@@ -120,22 +121,31 @@ class Checkpoints:
         if type(fact) is UpstreamEventReceived and fact.event.type in _MUST_SAVE_RAW:
             return True
         if self._shared.playback.queued and self.late(now):
-            self._made_at = now  # or soon, where somebody keeps it
+            self._made_at = now  # or soon, where there is a keeper
             return True
         return any(
             type(effect) is Generate
             or (type(effect) is Send and isinstance(effect.event, _MUST_SAVE))
+            or self._begins_answer(effect)
             for effect in effects
         )
 
+    def _begins_answer(self, effect: Effect) -> bool:
+        """Whether the first words of an answer are sent. Once stored, the answer is continued."""
+        if type(effect) is not Send or type(effect.event) is not OutputTranscriptDelta:
+            return False
+        is_new = effect.event.item_id != self._begun
+        self._begun = effect.event.item_id
+        return is_new
+
     def _waits(self, entries: tuple[SavedEntry, ...]) -> bool:
-        """Whether the user has said the last, and an answer is due."""
+        """Whether the last item is the user's, so that an answer is due."""
         vad = self._shared.options.turn_detection
         answered = vad is not None and vad.create_response is True
         return answered and bool(entries) and _is_of_user(entries[-1])
 
     def _cut_item(self, entries: tuple[SavedEntry, ...]) -> str:
-        """The last item, where it is an answer that is generated or played by the server."""
+        """The last item, if it is an answer that is being generated, or played by the server."""
         last = entries[-1] if entries else None
         if last is None or last.ledger is None:
             return ""
@@ -149,10 +159,13 @@ def continued(
     """The checkpoint from which a session goes on for a client that has come back.
 
     heard: an answer, and the milliseconds that its client has played of it. finish: whether an
-    answer that was cut off is finished.
+    answer that was cut off is finished. A last message whose words were not known yet is left out:
+    its audio is not stored, and a client that knows its words may add it again.
     """
     ended = (_ended(saved) for saved in checkpoint.entries)
     entries = [saved for saved in ended if saved is not None]
+    if is_lost := bool(entries) and _has_no_words(entries[-1]):
+        entries.pop()
     is_there = bool(entries) and entries[-1].item.id == checkpoint.cut_item_id
     cut_item_id = checkpoint.cut_item_id if is_there else ""
     for index, saved in enumerate(entries):
@@ -165,15 +178,15 @@ def continued(
         checkpoint,
         entries=tuple(entries),
         expires_in=expires_in,
-        owes_response=checkpoint.owes_response and finish,
+        owes_response=checkpoint.owes_response and finish and not is_lost,
         cut_item_id=cut_item_id if finish else "",
     )
 
 
 def _ended(saved: SavedEntry) -> SavedEntry | None:
-    """An entry that is not generated or played any further; None: there is nothing of it.
+    """An entry that is neither generated nor played any further; None: there is nothing to keep.
 
-    An answer that the server played shows the words that were played.
+    An answer that the server played keeps the words that were played.
     """
     item, ledger = saved.item, saved.ledger
     is_open, is_message = item.status == "in_progress", isinstance(item, Message)
@@ -196,8 +209,18 @@ def _cut(saved: SavedEntry, heard: int) -> SavedEntry:
 
 
 def _is_of_user(saved: SavedEntry) -> bool:
-    """Whether an entry is something that the user said and whose words are known."""
+    """Whether an entry is an item of the user whose words are known."""
     item = saved.item
-    if not isinstance(item, Message) or item.role != "user":
-        return False
-    return not saved.samples or bool(saved.words.get(0))
+    return isinstance(item, Message) and item.role == "user" and not _has_no_words(saved)
+
+
+def _has_no_words(saved: SavedEntry) -> bool:
+    """Whether an entry is speech of the user that has no transcript."""
+    item = saved.item
+    return (
+        isinstance(item, Message)
+        and item.role == "user"
+        and bool(item.content)
+        and all(isinstance(part, InputAudio) for part in item.content)
+        and not any(saved.words.values())
+    )

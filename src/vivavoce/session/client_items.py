@@ -15,9 +15,10 @@ from vivavoce.session.item_validation import entry_of, in_format
 
 
 class ClientItems:
-    """Carries out these events. Each method raises InvalidRequest, and has changed nothing then.
+    """Carries out these events.
 
-    `brain` of a method is the one that is attached: it learns of every change.
+    Each method raises InvalidRequest, in which case nothing was changed. `brain`: the attached
+    brain, which is notified of every change.
     """
 
     def __init__(self, shared: Shared) -> None:

@@ -1,4 +1,5 @@
-"""The conversation: items in order, what was heard of each, and what a model is shown."""
+"""The conversation: items in order, how much of each was heard, and what a model is given of
+them."""
 
 import sys
 from collections import Counter, OrderedDict
@@ -29,39 +30,39 @@ RETRIEVED_BYTES = 5 * 1024 * 1024  # of sound in one event; a strict client's fr
 
 @dataclass(slots=True)
 class Entry:
-    """An item and what is known of its audio."""
+    """An item and what is known about its audio."""
 
     item: Item
     recordings: dict[int, bytes] = field(default_factory=dict)
     """A user's audio, PCM at 24 kHz, by content index."""
     words: dict[int, str] = field(default_factory=dict)
-    """Its transcripts, by content index; sent to the client only where it asked for them."""
+    """Its transcripts, by content index; sent to the client only if it requested them."""
     samples: int = 0
     """Length of a user's audio. It stays when the recordings are dropped."""
     ledger: Ledger | None = None
-    """An answer's words and audio."""
+    """The words and the audio of an answer."""
 
     def show_words(self, index: int) -> None:
-        """From now on the item shows the transcript of that part."""
+        """Show the transcript of that part in the item from now on."""
         assert isinstance(self.item, Message)
         content = list(self.item.content)
         content[index] = InputAudio(transcript=self.words[index])
         self.item = msgspec.structs.replace(self.item, content=tuple(content))
 
     def show_heard_only(self) -> None:
-        """Where not all of an answer was heard, the item shows only the words that were."""
+        """Show only the words that were heard, if the answer was not heard to its end."""
         if self.ledger and self.ledger.heard is not None and isinstance(self.item, Message):
             part = OutputAudio(transcript=self.ledger.heard_text)
             self.item = msgspec.structs.replace(self.item, content=(part,))
 
     @property
     def audio_bytes(self) -> int:
-        """Audio that is kept, PCM."""
+        """The audio that is kept, PCM."""
         answer = len(self.ledger.audio) if self.ledger else 0
         return sum(map(len, self.recordings.values())) + answer
 
     def drop_audio(self) -> None:
-        """Keep the words and the lengths only."""
+        """Drop the audio; keep the words and the lengths."""
         self.recordings.clear()
         if self.ledger:
             self.ledger.audio.clear()
@@ -89,9 +90,9 @@ class Conversation:
         self._calls: Counter[str] = Counter()  # function calls, by call id
         self._kept_bytes = kept_bytes
         self._max_items = max_items
-        self._kept = 0  # bytes of audio, the sum of:
+        self._kept = 0  # bytes of audio, the sum of these two:
         self._counted: OrderedDict[str, int] = OrderedDict()  # by item, oldest first
-        self._growing: list[Entry] = []  # answers whose audio has not all come
+        self._growing: list[Entry] = []  # answers that still receive audio
 
     def __iter__(self) -> Iterator[Entry]:
         item_id = self._next[ROOT]
@@ -103,14 +104,15 @@ class Conversation:
         return len(self._entries)
 
     def new_id(self, ids: Ids) -> str:
-        """A new item id that no item has: a client may have used the next of ours for its own."""
+        """A new item id that is not in use: a client may have given an item the next one of
+        ours."""
         while (item_id := ids.next("item")) in self._entries:
             pass
         return item_id
 
     @property
     def has_answer_audio(self) -> bool:
-        """Whether the assistant has spoken in it."""
+        """Whether the conversation has an answer of the assistant."""
         return any(entry.ledger and entry.ledger.samples for entry in self)
 
     def __contains__(self, item_id: str) -> bool:
@@ -120,7 +122,7 @@ class Conversation:
         return self._entries.get(item_id)
 
     def replace(self, item: Item) -> None:
-        """Set the item, unless it was deleted; one that was truncated stays truncated."""
+        """Replace the item, unless it was deleted. A truncated item stays truncated."""
         if entry := self._entries.get(item.id):
             entry.item = item
             entry.show_heard_only()
@@ -148,7 +150,7 @@ class Conversation:
         return self.previous(item_id)
 
     def check_room(self) -> None:
-        """Raise InvalidRequest where the conversation may hold no further item of the client."""
+        """Raise InvalidRequest if the client may add no further item."""
         if len(self._entries) >= self._max_items:
             raise InvalidRequest(
                 f"Error adding item: the conversation holds {self._max_items} items, the most it "
@@ -172,7 +174,7 @@ class Conversation:
         self._growing = [each for each in self._growing if each is not entry]
 
     def retrieve(self, item_id: str) -> Item:
-        """The item with its sound, PCM at 24 kHz, unless there is too much of it."""
+        """The item with its audio, PCM at 24 kHz, unless there is too much of it."""
         if (entry := self._entries.get(item_id)) is None:
             raise _unknown("retrieve", "retrieving", item_id)
         if not isinstance(entry.item, Message):
@@ -181,7 +183,7 @@ class Conversation:
         return msgspec.structs.replace(entry.item, content=content)
 
     def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
-        """Only that much of an answer's sound was heard: its words after that were not."""
+        """Only this much of the audio of an answer was heard: drop the words after that."""
         if (entry := self._entries.get(item_id)) is None:
             raise InvalidRequest(
                 f"Error truncating item: the item with id '{item_id}' does not exist.",
@@ -209,9 +211,9 @@ class Conversation:
         entry.show_heard_only()
 
     def cut(self, item_id: str, heard: int) -> None:
-        """By our reckoning the ear got only that many samples of an answer.
+        """Set the number of samples heard of an answer, as this server estimates it.
 
-        The client's player knows better: where it truncated the answer, that stands.
+        If the client has truncated the answer, that stays: its player knows better.
         """
         entry = self._entries.get(item_id)
         if entry and entry.ledger and entry.ledger.heard is None:
@@ -223,7 +225,7 @@ class Conversation:
         return self._calls[call_id] > 0
 
     def save(self, unplayed: Mapping[str, int] = MappingProxyType({})) -> tuple[SavedEntry, ...]:
-        """All entries. unplayed: samples of answers that the server has still to play."""
+        """All entries. unplayed: samples of answers that the server has not played yet."""
         return tuple(_saved(entry, unplayed.get(entry.item.id, 0)) for entry in self)
 
     def load(self, saved: tuple[SavedEntry, ...]) -> None:
@@ -232,7 +234,7 @@ class Conversation:
             self.add(Entry(s.item, {}, dict(s.words), s.samples, ledger))
 
     def _place(self, after: str | None) -> str:
-        """The id behind which an item goes."""
+        """The id of the item after which an item is added."""
         if not after:
             return self._previous[ROOT]
         if after != ROOT and after not in self._entries:
@@ -244,9 +246,10 @@ class Conversation:
         return after
 
     def _drop_old_audio(self, newest: Entry) -> None:
-        """Bound the memory: the recordings added first are dropped first, their words stay.
+        """Limit the memory: drop the recordings that were added first, but keep their words.
 
-        That of the newest item stays until the next is added: it is still to be transcribed.
+        The recording of the newest item stays until the next is added, because it may still have to
+        be transcribed.
         """
         for entry in self._growing:
             self._count(entry)
@@ -298,12 +301,15 @@ def _with_sound(entry: Entry, index: int, part: Part) -> Part:
 
 
 def shown(entries: Iterable[Entry]) -> tuple[Item, ...]:
-    """Entries as a model is shown them: the words that were heard, and no others."""
+    """Entries as a model is given them: with the words that were heard, and no others."""
     return tuple(item for entry in entries for item in _shown(entry))
 
 
 def _shown(entry: Entry) -> Iterator[Item]:
-    """An entry as a model is shown it: nothing of a call that broke off, or that nobody heard."""
+    """An entry as a model is given it.
+
+    Nothing for a call that was cut off, or an answer that nobody heard.
+    """
     match entry.item:
         case Message(content=content) as item:
             parts = tuple(

@@ -16,7 +16,7 @@ from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, Turn
 from vivavoce.session.facts import AccessEnded, FaultKind, TranscriptionKey
 
 CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
-"""What a model gets at once of a function that runs in the background."""
+"""What a model is told at once about a function that runs in the background."""
 TOO_MANY_CALLS = '{"error":"too many functions run in the background"}'
 
 
@@ -27,7 +27,7 @@ class Send(Struct, frozen=True):
 
 
 class SendRaw(Struct, frozen=True):
-    """Send a GA server event, JSON, as it came from an upstream server."""
+    """Send a GA server event from an upstream server to the client, as JSON, unchanged."""
 
     data: bytes
 
@@ -50,11 +50,11 @@ class StartTranscription(Struct, frozen=True):
     language: str | None
     prompt: str
     asked_model: str = ""
-    """The model of recognition as the client named it: used where the engine offers it."""
+    """The recogniser model that the client named, used if the engine offers it."""
     scored: bool = False
     """Whether to report the probabilities of words."""
     diarized: bool = False
-    """Whether to report who speaks."""
+    """Whether to report who said what."""
 
 
 class FeedAudio(Struct, frozen=True):
@@ -69,27 +69,30 @@ class EndAudio(Struct, frozen=True):
 
     key: TranscriptionKey
     draft_id: str = ""
-    """The draft whose words these are: only silence came after it. Where it has failed, the
-    recording is transcribed as ever."""
+    """The draft that becomes the transcript, because only silence came after it.
+
+    If the draft has failed, the recording is transcribed as usual.
+    """
     begins: str = ""
-    """How the words begin: a draft that begins otherwise has failed, too."""
+    """The words already sent; a draft that begins otherwise counts as failed."""
 
 
 class CancelTranscription(Struct, frozen=True):
-    """Stop that transcription. Report nothing more of it."""
+    """Stop that transcription, and report nothing more about it."""
 
     key: TranscriptionKey
 
 
 class DraftTranscript(Struct, frozen=True):
-    """Transcribe what was fed of a recording so far, as if it were all, beside its transcription.
+    """Transcribe the audio of a recording so far as if it were complete, beside the transcription
+    itself.
 
     Report DraftTranscribed once, or AnticipationEnded where it fails or is not begun.
     """
 
     draft_id: str
     order: StartTranscription
-    """That of its transcription."""
+    """The key of the transcription."""
 
 
 class ScoreTurn(Struct, frozen=True):
@@ -104,7 +107,7 @@ class ScoreTurn(Struct, frozen=True):
     language: str | None
     audio: bytes = b""
     llm_timeout_s: float = 0.0
-    """How long a language model is given to answer; 0: none is asked."""
+    """How long a language model may take to answer; 0: none is asked."""
     before: str = ""
     """For a language model: what was said before the turn."""
 
@@ -112,8 +115,8 @@ class ScoreTurn(Struct, frozen=True):
 class CheckSpeaker(Struct, frozen=True):
     """Compare the voice in this speech, PCM at 24 kHz, with that of the speaker of the session.
 
-    Report SpeakerChecked once, or for the last order of an item. Where there is no speaker yet,
-    this voice is taken for it.
+    Report SpeakerChecked once; of several orders for one item, only for the last. If the session
+    has no speaker yet, this voice becomes the speaker's.
     """
 
     item_id: str
@@ -137,19 +140,21 @@ class Prompt:
     voice: str
     speed: float
     asked_model: str = ""
-    """The model as the client named it: an engine uses it where its service has one so named."""
+    """The model that the client named; an engine uses it if its service has a model of that
+    name."""
     speech_model: str = ""
-    """The model of speech synthesis that the client names, if any."""
+    """The synthesis model that the client named, if any."""
     conversation_id: str = ""
     server_tools: tuple[FunctionTool, ...] = ()
-    """Functions of this server, unseen by the client: the runtime answers their calls."""
+    """Functions of this server, which the client does not see: the runtime answers their calls."""
     background_tools: frozenset[str] = frozenset()
-    """Of these, the names of those whose results come later, as BackgroundToolFinished. Results
-    that have come since the last prompt that has some here belong to this one."""
+    """Those of these functions that run in the background: their results come as
+    BackgroundToolFinished. A prompt with any of them includes the results since the last such
+    prompt."""
 
 
 class Filler(Struct, frozen=True):
-    """What is said first where nothing comes of the model for so long."""
+    """The filler, said first if the model gives nothing for that time."""
 
     text: str
     after_s: float
@@ -166,34 +171,35 @@ class Generate(Struct, frozen=True):
     response_id: str
     prompt: Prompt
     begun: str = ""
-    """What was begun early by Speculate and is this answer: it goes on, and what it gave so far is
-    reported first. Where it has ended the answer is generated anew."""
+    """The Speculate effect that generated this answer early: it continues, and its output so far is
+    reported first. If it has ended, the answer is generated anew."""
     filler: Filler | None = None
-    """Of a spoken answer that was not begun early."""
+    """The filler of a spoken answer that was not begun early."""
     text: str = ""
-    """Where given, this is spoken as the answer, and no model is asked."""
+    """If given, this text is spoken as the answer, and no model is asked."""
 
 
 class Speculate(Struct, frozen=True):
-    """Generate an answer that nobody may need, and report nothing of it until a Generate names it.
+    """Generate an answer that may turn out not to be needed.
 
-    Report AnticipationEnded where it fails, is not begun, or is dropped.
+    Report nothing of it until a Generate names it; report AnticipationEnded if it fails, is not
+    begun, or is dropped.
     """
 
     speculation_id: str
     prompt: Prompt
     speak: bool
-    """Whether its first clause is spoken early, too."""
+    """Whether its first clause is synthesised early, too."""
 
 
 class DropAnticipated(Struct, frozen=True):
-    """Stop a draft or a speculation. Of a draft report nothing more."""
+    """Stop a draft or a speculation. Report nothing more about a draft."""
 
     id: str
 
 
 class Say(Struct, frozen=True):
-    """Speak this text as the answer, whatever brain the session has: the server itself says it.
+    """Speak this text as the answer, for the server itself and with any brain.
 
     Report AudioGenerated as it comes, and OutputFinished or GenerationFailed once, last.
     """
@@ -203,32 +209,35 @@ class Say(Struct, frozen=True):
 
 
 class CancelGeneration(Struct, frozen=True):
-    """Stop generating that answer. Report nothing more of it."""
+    """Stop generating that answer, and report nothing more about it."""
 
     response_id: str
 
 
 class PlayAudio(Struct, frozen=True):
-    """Play 16-bit mono PCM at 24 kHz behind what waits. Report AudioPlayed as it is played."""
+    """Play 16-bit mono PCM at 24 kHz after the audio that is queued.
+
+    Report AudioPlayed as it is played.
+    """
 
     item_id: str
     audio: bytes
 
 
 class ClearPlayback(Struct, frozen=True):
-    """Drop at once what was not played yet."""
+    """Drop the audio that was not played yet."""
 
 
 class DuckPlayback(Struct, frozen=True):
-    """Play answers softly from now on, or at full level again."""
+    """Play answers at a lower level from now on, or at full level again."""
 
     ducked: bool
 
 
 class ConfigureCleaning(Struct, frozen=True):
-    """Clean the microphone from now on: echo, noise and gain; None: no longer.
+    """Clean microphone audio from now on: echo, noise and gain; None: stop.
 
-    Sent before the first CleanAudio, and again where the client changes the setting.
+    Sent before the first CleanAudio, and again when the client changes the setting.
     """
 
     field: Literal["near_field", "far_field"] | None
@@ -241,7 +250,7 @@ class CleanAudio(Struct, frozen=True):
 
 
 class AddEchoReference(Struct, frozen=True):
-    """PCM at 24 kHz that the client plays behind what it plays already: the source of its echo."""
+    """Audio at 24 kHz, PCM, that the client plays next: it will be the source of an echo."""
 
     audio: bytes
 
@@ -261,7 +270,7 @@ class ConnectUpstream(Struct, frozen=True):
     transcription: bool = False
     """Whether the session transcribes only."""
     settings: bytes = b""
-    """JSON, without the model: of a call whose media does not pass through this server."""
+    """JSON, without the model. For a call whose media does not pass through this server."""
 
 
 class SendUpstream(Struct, frozen=True):
@@ -271,18 +280,18 @@ class SendUpstream(Struct, frozen=True):
 
 
 class HoldUpstream(Struct, frozen=True):
-    """For so many seconds no session asks the upstream server."""
+    """No session connects to the upstream server for this many seconds."""
 
     seconds: float
     kind: FaultKind
 
 
 class DisconnectUpstream(Struct, frozen=True):
-    """Close the connection to the upstream server. Report nothing more of it."""
+    """Close the connection to the upstream server, and report nothing more about it."""
 
 
 class RequestFallback(Struct, frozen=True):
-    """This brain cannot go on: attach the fallback of its model, or close the session."""
+    """This brain cannot continue: attach the fallback of its model, or close the session."""
 
     reason: str
     close_code: int = 1011
@@ -290,7 +299,7 @@ class RequestFallback(Struct, frozen=True):
 
 
 class RequestEnd(Struct, frozen=True):
-    """Give the session this fact behind the present one: its client may use nothing more."""
+    """Give the session this fact after the present one: its client may use nothing more."""
 
     reason: AccessEnded
 
@@ -301,41 +310,44 @@ class RunTool(Struct, frozen=True):
     call_id: str
     name: str
     arguments: str
-    """JSON text, as the model gave it."""
+    """JSON text, as the model generated it."""
 
 
 class CancelTool(Struct, frozen=True):
-    """The result of that call is not wanted any more. Report nothing of it."""
+    """The result of that call is no longer needed: report nothing about it."""
 
     call_id: str
 
 
 class RecordUsage(Struct, frozen=True):
-    """What a response or a transcription has used. For observers: nothing is to be done."""
+    """The usage of a response or a transcription. For observers: there is nothing to carry out."""
 
     id: str
-    """Unique in the session: that of the response, or of the item and its content part."""
+    """Unique in the session: the id of the response, or of the item and its content part."""
     model: str
-    """The configured model that served it."""
+    """The configured model that served the request."""
     usage: Usage | DurationUsage
     kind: Literal["response", "transcription", "speculative"] = "response"
-    """speculative: it was begun early, and was of no use."""
+    """speculative: work that was begun early and not used."""
     characters: int = 0
-    """That were given to a synthesiser."""
+    """Characters that were given to a synthesiser."""
     confirmed: bool = True
     """False: the upstream server has not reported the usage, and more may have been billed."""
     recogniser: str = ""
-    """The upstream server's model of a transcription, which has a price of its own."""
+    """The upstream server's transcription model, which has a price of its own."""
 
 
 class RecordDroppedAudio(Struct, frozen=True):
-    """So many frames of the client's audio go nowhere. For observers: nothing is to be done."""
+    """This many frames of the client's audio were dropped.
+
+    For observers: there is nothing to carry out.
+    """
 
     frames: int
 
 
 class RecordRefusal(Struct, frozen=True):
-    """A rule of the operator forbids an event of the client. For observers, likewise."""
+    """A rule of the operator forbids an event of the client. For observers."""
 
     event: str
     """Its type."""
@@ -343,20 +355,20 @@ class RecordRefusal(Struct, frozen=True):
 
 
 class RecordTurn(Struct, frozen=True):
-    """Why a turn was ended. For observers: nothing is to be done."""
+    """Why a turn was ended. For observers."""
 
     item_id: str
     decision: TurnDecision
 
 
 class RecordModel(Struct, frozen=True):
-    """Another configured model serves the session from now on. For observers, likewise."""
+    """Another configured model serves the session from now on. For observers."""
 
     model: str
 
 
 class Close(Struct, frozen=True):
-    """End the connection. Give the session no further facts."""
+    """Close the connection. The session gets no further facts."""
 
     code: int
     reason: str
@@ -380,9 +392,9 @@ CascadeEffect: TypeAlias = (
     | AddEchoReference
     | ClearEchoReference
 )
-"""What the performer of a cascade carries out."""
+"""The effects that the performer of a cascade carries out."""
 RelayEffect: TypeAlias = ConnectUpstream | SendUpstream | HoldUpstream | DisconnectUpstream
-"""What the performer of a relay carries out."""
+"""The effects that the performer of a relay carries out."""
 ShellEffect: TypeAlias = (
     Send
     | SendRaw
@@ -401,12 +413,12 @@ ShellEffect: TypeAlias = (
     | RecordModel
     | Close
 )
-"""What the runner carries out itself."""
+"""The effects that the runner carries out itself."""
 Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect
 
 
 class Ids:
-    """Ids that never repeat: a given salt, and a counter."""
+    """Ids that never repeat: each holds a given salt and a counter."""
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
@@ -423,7 +435,7 @@ class EffectBuffer:
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
         self.event_id: Callable[[], str] = partial(ids.next, "event")
-        """Makes a new id for an event that is about to be sent."""
+        """Allocates the id of an event that is about to be sent."""
         self._effects: list[Effect] = []
 
     def send(self, event: AnyServerEvent) -> None:
@@ -446,6 +458,6 @@ class EffectBuffer:
         self.send(ErrorEvent(event_id=self.event_id(), error=body))
 
     def drain(self) -> list[Effect]:
-        """Take out all effects."""
+        """Remove all effects and return them."""
         effects, self._effects = self._effects, []
         return effects

@@ -1,11 +1,10 @@
-"""When a turn is over: the silence that ends it, from all that is known. Pure functions.
+"""When a turn is over: how long a silence must be to end it. Pure functions.
 
-Under semantic_vad a silence ends a turn sooner the likelier its end is. Sources say how likely that
-is, each with a probability: the words so far, the sound of the voice, and, where that is switched
+Under semantic_vad, the likelier the user has finished, the shorter the silence. Several sources
+give a probability for that: the words so far, the sound of the voice, and, where that is switched
 on, a language model that is asked about the words. Their log odds are added, each times its weight,
-so that a source which does not know (0.5) changes nothing. The wait lies between two silences, set
-by `eagerness`, on a geometric scale, and grows or shrinks with the pauses that this speaker has
-made in mid-turn.
+so that an undecided source (0.5) changes nothing. The silence lies between two bounds set by
+`eagerness`, on a geometric scale, and is adapted to the pauses that this speaker makes in mid-turn.
 """
 
 import math
@@ -30,53 +29,56 @@ UNKNOWN = 0.3
 MAX_ODDS = 6.0
 """Log odds that count as certain: 0.9975."""
 MAX_SOUND_ODDS = 2.5
-"""Of the sound of the voice alone, 0.92: the model is as sure where it errs."""
+"""Limit for the sound alone, 0.92: that model is just as sure when it is wrong."""
 USUAL_PAUSE_MS = 500
-"""A pause in mid-turn, of people who talk to each other; counts as so many of the speaker's own:"""
+"""A pause in mid-turn between people in conversation, and as how many of the speaker's own pauses
+it counts:"""
 USUAL_PAUSES = 3
 MAX_PAUSES = 8
-"""Of the speaker's pauses the last ones count."""
+"""Number of the speaker's last pauses that are used."""
 MIN_FACTOR, MAX_FACTOR = 0.75, 1.5
-"""By which the speaker's pauses change the wait at the most."""
+"""Bounds of the factor by which the speaker's pauses change the silence."""
 
 
 class TurnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[turns]: how the end of a turn is decided, and what begins before it is decided."""
 
     words_weight: Weight = 1.0
-    """Of the words so far, under semantic_vad; 0: they do not count, as of the following."""
+    """Weight of the words so far, under semantic_vad; 0: not used, as for the next two."""
     sound_weight: Weight = 1.0
-    """Of the sound of the voice, where the turn detection of the model reads sound."""
+    """Weight of the sound of the voice, if the turn detector of the model reads sound."""
     llm_weight: Weight = 0.0
-    """Of what the language model of the conversation says of the words, which it is asked in each
+    """Weight of the language model of the conversation, which is asked about the words in each
     pause; 0: it is not asked."""
     llm_timeout_ms: Annotated[int, Meta(ge=50, le=4000)] = 600
-    """How long it is given to answer."""
+    """How long the language model may take to answer."""
     adapt: bool = True
-    """Whether the pauses of the speaker change the silence that is waited for."""
+    """Whether the speaker's pauses change the silence that ends a turn."""
     anticipation: Anticipation = "transcript"
-    """What begins when the end of a turn is likely, before it is decided: nothing, the transcript
-    (where the recogniser begins only then), the answer's text, or its first clause of speech."""
+    """What is begun when the end of a turn is likely but not decided: nothing; the transcript, if
+    the recogniser works only at the end of a recording; the text of the answer; or its first clause
+    of speech as well."""
     anticipation_after_ms: Annotated[int, Meta(ge=32, le=5000)] = 200
-    """A silence after which it begins."""
+    """The silence after which it is begun."""
     anticipation_likelihood: Share = 0.5
-    """It begins where the end is so likely, as far as a source says so."""
+    """The least likelihood of the end at which it is begun, if any source gives one."""
     anticipation_max_tokens: Annotated[int, Meta(ge=0)] = 20_000
-    """Of one session, in vain or asked about the ends of turns; then nothing begins early, and
-    nothing is asked, any more."""
+    """The most tokens of one session for early work that was not used, and for questions about the
+    ends of turns. When they are used up, nothing is begun early, and no language model is asked."""
     anticipation_max_load: Share = 0.7
-    """Nothing begins early while the event loop, or the machine, is busier than that; 1: it may
-    always."""
+    """Nothing is begun early while the event loop or the machine is busier than this; 1: no
+    limit."""
 
 
 class PauseRules(msgspec.Struct, frozen=True):
-    """Silence, in samples, after which a turn that sounds finished or unfinished ends."""
+    """The silence, in samples, that ends a turn which sounds finished, and one which does not."""
 
     finished: int
     unfinished: int
 
     def wait(self, likelihood: float, factor: float = 1.0) -> int:
-        """Between the two on a geometric scale: likelihood 1 gives the one, 0 the other."""
+        """A silence between the two, on a geometric scale: likelihood 1 gives `finished`, 0
+        `unfinished`."""
         share = min(1.0, max(0.0, likelihood))
         wait = self.unfinished * math.pow(self.finished / self.unfinished, share)
         return min(self.unfinished, int(wait * factor))
@@ -91,7 +93,7 @@ PAUSE_RULES: dict[Eagerness, PauseRules] = {
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What each source says: a probability, 0..1, that the turn is over; None: nothing yet."""
+    """Probabilities, 0..1, that the turn is over, by source; None: the source has given none."""
 
     words: float | None = None
     sound: float | None = None
@@ -102,7 +104,7 @@ class SpeakerPauses:
     """The pauses that this speaker has made in mid-turn, samples."""
 
     def __init__(self, known: Iterable[int] = (), spoken_until: int = 0) -> None:
-        """known: those of an earlier session of the same conversation."""
+        """known: the pauses of an earlier session of the same conversation."""
         self._last = tuple(known)
         self.spoken_until = spoken_until
         """The end of the speech of the last turn, as a position; 0: there was none."""
@@ -111,23 +113,26 @@ class SpeakerPauses:
         return iter(self._last)
 
     def add(self, samples: int) -> None:
-        """The speaker went on after that."""
+        """The speaker resumed after a pause of this length."""
         self._last = (*self._last, samples)[-MAX_PAUSES:]
 
     @property
     def usual_ms(self) -> int:
-        """The mean, drawn to that of other people while few are known."""
+        """The mean of the pauses.
+
+        While few are known, the usual pause of other people counts as well.
+        """
         total = USUAL_PAUSES * USUAL_PAUSE_MS + sum(map(to_ms, self._last))
         return round(total / (USUAL_PAUSES + len(self._last)))
 
     @property
     def factor(self) -> float:
-        """By which the wait is changed."""
+        """The factor by which the silence is changed."""
         return min(MAX_FACTOR, max(MIN_FACTOR, self.usual_ms / USUAL_PAUSE_MS))
 
 
 def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, float]:
-    """Weighted log odds of each source that says something."""
+    """The weighted log odds of each source that has given a probability."""
     said: dict[TurnSource, tuple[float | None, float]] = {
         "words": (evidence.words, settings.words_weight),
         "sound": (evidence.sound, settings.sound_weight),
@@ -142,7 +147,7 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
 
 
 def likelihood_of(evidence: Evidence, settings: TurnSettings) -> float:
-    """The probability, 0..1, that the turn is over, of all sources together."""
+    """The probability, 0..1, that the turn is over, from all sources together."""
     odds = odds_of(evidence, settings)
     if not odds:
         return UNKNOWN
@@ -193,7 +198,7 @@ def _odds(probability: float, most: float) -> float:
 
 
 def _reason(odds: dict[TurnSource, float]) -> str:
-    """The source that decided, and what it said."""
+    """The source with the most weight in the decision, and what it says."""
     if not odds:
         return "nothing known of the words or the voice"
     over = sum(odds.values()) >= 0

@@ -1,4 +1,4 @@
-"""Facts: what has happened, as a session is given it. Names are in the past tense."""
+"""Facts: what has happened, as it is reported to a session. Names are in the past tense."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -11,7 +11,7 @@ from vivavoce.protocol.upstream import UpstreamEvent
 
 Stage: TypeAlias = Literal["stt", "llm", "tts"]
 TurnSource: TypeAlias = Literal["words", "sound", "llm"]
-"""What tells that a turn may be over."""
+"""Evidence that a turn may be over."""
 FaultKind: TypeAlias = Literal[
     "unreachable",
     "refused",
@@ -25,7 +25,9 @@ FaultKind: TypeAlias = Literal[
     "slow",
     "held",
 ]
-"""Why an upstream server cannot go on; held: it has failed a moment ago, and is not asked."""
+"""Why an upstream server cannot continue; held: it failed a moment ago, so no session connects."""
+DisconnectCause: TypeAlias = Literal["client", "operator", "taken_over", "upstream", "shutdown"]
+"""Who has ended a session; taken_over: another client has resumed its conversation."""
 
 
 class TranscriptionKey(NamedTuple):
@@ -40,7 +42,7 @@ class Received(Struct, frozen=True):
 
     event: AnyClientEvent
     raw: bytes | None = None
-    """The frame it came in, where it is a GA event as it stands: a relay passes it on unchanged."""
+    """The frame of a GA event, unchanged: a relay passes it on as it is."""
 
 
 class InvalidFrame(Struct, frozen=True):
@@ -63,22 +65,23 @@ class VadScores(Struct, frozen=True):
 
 
 class TurnScored(Struct, frozen=True):
-    """An answer to ScoreTurn: how likely it is, 0..1, that the turn is finished."""
+    """An answer to ScoreTurn: the likelihood, 0..1, that the turn is finished."""
 
     item_id: str
     likelihood: float
     source: TurnSource = "words"
     tokens: "TokenCounts | None" = None
-    """That a language model has counted."""
+    """Tokens that a language model has counted."""
 
 
 class SpeakerChecked(Struct, frozen=True):
-    """An answer to CheckSpeaker: how alike the voice is to that of the speaker, a cosine."""
+    """An answer to CheckSpeaker: the similarity of the voice to the speaker's, a cosine."""
 
     item_id: str
     likeness: float
     same_voice: float
-    """The cosine from which on long clips are one voice; -1: the voice could not be checked."""
+    """The cosine from which on two long clips count as one voice; -1: the voice could not be
+    checked."""
 
 
 class SpokenSegment(Struct, frozen=True):
@@ -98,9 +101,9 @@ class TranscriptUpdated(Struct, frozen=True):
     stable: int
     final: bool
     words: tuple[ScoredWord, ...] = ()
-    """With their probabilities, where the recogniser gives them."""
+    """Their probabilities, if the recogniser gives them."""
     segments: tuple[SpokenSegment, ...] = ()
-    """Of the final one, where speakers are distinguished."""
+    """What each speaker said, in a final transcript, if speakers are distinguished."""
 
 
 class TokenCounts(Struct, frozen=True):
@@ -119,17 +122,17 @@ class DraftTranscribed(Struct, frozen=True):
 
 
 class AnticipationEnded(Struct, frozen=True):
-    """A draft or a speculation came to nothing; what a speculation has used."""
+    """A draft or a speculation has failed or was dropped; what a speculation has used."""
 
     id: str
     tokens: TokenCounts | None = None
     characters: int = 0
-    """Of text that the model gave."""
+    """Characters of text that the model generated."""
     spoken_characters: int = 0
     samples: int = 0
     """Of speech."""
     refused: bool = False
-    """Whether it was not begun: the server is too busy."""
+    """Whether it was never begun, because the server is too busy."""
 
 
 class ItemTranscriptionFailed(Struct, frozen=True):
@@ -140,22 +143,22 @@ class ItemTranscriptionFailed(Struct, frozen=True):
 
 
 class GenerationProgress(Struct, frozen=True):
-    """The model generates text of a spoken answer; no clause is complete yet."""
+    """The model generates text of a spoken answer, but no clause is complete yet."""
 
     response_id: str
     writes: bool = True
-    """False: a function of this server runs, and the model goes on with its result."""
+    """False: a function of this server is running, and the model continues with its result."""
 
 
 class TextGenerated(Struct, frozen=True):
-    """The answer's text grew. Of a spoken answer: this clause goes to the synthesiser."""
+    """More text of the answer. For a spoken answer: the clause that goes to the synthesiser."""
 
     response_id: str
     text: str
 
 
 class ToolCallStarted(Struct, frozen=True):
-    """The model began to call a function; `index` tells the calls of an answer apart."""
+    """The model began to call a function; `index` distinguishes the calls of an answer."""
 
     response_id: str
     index: int
@@ -164,7 +167,7 @@ class ToolCallStarted(Struct, frozen=True):
 
 
 class ToolCallArguments(Struct, frozen=True):
-    """The arguments of a call, JSON text, grew."""
+    """More of the arguments of a call, JSON text."""
 
     response_id: str
     index: int
@@ -187,7 +190,7 @@ class SpokenWord(Struct, frozen=True):
 
 
 class AudioGenerated(Struct, frozen=True):
-    """The answer grew by 16-bit mono PCM at 24 kHz, and by the words that begin in it."""
+    """More audio of the answer, 16-bit mono PCM at 24 kHz, and the words that begin in it."""
 
     response_id: str
     audio: bytes
@@ -210,7 +213,7 @@ class OutputFinished(Struct, frozen=True):
 
 
 class GenerationFailed(Struct, frozen=True):
-    """Generating the answer failed, and at which stage."""
+    """Generating the answer failed at this stage."""
 
     response_id: str
     stage: Stage
@@ -218,7 +221,7 @@ class GenerationFailed(Struct, frozen=True):
 
 
 class AudioPlayed(Struct, frozen=True):
-    """So many further samples of an item were played; only where the server owns the playout."""
+    """This many more samples of an item were played; only if the server owns the playback."""
 
     item_id: str
     samples: int
@@ -234,7 +237,7 @@ class UpstreamConnected(Struct, frozen=True):
     """The upstream server has begun a session."""
 
     expires_in: float = float("inf")
-    """Seconds; infinite: it does not say."""
+    """Seconds; infinite if the server does not say."""
 
 
 class UpstreamEventReceived(Struct, frozen=True):
@@ -250,7 +253,9 @@ class UpstreamLost(Struct, frozen=True):
     reason: str
     kind: FaultKind = "closed"
     close_code: int = 0
-    """Of the WebSocket; 0: there was none."""
+    """The close code of the WebSocket; 0: there was none."""
+    status: int = 0
+    """The status of the answer that refused the handshake; 0: there was none."""
 
 
 class ToolFinished(Struct, frozen=True):
@@ -262,8 +267,10 @@ class ToolFinished(Struct, frozen=True):
 
 
 class BackgroundToolFinished(Struct, frozen=True):
-    """A function that runs in the background has returned, or has failed. The next answer from the
-    conversation is generated from its result."""
+    """A background function has returned, or has failed.
+
+    The next answer from the conversation is generated with its result.
+    """
 
     call_id: str
 
@@ -273,14 +280,14 @@ class TimerFired(Struct, frozen=True):
 
 
 class DrainStarted(Struct, frozen=True):
-    """The server shuts down: finish what is under way, begin nothing new."""
+    """The server is shutting down: finish what is in progress, begin nothing new."""
 
 
 class AccessEnded(Struct, frozen=True):
-    """The owner of the session may use nothing more: a budget is spent, or a key revoked."""
+    """The owner of the session may use nothing more, because a budget is spent or a key revoked."""
 
     code: str
-    """Of the `error` event: insufficient_quota, invalid_api_key."""
+    """The code of the `error` event: insufficient_quota, invalid_api_key."""
     message: str
     close_code: int
 
@@ -289,7 +296,7 @@ class ContentBlocked(Struct, frozen=True):
     """Moderation does not allow what was said."""
 
     item_id: str
-    """The item of the user that holds it; "": the answer does."""
+    """The user's item that holds the text; "": an answer holds it."""
     say: str
     """The sentence that the server says about it; "": none."""
     ends: bool = False
@@ -301,10 +308,11 @@ class BudgetLow(Struct, frozen=True):
 
 
 class Disconnected(Struct, frozen=True):
-    """The client is gone."""
+    """The connection to the client is closed, or is to be closed."""
 
     code: int = 1000
     """The close code of the connection, as it was sent or received; 1006: it was lost."""
+    cause: DisconnectCause = "client"
 
 
 GenerationFact: TypeAlias = (
@@ -332,7 +340,10 @@ CascadeFact: TypeAlias = (
 )
 RelayFact: TypeAlias = UpstreamConnected | UpstreamEventReceived | UpstreamLost | ToolFinished
 BrainFact: TypeAlias = CascadeFact | RelayFact
-"""What a performer reports. A brain ignores those of another kind: late results of the last."""
+"""What a performer reports.
+
+A brain ignores reports of another kind, which are late results for the brain before it.
+"""
 Fact: TypeAlias = (
     Received
     | InvalidFrame

@@ -1,15 +1,16 @@
-"""Whether speech over an answer is meant to interrupt it. Pure functions.
+"""Decides whether speech over an answer is meant to interrupt it. Pure functions.
 
-Three sources are read, as soon as each says something: the words so far, the length, the level and
-the brightness of the sound, and how much it resembles the answer that is being played. Words that
-only say "I am listening" leave the answer alone, whatever the sound; "stop" and the like interrupt
-it, at once where they are not soft; so do several others, as soon as the sound is long enough to
-hold them: of the first 300 ms of a slow "mm-hm" recognisers make words. Until then the log odds of
-an interruption grow with the length of the sound, and with its level: who interrupts begins as loud
-as in a turn or louder, who only listens is softer. A hum is a backchannel whatever a recogniser
-makes of it, and a voice that is far softer than the user's is somebody else's. What comes after
-that, and the end of the transcript at the latest, decides the rest, so an interruption always ends
-the answer.
+Three kinds of evidence are used, each as soon as there is any: the words so far, the length, the
+level and the brightness of the sound, and how much it resembles the answer that is being played.
+
+Words that only say "I am listening" do not interrupt, whatever their sound. "Stop" and similar
+words interrupt, and at once unless they are soft. Several other words interrupt once the sound is
+long enough to hold them, because recognisers turn the first 300 ms of a slow "mm-hm" into words.
+Until there are such words, the log odds of an interruption grow with the length and the level of
+the sound: interruptions are as loud as a turn or louder, and backchannels are softer. A hum is a
+backchannel, whatever words a recogniser finds in it, and a voice that is far softer than the user's
+belongs to somebody else. Later evidence decides the remaining cases, at the latest the end of the
+transcript, so an interruption always ends the answer.
 """
 
 import math
@@ -31,71 +32,75 @@ LevelWeight: TypeAlias = Annotated[float, Meta(ge=0, le=24)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 MIN_SOUND_MS = 160
-"""No sound without words interrupts sooner, however loud."""
+"""A sound without words does not interrupt before this length, however loud it is."""
 BEGUN_MS, BEGUN_WORDS_MS = 850, 550
-"""A sound whose first word may belong to a backchannel interrupts from the first length on, from
-the second where there are others and it is not soft: "I see" is first heard as "I say"."""
+"""Several words, the first of which may belong to a backchannel ("I see" is first recognised as "I
+say"), interrupt from the first length of the sound on if it is soft, else from the second."""
 LOUD_MS = 900
-"""A sound without words interrupts from that length on, whatever its level."""
+"""A sound without words interrupts from this length on, whatever its level."""
 FIRST_WORD_MS = 400
-"""Of a first word recognisers are not sure: where it is soft, one to interrupt with counts from
-that length of the sound on."""
+"""Recognisers are not sure of a first word: a soft one that would interrupt does so from this
+length of the sound on."""
 MIN_WORD_MS = 200
-"""Several words count where the sound has so much for each: nobody says more in it."""
+"""Several words interrupt only if the sound lasts this long for each: nobody speaks faster."""
 SOFT_DB = -1.5
-"""Up to that level a sound is soft."""
+"""A sound up to this level is soft."""
 BURST_MS = (0, 700, 500)
-"""A soft sound with one word or two, none of which is one to interrupt with, is a backchannel up to
-that length: "hmm" is heard as "them", "mmm" as "am I"."""
+"""A soft sound of up to this length, with one or two words that do not interrupt, is a backchannel:
+"hmm" is recognised as "them", "mmm" as "am I"."""
 MAX_HUM = 0.02
-"""Brightness up to which a sound is a hum, see brightness(): "mm-hm" has 0.01, vowels 0.03 to 0.2,
-consonants more."""
+"""A sound of at most this brightness is a hum, see brightness(): "mm-hm" has 0.01, vowels have 0.03
+to 0.2, consonants more."""
 MAX_HUM_MS = 1000
-"""A longer one is a voice."""
+"""A hum that lasts longer is a voice."""
 MAX_LEVEL_DB = 12.0
-"""Louder or softer than the user's usual level than that counts as that."""
+"""A difference from the user's usual level counts up to this many dB."""
 MIN_OWN_WORDS = 3
-"""So many words that the answer has just said, in its order, are its echo, not the user's."""
+"""So many words that the answer has just said, in the same order, are its echo and not the
+user's."""
 MIN_OWN_SHARE = 0.7
-"""... and so many of all words: a recogniser mistakes some of them."""
+"""... and this share of all words: a recogniser mistakes some of them."""
 MAX_OTHER_WORDS = 2
 """So many words at the end that the answer did not say are the user's."""
 MAX_COMPARED_WORDS = 60
 MIN_ENVELOPE = 50
-"""Values of an envelope, of 20 ms each, below which a correlation says nothing: that of 0.4 s of
-any speech with some part of an answer is often 0.9."""
+"""An envelope needs at least this many values, of 20 ms each, for a correlation to be used: 0.4 s
+of any speech often has a correlation of 0.9 with some part of an answer."""
 MAX_ECHO_LAG = 25
-"""Values by which an echo may be late."""
+"""The longest delay of an echo, in values of an envelope."""
 
 
 class InterruptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[interruption]: what `turn_detection.interruption = "judged"` takes for an interruption."""
+    """[interruption]: what counts as an interruption where `turn_detection.interruption` is
+    "judged"."""
 
     sound_ms: Milliseconds = 480
-    """Speech without words interrupts after that."""
+    """Speech without words interrupts after this time."""
     early_ms: Milliseconds = 280
-    """... and after that where the user's usual level is known, and the recogniser gives words
-    while it listens, so that most backchannels are recognised by then."""
+    """... and after this time if the user's usual level is known, and the recogniser gives partial
+    results, so that most backchannels are recognised by then."""
     length_weight: Weight = 1.0
-    """Log odds of an interruption by which 100 ms more of sound count."""
+    """Log odds of an interruption for each further 100 ms of sound."""
     level_weight: LevelWeight = 8.0
-    """Log odds by which 6 dB above the user's usual level count; 0: the level does not count."""
+    """Log odds for each 6 dB above the user's usual level; 0: the level does not count."""
     far_db: Annotated[float, Meta(ge=0, le=60)] = 15.0
-    """A voice that is so much softer than the user's does not interrupt; 0: any does."""
+    """A voice that is so much softer than the user's does not interrupt; 0: there is no such
+    limit."""
     settle_ms: Milliseconds = 160
-    """A silence after which a short sound is over."""
+    """The silence that ends a short sound."""
     backchannel_ms: Milliseconds = 1500
-    """Backchannels that go on for longer interrupt all the same."""
+    """A backchannel that lasts longer interrupts nevertheless."""
     answer_ms: Milliseconds = 1000
-    """A backchannel that begins in the last milliseconds of an answer replies to it."""
+    """A backchannel that begins in the last milliseconds of an answer is a reply to it."""
     own_voice: Share = 0.8
-    """Correlation of the microphone's envelope with the answer's that is its echo; 1: none is."""
+    """The correlation between the envelopes of the microphone and of the answer from which on the
+    sound is the echo of the answer; 1: no sound is."""
     backchannels: tuple[str, ...] = ()
-    """Words or phrases beside those of session/interruption.py, in any language."""
+    """Words or phrases in any language, in addition to those of session/interruption.py."""
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """What is known of speech that began while an answer was played."""
+    """What is known about speech that began while an answer was played."""
 
     sound_ms: int
     """From its beginning to its last window with speech."""
@@ -114,7 +119,7 @@ class Overlap(msgspec.Struct, frozen=True):
     answer: str = ""
     """The words of the answer that are being played."""
     echo: float = 0.0
-    """Correlation with the answer's envelope, see correlation()."""
+    """The correlation with the envelope of the answer, see correlation()."""
 
 
 _HUM = re.compile(r"(?:m+-?h+m*|h+m+|m+|u+h+-?h+u+h+|u+h+|a+h+a*|o+h+|u+m+|e+r+m*|ä+h*m*|e+h+)")
@@ -151,16 +156,18 @@ _STOPS = frozenset(
     )
     for spoken in words.split()
 )
-"""Words that interrupt as soon as they are heard: of all languages, since none of them is a
-backchannel in another."""
+"""Words that interrupt as soon as they are recognised.
+
+One set for all languages: none of them is a backchannel in another language.
+"""
 _BY_LANGUAGE: dict[str, frozenset[tuple[str, ...]]] = {}
 _LONGEST = 4  # words of a phrase
 
 
 def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
-    """What speech over an answer is, as far as is known.
+    """The verdict on speech over an answer, from what is known.
 
-    Of a complete transcript the verdict is never "undecided".
+    It is never "undecided" for a complete transcript.
     """
     words = spoken_words(overlap.words)
     if settings.far_db and overlap.level_db <= -settings.far_db:
@@ -184,7 +191,7 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
 
 
 def odds_of(overlap: Overlap, settings: InterruptionSettings) -> float:
-    """Log odds that sound without words is an interruption."""
+    """The log odds that a sound without words is an interruption."""
     level = max(-MAX_LEVEL_DB, min(MAX_LEVEL_DB, overlap.level_db))
     limit = settings.early_ms if overlap.early else settings.sound_ms
     length = (overlap.sound_ms - limit) / 100
@@ -199,7 +206,7 @@ def spoken_words(text: str) -> list[str]:
 def without_backchannels(
     words: list[str], language: str | None, more: tuple[str, ...] = ()
 ) -> list[str]:
-    """The words that say more than "I am listening". language None: of any language."""
+    """The words that are no backchannel. language None: backchannels of any language count."""
     phrases = _phrases(language) | {tuple(spoken_words(phrase)) for phrase in more}
     rest: list[str] = []
     at = 0
@@ -213,7 +220,7 @@ def without_backchannels(
 
 
 def is_own_voice(words: list[str], overlap: Overlap, settings: InterruptionSettings) -> bool:
-    """Whether the microphone hears the answer: by its words, else by its envelope."""
+    """Whether the microphone picks up the answer: by the words, else by the envelope."""
     if settings.own_voice < 1 and overlap.echo >= settings.own_voice:
         return True
     if len(words) < MIN_OWN_WORDS:
@@ -238,10 +245,10 @@ def envelope(pcm: bytes, values: int | None = None) -> NDArray[np.float32]:
 
 
 def correlation(heard: NDArray[np.float32], played: NDArray[np.float32]) -> float:
-    """The highest correlation, 0..1, of what is heard with what was played before.
+    """The highest correlation, 0..1, of recorded with played audio.
 
-    Both are envelopes that end at the same time; that of what was played may be longer, and is
-    looked through for an echo that is up to MAX_ECHO_LAG values late.
+    Both are envelopes that end at the same time. The envelope of the played audio may be longer: it
+    is searched for an echo that is up to MAX_ECHO_LAG values late.
     """
     size = len(heard)
     if size < MIN_ENVELOPE or float(np.std(heard)) < 1.0:
@@ -261,7 +268,7 @@ def brightness(pcm: bytes) -> float:
     """The energy of the differences of samples over that of the samples, 0..4.
 
     Of a tone of f Hz it is 4 sin^2(pi f / 24000): 0.006 at 300 Hz, 0.07 at 1 kHz, 0.6 at 3 kHz. Of
-    what is no sound it is 1.
+    silence it is 1.
     """
     samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2").astype(np.float32)
     steps = np.diff(samples)
@@ -279,7 +286,7 @@ def level_db(pcm: bytes) -> float:
 
 
 def _of_all_words(rest: set[str], overlap: Overlap, settings: InterruptionSettings) -> Verdict:
-    """Of a complete transcript; rest: what of it is no backchannel."""
+    """The verdict on a complete transcript; rest: its words that are no backchannel."""
     if not rest:
         return _listening(overlap, settings)
     if rest & _STOPS or not _is_soft(overlap) or len(rest) >= len(BURST_MS):
@@ -288,7 +295,7 @@ def _of_all_words(rest: set[str], overlap: Overlap, settings: InterruptionSettin
 
 
 def _listening(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
-    """Of words that are backchannels."""
+    """The verdict on words that are all backchannels."""
     if overlap.sound_ms > settings.backchannel_ms:
         return "interruption"
     settled = overlap.complete or overlap.silence_ms >= settings.settle_ms
@@ -298,7 +305,7 @@ def _listening(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
 def _words_interrupt(
     words: list[str], rest: set[str], overlap: Overlap, settings: InterruptionSettings
 ) -> bool:
-    """Whether the first words say so by themselves; rest: what of them is no backchannel."""
+    """Whether the first words interrupt by themselves; rest: those that are no backchannel."""
     if rest & _STOPS:
         return not _is_soft(overlap) or overlap.sound_ms >= FIRST_WORD_MS
     if len(rest) < 2:
@@ -309,7 +316,7 @@ def _words_interrupt(
 
 
 def _sound_interrupts(overlap: Overlap, settings: InterruptionSettings) -> bool:
-    """Whether the sound does, whose words say nothing yet."""
+    """Whether the sound interrupts, while its words decide nothing yet."""
     if overlap.silence_ms >= settings.settle_ms or overlap.sound_ms < MIN_SOUND_MS:
         return False
     if _is_hum(overlap):
@@ -326,7 +333,7 @@ def _is_hum(overlap: Overlap) -> bool:
 
 
 def _begins_backchannel(word: str, overlap: Overlap, settings: InterruptionSettings) -> bool:
-    """Whether a first partial word may become one: "ye", "o"."""
+    """Whether a partial first word may still become a backchannel: "ye", "o"."""
     phrases = _phrases(overlap.language)
     more = [spoken_words(phrase) for phrase in settings.backchannels]
     firsts = {phrase[0] for phrase in phrases} | {phrase[0] for phrase in more if phrase}

@@ -1,4 +1,4 @@
-"""An item that a client sends, checked and made ours, and one of ours as it is sent back."""
+"""Checks items that a client sends and converts them to ours, and converts ours for sending."""
 
 import re
 
@@ -21,7 +21,7 @@ from vivavoce.protocol.items import (
 from vivavoce.session.conversation import ROOT, Entry
 from vivavoce.session.effects import Ids
 
-MAX_ID_CHARS = 64  # OpenAI takes 32; some clients send more
+MAX_ID_CHARS = 64  # OpenAI allows 32; some clients send more
 _CALL_ID = re.compile(r"^[a-zA-Z0-9_-]+$")
 _PICTURES = ("data:image/", "https://", "http://")  # an engine must never be made to read a file
 _ALLOWED: dict[str, dict[str, type[Part]]] = {
@@ -32,7 +32,10 @@ _ALLOWED: dict[str, dict[str, type[Part]]] = {
 
 
 def entry_of(item: Item, format_: Format, ids: Ids, path: str) -> Entry:
-    """The item with an id, its sound apart as PCM. Raises InvalidRequest with a param in `path`."""
+    """The item with an id, and its audio separately as PCM.
+
+    Raises InvalidRequest with a param in `path`.
+    """
     if len(item.id) > MAX_ID_CHARS:
         raise InvalidRequest(
             f"Invalid '{path}.id': string too long. Expected a string with maximum length "
@@ -80,7 +83,7 @@ def _message(item: Message, format_: Format, path: str) -> Entry:
 
 
 def _take_sound(entry: Entry, n: int, part: InputAudio, format_: Format, place: str) -> InputAudio:
-    """Move the sound of a part into the entry."""
+    """Move the audio of a part into the entry."""
     if part.audio is UNSET:
         if part.transcript is None:
             raise InvalidRequest(
@@ -113,7 +116,7 @@ def _misplaced(role: str, part: Part, place: str) -> InvalidRequest:
 
 
 def in_format(item: Item, format_: Format) -> Item:
-    """The item with its sound, PCM, in the format in which the client sends and is sent it."""
+    """The item with its audio, PCM, in the format that the client uses."""
     if not isinstance(item, Message):
         return item
     content = tuple(

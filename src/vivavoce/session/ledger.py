@@ -1,4 +1,4 @@
-"""The words of an answer and the sample at which each begins: what was heard is read from it."""
+"""The words of an answer, and the sample at which each begins. What was heard follows from that."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.session.facts import SpokenWord
 
 MAX_PIECES = 100
-"""Of audio, that are not joined to the rest yet."""
+"""Pieces of audio that are not joined to the rest yet."""
 
 
 class SavedLedger(msgspec.Struct, frozen=True):
@@ -22,16 +22,17 @@ class Ledger:
 
     def __init__(self) -> None:
         self._audio = bytearray()
-        self._pieces: list[bytes] = []  # behind it: a long array is not extended for each
+        self._pieces: list[bytes] = []  # after _audio: a long array is not extended for each
         self._piece_bytes = 0
         self.samples = 0
         self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
-        self._saved: SavedLedger | None = None  # the last one: most do not change any more
+        # the last result of save(): most ledgers do not change any more
+        self._saved: SavedLedger | None = None
 
     @property
     def audio(self) -> bytearray:
-        """All of it, or nothing once it was dropped; `samples` stays."""
+        """The audio that was kept; empty once it was dropped, while `samples` stays."""
         self._join()
         return self._audio
 

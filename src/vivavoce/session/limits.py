@@ -26,34 +26,38 @@ FILLERS = {
     "pt": "Um momento.",
     "zh": "请稍等。",
 }
-"""What is said while the model takes its time, by the language of the conversation."""
+"""The filler by the language of the conversation."""
 
 
 class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits in [session]: bounds of one session. Durations in seconds."""
 
     max_seconds: Seconds = 3600.0
-    """The session ends after that."""
+    """The longest duration of a session."""
     idle_seconds: SecondsOrZero = 0.0
-    """The session ends when nothing was received or played for so long; 0: never."""
+    """The session ends when nothing was received or played for this long; 0: never."""
     stall_seconds: Seconds = 10.0
-    """A response or transcription that makes no progress for so long fails."""
+    """A response or transcription that makes no progress for this long fails."""
     gap_seconds: SecondsOrZero = 3.0
-    """Audio that stops arriving in the middle of a turn for so long counts as silence; 0: never."""
+    """Audio that stops arriving in mid-turn counts as silence after this time; 0: never."""
     max_buffer_seconds: Seconds = 600.0
-    """Most audio in the input buffer, and so in one item."""
+    """The most audio in the input buffer, and so in one item."""
     kept_audio_seconds: SecondsOrZero = 600.0
-    """Audio of items that can still be retrieved; the oldest is dropped first."""
+    """How much audio of items is kept, so that clients can retrieve it; the oldest is dropped
+    first."""
     max_response_seconds: Seconds = 1800.0
-    """Most audio of one response; then it ends as `incomplete`."""
+    """The most audio of one response; then it ends as `incomplete`."""
     max_response_tokens: Count = 16384
-    """Most text tokens of one response where the client sets no limit (`inf`)."""
+    """The most text tokens of one response, if the client sets no limit (`inf`)."""
     max_items: Count = 5000
-    """Most items in one conversation."""
+    """The most items in one conversation."""
     warn_at: Annotated[float, Meta(gt=0, le=1)] = 0.8
-    """The share of a budget at whose use `say_budget_low` is said."""
+    """The share of a budget from which on `say_budget_low` is said."""
     say_budget_low: str = "Most of your budget is used up."
-    """The server says it once, between two answers; empty: nothing, as of the following."""
+    """The server says this sentence once, between two answers.
+
+    Empty: it says nothing; the same holds for the sentences below.
+    """
     say_budget_spent: str = "Your budget is used up, so this call ends now. Goodbye."
     """Said before a session ends because a budget is spent."""
     say_store_lost: str = "This call has to end now. Goodbye."
@@ -67,20 +71,20 @@ class SessionLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     say_greeting: str = ""
     """Said when a session begins."""
     say_failed: str = ""
-    """Said when an answer fails of which nothing was heard, at whatever stage."""
+    """Said when an answer fails, at any stage, before anything of it was heard."""
     filler_seconds: SecondsOrZero = 0.0
-    """A filler is said where nothing comes of the model for so long, once a turn; 0: never."""
+    """After this time without output of the model a filler is said, once in each turn; 0: never."""
     say_filler: str = ""
     """The filler. Empty: "One moment." in the language of the conversation."""
 
     @property
-    def unspoken(self) -> "SessionLimits":
-        """The same, for a session in which this server can say nothing."""
+    def without_announcements(self) -> "SessionLimits":
+        """The same limits with all sentences empty, where the server has no way to speak."""
         words = {name: "" for name in self.__struct_fields__ if name.startswith("say_")}
         return msgspec.structs.replace(self, **words)
 
     def filler(self, language: str | None) -> str:
-        """What is said while the model takes its time."""
+        """The filler for this language."""
         base = re.split("[-_]", (language or "en").lower())[0]
         return self.say_filler or FILLERS.get(base, FILLERS["en"])
 

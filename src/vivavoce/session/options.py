@@ -49,7 +49,7 @@ from vivavoce.session.policy import Rules
 from vivavoce.session.speaker_gate import SpeakerGateSettings
 from vivavoce.session.usage import Costs
 
-# a patch that stands for a part which may be absent or of another kind: what it starts from
+# what a patch starts from, if the part that it changes is absent or of another kind
 _FRESH: dict[type, Any] = {
     PCMPatch: PCM(),
     ServerVadPatch: ServerVad(),
@@ -61,13 +61,13 @@ _INTO = (AudioPatch, AudioInputPatch, AudioOutputPatch, TranscriptionAudioPatch)
 _INTERRUPTION: dict[type, Interruption] = {ServerVad: "immediate", SemanticVad: "judged"}
 _IGNORED = {"id", "object", "expires_at", "served_by"}
 LOGPROBS = "item.input_audio_transcription.logprobs"
-"""Among the `include` of a session."""
+"""A value of `include` of a session."""
 USAGE = "x_usage"
-"""Likewise; it is an extension, and not sent to an upstream server."""
+"""Another; it is an extension, and is not sent to an upstream server."""
 
 
 class EngineNames(Protocol):
-    """What serves the names of models of speech that a client gives."""
+    """Finds what serves the names of speech models that a client gives."""
 
     def transcription_model(self, asked: str) -> str: ...
     def other_language(self, asked: str, language: str) -> str: ...
@@ -80,15 +80,15 @@ class ModelInfo:
     """The voices of one configured model."""
 
     voices: frozenset[str] | None
-    """None: not known here, as of an upstream server: every name is passed on."""
+    """None: unknown here, because an upstream server has them: every name is passed on."""
     default_voice: str
     """Used when the client names no voice, or one that this model does not have."""
     names: EngineNames | None = None
     """None: names of models of speech are passed on."""
     turn_samples: int = 0
-    """Audio of a turn that its turn detection reads, at the most."""
+    """The most audio of a turn that its turn detector reads."""
     transcribes_at_end: bool = False
-    """Whether its recogniser begins its work at the end of a recording."""
+    """Whether its recogniser begins its work only at the end of a recording."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -106,18 +106,18 @@ class AvailableModels:
     lock_voice: bool = False
     """Refuse a new voice once the assistant has spoken, as OpenAI does."""
     failure_errors: bool = False
-    """Follow a failed response with an `error` event."""
+    """Whether an `error` event follows a failed response."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names that are looked for in place of one that is not configured."""
+    """The configured names that are tried in place of an unknown one."""
     interruption: InterruptionSettings = field(default_factory=InterruptionSettings)
-    """What is taken for an interruption, where that is judged."""
+    """What counts as an interruption where that is judged."""
     rules: Rules | None = None
-    """Of one session: what its client may decide; None: everything."""
+    """The restrictions on one session's client; None: there are none."""
     turns: TurnSettings = field(default_factory=TurnSettings)
     speaker_gate: SpeakerGateSettings = field(default_factory=SpeakerGateSettings)
-    """Whose speech is let in."""
+    """Whose speech is accepted."""
     costs: Costs | None = None
-    """What the usage of one session costs, for clients that ask for it; None: nothing."""
+    """The cost of one session, for clients that request it; None: it costs nothing."""
 
     def served_by(
         self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
@@ -157,7 +157,7 @@ class Options:
 
     @property
     def turns(self) -> TurnSettings:
-        """How the end of a turn is decided, and what begins before it is."""
+        """How the end of a turn is decided, and what begins before that."""
         return self._models.turns
 
     @property
@@ -175,7 +175,7 @@ class Options:
 
     @property
     def judges_interruptions(self) -> bool:
-        """Whether only speech that is meant to interrupts an answer, and not any speech."""
+        """Whether only speech that is meant to interrupt an answer does so, and not any speech."""
         vad = self.turn_detection
         if vad is None or vad.interrupt_response is not True:
             return False
@@ -183,12 +183,12 @@ class Options:
 
     @property
     def interruption(self) -> InterruptionSettings:
-        """What is taken for an interruption."""
+        """What counts as an interruption."""
         return self._models.interruption
 
     @property
     def speaker_gate(self) -> SpeakerGateSettings:
-        """Whose speech is let in."""
+        """Whose speech is accepted."""
         return self._models.speaker_gate
 
     @property
@@ -197,12 +197,12 @@ class Options:
 
     @property
     def includes_logprobs(self) -> bool:
-        """Whether the client asks for the probabilities of the user's words."""
+        """Whether the client requested the probabilities of the user's words."""
         return LOGPROBS in (self.session.include or ())
 
     @property
     def includes_usage(self) -> bool:
-        """Whether the client asks for what the session has used, after each response."""
+        """Whether the client requested the usage of the session after each response."""
         return USAGE in (self.session.include or ())
 
     @property
@@ -218,7 +218,7 @@ class Options:
 
     @property
     def in_force(self) -> SessionObject:
-        """The session object with what is hidden from the client."""
+        """The session object with the parts that are hidden from the client."""
         hidden = self.rules.hidden_instructions
         if hidden is None or not isinstance(self.session, RealtimeSession):
             return self.session
@@ -226,7 +226,7 @@ class Options:
 
     @property
     def upstream(self) -> SessionObject:
-        """The settings in force of an upstream server, with the functions of this server."""
+        """The settings for an upstream server, with the functions of this server."""
         session = self.in_force
         if not self.rules.tools or not isinstance(session, RealtimeSession):
             return session
@@ -251,12 +251,12 @@ class Options:
 
     @property
     def turn_samples(self) -> int:
-        """Audio of a turn that the turn detection of the model reads, at the most."""
+        """The most audio of a turn that the turn detector of the model reads."""
         return self._models.models[self.served_by.model].turn_samples
 
     @property
     def transcribes_at_end(self) -> bool:
-        """Whether the recogniser of the model begins its work at the end of a recording."""
+        """Whether the recogniser of the model begins its work only at the end of a recording."""
         return self._models.models[self.served_by.model].transcribes_at_end
 
     @property
@@ -270,18 +270,18 @@ class Options:
         return self._served_by(self.realtime, name).voice
 
     def serve_with(self, model: str) -> None:
-        """From now on that model serves the session, whatever model the client names."""
+        """Serve the session with that model from now on, whatever model the client names."""
         self._served = model
         self.session = self._resolved(self.session)
 
     def pin(self) -> None:
-        """Put the settings in force that the operator has pinned. Raises InvalidRequest."""
+        """Apply the settings that the operator has pinned. Raises InvalidRequest."""
         pinned = self.rules.pinned
         if pinned is not None and isinstance(self.session, RealtimeSession):
             self.update(pinned, pristine=True, has_spoken=False)
 
     def update(self, patch: SessionPatch, *, pristine: bool, has_spoken: bool) -> None:
-        """Put a patch in force, or raise InvalidRequest and change nothing.
+        """Apply a patch, or raise InvalidRequest and change nothing.
 
         pristine: nothing has happened in the session yet, so that it may still change its type.
         """
@@ -318,7 +318,7 @@ class Options:
             )
 
     def _check_speech_models(self, session: SessionObject) -> None:
-        """Raise InvalidRequest for models of speech that the key does not allow."""
+        """Raise InvalidRequest for speech models that the key does not allow."""
         model, speech = "", ""
         if isinstance(session, RealtimeSession):
             model, speech = self._served_by(session, "").model, session.speech_model or ""
@@ -368,7 +368,7 @@ def _other_language(names: EngineNames, heard: Transcription | None) -> str | Un
 
 
 def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
-    """Refuse anything but exactly one."""
+    """Refuse any number of values but one."""
     if modalities not in (("text",), ("audio",)):
         raise InvalidRequest(
             f"Invalid modalities: {list(modalities)}. "
@@ -380,7 +380,7 @@ def check_modalities(modalities: tuple[Modality, ...], param: str) -> None:
 def check_choice(
     choice: ToolChoice | UnsetType | None, tools: tuple[FunctionTool, ...], param: str
 ) -> None:
-    """Refuse the name of a function that there is not."""
+    """Refuse the name of a function that was not declared."""
     if isinstance(choice, ToolName) and choice.name not in {tool.name for tool in tools}:
         raise InvalidRequest(
             f"Invalid '{param}': there is no function named '{choice.name}' in 'tools'.",
@@ -413,7 +413,8 @@ def _wrong_type(asked: str, have: str) -> InvalidRequest:
 
 
 def _for_transcription(audio: TranscriptionAudio) -> TranscriptionAudio:
-    """There are no responses to create or to interrupt: these keys do not exist here."""
+    """These keys do not exist in a session without responses, which cannot be created or
+    interrupted."""
     match audio.input.turn_detection:
         case ServerVad() as vad:
             bare: TurnDetection = msgspec.structs.replace(
@@ -445,7 +446,8 @@ def _merged(current: Any, patch: Any, path: str) -> Any:
 
 
 def _changed(old: Any, new: Any, path: str) -> Any:
-    """The value after a change: nested parts merge, a part of another kind starts afresh."""
+    """The value after a change: nested parts are merged, a part of another kind starts from its
+    default."""
     match new:
         case TranscriptionPatch(model=UnsetType()) if old is None:
             raise _missing(f"{path}.model")

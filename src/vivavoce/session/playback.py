@@ -1,7 +1,7 @@
 """How much of each answer the user has heard.
 
-On a WebSocket the client owns the playback: what it has played is estimated by the clock. Where
-the server plays the answers itself it counts the samples. Positions are samples at 24 kHz.
+On a WebSocket the client plays the audio, and the position is estimated by the clock. Where the
+server plays the answers itself, it counts the samples. Positions are samples at 24 kHz.
 """
 
 from collections import deque
@@ -15,25 +15,26 @@ from vivavoce.session.effects import ClearPlayback, EffectBuffer, PlayAudio
 
 
 class Playback(Protocol):
-    """Who plays the answers, and how far they have been played."""
+    """Records who plays the answers, and how much was played."""
 
     by_server: bool
-    """Whether the server plays: then answers are not sent to the client as audio deltas."""
+    """Whether the server plays: then clients get no audio deltas."""
     samples: int
-    """Of all answers so far."""
+    """Samples of all answers so far."""
 
     @property
     def until(self) -> float:
-        """When all audio will have been played; infinite while the server still plays some."""
+        """When all audio will have been played; infinite while the server still has some to
+        play."""
         ...
 
     def playing(self, now: float) -> tuple[str, int] | None:
-        """The item that is being played, and how many of its samples have not been yet."""
+        """The item that is being played, and how many of its samples are left."""
         ...
 
     @property
     def queued(self) -> dict[str, int]:
-        """Samples by item that the server has not played yet; empty where the client plays."""
+        """Samples that the server has not played yet, by item; empty where the client plays."""
         ...
 
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
@@ -41,11 +42,14 @@ class Playback(Protocol):
         ...
 
     def played(self, item_id: str, samples: int, now: float) -> None:
-        """So many further samples of that item were played."""
+        """That many more samples of the item were played."""
         ...
 
     def continue_playing(self, item_id: str, samples: int) -> bool:
-        """As played(), where the item goes on; False: nothing was done, more follows from it."""
+        """As played(), while the item continues.
+
+        False: nothing was done, because more follows from it.
+        """
         ...
 
     def ended(self, response_id: str, now: float) -> None:
@@ -53,11 +57,11 @@ class Playback(Protocol):
         ...
 
     def drop(self, item_id: str, now: float) -> int:
-        """That item is played no further; return how many of its samples were not played."""
+        """Stop the playback of that item; return how many of its samples were not played."""
         ...
 
     def stop(self, now: float) -> dict[str, int]:
-        """Nothing is played any further; return the unplayed samples by item."""
+        """Stop all playback; return the unplayed samples by item."""
         ...
 
     def clear(self, now: float) -> dict[str, int]:
@@ -66,14 +70,16 @@ class Playback(Protocol):
 
 
 class ClientPlayback:
-    """Estimates what the client has played: from the first audio on, in order, in real time."""
+    """Estimates what the client has played: all audio in order and in real time, from the
+    first on."""
 
     by_server = False
 
     def __init__(self) -> None:
         self.samples = 0
         self._until = float("-inf")
-        self._sent: dict[str, int] = {}  # samples by item, since the client last had none left
+        # samples by item, since the client last had nothing to play
+        self._sent: dict[str, int] = {}
 
     @property
     def until(self) -> float:
@@ -97,13 +103,13 @@ class ClientPlayback:
         self._until = max(self._until, now) + samples / RATE
 
     def played(self, item_id: str, samples: int, now: float) -> None:
-        """Only a server's own playback reports this."""
+        """Never called: only a server's own playback reports this."""
 
     def continue_playing(self, item_id: str, samples: int) -> bool:
         return False
 
     def ended(self, response_id: str, now: float) -> None:
-        """The client plays on to the end of what it has."""
+        """Nothing changes: the client plays what it has to the end."""
 
     def drop(self, item_id: str, now: float) -> int:
         unplayed = self._unplayed(now).get(item_id, 0)
@@ -149,7 +155,7 @@ class _Answer:
 
 
 class ServerPlayback:
-    """The output audio buffer of GA Realtime: what was played is known to the sample.
+    """The output audio buffer of GA Realtime: the server knows what was played to the sample.
 
     Rules:
     1. Answers are played one after the other. Audio of a later one is held until all of the
@@ -217,7 +223,7 @@ class ServerPlayback:
         self._advance(now)
 
     def drop(self, item_id: str, now: float) -> int:
-        """A cancelled answer is played to the end of what was generated of it."""
+        """A cancelled answer is played to the end of the audio that was generated."""
         return 0
 
     def stop(self, now: float) -> dict[str, int]:
@@ -241,7 +247,7 @@ class ServerPlayback:
         return self.stop(now)
 
     def _advance(self, now: float) -> None:
-        """Give the player what may be played, and report answers that were played whole."""
+        """Give the player the next audio, and report answers that were played whole."""
         self._play()
         while self._queue and self._queue[0].ended and self._queue[0].played == self._queue[0].came:
             done = self._queue.popleft()

@@ -1,7 +1,7 @@
-"""What the operator of a model decides, and its clients may not: settings, items, audio.
+"""Restrictions that the operator of a model sets for its clients: on settings, items and audio.
 
-The shell applies it to the events of a client, whatever protocol they came in, before a brain gets
-them. What it hides is never part of the session object: see Options.in_force.
+The shell applies them to the events of a client, of any protocol, before a brain gets them. Hidden
+settings are never part of the session object: see Options.in_force.
 """
 
 from collections.abc import Mapping
@@ -40,45 +40,49 @@ ClientEventName: TypeAlias = Literal[
     "response.cancel",
 ]
 MAX_THROTTLE_S = 5.0
-"""A client is not read for so long at a time: its pings are answered in between."""
+"""The longest pause in reading from a client: its pings are answered between pauses."""
 MAX_AUDIO_AHEAD_S = 60.0
-"""Audio of a client whose earlier audio takes longer than that at the allowed speed is refused."""
+"""Audio is refused if, at the allowed speed, the client's earlier audio lasts longer than this."""
 _NESTED = (AudioPatch, AudioInputPatch, AudioOutputPatch)
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[policies.NAME]: what the clients of a model may not do. The model names it."""
+    """[policies.NAME]: restrictions on the clients of a model. The model names its policy."""
 
     pinned: RealtimePatch = RealtimePatch()
-    """Settings as in a session.update. Clients cannot change them, nor in a response.create."""
+    """Settings as in a session.update.
+
+    Clients cannot change them, not even in a response.create.
+    """
     show_instructions: bool = False
     """Whether clients see pinned instructions."""
     strict: bool = False
-    """Refuse a request for a pinned or forbidden setting; otherwise the setting is ignored."""
+    """Whether a request for a pinned or forbidden setting is refused; otherwise the setting is
+    ignored."""
     voices: tuple[str, ...] = ()
-    """That clients may choose; none: any."""
+    """Voices that clients may choose; empty: any."""
     transcription_models: tuple[str, ...] = ()
-    """That clients may choose; none: any."""
+    """Transcription models that clients may choose; empty: any."""
     client_tools: tuple[str, ...] = ("*",)
     """Functions that clients may declare; "*" is any."""
     max_output_tokens: Annotated[int, Meta(ge=0, le=4096)] = 0
-    """Of one response; 0: no limit of its own."""
+    """The highest limit of one response; 0: no limit of its own."""
     audio_speed: Annotated[float, Meta(ge=0, le=1000)] = 3.0
-    """Audio of a client is read so many times faster than real time at most; 0: at any speed."""
+    """How many times faster than real time a client's audio is read at most; 0: at any speed."""
     audio_burst_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
-    """Audio that is read at any speed."""
+    """How much audio is read at any speed first."""
     system_items: bool = False
     """Whether clients may add messages of the system."""
     assistant_items: bool = False
     """Whether clients may add messages of the assistant."""
     tools: tuple[str, ...] = ()
-    """Functions of [tools.NAME], which run on this server, unseen by clients."""
+    """Functions of [tools.NAME], which run on this server and are hidden from clients."""
     moderation: str = ""
-    """The check of [moderation.NAME] for what is said; empty: none."""
+    """The check of [moderation.NAME] that is applied to what is said; empty: none."""
     images: bool = False
     """Whether clients may send pictures."""
     prompt: bool = False
-    """Whether clients may name a stored prompt of the provider."""
+    """Whether clients may name a prompt that is stored at the provider."""
     blocked_events: tuple[ClientEventName, ...] = ()
     """Events of clients that are refused."""
 
@@ -98,10 +102,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rules:
     """A policy as it applies to one session.
 
-    models: the names of models that the key of the session allows; None: all. tools: the
-    functions of this server that the policy names; background: of these, the names of those that
-    run in the background. takes_images: False where pictures have no price, and the owner a budget
-    in money.
+    models: the names of models that the key of the session allows; None: all. tools: the functions
+    of this server that the policy names; background: of these, the names of those that run in the
+    background. takes_images: False if pictures have no price and the owner has a budget in money.
     """
 
     def __init__(
@@ -119,13 +122,14 @@ class Rules:
         self.tool_names = frozenset(tool.name for tool in tools)
         self._policy = policy
         self._models = models
-        self._audio_until = float("-inf")  # when all audio so far was spoken, at the allowed speed
+        # when all audio so far would have been spoken, at the allowed speed
+        self._audio_until = float("-inf")
         blocked = policy.blocked_events if policy else ()
         self._audio_passes = "input_audio_buffer.append" not in blocked
         speed = policy.audio_speed if policy else 0.0
-        self._samples_a_second = RATE * speed  # that are taken; 0: all
+        self._samples_a_second = RATE * speed  # read at most; 0: no limit
         self.takes_all_audio = self._audio_passes and not speed
-        """Whether audio is neither blocked nor counted."""
+        """Whether audio is neither blocked nor limited."""
         self._burst_s = policy.audio_burst_seconds / speed if policy and speed else 0.0
 
     @property
@@ -148,7 +152,7 @@ class Rules:
 
     @property
     def hidden_instructions(self) -> str | None:
-        """In force in place of those that clients see; None: they see all."""
+        """The pinned settings in force, where clients see others; None: clients see all of them."""
         policy = self._policy
         if policy is None or policy.show_instructions or policy.pinned.instructions is UNSET:
             return None
@@ -160,7 +164,7 @@ class Rules:
             raise _no_model(model, param)
 
     def check_served(self, asked: str, served: str | None, own: str, param: str) -> None:
-        """Raise InvalidRequest for a model of speech that the key does not allow.
+        """Raise InvalidRequest for a speech model that the key does not allow.
 
         served: the engine or model that the name stands for; None: an upstream server decides.
         own: the engine of the session's own model, which is allowed with it.
@@ -181,7 +185,7 @@ class Rules:
     def settings(
         self, patch: SessionPatch, current: SessionObject, *, opening: bool = False
     ) -> SessionPatch:
-        """What is left of the settings that a client requests. Raises InvalidRequest.
+        """The settings of a client's request that are allowed. Raises InvalidRequest.
 
         opening: the session has not begun, so they may name its model.
         """
@@ -196,7 +200,7 @@ class Rules:
         return self._within_bounds(patch, "session")
 
     def response(self, event: ResponseCreate) -> ResponseCreate:
-        """What is left of a request for a response: the same object where nothing is changed.
+        """The allowed part of a request for a response: the same object if all of it is.
 
         Raises InvalidRequest.
         """
@@ -234,7 +238,7 @@ class Rules:
             )
 
     def allows_message(self, role: str, *, images: bool) -> bool:
-        """Whether a client may have added a message of that role, with pictures or without."""
+        """Whether a client may have added a message of that role, with or without pictures."""
         policy = self._policy
         if images and not (self._takes_images and (policy is None or policy.images)):
             return False
@@ -243,10 +247,10 @@ class Rules:
         return {"system": policy.system_items, "assistant": policy.assistant_items}.get(role, True)
 
     def breach(self, settings: Mapping[str, Any], in_force: Mapping[str, Any]) -> str:
-        """The first setting that a client has changed against the policy; "": it has changed none.
+        """The first setting that a client has changed against the policy; "": none.
 
-        For an upstream session whose client can reach it: what it has now, and what this server
-        has put in force. Settings that are not named have not changed.
+        For an upstream session that its client can reach directly: compares its present settings
+        with those that this server has set. Settings that are not named have not changed.
         """
         policy, tools = self._policy, settings.get("tools")
         tools = tools if isinstance(tools, list) else None
@@ -288,7 +292,10 @@ class Rules:
                 )
 
     def take_audio(self, samples: int, now: float) -> None:
-        """Audio has come, samples at 24 kHz. Raises InvalidRequest where far too much has."""
+        """Count audio that was received, in samples at 24 kHz.
+
+        Raises InvalidRequest for far too much.
+        """
         if not self._samples_a_second:
             return
         if self._audio_until - now - self._burst_s > MAX_AUDIO_AHEAD_S:
@@ -301,7 +308,7 @@ class Rules:
         self._audio_until = max(self._audio_until, now) + samples / self._samples_a_second
 
     def lets_audio_pass(self, samples: int, now: float) -> bool:
-        """Whether audio passes as it is, neither blocked nor too early; it is counted then."""
+        """Whether audio may pass: neither blocked nor too early. If so, it is counted."""
         if not self._audio_passes:
             return False
         if self._samples_a_second:
@@ -320,7 +327,7 @@ class Rules:
     def _without_pinned(self, given: T, pinned: Any, path: str, current: Any) -> T:
         """A request without the settings that are pinned. `current`: what the client sees now.
 
-        A client that sends back what it sees requests nothing.
+        A client that sends a value back as it sees it requests nothing.
         """
         changes: dict[str, Any] = {}
         for name in pinned.__struct_fields__:
@@ -420,7 +427,7 @@ class Rules:
 
 
 def _differing(pinned: Any, in_force: Any, settings: Any, path: str) -> str:
-    """The first pinned setting that is not what is in force; "": all are."""
+    """The first pinned setting that differs from what is in force; "": none does."""
     for name, fixed in pinned.items():
         if name in ("type", "model", "tools") or not isinstance(settings, Mapping):
             continue  # a session keeps its type and model; of functions the names are compared
@@ -437,7 +444,7 @@ def _differing(pinned: Any, in_force: Any, settings: Any, path: str) -> str:
 
 
 def _at(settings: Any, *path: str) -> Any:
-    """A setting; None: it is not named."""
+    """A setting by its path; None: it is not named."""
     for name in path:
         settings = settings.get(name) if isinstance(settings, Mapping) else None
     return settings
@@ -448,7 +455,8 @@ def _changed(given: T, changes: dict[str, Any]) -> T:
 
 
 def _shows(asked: Any, seen: Any) -> bool:
-    """Whether a value is the one in the session object: sent back, it requests nothing."""
+    """Whether a value equals the one in the session object: a client that sends it back requests
+    nothing."""
     same: bool = (
         msgspec.to_builtins(asked) == msgspec.to_builtins(seen) if seen is not UNSET else False
     )

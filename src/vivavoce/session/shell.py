@@ -1,4 +1,4 @@
-"""A session: what every client sees, whatever brain answers it. Facts in, effects out.
+"""A session, as every client sees it with any brain. It takes facts and returns effects.
 
 No I/O, no clock, no randomness. The shell owns settings, items, errors, limits and the end; its
 brain owns audio input, turns and responses (see session/brain.py).
@@ -58,9 +58,9 @@ INFINITY = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """What a session begins with, for a recorder: all but the facts that its effects follow from.
+    """What a session is made from, for a recorder; its facts are recorded beside it.
 
-    See Session for what each part is.
+    The parameters of Session describe each field.
     """
 
     settings: SessionObject
@@ -70,19 +70,19 @@ class SessionStart:
     now: float
     server_plays: bool = False
     relays: bool = False
-    """Whether its brain is the relay; else the cascade."""
+    """Whether its first brain is the relay, and not the cascade."""
     checkpoint: Checkpoint | None = None
-    """From which it goes on; None: it is new."""
+    """The checkpoint from which it continues; None: the session is new."""
 
 
 class Session:
     """One conversation.
 
-    Perform the effects of begin() and of each handle() in order; then arm a timer for `deadline`
-    and give it TimerFired when that passes. After Close, give it nothing more. A session is a pure
-    function of what it is given: the same facts at the same times give the same effects. `salt` is
-    part of every id: never use one twice for the same conversation. `server_plays`: answers are
-    not sent as audio deltas but played by the server, which reports AudioPlayed.
+    Perform the effects of begin() and of each handle() in order; then set a timer for `deadline`,
+    and pass TimerFired when it fires. After Close, pass no more facts. A session is a pure function
+    of what it is given: the same facts at the same times give the same effects. `salt` is part of
+    every id: never use one twice for the same conversation. `server_plays`: answers are not sent as
+    audio deltas but played by the server, which reports AudioPlayed.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class Session:
         self._announcements = Announcements(self._shared)
         self._checkpoints = Checkpoints(self._shared, now)
         self.steady = False
-        """Whether the last fact was audio that goes on: then no deadline has come nearer."""
+        """Whether the last fact was audio that changed nothing else: then no deadline has moved
+        nearer."""
         handover = Handover()
         if checkpoint:
             self._shared.conversation.load(checkpoint.entries)
@@ -137,7 +138,7 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """When TimerFired is due if no other fact comes before."""
+        """When TimerFired is due if no other fact comes first."""
         said_at = self._announcements.deadline(self._brain)
         if self._state == "ending":
             return said_at
@@ -152,17 +153,18 @@ class Session:
         return self._shared.options.session
 
     def throttle_s(self, now: float) -> float:
-        """For so many seconds the client should not be read: it sends audio too fast."""
+        """For how many seconds the client should not be read, because it sends audio too fast."""
         return self._rules.throttle_s(now)
 
     @property
     def usage(self) -> UsageTotals:
-        """All that the session has used so far."""
+        """The usage of the session so far."""
         return self._shared.usage.totals
 
     @property
     def audio_samples(self) -> tuple[int, int]:
-        """Audio of the user that came, and audio of answers that was made, at 24 kHz."""
+        """Audio of the user that was received, and audio of answers that was generated, at 24
+        kHz."""
         return self._brain.position, self._shared.playback.samples
 
     def begin(self) -> list[Effect]:
@@ -174,11 +176,11 @@ class Session:
         return shared.effects.drain() + opening
 
     def handle(self, fact: Fact, now: float) -> list[Effect]:
-        """Take a fact; return what is to be done about it. After Close: nothing."""
+        """Take a fact; return the effects to perform. After Close there are none."""
         self.steady = self._state == "open" and self._continue_audio(fact, now)
         if self.steady:
             return self._shared.effects.drain()
-        # nobody is idle while an answer is generated, or an upstream server hears something
+        # a session is not idle while an answer is generated, or an upstream server gets audio
         if self._brain.busy or type(fact) is UpstreamEventReceived:
             self._lifetime.active_at = now
         if self._state != "closed":
@@ -190,10 +192,9 @@ class Session:
         return effects
 
     def pass_input(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of a GA client goes upstream as it is; it is counted then.
-
-        That is audio which no rule touches. False: nothing is changed; decode the frame, and give
-        handle() what it says. Of a relay this takes the place of handle() 25 times a second.
+        """Whether a frame of a GA client goes upstream unchanged, because it is audio that no rule
+        touches. If so, it is counted. False: nothing was changed; decode the frame, and pass the
+        event to handle(). In a relay this replaces handle() 25 times a second.
         """
         if self._state != "open" or not self._brain.pass_input(frame, now):
             return False
@@ -201,10 +202,8 @@ class Session:
         return True
 
     def append_of(self, frame: bytes) -> events.InputAudioAppend | None:
-        """The append that a frame of a GA client is, recognised by its bytes: give it to handle().
-
-        None: it is not recognised; decode it.
-        """
+        """Decode a frame of a GA client if its bytes are those of an append: pass the event to
+        handle(). None: decode the frame in the ordinary way."""
         if self._state != "open" or not self._takes_all_audio:
             return None
         return self._brain.append_of(frame)
@@ -220,10 +219,10 @@ class Session:
     def swap(
         self, brain: BrainFactory, now: float, *, model: str = ""
     ) -> tuple[list[Effect], list[Effect]]:
-        """Let another brain take over between two facts, with the same conversation.
+        """Replace the brain between two facts; the conversation stays the same.
 
-        model: the model that serves the session from now on, whatever its client named. Returns
-        the last effects of the brain that goes and the first of the one that comes.
+        model: the model that serves the session from now on, whatever its client named. Returns the
+        last effects of the old brain and the first ones of the new brain.
         """
         if self._brain.busy:
             self._lifetime.active_at = now
@@ -241,32 +240,37 @@ class Session:
 
     @property
     def at_rest(self) -> bool:
-        """Whether another brain can take over without being noticed."""
+        """Whether the brain can be replaced without the user noticing."""
         return self._state == "open" and self._brain.at_rest
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the session has changed since the last, and is at rest or may lose an item."""
+        """Whether the session has changed since the last checkpoint, and is at rest or may lose an
+        item."""
         return self._checkpoints.changed and (self._checkpoints.due or self.at_rest)
 
     def checkpoint(self, now: float) -> Checkpoint:
-        """All that another process needs to go on, at any time. `checkpoint_due` says when."""
+        """Everything that another process needs to continue, at any time.
+
+        `checkpoint_due` says when to store it.
+        """
         expires_in = self._lifetime.expires_at - now
         begins_none = self._state in ("draining", "closed")
         return self._checkpoints.make(self._brain, expires_in, now, begins_none=begins_none)
 
     def repeat_items(self) -> list[Effect]:
-        """Send all items of the conversation, to a client that has lost them."""
+        """Send all items of the conversation to a client that has lost them."""
         shared = self._shared
         for entry in shared.conversation:
             previous, item = shared.conversation.previous(entry.item.id), entry.item
-            event_id = f"event_again_{entry.item.id}"  # the counter is for what facts lead to
+            # ids from the counter are only for events that follow from facts
+            event_id = f"event_again_{entry.item.id}"
             for event in (ItemAdded, ItemDone):
                 shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
         return shared.effects.drain()
 
     def _continue_audio(self, fact: Fact, now: float) -> bool:
-        """Take what comes 25 times a second or more in few steps; False: nothing was done."""
+        """The short path for facts that come 25 times a second or more. False: nothing was done."""
         kind = type(fact)
         if kind is Received or kind is AudioArrived:
             if not (self._takes_all_audio and self._brain.continue_audio(fact, now)):
@@ -328,7 +332,7 @@ class Session:
                 self._brain.on_fact(fact, now)
 
     def _take_at_end(self, fact: Fact, now: float) -> None:
-        """A fact while the last sentence is said."""
+        """Take a fact while the last sentence is said."""
         ending = self._announcements.ending
         assert ending
         match fact:
@@ -342,10 +346,10 @@ class Session:
             case Disconnected():
                 self._close(1000, "the client left", now)
             case _:
-                pass  # nothing of it has any effect now
+                pass  # none of these has an effect any more
 
     def _block(self, fact: ContentBlocked, now: float) -> None:
-        """Stop what moderation does not allow, and say so."""
+        """Stop what moderation does not allow, and announce it."""
         if fact.ends:
             message = "The conversation was ended: what was said is not allowed."
             latest = now + ENDING_TIMEOUT_S
@@ -363,7 +367,7 @@ class Session:
         self._announcements.warn(fact.say)
 
     def _end(self, ending: Ending, words: str, now: float) -> None:
-        """End the session, after these words if there are any."""
+        """End the session, after this last sentence if there is one."""
         if not words or self._shared.options.transcribes_only:
             self._shared.effects.error(ending.message, code=ending.code)
             self._close(ending.close_code, ending.reason, now)
@@ -452,7 +456,7 @@ class Session:
         shared.effects.send(SessionUpdated(event_id=event_id, session=shared.options.session))
 
     def _refuse(self, problem: InvalidRequest, event: events.AnyClientEvent | None) -> None:
-        """Tell the client why its event has no effect; None: its frame could not be read."""
+        """Tell the client why its event had no effect; None: its frame was not valid."""
         self._shared.effects.error(
             problem.message,
             code=problem.code,

@@ -1,8 +1,8 @@
-"""Whether speech is that of the speaker whom a session serves. Pure functions.
+"""Decides whether speech is that of a speaker whom the session accepts. Pure functions.
 
-How alike two voices are is known the better the more of a voice is heard: of a second or two most
-voices are told apart, of a short word hardly any. So the likeness that is required grows with the
-length of the speech, and what is too short to tell is let in: nothing that the user says is lost.
+The more speech there is, the better two voices can be distinguished: with a second or two most of
+them, with a short word hardly any. So the required similarity grows with the length of the speech,
+and speech that is too short to decide is accepted, so that nothing of the user is lost.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -14,24 +14,25 @@ GateMode: TypeAlias = Literal["off", "first", "enrolled"]
 Likeness: TypeAlias = Annotated[float, Meta(ge=-1, le=1)]
 
 CHECK_MS = 1_000
-"""Of speech in a turn that goes on, the voice is looked at after so much, and at its end."""
+"""In a turn that goes on, the voice is checked after this much speech, and again at its end."""
 MIN_CHECKED_MS = 320
-"""Shorter speech is let in."""
+"""Shorter speech is accepted unchecked."""
 SURE_MS = 1_600
-"""From so much speech on the whole likeness is required."""
+"""From this much speech on the full similarity is required."""
 SHORT_SHARE = 0.66
-"""Of the likeness that is required of the shortest speech that is checked."""
+"""The share of the similarity that is required of the shortest speech that is checked."""
 
 
 class SpeakerGateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[speaker_gate]: speech of others neither interrupts an answer nor is answered."""
+    """[speaker_gate]: speech of other speakers neither interrupts an answer nor is answered."""
 
     mode: GateMode = "off"
-    """first: the first who speaks in a session is its speaker; enrolled: those of `recordings`."""
+    """first: the first speaker of a session is accepted; enrolled: those of `recordings`."""
     recordings: tuple[str, ...] = ()
-    """Files with the voice of each speaker who is let in, some seconds of speech in each."""
+    """Files with the voice of each accepted speaker, some seconds of speech in each."""
     likeness: Likeness = 0.0
-    """Cosine of two embeddings from which on they are one voice; 0: as the speaker model says."""
+    """Cosine of two embeddings from which on they are one voice; 0: the value of the speaker
+    model."""
 
     def __post_init__(self) -> None:
         if (self.mode == "enrolled") != bool(self.recordings):
@@ -39,10 +40,10 @@ class SpeakerGateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 def is_speaker(likeness: float, speech_ms: int, same_voice: float) -> bool:
-    """Whether a voice is taken for that of the speaker.
+    """Whether a voice is accepted as the speaker's.
 
-    likeness: cosine with it, of speech of that length. same_voice: the cosine from which on two
-    long clips are one voice.
+    likeness: its cosine with the speaker's voice, for speech of that length. same_voice: the cosine
+    from which on two long clips are one voice.
     """
     if speech_ms < MIN_CHECKED_MS:
         return True

@@ -19,16 +19,16 @@ from vivavoce.session.facts import TokenCounts
 
 HEARD_TOKEN = RATE // 10  # samples of a user's speech: 1 token per 100 ms
 SPOKEN_TOKEN = RATE // 20  # samples of an answer: 1 token per 50 ms
-CHARACTERS_PER_TOKEN = 4  # where the model does not count
+CHARACTERS_PER_TOKEN = 4  # where the model does not count them
 
 
 def estimate(text: str) -> int:
-    """Tokens of a text, roughly."""
+    """The estimated tokens of a text."""
     return tokens_in(len(text))
 
 
 def tokens_in(characters: int) -> int:
-    """Tokens of so many characters, roughly."""
+    """The estimated tokens of this many characters."""
     return -(-characters // CHARACTERS_PER_TOKEN)
 
 
@@ -49,10 +49,10 @@ def words_of(item: Item) -> str:
 def response_usage(
     tokens: TokenCounts | None, *, context: int, heard: int, said: str, spoken: int
 ) -> Usage:
-    """Usage of a response.
+    """The usage of a response.
 
-    tokens: the model's own count of text, where it gave one. context: estimated text tokens of
-    the prompt. heard, spoken: samples of user audio in the prompt and of audio in the answer.
+    tokens: the model's own count of text tokens, where it gave one. context: estimated text tokens
+    of the prompt. heard, spoken: samples of user audio in the prompt and of audio in the answer.
     """
     text_in = tokens.input if tokens else context
     text_out = tokens.output if tokens else estimate(said)
@@ -78,25 +78,28 @@ def transcription_usage(samples: int) -> DurationUsage:
 
 
 def tokens_of(usage: Usage | DurationUsage) -> int:
-    """All tokens; a second of transcribed audio counts as it does in a prompt."""
+    """All tokens; a second of transcribed audio counts as many as in a prompt."""
     if isinstance(usage, Usage):
         return usage.total_tokens
     return usage.seconds * RATE // HEARD_TOKEN
 
 
 class UsageTotals(msgspec.Struct):
-    """All that a session has used so far. It only grows."""
+    """The usage of a session so far. It only grows."""
 
     responses: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     transcribed_seconds: int = 0
     speculative_tokens: int = 0
-    """Of what began early and was of no use, in no sum but that of money; ten a second of audio."""
+    """Tokens of work that was begun early and not used, ten for a second of audio.
+
+    They count in the cost, and in no other sum.
+    """
     nano_usd: int = 0
 
     def add(self, record: RecordUsage, nano_usd: int = 0) -> None:
-        """Add the usage of one response or transcription, and what it costs."""
+        """Add the usage of one response or transcription, and its cost."""
         self.nano_usd += nano_usd
         if record.kind == "speculative":
             self.speculative_tokens += tokens_of(record.usage)
@@ -110,17 +113,17 @@ class UsageTotals(msgspec.Struct):
 
 
 class Costs(Protocol):
-    """What the usage of a session costs, in nano-USD."""
+    """The cost of a session's usage, in nano-USD."""
 
     def cost(self, record: RecordUsage) -> int: ...
 
     def time_cost(self, seconds: float) -> int:
-        """Of a session that has lasted so long."""
+        """The cost of a session of this length."""
         ...
 
 
 class UsageMeter:
-    """Adds up what a session uses, and reports each response and transcription to observers."""
+    """Adds up the usage of a session, and reports each response and transcription to observers."""
 
     def __init__(
         self,
@@ -129,7 +132,7 @@ class UsageMeter:
         costs: Costs | None = None,
         begun_at: float = 0.0,
     ) -> None:
-        """costs: None: nothing costs anything. begun_at: by the clock of facts."""
+        """costs: None: nothing has a price. begun_at: by the clock of facts."""
         self.totals = msgspec.structs.replace(totals) if totals else UsageTotals()
         self._effects = effects
         self._costs = costs
@@ -137,7 +140,7 @@ class UsageMeter:
         self._last_nano_usd = 0  # of a response
 
     def add(self, record: RecordUsage) -> None:
-        """Count the usage of one response or transcription."""
+        """Add the usage of one response or transcription."""
         cost = self._costs.cost(record) if self._costs else 0
         if record.kind == "response":
             self._last_nano_usd = cost
@@ -145,7 +148,7 @@ class UsageMeter:
         self._effects.add(record)
 
     def so_far(self, now: float) -> SessionUsage:
-        """What the session has used, as a client sees it."""
+        """The usage of the session, as a client sees it."""
         totals, seconds = self.totals, now - self._begun_at
         return SessionUsage(
             responses=totals.responses,

@@ -12,8 +12,8 @@ from vivavoce.audio.formats import RATE
 from vivavoce.session.facts import SpokenWord
 
 _WORD = re.compile(r"\s*\S+\s*|\s+")  # a model may begin its answer with a space
-_GAP = re.compile(r"[^\w$\u20ac\u00a3\u00a5]*")  # a sign of money belongs to what follows
-MS_PER_CHARACTER = 65  # where the synthesiser gives no marks: ordinary English at ordinary speed
+_GAP = re.compile(r"[^\w$\u20ac\u00a3\u00a5]*")  # a currency sign belongs to the word after it
+MS_PER_CHARACTER = 65  # where the synthesiser gives no marks: English at normal speed
 
 
 class WordTiming:
@@ -32,7 +32,8 @@ class WordTiming:
         self._marked = False
 
     def marked(self, marks: Iterable[tuple[int, int]]) -> list[SpokenWord]:
-        """Words that end at these characters and begin at these samples of the clause."""
+        """Take marks: words that end at these characters and begin at these samples of the
+        clause."""
         words = []
         for character, sample in marks:
             self._marked = True
@@ -43,7 +44,7 @@ class WordTiming:
         return words
 
     def estimated(self, samples: int) -> list[SpokenWord]:
-        """Words that should have begun when so many samples of the clause were made.
+        """Words that have probably begun when this many samples of the clause are made.
 
         Empty once marks have come.
         """
@@ -69,27 +70,27 @@ class WordTiming:
 
 
 class StreamTiming(WordTiming):
-    """Words of a text that grows piece by piece, while its beginning is spoken already."""
+    """Words of a text that grows piece by piece, while its beginning is already being spoken."""
 
     def __init__(self, *, speed: float = 1.0) -> None:
         super().__init__("", speed=speed)
-        self._spoken = 0  # characters given to the synthesiser
+        self._spoken = 0  # characters that the synthesiser was given
         self._begins: list[int] = [0]  # of each piece, among those characters
         self._places: list[int] = [0]  # of each piece, in the text
 
     def add(self, text: str, spoken: str) -> None:
-        """More text, and what the synthesiser is given of it: without markdown, for example."""
+        """Add text, and what the synthesiser is given of it, which may be without markdown."""
         self._begins.append(self._spoken)
         self._places.append(len(self._text))
         self._text += text
         self._spoken += len(spoken)
 
     def marked(self, marks: Iterable[tuple[int, int]]) -> list[SpokenWord]:
-        """As WordTiming has it; characters are those that the synthesiser was given."""
+        """As in WordTiming; characters are counted in what the synthesiser was given."""
         return super().marked((self._place(character), sample) for character, sample in marks)
 
     def _place(self, character: int) -> int:
-        """The place in the text."""
+        """The position in the text."""
         piece = max(0, bisect_left(self._begins, character) - 1)
         place = self._places[piece] + character - self._begins[piece]
         end = self._places[piece + 1] if piece + 1 < len(self._places) else len(self._text)

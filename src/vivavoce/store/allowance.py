@@ -1,7 +1,7 @@
-"""What a process has set aside of budgets, for the time in which their store cannot be reached.
+"""Allowances: parts of budgets that a process reserves for times when the store cannot be reached.
 
-Each allowance is reserved in the store like any other amount, so what is used of it is within the
-limit of its budget, whatever other processes do.
+An allowance is reserved in the store like any other amount, so its use never exceeds the limit of
+the budget, whatever other processes do.
 """
 
 import secrets
@@ -21,11 +21,12 @@ from vivavoce.store.base import (
 
 RENEW_S = 20.0
 RETURN_S = 120.0
-"""The lease of an allowance is so much longer than its use: what was used is booked in it."""
+"""How much longer the lease of an allowance is than its use, so that usage is booked within the
+lease."""
 DRAWN_SHARE = 0.75
-"""No allowance is drawn from the rest of a budget."""
+"""Allowances are taken from this share of a budget only."""
 TIGHT_SHARE = 0.9
-"""Allowances are given back where so much of a budget is spent and reserved."""
+"""Allowances are given back when this share of a budget is spent and reserved."""
 
 
 class Account(NamedTuple):
@@ -40,19 +41,19 @@ class Allowance:
     """Amounts in the smallest unit of the budget."""
 
     amount: int = 0
-    """That is reserved in the store."""
+    """Reserved in the store for it."""
     taken: int = 0
-    """What was used of it, or is held for work that goes on."""
+    """The part that was used, or that is held for work in progress."""
     holds: int = 0
-    """Reservations that it covers."""
+    """How many reservations take from it."""
     until: float = 0.0
-    """Unix seconds: it may be taken till then; its leases end later."""
+    """Unix seconds; nothing is taken from it after that. Its leases end later."""
     ids: list[str] = field(default_factory=list)
-    """Of its reservations in the store."""
+    """The ids of its reservations in the store."""
 
 
 class Allowances:
-    """The allowances of a process, by budget and period. Without I/O."""
+    """The allowances of a process, by budget and period. No I/O."""
 
     def __init__(self) -> None:
         self._by_account: dict[Account, Allowance] = {}
@@ -64,18 +65,21 @@ class Allowances:
         return self._by_account.get(account)
 
     def add(self, account: Account, amount: int, id_: str, until: float) -> None:
-        """So much more was reserved in the store."""
+        """This much more was reserved in the store."""
         allowance = self._by_account.setdefault(account, Allowance())
         allowance.amount += amount
         allowance.ids.append(id_)
         allowance.until = until if len(allowance.ids) == 1 else min(until, allowance.until)
 
     def remove(self, account: Account) -> list[str]:
-        """Forget an allowance that covers nothing; the ids of its reservations."""
+        """Remove an allowance from which nothing is taken; return the ids of its reservations."""
         return self._by_account.pop(account, Allowance()).ids
 
     def take(self, charges: Iterable[Charge], now: float) -> str | None:
-        """Hold amounts, all or none. Returns the first budget that has no allowance for it."""
+        """Take amounts from allowances, all or none.
+
+        Returns the first budget whose allowance is too small; None: all were taken.
+        """
         found = []
         for charge in limited(charges):
             allowance = self._by_account.get(Account(charge.budget, charge.period))
@@ -90,14 +94,14 @@ class Allowances:
         return None
 
     def give_back(self, charges: Iterable[Charge]) -> None:
-        """End a hold: its amounts may be taken again."""
+        """Return amounts that were taken and not used."""
         for charge in limited(charges):
             allowance = self._by_account[Account(charge.budget, charge.period)]
             allowance.taken -= charge.amount
             allowance.holds -= 1
 
     def use(self, charges: Iterable[Charge]) -> None:
-        """Amounts were spent, within a hold that has ended or without one."""
+        """Amounts were spent, which were returned before or never taken."""
         for charge in limited(charges):
             allowance = self._by_account.get(Account(charge.budget, charge.period))
             if allowance is not None:
@@ -105,13 +109,13 @@ class Allowances:
 
 
 def limited(charges: Iterable[Charge]) -> Iterator[Charge]:
-    """Those on budgets: neither places nor nothing."""
+    """The charges on budgets, without places among sessions and without zeros."""
     return (charge for charge in charges if charge.period != AT_ONCE and charge.amount)
 
 
 @dataclass(slots=True)
 class Need:
-    """What a process has reserved of a budget at present."""
+    """What a process has reserved of a budget now."""
 
     limit: int
     total: int = 0
@@ -144,10 +148,10 @@ class AllowanceLeases:
         self._run = run
         self._renewed_at = 0.0
         self.uncertain: set[str] = set()
-        """Reservations that are not used, and may be in the store."""
+        """Reservations that are no longer needed and that the store may still have."""
 
     async def tend(self, reserved: Iterable[Charge], now: float) -> None:
-        """reserved: what the process has reserved at present. Raises StoreError."""
+        """reserved: what the process has reserved now. Raises StoreError."""
         needs = needs_of(reserved) if self._settings.allowance else {}
         renews = now >= self._renewed_at + RENEW_S
         for account, allowance in self._allowances:
@@ -162,7 +166,10 @@ class AllowanceLeases:
             await self._renew(now)
 
     async def give_up_unused(self, charges: Iterable[Charge]) -> bool:
-        """Give back the allowances of some budgets; whether there were any. Raises StoreError."""
+        """Give back the allowances of some budgets; return whether there were any.
+
+        Raises StoreError.
+        """
         found = False
         for charge in limited(charges):
             account = Account(charge.budget, charge.period)
@@ -173,7 +180,8 @@ class AllowanceLeases:
         return found
 
     async def give_up(self, account: Account) -> None:
-        """Raises StoreError; then the allowance is gone, and its reservations are uncertain."""
+        """Raises StoreError; then the allowance is removed, and its reservations may be in the
+        store."""
         ids = self._allowances.remove(account)
         self.uncertain.update(ids)
         for id_ in ids:
@@ -181,7 +189,7 @@ class AllowanceLeases:
             self.uncertain.discard(id_)
 
     async def _draw(self, account: Account, need: Need, now: float) -> None:
-        """Have at least half of what is wanted."""
+        """Reserve what an allowance lacks, if it has less than half of what is wanted."""
         allowance = self._allowances.get(account)
         has = allowance.amount if allowance else 0
         wanted = self._settings.allowance * need.total

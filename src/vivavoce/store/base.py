@@ -12,11 +12,15 @@ RecordKind: TypeAlias = Literal["key", "user", "team", "budget"]
 UsageKind: TypeAlias = Literal[
     "response", "transcription", "speech", "completion", "analysis", "session", "speculative"
 ]
+RatingProblem: TypeAlias = Literal["", "inconsistent", "no_price", "no_rate", "not_reported"]
+"""Why a cost is an estimate: the counts do not add up, the model has no price, it has none for a
+part of the usage, or the usage was not reported. "": the cost is no estimate."""
 MAX_AMOUNT = 2**53 - 1
-"""Of a budget, in its smallest unit (9 million USD in nano-USD): Redis compares in doubles."""
+"""The highest amount of a budget, in its smallest unit (9 million USD in nano-USD), because Redis
+compares amounts as doubles."""
 PAGE_ROWS = 1000
 AT_ONCE = "now"
-"""The period of charges that count what goes on at the same time, such as sessions of a key."""
+"""The period of charges that count things in progress, such as the open sessions of a key."""
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,12 +31,13 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usage_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 400
     """Usage older than that is deleted."""
     when_away: Literal["refuse", "serve"] = "refuse"
-    """What is done with new sessions and requests that need a budget or a place while the store
-    cannot be reached."""
+    """Whether new sessions and requests that need a budget or a place are refused or served while
+    the store cannot be reached."""
     away_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 600.0
-    """For so long sessions with budgets go on without the store."""
+    """How long sessions with budgets continue without the store."""
     allowance: Annotated[int, msgspec.Meta(ge=0, le=100)] = 4
-    """So many times what a process has reserved of a budget is set aside for that time; 0: none."""
+    """The allowance for that time, as a multiple of what a process has reserved of a budget; 0:
+    none."""
     journal: str = ""
     """A folder for usage that waits for the store. Empty: one of this user."""
 
@@ -50,7 +55,7 @@ class Store(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
-        """Store a value in place of the last one, for so many seconds."""
+        """Store a value in place of the last one, for this many seconds."""
         ...
 
     async def get(self, key: str) -> bytes | None:
@@ -58,16 +63,16 @@ class Store(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Forget the value, if there is one."""
+        """Delete the value, if there is one."""
         ...
 
 
 class SessionSave(NamedTuple):
-    """A conversation, as a process that serves it stores it."""
+    """A conversation, as the process that serves it stores it."""
 
     key: str
     epoch: int
-    """Of the claim under which the process serves it; the first is 1."""
+    """The epoch of the claim under which the process serves it; the first is 1."""
     owner: str
     """The process."""
     value: bytes
@@ -75,35 +80,39 @@ class SessionSave(NamedTuple):
 
 
 class SessionClaim(NamedTuple):
-    """What claim() has found."""
+    """The result of claim()."""
 
     epoch: int
-    """Under which the conversation is served from now on."""
+    """The epoch under which the conversation is served from now on."""
     owner: str
-    """The process that had it before."""
+    """The process that served it before."""
     value: bytes
 
 
 class SessionStore(Store, Protocol):
-    """Conversations by key, each with one owner: a later claim fences off the earlier ones."""
+    """Conversations by key, each with one owner. A claim invalidates all earlier ones."""
 
     async def claim(self, key: str, owner: str) -> SessionClaim | None:
-        """Take a conversation over, with what was stored last; None: there is none."""
+        """Claim a conversation, and return what was stored last; None: there is none."""
         ...
 
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
-        """Store conversations, each in place of what was stored of it before.
+        """Store conversations, each in place of its last version.
 
-        False for one that was claimed since: it is left as it is.
+        False for a conversation that another process has claimed since, or has stored under the
+        same epoch: nothing is stored for it.
         """
         ...
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one response, transcription, synthesis, completion or session has used and cost."""
+    """The usage and the cost of one response, transcription, synthesis, completion or session."""
 
     id: str
-    """Unique: the same usage is never booked twice. `SESSION:RESPONSE`, or the id of a request."""
+    """Unique, so that the same usage is never booked twice.
+
+    `SESSION:RESPONSE`, or the id of a request.
+    """
     at: float
     """Unix seconds."""
     kind: UsageKind
@@ -118,14 +127,15 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nano_usd: int = 0
     price_version: str = ""
     estimated: bool = False
-    """The counts do not add up, or lack a price."""
+    problem: RatingProblem = ""
+    """Why it is an estimate; "" also in rows that earlier versions booked."""
     confirmed: bool = True
-    """False: the reserved bound, because the usage never came."""
+    """False: the usage was never reported, and the reserved amount is booked."""
     mode: Literal["local", "relay"] = "local"
 
 
 class Charge(NamedTuple):
-    """An amount on one budget in one period."""
+    """An amount that one budget is charged in one period."""
 
     budget: str
     period: str
@@ -134,14 +144,14 @@ class Charge(NamedTuple):
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """Amounts that are held back until the usage is known."""
+    """Amounts that are reserved until the usage is known."""
 
     id: str
     charges: tuple[Charge, ...]
     lease_until: float
-    """Unix seconds. After that the holder is taken for dead."""
+    """Unix seconds. After that its holder is assumed to have died."""
     opens: bool = False
-    """Whether it is for a session or a request that is about to begin."""
+    """Whether it is for a session or a request that has not begun yet."""
 
 
 class Balance(NamedTuple):
@@ -165,13 +175,13 @@ class AccountStore(SessionStore, Protocol):
         ...
 
     async def records(self, kind: RecordKind) -> dict[str, bytes]:
-        """All records of a kind by name."""
+        """All records of a kind, by name."""
         ...
 
     async def reserve(self, reservation: Reservation) -> str | None:
-        """Hold back all amounts, or none.
+        """Reserve all amounts, or none.
 
-        Returns the first budget whose spent and reserved amounts leave no room; None: done.
+        Returns the first budget without enough left; None: all are reserved.
         """
         ...
 
@@ -190,11 +200,11 @@ class AccountStore(SessionStore, Protocol):
         ...
 
     async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
-        """Book usage that is charged to no budget; those rows that were not booked before."""
+        """Book usage that is charged to no budget; return the rows that were not booked before."""
         ...
 
     async def release(self, reservation_id: str) -> None:
-        """Give back what was reserved, if it still is."""
+        """Release what was reserved, if it still is."""
         ...
 
     async def renew(self, reservation_ids: Collection[str], lease_until: float) -> None:
@@ -202,14 +212,14 @@ class AccountStore(SessionStore, Protocol):
         ...
 
     async def reap(self, now: float) -> int:
-        """End all expired reservations; how many.
+        """End all expired reservations; return how many.
 
-        Where the work had begun, the reserved amounts are booked; otherwise they are released.
+        The reserved amounts are booked where the work had begun, and released otherwise.
         """
         ...
 
     async def balance(self, budget: str, period: str) -> Balance:
-        """What was spent and is reserved."""
+        """The amount that was spent, and the amount that is reserved."""
         ...
 
     def usage(self, since: float, until: float) -> AsyncGenerator[list[UsageRow]]:
@@ -217,11 +227,11 @@ class AccountStore(SessionStore, Protocol):
         ...
 
     async def forget_usage(self, before: float) -> int:
-        """Delete the rows before a time; how many. Balances stay as they are."""
+        """Delete the rows before a time; return how many. Balances are not changed."""
         ...
 
 
 class RunOperation(Protocol):
-    """Runs an operation of a store, within a time. Raises StoreError."""
+    """Runs an operation of a store within a time limit. Raises StoreError."""
 
     async def __call__(self, operation: Callable[[], Awaitable[T]]) -> T: ...

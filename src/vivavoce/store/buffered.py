@@ -1,9 +1,10 @@
-"""Accounts that go on while their store cannot be reached.
+"""Accounts that continue to work while their store cannot be reached.
 
-While the store answers, each operation is passed on to it, and an allowance is drawn ahead for each
-budget from which this process has reserved. When an operation fails or takes too long the store is
-away: reservations are taken from the allowances, and usage waits in memory and in a journal until
-the store answers again. Nothing is booked twice, since the ids of rows are unique.
+While the store answers, each operation is passed on to it, and an allowance is reserved for each
+budget that this process uses. When an operation fails or takes too long, the store counts as
+unreachable: from then on reservations are taken from the allowances, and usage is kept in memory
+and in a journal until the store answers again. Nothing is booked twice, since the ids of rows are
+unique.
 """
 
 import asyncio
@@ -34,13 +35,14 @@ from vivavoce.store.waiting import MAX_WAITING, WaitingUsage
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ANSWER_TIMEOUT_S = 5.0
-"""Of one operation; then the store is away."""
+ANSWER_TIMEOUT_S = 2.0
+"""The longest time for one operation; after it the store counts as unreachable. It is short,
+because a user may wait in silence for that long."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
-"""How often allowances are looked after."""
+"""How often allowances are renewed and given back."""
 REAP_PAUSE_S = 60.0
-"""After the store was away: others settle first what they hold."""
+"""After the store was unreachable: other processes first book what they hold."""
 _PROBE = "store:probe"
 
 
@@ -50,18 +52,17 @@ class _Held:
 
     charges: tuple[Charge, ...]
     stored: bool
-    """Whether the store has it."""
-    covered: bool = False
-    """Whether an allowance pays for it."""
+    """Whether it is in the store."""
+    from_allowance: bool = False
+    """Whether its amounts are taken from an allowance of this process."""
     journaled: bool = False
-    """Whether the journal says that its work has begun."""
+    """Whether the journal has an entry that its work has begun."""
 
 
 class BufferedAccounts:
-    """See AccountStore, whose methods these are, without those of conversations. An async context
-    manager; the store is entered.
+    """An AccountStore, whose methods it has. An async context manager; the store is entered.
 
-    reserve(), begin(), settle(), book() and release() raise no StoreError but for what is about to
+    reserve(), begin(), settle(), book() and release() raise StoreError only for what is about to
     begin (`Reservation.opens`); begin() raises QuotaExceeded.
     """
 
@@ -81,7 +82,7 @@ class BufferedAccounts:
         self._allowances = Allowances()
         self._leases = AllowanceLeases(self._allowances, settings, store, self._call)
         self._held: dict[str, _Held] = {}
-        self._to_release: set[str] = set()  # reservations that the store has, or may have
+        self._to_release: set[str] = set()  # reservations that are, or may be, in the store
         self._reap_from = 0.0
         self._away_since: float | None = None
         self._reason = StoreError("")
@@ -117,22 +118,23 @@ class BufferedAccounts:
 
     @property
     def waiting(self) -> int:
-        """Rows that are not in the store yet."""
+        """Usage rows that are not in the store yet."""
         return len(self._usage)
 
     @property
     def overdue(self) -> bool:
-        """Whether the store is away for longer than sessions with budgets may go on."""
+        """Whether the store has been unreachable for longer than sessions with budgets may
+        continue."""
         since = self._away_since
         return since is not None and self._wall_clock() >= since + self._settings.away_seconds
 
     @property
     def overfull(self) -> bool:
-        """Whether so much usage waits that no session may go on."""
+        """Whether so much usage is kept that no session may continue."""
         return len(self._usage) >= 2 * MAX_WAITING
 
     async def tend(self) -> None:
-        """Draw, renew and give back allowances. Raises StoreError."""
+        """Reserve, renew and give back allowances. Raises StoreError."""
         reserved = [charge for held in self._held.values() for charge in held.charges]
         await self._leases.tend(reserved, self._wall_clock())
 
@@ -161,11 +163,14 @@ class BufferedAccounts:
                 return
         if held is None:
             return
-        if not held.covered:  # its lease may end before the store is told: others would spend it
+        # The store does not know that the work has begun. It releases the reservation when the
+        # lease ends, and then other processes may reserve the same money. So it is taken from the
+        # allowance of this process as well.
+        if not held.from_allowance:
             refused = self._allowances.take(held.charges, self._wall_clock())
             if refused is not None:
                 raise QuotaExceeded(refusal(refused))
-            held.covered = True
+            held.from_allowance = True
         held.journaled = True
         await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
 
@@ -197,7 +202,7 @@ class BufferedAccounts:
 
     async def release(self, reservation_id: str) -> None:
         held = self._held.pop(reservation_id, None)
-        if held is not None and held.covered:
+        if held is not None and held.from_allowance:
             self._allowances.give_back(held.charges)
         if held is not None and not held.stored:
             await self._tidy()
@@ -219,7 +224,7 @@ class BufferedAccounts:
             return 0
         return await self._call(partial(self._store.reap, now))
 
-    # what cannot be had while the store is away
+    # cannot be done while the store is unreachable
 
     async def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
         await self._call(partial(self._store.put, key, value, ttl_s=ttl_s))
@@ -254,7 +259,7 @@ class BufferedAccounts:
     # the store
 
     async def _call(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Raises StoreError, at once where the store is known to be away."""
+        """Raises StoreError, and at once while the store is known to be unreachable."""
         if self._away_since is not None:
             raise self._unreachable()
         try:
@@ -275,7 +280,8 @@ class BufferedAccounts:
             return
         self._away_since = self._wall_clock()
         log.warning(
-            "the store is away: %s; sessions with budgets go on for %d s at most, new ones are %s",
+            "the store cannot be reached: %s; sessions with budgets go on for %d s at most, "
+            "new ones are %s",
             exc,
             self._settings.away_seconds,
             "refused" if self._settings.when_away == "refuse" else "served from allowances",
@@ -285,9 +291,9 @@ class BufferedAccounts:
     def _unreachable(self) -> StoreError:
         if isinstance(self._reason, StorageFull):
             return StorageFull(str(self._reason))
-        return StoreError(f"the store is away: {self._reason}")
+        return StoreError(f"the store cannot be reached: {self._reason}")
 
-    # while it is away
+    # while it is unreachable
 
     def _reserve_here(self, reservation: Reservation) -> str | None:
         opens, charges = reservation.opens, reservation.charges
@@ -298,10 +304,10 @@ class BufferedAccounts:
             refused = self._allowances.take(charges, self._wall_clock())
             if refused is not None and opens:
                 raise StoreError(
-                    f"the store is away, and nothing is left that was set aside of {refused}"
+                    f"the store cannot be reached, and the allowance of {refused} is used up"
                 )
         if refused is None:
-            self._held[reservation.id] = _Held(charges, stored=False, covered=True)
+            self._held[reservation.id] = _Held(charges, stored=False, from_allowance=True)
         return refused
 
     def _check_open(self) -> None:
@@ -310,15 +316,18 @@ class BufferedAccounts:
             raise self._unreachable()
         if self._usage.failure is not None:
             raise StoreError(
-                f"the store is away, and the journal cannot be written: {self._usage.failure}"
+                "the store cannot be reached, and the journal cannot be written: "
+                f"{self._usage.failure}"
             )
         if len(self._usage) >= MAX_WAITING:
-            raise StoreError(f"the store is away, and {MAX_WAITING} rows of usage wait for it")
+            raise StoreError(
+                f"the store cannot be reached, and {MAX_WAITING} rows of usage wait for it"
+            )
 
     def _full_place(self, charges: Sequence[Charge]) -> str | None:
-        """The first of the limits of what goes on at the same time that this process has reached.
+        """The first of the limits on things in progress that this process has reached by itself.
 
-        What other processes have is not known.
+        What other processes have in progress is not known.
         """
         for charge in charges:
             if charge.period == AT_ONCE:
@@ -333,15 +342,15 @@ class BufferedAccounts:
         return None
 
     def _end_hold(self, held: _Held | None, used: Sequence[Charge]) -> None:
-        """A reservation has ended, and so much was used."""
-        if held is not None and held.covered:
+        """End a reservation, of which this much was used."""
+        if held is not None and held.from_allowance:
             self._allowances.give_back(held.charges)
             self._allowances.use(used)
 
-    # when it is back
+    # when it answers again
 
     async def _recover(self) -> None:
-        """Try until the store has taken everything."""
+        """Try until everything kept is in the store."""
         delay = MIN_RETRY_S
         while True:
             await asyncio.sleep(delay * random.uniform(0.75, 1.25))
@@ -352,7 +361,7 @@ class BufferedAccounts:
             delay = min(2 * delay, MAX_RETRY_S)
 
     async def try_again(self) -> bool:
-        """Write what waits, if the store answers; whether it does."""
+        """Write what is kept, if the store answers; return whether it does."""
         waiting = len(self._usage)
         try:
             await self._write_waiting()
@@ -372,7 +381,7 @@ class BufferedAccounts:
         return True
 
     async def _write_waiting(self) -> None:
-        """Raises StoreError; then the rest waits still."""
+        """Raises StoreError; then the rest is still kept."""
         await _bounded(partial(self._store.put, _PROBE, b"", ttl_s=60.0))
         while self._usage or self._to_release or self._leases.uncertain:
             while self._usage:
@@ -384,7 +393,7 @@ class BufferedAccounts:
                 self._to_release.discard(id_)
 
     async def _tidy(self) -> None:
-        """Delete the journal when the store has all of it."""
+        """Delete the journal when everything in it is in the store."""
         is_needed = self.away or any(held.journaled for held in self._held.values())
         if not is_needed:
             await self._usage.clear_journal()
@@ -396,11 +405,11 @@ class BufferedAccounts:
                 try:
                     await self.tend()
                 except StoreError as exc:
-                    log.debug("allowances were not looked after: %s", exc)
+                    log.debug("allowances could not be renewed: %s", exc)
 
 
 async def _bounded(operation: Callable[[], Awaitable[T]]) -> T:
-    """Raises StoreError, also where there is no answer in time."""
+    """Raises StoreError, also if there is no answer in time."""
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return await operation()

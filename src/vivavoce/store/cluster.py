@@ -1,4 +1,4 @@
-"""What the processes of a cluster tell each other: leases, and short messages."""
+"""What the processes of a cluster send each other: leases, and short messages."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,14 +8,14 @@ import msgspec
 
 
 class ProcessLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One process of a node, as it has described itself last."""
+    """One process of a node, as it described itself last."""
 
     place: str
-    """Its name, which stands in the ids that it makes: n3fa9c1w0."""
+    """Its name, which is part of the ids that it makes: n3fa9c1w0."""
     node: str
     """The name of its node."""
     address: str
-    """Where other nodes reach the node: http://10.0.0.1:8080."""
+    """The address at which other nodes reach it: http://10.0.0.1:8080."""
     version: str = ""
     sessions: int = 0
     max_sessions: int = 0
@@ -28,7 +28,7 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken_over"):
 
     key: str
     epoch: int
-    """Under which it is served there."""
+    """The epoch under which it is served there."""
 
 
 class EndSession(msgspec.Struct, frozen=True, tag="end_session"):
@@ -38,7 +38,7 @@ class EndSession(msgspec.Struct, frozen=True, tag="end_session"):
 
 
 class DrainNode(msgspec.Struct, frozen=True, tag="drain_node"):
-    """An operator wants a node to take no more sessions, and to end those that it has."""
+    """An operator drains a node: it takes no more sessions, and ends those that it has."""
 
 
 ControlMessage: TypeAlias = TakenOver | EndSession | DrainNode
@@ -54,7 +54,7 @@ class ClusterStore(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def renew(self, lease: ProcessLease, seconds: float) -> None:
-        """Store what a process says of itself, for so long; leases that have ended are deleted."""
+        """Store the description of a process for this long; delete leases that have ended."""
         ...
 
     async def leave(self, place: str) -> None:
@@ -62,19 +62,19 @@ class ClusterStore(Protocol):
         ...
 
     async def leases(self) -> list[ProcessLease]:
-        """Those that have not ended."""
+        """The processes whose leases have not ended."""
         ...
 
     async def first(self, key: str, value: bytes, *, ttl_s: float) -> bytes:
-        """Store a value unless the key has one; the value that it has then."""
+        """Store a value unless the key has one; return the value that it has then."""
         ...
 
     async def publish(self, channel: str, message: ControlMessage) -> int:
-        """Send a message to those that listen now; how many they are."""
+        """Send a message to the processes that listen now; return how many there are."""
         ...
 
     def listen(
         self, channels: Sequence[str]
     ) -> AbstractAsyncContextManager[AsyncIterator[ControlMessage]]:
-        """The messages of these channels from now on. They end with a StoreError."""
+        """The messages of these channels from now on. The stream ends with a StoreError."""
         ...

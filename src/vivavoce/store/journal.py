@@ -1,8 +1,8 @@
-"""A file of usage that waits for the store: append-only and synced, read again after a crash.
+"""A file of usage that is not in the store yet: append-only and synced, read again after a crash.
 
-A process has one file, made when it is needed and locked while the process lives. Files without a
-lock are those of processes that have died: the next process of the same folder reads them. Locks
-are those of POSIX.
+A process has one file, made when it is needed and locked while the process lives. A file without a
+lock belongs to a process that has died: the next process that uses the folder reads it. The locks
+are POSIX locks.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UsageEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Usage that the store does not have yet."""
+    """Usage that is not in the store yet."""
 
     row: UsageRow
     charges: tuple[Charge, ...] = ()
     reservation: str = ""
-    """The reservation in whose place it is booked."""
+    """The reservation that it replaces."""
     begun: bool = False
-    """The work has only begun: it is booked so where nothing more was written of it."""
+    """Whether the work has only begun. If no later entry follows, it is booked like this."""
 
 
 _decode = msgspec.json.Decoder(UsageEntry).decode
@@ -55,7 +55,7 @@ class Journal:
         self._path: Path | None = None
         self._file = -1
         self._size = 0
-        self._found: dict[Path, int] = {}  # files of processes that have died, locked
+        self._found: dict[Path, int] = {}  # files of processes that have died, locked by this one
         self._damaged: set[Path] = set()
 
     async def __aenter__(self) -> Self:
@@ -67,30 +67,30 @@ class Journal:
 
     @property
     def empty(self) -> bool:
-        """Whether clear() has nothing to delete."""
+        """Whether there is nothing that clear() would delete."""
         return not (self._path or self._found or self._unwritten)
 
     async def found(self) -> list[UsageEntry]:
-        """What processes that have died have left, in order. It is kept until clear().
+        """The entries of processes that have died, in order.
 
-        Raises OSError.
+        Their files are kept until clear(). Raises OSError.
         """
         return await self._run(self._find)
 
     async def append(self, *entries: UsageEntry) -> None:
         """Write entries and sync the file.
 
-        Raises OSError; then they are written with the next ones, or by sync().
+        Raises OSError; then they are written with the next entries, or by sync().
         """
         self._unwritten.extend(_encode(entry) + b"\n" for entry in entries)
         await self.sync()
 
     async def sync(self) -> None:
-        """Write what is not written yet. Raises OSError."""
+        """Write the entries that were not written yet. Raises OSError."""
         await self._run(self._write)
 
     async def clear(self) -> None:
-        """Delete everything that was appended so far, and what was found. Raises OSError."""
+        """Delete all entries that were appended or found so far. Raises OSError."""
         self._unwritten.clear()
         await self._run(self._delete)
 
@@ -104,7 +104,7 @@ class Journal:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(file)  # its process lives
+                os.close(file)  # its process is alive
                 continue
             self._found[path] = file
             entries += self._read(path)
@@ -151,7 +151,7 @@ class Journal:
         self._size = os.fstat(self._file).st_size
 
     def _make(self) -> None:
-        """Another process that looks for files sees it when it is locked."""
+        """Open and lock a new file: it appears under its name only when it is locked."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(6)}{ENDING}"
         new = path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""A store in the memory of this process: for one process, and for tests."""
+"""A store in the memory of one process, also for tests."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,10 @@ from typing import Self
 
 
 class MemoryStore:
-    """See store/base.py. The values stored first are dropped when there are too many bytes."""
+    """See store/base.py.
+
+    When there are too many bytes, the values that were stored first are dropped.
+    """
 
     def __init__(
         self, *, max_bytes: int = 64 * 1024 * 1024, clock: Callable[[], float] = monotonic

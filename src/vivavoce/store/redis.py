@@ -1,8 +1,8 @@
 """A store in Redis or Valkey: for several processes or machines.
 
-Each operation on money is one Lua script, which Redis runs whole or not at all. All keys share a
-hash tag, so that they are in one slot of a cluster. How much a power cut loses is Redis's setting:
-`appendonly yes` with `appendfsync always` loses nothing.
+Each operation on money is one Lua script, which Redis runs whole or not at all. All keys have the
+same hash tag, so that they are in one slot of a Redis cluster. How much is lost in a power cut
+depends on a setting of Redis: `appendonly yes` with `appendfsync always` loses nothing.
 """
 
 import time
@@ -33,7 +33,7 @@ PREFIX = "{vivavoce}:"
 TIMEOUT_S = 5.0
 """For a connection, and for an answer."""
 RETRIES = 1
-"""Of an operation whose connection was lost; every operation may be repeated."""
+"""Of an operation whose connection was lost. Every operation may be repeated."""
 REAPED_AT_ONCE = 100
 
 # ARGV are strings: amounts are passed to HINCRBY as they came, because Lua's numbers are doubles.
@@ -116,7 +116,11 @@ return {epoch, found[1], found[2]}
 """
 _KEEP = """
 local key = p .. 'session:' .. ARGV[1]
-if tonumber(redis.call('HGET', key, 'epoch') or '0') > tonumber(ARGV[2]) then return 0 end
+local known = redis.call('HMGET', key, 'epoch', 'owner')
+local epoch = tonumber(known[1] or '0')
+if epoch > tonumber(ARGV[2]) or (epoch == tonumber(ARGV[2]) and known[2] ~= ARGV[3]) then
+  return 0
+end
 redis.call('HSET', key, 'epoch', ARGV[2], 'owner', ARGV[3], 'value', ARGV[4])
 redis.call('PEXPIRE', key, ARGV[5])
 return 1
@@ -284,5 +288,5 @@ def _named() -> Iterator[None]:
 
 
 def _account(budget: str, period: str) -> str:
-    """A budget in a period, as part of a key. Neither has a space."""
+    """A budget in a period, as part of a key. Neither name contains a space."""
     return f"{budget} {period}"

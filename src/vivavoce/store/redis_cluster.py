@@ -1,7 +1,7 @@
 """Leases and messages of a cluster in Redis or Valkey: see store/cluster.py.
 
-Times are those of the Redis server: the clocks of the nodes do not matter. Messages go by Pub/Sub,
-which keeps nothing: one that is sent while nobody listens is lost.
+Times are those of the Redis server, so the clocks of the nodes do not matter. Messages are sent by
+Pub/Sub, which stores nothing: a message is lost if nobody listens.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 2.0
 """For a connection, and for an answer."""
 LISTEN_S = 5.0
-"""A subscriber that has read nothing for so long asks whether the server is there."""
+"""A subscriber that has received nothing for this long checks whether the server answers."""
 
 _NOW = """
 local p = KEYS[1]
@@ -67,7 +67,7 @@ class RedisCluster:
             url.reveal(),
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),  # a connection that was idle may be gone
+            retry=Retry(NoBackoff(), 1),  # an idle connection may have been closed
         )
         self._prefix = prefix
         self._renew = self._redis.register_script(_NOW + _RENEW)
@@ -75,7 +75,7 @@ class RedisCluster:
         self._first = self._redis.register_script(_FIRST)
 
     async def __aenter__(self) -> Self:
-        """It connects with the first call."""
+        """Connects with the first call."""
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -115,7 +115,7 @@ class RedisCluster:
             await subscriber.aclose()
 
     async def _messages(self, subscriber: Any) -> AsyncIterator[ControlMessage]:
-        asked = False  # for a sign of life
+        asked = False  # for an answer to a ping
         while True:
             found = await self._call(subscriber.get_message(timeout=LISTEN_S))
             if found is None:
@@ -139,7 +139,7 @@ class RedisCluster:
 
 
 def _decoded(data: bytes) -> ProcessLease | None:
-    """None: another version has written it."""
+    """None: another version of Vivavoce has written it."""
     try:
         return _lease.decode(data)
     except msgspec.MsgspecError as exc:

@@ -1,8 +1,8 @@
 """A store in one SQLite file: the embedded default. Several processes of a machine may share it.
 
-All statements run in one thread, which owns the connection; the event loop only waits. The journal
-is a write-ahead log with a sync at each commit, so that neither a killed process nor a power cut
-loses what was booked, or leaves half of it.
+All statements run in one thread, which owns the connection, so the event loop is not blocked. The
+journal is a write-ahead log with a sync at each commit, so that nothing that was booked is lost, or
+only half written, if the process is killed or the power fails.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from vivavoce.store.base import (
 T = TypeVar("T")
 
 MAX_WAITING = 10_000
-"""Operations that wait for the thread; the next one fails."""
+"""How many operations may wait for the thread; the next one fails."""
 BUSY_TIMEOUT_S = 5.0
-"""For another process that writes."""
+"""How long to wait for another process that is writing."""
 
 _MIGRATIONS = (
     """
@@ -63,7 +63,10 @@ _MIGRATIONS = (
     CREATE INDEX sessions_by_expiry ON sessions (expires);
     """,
 )
-"""Scripts that make the schema; the file's user_version is how many of them have run."""
+"""Scripts that make the schema.
+
+The user_version of the file is the number of scripts that have run.
+"""
 
 _charges = msgspec.msgpack.Decoder(tuple[Charge, ...])
 _row = msgspec.msgpack.Decoder(UsageRow)
@@ -81,7 +84,7 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises StoreError where the file cannot be opened or was made by a later version."""
+        """Raises StoreError if the file cannot be opened or was made by a later version."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         try:
             await self._run(self._open)
@@ -271,7 +274,7 @@ class SQLiteStore:
         return await self._run(transaction)
 
     async def _run(self, work: Callable[[Any], T]) -> T:
-        """Run work in the thread. A caller that is cancelled does not stop it."""
+        """Run work in the thread. If the caller is cancelled, the work still runs to its end."""
         if self._thread is None:
             raise StoreError(f"the store {self._path} is closed")
         if self._waiting >= MAX_WAITING:
@@ -289,7 +292,7 @@ class SQLiteStore:
 def _named(path: str, exc: sqlite3.Error) -> StoreError:
     """An error of SQLite with its place and the remedy."""
     error = f"the store {path} cannot be used: {exc}"
-    match getattr(exc, "sqlite_errorcode", None):  # the low byte is the kind
+    match getattr(exc, "sqlite_errorcode", None):  # the low byte has the primary error code
         case None:
             return StoreError(error)
         case code if code & 0xFF == sqlite3.SQLITE_FULL:
@@ -315,7 +318,8 @@ def _keep(db: sqlite3.Connection, save: SessionSave, now: float) -> bool:
     kept = db.execute(
         "INSERT INTO sessions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
         "epoch = excluded.epoch, owner = excluded.owner, value = excluded.value, "
-        "expires = excluded.expires WHERE epoch <= excluded.epoch",
+        "expires = excluded.expires WHERE epoch < excluded.epoch "
+        "OR (epoch = excluded.epoch AND owner = excluded.owner)",
         (save.key, save.epoch, save.owner, save.value, now + save.ttl_s),
     )
     return kept.rowcount > 0

@@ -1,4 +1,4 @@
-"""Usage that waits for the store, in memory and in a journal."""
+"""Usage that is not in the store yet, in memory and in a journal."""
 
 import logging
 from collections import deque
@@ -11,7 +11,7 @@ from vivavoce.store.journal import Journal, UsageEntry
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 20_000
-"""Rows; with more nothing new begins, with twice as many sessions end."""
+"""Rows; with more nothing new begins, and with twice as many sessions end."""
 BOOKED_AT_ONCE = 500
 
 
@@ -19,9 +19,9 @@ class WaitingUsage:
     """Rows in the order in which they came, each id once."""
 
     def __init__(self, journal: Journal | None) -> None:
-        """journal: entered. Without one the rows are in memory alone."""
+        """journal: entered. Without one the rows are in memory only."""
         self.failure: OSError | None = None
-        """Why the journal could not be written the last time."""
+        """The error of the last attempt to write the journal."""
         self._journal = journal
         self._entries: deque[UsageEntry] = deque()
         self._ids: set[str] = set()
@@ -30,13 +30,13 @@ class WaitingUsage:
         return len(self._entries)
 
     async def add(self, *entries: UsageEntry) -> list[UsageRow]:
-        """Keep entries; the rows that did not wait already."""
+        """Keep entries; return the rows that were not kept already."""
         new = self._extend(entries)
         await self.write_down(*new)
         return [entry.row for entry in new]
 
     async def write_down(self, *entries: UsageEntry) -> None:
-        """Append to the journal, after what could not be appended before."""
+        """Append entries to the journal, after those that could not be appended before."""
         if self._journal is None:
             return
         try:
@@ -47,10 +47,7 @@ class WaitingUsage:
             self.failure = None
 
     async def write_first(self, store: AccountStore, run: RunOperation) -> None:
-        """Give the store the row that waits longest, or several that cost nothing.
-
-        Raises StoreError.
-        """
+        """Give the store the oldest row, or several that cost nothing. Raises StoreError."""
         first = self._entries[0]
         written = [first]
         if first.charges or first.reservation:
@@ -64,7 +61,7 @@ class WaitingUsage:
                 self._ids.discard(entry.row.id)
 
     async def read_journal(self) -> bool:
-        """Take what processes that have died have left; whether there was a file of one."""
+        """Keep the usage of processes that have died; return whether there was a file."""
         if self._journal is None:
             return False
         try:
@@ -80,7 +77,7 @@ class WaitingUsage:
         return not self._journal.empty
 
     async def clear_journal(self) -> None:
-        """Delete the journal, if the store has all of it."""
+        """Delete the journal, if everything in it is in the store."""
         journal = self._journal
         if journal is None or journal.empty or self._entries:
             return
@@ -90,7 +87,7 @@ class WaitingUsage:
             log.error("the journal in %s cannot be deleted: %s", journal.folder, exc.strerror)
 
     def log_left(self, reason: Exception) -> None:
-        """The process ends, and the store cannot be reached."""
+        """The process ends while the store cannot be reached."""
         count = len(self._entries)
         if self._journal is not None and self.failure is None:
             place = self._journal.folder

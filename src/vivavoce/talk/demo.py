@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import IO, Final
 
 import aiohttp
@@ -31,6 +32,10 @@ from vivavoce.talk.turn import Turn, level_db
 HOST: Final = "127.0.0.1"
 KEY_SECONDS: Final = 600
 """Of the short-lived key that the demo makes: a server with [keys] needs one."""
+SENTENCE: Final = "What time is it?"
+"""Spoken where a command gets no recording."""
+MAX_SPEECH_SECONDS: Final = 30.0
+"""Of a recording that a command gets."""
 LEAD_MS: Final = 300
 """Silence before the question, as with a real microphone."""
 MIN_SPEECH_DB: Final = -50.0
@@ -70,6 +75,20 @@ async def speak_question(question: str, tts: TTS) -> bytes:
         async for piece in pieces:
             pcm24 += piece.audio
     return bytes(pcm24)
+
+
+async def spoken_sentence(path: Path | None) -> bytes:
+    """The sentence in a file, else SENTENCE by the embedded voice, as PCM at 24 kHz.
+
+    Empty if no voice is installed. Raises AudioError.
+    """
+    if path is not None:
+        return await asyncio.to_thread(files.read, path, max_seconds=MAX_SPEECH_SECONDS)
+    try:
+        async with registry.create("tts", "espeak", {}) as tts:
+            return await speak_question(SENTENCE, tts)
+    except (SettingsError, EngineError):
+        return b""
 
 
 def missing_parts(turns: list[Turn], answer: bytes) -> list[str]:

@@ -6,7 +6,6 @@ entries of audio that goes on are as frequent; they are kept in a few values eac
 """
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from random import randrange
 from typing import Any, Final
@@ -18,11 +17,14 @@ from vivavoce.telemetry.audio_entries import WIDTH, AudioEntry, entries_of
 from vivavoce.telemetry.recording import frame_text
 
 BLOCK_BYTES: Final = 32 * 1024
-"""Of entries that are compressed together, in some 0.3 ms."""
+"""The size of entries that are compressed together; that takes about 0.3 ms."""
+FIRST_BYTES: Final = 2048
+"""Of the first block: a session that is silent has no more than its settings."""
 SIZE_BYTES: Final = 4
 """In front of each entry."""
 MAX_RUN: Final = 32
-"""Frames, or entries of audio, one after the other, until they are encoded."""
+"""The most frames that passed, or entries of audio, in a row before they are encoded as one."""
+_SECOND: Final = (BLOCK_BYTES // 2, BLOCK_BYTES)
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
 """Of an entry that is kept as an array."""
 
@@ -31,7 +33,7 @@ class EntryLog:
     """Entries in the order in which they came, the oldest of which may be dropped."""
 
     def __init__(self, shrink: Callable[[], None], *, audio: bool) -> None:
-        """shrink: called when a block is complete. audio: whether that of frames is kept."""
+        """shrink: called when a block is complete. audio: whether the audio of frames is kept."""
         self.bytes = 0
         """In memory."""
         self._shrink = shrink
@@ -40,9 +42,8 @@ class EntryLog:
         self._block: list[bytes] = []
         self._block_bytes = 0
         self._block_entries = 0
-        # calls that began together are not compressed together
-        self._full_bytes = randrange(BLOCK_BYTES // 2, BLOCK_BYTES)
-        self._blocks: deque[tuple[int, bytes]] = deque()  # entries in it, compressed
+        self._full_bytes = FIRST_BYTES
+        self._blocks: list[tuple[int, bytes]] = []  # entries in it, compressed
         self._run: list[Any] = []  # of each frame: now, whether it is output, its id and size
         self._forms = (
             AudioFrames("input_audio_buffer.append"),
@@ -51,7 +52,7 @@ class EntryLog:
         self._audio_run: list[Any] = []  # entries of audio, one after the other
 
     def add(self, entry: Any) -> None:
-        """A dict as it will be read, or a tuple of its values without names."""
+        """A dict of the entry as it will be read, or a tuple of its values without names."""
         if self._run or self._audio_run:
             self._keep_run()
         self._append(entry, 1)
@@ -79,7 +80,7 @@ class EntryLog:
         """Drop the oldest part; return the number of its entries. 0: none is complete."""
         if not self._blocks:
             return 0
-        count, block = self._blocks.popleft()
+        count, block = self._blocks.pop(0)
         self.bytes -= len(block)
         return count
 
@@ -89,7 +90,7 @@ class EntryLog:
         return [block for _, block in self._blocks] + [zlib.compress(b"".join(self._block), 1)]
 
     def _keep_whole(self, frame: bytes, now: float, *, output: bool) -> None:
-        """Keep a frame, and the form of those like it."""
+        """Keep a frame, and the form that it shares with others."""
         text = frame_text(frame, audio=self._audio)
         self.add({"at": now, "passed": _passed(output), "frame": text})
         form = self._forms[output]
@@ -98,7 +99,7 @@ class EntryLog:
             self._append({"form": form.learnt, "output": output}, 0)
 
     def _keep_run(self) -> None:
-        """The frames that have passed, or the entries of audio, become one."""
+        """Make one entry of the frames that have passed, or of the entries of audio."""
         run, self._run = self._run, []
         if run:
             self._append({"run": run}, len(run) // 4)
@@ -122,7 +123,8 @@ class EntryLog:
         self._blocks.append((self._block_entries, block))
         self.bytes += len(block) - self._block_bytes
         self._block, self._block_bytes, self._block_entries = [], 0, 0
-        self._full_bytes = BLOCK_BYTES
+        # calls that began together are not compressed together
+        self._full_bytes = BLOCK_BYTES if len(self._blocks) > 1 else randrange(*_SECOND)
         for form in self._forms:  # each block has its own: those before it may be dropped
             form.forget()
         self._shrink()

@@ -47,7 +47,9 @@ class SessionFamilies:
         self.refusals = make.counter(
             "sessions_refused", "Sessions for which there was no room", "reason"
         )
-        self.closes = make.counter("client_closes", "Sessions that ended", "model", "code")
+        self.closes = make.counter(
+            "client_closes", "Sessions that ended", "model", "code", "reason"
+        )
         self.ended = make.counter("sessions", "Sessions that ended, and why", "model", "outcome")
         self.landings = make.counter(
             "budget_landings",
@@ -100,7 +102,7 @@ class UpstreamFamilies:
 
     def __init__(self, make: Families) -> None:
         self.failovers = make.counter(
-            "failovers", "Upstream servers that were given up", "model", "reason"
+            "failovers", "Upstream servers that were given up", "model", "to", "reason"
         )
         self.failover = make.histogram(
             "failover_seconds", "Loss of the upstream server to the next audio", _SECONDS, "model"
@@ -109,7 +111,11 @@ class UpstreamFamilies:
             "upstream_connect_seconds", "Time to a session upstream", _SECONDS, "model"
         )
         self.connect_failures = make.counter(
-            "upstream_connect_failures", "Sessions upstream that did not begin", "model", "reason"
+            "upstream_connect_failures",
+            "Sessions upstream that did not begin",
+            "model",
+            "reason",
+            "status",
         )
         self.closes = make.counter(
             "upstream_closes", "Connections that upstream servers have ended", "model", "code"
@@ -139,7 +145,9 @@ class UsageFamilies:
         self.characters = make.counter("characters", "Characters spoken", "model")
         self.cost = make.counter("cost_usd", "Money that was booked", "model", "kind")
         self.unconfirmed = make.counter("cost_unconfirmed_usd", "Booked without usage", "model")
-        self.rating_errors = make.counter("rating_errors", "Rows that are estimates", "model")
+        self.rating_errors = make.counter(
+            "rating_errors", "Rows that are estimates", "model", "reason"
+        )
         self.cached = make.histogram(
             "cache_hit_ratio", "Share of a response's input that was cached", _SHARES, "model"
         )

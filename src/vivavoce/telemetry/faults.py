@@ -1,4 +1,4 @@
-"""What goes wrong in a call, found in its facts and effects: by the recorder and by a replay."""
+"""Finds what goes wrong in a call from its facts and effects, for the recorder and for replays."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from vivavoce.session.facts import (
 from vivavoce.telemetry.recording import FaultKind, RecordedFault
 
 MAX_FAULTS = 100
-"""That are noted of one call."""
+"""The most faults that are noted for one call."""
 _AUDIO = {VadScores, AudioGenerated, AudioArrived}
 _ANSWERS = (
     OutputTextDelta,
@@ -100,7 +100,7 @@ class FaultWatch:
                 self._due_since = None
 
     def answered(self) -> None:
-        """Something of an answer came."""
+        """Some output of an answer has come."""
         self._due_since = None
 
     def end(self, now: float) -> None:

@@ -29,19 +29,20 @@ T = TypeVar("T")
 
 LEASE_S = 60.0
 SEAT_LEASE_S = 15.0
-"""Of a place among the sessions of a key: the sessions of a process that died are forgotten."""
+"""The lease of a place among the sessions of a key: places of processes that died become free after
+it."""
 RENEW_S = 20.0
 REFRESH_S = 5.0
 """How often keys, users and budgets are read again."""
 BOOK_INTERVAL_S = 0.25
-"""For so long rows that cost nothing are collected: one commit for all sessions."""
+"""How long rows that cost nothing are collected, so that one commit serves all sessions."""
 MAX_ROWS = 10_000
 """Such rows that wait for a store which is too slow."""
 CLOSE_TIMEOUT_S = 5.0
 """At shutdown, for what is not booked yet."""
 DEFAULT_WARN_AT = SessionLimits().warn_at
 MAX_JOBS = 1_000
-"""Of one session, that wait for a store which is too slow."""
+"""Rows of one session that wait for a slow store."""
 QUOTA_CLOSE = 4002
 """A WebSocket close code on which no SDK connects again."""
 UNAUTHORIZED_CLOSE = 3000
@@ -56,18 +57,19 @@ Job = Callable[[], Awaitable[None]]
 
 
 class Jobs:
-    """Work on the store, in order."""
+    """A queue of operations on the store, performed in order."""
 
     def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
         self._tasks = tasks
-        self._jobs: list[Job] = []  # mostly none or one: an empty deque takes 760 bytes a session
+        # mostly none or one; an empty deque would take 760 bytes for each session
+        self._jobs: list[Job] = []
         self._running = False
 
     def add(self, job: Job) -> None:
         """Never waits."""
         self._jobs.append(job)
         if len(self._jobs) > MAX_JOBS:
-            del self._jobs[1]  # the first is under way
+            del self._jobs[1]  # the first one is being performed
             log.error("the store is too slow: usage is lost")
         if not self._running:
             self._running = True
@@ -88,7 +90,7 @@ class Jobs:
 
 
 class Holder(Protocol):
-    """A session or a request that reserves: it is ended when its access ends."""
+    """A session or a request with reservations. It is ended when its owner's access ends."""
 
     @property
     def owner(self) -> Owner: ...
@@ -97,11 +99,11 @@ class Holder(Protocol):
     def has_budgets(self) -> bool: ...
 
     def end_access(self, reason: AccessEnded) -> None:
-        """The owner may use nothing more."""
+        """End it: the owner may use nothing more."""
         ...
 
     def tick(self) -> None:
-        """Some seconds have passed."""
+        """Called every few seconds."""
         ...
 
 
@@ -123,7 +125,7 @@ class Metering:
         self.wall_clock = wall_clock
         self.directory = Directory(keys)
         self.warn_at = DEFAULT_WARN_AT
-        """The share of a budget at whose use the sessions of its owner are told."""
+        """The share of a budget from which on the sessions of its owner are warned."""
         self.on_change: Callable[[Directory], None] = lambda _: None
         """Called with the directory when it was read again."""
         self.on_row: list[Callable[[UsageRow], None]] = []
@@ -133,12 +135,12 @@ class Metering:
         self.on_overrun: list[Callable[[str, int], None]] = []
         """Called with a model and the nano-USD that a response cost beyond what was reserved."""
         self.expired_reservations = 0
-        """That this process has ended since their holder had died."""
+        """How many reservations of other processes, which had died, this process has ended."""
         self._static_keys = tuple(keys)
         self._holders: set[Holder] = set()
         self._leases: set[str] = set()
         self._seats: set[str] = set()
-        self._rows: deque[UsageRow] = deque()  # that cost nothing, not booked yet
+        self._rows: deque[UsageRow] = deque()  # rows that cost nothing and were not booked yet
         self._booking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
@@ -191,8 +193,8 @@ class Metering:
     def admit(self, key: str) -> Owner:
         """The owner who is charged.
 
-        Raises Unauthorized for a key that may not be used, and StoreError where it was not seen in
-        the store for too long to know.
+        Raises Unauthorized for a key that may not be used, and StoreError if the store was
+        unreachable for so long that the key may have been revoked.
         """
         is_stored = key in self.directory.keys and key not in {
             one.name for one in self._static_keys
@@ -205,7 +207,10 @@ class Metering:
         return self.directory.owner(key)
 
     def takes_images(self, model: str, key: str) -> bool:
-        """Whether a model takes pictures: not without a price, from an owner with money alone."""
+        """Whether the owner of a key may send pictures to a model.
+
+        Not if pictures have no price and the owner has a budget in money.
+        """
         if self.rater.prices_images(model, self.wall_clock()):
             return True
         budgets = self.directory.budgets_of(self.directory.owner(key))
@@ -222,9 +227,10 @@ class Metering:
         return len(self._leases)
 
     async def reserve(self, charges: tuple[Charge, ...], *, opens: bool = False) -> str:
-        """The id of a new reservation. Raises QuotaExceeded, and StoreError.
+        """Reserve amounts; return the id of the reservation.
 
-        opens: for a session or a request that is about to begin.
+        Raises QuotaExceeded, and StoreError. opens: for a session or a request that has not begun
+        yet.
         """
         id_ = f"rsv_{secrets.token_hex(12)}"
         until = self.wall_clock() + LEASE_S
@@ -236,9 +242,10 @@ class Metering:
         return id_
 
     async def take_seat(self, id_: str, charge: Charge, before: str = "") -> None:
-        """Take a place among the sessions of a key. Raises QuotaExceeded, and StoreError.
+        """Take a place among the sessions of a key.
 
-        before: the place of the process that had this conversation before; it is given back.
+        Raises QuotaExceeded, and StoreError. before: the place that another process took for the
+        same conversation; it is given back.
         """
         if before:
             await self.store.release(before)
@@ -246,7 +253,7 @@ class Metering:
         until = now + SEAT_LEASE_S
         seat = Reservation(id=id_, charges=(charge,), lease_until=until, opens=not before)
         refused = await self.store.reserve(seat)
-        # where it is full: with places of processes that died
+        # if all are taken, some may be of processes that died
         if refused is not None and not self.store.away and await self._reap(now):
             refused = await self.store.reserve(seat)
         if refused is not None:
@@ -281,7 +288,7 @@ class Metering:
                 seen(row)
 
     async def flush(self) -> None:
-        """Book what is collected."""
+        """Book the rows that are collected."""
         while self._rows:
             rows = tuple(self._rows)
             new = await self.store.book(rows)
@@ -315,7 +322,8 @@ class Metering:
                 await asyncio.wait(late)
 
     async def is_low(self, budgets: Iterable[Budget]) -> bool:
-        """Whether most of one is spent or reserved, by `warn_at`; False where that is unknown."""
+        """Whether most of any budget is spent or reserved, by `warn_at`; False if that is
+        unknown."""
         now = self.wall_clock()
         for budget in budgets:
             try:
@@ -352,7 +360,7 @@ class Metering:
                 )
 
     async def _tick(self) -> None:
-        """Refresh, renew and reap for ever."""
+        """Read the directory, renew leases and end expired reservations, for ever."""
         next_renewal = self.wall_clock() + RENEW_S
         while True:
             await asyncio.sleep(REFRESH_S)
@@ -367,7 +375,7 @@ class Metering:
                     await self._renew()
                     next_renewal = self.wall_clock() + RENEW_S
             except StoreError as exc:
-                if not self.store.away:  # else that is in the log already
+                if not self.store.away:  # other errors are logged already
                     log.warning("%s", exc)
                 self._end_unpaid()
 
@@ -384,7 +392,7 @@ class Metering:
         return ended
 
     def _end_unpaid(self) -> None:
-        """The store is away for too long: what is paid for cannot go on."""
+        """End sessions that cost money if the store was unreachable for too long."""
         overfull = self.store.overfull
         if not (self.store.overdue or overfull):
             return
@@ -397,7 +405,7 @@ class Metering:
 def charges_on(
     budgets: Iterable[Budget], amounts: Mapping[Unit, int], at: float
 ) -> tuple[Charge, ...]:
-    """The amounts that each budget is charged, in the period that holds a time."""
+    """The charge on each budget, in the period that contains a time."""
     return tuple(
         Charge(budget.id, budget.period_at(at), amounts[budget.unit], budget.limit)
         for budget in budgets

@@ -224,7 +224,7 @@ class Metrics:
         if not row.confirmed:
             self.usage.unconfirmed.labels(model).inc(row.nano_usd / NANO)
         if row.estimated:
-            self.usage.rating_errors.labels(model).inc()
+            self.usage.rating_errors.labels(model, row.problem or "other").inc()
         if row.kind == "response" and used.input_tokens:
             self.usage.cached.labels(model).observe(used.cached_tokens / used.input_tokens)
 

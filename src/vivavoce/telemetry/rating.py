@@ -1,4 +1,4 @@
-"""What the usage of a configured model costs: which prices apply to its parts."""
+"""Computes what the usage of a configured model costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from vivavoce.limits.prices import (
 )
 from vivavoce.protocol.responses import DurationUsage, Usage
 from vivavoce.session.effects import RecordUsage
-from vivavoce.store.base import UsageKind, UsageRow
+from vivavoce.store.base import RatingProblem, UsageKind, UsageRow
 
-TOKEN_MS = 100  # of recognised audio, where a recogniser is paid by tokens
+TOKEN_MS = 100  # of recognised audio, if a recogniser charges by tokens
 SPOKEN_TOKEN_MS = 50
 DEFAULT_CONTEXT = 2_000
-"""Tokens that the first response of a session is expected to read."""
+"""Tokens that the first response of a session is expected to have in its prompt."""
 TURN_TOKENS = 700
-"""A minute of speech and some words: what a user may add before the next response."""
+"""A minute of speech and some words: the tokens that a user may add before the next response."""
 DEFAULT_OUTPUT = 4_096
-"""Tokens of a response without a limit of its own."""
+"""Tokens of a response that has no limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,10 @@ class PriceRef:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """The prices of a configured model. A part without one runs here and costs nothing."""
+    """The prices of a configured model.
+
+    A part without a price runs on this machine and costs nothing.
+    """
 
     mode: Literal["local", "relay"] = "local"
     brain: PriceRef | None = None
@@ -60,7 +63,8 @@ class Rated(NamedTuple):
     used: Quantities
     nano_usd: int
     price_version: str
-    estimated: bool
+    problem: RatingProblem = ""
+    """Why the cost is an estimate."""
 
     def row(
         self,
@@ -87,14 +91,15 @@ class Rated(NamedTuple):
             used={name: n for name, n in msgspec.structs.asdict(self.used).items() if n},
             nano_usd=self.nano_usd,
             price_version=self.price_version,
-            estimated=self.estimated,
+            estimated=bool(self.problem),
+            problem=self.problem,
             confirmed=confirmed,
             mode=mode,
         )
 
 
 class Rater:
-    """Charges usage by the tariff of its model."""
+    """Computes the cost of usage by the tariff of its model."""
 
     def __init__(self, prices: PriceTable, tariffs: Mapping[str, Tariff]) -> None:
         self.prices = prices
@@ -111,13 +116,13 @@ class Rater:
         return None not in found and not (tariff.mode == "relay" and tariff.brain is None)
 
     def prices_images(self, model: str, at: float) -> bool:
-        """Whether pictures have a price: of a relay, one of their own."""
+        """Whether pictures have a price; for a relay, a price of their own."""
         tariff = self.tariff(model)
         found = self._rates(tariff.brain, at)
         return tariff.mode == "local" or (found is not None and found[0].image_input is not None)
 
     def by_clock(self, model: str, at: float) -> bool:
-        """Whether a session of a model costs money while it lasts."""
+        """Whether a session of a model is charged by time."""
         found = self._rates(self.tariff(model).brain, at)
         return found is not None and found[0].session_hour is not None
 
@@ -147,7 +152,7 @@ class Rater:
         return _together(all_used, written, spoken)
 
     def recognised(self, ref: PriceRef | None, ms: int, at: float, percent: int = 100) -> Rated:
-        """The cost of recognising audio, by time, or by tokens where the recogniser is so paid."""
+        """The cost of recognising audio, by time or by tokens, whichever the recogniser charges."""
         found = self._rates(ref, at)
         by_tokens = found is not None and found[0].audio_hour is None
         if by_tokens and found is not None and found[0] != FREE:
@@ -157,7 +162,7 @@ class Rater:
         return self._rated(used, ref, at, percent)._replace(used=Quantities(audio_ms=ms))
 
     def spoken(self, tariff: Tariff, characters: int, ms: int, at: float) -> Rated:
-        """The cost of speech, by characters, tokens or time, as the synthesiser is paid."""
+        """The cost of speech, by characters, tokens or time, whichever the synthesiser charges."""
         found = self._rates(tariff.tts, at)
         rates = found[0] if found else FREE
         if rates.characters is None and rates.audio_output is not None:
@@ -179,15 +184,16 @@ class Rater:
         return self._rated(used, ref, at, tariff.percent)
 
     def lasted(self, model: str, ms: int, at: float, messages: int = 0) -> Rated:
-        """The cost of a session by the clock, and of the messages that were typed in it."""
+        """The cost of a session that is charged by time, and of the messages that were typed
+        in it."""
         tariff, used = self.tariff(model), Quantities(session_ms=ms)
         if not self.by_clock(model, at):
-            return Rated(used, 0, "", False)
+            return Rated(used, 0, "")
         used = msgspec.structs.replace(used, messages=messages)
         return self._rated(used, tariff.brain, at, tariff.percent)
 
     def bound(self, model: str, context: int, output: int, at: float) -> int:
-        """What a response may cost at most, nano-USD, nothing cached.
+        """The highest cost of a response, in nano-USD, with nothing cached.
 
         context: tokens of the conversation so far. output: the limit of the response.
         """
@@ -210,14 +216,15 @@ class Rater:
         *,
         consistent: bool = True,
     ) -> Rated:
+        problem: RatingProblem = "" if consistent else "inconsistent"
         if ref is None:
-            return Rated(used, 0, "", not consistent)
+            return Rated(used, 0, "", problem)
         found = self._rates(ref, at)
         if found is None:
-            return Rated(used, 0, "", True)
+            return Rated(used, 0, "", "no_price")
         rates, version = found
         cost: Cost = rate(used, rates, percent=percent)
-        return Rated(used, cost.nano_usd, version, bool(cost.unpriced) or not consistent)
+        return Rated(used, cost.nano_usd, version, problem or ("no_rate" if cost.unpriced else ""))
 
     def _rates(self, ref: PriceRef | None, at: float) -> tuple[Rates, str] | None:
         if ref is None:
@@ -232,5 +239,5 @@ def _together(used: Quantities, *parts: Rated) -> Rated:
         used,
         sum(part.nano_usd for part in parts),
         "+".join(versions),
-        any(part.estimated for part in parts),
+        next((part.problem for part in parts if part.problem), ""),
     )

@@ -44,11 +44,11 @@ from vivavoce.telemetry.recording import (
 log = logging.getLogger(__name__)
 
 SLICE: Final = 64
-"""Entries that are decoded and written without a pause."""
+"""How many entries are decoded and written before other tasks run."""
 MAX_WAITING: Final = 100
-"""Calls that wait to be written; further ones are not."""
+"""Calls that may wait to be written; further ones are not written."""
 STOP_TIMEOUT_S: Final = 5.0
-"""For what is still to be written when the server ends."""
+"""The time at shutdown for calls that are still to be written."""
 SUFFIX: Final = ".jsonl"
 
 
@@ -64,15 +64,15 @@ class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ""
     """Where calls are written in which something failed. Empty: nowhere."""
     max_files: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
-    """In that folder; the oldest recordings are deleted."""
+    """The most recordings in that folder; the oldest are deleted."""
     write_on: tuple[FaultKind, ...] = ("crash", "error", "failover", "silence")
-    """What has to happen in a call for it to be written."""
+    """Faults in a call for which it is written."""
     silent_seconds: Annotated[float, Meta(ge=1, le=3600)] = 20.0
-    """Nothing comes for so long where an answer is due: that is `silence`."""
+    """If nothing comes for this long when an answer is due, that is `silence`."""
     audio: bool = False
     """Keep the audio of both sides."""
     redact: tuple[Redaction, ...] = ()
-    """What is made unreadable: `words`, all letters that were said; `numbers`, all digits and
+    """What is made unreadable: `words`: all letters of what was said; `numbers`: all digits and
     English number words."""
 
     def __post_init__(self) -> None:
@@ -83,7 +83,8 @@ class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _RecordedNames:
-    """Passes lookups of names on to the engines of a model, and records what changes of them."""
+    """Passes lookups of names on to the engines of a model, and records changes in their
+    answers."""
 
     def __init__(self, model: str, names: EngineNames, call: "RecordedCall") -> None:
         self._model = model
@@ -113,16 +114,17 @@ class _RecordedNames:
 
 
 class RecordedCall:
-    """One call: an observer of its session, and what is kept of it."""
+    """One call: an observer of its session, and the record of it."""
 
     def __init__(self, start: SessionStart, recorder: "Recorder") -> None:
         self.id = start.settings.id
         self.began_at = recorder.wall_clock()
         self.dropped = 0
-        """Entries that did not fit into the memory."""
+        """How many entries did not fit into the memory."""
         self.ended = False
         self.models = replace(start.models, models=self._named(start.models))
-        """What the session is given in place of its own, so that lookups of names are recorded."""
+        """The options that the session uses instead of its own, so that lookups of names are
+        recorded."""
         self._start = start
         self._recorder = recorder
         self._relays = start.relays  # now
@@ -190,11 +192,14 @@ class RecordedCall:
             self._watch.answered()
 
     def looked_up(self, model: str, lookup: str, asked: tuple[str, ...], answer: str) -> None:
-        """The engines of a model say what a name stands for."""
+        """The engines of a model have answered what a name means."""
         self._add({"at": self._now, "lookup": (model, lookup, asked), "answer": answer})
 
     def failed(self, fact: Fact | None, exc: Exception, now: float) -> None:
-        """The session, or what carries out its effects, has a bug. fact: that it was given."""
+        """The session, or a performer of its effects, has a bug.
+
+        fact: the fact that the session was given.
+        """
         self._now = now
         detail = f"{type(exc).__name__}: {exc}"
         try:
@@ -229,7 +234,7 @@ class RecordedCall:
         self.dropped += 1
 
     def drop_block(self) -> bool:
-        """Drop the oldest part; False: there is none that is complete."""
+        """Drop the oldest part; False: no part is complete."""
         count = self._log.drop_block()
         self.dropped += count
         return count > 0
@@ -267,7 +272,7 @@ class RecordedCall:
         )
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The recording so far, some lines at a time. It lets other work run in between."""
+        """The recording so far, some lines at a time. Other tasks run in between."""
         blocks = self._log.blocks()
         at, faults = self._now, tuple(self._watch.faults)
         yield self._line(msgspec.to_builtins(self.header(), str_keys=True))
@@ -322,7 +327,7 @@ class CallSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Keeps the calls that go on and the last that have ended."""
+    """Keeps the calls in progress and the last ones that have ended."""
 
     def __init__(
         self,
@@ -348,7 +353,7 @@ class Recorder:
 
     def keep(self, call: RecordedCall) -> None:
         """A call has ended."""
-        if self._live.get(call.id) is call:  # else it was taken up again meanwhile
+        if self._live.get(call.id) is call:  # otherwise it was resumed in the meantime
             del self._live[call.id]
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
@@ -391,7 +396,7 @@ class Recorder:
         ]
 
     def find(self, call_id: str) -> RecordedCall | None:
-        """A call that is in memory; of a session that was taken up again the last one."""
+        """A call in memory; if the session was resumed, its last part."""
         return next((call for call in reversed(self._calls()) if call.id == call_id), None)
 
     def _calls(self) -> list[RecordedCall]:
@@ -399,7 +404,8 @@ class Recorder:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Self]:
-        """Write calls to the folder as they fail; at the end, what is still to be written."""
+        """Write calls to the folder as they fail; at the end, the ones that are still to be
+        written."""
         if not self.settings.folder:
             yield self
             return

@@ -8,7 +8,6 @@ of its bytes where it was not kept.
 
 import base64
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -193,7 +192,7 @@ class OnsetLevels:
     """The levels of the windows in which speech may begin, for a replay without the audio."""
 
     def __init__(self) -> None:
-        self._chunks: deque[RunVad] = deque()
+        self._chunks: list[RunVad] = []
         self._bytes = 0
         self._known = 0  # the levels up to this position are recorded, or will not be needed
         self._loud = 0  # scores in a row that may be of speech
@@ -203,7 +202,7 @@ class OnsetLevels:
         self._chunks.append(chunk)
         self._bytes += len(chunk.audio)
         while self._bytes > MAX_LEVEL_BYTES and len(self._chunks) > 1:
-            self._bytes -= len(self._chunks.popleft().audio)
+            self._bytes -= len(self._chunks.pop(0).audio)
 
     def scored(self, scores: VadScores) -> list[tuple[int, list[float]]]:
         """The levels that belong to an entry; none where nobody begins to speak."""

@@ -1,4 +1,4 @@
-"""What one session holds of its owner's budgets: for its responses, and for its time.
+"""The reservations of one session on its owner's budgets: for its responses, and for its time.
 
 Once a session has begun no StoreError is raised: see store/buffered.py.
 """
@@ -14,9 +14,10 @@ from vivavoce.telemetry.metering import Metering, charges_on
 from vivavoce.telemetry.rating import DEFAULT_CONTEXT, TURN_TOKENS, Rated
 
 WINDOW_S = 30
-"""Sessions that are paid by the clock, or have a budget of minutes, pay for so long in advance."""
+"""How much time is reserved in advance for sessions that are charged by time, or have a budget of
+minutes."""
 LAST_WINDOW_S = 5
-"""Where no whole window is left."""
+"""The shorter time that is reserved if the budget has no room for a whole window."""
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Held:
     id: str
     charges: tuple[Charge, ...]
     at: float
-    """When it was made: it is settled in the periods of that time."""
+    """The time of the reservation: it is settled in the periods that contain that time."""
     nano_usd: int = 0
 
 
@@ -37,13 +38,13 @@ class SessionAccount:
         """model: the configured one. who: the name of the key."""
         self.service = service
         self.rater = service.rater
-        """That of the settings with which the session began."""
+        """The model of the settings with which the session began."""
         self.session = session
         self.model = model
         self.owner: Owner = service.directory.owner(who)
         self.budgets: tuple[Budget, ...] = ()
         self.opens = False
-        """Whether the session is about to begin."""
+        """Whether the session has not begun yet."""
 
     @property
     def now(self) -> float:
@@ -74,13 +75,13 @@ class SessionAccount:
         return Held(id_, charges, at, nano_usd)
 
     async def settle(self, row: UsageRow, amounts: dict[Unit, int], held: Held | None) -> None:
-        """Book a row in place of what was held for it."""
+        """Book a row and end the reservation for it."""
         at = row.at if held is None else held.at
         charges = charges_on(self.budgets, amounts, at)
         await self.service.settle(row, charges, "" if held is None else held.id)
 
     def note_overrun(self, model: str, nano_usd: int) -> None:
-        """A response has cost so much more than was reserved for it, or less."""
+        """A response has cost this much more, or less, than was reserved for it."""
         if nano_usd > 0:
             for seen in self.service.on_overrun:
                 seen(model, nano_usd)
@@ -109,12 +110,12 @@ class SessionAccount:
 
 
 class ResponseReservations:
-    """The highest cost of each response, held before it begins."""
+    """Reserves the highest cost of each response before it begins."""
 
     def __init__(self, account: SessionAccount, output: int) -> None:
-        """output: tokens that a response may have at most."""
+        """output: the most tokens that a response may have."""
         self.needed = False
-        """Whether responses are held to anything."""
+        """Whether responses have to be reserved."""
         self._account = account
         self._output = output
         self._context = DEFAULT_CONTEXT
@@ -122,7 +123,7 @@ class ResponseReservations:
         self._open: dict[str, Held] = {}  # by response
 
     async def hold_next(self) -> None:
-        """Hold the cost of the response that comes next. Raises QuotaExceeded, and StoreError."""
+        """Reserve the cost of the next response. Raises QuotaExceeded, and StoreError."""
         if self.needed and self._next is None:
             self._next = await self._hold()
 
@@ -142,10 +143,10 @@ class ResponseReservations:
         """Book a response or a transcription."""
         account, held = self._account, self._open.get(record.id)
         by_clock = account.rater.by_clock(record.model, account.now)
-        confirmed = record.confirmed or by_clock  # its usage is the session's time
+        confirmed = record.confirmed or by_clock  # its usage is part of the session's time
         cost = rated
         if held is not None and not confirmed:
-            cost = Rated(rated.used, held.nano_usd, "", True)
+            cost = Rated(rated.used, held.nano_usd, "", "not_reported")
         row = account.row(
             record.id,
             record.kind,
@@ -161,7 +162,8 @@ class ResponseReservations:
             self._context = max(cost.used.tokens, DEFAULT_CONTEXT)
 
     async def give_back(self) -> None:
-        """Book what is open as it was held, and release the rest."""
+        """Book open responses with the amounts that were reserved, and release the other
+        reservations."""
         account = self._account
         for response_id, held in tuple(self._open.items()):
             rated = self._at_most(held)
@@ -178,7 +180,7 @@ class ResponseReservations:
         return await account.hold({"usd": nano, "tokens": self._used_at_most.tokens}, nano)
 
     def _at_most(self, held: Held) -> Rated:
-        return Rated(self._used_at_most, held.nano_usd, "", True)
+        return Rated(self._used_at_most, held.nano_usd, "", "not_reported")
 
     @property
     def _used_at_most(self) -> Quantities:
@@ -186,11 +188,11 @@ class ResponseReservations:
 
 
 class SessionTime:
-    """The time of a session: one row at its end, or windows that are paid in advance."""
+    """Books the time of a session: one row at its end, or windows that are reserved in advance."""
 
     def __init__(self, account: SessionAccount) -> None:
         self.messages = 0
-        """Typed in the present window, or in the session where there are none."""
+        """Messages typed in the present window, or in the session if there are no windows."""
         self._account = account
         self._begun_at: float | None = None  # of time that is not paid in advance
         self._held: Held | None = None  # of the present window

@@ -1,7 +1,5 @@
-"""The meter of one session: an observer that reserves, books and, when a budget is spent, ends.
-
-It logs what the session has used when it ends, by the model that served it.
-"""
+"""The meter of one session: an observer that reserves and books amounts, and ends the session when
+a budget is spent. At the end it logs the usage by the model that served the session."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class ServedTime:
-    """How long each model has served a session, in seconds by the clock of its facts."""
+    """How long each model has served a session, in seconds of the clock of its facts."""
 
     def __init__(self, model: str) -> None:
         self.begun_at: float | None = None
@@ -49,7 +47,7 @@ class ServedTime:
         self._model = model
 
     def spans(self, seconds: float) -> Iterator[tuple[str, float]]:
-        """The models, and how long each has served, of a session that has lasted so long."""
+        """Each model, and how long it has served a session of this length."""
         begun = 0.0
         for model, ended in (*self._served, (self._model, seconds)):
             yield model, ended - begun
@@ -57,7 +55,7 @@ class ServedTime:
 
 
 class SessionMeter:
-    """See runtime/sessions.py for when its methods are called. `who`: the name of the key."""
+    """When its methods are called: see runtime/sessions.py. `who`: the name of the key."""
 
     skips_audio = True
 
@@ -89,20 +87,24 @@ class SessionMeter:
         return self._account.rater.record(record, self._account.now).nano_usd
 
     def time_cost(self, seconds: float) -> int:
-        """Nano-USD of a session by the clock, without the messages that are typed in it."""
+        """The cost in nano-USD of a session that is charged by time, without the messages that are
+        typed in it."""
         account, total = self._account, 0
         for model, served in self._clock.spans(seconds):
             total += account.rater.lasted(model, round(served * 1000), account.now).nano_usd
         return total
 
     async def enter(self) -> None:
-        """Reserve what the session begins with. Raises QuotaExceeded, Unauthorized, StoreError."""
+        """Reserve what is needed to begin the session.
+
+        Raises QuotaExceeded, Unauthorized, StoreError.
+        """
         service, account = self._service, self._account
         account.admit()
         relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
-        account.opens = self.epoch == 1  # one that is taken up again goes on
+        account.opens = self.epoch == 1  # a session that is resumed may continue
         try:
             if record is not None and record.max_sessions:
                 seat = Charge(f"sessions:{record.name}", AT_ONCE, 1, record.max_sessions)
@@ -135,7 +137,7 @@ class SessionMeter:
                 self._serve_with(effect.model, now)
 
     def tick(self) -> None:
-        """Pay for the next window when one is about to end."""
+        """Reserve the next window when the present one is about to end."""
         if self._time.next_is_due():
             self._jobs.add(self._next_window)
 
@@ -143,7 +145,7 @@ class SessionMeter:
         self.post(reason)
 
     def leave(self) -> None:
-        """Give back what is reserved, and book how long the session lasted."""
+        """Release what is reserved, and book how long the session lasted."""
         if not self._left:
             self._left = True
             self._service.discard(self)
@@ -177,7 +179,7 @@ class SessionMeter:
         self._jobs.add(job)
 
     def _serve_with(self, model: str, now: float) -> None:
-        """Another model serves: a service that is paid by the clock costs nothing any more."""
+        """Another model serves: a service that is charged by time costs nothing from now on."""
         self._clock.change(model, now)
         at = self._account.now
         self._jobs.add(lambda: self._or_end(self._time.serve_with(model, at)))
@@ -214,7 +216,7 @@ class SessionMeter:
             )
 
     async def _or_end(self, holding: Awaitable[None]) -> None:
-        """End the session where a budget has no room."""
+        """End the session if a budget has no room."""
         try:
             await holding
         except QuotaExceeded as exc:

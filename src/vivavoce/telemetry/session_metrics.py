@@ -13,6 +13,7 @@ from vivavoce.session.effects import (
     EndAudio,
     Generate,
     RecordDroppedAudio,
+    RecordModel,
     RecordRefusal,
     RequestFallback,
     Say,
@@ -24,6 +25,7 @@ from vivavoce.session.facts import (
     ContentBlocked,
     Disconnected,
     Fact,
+    FaultKind,
     Received,
     SpeechFailed,
     TextGenerated,
@@ -38,7 +40,18 @@ from vivavoce.telemetry.families import SessionFamilies, UpstreamFamilies
 MAX_LIMITS = 8
 CLOSE_CODES = frozenset((*range(1000, 1016), 3000, 4000, 4002))
 SLOW_CLIENT_CLOSE = 1008
-_RARE = (Close, RequestFallback, ConnectUpstream, RecordRefusal, RecordDroppedAudio, Say)
+HANDSHAKE_STATUSES = frozenset((400, 401, 403, 404, 408, 409, 426, 429, 500, 502, 503, 504))
+NO_MODEL = "none"
+"""In place of the model that continues, where none does: the session ends."""
+_RARE = (
+    Close,
+    RequestFallback,
+    ConnectUpstream,
+    RecordModel,
+    RecordRefusal,
+    RecordDroppedAudio,
+    Say,
+)
 _OUTCOMES = {
     1008: "refused",
     1011: "failed",
@@ -47,7 +60,19 @@ _OUTCOMES = {
     3000: "unauthorized",
     4002: "budget",
 }
-"""Why a session ended, by the code of its close; others: the client left, or its time was over."""
+"""Why a session ended, by its close code.
+
+Other codes: the client has left, or the time was over.
+"""
+_LEAVINGS = {1006: "connection_lost", SLOW_CLIENT_CLOSE: "slow_client"}
+_REASONS = {
+    1000: "session_idle",
+    1001: "session_expired",
+    1012: "shutdown",
+    3000: "invalid_api_key",
+    4002: "insufficient_quota",
+}
+"""The code of the error before a close of this server, where the close has no other."""
 
 
 class _RateLimit(msgspec.Struct):
@@ -65,6 +90,12 @@ def _code(code: int) -> str:
     return str(code) if code in CLOSE_CODES else "other"
 
 
+def _status(status: int) -> str:
+    if not status:
+        return "none"
+    return str(status) if status in HANDSHAKE_STATUSES else "other"
+
+
 class SessionMetrics:
     """An observer: the latencies of one session, and how it ended."""
 
@@ -78,13 +109,16 @@ class SessionMetrics:
         served = settings.served_by if isinstance(settings, RealtimeSession) else UNSET
         self._model = "transcription" if served is UNSET else served.model
         self._begun_at: float | None = None
-        self._asked_at: float | None = None  # the user waits for sound since then
+        self._asked_at: float | None = None  # since when the user has been waiting for audio
         self._generated_at: float | None = None
         self._written_at: float | None = None
         self._recorded_at: float | None = None
         self._connecting_at: float | None = None
-        self._lost_at: float | None = None  # an answer was owed then
-        self._interrupted_at: float | None = None  # the user began to speak
+        self._lost_at: float | None = None  # since when an answer has been due
+        self._interrupted_at: float | None = None  # when the user began to speak
+        self._given_up: FaultKind | None = None  # why the upstream server was, just now
+        self._ending = ""  # why the session ends, where the code of its close says too little
+        self._over = False
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         if self._begun_at is None:
@@ -103,7 +137,7 @@ class SessionMetrics:
 
     def _on_fact(self, fact: Fact | None, now: float) -> None:
         match fact:
-            case AudioGenerated():  # first: it comes most often
+            case AudioGenerated():  # first, because it is the most frequent
                 if self._written_at is not None:
                     self._stage("tts", now - self._written_at)
                     self._written_at = None
@@ -144,18 +178,20 @@ class SessionMetrics:
     def _on_fault(self, fact: UpstreamLost | SpeechFailed | AccessEnded | ContentBlocked) -> None:
         sessions = self._sessions
         match fact:
-            case UpstreamLost(kind=kind, close_code=code):
+            case UpstreamLost(kind=kind, close_code=code, status=status):
                 upstream = self._upstream
                 if self._connecting_at is not None:
-                    upstream.connect_failures.labels(self._model, kind).inc()
+                    upstream.connect_failures.labels(self._model, kind, _status(status)).inc()
                     self._connecting_at = None
                 if code:
                     upstream.closes.labels(self._model, _code(code)).inc()
             case SpeechFailed():
                 sessions.speech_failures.labels(self._model).inc()
             case AccessEnded(code=code):
+                self._ending = self._ending or code
                 sessions.access_ended.labels(self._model, code).inc()
             case ContentBlocked(ends=ends):
+                self._ending = self._ending or ("content_blocked" if ends else "")
                 sessions.blocked.labels(self._model, "end" if ends else "block").inc()
 
     def _on_effect(self, effect: Effect, now: float) -> None:
@@ -174,9 +210,13 @@ class SessionMetrics:
 
     def _on_close(self, effect: Close, fact: Fact | None, now: float) -> None:
         """The code is that of a client that has left, or of this server."""
+        if self._over:  # it failed while it closed
+            return
+        self._over = True
+        self._count_failover(NO_MODEL)
         sessions = self._sessions
         code = fact.code if isinstance(fact, Disconnected) else effect.code
-        sessions.closes.labels(self._model, _code(code)).inc()
+        sessions.closes.labels(self._model, _code(code), self._reason(effect, fact)).inc()
         left = isinstance(fact, Disconnected)
         if code == SLOW_CLIENT_CLOSE and left:
             sessions.slow.labels(self._model).inc()
@@ -186,6 +226,19 @@ class SessionMetrics:
             sessions.landings.labels(self._model, "silent").inc()
         begun = now if self._begun_at is None else self._begun_at
         sessions.lasted.labels(self._model).observe(now - begun)
+
+    def _reason(self, effect: Close, fact: Fact | None) -> str:
+        if not isinstance(fact, Disconnected):
+            return _REASONS.get(effect.code) or self._ending or "internal_error"
+        if fact.cause != "client":
+            return fact.cause
+        return _LEAVINGS.get(fact.code, "client_left")
+
+    def _count_failover(self, to: str) -> None:
+        """Count the upstream server that was given up just now, if one was."""
+        if self._given_up is not None:
+            self._upstream.failovers.labels(self._model, to, self._given_up).inc()
+            self._given_up = None
 
     def _end_response(self, interrupted: bool, now: float) -> None:
         if interrupted and self._interrupted_at is not None:
@@ -204,8 +257,10 @@ class SessionMetrics:
             case RecordDroppedAudio(frames=frames):
                 sessions.dropped.labels("audio").inc(frames)
             case RequestFallback(kind=kind):
-                upstream.failovers.labels(self._model, kind).inc()
+                self._given_up = kind
                 self._lost_at = now if self._asked_at is not None else None
+            case RecordModel(model=model):
+                self._count_failover(model)
             case ConnectUpstream():
                 if fact is not None:  # in the middle of a session
                     upstream.rollovers.labels(self._model).inc()

@@ -1,4 +1,4 @@
-"""What was booked here of a day, beside what the provider says that the day has cost.
+"""Compares what was booked here for a day with what the provider charges for it.
 
 `GET /v1/organization/costs` of OpenAI has sums by day and project, in USD, some hours late; with a
 project of its own nothing else is in the number of a server.
@@ -30,9 +30,9 @@ ReadUsage: TypeAlias = Callable[[float, float], AsyncGenerator[list[UsageRow]]]
 
 COMPARE_INTERVAL_S = 3600.0
 DELAY = timedelta(hours=6)
-"""After the end of a day, until its costs are complete."""
+"""How long after the end of a day its costs are complete."""
 MIN_CAPTURE = 0.95
-"""Of what a provider has billed; where less is booked, that is logged."""
+"""A share of what the provider has billed; if less was booked, that is logged."""
 MAX_COSTS_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 _KIND = ServerKind("cost report", "the costs of a day", options="[spend] admin_key")
@@ -80,7 +80,7 @@ class SpendComparison:
         ratio: "Gauge",
         wall_clock: Callable[[], float],
     ) -> None:
-        """usage: of a store. models: the configured ones of which OpenAI is paid for everything."""
+        """usage: of a store. models: the configured models whose parts are all paid to OpenAI."""
         self._settings = settings
         self._usage = usage
         self._models = models

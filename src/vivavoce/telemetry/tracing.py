@@ -44,7 +44,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 @contextmanager
 def tracer(environment: Mapping[str, str]) -> Iterator["Tracer | None"]:
-    """Sends spans where the environment says; None: nowhere. Raises SettingsError."""
+    """Sends spans to the address in the environment; None: there is none. Raises SettingsError."""
     if not any(environment.get(name) for name in ENDPOINTS):
         yield None
         return
@@ -85,7 +85,7 @@ class SessionTrace:
         self._wall_clock_ns = wall_clock_ns
         self._id = settings.id
         self._model = "transcription" if served is UNSET else served.model
-        self._offset_ns = 0  # from the loop's time to that of the wall
+        self._offset_ns = 0  # offset from the loop's time to the wall clock
         self._session: Span | None = None
         self._turn: Span | None = None
         self._stages: dict[str, Span] = {}

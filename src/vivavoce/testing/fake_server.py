@@ -312,7 +312,8 @@ class FakeServer:
 
     async def close(self, code: int = 1011, reason: str = "") -> None:
         """Close the newest connection. Raises AssertionError."""
-        await self.in_its_loop(self._with_newest(lambda runner, _: runner.end(code, reason)))
+        end = self._with_newest(lambda runner, _: runner.end(code, reason, "operator"))
+        await self.in_its_loop(end)
 
     async def drop(self) -> None:
         """Cut the newest connection without a closing handshake: the client sees code 1006."""

@@ -26,8 +26,8 @@ from vivavoce.transports.frame_guard import GuardedSocket
 from vivavoce.transports.send_queue import LOST, SendQueue, WritableTransport
 
 OPENING_TIMEOUT_S = 30.0  # for protocols whose first frames request the session
-SLICE_S = 0.001  # of taking frames that came at once, until other callbacks run
-LARGE_BYTES = 64 * 1024  # of a frame: others may run between its decoding and its effects
+SLICE_S = 0.001  # time for taking frames that came at once, until other callbacks run
+LARGE_BYTES = 64 * 1024  # size of a frame: others may run between its decoding and its effects
 INVALID_TEXT = 1007  # RFC 6455, 7.4.1
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
@@ -46,15 +46,16 @@ class Connection:
         self.protocol = protocol
         self.queue = SendQueue(socket, transport, protocol, socket.send_now)
         self.gone = Signal()
-        """Nothing is sent any more: the queue was closed, or the client is lost or cut off."""
+        """Whether nothing more is sent: the queue was closed, or the client disconnected or was cut
+        off."""
         self.on_gone: Callable[[], None] | None = None
         """Called once, when `gone` is set."""
         self._socket = socket
         self._tasks: asyncio.TaskGroup | None = None
-        self._pending: list[Decoded] = []  # what is taken before further frames
+        self._pending: list[Decoded] = []  # read before further frames
 
     async def run(self, serve: Coroutine[Any, Any, None]) -> None:
-        """Send while `serve` runs. An error of `serve` closes the connection with 1011."""
+        """Send while `serve` runs. An exception of `serve` closes the connection with 1011."""
         async with asyncio.TaskGroup() as self._tasks:
             writing = self._tasks.create_task(self._write())
             try:
@@ -64,19 +65,23 @@ class Connection:
             await writing
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task beside `serve`, which cancels it. An error of it ends the connection."""
+        """Start a task beside `serve`, which is cancelled with it.
+
+        An exception in it ends the connection.
+        """
         assert self._tasks is not None, "run() is not running"
         return self._tasks.create_task(self._guarded(work))
 
     @property
     def close_code(self) -> int:
-        """That was sent or received; 1006 where the connection was lost without one."""
+        """The close code that was sent or received; 1006 if the connection was lost without one."""
         return self.queue.close_code or self._socket.close_code or LOST
 
     async def opening(self, request: ConnectRequest) -> Opening | None:
-        """The requested session. None: no request within the timeout, or a disconnect.
+        """The requested session.
 
-        Raises InvalidRequest where its frames cannot be read.
+        None: the client sent no request within the timeout, or has disconnected. Raises
+        InvalidRequest if its frames are not valid.
         """
         opening = self.protocol.opening(request)
         if opening is not None:
@@ -99,11 +104,11 @@ class Connection:
         return None
 
     def put_first(self, event: AnyClientEvent) -> None:
-        """read() gives the session this event before those of the client."""
+        """Pass this event to the session before those that read() receives."""
         self._pending.insert(0, event)
 
     async def read(self, runner: Runner) -> None:
-        """Give the session what the client sends, until the client leaves or breaks the rules."""
+        """Pass on what the client sends, until the client disconnects or violates the protocol."""
         clock, busy = asyncio.get_running_loop().time, 0.0
         for one in self._pending:
             if isinstance(one, _OWN):
@@ -130,13 +135,13 @@ class Connection:
                 if busy > SLICE_S:
                     await asyncio.sleep(0)
                     busy = 0.0
-        except ConnectionError:  # the client was lost while a ping was answered
+        except ConnectionError:  # the client disconnected while a ping was answered
             pass
         finally:
             self._socket.passes = None
 
     def note_silence(self) -> None:
-        """Tell a client that has sent no sound, where its protocol has a message for that."""
+        """Tell a client that has sent no audio, if its protocol has a message for that."""
         if isinstance(self.protocol, ExpectsSound) and (note := self.protocol.silence_note()):
             self._answer(note)
 
@@ -161,16 +166,16 @@ class Connection:
         await self.queue.finish_close()
 
     async def _is_control(self, message: WSMessage) -> bool:
-        """Whether it is a ping, which is answered, or a pong.
+        """Whether it is a ping, which is answered here, or a pong.
 
-        Not left to aiohttp, which lets nothing else run while pings are there.
+        aiohttp itself would let nothing else run as long as more pings follow.
         """
         if message.type is WSMsgType.PING:
             await self._socket.pong(message.data)
         return message.type in (WSMsgType.PING, WSMsgType.PONG)
 
     def _frame(self, message: WSMessage) -> Frame | None:
-        """The frame of a message; None: nothing more is read."""
+        """The frame of a message; None: no more is read."""
         kind, data = message.type, message.data
         if kind is _TEXT:
             if data.isascii() or _is_utf8(data):
@@ -180,7 +185,7 @@ class Connection:
         return Frame("binary", data) if kind is _BINARY else None
 
     def _decoded(self, frame: Frame) -> list[Decoded | InvalidFrame]:
-        """What a frame says, up to what is invalid in it."""
+        """The events in a frame, up to the first one that is not valid."""
         decoded: list[Decoded | InvalidFrame] = []
         try:
             decoded.extend(self.protocol.decode(frame))
@@ -199,7 +204,10 @@ class Connection:
                 runner.post(Received(one, raw))
 
     def _answer(self, one: Decoded) -> None:
-        """Do what needs no session; a second opening and events before the first are ignored."""
+        """Handle what needs no session.
+
+        A second opening, and events before the first, are ignored.
+        """
         if isinstance(one, Reply):
             self.queue.send_frames(one.frames)
             if one.log:

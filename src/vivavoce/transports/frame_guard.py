@@ -18,12 +18,12 @@ from vivavoce.protocol.bounds import MAX_FRAME_BYTES
 from vivavoce.protocol.ws_frames import PassingReader
 
 MAX_MESSAGE_BYTES = MAX_FRAME_BYTES * 4 // 3
-"""A larger message closes the connection (1009); from MAX_FRAME_BYTES on it is only refused."""
+"""A larger message closes the connection (1009). One above MAX_FRAME_BYTES is only refused."""
 MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
-MAX_FRAMES_AT_ONCE = 250  # 1 ms with what aiohttp does for them; then others may run
-POLL_S = 0.005  # until aiohttp's queue accepts more
-UNCOUNTED_BYTES = 64 * 1024  # of each connection: what one read of a socket may bring
+MAX_FRAMES_AT_ONCE = 250  # 1 ms with aiohttp's own work; then other callbacks may run
+POLL_S = 0.005  # pause until aiohttp's queue accepts more
+UNCOUNTED_BYTES = 64 * 1024  # bytes of each connection: what one read of a socket may bring
 
 PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
@@ -41,16 +41,16 @@ class FrameScanner:
 
     def __init__(self) -> None:
         self.unfinished = 0
-        """Payload bytes of the message that is not whole yet."""
+        """Payload bytes of the message that is not complete yet."""
         self.finished = 0
-        """Messages that are whole."""
-        self._header = b""  # of the next frame, as far as received
+        """Messages that are complete."""
+        self._header = b""  # header of the next frame, as far as it was received
         self._left = 0  # payload bytes of this frame that are missing
         self._final = True
         self._control = True
 
     def feed(self, data: bytes) -> int:
-        """Follow some bytes, at most MAX_FRAMES_AT_ONCE frames; return how many bytes it were.
+        """Follow some bytes, at most MAX_FRAMES_AT_ONCE frames; return how many bytes they had.
 
         Raises UnmaskedFrame.
         """
@@ -78,7 +78,7 @@ class FrameScanner:
         return at
 
     def _read_header(self, data: bytes, at: int) -> int:
-        """Read a header, or what there is of it; return the position behind it."""
+        """Read a header, or the part of it that is there; return the position after it."""
         head = self._header + data[at : at + 14]
         needed = 2
         if len(head) >= 2:
@@ -115,13 +115,14 @@ class MemoryBudget:
         self.used = 0
 
     def change(self, by: int) -> bool:
-        """Take or give back; whether the budget holds."""
+        """Add bytes, or subtract them; return whether the budget is kept."""
         self.used += by
         return self.used <= self._size
 
 
 class GuardedReader:
-    """Takes the place of aiohttp's WebSocketReader in a connection, and hands everything on."""
+    """Takes the place of aiohttp's WebSocketReader in a connection, and passes all data on to
+    it."""
 
     __slots__ = (
         "_budget",
@@ -141,7 +142,7 @@ class GuardedReader:
     def __init__(self, reader: Any, queue: Any, protocol: Any, budget: MemoryBudget) -> None:
         self.failure: WebSocketError | None = None
         self._transport = protocol.transport
-        self._rest = b""  # of one read, behind MAX_FRAMES_AT_ONCE frames
+        self._rest = b""  # of one read, after MAX_FRAMES_AT_ONCE frames
         self._continuing: asyncio.Handle | None = None
         self._reader = reader
         self._queue = queue
@@ -189,7 +190,7 @@ class GuardedReader:
         return done, tail
 
     def _continue(self) -> None:
-        """Go on with the frames that came in one read with those before."""
+        """Continue with the frames that came in the same read."""
         if self._protocol._reading_paused:  # aiohttp's queue is full
             self._continuing = asyncio.get_running_loop().call_later(POLL_S, self._continue)
             return
@@ -216,7 +217,7 @@ class GuardedReader:
         self._timer = loop.call_later(MESSAGE_TIMEOUT_S, self._on_timer)
 
     def _on_timer(self) -> None:
-        """Fail where the message that the timer began with is still not whole."""
+        """Fail if the message for which the timer was set is still not complete."""
         self._timer = None
         if not self._scanner.unfinished:
             return
@@ -233,8 +234,8 @@ class GuardedReader:
         return True, b""
 
     def _release(self) -> None:
-        """Nothing more is read. The reader holds the unfinished message, and reference cycles
-        around a closed connection would keep it until the next full garbage collection."""
+        """Stop reading. The reader holds the unfinished message, and reference cycles around a
+        closed connection would keep it until the next full garbage collection."""
         self._reader = None
         self._rest = b""
         if self._continuing:
@@ -248,7 +249,24 @@ class GuardedReader:
 
 
 class GuardedSocket(DirectSocket, web.WebSocketResponse):
-    """A WebSocketResponse whose connection is guarded; the close frame says why it failed."""
+    """A WebSocketResponse whose connection is guarded.
+
+    The close frame gives the reason of a failure.
+    """
+
+    # aiohttp's object has more than 30 attributes: without these it has a dict of 2 KiB of its own
+    __slots__ = (
+        "_autoclose",
+        "_autoping",
+        "_budget",
+        "_decode_text",
+        "_guard",
+        "_max_msg_size",
+        "_protocols",
+        "_receive_timeout",
+        "_timeout",
+        "_writer_limit",
+    )
 
     def __init__(self, budget: MemoryBudget, **options: Any) -> None:
         super().__init__(**options)
@@ -264,6 +282,9 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         self._transport = connection.transport
         self._guard = GuardedReader(self._passing, self._reader, connection, self._budget)
         connection._payload_parser = self._guard
+        # 3 KiB that only further HTTP requests would use
+        connection._parser, connection._messages = None, ()
+        request._message = request._message._replace(raw_headers=())
         if tail:  # frames that came together with the request
             self._guard.feed_data(tail)
 

@@ -10,8 +10,9 @@ from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import AudioPlayed, Fact
 from vivavoce.transports.send_queue import SendQueue
 
-MAX_QUEUED_SECONDS = 20.0  # of audio that waits to be played; generation pauses above it
-MAX_UNSENT_BYTES = 16 * 1024  # in the send queue, above which no audio is added: the client is slow
+MAX_QUEUED_SECONDS = 20.0  # audio that waits to be played; above this generation pauses
+# bytes in the send queue; above this no audio is added, because the client reads slowly
+MAX_UNSENT_BYTES = 16 * 1024
 
 
 class PacedPeer:

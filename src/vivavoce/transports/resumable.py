@@ -1,8 +1,8 @@
-"""The peer of a session whose connections come and go: nothing that was sent is lost meanwhile."""
+"""The peer of a session that outlives its connections: it keeps frames, so that none is lost."""
 
 import asyncio
 import secrets
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import islice
 
@@ -15,30 +15,31 @@ from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import Disconnected
 from vivavoce.transports.send_queue import WRITABLE_BYTES, SendQueue
 
-KEPT_S = 10.0  # for so long a frame that was sent may have to be sent again
-DROP_PAUSE_S = 1.0  # so much later they are dropped, all of a second at once
+KEPT_S = 10.0  # how long a frame is kept in case that it has to be sent again
+DROP_PAUSE_S = 1.0  # frames of a second are dropped together, this much later
 MAX_KEPT_BYTES = 1024 * 1024  # ... while a client is connected
-MAX_HELD_BYTES = 4 * 1024 * 1024  # while none is; beyond it the session ends
+MAX_HELD_BYTES = 4 * 1024 * 1024  # while no client is connected; above this the session ends
 CLIENT_CLOSES = (1000, 1001)  # RFC 6455, 7.4.1: the client has left and does not come back
 LOST = 1006  # ... without a close frame
-_LOOK_BYTES = 256  # of a frame, in which its event_id stands
+_LOOK_BYTES = 256  # the first characters of a frame, which contain its event_id
 
 
 class History:
     """The text frames that a client was sent last. Positions count the frames of a session.
 
-    A relay adds 25 a second. They are kept without a tuple for each: the garbage collector would
-    visit those of all sessions, in one step.
+    A relay adds 25 a second. No tuple is made for each, because the garbage collector would visit
+    the tuples of all sessions in one step.
     """
 
     def __init__(self) -> None:
         self.end = 0
         """The position behind the last frame."""
         self.held = False
-        """Nobody is connected: no frame is dropped."""
-        self._frames: deque[bytes] = deque()
-        self._times: deque[float] = deque()  # at which they were sent
+        """Whether no client is connected: then no frame is dropped."""
+        self._frames: list[bytes] = []  # an empty deque takes 760 bytes, and there are two
+        self._times: list[float] = []  # times at which they were sent
         self._bytes = 0
+        self._dropped = b""  # the beginning of the frame that was dropped last
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -70,15 +71,15 @@ class History:
         return sum(len(frame.data) for frame in self.since(position))
 
     def behind(self, event_id: str) -> int | None:
-        """The position behind the frame of an event; None: it is not kept any more."""
+        """The position behind the frame of an event; None: frames behind it are not kept."""
         wanted = f'"{event_id}"'.encode()
         for back, frame in enumerate(reversed(self._frames)):
             if wanted in frame[:_LOOK_BYTES]:
                 return self.end - back
-        return None
+        return self.begin if wanted in self._dropped else None
 
     def release(self) -> None:
-        """Somebody is connected again."""
+        """A client is connected again."""
         self.held = False
         self._drop()
         if self._timer is None and self._frames:
@@ -95,20 +96,23 @@ class History:
         self._timer = None
         if self.held:
             return
-        oldest = self._loop.time() - KEPT_S
-        while self._times and self._times[0] <= oldest:
-            self._drop_first()
+        self._drop_first(bisect_right(self._times, self._loop.time() - KEPT_S))
         if self._times:
             when = self._times[0] + KEPT_S + DROP_PAUSE_S
             self._timer = self._loop.call_at(when, self._drop_old)
 
     def _drop(self) -> None:
-        while self._bytes > MAX_KEPT_BYTES and len(self._frames) > 1:
-            self._drop_first()
+        count, left = 0, self._bytes
+        while left > MAX_KEPT_BYTES and count < len(self._frames) - 1:
+            left -= len(self._frames[count])
+            count += 1
+        self._drop_first(count)
 
-    def _drop_first(self) -> None:
-        self._times.popleft()
-        self._bytes -= len(self._frames.popleft())
+    def _drop_first(self, count: int) -> None:
+        if count:
+            self._dropped = self._frames[count - 1][:_LOOK_BYTES]
+        self._bytes -= sum(map(len, self._frames[:count]))
+        del self._times[:count], self._frames[:count]
 
 
 class ResumableLink:
@@ -122,7 +126,7 @@ class ResumableLink:
         self._base = 0  # position of the first frame of the queue
         self._unsent = 0  # position of the first frame that was not written, while detached
         self._closed = False
-        self._changed = Signal()  # another queue, or the end
+        self._changed = Signal()  # resolved when the queue is replaced or the session ends
         self._timer: asyncio.TimerHandle | None = None
         queue.on_frame = self._history.add
 
@@ -178,9 +182,10 @@ class ResumableLink:
     # its connections
 
     def attach(self, queue: SendQueue, created: SessionCreated, last_event_id: str) -> bool:
-        """Go on with a new connection; False where events were lost that it needs.
+        """Continue with a new connection.
 
-        An older connection is closed, and its client learns why.
+        False: events that its client needs are no longer kept. An older connection is closed, with
+        the reason.
         """
         position = self._unsent
         if self._queue is not None:

@@ -2,12 +2,12 @@
 
 Rules:
 1. Sending never waits, and the queue is bounded: a client that reads too slowly is cut off (1008).
-2. So is a client that reads nothing for some seconds while frames wait.
-3. One frame may exceed the bound, an item with all its audio: it does not disconnect the client.
+2. A client that reads nothing for some seconds while frames wait is cut off, too.
+3. A single frame may exceed the bound, such as an item with all its audio; that does not cut off
+   the client.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -57,16 +57,19 @@ class SendQueue:
         protocol: WireProtocol,
         send_now: Callable[[bytes, int], bool] | None = None,
     ) -> None:
-        """send_now: writes a frame without waiting; False: it cannot. None: write() does it all."""
+        """send_now: writes a frame without waiting; False: it could not.
+
+        None: write() writes all frames.
+        """
         self.on_frame: Callable[[bytes], None] | None = None
-        """Called with the data of each frame that is to be sent, in order."""
+        """Called with the data of each frame, in order, when it is to be sent."""
         self._protocol = protocol
         self._send_now = send_now
         self._socket = socket
         self._transport = transport
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []  # an empty deque takes 760 bytes
         self._bytes = 0  # in _frames
-        self._sent = 0  # frames
+        self._sent = 0  # number of frames
         self._more = Signal()
         self._written = Signal()
         self._closing: tuple[int, str] | None = None
@@ -84,17 +87,17 @@ class SendQueue:
 
     @property
     def is_writable(self) -> bool:
-        """Whether wait_writable() would not wait."""
+        """Whether wait_writable() would return at once."""
         return self._bytes <= WRITABLE_BYTES or self._closing is not None
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing is sent any more."""
+        """Whether nothing more is sent."""
         return self._closing is not None
 
     @property
     def close_code(self) -> int:
-        """That it closes with; 0: it is open."""
+        """The close code; 0: the queue is open."""
         return self._closing[0] if self._closing else 0
 
     def send(self, event: AnyServerEvent) -> None:
@@ -106,9 +109,9 @@ class SendQueue:
             self.send_frames(self._protocol.encode(event))
 
     def send_raw(self, data: bytes) -> None:
-        """Send a server event that is GA JSON already: byte for byte where GA is spoken.
+        """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
-        In another protocol it is translated; an event that is not known is left out.
+        For another protocol it is translated; an unknown event is left out.
         """
         if self._protocol.is_ga:
             direct = None if self._frames or self._closing else self._send_now
@@ -186,7 +189,7 @@ class SendQueue:
                 self._watch.cancel()
 
     async def finish_close(self) -> None:
-        """Close with the reason; abort the connection of a client that does not read it."""
+        """Close with the reason. The connection of a client that does not read it is aborted."""
         code, reason = self._closing or (1011, "")
         message = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
         try:
@@ -199,11 +202,11 @@ class SendQueue:
             self._transport.abort()
 
     def _goes_now(self, frame: Frame) -> bool:
-        """Write a frame before which none waits, in the step that has made it."""
+        """Write a frame at once, if none is queued before it."""
         return self._send_now is not None and self._send_now(frame.data, _NUMBERS[frame.kind])
 
     async def _write_one(self) -> None:
-        frame = self._frames.popleft()
+        frame = self._frames.pop(0)
         self._bytes -= len(frame.data)
         await self._socket.send_frame(frame.data, _OPCODES[frame.kind])
         self._sent += 1
@@ -222,7 +225,8 @@ class SendQueue:
         self._watch = loop.call_later(READ_TIMEOUT_S / 4, self._look, sent, left, since)
 
     def _look(self, sent: int, left: int, since: float) -> None:
-        """It reads if a frame was written, or if fewer bytes are left in the transport."""
+        """Whether the client reads: a frame was written, or fewer bytes are left in the
+        transport."""
         self._watch = None
         if not self._frames and self._closing is None:
             return

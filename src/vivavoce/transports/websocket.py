@@ -36,17 +36,17 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 20.0
 CLOSE_TIMEOUT_S = 2.0
-NO_SOUND_S = 5.0  # after connecting, for protocols whose clients usually send sound
+NO_SOUND_S = 5.0  # after connecting, for protocols whose clients usually send audio
 
 FindCall = Callable[[web.Request], sideband.ObservedCall]
 """The call of a sideband request. Raises Unauthorized and HTTPNotFound."""
 
 
 class Admit(Protocol):
-    """Authenticates: the name of the key, and the settings that it carries."""
+    """Authenticates a request: returns the name of the key, and the settings that it carries."""
 
     def __call__(self, request: web.Request, key: str = "") -> Opening:
-        """`key`: one that the first frames held. Raises Unauthorized."""
+        """`key`: one that was in the first frames. Raises Unauthorized."""
         ...
 
 
@@ -82,7 +82,7 @@ class WebSocketEndpoint:
         self._table = table
         self._budget = MemoryBudget()
         self._links: dict[Ticket, ResumableLink] = {}
-        self._serving: set[asyncio.Task[None]] = set()  # sessions that outlive a connection
+        self._serving: set[asyncio.Task[None]] = set()  # sessions that may outlive their connection
 
     @property
     def paths(self) -> frozenset[str]:
@@ -115,7 +115,7 @@ class WebSocketEndpoint:
         return socket
 
     def _serves(self, wanted: ConnectRequest) -> bool:
-        """Whether the session to which a client comes back may be here already."""
+        """Whether the session of a client that comes back may be open in this process."""
         token, resumption = wanted.query.get("resume_token"), self._sessions.context.resumption
         if not token or resumption is None:
             return False
@@ -152,11 +152,13 @@ class WebSocketEndpoint:
                 admitted = self._admit(request, opening.key)
             patch = opening.patch or admitted.patch
             ticket = self._ticket(connection, wanted, admitted.who)
+            if ticket:
+                await ticket.service.check_served(ticket)
             if ticket and (link := self._attached(ticket, connection)):
                 await self._follow(connection, link)
                 return
             if ticket:
-                await ticket.service.load(ticket)
+                await self._sessions.take_over(ticket)
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
             runner = self._sessions.open(
@@ -178,7 +180,8 @@ class WebSocketEndpoint:
             log.info("a client at %s was refused: %s", wanted.path, exc)
             connection.refuse(exc)
             return
-        if opening.patch and admitted.patch:  # the key's settings overrule the protocol's
+        # the settings of the key take precedence over those of the protocol
+        if opening.patch and admitted.patch:
             connection.put_first(SessionUpdate(session=admitted.patch))
         if ticket and link:
             self._serve_apart(ticket, link, runner)
@@ -193,7 +196,7 @@ class WebSocketEndpoint:
         if paced:
             paced.post = runner.post
             beside.append(connection.start(paced.run()))
-        # a client that is cut off has left, however long the close takes
+        # a client that was cut off counts as gone, however long the close takes
         connection.on_gone = gone
         try:
             await self._sessions.serve(runner)
@@ -231,7 +234,7 @@ class WebSocketEndpoint:
         return link
 
     def _serve_apart(self, ticket: Ticket, link: ResumableLink, runner: Runner) -> None:
-        """Serve a session in a task of its own: it may outlive the connection."""
+        """Serve a session in a task of its own, because it may outlive the connection."""
         self._links[ticket] = link
         task = asyncio.create_task(self._sessions.serve(runner))
         self._serving.add(task)
@@ -259,7 +262,7 @@ class WebSocketEndpoint:
             reading.cancel()
 
     async def _finish(self, app: web.Application) -> None:
-        """At the end of the server, whose sessions have been ended."""
+        """Called when the server ends, after its sessions were ended."""
         if self._serving:
             _, late = await asyncio.wait(tuple(self._serving), timeout=CLOSE_TIMEOUT_S)
             for task in late:
@@ -287,7 +290,7 @@ async def _read(connection: Connection, runner: Runner, gone: Callable[[], None]
 
 
 def connect_request(request: web.Request) -> ConnectRequest:
-    """What protocols may look at; the path is that of the route."""
+    """The parts of a request that protocols may read; the path is that of the route."""
     resource = request.match_info.route.resource
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
     return ConnectRequest(

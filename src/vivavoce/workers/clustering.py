@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from vivavoce import __version__
+from vivavoce.accounting import redis_client
 from vivavoce.errors import SettingsError
 from vivavoce.runtime.cluster import Cluster
 from vivavoce.runtime.places import Locations, node_tag
@@ -24,12 +25,12 @@ _REDIS = ("redis://", "rediss://", "unix://")
 
 
 class Membership(NamedTuple):
-    """What a process needs to serve together with others."""
+    """The parts with which a process serves together with others."""
 
     place: WorkerPlace
     locations: Locations
     neighbours: Neighbours | None = None
-    """None: it is a worker of a machine that is in no cluster."""
+    """None: the machine is in no cluster."""
     node: str = ""
     """The name of its node."""
 
@@ -38,7 +39,8 @@ class Membership(NamedTuple):
         return self.neighbours.cluster if self.neighbours else None
 
     async def end_session(self, session_id: str) -> bool:
-        """Let another process end a session; whether it was told to."""
+        """Send a message to the process that has a session, to end it; return whether it was
+        reached."""
         place, cluster = await self.locations.find(session_id), self.cluster
         if place is None or cluster is None or place == self.place.place:
             return False
@@ -80,16 +82,13 @@ def check_cluster(settings: Settings) -> None:
 
 def cluster_store(settings: Settings) -> ClusterStore:
     """Raises SettingsError."""
-    try:
+
+    def made() -> ClusterStore:
         from vivavoce.store.redis_cluster import RedisCluster
-    except ModuleNotFoundError as exc:
-        raise SettingsError(
-            "[cluster] needs the client of Redis; install it with: pip install 'vivavoce[redis]'"
-        ) from exc
-    try:
+
         return RedisCluster(_url(settings))
-    except ValueError as exc:
-        raise SettingsError("[cluster] redis is not a URL of Redis") from exc
+
+    return redis_client(made, "[cluster] redis")
 
 
 def joined(

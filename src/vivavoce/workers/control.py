@@ -1,5 +1,5 @@
-"""What a worker answers to its supervisor and to other workers: whether it works, its metrics, and
-that a conversation goes on elsewhere."""
+"""What a worker answers to its supervisor and to other workers: its state, its metrics, and
+messages about conversations that another worker has resumed."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -70,7 +70,7 @@ class ControlRoutes:
 
 
 async def tell_taken_over(place: WorkerPlace, owner: str, key: str, epoch: int) -> None:
-    """Tell the worker of this machine that had a conversation that it goes on here."""
+    """Tell the worker of this machine that had a conversation that it is served here now."""
     found = place_named(owner)
     if found is None or found.worker not in place.others:
         return
@@ -83,7 +83,8 @@ async def tell_taken_over(place: WorkerPlace, owner: str, key: str, epoch: int) 
             http.post(f"http://localhost{TAKEN_OVER_PATH}", params=query),
         ):
             pass
-    except (aiohttp.ClientError, TimeoutError) as exc:  # it finds out at its next checkpoint
+    # that worker notices it at its next checkpoint
+    except (aiohttp.ClientError, TimeoutError) as exc:
         log.debug("worker %s is not told: %s", owner, exc)
 
 

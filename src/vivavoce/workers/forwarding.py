@@ -1,10 +1,10 @@
-"""Requests that another process must answer: found by the ids in them, and forwarded to it.
+"""Forwards requests that another process must answer, by the ids in them.
 
-Each process of several has a place, whose name stands in the ids that it makes (runtime/places.py).
-A request that names such an id is forwarded to its process, with its key and the address of its
-client, which checks them as it checks its own: over a Unix socket to another worker of this
-machine, over HTTP to another node of the cluster, once. There it may come to any worker, which
-passes it on to the right one of its machine.
+Each of several processes has a place, whose name is part of the ids that it makes
+(runtime/places.py). A request that names such an id is forwarded to its process, with its key and
+the address of its client, which checks them as it checks its own: over a Unix socket to another
+worker of this machine, over HTTP to another node of the cluster, once. There it may come to any
+worker, which passes it on to the right one of its machine.
 """
 
 import asyncio
@@ -37,9 +37,13 @@ CONNECT_TIMEOUT_S = 1.0
 SUMMARY_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
-"""Between two pieces of an answer; a stream of events says more often that it goes on."""
+"""The longest time between two pieces of an answer; event streams send something more often."""
+RESUMED_TIMEOUT_S = 10.0
+"""The longest wait for the answer to a client that resumes: its conversation can continue here."""
+HEARTBEAT_S = 10.0
+"""Between pings to another process; without a pong for half of it the connection is closed."""
 ADDRESS_HEADER = "X-Vivavoce-Client"
-"""The address of the client, between workers."""
+"""The header with the address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
 """Paths that the supervisor answers for all workers."""
 VOXRAY_READY = "/api/v1/ready"
@@ -47,7 +51,7 @@ LOADED_PREFIX = "/api/ps/"
 """Models are loaded and unloaded in all workers."""
 EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 1 << 20
-"""Of an offer in which the id of a call is looked for."""
+"""The part of an offer in which the id of a call is searched."""
 _OFFER_PATHS = frozenset({"/api/offer"})
 _START_PATHS = frozenset({"/start", "/api/v1/start"})
 _SESSION_ROUTE = "/v1/sessions/{session_id}"
@@ -59,6 +63,8 @@ _HOP_HEADERS = frozenset(
         *(HOP_HEADER.lower(), ADDRESS_HEADER.lower()),
     }
 )  # RFC 9110, 7.6.1, those that the client library writes, and our own
+_MEANT = (401, 403, 404, 410)
+"""Refusals of a WebSocket that are the same wherever its client comes to."""
 _GONE = (
     "The node that had this call or session is gone. Make the call again; with its resume_token a "
     "conversation goes on."
@@ -77,7 +83,7 @@ def _connection_id(body: bytes) -> str:
     """The pc_id of an offer; "" without one."""
     try:
         given = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # who answers the request says what is wrong
         return ""
     named = given.get("pc_id") if isinstance(given, dict) else None
     return named if isinstance(named, str) else ""
@@ -93,8 +99,9 @@ class Forwarder:
         locations: Locations | None = None,
         has_session: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """locations: where resumed sessions are. has_session: whether this process has of a session
-        what no other has: otherwise its conversation goes on where its client arrives."""
+        """locations: where resumed sessions are. has_session: whether only this process has the
+        state of a session; if not, its conversation continues at the process that gets the
+        request."""
         self._place = place
         self._neighbours = neighbours
         self._locations = locations
@@ -102,7 +109,7 @@ class Forwarder:
         self._sessions: dict[str, aiohttp.ClientSession] = {}  # by Unix socket or address
 
     def add_to(self, app: web.Application) -> None:
-        """After the authentication: what reaches this has passed it."""
+        """Runs after the authentication, so that only authenticated requests are forwarded."""
 
         @web.middleware
         async def forward(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -138,7 +145,7 @@ class Forwarder:
         return await self._by_worker(request, handler, owner.worker, passed=passed)
 
     async def _owner(self, request: web.Request) -> Place | None:
-        """The process that must answer a request; None: each may."""
+        """The process that must answer a request; None: any process can."""
         resource = request.match_info.route.resource
         route = "" if resource is None else resource.canonical
         if call := request.match_info.get("call_id") or request.query.get("call_id"):
@@ -165,7 +172,8 @@ class Forwarder:
     async def _here(
         self, request: web.Request, handler: Handler, *, passed: bool
     ) -> web.StreamResponse:
-        """passed: another process has passed it on, and may serve it where this one does not."""
+        """passed: another process has passed the request on, and may answer it itself if this one
+        refuses."""
         wanted = request.query["session_id"] if passed and _is_resumption(request) else ""
         if wanted and self._has_session is not None and not await self._has_session(wanted):
             raise web.HTTPServiceUnavailable(
@@ -178,7 +186,7 @@ class Forwarder:
     ) -> web.StreamResponse:
         try:
             answer = await self._forwarded(request, self._worker(number))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("worker w%d does not answer: %s", number, exc)
             if not _may_be_served_here(request):
                 raise web.HTTPServiceUnavailable(
@@ -202,7 +210,7 @@ class Forwarder:
             raise web.HTTPGone(text=_GONE)
         try:
             answer = await self._forwarded(request, ForwardTarget(address))
-        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the node at %s does not answer: %s", address, exc)
             cluster.forwarded["unreachable"] += 1
             cluster.suspect(owner.node)
@@ -220,12 +228,14 @@ class Forwarder:
     async def _forwarded(
         self, request: web.Request, target: ForwardTarget
     ) -> web.StreamResponse | None:
-        """The answer of another process; None: it does not have the session of a conversation,
-        which goes on here."""
+        """The answer of another process; None: that process does not have the session, so the
+        conversation continues here. Raises aiohttp.ClientError and TimeoutError if nothing has
+        been sent to the client yet."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._web_socket(request, target)
-        answer = await self._request(request, target)
-        return None if answer.status == 503 and _is_resumption(request) else answer
+        async with asyncio.timeout(RESUMED_TIMEOUT_S if _is_resumption(request) else None):
+            answer = await self._request(request, target)
+        return None if answer.status >= 500 and _is_resumption(request) else answer
 
     def _client_of(self, request: web.Request) -> str:
         """The address of the client of another node. Raises HTTPForbidden."""
@@ -241,7 +251,8 @@ class Forwarder:
             await session.close()
 
     async def _summary(self, request: web.Request) -> web.StreamResponse | None:
-        """The supervisor's answer; None: it does not answer, and this process speaks for itself."""
+        """The supervisor's answer; None: it does not answer, and this process answers for
+        itself."""
         try:
             async with asyncio.timeout(SUMMARY_TIMEOUT_S):
                 return await self._request(request, self._supervisor)
@@ -265,7 +276,7 @@ class Forwarder:
     async def _joined(
         self, request: web.Request, handler: Handler, joined: JoinedList, *, passed: bool
     ) -> web.StreamResponse:
-        """A list to which each process has a part. The others check the key, too."""
+        """Join the lists of all processes. The others check the key, too."""
         own = await handler(request)
         if own.status != 200 or not isinstance(own, web.Response):
             return own
@@ -281,7 +292,7 @@ class Forwarder:
         return json_response(joined.join([first, *parts]))
 
     async def _part(self, request: web.Request, target: ForwardTarget, joined: JoinedList) -> Any:
-        """That of another process; None: it does not answer."""
+        """The list of another process; None: it does not answer."""
         try:
             async with asyncio.timeout(SUMMARY_TIMEOUT_S), self._asked(request, target) as answer:
                 if answer.status != 200:
@@ -293,7 +304,7 @@ class Forwarder:
             return None
 
     async def _in_all_workers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Here, and then in the others; the first refusal is the answer."""
+        """Do it here, and then in the others; the first refusal is the answer."""
         own = await handler(request)
         if own.status >= 400:
             return own
@@ -315,7 +326,7 @@ class Forwarder:
         return ForwardTarget("http://localhost", supervisor_socket(self._place.folder))
 
     def _headers(self, request: web.Request, target: ForwardTarget) -> CIMultiDict[str]:
-        """Those of a request, with the address and the scheme of its client."""
+        """The headers of a request, with the address and the scheme of its client."""
         headers = CIMultiDict(
             (name, value)
             for name, value in request.headers.items()
@@ -355,10 +366,15 @@ class Forwarder:
             if answer.content_type != EVENT_STREAM:
                 return web.Response(status=answer.status, headers=headers, body=await answer.read())
             stream = web.StreamResponse(status=answer.status, headers=headers)
-            await stream.prepare(request)
-            async for piece in answer.content.iter_any():
-                await stream.write(piece)
-            await stream.write_eof()
+            try:
+                await stream.prepare(request)
+                async for piece in answer.content.iter_any():
+                    await stream.write(piece)
+                await stream.write_eof()
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
+                log.info("%s: the stream of another process broke off: %s", request.path, exc)
+                if request.transport is not None:
+                    request.transport.abort()  # an orderly end would say that it is complete
             return stream
 
     async def _web_socket(
@@ -372,17 +388,19 @@ class Forwarder:
             if not name.lower().startswith("sec-websocket-")
         )
         try:
-            there = await self._client(target).ws_connect(
-                URL(f"{target.url}{request.raw_path}", encoded=True),
-                headers=headers,
-                protocols=[name.strip() for name in offered.split(",") if name.strip()],
-                autoping=False,
-                compress=0,
-                max_msg_size=MAX_MESSAGE_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-            )
+            async with asyncio.timeout(RESUMED_TIMEOUT_S):
+                there = await self._client(target).ws_connect(
+                    URL(f"{target.url}{request.raw_path}", encoded=True),
+                    headers=headers,
+                    protocols=[name.strip() for name in offered.split(",") if name.strip()],
+                    autoping=False,
+                    heartbeat=HEARTBEAT_S,
+                    compress=0,
+                    max_msg_size=MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
         except aiohttp.WSServerHandshakeError as exc:
-            if exc.status == 503 and _is_resumption(request):
+            if exc.status not in _MEANT and _is_resumption(request):
                 return None
             raise _refusal(exc.status) from exc
         here = web.WebSocketResponse(
@@ -395,6 +413,8 @@ class Forwarder:
         try:
             await here.prepare(request)
             await _join(here, there)
+        except ConnectionError as exc:
+            log.info("%s: the client has gone: %s", request.path, exc)
         finally:
             await there.close()
         return here
@@ -418,18 +438,18 @@ class Forwarder:
 
 
 def _is_resumption(request: web.Request) -> bool:
-    """Whether a conversation is to go on, here or there."""
+    """Whether the request resumes a conversation, here or in another process."""
     return "session_id" in request.query and "call_id" not in request.query
 
 
 def _may_be_served_here(request: web.Request) -> bool:
-    """Whether this process can do what another one should: a conversation may go on here, and a
-    session may be promised here."""
+    """Whether this process can serve the request in place of another one: it can resume a
+    conversation, and make a session for /start."""
     return _is_resumption(request) or request.path in _START_PATHS
 
 
 def _is_end(request: web.Request) -> bool:
-    """Whether a session is to be ended, for which a message is enough."""
+    """Whether the request ends a session, for which a message is enough."""
     resource = request.match_info.route.resource
     route = "" if resource is None else resource.canonical
     return (request.method, route) == ("DELETE", _SESSION_ROUTE)

@@ -1,7 +1,8 @@
 """The signature under which one node of a cluster passes a request on to another.
 
-It says that the request has been passed on, so that nobody passes it on again, and which address
-its client has. The key of the client goes with the request as it came, and is checked anew.
+The signature shows that the request was passed on already, so that it is not passed on again, and
+it contains the address of the client. The key of the client goes with the request as it came, and
+is checked anew.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ from vivavoce.secret import Secret
 
 HOP_HEADER = "X-Vivavoce-Hop"
 MAX_AGE_S = 60
-"""Of a signature: the clocks of two nodes may differ by so much."""
+"""How long a signature is valid: the clocks of two nodes may differ by that much."""
 MAX_HEADER_CHARS = 200
 
 
 class HopError(Exception):
-    """The signature is not that of a node of this cluster; the message says what to do."""
+    """A signature is not valid; the message names the remedy."""
 
 
 class HopSigner(NamedTuple):

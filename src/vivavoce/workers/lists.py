@@ -1,4 +1,4 @@
-"""Lists to which each process has a part: joined to one answer."""
+"""Joins lists of which each process has a part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class JoinedList(NamedTuple):
 
     type: Any
     join: Callable[[Sequence[Any]], object]
-    """The first is that of the process that was asked."""
+    """The first answer is that of the process that got the request."""
     of_all_nodes: bool = True
     """False: of the workers of one machine."""
 
@@ -52,8 +52,8 @@ def _models(lists: Sequence[LoadedModels]) -> LoadedModels:
 
 
 def _model(one: LoadedModel, other: LoadedModel) -> LoadedModel:
-    """One model in two workers, which share the processes of its engine: their memory is counted
-    once."""
+    """A model that two workers share is listed once, because its memory is that of the same
+    processes."""
     states = (one.state, other.state)
     return msgspec.structs.replace(
         one,

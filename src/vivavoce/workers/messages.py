@@ -38,7 +38,7 @@ class BannerModel(msgspec.Struct, frozen=True):
     name: str
     is_default: bool
     engines: tuple[tuple[str, str], ...] = ()
-    """The kind of each engine, and its name with the reason for it."""
+    """The name of the engine of each kind, with the reason for the choice."""
     relay_url: str = ""
 
 

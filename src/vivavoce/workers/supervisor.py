@@ -2,8 +2,8 @@
 
 It starts the workers, asks each every second whether it works, replaces one that has ended or does
 not answer, passes on signals, and answers /metrics, /health and /ready for all of them. It owns the
-processes of engines, which the workers share (engines/shared.py). It takes no other part in what
-clients send: the system spreads connections over the workers (SO_REUSEPORT). Where the system
+processes of engines, which the workers share (engines/shared.py). Other requests do not pass
+through it: the system distributes connections over the workers (SO_REUSEPORT). Where the system
 cannot do that, all workers accept from one socket.
 """
 
@@ -58,17 +58,17 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 """How often each worker is asked whether it works."""
 START_POLL_S = 0.05
-"""The same before it has answered for the first time."""
+"""How often, before its first answer."""
 START_TIMEOUT_S = 330.0
 """From the start of a process to its first answer: with [server] strict it loads its models."""
 HANG_POLLS = 10
-"""A worker that leaves so many questions in a row without an answer is killed."""
+"""A worker is killed after this many questions in a row without an answer."""
 METRICS_POLLS = 5
 """The counters of a worker are kept as they were at most so many questions before its end."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
-"""Between two starts of a process that ends soon."""
+"""The pause between two starts of a process that ends soon."""
 SETTLED_S = 10.0
-"""A process that lived so long is replaced without a pause."""
+"""A process that ran this long is replaced without a pause."""
 STOP_TIMEOUT_S = 20.0
 """For a worker to end, beyond the time in which answers may end."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -89,7 +89,7 @@ class Launch(NamedTuple):
 
 
 class NotStartedError(Exception):
-    """A worker has ended before it served, and has said why."""
+    """A worker ended before it served. It has printed the reason."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"a worker ended with code {code}")
@@ -129,7 +129,7 @@ async def supervise(launch: Launch, announce: Announce) -> None:
 
 
 def check(settings: Settings) -> None:
-    """Refuse what several processes cannot do. Raises SettingsError."""
+    """Refuse settings with which several processes cannot work. Raises SettingsError."""
     tls_context(settings.server)
     placed(settings, None)
     url = settings.store.url
@@ -141,7 +141,7 @@ def check(settings: Settings) -> None:
 
 
 class Address:
-    """The address that all workers have. It is kept while none of them serves."""
+    """The address that all workers share. It is reserved while none of them serves."""
 
     def __init__(self, settings: Settings, kept: list[socket.socket]) -> None:
         self._server = settings.server
@@ -296,7 +296,7 @@ class SupervisedWorker:
         self.status: WorkerStatus | None = None
         """What it answered last; None: it does not serve."""
         self.serves = asyncio.Event()
-        """It has served once."""
+        """Whether it has served before."""
         self.restarts = 0
         self._supervisor = supervisor
         self._index = index
@@ -332,12 +332,13 @@ class SupervisedWorker:
                         await self._stopping.wait()
 
     def stop(self) -> None:
-        """Ask the process to end; asked again, it ends at once."""
+        """Ask the process to end; the second time, to end at once."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Ask the process to read its settings again; one that has not served reads them now."""
+        """Ask the process to read its settings again; a process that has not served yet reads them
+        anyway."""
         if self.status is not None:
             self._signal(signal.SIGHUP)
 
@@ -384,7 +385,8 @@ class SupervisedWorker:
         finally:
             self._signal(signal.SIGKILL)
             await asyncio.shield(self._process.wait())
-            os.close(pipe)  # only now: to the process it would mean that the supervisor is gone
+            # only now: the process takes a closed pipe for the end of the supervisor
+            os.close(pipe)
             self._http = None
 
     async def _spawn(self) -> int:
@@ -431,7 +433,8 @@ class SupervisedWorker:
             process.kill()
             return
         missed = asked = 0
-        while missed < HANG_POLLS:  # counted in questions: a supervisor that was busy blames nobody
+        # counted in questions, so that a busy supervisor does not kill workers
+        while missed < HANG_POLLS:
             asked += 1
             if await self._poll():
                 missed = 0

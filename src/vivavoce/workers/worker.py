@@ -14,7 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from vivavoce import app
+from vivavoce.starting import certificates_later
+
+with certificates_later():
+    from vivavoce import app
 from vivavoce.engines.host import WorkerHost
 from vivavoce.errors import SettingsError
 from vivavoce.server import run_loop

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from contextlib import aclosing
 from itertools import combinations, pairwise
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import uvloop
 
 from vivavoce.engines import registry
 from vivavoce.engines.base import Mark, Speech
-from vivavoce.engines.espeak.tts import EspeakSettings, EspeakTTS
-from vivavoce.engines.espeak.voices import TIMBRES
+from vivavoce.engines.espeak.tts import DATA, EspeakSettings, EspeakTTS
+from vivavoce.engines.espeak.voices import TIMBRES, languages_in
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.testing.conformance import check_tts
 
@@ -245,6 +246,26 @@ def test_every_voice_of_a_language_speaks() -> None:
     names, mute = asyncio.run(main())
     assert {"en-us", "en-gb", "de", "fr", "fr-fr", "cmn", *TIMBRES} < names
     assert mute == []
+
+
+def test_languages_are_those_of_the_data_that_have_a_dictionary() -> None:
+    listed = {language.identifier: language for language in languages_in(DATA)}
+    assert (listed["gmw/de"].name, listed["gmw/de"].tags) == ("German", (("de", 5),))
+    assert listed["gmw/en-US"].tags == (("en-us", 2), ("en", 3))
+    assert listed["iro/chr"].name == "Cherokee"  # a comment follows
+    assert len(listed) > 100
+    assert listed.keys() & {"gmq/nb", "gmq/fo", "ine/hyw"} == {"gmq/nb", "ine/hyw"}
+
+
+def test_unreadable_data_is_an_engine_error_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable(_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied", "lang")
+
+    monkeypatch.setattr("vivavoce.engines.espeak.tts.languages_in", unreadable)
+    with pytest.raises(EngineError, match=r"Permission denied.*; reinstall the package espeakng"):
+        speak(FOX)
 
 
 def test_unknown_voice_is_refused_with_examples() -> None:

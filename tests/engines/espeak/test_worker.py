@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from vivavoce.engines.espeak.voices import EspeakHello, Manner, SpeakRequest, SpokenChunk
+from vivavoce.engines.espeak.voices import Manner, SpeakRequest, SpokenChunk
 from vivavoce.engines.host import WorkerHost
 from vivavoce.errors import EngineError
 
@@ -32,15 +32,6 @@ async def chunks(
 
 def samples(spoken: list[SpokenChunk]) -> int:
     return sum(len(chunk.audio) for chunk in spoken) // 2
-
-
-def test_hello_has_the_rate_and_the_languages_that_have_a_dictionary() -> None:
-    hello: EspeakHello = with_host(lambda host: host.loaded(EspeakHello))
-    listed = {language.identifier: language for language in hello.languages}
-    assert hello.sample_rate == 22050
-    assert (listed["gmw/de"].name, listed["gmw/de"].tags) == ("German", (("de", 5),))
-    assert len(listed) > 100
-    assert listed.keys() & {"gmq/nb", "gmq/fo", "ine/hyw"} == {"gmq/nb", "ine/hyw"}
 
 
 def test_words_are_counted_in_characters_and_samples() -> None:

@@ -67,7 +67,7 @@ class Caller:
         details = response["status_details"] or {}
         return response["status"], (details.get("error") or {}).get("code")
 
-    async def farewell(self) -> tuple[int | None, str]:
+    async def read_until_closed(self) -> tuple[int | None, str]:
         """Read on to the close; its code and reason."""
         async with asyncio.timeout(WAIT_SECONDS):
             while (message := await self.socket.receive()).type is WSMsgType.TEXT:

@@ -250,3 +250,45 @@ def test_connection_that_fails_to_start_ends_the_session() -> None:
         return posted.facts
 
     assert asyncio.run(main()) == [Disconnected()]
+
+
+@pytest.mark.parametrize("packets", [True, False])
+def test_call_whose_packets_arrive_again_within_the_grace_time_goes_on(packets: bool) -> None:
+    async def main() -> None:
+        call = Call("rtc_1", WebRTCSettings(gone_seconds=15.0), GA(), local=True)
+        session = call.runner = Posted()  # type: ignore[assignment]
+        call.keep_for(20.0)
+        call.connection._on_packet()
+        await asyncio.sleep(15)
+        call.on_lost("no packet arrives from the client")
+        await asyncio.sleep(10)
+        if packets:
+            call.connection._on_packet()
+        await asyncio.sleep(11)
+        assert session.facts == ([] if packets else [Disconnected()])
+        await call.hang_up()
+
+    run(main())
+
+
+def test_events_that_were_sent_while_the_client_was_lost_are_kept_for_it() -> None:
+    """Longer than those that were sent to a client that could be reached."""
+
+    async def main() -> None:
+        call = Call("rtc_1", WebRTCSettings(), GA(), local=True)
+        call.runner = Posted()  # type: ignore[assignment]
+        call.keep_for(100.0)
+        channel = OpenChannel()
+        call.on_channel(channel)  # type: ignore[arg-type]
+        call.send(InputAudioCleared(event_id="event_1"))
+        call.on_lost("no packet arrives from the client")
+        call.send(InputAudioCleared(event_id="event_2"))
+        await asyncio.sleep(60)
+        assert call._channel.wait_for_another(last_event_id="event_1")
+        again = OpenChannel()
+        call.on_channel(again)  # type: ignore[arg-type]
+        assert ["event_2" in text for text in again.texts] == [True]
+        assert not call._channel.wait_for_another(last_event_id="event_0")
+        await call.hang_up()
+
+    run(main())

@@ -241,7 +241,7 @@ def test_sideband_receives_every_event_and_may_send() -> None:
             await client.until("input_audio_buffer.cleared")
             async with calling(server, f"/v1/realtime?call_id={call_id}") as listener:
                 await post(server, client.location + "/hangup")
-                assert (await listener.farewell())[1] == "the call was hung up"
+                assert (await listener.read_until_closed())[1] == "the call was hung up"
 
     asyncio.run(main())
 
@@ -439,7 +439,7 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
                 await client.ask()
                 await client.until("output_audio_buffer.started")
                 await post(server, client.location + "/hangup")
-                await listener.farewell()
+                await listener.read_until_closed()
             await until(lambda: len(server.sessions) == 0)
             await until(lambda: client.connection.connectionState == "closed")
             return session

@@ -22,8 +22,8 @@ from vivavoce.runtime.synthesis import Synthesis
 ANSWER_KEPT_S = 3600
 MAX_ANSWERS = 10_000
 MAX_TRANSCRIPT_CHARACTERS = 8 << 20
-"""Of all answers together."""
-CLAUSES_AHEAD = 32  # of one choice, generated and not spoken yet; then the model waits
+"""Characters of all answers together."""
+CLAUSES_AHEAD = 32  # of one choice, generated and not spoken yet; above that the model waits
 ENCODED_MS = 250
 """Encoded at a time: 3 ms of work."""
 _DELTA_BYTES = RATE * 2  # most of one delta: a second of pcm16
@@ -133,7 +133,10 @@ class AnswerSpeech:
     answers: SpokenAnswers
 
     async def encoder(self) -> FileEncoder:
-        """For one answer. FFmpeg takes a while to load, so a thread does it."""
+        """The encoder for one answer.
+
+        It is made in a thread, because FFmpeg takes a while to load.
+        """
         kind: FileFormat = "pcm" if self.format == "pcm16" else self.format  # type: ignore[assignment]
         if kind in _UNCODED:
             return FileEncoder(kind)
@@ -141,7 +144,7 @@ class AnswerSpeech:
 
 
 async def speak(completion: CompletionChunk, speech: AnswerSpeech) -> CompletionChunk:
-    """The completion with audio in place of the text of each choice. Raises EngineError."""
+    """The completion, in which audio replaces the text of each choice. Raises EngineError."""
     async with task_group() as tasks:
         for choice in completion["choices"]:
             message = choice.get("message") if isinstance(choice, dict) else None
@@ -237,7 +240,8 @@ class _ChoiceSpeaker:
         self._finish: CompletionChunk | None = None  # the chunk that ends it
 
     async def take(self, choice: CompletionChunk, head: CompletionChunk) -> CompletionChunk | None:
-        """Keep what is to be spoken, and the finish; return what is left, to be sent at once."""
+        """Keep the text that is to be spoken, and the finish; return the rest, which is sent at
+        once."""
         delta = {k: v for k, v in (choice.get("delta") or {}).items() if v is not None}
         text = delta.pop("content", "")
         for clause in self._cutter.feed(text) if isinstance(text, str) else ():
@@ -250,7 +254,7 @@ class _ChoiceSpeaker:
         return rest if delta or rest.keys() - {"index", "delta", "finish_reason"} else None
 
     async def close(self) -> None:
-        """No more text comes."""
+        """No more text will come."""
         if rest := self._cutter.flush():
             await self._clauses.put(rest)
         await self._clauses.put(None)

@@ -1,4 +1,4 @@
-"""Language models that are themselves a chat-completions endpoint, and get requests as they are."""
+"""Language models that are a chat-completions endpoint themselves, and get requests unchanged."""
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,7 +14,7 @@ from vivavoce.errors import EngineError
 log = logging.getLogger(__name__)
 
 _MAX_WHOLE_BYTES = 1 << 20
-"""An answer whose length is known and no greater is sent in one piece."""
+"""An answer of known length, up to this one, is sent in one piece."""
 
 # RFC 9110, 7.6.1: fields of one connection only
 _HOP_BY_HOP = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade"
@@ -26,7 +26,7 @@ _NOT_PASSED_IF_CODED = frozenset(("content-encoding", "content-length"))
 
 
 class EndpointAnswer(Protocol):
-    """Its answer. Read it once, in one of three ways; all may raise EngineError."""
+    """The answer of the endpoint. Read it once, in one of three ways; all may raise EngineError."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,7 +46,7 @@ class EndpointAnswer(Protocol):
 
 @runtime_checkable
 class ChatEndpoint(Protocol):
-    """What such a model has besides the contract of language models."""
+    """The methods that such a model has in addition to those of language models."""
 
     async def model(self) -> str:
         """The model that the settings mean. Raises EngineError."""
@@ -75,7 +75,8 @@ def passed(headers: Mapping[str, str]) -> CIMultiDict[str]:
 async def pass_on(
     request: web.Request, answer: EndpointAnswer, seen: Callable[[bytes], None]
 ) -> web.StreamResponse:
-    """The answer as it is: status, headers, and the body as it comes. seen: gets each part."""
+    """Pass on the answer unchanged: status, headers, and the body as it comes. seen: called with
+    each part."""
     headers = passed(answer.headers)
     length = headers.get("Content-Length", "")
     async with aclosing(answer.parts()) as parts:

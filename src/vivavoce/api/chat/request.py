@@ -1,6 +1,6 @@
-"""A chat-completions request: the parts that concern speech, and the request without them.
+"""Reads the parts of a chat-completions request that concern speech.
 
-Everything else in it stays as the bytes that came. The structs at the end describe requests and
+All other parts stay the bytes that were received. The structs at the end describe requests and
 answers for the API reference; requests are read more leniently than they say.
 """
 
@@ -22,7 +22,7 @@ INPUT_FORMATS = frozenset(
 )
 OUTPUT_FORMATS = frozenset(("aac", "flac", "mp3", "opus", "pcm16", "wav"))
 OURS = ("audio", "modalities", "speech_model", "transcription_model")
-"""What is meant for this server and not for the model behind it."""
+"""Parameters for this server, which the model behind it does not get."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -68,7 +68,7 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _Fields(msgspec.Struct):
-    """The fields that are looked at; all others are passed on."""
+    """The fields that are read; all others are passed on."""
 
     model: str | None = None
     stream: bool | None = None
@@ -87,11 +87,11 @@ class InputRecording:
     """A recording that a user sent, undecoded."""
 
     param: str
-    """Where it stands, such as messages[2].content[0].input_audio."""
+    """The place in the request, such as messages[2].content[0].input_audio."""
     data: str
     """Base64."""
     format: str
-    """One of INPUT_FORMATS, or "" where the client does not say."""
+    """One of INPUT_FORMATS, or "" if the client names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class EarlierAnswer:
     param: str
     id: str
     transcript: str | None
-    """The words, from a client that sends them along."""
+    """The words, if the client sends them as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ class ChatContentPart(msgspec.Struct):
 
 
 class ChatEarlierAudio(msgspec.Struct):
-    """What was said in an earlier answer, until it expires."""
+    """The transcript of an earlier answer, until it expires."""
 
     id: str
     transcript: str | None = None
@@ -392,7 +392,7 @@ class ChatStreamOptions(msgspec.Struct):
 
 
 class ChatCompletionRequest(msgspec.Struct):
-    """Fields that are not listed here go to the model behind this server unharmed."""
+    """Fields that are not listed here are passed unchanged to the model behind this server."""
 
     messages: Annotated[list[ChatRequestMessage], Meta(min_length=1)]
     model: str | None = None

@@ -123,7 +123,7 @@ class ChatRoutes:
     async def _passed_on(
         self, request: web.Request, call: ChatCall, answer: EndpointAnswer, tap: CompletionTap
     ) -> web.StreamResponse:
-        """The answer of an endpoint, spoken where that is requested."""
+        """The answer of an endpoint, spoken if that is requested."""
         if answer.status != 200 or call.audio is None:
             return await pass_on(request, answer, tap.feed)
         if call.stream:
@@ -155,7 +155,7 @@ class ChatRoutes:
         return stream.response
 
     async def _transcripts(self, catalog: ModelCatalog, call: ChatCall) -> dict[ErrorPlace, str]:
-        """What is said in each recording. Raises InvalidRequest, EngineError, LimitReached."""
+        """The transcript of each recording. Raises InvalidRequest, EngineError, LimitReached."""
         if not call.recordings:
             return {}
         cascade = catalog.of(call.transcription_model, call.model)
@@ -222,7 +222,7 @@ async def _forwarded(
 ) -> AsyncGenerator[EndpointAnswer]:
     """The answer of the endpoint behind this server.
 
-    It is asked for the model that the client names. Where that is one of our own names, or the
+    It is asked for the model that the client names. If that is a name of this server, or the
     endpoint does not know it, it is asked for the model of the settings.
     """
     asked = catalog.of(call.model).choice.model(call.model)

@@ -4,31 +4,35 @@ espeak-ng is GPL-3. It comes with the package espeakng-loader, which only the ex
 installs, and it runs in a process of its own.
 """
 
+import asyncio
 import importlib.util
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Self
 
 import msgspec
 
 from vivavoce.engines.base import Capabilities, Mark, Speech, Voice
 from vivavoce.engines.espeak.voices import (
+    SAMPLE_RATE,
     SLOWEST_WPM,
     TIMBRES,
-    EspeakHello,
     EspeakVoices,
     SpeakRequest,
     SpokenChunk,
+    languages_in,
 )
 from vivavoce.engines.host import HostLimits, WorkerHost
 from vivavoce.engines.hosted import HostedEngine
 from vivavoce.engines.speech_text import NamedSigns, named_signs, says_something
 from vivavoce.errors import EngineError
 
-if importlib.util.find_spec("espeakng_loader") is None:
+if (_package := importlib.util.find_spec("espeakng_loader")) is None:
     raise ModuleNotFoundError("No module named 'espeakng_loader'", name="espeakng_loader")
 
+DATA = Path(_package.origin or "").parent / "espeak-ng-data"
 WAIT_TIMEOUT_S = 30.0
 """For the texts before this one: each takes milliseconds, a hanging one `hang_seconds`."""
 
@@ -73,7 +77,7 @@ class EspeakTTS(HostedEngine[SpokenChunk]):
     default_voice = "marin"
 
     def __init__(self, settings: EspeakSettings) -> None:
-        self.sample_rate = 22050
+        self.sample_rate = SAMPLE_RATE
         self.voices: tuple[Voice, ...] = tuple(
             Voice(name, (settings.language,), timbre.description)
             for name, timbre in TIMBRES.items()
@@ -89,16 +93,16 @@ class EspeakTTS(HostedEngine[SpokenChunk]):
 
     async def __aenter__(self) -> Self:
         """Start the process. All of espeak's voices are known from here on. Raises EngineError."""
-        await super().__aenter__()
         try:
-            hello = await self.host.loaded(EspeakHello)
-            self._known = EspeakVoices(hello.languages, self._settings.language)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        self.sample_rate = hello.sample_rate
+            languages = await asyncio.to_thread(languages_in, DATA)
+        except OSError as exc:
+            raise EngineError(
+                f"[engines.tts.espeak] cannot read the data of espeak-ng ({exc}); reinstall the "
+                f"package espeakng-loader"
+            ) from exc
+        self._known = EspeakVoices(languages, self._settings.language)
         self.voices = self._known.voices()
-        return self
+        return await super().__aenter__()
 
     async def synthesize(
         self, text: str, *, voice: str, speed: float, language: str | None, instructions: str

@@ -1,7 +1,9 @@
 """The voices of espeak: OpenAI's names and espeak's own languages. What goes to its process."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -11,6 +13,10 @@ from vivavoce.errors import EngineError
 
 SLOWEST_WPM = 80
 """Words per minute; espeak's own limit."""
+SAMPLE_RATE = 22_050
+"""Of all voices that espeak has without MBROLA."""
+_DEFAULT_PRIORITY = 5
+_LINE = re.compile(r"^[ \t]*(name|language|dictionary)[ \t]+(\S.*?)\s*(?://.*)?$", re.MULTILINE)
 
 
 class EspeakLanguage(msgspec.Struct, frozen=True, array_like=True):
@@ -30,6 +36,32 @@ class EspeakLanguage(msgspec.Struct, frozen=True, array_like=True):
         return self.tags[0][0]
 
 
+def languages_in(data: Path) -> list[EspeakLanguage]:
+    """The language voices in a folder espeak-ng-data, in the order in which espeak lists them.
+
+    A file of a voice has lines "name NAME", "language TAG PRIORITY" and "dictionary NAME"
+    (espeak-ng, docs/voices.md). Voices without a dictionary are left out: those only spell. Raises
+    OSError.
+    """
+    folder = data / "lang"
+    found: list[EspeakLanguage] = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            lines = _LINE.findall(path.read_text(encoding="utf-8", errors="replace"))
+            tags = tuple(_tag(value) for word, value in lines if word == "language")
+            given = {word: value for word, value in reversed(lines)}
+            name = given.get("dictionary", tags[0][0].partition("-")[0] if tags else "")
+            if tags and (data / f"{name}_dict").exists():
+                identifier = path.relative_to(folder).as_posix()
+                found.append(EspeakLanguage(identifier, given.get("name", ""), tags))
+    return sorted(found, key=lambda one: (one.tags[0], one.name))
+
+
+def _tag(value: str) -> tuple[str, int]:
+    tag, _, priority = value.partition(" ")
+    return tag.lower(), int(priority) if priority.strip().isdigit() else _DEFAULT_PRIORITY
+
+
 class Manner(msgspec.Struct, frozen=True, array_like=True):
     """How to speak. `voice` is an identifier, or one with "+variant"; pitch and range 0..100."""
 
@@ -37,13 +69,6 @@ class Manner(msgspec.Struct, frozen=True, array_like=True):
     words_per_minute: int
     pitch: int = 50
     pitch_range: int = 50
-
-
-class EspeakHello(msgspec.Struct, frozen=True, array_like=True):
-    """What the process says when it has loaded the library."""
-
-    sample_rate: int
-    languages: tuple[EspeakLanguage, ...]
 
 
 class SpeakRequest(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,6 @@ Types and numbers are those of `espeak-ng/speak_lib.h`, version 1.52.
 """
 
 import ctypes
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Any, TypeAlias
 import espeakng_loader
 
 from vivavoce.engines.espeak.voices import (
+    SAMPLE_RATE,
     SLOWEST_WPM,
-    EspeakHello,
-    EspeakLanguage,
     Manner,
     SpeakRequest,
     SpokenChunk,
@@ -64,20 +62,6 @@ class _Event(ctypes.Structure):
     )
 
 
-class _EspeakVoice(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_void_p),
-        ("identifier", ctypes.c_char_p),
-        ("gender", ctypes.c_ubyte),
-        ("age", ctypes.c_ubyte),
-        ("variant", ctypes.c_ubyte),
-        ("unused", ctypes.c_ubyte),
-        ("score", ctypes.c_int),
-        ("spare", ctypes.c_void_p),
-    )
-
-
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
 
 
@@ -109,18 +93,16 @@ class EspeakLibrary:
             raise EngineError(
                 f"cannot load espeak-ng ({exc}); reinstall the package espeakng-loader"
             ) from exc
-        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoice))
-        self.sample_rate: int = self._c.espeak_Initialize(
+        sample_rate: int = self._c.espeak_Initialize(
             _SYNCHRONOUS, CHUNK_MS, str(data).encode(), _DO_NOT_EXIT
         )
-        if self.sample_rate <= 0:
+        if sample_rate != SAMPLE_RATE:
             raise EngineError(
                 f"espeak-ng refuses its data in {data}; reinstall the package espeakng-loader"
             )
         self._take: TakeChunk | None = None
         self._callback = _Callback(self._called)  # C keeps the pointer; this keeps it alive
         self._c.espeak_SetSynthCallback(self._callback)
-        self.languages = tuple(_languages(self._c.espeak_ListVoices(None), data))
 
     def speak(self, text: str, manner: Manner, take: TakeChunk) -> None:
         """Speak the text, giving `take` every chunk as it is made, until `take` says False.
@@ -165,34 +147,6 @@ class EspeakLibrary:
         return 0 if go_on else 1
 
 
-def _languages(voices: Any, data: Path) -> Iterator[EspeakLanguage]:
-    index = 0
-    while voices[index]:
-        voice = voices[index].contents
-        index += 1
-        found = EspeakLanguage(
-            voice.identifier.decode(), voice.name.decode().strip(), tuple(_tags(voice.languages))
-        )
-        if _has_dictionary(found, data):
-            yield found
-
-
-def _tags(address: int) -> Iterator[tuple[str, int]]:
-    """The tags of a voice: a byte of priority and a C string each, ended by a zero byte."""
-    while priority := ctypes.string_at(address, 1)[0]:
-        tag = ctypes.string_at(address + 1)
-        yield tag.decode().lower(), priority
-        address += len(tag) + 2
-
-
-def _has_dictionary(language: EspeakLanguage, data: Path) -> bool:
-    """Some voices are listed whose dictionary is not in the package: those only spell."""
-    described = (data / "lang" / language.identifier).read_text(encoding="utf-8")
-    named = re.search(r"^\s*dictionary\s+(\S+)", described, re.MULTILINE)
-    name = named.group(1) if named else language.tags[0][0].partition("-")[0]
-    return (data / f"{name}_dict").exists()
-
-
 class EspeakWorker:
     """Speaks one text after the other. A turn is a text, up to the wanted length of audio."""
 
@@ -200,7 +154,6 @@ class EspeakWorker:
 
     def __init__(self, options: object) -> None:
         self._library = EspeakLibrary()
-        self.hello = EspeakHello(self._library.sample_rate, self._library.languages)
 
     def serve(self, request: SpeakRequest, stream: WorkerStream) -> Iterator[int]:
         samples = 0

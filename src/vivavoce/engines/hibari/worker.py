@@ -20,7 +20,7 @@ from hibari.g2p.normalize import normalize
 from numpy.typing import NDArray
 
 from vivavoce.engines.speech_text import named_signs
-from vivavoce.engines.worker import SpeechChunk, UtteranceRequest, WorkerStream
+from vivavoce.engines.worker import SpeechChunk, UtteranceRequest, WorkerStream, onnx_options
 
 Samples = NDArray[np.float32]
 Span = tuple[int, int]
@@ -64,11 +64,7 @@ class HibariWorker:
     Request = UtteranceRequest
 
     def __init__(self, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options = onnx_options(threads)
         # "heart" lies in the package; the constructor fetches nothing for it
         self._hibari = Hibari(voice="heart", threads=threads)
         self._model = onnxruntime.InferenceSession(
@@ -82,6 +78,10 @@ class HibariWorker:
 
     def serve(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
         """Send the speech of each piece. The same request gives the same samples."""
+        stream.urgent = request.awaited
+        return self._speak(request, stream)
+
+    def _speak(self, request: UtteranceRequest, stream: WorkerStream) -> Iterator[int]:
         named = named_signs(request.text, "en")
         random, done = np.random.default_rng(0), 0
         for piece in self._pieces(named.text):
@@ -96,6 +96,7 @@ class HibariWorker:
             if len(audio):
                 pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
                 stream.send(SpeechChunk(pcm, tuple(words)))
+                stream.urgent = False
         yield 0
 
     def _pieces(self, text: str) -> Iterator[Piece]:

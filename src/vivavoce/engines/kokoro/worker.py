@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vivavoce.engines.kokoro.phonemes import Phonemes
 from vivavoce.engines.sentences import SentenceWorker, Sound
-from vivavoce.engines.worker import UtteranceRequest
+from vivavoce.engines.worker import UtteranceRequest, onnx_options
 from vivavoce.errors import EngineError
 
 MAX_TOKENS = 510
@@ -35,11 +35,7 @@ class KokoroWorker(SentenceWorker):
 
     def __init__(self, options: KokoroOptions) -> None:
         self._folder = Path(options.folder)
-        session = onnxruntime.SessionOptions()
-        session.intra_op_num_threads = options.threads
-        session.inter_op_num_threads = 1
-        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session.log_severity_level = 3
+        session = onnx_options(options.threads)
         self._model = onnxruntime.InferenceSession(
             str(self._folder / options.model), session, providers=[options.provider]
         )

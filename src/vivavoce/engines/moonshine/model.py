@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from vivavoce.engines.worker import onnx_options
+
 RATE = 16_000
 FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 START_TOKEN, END_TOKEN = 1, 2
@@ -39,11 +41,7 @@ class MoonshineModel:
     """The sessions of one process."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options = onnx_options(threads)
         self._encoder, self._decoder = (
             onnxruntime.InferenceSession(
                 str(folder / name), options, providers=["CPUExecutionProvider"]

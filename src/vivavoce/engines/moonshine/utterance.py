@@ -2,8 +2,9 @@
 
 The audio is decoded first when some of it is speech (EARLY_MS), then every DECODE_MS, and an eighth
 of its length, while words come, and once more when PAUSE_MS of silence followed them. So the words
-are there before the turn ends, and its end costs nothing when only silence was added. Long audio is
-cut in pauses; the words before a cut are final.
+are there before the turn ends, and its end costs nothing when only silence was added. While other
+streams wait for the process, all but the decoding in a pause is left to later. Long audio is cut in
+pauses; the words before a cut are final.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ DECODE_MS = 600
 EARLY_MS = (200, 300, 420)
 """Of sound that is not silence, after which the first words are looked for: speech over an answer
 is judged by them. Each costs some 40 ms."""
+LATER_EARLY_MS, LATER_MS = 160, 1_200
+"""How much later the first and the others of these are, while other streams wait."""
 MAX_PART_MS = 24_000
 """The model was trained with at most 30 s."""
 AGREEING = 3
@@ -54,7 +57,7 @@ class Utterance:
         while not stream.exhausted:
             yield 2 * FRAME
             self._buffer.add(stream.take(stream.queued))
-            if self._due():
+            if self._due(contended=stream.contended):
                 stream.urgent = self._awaited
                 yield from self._decode()
                 stream.urgent = False
@@ -79,17 +82,21 @@ class Utterance:
         paused = (self._buffer.frames - self._buffer.speech_frames()) * 20 >= PAUSE_MS
         return paused or self._buffer.voiced_frames() * 20 <= EARLY_MS[-1]
 
-    def _due(self) -> bool:
+    def _due(self, *, contended: bool) -> bool:
         """Whether to decode now."""
         now, speech = self._buffer.frames, self._buffer.speech_frames()
         if speech <= self._decoded_frames or not speech:
             return False
-        early = EARLY_MS[self._early :]
-        if early and self._buffer.voiced_frames() * 20 >= early[0]:
-            self._early += 1
+        voiced_ms = self._buffer.voiced_frames() * 20
+        early = sum(voiced_ms >= each for each in EARLY_MS)
+        later = LATER_EARLY_MS if contended else 0
+        if early > self._early and voiced_ms >= EARLY_MS[self._early] + later:
+            self._early = early
             return True
-        paused = (now - speech) * 20 >= PAUSE_MS
-        return paused or (now - self._decoded_at) * 20 >= DECODE_MS + now * 20 // 8
+        if (now - speech) * 20 >= PAUSE_MS:
+            return True
+        later = LATER_MS if contended else 0
+        return (now - self._decoded_at) * 20 >= DECODE_MS + now * 20 // 8 + later
 
     def _decode(self) -> Iterator[int]:
         """Decode the part; sets its words. Yields while it works."""

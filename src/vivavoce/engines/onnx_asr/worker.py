@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx_asr
-import onnxruntime
 
 from vivavoce.engines.passages import (
     RATE,
@@ -18,7 +17,7 @@ from vivavoce.engines.passages import (
     joined,
     words_of,
 )
-from vivavoce.engines.worker import HeardWord
+from vivavoce.engines.worker import HeardWord, onnx_options
 from vivavoce.errors import EngineError
 
 UNNAMED = "local/model"
@@ -49,11 +48,7 @@ class OnnxAsrWorker(PassageWorker):
         self.partial_ms = options.partial_ms
         kind = options.layout or (_layout_of(options.folder) if options.folder else options.model)
         self._asks_language = any(part in kind.lower() for part in ASKS_LANGUAGE)
-        session = onnxruntime.SessionOptions()
-        session.intra_op_num_threads = options.threads
-        session.inter_op_num_threads = 1
-        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session.log_severity_level = 3
+        session = onnx_options(options.threads)
         try:
             model = onnx_asr.load_model(
                 options.layout or (UNNAMED if options.folder else options.model),

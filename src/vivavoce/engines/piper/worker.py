@@ -12,7 +12,7 @@ from piper.config import PiperConfig
 
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.sentences import RATE, SentenceWorker, Sound
-from vivavoce.engines.worker import UtteranceRequest
+from vivavoce.engines.worker import UtteranceRequest, onnx_options
 from vivavoce.errors import EngineError
 
 MAX_LOADED = 4
@@ -56,11 +56,7 @@ class PiperWorker(SentenceWorker):
         return self._voices[name]
 
     def _loaded(self, path: Path) -> PiperVoice:
-        session = onnxruntime.SessionOptions()
-        session.intra_op_num_threads = self._options.threads
-        session.inter_op_num_threads = 1
-        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session.log_severity_level = 3
+        session = onnx_options(self._options.threads)
         provider = "CUDAExecutionProvider" if self._options.cuda else "CPUExecutionProvider"
         try:
             described = json.loads(path.with_name(f"{path.name}.json").read_text("utf-8"))

@@ -76,7 +76,6 @@ class SherpaPassageWorker(PassageWorker):
         super().__init__()
         self.max_batch = options.max_batch
         self.partial_ms = options.partial_ms
-        self._layout = options.layout
         make = sherpa_onnx.OfflineRecognizer
         match options.layout:
             case "moonshine":

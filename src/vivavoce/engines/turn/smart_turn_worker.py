@@ -12,7 +12,7 @@ import onnxruntime
 
 from vivavoce.audio.mel import HOP, RATE, WINDOW, Floats, mel_filters, mel_power
 from vivavoce.audio.resample import resample
-from vivavoce.engines.worker import WorkerStream
+from vivavoce.engines.worker import WorkerStream, onnx_options
 
 SAMPLES = 8 * RATE
 BANDS = 80
@@ -49,11 +49,7 @@ class SmartTurnWorker:
     Request = bytes
 
     def __init__(self, options: SmartTurnOptions) -> None:
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.log_severity_level = 3
+        settings = onnx_options(options.threads)
         self._model = onnxruntime.InferenceSession(
             options.path, settings, providers=["CPUExecutionProvider"]
         )

@@ -46,25 +46,27 @@ from vivavoce.session.usage import (
 MAX_DRAFTS_PER_TURN = 3
 MAX_SPECULATIONS_PER_TURN = 3
 SPOKEN_END_LIKELIHOOD = 0.8
-"""How likely the end must be, by the words, for an answer to begin while the user still speaks."""
+"""Probability of the end of the turn, by its words, from which on an answer begins while the user
+still speaks."""
 _IGNORED = re.compile(r"[^\w']+")
 
 
 @dataclass(slots=True)
 class Draft:
-    """A transcript of a turn as it is so far."""
+    """A transcript of a turn that has not ended."""
 
     id: str
     order: StartTranscription
     samples: int
     resumed: int
-    """TurnScoring.resumed when it was begun: it is of use while that does not change."""
+    """The value of TurnScoring.resumed when the draft was begun; the draft is valid while that
+    stays the same."""
     text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """An answer to a turn as it is so far."""
+    """An answer to a turn that has not ended."""
 
     id: str
     prompt: Prompt
@@ -72,7 +74,7 @@ class Speculation:
 
 
 class Anticipations:
-    """The draft and the answer that were begun early, at most one of each."""
+    """Holds at most one draft and one answer that were begun before the turn was over."""
 
     def __init__(self, shared: Shared, transcriptions: Transcriptions, turns: InputTurns) -> None:
         self._shared = shared
@@ -84,12 +86,12 @@ class Anticipations:
         self._item_id = ""  # of the turn that the counts are of
         self._drafts = 0
         self._tried: set[str] = set()  # words for which an answer was begun in this turn
-        self._dropped: dict[str, Speculation] = {}  # what they have used is still to be reported
+        self._dropped: dict[str, Speculation] = {}  # their usage has not been reported yet
         turns.scoring.scores_words = self.answers
 
     @property
     def drafting(self) -> bool:
-        """Whether there is a draft, which the next speech makes useless."""
+        """Whether there is a draft. Speech makes it invalid."""
         return self._draft is not None
 
     @property
@@ -104,7 +106,11 @@ class Anticipations:
         return self._settings.anticipation in ("llm", "speech") and self.on
 
     def consider(self, *, answered: bool) -> None:
-        """Call after each change of the turn. answered: whether its end would be answered."""
+        """Begin or drop work.
+
+        Call after each change of the turn. answered: whether the end of the turn requests a
+        response.
+        """
         turns = self._turns
         if self._draft is not None and self._draft.resumed != turns.scoring.resumed:
             self._drop_draft()  # the user goes on
@@ -121,7 +127,8 @@ class Anticipations:
             self._consider_answer(due)
 
     def draft_of(self, key: TranscriptionKey) -> str:
-        """The turn has ended after a silence: the draft that is its transcript; "" if none is."""
+        """The turn has ended after silence only: return the id of the draft that becomes its
+        transcript, or ""."""
         draft, transcription = self._draft, self._transcriptions.working(key)
         if draft is None:
             return ""
@@ -135,7 +142,7 @@ class Anticipations:
         return ""
 
     def answer_of(self, prompt: Prompt) -> str:
-        """The answer that was generated from that prompt; "" if there is none."""
+        """Return the id of the answer that was generated from exactly that prompt, or ""."""
         speculation, self._speculation = self._speculation, None
         if speculation is None:
             return ""
@@ -145,7 +152,7 @@ class Anticipations:
         return ""
 
     def take(self, fact: DraftTranscribed | AnticipationEnded) -> bool:
-        """Take what came of it; return whether there are new words."""
+        """Take a report on a draft or an answer; return whether there are new words."""
         draft, speculation = self._draft, self._speculation
         if isinstance(fact, DraftTranscribed):
             if draft is None or draft.id != fact.draft_id:
@@ -163,18 +170,18 @@ class Anticipations:
         return False
 
     def words_changed(self) -> None:
-        """The words of the turn are others than an answer was begun for: it is dropped."""
+        """The final words differ from those that an answer was begun for: drop the answer."""
         speculation, words = self._speculation, self._words
         if speculation is not None and words and _bare(words) != _bare(speculation.words):
             self._drop_answer()
 
     def drop(self) -> None:
-        """The user goes on, or the client changes something: none of it is of use."""
+        """The user goes on, or the client changes something: drop the draft and the answer."""
         self._drop_draft()
         self._drop_answer()
 
     def stop(self) -> None:
-        """The session ends, or another brain takes over: nothing more is reported."""
+        """The session ends, or another brain takes over: drop both and report nothing more."""
         self.drop()
         for dropped in tuple(self._dropped.values()):
             self._count(dropped, AnticipationEnded(dropped.id))
@@ -197,7 +204,7 @@ class Anticipations:
         evidence = (
             turns.scoring.evidence if self._words else Evidence(None, turns.scoring.evidence.sound)
         )
-        if evidence == Evidence():  # nothing speaks against it
+        if evidence == Evidence():  # no source says that the turn goes on
             return True
         return likelihood_of(evidence, settings) >= settings.anticipation_likelihood
 
@@ -205,7 +212,7 @@ class Anticipations:
         transcription = self._transcriptions.working(self._turns.key)
         if transcription is None or self._drafts >= MAX_DRAFTS_PER_TURN:
             return
-        # a recogniser that works while it listens does its work again for a draft
+        # a recogniser that gives partial results would do its work twice for a draft
         if not (self.answers or self._shared.options.transcribes_at_end):
             return
         self._drafts += 1
@@ -224,7 +231,7 @@ class Anticipations:
         if len(self._tried) >= MAX_SPECULATIONS_PER_TURN:
             return
         others = self._transcriptions.keys_of({e.item.id for e in self._shared.conversation})
-        if others:  # their words belong to the prompt
+        if others:  # their words are part of the prompt
             return
         self._tried.add(words)
         prompt = self._prompt(words)
@@ -234,7 +241,7 @@ class Anticipations:
         self._shared.effects.add(Speculate(speculation_id, prompt, speak))
 
     def _prompt(self, words: str) -> Prompt:
-        """What the turn is answered from if these are its words."""
+        """The prompt from which the turn is answered, if these are its words."""
         shared = self._shared
         item = Message(id=self._turns.item_id, role="user", content=(InputAudio(),))
         items = shown([*shared.conversation, Entry(item, words={0: words})])
@@ -265,7 +272,7 @@ class Anticipations:
         self._shared.effects.add(DropAnticipated(speculation.id))
 
     def _count(self, speculation: Speculation, used: AnticipationEnded) -> None:
-        """Count what was used in vain."""
+        """Count the usage of work that was not used."""
         if used.refused:
             return
         prompt = speculation.prompt
@@ -279,7 +286,7 @@ class Anticipations:
 
 
 def _alike(prompt: Prompt, speculation: Speculation) -> bool:
-    """Whether an answer to the one is an answer to the other."""
+    """Whether an answer to the first prompt also answers the second."""
     made_from = speculation.prompt
     if prompt == made_from:
         return True
@@ -289,7 +296,7 @@ def _alike(prompt: Prompt, speculation: Speculation) -> bool:
 
 
 def _with_words(item: Item, words: str) -> Item:
-    """The item with these words, if its own differ only in case and punctuation."""
+    """The entry with these words, if its own words differ only in case and punctuation."""
     match item:
         case Message(content=(InputAudio(transcript=str() as own),)) if _bare(own) == _bare(words):
             return msgspec.structs.replace(item, content=(InputAudio(transcript=words),))

@@ -122,7 +122,8 @@ class CascadeBrain:
 
     @property
     def turn_open(self) -> bool:
-        # a track never pauses: it does not say when a turn begins that its client ends
+        # a media track has no pauses, so it does not show where a turn begins that the client
+        # commits
         tracked = self._shared.playback.by_server
         return self._turns.may_speak(unbounded=tracked) or self._overlaps.busy
 
@@ -172,7 +173,7 @@ class CascadeBrain:
             case ResponseCancel(response_id=response_id):
                 self._responses.cancel(response_id, now)
             case OutputAudioClear():
-                self._responses.clear_output(now)
+                self._responses.answer_playback.clear(now)
             case _:
                 assert_never(event)
 
@@ -191,12 +192,12 @@ class CascadeBrain:
         self._anticipations.drop()
         keys = self._transcriptions.keys_of({item_id})
         self._transcriptions.cancel(item_id)
-        for key in keys:  # a response that waited for its words does not wait any longer
+        for key in keys:  # a response that waited for these words need not wait any longer
             self._responses.words_known(key, now)
 
     def on_item_truncated(self, item_id: str, audio_end_ms: int, now: float) -> None:
         self._anticipations.drop()
-        self._responses.clear_echo_reference()
+        self._responses.answer_playback.clear_echo_reference()
 
     def continue_audio(self, fact: Fact, now: float) -> bool:
         if isinstance(fact, AudioGenerated):
@@ -227,7 +228,7 @@ class CascadeBrain:
                 if self._turns.silence or self._anticipations.drafting:
                     self._anticipate()
             case (
-                AudioGenerated()  # first: it comes as often as the scores
+                AudioGenerated()  # first, because it is as frequent as the scores
                 | GenerationProgress()
                 | TextGenerated()
                 | ToolCallStarted()
@@ -254,14 +255,14 @@ class CascadeBrain:
             case ItemTranscriptionFailed(key=key, reason=reason):
                 self._transcriptions.fail(key, "stt_failed", reason)
             case UpstreamConnected() | UpstreamEventReceived() | UpstreamLost() | ToolFinished():
-                pass  # late, of the relay before this brain
+                pass  # late facts of a relay that was the brain before
             case _:
                 assert_never(fact)
 
     def _take_aside(self, fact: SpeakerChecked | BackgroundToolFinished, now: float) -> None:
-        """Take what was found out beside the conversation."""
+        """Take the result of work that ran beside the conversation."""
         if isinstance(fact, BackgroundToolFinished):
-            self._anticipations.drop()  # made without the result
+            self._anticipations.drop()  # the prompt was made without the result
             self._responses.result_due = True
         elif (words := self._overlaps.speaker_checked(fact)) is not None:
             self._on_words(words, now)
@@ -290,7 +291,7 @@ class CascadeBrain:
             self._pass_on_failures(now)
         self._overlaps.settle()
         if not self._turns.speaking:
-            # while the user speaks, a response that is due waits: that turn is answered with it
+            # a response that is due waits while the user speaks: it then answers that turn as well
             self._responses.create_due(now)
             if self._result_at <= now:
                 self._responses.create(result_params(self._shared.options), now)
@@ -332,8 +333,8 @@ class CascadeBrain:
             self._responses.turn_ended(now)
 
     def _anticipate(self) -> None:
-        """Begin early what the turn will need, or drop it."""
-        if self._overlaps.held:  # it may not become a turn
+        """Begin what the turn will need before it has ended, or drop it."""
+        if self._overlaps.held:  # it may turn out to be no turn
             return
         vad = self._shared.options.turn_detection
         creates = vad is not None and vad.create_response is True
@@ -369,7 +370,8 @@ class CascadeBrain:
 
     @property
     def _result_at(self) -> float:
-        """When the result of a function that ran in the background is told: nobody speaks."""
+        """When the model is asked to report the result of a background function: once nobody
+        speaks."""
         if not self._responses.result_due or self._draining:
             return INFINITY
         engaged = self._turns.speaking or self._responses.active or self._overlaps.busy
@@ -383,7 +385,7 @@ class CascadeBrain:
 
     @property
     def _quiet_until(self) -> float:
-        """When the user has been silent for idle_timeout_ms after the last answer was played."""
+        """When idle_timeout_ms have passed in silence since the last answer was played."""
         if (quiet_at := self._responses.quiet_at) is None:
             return INFINITY
         engaged = self._turns.speaking or self._responses.busy or self._draining
@@ -393,7 +395,8 @@ class CascadeBrain:
 
 
 def _unanswered(conversation: Conversation) -> list[Entry]:
-    """The entries behind the last complete answer: another brain may not know their words."""
+    """The entries after the last complete answer, whose words the brain before may not have
+    known."""
     entries: list[Entry] = []
     for entry in conversation:
         match entry.item:

@@ -14,12 +14,12 @@ LEAD_SECONDS = 0.25
 
 
 class InputBuffer:
-    """Audio that has come and is not part of an item yet: [start, end)."""
+    """Audio that was received and is not part of an item yet: positions [start, end)."""
 
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self.end = start
-        """All audio that has come in this session, in samples."""
+        """All audio received in this session, in samples."""
         self._pcm = bytearray()
 
     def __len__(self) -> int:
@@ -31,9 +31,9 @@ class InputBuffer:
         self.end += len(pcm) // BYTES_PER_SAMPLE
 
     def read(self, begin: int, end: int) -> bytes:
-        """The audio in [begin, end), as far as it is still here."""
+        """The audio in [begin, end), as far as it is still in the buffer."""
         first = max(0, begin - self.start) * BYTES_PER_SAMPLE
-        with memoryview(self._pcm) as pcm:  # a slice of the bytearray would be copied twice
+        with memoryview(self._pcm) as pcm:  # slicing the bytearray itself would copy twice
             return bytes(pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
 
     def drop(self, before: int) -> None:
@@ -53,7 +53,7 @@ class InputBuffer:
 
 @dataclass(frozen=True, slots=True)
 class EndedTurn:
-    """A turn that has ended, and that the client was not told of. Positions are samples."""
+    """A turn that has ended and that the client was not told about. Positions are samples."""
 
     key: TranscriptionKey
     start: int
@@ -64,7 +64,8 @@ class EndedTurn:
 
 @dataclass(frozen=True, slots=True)
 class HalfSample:
-    """Half a sample that waits for its other half: the append that left it, and until when."""
+    """An odd byte, half a 16-bit sample: the event that sent it, and until when its other half may
+    come."""
 
     event_id: str | None
     deadline: float
@@ -80,19 +81,19 @@ class HalfSample:
 
 
 class ArrivalPace:
-    """Whether audio comes in real time, or faster: then it is a recording.
+    """Tells audio that arrives in real time from a recording, which arrives faster.
 
-    A token bucket that audio fills and time empties. It may run a little into debt, so that audio
-    that an uneven network delivers late and at once is not taken for a recording.
+    A token bucket that audio fills and time empties. The bucket may fall a little below zero, so
+    that live audio which a slow network delivers late and all at once is not taken for a recording.
     """
 
     def __init__(self) -> None:
         self.at = float("-inf")
-        """When audio came last."""
+        """When audio was last received."""
         self._lead = 0.0  # seconds of audio ahead of the clock
 
     def take(self, samples: int, now: float) -> None:
-        """So much audio has come."""
+        """Count received audio."""
         lead = self._lead - (now - self.at)
         self._lead = (lead if lead > -LAG_SECONDS else -LAG_SECONDS) + samples / RATE
         self.at = now
@@ -103,11 +104,7 @@ class ArrivalPace:
 
 
 class Intake:
-    """The client's audio, from the format of the wire into the buffer.
-
-    An odd byte is half a sample. It is carried over to the next append; only when nothing
-    completes it within a second, or at a commit, is it an error.
-    """
+    """Decodes the client's audio from the format of the wire into the buffer."""
 
     def __init__(self, *, max_samples: int, position: int = 0) -> None:
         self.buffer = InputBuffer(position)
@@ -118,7 +115,10 @@ class Intake:
         self._decoder = Decoder("audio/pcm")
 
     def set_format(self, format_: Format) -> HalfSample | None:
-        """From now on the client sends that format. Returns half a sample that stays incomplete."""
+        """Decode this format from now on.
+
+        Returns the half sample that nothing will complete, if there is one.
+        """
         if format_ == self._format:
             return None
         self._format = format_
@@ -127,9 +127,10 @@ class Intake:
         return half
 
     def decode(self, event: InputAudioAppend, now: float, *, begin: int = 0) -> bytes:
-        """The audio of an append, whole samples of PCM. Raises InvalidRequest: the buffer is full.
+        """Decode the audio of an append to whole samples of PCM.
 
-        begin: audio before that position does not count as held.
+        Raises InvalidRequest where the buffer is full. begin: audio before that position does not
+        count as buffered.
         """
         if (held := self._held(begin)) > self.max_samples:
             raise InvalidRequest(
@@ -145,10 +146,7 @@ class Intake:
         return pcm
 
     def decode_whole(self, event: InputAudioAppend, *, begin: int = 0) -> bytes | None:
-        """The same where that raises nothing, and no half sample is left before it or behind it.
-
-        None: nothing was done.
-        """
+        """The same, where it raises nothing and involves no half sample. None: nothing was done."""
         if self.half or self._held(begin) > self.max_samples:
             return None
         if self._format != "audio/pcm":
@@ -159,7 +157,7 @@ class Intake:
         return self.buffer.end - max(begin, self.buffer.start)
 
     def add(self, pcm: bytes, now: float) -> None:
-        """Put PCM into the buffer."""
+        """Append PCM to the buffer."""
         self.buffer.append(pcm)
         self.pace.take(len(pcm) // BYTES_PER_SAMPLE, now)
 

@@ -38,22 +38,20 @@ from vivavoce.session.cascade.turn_detection import (
     TurnDetector,
     rise_db,
 )
-from vivavoce.session.cascade.turn_scoring import TurnScoring, last_words
+from vivavoce.session.cascade.turn_scoring import TurnScoring
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     CleanAudio,
     ConfigureCleaning,
     RecordTurn,
-    RecordUsage,
     RunVad,
     ScoreTurn,
 )
-from vivavoce.session.facts import TokenCounts, TranscriptionKey, TurnScored, VadScores
-from vivavoce.session.usage import estimate, response_usage
+from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 
 INFINITY = float("inf")
 MIN_COMMIT_MS = 100
-MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # what an onset reaches back over, beside the prefix
+MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # audio before the prefix that detecting an onset needs
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
@@ -68,13 +66,14 @@ class InputTurns:
         self._intake = Intake(max_samples=max_samples, position=position)
         self._buffer = self._intake.buffer
         self._detector: TurnDetector | None = None
-        self._key = TranscriptionKey(self._new_id())  # of the item that the next turn becomes
+        self._key = TranscriptionKey(self._new_id())  # of the item that the next turn will be
         self._sent = position  # the position up to which audio was sent to the VAD
         self._scored = position  # ... up to which its scores have come
         self._fed = position  # ... and up to which it was fed to the transcription
-        self._gap_from = -INFINITY  # a gap in the audio is measured from then on, at the earliest
-        self.scoring = TurnScoring(shared.options, shared.pauses)
-        self._speech_end = 0  # of the last window with speech in a turn
+        # from this time on, at the earliest, missing audio counts as a gap
+        self._gap_from = -INFINITY
+        self.scoring = TurnScoring(shared)
+        self._speech_end = 0  # end of the last window with speech in a turn
         self.announced = True
         """Whether the client was told of the open turn."""
         self._cleaning: str | None = None
@@ -87,7 +86,7 @@ class InputTurns:
 
     @property
     def item_id(self) -> str:
-        """The id of the item that the next turn becomes."""
+        """The id of the item that the next turn will be."""
         return self._key.item_id
 
     @property
@@ -95,9 +94,9 @@ class InputTurns:
         return self._detector is not None and self._detector.speaking
 
     def may_speak(self, *, unbounded: bool) -> bool:
-        """Whether a turn is open, or what came may begin one.
+        """Whether a turn is open, or received audio may begin one.
 
-        unbounded: what comes without turn detection says nothing.
+        unbounded: the answer without turn detection, where audio does not show it.
         """
         if self._detector is None:
             return not unbounded and len(self._buffer) >= to_samples(MIN_COMMIT_MS)
@@ -105,12 +104,12 @@ class InputTurns:
 
     @property
     def key(self) -> TranscriptionKey:
-        """The transcription of the turn that is open, or of the next."""
+        """The transcription of the open turn, or of the next one."""
         return self._key
 
     @property
     def silence(self) -> int:
-        """Samples since the user spoke last in this turn."""
+        """Samples since the last speech of the user in this turn."""
         return self._detector.silence if self._detector else 0
 
     @property
@@ -127,12 +126,12 @@ class InputTurns:
 
     @property
     def deadline(self) -> float:
-        """When half a sample, or a turn without further audio, has waited for long enough."""
+        """When a half sample, or a turn without further audio, is no longer waited for."""
         half = self._intake.half
         return min(half.deadline if half else INFINITY, self._gap_ends)
 
     def apply_settings(self) -> None:
-        """Apply changed settings. A turn under way goes on where that is possible."""
+        """Apply changed settings. An open turn continues where that is possible."""
         options = self._shared.options
         self._report(self._intake.set_format(options.input_format))
         self._configure_cleaning()
@@ -153,7 +152,10 @@ class InputTurns:
         self._clean_or_take(self._intake.decode(event, now, begin=begin), now)
 
     def continue_append(self, event: InputAudioAppend, now: float) -> bool:
-        """Take audio of whole samples, while there is room. False: more follows from it."""
+        """Take audio of whole samples.
+
+        False: the buffer has no room, or more follows from the audio; nothing was done.
+        """
         begin = self._scored if self._detector else 0
         pcm = self._intake.decode_whole(event, begin=begin)
         if pcm is None:
@@ -162,20 +164,24 @@ class InputTurns:
         return True
 
     def take_track(self, audio: bytes, now: float) -> None:
-        """Take audio of a media track, which never pauses: what nobody commits is dropped."""
+        """Take audio of a media track.
+
+        A track has no pauses, so audio that is not committed is dropped.
+        """
         if not self.continue_track(audio, now):
             self._drop()
             self._clean_or_take(audio, now)
 
     def continue_track(self, audio: bytes, now: float) -> bool:
-        """The same while there is room. False: nothing was done."""
+        """The same while the buffer has room. False: nothing was done."""
         if self._detector is None and len(self._buffer) > self._intake.max_samples:
             return False
         self._clean_or_take(audio, now)
         return True
 
     def take(self, pcm: bytes, now: float) -> None:
-        """Take PCM, cleaned where the client wants that: have it scored, or transcribe it."""
+        """Take PCM, after echo cancellation where the client wants that: have it scored, or
+        transcribe it."""
         self._intake.add(pcm, now)
         if self._detector is None:
             self._start_transcription()
@@ -184,7 +190,7 @@ class InputTurns:
             self._send_to_vad()
 
     def resume(self, pcm: bytes, item_id: str | None, now: float) -> None:
-        """Take over audio that another brain had not made an item of, and its open turn."""
+        """Take over audio that the other brain had not made an item of, and its open turn."""
         if item_id is not None:
             self._key = TranscriptionKey(item_id)
             if self._detector is not None:
@@ -198,12 +204,12 @@ class InputTurns:
         return self._buffer.read(self._buffer.start, self._buffer.end)
 
     def on_timer(self, now: float) -> Edge | None:
-        """Report half a sample that nothing completed; end a turn whose audio has stopped."""
+        """Report a half sample that nothing completed; end a turn whose audio has stopped."""
         if self._intake.half and self._intake.half.deadline <= now:
             self._report(self._intake.drop_half())
         if self._detector is None or self._gap_ends > now:
             return None
-        if self._scored < self._sent:  # the VAD is late: what it has not scored may be speech
+        if self._scored < self._sent:  # the VAD is late: audio that is not scored may be speech
             self._gap_from = now
             return None
         self._detector.reset()
@@ -233,10 +239,8 @@ class InputTurns:
         return edge
 
     def continue_scores(self, fact: VadScores) -> bool:
-        """Take the score of a window that changes nothing: it stays quiet, or the user goes on.
-
-        False: nothing was done.
-        """
+        """Take the score of a window that changes nothing: silence goes on, or the user goes on
+        speaking. False: nothing was done."""
         detector, at = self._detector, self._scored
         if detector is None or fact.at != at or len(fact.speech) > 1:
             return False
@@ -255,7 +259,7 @@ class InputTurns:
         return True
 
     def catch_up(self) -> None:
-        """Transcribe what was scored, or drop it."""
+        """Feed the audio that was scored to the transcription, or drop it."""
         if self._detector is None:
             return
         if self._detector.speaking:
@@ -268,7 +272,7 @@ class InputTurns:
         self._buffer.drop(self._scored - max(detector.prefix + MARGIN, MIN_KEPT))
 
     def _rise(self, at: int, speech: float) -> float:
-        """The rise of a window's level, where it matters, dB."""
+        """By how many dB the level of a window rises, where the rise is used."""
         assert self._detector
         if self._detector.speaking or speech < MIN_RISING:
             return 0.0
@@ -278,7 +282,7 @@ class InputTurns:
         """Take the likelihood that the turn is finished."""
         detector = self._detector
         if fact.source == "llm":
-            self._book(fact)
+            self.scoring.book(fact, self._transcriptions.text(self._key))
         if detector is None or fact.item_id != self._key.item_id:
             return None
         self.scoring.take(fact, detector)
@@ -295,23 +299,24 @@ class InputTurns:
         self._start_transcription(reported=announced)
 
     def end_soon(self) -> None:
-        """Whatever the words of the open turn, it is not waited for long."""
+        """Limit the silence that ends the open turn, whatever its words are."""
         assert self._detector
         self._detector.end_soon()
 
     def announce(self) -> None:
-        """Tell the client of the open turn after all."""
+        """Send `speech_started` for the open turn, which was held back until now."""
         self.announced = True
         self._send_started(self._key, self._buffer.start)
         self._transcriptions.report(self._key)
 
     def end_turn(self, now: float, draft_id: str) -> None:
-        """The user has stopped, and the client knows of the turn. draft_id: see EndAudio."""
+        """The user has stopped, in a turn that the client knows about. draft_id: see EndAudio."""
         self._send_stopped(self._key, self._scored, self._decide())
         self._commit(self._scored, now, draft_id)
 
     def withhold(self, now: float) -> EndedTurn:
-        """The user has stopped: await the words of the turn, without an item. See put()."""
+        """The user has stopped, in a turn that is held back: wait for its words before it becomes
+        an item. See put()."""
         key, start, end, decision = self._key, self._buffer.start, self._scored, self._decide()
         self._feed(end)
         self._transcriptions.finish(key, now)
@@ -320,7 +325,10 @@ class InputTurns:
         return EndedTurn(key, start, end, self._buffer.cut(end), decision)
 
     def put(self, turn: EndedTurn, *, announced: bool) -> None:
-        """Make an item of a turn that was withheld. announced: as of one that was not."""
+        """Make an item of a turn that was held back.
+
+        announced: as one that was announced from the start.
+        """
         if announced:
             self._send_started(turn.key, turn.start)
             self._send_stopped(turn.key, turn.end, turn.decision)
@@ -328,7 +336,7 @@ class InputTurns:
         self._transcriptions.report(turn.key)
 
     def commit(self, now: float) -> None:
-        """The client ends the turn. Raises InvalidRequest when it is too short."""
+        """The client commits the turn. Raises InvalidRequest when it is too short."""
         self._report(self._intake.drop_half())
         if len(self._buffer) < to_samples(MIN_COMMIT_MS):
             has = len(self._buffer) / to_samples(1)
@@ -347,7 +355,7 @@ class InputTurns:
         self._shared.effects.send(InputAudioCleared(event_id=self._shared.effects.event_id()))
 
     def time_out(self, silent_ms: int) -> None:
-        """Nobody has spoken for so long: the silence becomes an item."""
+        """Make an item of the silence, because nobody has spoken for idle_timeout_ms."""
         end_ms = to_ms(self._buffer.end)
         self._shared.effects.send(
             TimeoutTriggered(
@@ -362,7 +370,7 @@ class InputTurns:
 
     @property
     def _gap_ends(self) -> float:
-        """When audio that has stopped arriving in mid-turn counts as silence of enough length."""
+        """When missing audio in mid-turn counts as enough silence to end the turn."""
         detector, seconds = self._detector, self._shared.limits.gap_seconds
         if detector is None or not detector.speaking or not seconds:
             return INFINITY
@@ -398,7 +406,7 @@ class InputTurns:
             self._sent = upto
 
     def _score_anew(self) -> None:
-        """Turn detection was switched on: what was not committed may contain a turn."""
+        """Turn detection was switched on: audio that was not committed may contain a turn."""
         if self._transcriptions.pending(self._key):
             self._transcriptions.cancel(self._key.item_id)
             self._key = TranscriptionKey(self._new_id())
@@ -426,7 +434,7 @@ class InputTurns:
         self._shared.effects.add(RecordTurn(key.item_id, decision))
 
     def _decide(self) -> TurnDecision:
-        """Why the turn has just ended."""
+        """The decision that has just ended the turn."""
         assert self._detector
         return self.scoring.decide(self._detector, self._scored)
 
@@ -463,7 +471,7 @@ class InputTurns:
             effects.send(sent(event_id=effects.event_id(), previous_item_id=previous, item=item))
 
     def score_turn(self) -> None:
-        """Score the words when they have changed, and the sound once in each pause."""
+        """Request scores: of the words when they have changed, of the sound once in each pause."""
         detector = self._detector
         if detector is None or not self.scoring.is_due(detector):
             return
@@ -473,27 +481,8 @@ class InputTurns:
         length = self._shared.options.turn_samples if asked == "sound" else 0
         audio = self._buffer.read(self._scored - length, self._scored)
         language = language_of(self._shared.options)
-        timeout_s, before = 0.0, ""
-        if self._may_ask_llm and self.scoring.asks_llm(detector):
-            timeout_s = self._shared.options.turns.llm_timeout_ms / 1000
-            before = last_words(self._shared.conversation)
-        self._shared.effects.add(
-            ScoreTurn(self._key.item_id, text, language, audio, timeout_s, before)
-        )
-
-    @property
-    def _may_ask_llm(self) -> bool:
-        shared = self._shared
-        used = shared.usage.totals.speculative_tokens
-        return used < shared.options.turns.anticipation_max_tokens
-
-    def _book(self, fact: TurnScored) -> None:
-        """Count what a language model has used."""
-        counted = fact.tokens or TokenCounts(estimate(self._transcriptions.text(self._key)), 1)
-        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
-        record_id = self._shared.effects.ids.next("turn")
-        model = self._shared.options.served_by.model
-        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
+        llm = self.scoring.llm_request(detector)
+        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio, *llm))
 
     def _report(self, half: HalfSample | None) -> None:
         if half:
@@ -503,7 +492,7 @@ class InputTurns:
             )
 
     def _skip(self) -> None:
-        """Scores of what came so far are not waited for any more."""
+        """Do not wait for scores of the audio so far."""
         self._sent = self._scored = self._buffer.end
         if self._detector:
             self._detector.reset()

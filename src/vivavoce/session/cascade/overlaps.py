@@ -1,15 +1,15 @@
-"""Speech over an answer, while it is not known whether it is meant to interrupt it.
+"""Handles speech over an answer until it is decided whether it is meant to interrupt the answer.
 
 Rules:
-1. The client is told of such a turn when it is known to be one: clients stop an answer at
-   `speech_started`. Until then its audio is transcribed, and the answer goes on.
-2. An interruption is announced, ends the answer, and is answered, as any turn.
-3. A backchannel becomes an item of the conversation, without a response. One that begins in the
-   last moments of an answer replies to it: that is a turn.
-4. Noise, and the echo of the answer, become nothing. What has words becomes an item.
-5. The end of its transcript decides at the latest; where there is none, it is an interruption.
-6. Where only certain speakers are let in, every turn is held until its voice was looked at. That of
-   another becomes nothing.
+1. `speech_started` is sent once the speech is known to be an interruption, because clients stop an
+   answer at that event. Until then the speech is transcribed, and the answer continues.
+2. An interruption is announced, ends the answer, and is answered, like any other turn.
+3. A backchannel becomes an item of the conversation, without a response. A backchannel that begins
+   shortly before the end of an answer is a reply to it, so it is a turn.
+4. Noise, and the echo of the answer, are dropped. Other speech with words becomes an item.
+5. The final transcript decides at the latest. Without a transcript the speech is an interruption.
+6. Where only certain speakers are accepted, every turn is held back until its voice was compared. A
+   turn of another speaker is dropped.
 """
 
 import math
@@ -37,13 +37,13 @@ from vivavoce.session.interruption import (
     level_db,
 )
 
-MAX_SOUND = 2 * RATE  # of speech over an answer, the last samples are measured
+MAX_SOUND = 2 * RATE  # the level of speech over an answer is measured over its last samples
 LEVEL_SHARE = 0.3  # by which a turn changes the user's usual level
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A turn that was held and has ended, and whose words are not complete."""
+    """A turn that was held back and has ended, and whose final words have not come."""
 
     turn: EndedTurn
     began: float
@@ -53,7 +53,7 @@ class _Waiting:
 
 
 class Overlaps:
-    """Holds turns over an answer back until it is known what they are."""
+    """Holds back turns over an answer until it is decided what they are."""
 
     def __init__(
         self,
@@ -68,19 +68,20 @@ class Overlaps:
         self._responses = responses
         self._waiting: dict[TranscriptionKey, _Waiting] = {}
         self._began = 0.0
-        self._judged = False  # whether the open turn began over an answer, and that is judged
+        # whether the open turn began over an answer and interruptions are judged
+        self._judged = False
         self._speakers = SpeakerChecks(shared)
         self._usual_db: float | None = None
         self._ducked = False
 
     @property
     def busy(self) -> bool:
-        """Whether what has ended waits for its words."""
+        """Whether a turn that has ended is waiting for its final words."""
         return bool(self._waiting)
 
     @property
     def held(self) -> bool:
-        """Whether the open turn is one that the client does not know of."""
+        """Whether there is an open turn that the client does not know about."""
         return self._turns.speaking and not self._turns.announced
 
     def begin(self, now: float) -> bool:
@@ -95,7 +96,7 @@ class Overlaps:
         return True
 
     def judge(self, now: float) -> None:
-        """More is known of the open turn. Call while it is held."""
+        """Decide with what is known now about the open turn. Call while it is held back."""
         if self._speakers.on and not self._speakers.admits(self._turns.key, self._turns.sound):
             return
         if not self._judged:
@@ -117,7 +118,7 @@ class Overlaps:
             self._responses.interrupt(now, live=self._turns.live, doubtful=doubtful)
 
     def end(self, now: float) -> None:
-        """The open turn has ended, and it is held: its words decide."""
+        """The open turn has ended while it is held back: its words will decide."""
         overlap, sound = self._overlap(now), self._turns.sound
         turn = self._turns.withhold(now)
         if self._speakers.on:
@@ -125,11 +126,12 @@ class Overlaps:
         self._waiting[turn.key] = _Waiting(turn, self._began, overlap, self._judged)
 
     def keep(self, fact: TranscriptUpdated) -> bool:
-        """Whether final words wait until it is known who speaks: see speaker_checked()."""
+        """Whether final words have to wait for the result of the speaker check: see
+        speaker_checked()."""
         return fact.key in self._waiting and self._speakers.keep(fact)
 
     def speaker_checked(self, fact: SpeakerChecked) -> TranscriptUpdated | None:
-        """Take what is known of a voice; return the final words that waited for that."""
+        """Take the result of a speaker check; return the final words that waited for it."""
         return self._speakers.take(fact)
 
     def words_complete(self, key: TranscriptionKey, text: str, now: float) -> bool:
@@ -160,7 +162,7 @@ class Overlaps:
         return answered
 
     def release(self) -> None:
-        """Make items of what waits for its words: another turn follows."""
+        """Make items of the turns that wait for their words, because another turn follows."""
         for key, waiting in self._waiting.items():
             if self._speakers.rejects(key):
                 self._transcriptions.cancel(key.item_id)
@@ -176,7 +178,8 @@ class Overlaps:
         self._duck(ducked=False)
 
     def settle(self) -> None:
-        """What is due after any fact: the answer is soft while somebody may interrupt it."""
+        """Do what is due after any fact: the answer is played softly while speech over it is
+        undecided."""
         settle_ms = self._shared.options.interruption.settle_ms
         speaking = self._judged and self.held and to_ms(self._turns.silence) < settle_ms
         self._duck(ducked=speaking and self._shared.playback.by_server)
@@ -205,7 +208,7 @@ class Overlaps:
         sound = self._turns.sound
         pcm = sound[-2 * MAX_SOUND :]
         usual = self._usual_db
-        words, played = self._responses.played(now)
+        words, played = self._responses.answer_playback.playing(now)
         heard = envelope(pcm)
         return Overlap(
             sound_ms=to_ms(len(sound) // 2),

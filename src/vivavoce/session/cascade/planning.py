@@ -27,7 +27,10 @@ def given(value: T | UnsetType | None, default: T) -> T:
 
 
 def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
-    """Settle what a response is made of. Raises InvalidRequest and has changed nothing."""
+    """Decide what a response is made of.
+
+    Raises InvalidRequest, in which case nothing was changed.
+    """
     options, conversation = shared.options, shared.conversation
     session = options.realtime
     modalities = given(params.output_modalities, session.output_modalities)
@@ -74,7 +77,7 @@ def plan_of(params: ResponseParams, shared: Shared) -> ResponsePlan:
 
 
 def result_params(options: Options) -> ResponseParams:
-    """Of a response to the result of a function that ran in the background."""
+    """Settings of a response to the result of a function that ran in the background."""
     choice = options.realtime.tool_choice
     return ResponseParams(
         tool_choice=choice if choice in ("auto", "none") else "auto", metadata=RESULT_METADATA
@@ -91,7 +94,7 @@ def _listed(listed: tuple[Item | ItemReference, ...], shared: Shared) -> tuple[E
     entries, format_ = [], shared.options.input_format
     for n, item in enumerate(listed):
         if not isinstance(item, ItemReference):
-            # under an id of our own: an item of the conversation may have the client's
+            # with an id of our own, because the conversation may have an item with the client's id
             item = msgspec.structs.replace(item, id="")
             entries.append(entry_of(item, format_, shared.effects.ids, f"response.input[{n}]"))
         elif entry := shared.conversation.find(item.id):

@@ -7,7 +7,7 @@ Rules:
    moment they are announced. Out of band there are no conversation events.
 3. A response has one message at the most.
 4. A function call is `completed` only if its function was declared and its arguments are a JSON
-   object: nobody may run another.
+   object. Clients must not run any other call.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class OutputPlace:
-    """Where an output stands: in which response, as which item, at which index."""
+    """The place of an output: its response, its item, and its index."""
 
     response_id: str
     item_id: str
@@ -69,7 +69,7 @@ class _Part:
 
 
 class SpokenMessage:
-    """A message in audio, with its transcript and the ledger that joins the two."""
+    """A message in audio, with its transcript and the ledger of the words and their samples."""
 
     def __init__(self, place: OutputPlace, effects: EffectBuffer, format_: Format) -> None:
         self.place = place
@@ -87,7 +87,7 @@ class SpokenMessage:
         self._part.send(server.ContentPartAdded, part=part)
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...], *, send: bool = True) -> None:
-        """More PCM, and the words that begin in it; words are sent first.
+        """Send more PCM, and before it the words that begin in it.
 
         send: False where the server plays the audio itself.
         """
@@ -98,7 +98,10 @@ class SpokenMessage:
             self._send_audio(self._encoder.feed(audio) if self._encoder else audio)
 
     def finish(self, status: Status) -> None:
-        """End the part. Of an interrupted message what the encoder still holds is not sent."""
+        """End the part.
+
+        The audio that the encoder still holds is not sent for an interrupted message.
+        """
         if status == "completed" and self._encoder:
             self._send_audio(self._encoder.flush())
         text = self.ledger.text
@@ -167,7 +170,7 @@ class CallOutput:
 
     @property
     def problem(self) -> str | None:
-        """Why nobody may run this call; None: its arguments are a JSON object."""
+        """Why this call must not be run; None: its arguments are a JSON object."""
         try:
             arguments = msgspec.json.decode(self.arguments or "{}")
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
@@ -221,21 +224,21 @@ Output: TypeAlias = SpokenMessage | WrittenMessage | CallOutput
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """What is settled about a response when it is created."""
+    """What is decided about a response when it is created."""
 
-    prompt: Prompt  # without items: they are known once the user's words are
-    listed: tuple[Entry, ...] | None  # its own context; None: the conversation
-    inline: tuple[Entry, ...]  # of these, the ones that are not in the conversation
+    prompt: Prompt  # without items: those are read once the user's words are known
+    listed: tuple[Entry, ...] | None  # a context of its own; None: the conversation
+    inline: tuple[Entry, ...]  # the entries of it that are not in the conversation
     modalities: tuple[Modality, ...]
     max_output_tokens: int | Literal["inf"]
     format: AudioFormat
-    voice: str  # as the client named it
+    voice: str  # as the client gave it
     metadata: dict[str, str] | None
     conversation_id: str | None  # None: out of band
 
 
 class ResponseState:
-    """One response in progress. Its methods send the client what came of it."""
+    """One response in progress. Its methods send the client's events."""
 
     def __init__(
         self,
@@ -246,22 +249,22 @@ class ResponseState:
     ) -> None:
         self.id = response_id
         self.plan = plan
-        self.reads: tuple[Entry, ...] = ()  # the context that it answers
+        self.reads: tuple[Entry, ...] = ()  # the context from which it is generated
         self.stage: Stage = "stt"
         self.stalls_at = float("inf")
         self.finished: GenerationFinished | None = None
-        self.speech_problem: str | None = None  # why the rest of its message has no audio
+        self.speech_problem: str | None = None  # the error that ended speech synthesis
         self.filler: Filler | None = None
         self._order: Generate | None = None
         self._effects = effects
         self._conversation = conversation
         self._outputs: list[Output] = []
         self._message: SpokenMessage | WrittenMessage | None = None
-        self._open: list[Output] = []  # of these, the ones that were not ended
+        self._open: list[Output] = []  # those that were not ended
         self._ended: dict[int, Status] = {}  # by output index
         self._calls: dict[int, CallOutput] = {}  # by the model's own index
         self._characters = 0  # of text and arguments
-        self._spoken_characters: int | None = None  # before speech synthesis failed
+        self._spoken_characters: int | None = None  # spoken before speech synthesis failed
 
     def begin(self) -> None:
         event_id = self._effects.event_id()
@@ -272,7 +275,7 @@ class ResponseState:
     def generate(
         self, begun: Callable[[Prompt], str] = lambda _: "", filler: Filler | None = None
     ) -> None:
-        """All words of its context are known: order the answer. begun: see Responses."""
+        """Request the answer, as all words of its context are known. begun: see Responses."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
         self.filler = filler
         self._order = Generate(self.id, prompt, begun(prompt), filler)
@@ -280,7 +283,7 @@ class ResponseState:
         self._effects.add(self._order)
 
     def resume(self, text: str) -> None:
-        """Order the rest of an answer that was interrupted by nothing."""
+        """Continue an answer that was cut off although nothing interrupted it."""
         prompt = dataclasses.replace(self.plan.prompt, items=shown(self.reads))
         self._order = Generate(self.id, prompt, text=text)
         self.stage = "tts"
@@ -288,17 +291,17 @@ class ResponseState:
 
     @property
     def generating(self) -> bool:
-        """Whether the answer was ordered."""
+        """Whether the answer was requested."""
         return self._order is not None
 
     @property
     def calls(self) -> int:
-        """How many functions it has called."""
+        """How many functions the response has called."""
         return len(self._calls)
 
     @property
     def spoken(self) -> SpokenMessage | None:
-        """Its message in audio, once there is one."""
+        """Its message in audio, once it has begun."""
         return self._message if isinstance(self._message, SpokenMessage) else None
 
     @property
@@ -312,7 +315,7 @@ class ResponseState:
         return self.spoken.ledger.samples if self.spoken else 0
 
     def open_message(self) -> SpokenMessage | WrittenMessage:
-        """Its message, announced when it is asked for first."""
+        """Its message, which is announced at the first use."""
         if self._message is None:
             if self.plan.prompt.spoken:
                 format_ = format_name(self.plan.format)
@@ -340,7 +343,7 @@ class ResponseState:
             self.stage = "tts"
 
     def start_call(self, index: int, call_id: str, name: str) -> None:
-        """A call begins; so the one before it is complete."""
+        """A call begins, so the call before it is complete."""
         self._finish_calls("completed")
         output = CallOutput(self._place(), self._effects, call_id, name)
         self._calls[index] = output
@@ -353,13 +356,13 @@ class ResponseState:
             output.add(arguments)
 
     def finish_generation(self, fact: GenerationFinished) -> None:
-        """The model has ended. Calls can be run now, while audio may still come."""
+        """The model has ended. Calls can be run now, although audio may still follow."""
         self.finished = fact
         self._finish_calls("completed" if fact.reason == "stop" else "incomplete")
 
     @property
     def call_problem(self) -> str | None:
-        """Why a call of a model that stopped by itself may not be run."""
+        """Why a call must not be run although the model ended normally."""
         for call in self._calls.values():
             if call.problem:
                 return call.problem
@@ -367,7 +370,7 @@ class ResponseState:
 
     @property
     def spoken_characters(self) -> int:
-        """Of the text that a synthesiser has spoken."""
+        """The part of a text that a synthesiser has spoken."""
         if self._spoken_characters is not None:
             return self._spoken_characters
         spoken = [output for output in self._outputs if isinstance(output, SpokenMessage)]
@@ -379,10 +382,9 @@ class ResponseState:
         details: StatusDetails | None,
         count: Callable[[Usage], SessionUsage | UnsetType] = lambda _: UNSET,
     ) -> Usage:
-        """End all that is open and send response.done, once; return what the response has used.
-
-        count: takes that before; returns what the client is shown of the session's.
-        """
+        """End everything that is open, send response.done once, and return the usage of the
+        response. count: called with the usage before that; returns the usage of the session that
+        the client is shown."""
         for output in tuple(self._open):
             self._finish(output, "completed" if ending == "completed" else "incomplete")
         usage = Usage() if ending == "failed" else self._usage()

@@ -1,9 +1,9 @@
-"""The assistant's side of a session: which responses there are, and how each ends.
+"""The responses of a session: when each begins, and how it ends.
 
 Rules:
 1. One response at a time in the default conversation; any number out of band.
-2. A response is announced at once and generated when the words of all user items in its context
-   are known. Its context is what was in the conversation when it was announced.
+2. A response is announced at once, and generated when the words of all user items in its context
+   are known. Its context is the conversation as it was when the response was announced.
 3. A response that makes no progress for stall_seconds fails, and names the stage.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 
 from msgspec import UnsetType
 
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.items import Message
 from vivavoce.protocol.responses import (
@@ -23,8 +23,8 @@ from vivavoce.protocol.responses import (
     StatusDetails,
     Usage,
 )
-from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
+from vivavoce.session.cascade.answer_playback import AnswerPlayback
 from vivavoce.session.cascade.planning import plan_of
 from vivavoce.session.cascade.response import Ending, ResponseState, SpokenMessage
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
@@ -32,7 +32,6 @@ from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
     AddEchoReference,
     CancelGeneration,
-    ClearEchoReference,
     Filler,
     Prompt,
     RecordUsage,
@@ -54,8 +53,6 @@ from vivavoce.session.facts import (
 from vivavoce.session.limits import MAX_CALLS_PER_RESPONSE
 
 INFINITY = float("inf")
-PLAYED_AUDIO = 3 * RATE  # samples of an answer that the microphone may hear
-PLAYED_WORDS, WORDS_AHEAD = 8 * RATE, RATE // 2  # ... and of its words: where it is is an estimate
 STAGES: dict[Stage, str] = {
     "stt": "speech recognition",
     "llm": "the language model",
@@ -65,7 +62,7 @@ STAGES: dict[Stage, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CutAnswer:
-    """An answer that a sound cut off, and the turn that this was: their items."""
+    """An answer that a sound cut off, and the turn of that sound, as item ids."""
 
     turn_id: str
     item_id: str
@@ -82,21 +79,23 @@ class Responses:
         quiet_since: float | None = None,
         begun: Callable[[Prompt], str] = lambda _: "",
     ) -> None:
-        """begun: the answer to a prompt that was begun early; "": none was."""
+        """begun: id of the answer that was begun early from its prompt; "": none was."""
         self._shared = shared
+        self.answer_playback = AnswerPlayback(shared)
         self._transcriptions = transcriptions
         self._responses: dict[str, ResponseState] = {}
         self._waiting: dict[str, set[TranscriptionKey]] = {}  # by response: the words it needs
         self._begun = begun
         self._filled = ""  # the last turn in which a filler was said
-        self._due = False  # a turn ended while a response ran that nothing may interrupt
-        self._failure: Failure | None = None  # a transcription nobody waited for when it failed
+        self._due = False  # a turn ended during a response that must not be interrupted
+        # the last failed transcription that no response was waiting for
+        self._failure: Failure | None = None
         self._cut: CutAnswer | None = None
         self._rest = ""  # what the next response says: see finish_cut()
         self.quiet_since = quiet_since
-        """When the last answer ended, if nothing came after it."""
+        """When the last answer ended; None if something came after it."""
         self.result_due = False
-        """Whether a function has finished in the background since the last answer was created."""
+        """Whether a background function has finished since the last answer was created."""
 
     @property
     def active(self) -> ResponseState | None:
@@ -112,14 +111,15 @@ class Responses:
 
     @property
     def due(self) -> bool:
-        """Whether a turn waits for the response in progress to end."""
+        """Whether a turn is waiting for the response in progress to end."""
         return self._due
 
     @property
     def deadline(self) -> float:
-        """When the first response stalls."""
+        """When the first of the responses fails for lack of progress."""
         first = INFINITY
-        for response in self._responses.values():  # evaluated after every fact: no generator
+        # evaluated after every fact: a loop is faster than a generator
+        for response in self._responses.values():
             first = min(first, response.stalls_at)
         return first
 
@@ -179,9 +179,9 @@ class Responses:
             self.create(ResponseParams(), now)
 
     def finish_cut(self, item_id: str, now: float) -> None:
-        """Say the rest of an answer that broke off with the connection.
+        """Continue an answer that was cut off when the connection broke.
 
-        Where its words are known they are spoken; otherwise the model goes on.
+        Known words are spoken; otherwise the model continues.
         """
         entry = self._shared.conversation.find(item_id)
         assert entry
@@ -198,14 +198,14 @@ class Responses:
         self.create(params, now)
 
     def words_known(self, key: TranscriptionKey, now: float) -> None:
-        """A transcription has ended: the responses that waited for it may be generated."""
+        """A transcription is complete: generate the responses that waited for it."""
         for response_id, keys in tuple(self._waiting.items()):
             if key in keys:
                 keys.remove(key)
                 self._generate_if_ready(self._responses[response_id], now)
 
     def words_failed(self, failure: Failure, now: float) -> None:
-        """A transcription has failed: the response that waits for it fails, or the next does."""
+        """A transcription has failed: fail the response that waits for it, or else the next one."""
         waiting = [id_ for id_, keys in self._waiting.items() if failure.key in keys]
         for response_id in waiting:
             self._fail(self._responses[response_id], failure.code, failure.reason, now)
@@ -220,12 +220,12 @@ class Responses:
                     entry.words[key.content_index] = text
 
     def take(self, fact: GenerationFact, now: float) -> None:
-        """Take what was generated. What comes of a cancelled response is ignored."""
+        """Take generated output. Output of a cancelled response is ignored."""
         response = self._responses.get(fact.response_id)
         if response is None or not response.generating:
             return
         if isinstance(fact, GenerationProgress) and response.stage == "tts":
-            return  # it is the synthesiser that makes no progress
+            return  # the synthesiser is the stage without progress
         response.stalls_at = now + self._shared.limits.stall_seconds
         match fact:
             case AudioGenerated():
@@ -255,7 +255,10 @@ class Responses:
                 assert_never(fact)
 
     def continue_audio(self, fact: AudioGenerated, now: float) -> bool:
-        """Take more audio of an answer that has some. False: more follows from it than that."""
+        """Take more audio of an answer that already has some.
+
+        False: nothing was done, because more follows from it.
+        """
         response = self._responses.get(fact.response_id)
         spoken = response.spoken if response else None
         if response is None or spoken is None or fact.ends or not spoken.ledger.samples:
@@ -280,65 +283,29 @@ class Responses:
         self._cut_off(response, StatusDetails(type="cancelled", reason="client_cancelled"), now)
 
     def audible(self, now: float) -> bool:
-        """Whether an answer is being played, or is about to go on."""
+        """Whether an answer is being played, or is about to continue."""
         active = self.active
         return self._shared.playback.until > now or bool(active and active.audio_samples)
 
-    def played(self, now: float) -> tuple[str, bytes]:
-        """The words that are being played about now, and the audio that was played last."""
-        if (playing := self._shared.playback.playing(now)) is None:
-            return "", b""
-        item_id, unplayed = playing
-        entry = self._shared.conversation.find(item_id)
-        if entry is None or entry.ledger is None:
-            return "", b""
-        ledger = entry.ledger
-        at = ledger.samples - unplayed
-        begin = max(0, at - PLAYED_AUDIO) * BYTES_PER_SAMPLE
-        audio = bytes(ledger.audio[begin : at * BYTES_PER_SAMPLE])
-        return ledger.words_within(at - PLAYED_WORDS, at + WORDS_AHEAD), audio
-
     def interrupt(self, now: float, *, live: bool, doubtful: str = "") -> None:
-        """Barge-in: the answer ends, and no earlier one is played any further.
+        """Barge-in: end the answer, and stop the playback of earlier ones.
 
-        live: the user speaks in real time. A client that sends recordings does not wait for
-        answers to be played: it has all of a complete one. doubtful: the item of a turn that
-        interrupts by its sound alone; if it has no words, a complete answer goes on behind it.
+        live: the user speaks in real time. A client that sends recordings does not play answers, so
+        it keeps all of a complete one. doubtful: the item of a turn that interrupts by its sound
+        alone. If it turns out to have no words, an answer that was complete is continued after it.
         """
         playback = self._shared.playback
         playing = playback.playing(now) if doubtful and self.active is None else None
         self._cut = CutAnswer(doubtful, playing[0]) if playing else None
         if playback.by_server:
-            self.clear_output(now)
+            self.answer_playback.clear(now)
         if response := self.active:
             self._cut_off(response, StatusDetails(type="cancelled", reason="turn_detected"), now)
         for item_id, unplayed in playback.stop(now).items():
             if live:
-                self._keep_heard(item_id, unplayed)
-        self.clear_echo_reference()
+                self.answer_playback.keep_heard(item_id, unplayed)
+        self.answer_playback.clear_echo_reference()
         self.quiet_since = None
-
-    def clear_output(self, now: float) -> None:
-        """Drop the audio that was not played, and report how far each answer was.
-
-        Raises InvalidRequest where the client owns the playback.
-        """
-        conversation, effects = self._shared.conversation, self._shared.effects
-        unplayed = self._shared.playback.clear(now)
-        self.clear_echo_reference()
-        for item_id, samples in unplayed.items():
-            entry = conversation.find(item_id)
-            if entry and entry.ledger:
-                heard_ms = to_ms(entry.ledger.samples - samples)
-                conversation.truncate(item_id, 0, heard_ms)
-                effects.send(
-                    ItemTruncated(
-                        event_id=effects.event_id(),
-                        item_id=item_id,
-                        content_index=0,
-                        audio_end_ms=heard_ms,
-                    )
-                )
 
     def stop_all(self, now: float) -> None:
         """The session ends."""
@@ -359,11 +326,6 @@ class Responses:
                 self._shared.effects.add(CancelGeneration(response.id))
                 self._fail(response, f"{stage}_stalled", reason, now)
 
-    def clear_echo_reference(self) -> None:
-        """Nothing is played any more that the microphone could pick up."""
-        if self._shared.options.noise_reduction:
-            self._shared.effects.add(ClearEchoReference())
-
     def _start_call(self, response: ResponseState, fact: ToolCallStarted, now: float) -> None:
         declared = {tool.name for tool in response.plan.prompt.tools}
         problem = None
@@ -383,7 +345,7 @@ class Responses:
         if spoken is None:
             return
         self._send_audio(response, spoken, fact, now)
-        if fact.ends:  # the next progress is the model's
+        if fact.ends:  # from here on the model has to make progress
             response.stage = "llm"
         if spoken.ledger.samples > self._shared.limits.max_response_seconds * RATE:
             self._end_too_long(response, now)
@@ -400,7 +362,7 @@ class Responses:
             self._shared.effects.add(AddEchoReference(fact.audio))
 
     def _bound_text(self, response: ResponseState, now: float) -> None:
-        """End a response whose text has become too long, where the client sets no bound."""
+        """End a response whose text has become too long, where the client sets no limit."""
         max_tokens = self._shared.limits.max_response_tokens
         if response.plan.max_output_tokens == "inf" and response.text_tokens > max_tokens:
             self._end_too_long(response, now)
@@ -411,7 +373,8 @@ class Responses:
         self._end(response, "incomplete", details, now)
 
     def _failed_words(self, response: ResponseState) -> Failure | None:
-        """The failure of the user's last words in its context, if no response has reported it."""
+        """The failure of the user's last words in the context of a response, unless one has
+        reported it."""
         if self._failure is None:
             return None
         last = next((e for e in reversed(response.reads) if _is_of_user(e)), None)
@@ -436,7 +399,8 @@ class Responses:
             response.generate()
 
     def _rest_of_cut(self, response: ResponseState) -> str:
-        """What was not heard of an answer, where the turn that cut it off had no words."""
+        """The part of an answer that was not heard, if the turn that cut it off had no words; else
+        ""."""
         cut, self._cut = self._cut, None
         if cut is None or not response.plan.prompt.spoken or _turn_of(response) != cut.turn_id:
             return ""
@@ -447,7 +411,7 @@ class Responses:
         return entry.ledger.unheard_text
 
     def _filler(self, response: ResponseState) -> Filler | None:
-        """What is said while the model takes its time, unless it was said in this turn."""
+        """The filler, said while the model gives nothing, unless one was said in this turn."""
         limits, prompt = self._shared.limits, response.plan.prompt
         said = self._filled and self._filled == _turn_of(response)
         if not limits.filler_seconds or not prompt.spoken or said:
@@ -468,7 +432,8 @@ class Responses:
             self._end(response, "completed", None, now)
 
     def _complete_in_writing(self, response: ResponseState, reason: str, now: float) -> None:
-        """Its words are complete; the client learns why some of them have no audio."""
+        """Speech synthesis has failed: the answer has all its words, and the client is told why
+        some have no audio."""
         message = f"Speech synthesis failed, the answer goes on in writing: {reason}"
         error = ResponseError(type="server_error", code="tts_failed", message=message)
         self._end(response, "completed", StatusDetails(type="completed", error=error), now)
@@ -481,14 +446,8 @@ class Responses:
         self._end(response, "cancelled", details, now)
         if spoken := response.spoken:
             item_id = spoken.place.item_id
-            self._keep_heard(item_id, self._shared.playback.drop(item_id, now))
-        self.clear_echo_reference()
-
-    def _keep_heard(self, item_id: str, unplayed: int) -> None:
-        """The end of an answer was not played: only the words before it stay."""
-        entry = self._shared.conversation.find(item_id)
-        if entry and entry.ledger:
-            self._shared.conversation.cut(item_id, entry.ledger.samples - unplayed)
+            self.answer_playback.keep_heard(item_id, self._shared.playback.drop(item_id, now))
+        self.answer_playback.clear_echo_reference()
 
     def _fail(self, response: ResponseState, code: str, reason: str, now: float) -> None:
         error = ResponseError(type="server_error", code=code, message=reason)
@@ -513,7 +472,8 @@ class Responses:
         self._shared.playback.ended(response.id, now)
 
     def _count(self, response: ResponseState, usage: Usage, now: float) -> SessionUsage | UnsetType:
-        """Count what a response has used; what the client sees of the session's usage."""
+        """Count the usage of a response; return the usage of the session that the client is
+        shown."""
         model, spoken = response.plan.prompt.model, response.spoken_characters
         self._shared.usage.add(RecordUsage(response.id, model, usage, characters=spoken))
         return self._shared.shown_usage(now)

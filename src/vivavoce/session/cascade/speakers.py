@@ -1,4 +1,4 @@
-"""Whose speech is let in: what is asked of the speaker model, and what it has said."""
+"""Which speakers are accepted: requests to the speaker model, and its results."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ from vivavoce.session.effects import CheckSpeaker
 from vivavoce.session.facts import SpeakerChecked, TranscriptionKey, TranscriptUpdated
 from vivavoce.session.speaker_gate import CHECK_MS, MIN_CHECKED_MS, is_speaker
 
-MAX_CHECKED = to_samples(3_000)  # of the end of the speech of a turn
-MAX_TURNS = 8  # of which it is kept who spoke
+MAX_CHECKED = to_samples(3_000)  # the end of a turn's speech, which is compared
+MAX_TURNS = 8  # turns whose result is kept
 
 
 @dataclass(slots=True)
 class _Voice:
-    """What is known of the voice of a turn."""
+    """What is known about the voice of a turn."""
 
     speech_ms: int
-    """That was sent last."""
+    """The request that was sent last."""
     admitted: bool | None = None
     """None: not known yet."""
     words: TranscriptUpdated | None = None
-    """Final, that wait until it is known."""
+    """The final words, which wait for the result."""
 
 
 class SpeakerChecks:
-    """The voices of the last turns."""
+    """The results for the last turns."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -33,29 +33,31 @@ class SpeakerChecks:
 
     @property
     def on(self) -> bool:
-        """Whether voices matter at all."""
+        """Whether the operator limits whose speech is accepted."""
         return self._shared.options.speaker_gate.mode != "off"
 
     def admits(self, key: TranscriptionKey, sound: bytes) -> bool:
-        """Whether the speaker of an open turn is let in, as far as is known; asks in time."""
+        """Whether the speaker of an open turn is accepted, as far as is known; requests a check
+        when it is due."""
         voice = self._voices.get(key)
         if voice is None and to_ms(len(sound) // BYTES_PER_SAMPLE) >= CHECK_MS:
             self._ask(key, sound)
         return voice is not None and voice.admitted is True
 
     def check_all(self, key: TranscriptionKey, sound: bytes) -> None:
-        """A turn has ended, and all its speech is known: look at that, if it was not let in."""
+        """A turn has ended: request a check with all its speech, unless its speaker was accepted
+        already."""
         voice = self._voices.get(key)
         if voice is None or voice.admitted is not True:
             self._ask(key, sound)
 
     def rejects(self, key: TranscriptionKey) -> bool:
-        """Whether somebody else speaks in a turn."""
+        """Whether another speaker than the accepted ones speaks in a turn."""
         voice = self._voices.get(key)
         return voice is not None and voice.admitted is False
 
     def keep(self, fact: TranscriptUpdated) -> bool:
-        """Keep the final words of a turn until it is known who spoke; False: it is."""
+        """Keep the final words of a turn until its speaker is known. False: it is known already."""
         voice = self._voices.get(fact.key)
         if voice is None or voice.admitted is not None:
             return False
@@ -63,7 +65,7 @@ class SpeakerChecks:
         return True
 
     def take(self, fact: SpeakerChecked) -> TranscriptUpdated | None:
-        """Take an answer; return the words that waited for it."""
+        """Take the result of a check; return the words that waited for it."""
         key = next((key for key in self._voices if key.item_id == fact.item_id), None)
         if key is None:
             return None

@@ -1,4 +1,4 @@
-"""The transcription of each recording, from its first audio to its last word."""
+"""The transcription of each recording, from its first audio to its final words."""
 
 from dataclasses import dataclass
 
@@ -28,17 +28,17 @@ from vivavoce.session.usage import transcription_usage
 
 INFINITY = float("inf")
 DIARIZES = "-diarize"
-"""A model of recognition whose name ends like this tells speakers apart."""
+"""A recogniser model whose name ends like this distinguishes speakers."""
 
 
 def language_of(options: Options) -> str | None:
-    """The language that the client says is spoken."""
+    """The spoken language that the client has set."""
     return options.transcription.language if options.transcription else None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A transcription that failed after all its audio had come."""
+    """A transcription that failed after all its audio was received."""
 
     key: TranscriptionKey
     code: str
@@ -51,15 +51,15 @@ class ItemTranscription:
 
     order: StartTranscription
     reported: bool
-    """Whether the client asked for transcripts."""
+    """Whether the client requested transcripts."""
     scored: bool = False
-    """Whether it asked for the probabilities of the words."""
+    """Whether the client requested the probabilities of the words."""
     samples: int = 0
     sent_text: str = ""
-    """What was sent of its words as deltas."""
+    """The words that were sent as deltas."""
     text: str = ""
     draft: str = ""
-    """The words of a draft of it, while it has none itself."""
+    """The words of a draft, while the transcription itself has none."""
     deadline: float = INFINITY
     """When the next words are overdue; infinite while audio still comes."""
     failure: tuple[str, str] | None = None
@@ -77,7 +77,8 @@ class Transcriptions:
     def deadline(self) -> float:
         """When the first of them is overdue."""
         first = INFINITY
-        for active in self._active.values():  # evaluated after every fact: no generator
+        # evaluated after every fact: a loop is faster than a generator
+        for active in self._active.values():
             first = min(first, active.deadline)
         return first
 
@@ -98,17 +99,17 @@ class Transcriptions:
         return {key for key in self._active if key.item_id in item_ids}
 
     def text(self, key: TranscriptionKey) -> str:
-        """The words so far, or those of a draft."""
+        """The words so far, or those of its draft."""
         active = self._active.get(key)
         return (active.text or active.draft) if active else ""
 
     def working(self, key: TranscriptionKey) -> ItemTranscription | None:
-        """It, where it is in progress and has not failed."""
+        """The transcription of that recording, if it is in progress and has not failed."""
         active = self._active.get(key)
         return None if active is None or active.failure else active
 
     def set_draft(self, key: TranscriptionKey, text: str) -> None:
-        """The words of a draft of it; "": there is none any more."""
+        """Set the words of its draft; "": there is no draft any more."""
         if active := self._active.get(key):
             active.draft = text
 
@@ -138,12 +139,13 @@ class Transcriptions:
         self._shared.effects.add(order)
 
     def report(self, key: TranscriptionKey) -> None:
-        """The client knows of its item now: it gets the words, if it wants transcripts."""
+        """The client knows about its item from now on: it gets the words, if it requested
+        transcripts."""
         if active := self._active.get(key):
             active.reported = self._shared.options.transcription is not None
 
     def failed(self, key: TranscriptionKey) -> bool:
-        """Whether no more words of it come, since it has failed or is over."""
+        """Whether no more words will come, because the transcription failed or is complete."""
         active = self._active.get(key)
         return active is None or active.failure is not None
 
@@ -170,14 +172,17 @@ class Transcriptions:
                 self._shared.effects.add(EndAudio(key, draft_id, active.sent_text))
 
     def cancel(self, item_id: str) -> None:
-        """Cancel those of an item."""
+        """Cancel the transcriptions of an item."""
         for key in self.keys_of({item_id}):
             del self._active[key]
             self._shared.effects.add(CancelTranscription(key))
 
     def hand_over(self) -> None:
-        """Cancel all; another brain may transcribe the recordings, and goes on behind the words
-        that were sent."""
+        """Cancel all.
+
+        The next brain may transcribe the recordings again, and continues after the words that were
+        sent.
+        """
         for key, active in self._active.items():
             self._shared.effects.add(CancelTranscription(key))
             if active.sent_text:
@@ -194,15 +199,17 @@ class Transcriptions:
                 active.failure = ("stt_stalled", f"{reason}it was given up.")
 
     def take(self, fact: TranscriptUpdated, now: float) -> bool:
-        """Send new words to the client; return whether they are the last of that recording."""
+        """Send new words to the client; return whether they are the final ones of that
+        recording."""
         active = self._active.get(fact.key)
-        if active is None:  # it was cancelled meanwhile
+        if active is None:  # it was cancelled in the meantime
             return False
         active.text = fact.text
         if active.deadline != INFINITY:
             active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable
-        # begun anew by another brain, it may begin otherwise: then the end alone has the words
+        # after a change of brain the new words may begin differently: then only the final text is
+        # sent
         if active.reported and fact.text[:stable].startswith(active.sent_text):
             self._send_delta(fact, stable, active)
         if not fact.final:
@@ -212,12 +219,15 @@ class Transcriptions:
         return True
 
     def fail(self, key: TranscriptionKey, code: str, reason: str) -> None:
-        """It has failed. The client is told when all its audio has come: see failures()."""
+        """The transcription has failed.
+
+        The client is told once all its audio was received: see failures().
+        """
         if active := self._active.get(key):
             active.failure = (code, reason)
 
     def failures(self) -> list[Failure]:
-        """Send and return the failures of those whose audio is complete."""
+        """Report the failures of transcriptions whose audio is complete; return them."""
         failed = []
         for key, active in tuple(self._active.items()):
             if active.failure and active.deadline != INFINITY:
@@ -293,7 +303,7 @@ class Transcriptions:
 def _logprobs(
     fact: TranscriptUpdated, start: int, end: int, active: ItemTranscription
 ) -> tuple[TokenLogprob, ...] | UnsetType:
-    """Of the tokens that end in that part of the text."""
+    """The probabilities of the tokens that end in that part of the text."""
     if not active.scored:
         return UNSET
     return token_logprobs(fact.text, fact.words, start, end) or UNSET

@@ -2,10 +2,11 @@
 
 The same recording gives the same edges at whatever speed it comes. A turn begins with two windows
 in a row at or above the threshold, so that a click is not a turn. The network is late on soft
-onsets, so evidence is summed, too: of each window how far its probability is above or below
-RISING, and, where it may be speech, how far its level is above that of the windows before it. It
-fades by EVIDENCE_KEPT a window, and begins a turn at 1. A turn ends when the windows have stayed
-below the threshold less 0.15 (the hysteresis that Silero's authors use) for long enough.
+onsets, so evidence is summed, too: of each window how far its probability is above or below RISING,
+and, where it may be speech, how far its level is above that of the windows before it. The sum is
+multiplied by EVIDENCE_KEPT for each window, and begins a turn when it reaches 1. A turn ends when
+the windows have stayed below the threshold less 0.15 (the hysteresis that Silero's authors use) for
+long enough.
 """
 
 from enum import Enum
@@ -20,32 +21,34 @@ from vivavoce.session.endpointing import PAUSE_RULES
 WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
 HYSTERESIS = 0.15
-RISING = 0.25  # below the probability of 0.5 that is the usual threshold; it moves with that
+RISING = 0.25  # below the usual threshold of 0.5; it moves with the threshold of the client
 MIN_RISING, MIN_STARTING = (
     0.4,
     0.57,
-)  # a window counts by its level, and may begin a turn, from here
+)  # from this probability on the level of a window counts, and it may begin a turn
 RISING_WEIGHT, LEVEL_WEIGHT = 0.8, 0.7
-MIN_RISE_DB, RISE_SPAN_DB = 9.0, 17.0  # a rise counts from the first on, fully with the second more
-MAX_FALL = 0.6  # by which a window lowers the evidence
+# a rise counts from the first value on, and fully with the second more
+MIN_RISE_DB, RISE_SPAN_DB = 9.0, 17.0
+MAX_FALL = 0.6  # subtracted from the evidence for each window
 EVIDENCE_KEPT = 0.6
-RISE_WINDOWS = 9  # before a window, the lowest of which is the level that it rises from
-MIN_LEVEL = 10 ** (-66 / 20) * 32768  # root mean square below which all is silence
+# windows before the one measured; the rise is counted from the lowest level among them
+RISE_WINDOWS = 9
+MIN_LEVEL = 10 ** (-66 / 20) * 32768  # root mean square below which audio is silence
 FLOOR = 0.01
-PAUSE = to_samples(160)  # a silence after which the words and the sound are scored
+PAUSE = to_samples(160)  # length of a silence after which the words and the sound are scored
 SEMANTIC_PREFIX_MS = 300
 SEMANTIC_THRESHOLD = 0.5
 
 
 class Edge(Enum):
-    """What a window changed."""
+    """What changed with a window."""
 
     STARTED = "started"
     STOPPED = "stopped"
 
 
 class TurnDetector:
-    """Turns probabilities of speech, one a window, into the edges of a turn."""
+    """Turns the probability of speech of each window into the edges of a turn."""
 
     settings: TurnDetection
     threshold: float
@@ -68,7 +71,7 @@ class TurnDetector:
 
     @property
     def pausing(self) -> bool:
-        """Whether the turn may be over: it has been silent for a while."""
+        """Whether the turn may be over: it has been silent long enough to be scored."""
         return self.speaking and self.silence >= PAUSE
 
     @property
@@ -78,7 +81,7 @@ class TurnDetector:
 
     @property
     def is_semantic(self) -> bool:
-        """Whether it matters how likely it is that the turn is over."""
+        """Whether the likelihood of the end of the turn is used now."""
         return isinstance(self.settings, SemanticVad)
 
     @property
@@ -87,7 +90,7 @@ class TurnDetector:
         return max(0, self._needed - self.silence)
 
     def apply_settings(self, settings: TurnDetection) -> None:
-        """From now on these hold; a turn under way goes on."""
+        """Use these settings from now on; an open turn continues."""
         if settings != self.settings:
             self._use(settings)
             self._needed = self._default_silence()
@@ -104,7 +107,7 @@ class TurnDetector:
         return self.end_if_silent()
 
     def goes_on(self, speech: float) -> bool:
-        """Whether a window would change nothing: it stays quiet, or the user goes on speaking."""
+        """Whether a window would change nothing: silence goes on, or the user goes on speaking."""
         if self.speaking:
             return self.silence == 0 and speech >= self._going_on
         return speech < self._starting and not (
@@ -112,12 +115,12 @@ class TurnDetector:
         )
 
     def wait_for(self, silence: int) -> None:
-        """Adjust the silence that ends the turn, samples. Call end_if_silent() next."""
+        """Set the silence that ends the turn, in samples. Call end_if_silent() next."""
         if self.is_semantic and self.pausing:
             self._needed = silence
 
     def end_soon(self) -> None:
-        """Wait no longer than after a turn that sounds finished. Under semantic_vad."""
+        """Under semantic_vad, wait at most as long as for a turn that sounds finished."""
         if isinstance(self.settings, SemanticVad):
             self.wait_for(PAUSE_RULES[self.settings.eagerness].finished)
 
@@ -129,7 +132,7 @@ class TurnDetector:
         return None
 
     def resume(self, at: int) -> None:
-        """A turn is under way already."""
+        """Begin with a turn that is open already."""
         self.onset = at
         self.speaking = True
 
@@ -156,8 +159,8 @@ class TurnDetector:
         return Edge.STARTED
 
     def _add_evidence(self, at: int, speech: float, rise: float) -> bool:
-        """Add a window; return whether there is enough."""
-        shifted = speech + SEMANTIC_THRESHOLD - self.threshold  # as of a threshold of 0.5
+        """Add the evidence of a window; return whether it is enough to begin a turn."""
+        shifted = speech + SEMANTIC_THRESHOLD - self.threshold  # converted to a threshold of 0.5
         added = RISING_WEIGHT * (shifted - RISING)
         if shifted >= MIN_RISING:
             added += LEVEL_WEIGHT * min(1.0, max(0.0, (rise - MIN_RISE_DB) / RISE_SPAN_DB))

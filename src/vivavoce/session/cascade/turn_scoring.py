@@ -1,4 +1,4 @@
-"""What is known of the end of the open turn, what is asked about it, and why it was ended.
+"""Evidence on whether the open turn is over: what is requested, and which source ended the turn.
 
 Positions are samples.
 """
@@ -10,40 +10,41 @@ import msgspec
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.server import TurnDecision
 from vivavoce.protocol.session import SemanticVad
+from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.turn_detection import PAUSE, TurnDetector
 from vivavoce.session.conversation import Conversation, shown
+from vivavoce.session.effects import RecordUsage
 from vivavoce.session.endpointing import (
     EndedBy,
     Evidence,
-    SpeakerPauses,
     decision_of,
     silence_for,
 )
-from vivavoce.session.facts import TurnScored
-from vivavoce.session.options import Options
-from vivavoce.session.usage import words_of
+from vivavoce.session.facts import TokenCounts, TurnScored
+from vivavoce.session.usage import estimate, response_usage, words_of
 
-MAX_WORDS_BEFORE = 400  # characters of the item before a turn, for a language model
-MAX_CUT_GAP = to_samples(1000)  # who speaks again so soon had not finished
+MAX_WORDS_BEFORE = 400  # characters of the item before a turn, given to a language model
+MAX_CUT_GAP = to_samples(1000)  # who speaks again after a shorter silence had not finished
 
 
 class TurnScoring:
     """The evidence of the open turn, and the pauses of its speaker."""
 
-    def __init__(self, options: Options, pauses: SpeakerPauses) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.evidence = Evidence()
-        """Of the end of the turn, in this pause."""
+        """Evidence about the end of the turn, in this pause."""
         self.resumed = 0
-        """How often the user has spoken again after a silence in mid-turn."""
+        """How often the user has resumed speaking after a silence in mid-turn."""
         self.scores_words = False
-        """Whether words are scored while the user speaks, too."""
+        """Whether words are scored while the user still speaks."""
         self.ended_by: EndedBy = "silence"
-        """What ends the turn."""
-        self._options = options
-        self._pauses = pauses
-        self._text: str | None = None  # that was scored last
-        self._in_pause = False  # whether that was in this pause
-        self._llm_asked = False  # about that text
+        """The decision that ends the turn."""
+        self._shared = shared
+        self._options = shared.options
+        self._pauses = shared.pauses
+        self._text: str | None = None  # the text that was scored last
+        self._in_pause = False  # whether it was scored in this pause
+        self._llm_asked = False  # whether the language model was asked about that text
 
     @property
     def awaits_sound(self) -> bool:
@@ -51,13 +52,13 @@ class TurnScoring:
         return self._options.turn_samples > 0 and self._in_pause and self.evidence.sound is None
 
     def begin(self, onset: int) -> None:
-        """A turn begins. One that follows the last at once shows that it was ended too soon."""
+        """A turn begins. If it follows the last one at once, that one was ended too soon."""
         gap = onset - self._pauses.spoken_until
         if self._pauses.spoken_until and gap <= MAX_CUT_GAP:
             self._pauses.add(max(0, gap))
 
     def resume(self, silence: int) -> None:
-        """The user goes on after so much silence: the next pause is another."""
+        """The user resumes after so much silence: the next pause is a new one."""
         self.resumed += 1
         self.repeat()
         self.evidence = msgspec.structs.replace(self.evidence, sound=None)
@@ -65,8 +66,7 @@ class TurnScoring:
             self._pauses.add(silence)
 
     def repeat(self) -> None:
-        """Have the same words and the sound scored again, in the next pause or with the next
-        settings."""
+        """Request the same scores again, in the next pause or with the next settings."""
         self._in_pause = False
 
     def forget(self) -> None:
@@ -76,12 +76,12 @@ class TurnScoring:
         self._in_pause = False
 
     def is_due(self, detector: TurnDetector) -> bool:
-        """Whether the words matter now, and in a pause the sound."""
+        """Whether the words are to be scored now, and in a pause the sound."""
         return self.scores_words or (detector.is_semantic and detector.pausing)
 
     def asks(self, detector: TurnDetector, text: str) -> Literal["words", "sound"] | None:
-        """What of a turn with these words is to be scored, once: the words alone, or the sound as
-        well; None: nothing new. Call while is_due()."""
+        """What is to be scored of a turn with these words, each once: the words alone, or the sound
+        as well. None: nothing new. Call while is_due()."""
         fresh = text != self._text
         if detector.pausing:
             if not fresh and self._in_pause:
@@ -98,13 +98,25 @@ class TurnScoring:
             self._llm_asked = False
         return asked
 
-    def asks_llm(self, detector: TurnDetector) -> bool:
-        """Whether a language model is to be asked about the words, once. Call after asks()."""
-        wanted = self._options.turns.llm_weight > 0 and detector.pausing and self._text
-        if not wanted or self._llm_asked:
-            return False
+    def llm_request(self, detector: TurnDetector) -> tuple[float, str]:
+        """How many seconds a language model has to score the words, and the words before them.
+
+        0 seconds: none is asked, or it was asked about these words already. Call after asks().
+        """
+        turns, used = self._options.turns, self._shared.usage.totals.speculative_tokens
+        may_ask = used < turns.anticipation_max_tokens and turns.llm_weight > 0
+        if not (may_ask and detector.pausing and self._text) or self._llm_asked:
+            return 0.0, ""
         self._llm_asked = True
-        return True
+        return turns.llm_timeout_ms / 1000, _last_words(self._shared.conversation)
+
+    def book(self, fact: TurnScored, text: str) -> None:
+        """Count tokens that a language model has used to score that text."""
+        counted = fact.tokens or TokenCounts(estimate(text), 1)
+        usage = response_usage(counted, context=0, heard=0, said="", spoken=0)
+        record_id = self._shared.effects.ids.next("turn")
+        model = self._options.served_by.model
+        self._shared.usage.add(RecordUsage(record_id, model, usage, "speculative"))
 
     def take(self, fact: TurnScored, detector: TurnDetector) -> None:
         """Take a score, and set the silence that ends the turn."""
@@ -118,14 +130,14 @@ class TurnScoring:
             detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
 
     def decide(self, detector: TurnDetector, position: int) -> TurnDecision:
-        """Why the turn has just ended at that position."""
+        """The decision that has just ended the turn at that position."""
         waited, ended_by = detector.waited, self.ended_by
         self._pauses.spoken_until, self.ended_by = position - waited, "silence"
         evidence = self.evidence if detector.is_semantic else None
         return decision_of(waited, ended_by, evidence, self._pauses, self._options.turns)
 
 
-def last_words(conversation: Conversation) -> str:
-    """The end of what was said last."""
+def _last_words(conversation: Conversation) -> str:
+    """The end of what was said last in the conversation."""
     items = shown(list(conversation)[-1:])
     return " ".join(words_of(item) for item in items)[-MAX_WORDS_BEFORE:]

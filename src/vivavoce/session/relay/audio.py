@@ -1,7 +1,6 @@
-"""The audio of a relayed session, both ways, as far as it is kept here for another brain."""
+"""The audio of a relayed session in both directions, as far as another brain may need it."""
 
 import base64
-from collections import deque
 
 from vivavoce.audio.formats import (
     BYTES_PER_SAMPLE,
@@ -23,19 +22,19 @@ from vivavoce.session.ledger import Ledger
 from vivavoce.session.relay.outbox import Outbox
 
 PIECE_BYTES = 4096
-"""Of recent audio, at least, that are kept in one piece."""
+"""The most recent audio is kept in one piece of at least this length."""
 
 
 class RecentAudio:
-    """The last PCM of a stream. It costs nothing to drop its beginning, nor to add to its end."""
+    """The last PCM of a stream. Dropping its beginning and appending to its end are cheap."""
 
     __slots__ = ("_dropped", "_pieces", "size")
 
     def __init__(self) -> None:
         self.size = 0
         """Bytes."""
-        self._pieces: deque[bytearray] = deque()
-        self._dropped = 0  # bytes of the first piece
+        self._pieces: list[bytearray] = []
+        self._dropped = 0  # bytes dropped from the first piece
 
     def add(self, pcm: bytes) -> None:
         pieces = self._pieces
@@ -46,14 +45,14 @@ class RecentAudio:
         self.size += len(pcm)
 
     def keep_last(self, size: int) -> None:
-        """Drop what is before the last bytes, so many."""
+        """Drop all but the last bytes, so many."""
         if self.size <= size:
             return
         self._dropped += self.size - size
         self.size = size
         while self._pieces and self._dropped >= len(self._pieces[0]):
-            self._dropped -= len(self._pieces.popleft())
-        if self._dropped > 4 * PIECE_BYTES:  # of one that came in a large frame
+            self._dropped -= len(self._pieces.pop(0))
+        if self._dropped > 4 * PIECE_BYTES:  # a part of a large frame
             del self._pieces[0][: self._dropped]
             self._dropped = 0
 
@@ -66,17 +65,17 @@ class RecentAudio:
 
 
 class RelayInput:
-    """Audio of the client that is in no item yet, and the turn that it belongs to."""
+    """The client's audio that is in no item yet, and the turn that it belongs to."""
 
     def __init__(self, shared: Shared, outbox: Outbox) -> None:
         self._shared = shared
         self._outbox = outbox
         self.position = 0
-        """Samples that came in this session."""
+        """Samples received in this session."""
         self.turn_item: str | None = None
-        """Announced by speech_started, not committed."""
+        """The item id of speech_started, if the turn was not committed."""
         self.awaits_response = False
-        """A turn was committed, and the upstream server has not begun its answer."""
+        """Whether a turn was committed, and the upstream server has not begun its answer."""
         self._rules = shared.options.rules
         self._frames = AudioFrames("input_audio_buffer.append")
         self._pending = RecentAudio()
@@ -90,7 +89,7 @@ class RelayInput:
         return bytes(self._pending)
 
     def attach(self, handover: Handover) -> None:
-        """Go on where another brain has stopped: what is in no item yet is sent."""
+        """Continue after another brain: send the audio that is in no item yet."""
         self.position = handover.position
         self._pending.clear()
         if handover.pending_audio:
@@ -107,9 +106,10 @@ class RelayInput:
 
     @property
     def turn_open(self) -> bool:
-        """Whether a turn is spoken, or is still without an answer."""
+        """Whether the user is speaking, or a turn has no answer yet."""
         unfinished = self.turn_item is not None or self.awaits_response
-        # a track never pauses: it does not say when a turn begins that its client ends
+        # a media track has no pauses, so it does not show where a turn begins that the client
+        # commits
         by_client = self._shared.options.turn_detection is None
         return unfinished or (
             by_client and not self._shared.playback.by_server and self._pending.size > 0
@@ -120,7 +120,7 @@ class RelayInput:
         self._bound()
 
     def passes(self, frame: bytes, now: float) -> bool:
-        """Whether a client's frame is audio that no rule touches; it is counted then."""
+        """Whether a client's frame is audio that no rule touches. If so, it is counted."""
         if not (audio := self._frames.audio(frame)):
             return False
         size = len(audio)
@@ -133,18 +133,19 @@ class RelayInput:
         return True
 
     def take(self, audio: bytes, raw: bytes | None) -> None:
-        """Audio in the client's format that had to be decoded, and its frame if that is GA's."""
+        """Take audio that had to be decoded, in the client's format, with its frame if that is a GA
+        event."""
         if raw is not None:
             self._frames.learn(raw)
         self._keep(self._decoder.feed(audio))
 
     def add(self, pcm: bytes) -> None:
-        """Audio of a media track: it is sent in the format that the settings name."""
+        """Take audio of a media track, and send it in the format that the settings name."""
         self._keep(pcm)
         self._append(pcm)
 
     def commit(self, item_id: str) -> None:
-        """The upstream server makes the turn an item."""
+        """The upstream server makes an item of the turn."""
         self._committed = (item_id, bytes(self._pending))
         self.clear()
         vad = self._shared.options.turn_detection
@@ -155,7 +156,7 @@ class RelayInput:
         self.begin_turn(None)
 
     def keep_recording(self, entry: Entry, item: Message) -> None:
-        """Keep the audio of a turn: its words may never come from the upstream server."""
+        """Keep the audio of a turn, because the upstream server may never send its words."""
         item_id, pcm = self._committed
         if item_id != item.id:
             return
@@ -185,7 +186,7 @@ class RelayInput:
 
 
 class RelayOutput:
-    """Audio of the upstream server's answers: what was heard of each."""
+    """The audio of the upstream server's answers, and how much of each was heard."""
 
     def __init__(self, shared: Shared, outbox: Outbox) -> None:
         self._shared = shared
@@ -194,7 +195,7 @@ class RelayOutput:
         self._decoder = Decoder(self._format)
         self._frames = AudioFrames("response.output_audio.delta")
         self._passing: tuple[str, str, Ledger | None] = ("", "", None)
-        """The response, the item and its ledger to which the audio that passes belongs."""
+        """The response, the item and the ledger of the audio that passes now."""
 
     def use_format(self, format_: Format) -> None:
         if format_ != self._format:
@@ -209,7 +210,7 @@ class RelayOutput:
         self._add(event.response_id, event.item_id, self._ledger(event.item_id), audio, now)
 
     def pass_like(self, event: UpstreamEvent, raw: bytes) -> None:
-        """Further audio of this item passes as it comes."""
+        """From now on audio of this item passes without being decoded."""
         self._passing = (event.response_id, event.item_id, self._ledger(event.item_id))
         self._frames.learn(raw)
 
@@ -217,7 +218,7 @@ class RelayOutput:
         self._frames.forget()
 
     def passes(self, frame: bytes, now: float) -> bool:
-        """Whether a frame is audio that passes; it is taken note of then."""
+        """Whether a frame is audio that passes without being decoded. If so, it is counted."""
         if not (audio := self._frames.audio(frame)):
             return False
         self._add(*self._passing, audio, now)
@@ -236,7 +237,7 @@ class RelayOutput:
         return entry.ledger if entry else None
 
     def interrupt(self, now: float) -> None:
-        """The user speaks: nothing is played any further."""
+        """The user speaks: stop the playback."""
         self._keep_heard(self._shared.playback.stop(now))
 
     def clear(self, now: float) -> None:
@@ -244,10 +245,10 @@ class RelayOutput:
         self._keep_heard(self._shared.playback.clear(now))
 
     def _keep_heard(self, unplayed: dict[str, int]) -> None:
-        """Of answers that are played no further only the words that were heard stay.
+        """Keep only the words that were heard of answers whose playback was stopped.
 
-        Where the server plays the answers itself, nobody else tells the client and the upstream
-        server.
+        Where the server plays the answers itself, it also reports that to the client and to the
+        upstream server.
         """
         effects = self._shared.effects
         for item_id, samples in unplayed.items():

@@ -1,12 +1,13 @@
-"""A relay: an upstream Realtime server hears and answers, and the same conversation is kept here.
+"""A relay: an upstream Realtime server recognises and answers, and the same conversation is kept
+here.
 
 Rules:
 1. Client events that only a brain can carry out go upstream; audio appends byte for byte.
-2. Settings and items belong to the shell, which has answered the client already: they are sent
-   upstream, and what the upstream server says of them is not passed on.
-3. All other events of the upstream server go to the client as they came, errors without what names
-   the account of this server there. What they say of items,
-   transcripts and heard audio is kept, so that another brain can go on at any moment.
+2. Settings and items belong to the shell, which has answered the client already. They are sent
+   upstream, and the upstream server's events about them are not passed on.
+3. All other events of the upstream server go to the client unchanged, except that errors lose what
+   names this server's account. Items, transcripts and the audio that was heard are kept, so that
+   another brain can continue at any moment.
 """
 
 from dataclasses import dataclass
@@ -64,17 +65,18 @@ from vivavoce.session.relay.tools import HiddenCalls
 from vivavoce.session.relay.usage import transcription_usage_of, usage_of
 
 INFINITY = float("inf")
-RENEW_BEFORE_S = 300.0  # before the upstream server's session expires, at the end of a turn
+# before the upstream server's session expires; then it is replaced at the end of a turn
+RENEW_BEFORE_S = 300.0
 
 
 @dataclass(slots=True)
 class ResponseRequest:
-    """The response.create that is not answered yet."""
+    """The response.create that has no response yet."""
 
     sent: bool = False
-    """It went upstream, and no response came of it yet."""
+    """It was sent upstream, and no response to it has come."""
     data: bytes | None = None
-    """The event; None: another brain has left it."""
+    """The event; None: the brain before has left it."""
     retried: bool = False
     retry_at: float = INFINITY
 
@@ -91,8 +93,9 @@ class RelayBrain:
         self._request = ResponseRequest()
         self._calls = HiddenCalls(shared, self._outbox)
         self._quiet_since: float | None = None
-        self._renew_at = INFINITY  # at the next end of a turn a new session replaces this one
-        self._heard_at = 0.0  # when the upstream server said something, or was asked something
+        self._renew_at = INFINITY  # a new session replaces this one at the next end of a turn
+        # when the upstream server last sent an event, or was last sent a request
+        self._heard_at = 0.0
         self._lost = False
 
     def attach(self, handover: Handover, now: float) -> None:
@@ -135,12 +138,12 @@ class RelayBrain:
 
     @property
     def _result_at(self) -> float:
-        """When a response to the result of a function in the background is requested."""
+        """When a response to the result of a background function is requested."""
         return self._shared.playback.until if self._calls.result_due else INFINITY
 
     @property
     def _silent_at(self) -> float:
-        """When the upstream server has not answered for too long."""
+        """When the upstream server has taken too long to answer."""
         runs = self._calls.waiting and not (self._open or self._request.sent)
         waits = runs or self._request.retry_at < INFINITY
         return INFINITY if waits else self._heard_at + self._shared.limits.stall_seconds
@@ -267,7 +270,7 @@ class RelayBrain:
         return raw
 
     def _params(self, cut_item_id: str) -> ResponseParams | None:
-        """Of the response that is owed; None: those of the session."""
+        """The parameters of the response that is due; None: those of the session."""
         entry = self._shared.conversation.find(cut_item_id)
         if entry is None or entry.ledger is None or not entry.ledger.heard_text:
             return None
@@ -279,7 +282,7 @@ class RelayBrain:
             self._shared.effects.add(SendRaw(frame))
 
     def _request_next(self, now: float) -> None:
-        """Request the response that uses the results of functions of this server."""
+        """Request the response that uses the results of this server's functions."""
         if (data := self._calls.next_request()) is not None:
             self._ask(data, now)
 
@@ -289,7 +292,7 @@ class RelayBrain:
         self._outbox.send(request)
 
     def _with_tools(self, event: ResponseCreate, raw: bytes | None) -> bytes:
-        """The event as it goes upstream: functions in it replace those of the session."""
+        """The event as it is sent upstream: functions in it replace those of the session."""
         hidden, params = self._shared.options.rules.tools, event.response
         if hidden and params is not None and params.tools not in (UNSET, None):
             assert isinstance(params.tools, tuple)
@@ -327,7 +330,7 @@ class RelayBrain:
         self._shared.effects.add(RequestFallback(fault.reason, fault.close_code, fault.kind))
 
     def _renew(self, now: float) -> None:
-        """Go on with the same conversation in a new session of the upstream server."""
+        """Continue the conversation in a new session of the upstream server."""
         self._shared.effects.add(DisconnectUpstream())
         handover = Handover(
             position=self._input.position,
@@ -339,7 +342,7 @@ class RelayBrain:
         self.attach(handover, now)
 
     def drain(self) -> None:
-        """The upstream server finishes what is under way."""
+        """Nothing is to be done: the upstream server finishes what is in progress."""
 
     def stop(self, now: float) -> None:
         self._close_responses("cancelled", now)
@@ -347,7 +350,8 @@ class RelayBrain:
         self._shared.effects.add(DisconnectUpstream())
 
     def _take(self, event: UpstreamEvent, raw: bytes, now: float) -> bool:
-        """Keep what an event says of the conversation; return whether the client gets it."""
+        """Store what an event says about the conversation; return whether the client gets the
+        event."""
         if event.type != "response.output_audio_transcript.delta":
             self._output.pass_nothing()
         match event.type:
@@ -385,7 +389,7 @@ class RelayBrain:
         return True
 
     def _take_error(self, event: UpstreamEvent) -> bool:
-        """An error of this server's own events is not the client's business."""
+        """Drop an error that answers an event of this server, and not of the client."""
         if fault := fault_of(event.error):
             self._lose(fault)
             return False
@@ -394,12 +398,12 @@ class RelayBrain:
             if self._request.data and f'"{cause}"'.encode() in self._request.data:
                 self._request.sent = False
             return False
-        # it may be the answer to response.create, or stand for that to a turn
+        # it may be the answer to response.create, or to the end of a turn
         self._request.sent = self._input.awaits_response = False
         return True
 
     def _fails(self, response: UpstreamResponse, now: float) -> bool:
-        """Whether a response failed for a fault of the upstream server: it is owed still."""
+        """Whether a response failed by a fault of the upstream server, so that it is still due."""
         details = response.status_details
         if response.status != "failed" or not isinstance(details, dict):
             return False
@@ -454,7 +458,7 @@ class RelayBrain:
         self._shared.usage.add(RecordUsage(response_id, model, usage, confirmed=confirmed))
 
     def _add_transcription_usage(self, event: UpstreamEvent) -> None:
-        """Transcription is billed on top of the response, on the recogniser's own price."""
+        """Transcription is billed in addition to the response, at the recogniser's own price."""
         usage = transcription_usage_of(event.usage)
         if usage is not None:
             asked, model = self._shared.options.transcription, self._shared.options.served_by.model
@@ -466,9 +470,9 @@ class RelayBrain:
 
     def _add_item(self, event: UpstreamEvent) -> bool:
         if event.item is None or event.item.id in self._shared.conversation:
-            return False  # one that the client or this conversation has added
+            return False  # an item that the client or this conversation has added
         if event.item.id in ("", ROOT):
-            return True  # no id that an item may have here
+            return True  # an id that no item can have here
         item = read_item(event.item, "in_progress")
         if item is None:
             return True

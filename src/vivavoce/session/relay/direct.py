@@ -1,10 +1,10 @@
-"""A relay whose media goes past this server: its client talks with the upstream server itself.
+"""A relay whose media does not pass through this server: WebRTC calls with the upstream server.
 
-Of a WebRTC call the sideband shows all events but the audio. Rules:
-1. What the client does over its own data channel cannot be held back. What its policy does not
-   allow is undone once; the second time the call is to end.
-2. Events that come while the sideband is lost are not repeated: of a response that was open then,
-   the usage is not known.
+The client has the call, and its sideband here carries all events except audio. Rules:
+1. Events that the client sends over its own data channel cannot be blocked. A change that its
+   policy forbids is undone the first time; the second time the call is ended.
+2. Events are not repeated that were sent while the sideband was disconnected, so the usage of a
+   response that was open then is unknown.
 3. The upstream server plays the answers, and cuts them to what was heard.
 """
 
@@ -30,7 +30,7 @@ class DirectBrain(RelayBrain):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self._attached = False  # the sideband was open before
-        self._warned = False  # the client has broken the policy before
+        self._warned = False  # the client has violated the policy before
 
     def _connection(self) -> ConnectUpstream:
         options = self._shared.options
@@ -38,7 +38,7 @@ class DirectBrain(RelayBrain):
         return ConnectUpstream(options.served_by.model, settings=settings)
 
     def on_client(self, event: BrainEvent, raw: bytes | None, now: float) -> None:
-        if isinstance(event, OutputAudioClear):  # the upstream server has the player
+        if isinstance(event, OutputAudioClear):  # the upstream server plays the answers
             self._outbox.send(raw if raw is not None else encoded(event))
             return
         super().on_client(event, raw, now)
@@ -68,14 +68,14 @@ class DirectBrain(RelayBrain):
         return super()._take(event, raw, now)
 
     def _is_forbidden(self, item: UpstreamItem) -> bool:
-        """Whether a client has added an item that it may not add."""
+        """Whether a client has added an item that its policy forbids."""
         if item.type != "message" or (item.role == "assistant" and item.status != "completed"):
             return False  # an answer is in progress when it is added
         images = any(part.type == "input_image" for part in item.content)
         return not self._shared.options.rules.allows_message(item.role or "", images=images)
 
     def _check_settings(self, raw: bytes) -> None:
-        """Put back what was changed against the policy."""
+        """Undo a change that the policy forbids."""
         options = self._shared.options
         session: Any = msgspec.json.decode(raw).get("session")
         if not isinstance(session, dict):

@@ -1,6 +1,6 @@
-"""What an upstream server says when it cannot go on, and how long it is left alone then.
-
-Reasons are our own words: what a server says names its account, its host and its limits.
+"""Recognises errors of an upstream server after which it cannot continue, and how long no session
+connects to it then. Reasons are in our own words, because the texts of a server name its account,
+its host and its limits.
 """
 
 import re
@@ -11,7 +11,7 @@ from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.facts import FaultKind
 
 MAX_RETRY_WAIT_S = 2.0
-"""A longer wait is noticed: another brain answers meanwhile."""
+"""After a longer wait the user would notice: another brain answers in the meantime."""
 MAX_HOLD_S = 3600.0
 _CONFIG_HOLD_S = 60.0
 _QUOTA_HOLD_S = 600.0
@@ -21,23 +21,23 @@ _OVERLOAD_HOLD_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an upstream server cannot go on."""
+    """Why an upstream server cannot continue."""
 
     kind: FaultKind
     reason: str
     hold_s: float = 0.0
-    """For so long no session asks it."""
+    """For this long no session connects to it."""
     retry_s: float | None = None
-    """After so long the same request may succeed; None: it will not."""
+    """The same request may succeed after this time; None: it will not succeed."""
     close_code: int = 1011
-    """Of the client's connection, where there is no fallback."""
+    """The close code of the client's connection, if there is no fallback."""
 
 
 _WAIT = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:(\d+)ms)?", re.I)
 
 
 def wait_in(text: str) -> float | None:
-    """The seconds in "Please try again in 1m2.5s."; None: it names none."""
+    """The seconds in "Please try again in 1m2.5s."; None: the text names none."""
     if (found := _WAIT.search(text)) is None or not any(found.groups()):
         return None
     try:
@@ -48,9 +48,9 @@ def wait_in(text: str) -> float | None:
 
 
 def fault_of(error: Any) -> Fault | None:
-    """The fault in the `error` of an event or of a failed response.
+    """The fault that the `error` of an event or of a failed response means.
 
-    None: it answers an event of the client, and the server can go on.
+    None: it answers an event of the client, and the server can continue.
     """
     if not isinstance(error, dict):
         return None
@@ -78,7 +78,8 @@ def fault_of(error: Any) -> Fault | None:
 
 
 def fault_of_status(status: int, retry_after: str) -> Fault:
-    """The fault in the answer to a WebSocket handshake; `retry_after`: its header, or ""."""
+    """The fault that the answer to a WebSocket handshake means; `retry_after`: its header, or
+    ""."""
     match status:
         case 401 | 403:
             return Fault("refused", "the upstream server refuses the key", hold_s=_CONFIG_HOLD_S)
@@ -92,7 +93,7 @@ def fault_of_status(status: int, retry_after: str) -> Fault:
 
 
 # an account, a project, a key, an address of a private network, a deployment's host
-# they begin a word, or follow an escape of JSON such as \n
+# these begin a word, or follow an escape of JSON such as \n
 _PRIVATE = re.compile(
     rb"(?:\b|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))(?:"
     rb"(?:org|proj|sk|ek|req)[-_][A-Za-z0-9_-]{6,}"
@@ -102,11 +103,11 @@ _PRIVATE = re.compile(
 
 
 def masked(raw: bytes) -> bytes:
-    """A frame, JSON, without what names the account, the key or the host of its sender."""
+    """A JSON frame without the names of its sender's account, key or host."""
     return _PRIVATE.sub(b"***", raw)
 
 
 def is_failure(event: UpstreamEvent) -> bool:
-    """Whether an event says why something failed."""
+    """Whether an event gives the reason for a failure."""
     failed = event.response is not None and event.response.status == "failed"
     return failed or event.type == "error" or event.type.endswith(".failed")

@@ -1,4 +1,4 @@
-"""Items and settings between this conversation and that of an upstream server."""
+"""Converts items and settings between this conversation and that of an upstream server."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _OURS = ("id", "object", "expires_at", "served_by", "speech_model", "model")
 
 
 def read_item(item: UpstreamItem, status: Status) -> Item | None:
-    """The item as this conversation keeps it; None: of a type that it does not know."""
+    """The item as this conversation keeps it; None: its type is unknown here."""
     match item.type:
         case "message" if item.role in ("user", "assistant", "system"):
             parts = tuple(
@@ -62,7 +62,7 @@ def is_text(item: Message) -> bool:
 
 
 def as_history(item: Item) -> Item:
-    """An item as history: of speech, only its words can be sent to another server."""
+    """The item as history. Only the words of speech can be sent to another server."""
     if not isinstance(item, Message):
         return item
     content = tuple(
@@ -77,9 +77,9 @@ def as_history(item: Item) -> Item:
 
 
 def without_nulls(value: Any) -> Any:
-    """JSON without the fields that are null where that means "not set".
+    """JSON without fields that are null where null means "not set".
 
-    They stay where null turns something off.
+    Nulls that turn something off stay.
     """
     if isinstance(value, list | tuple):
         return [without_nulls(inner) for inner in value]
@@ -93,7 +93,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def upstream_settings(session: SessionObject) -> dict[str, Any]:
-    """The settings of a session as an upstream server takes them, without the model."""
+    """The settings of a session as an upstream server accepts them, without the model."""
     kept = msgspec.to_builtins(session)
     for name in _OURS:
         kept.pop(name, None)

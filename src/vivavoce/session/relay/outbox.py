@@ -1,6 +1,5 @@
-"""What goes to the upstream server, kept in order until a connection is open."""
+"""Queues what is to be sent to the upstream server, in order, until a connection is open."""
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -9,38 +8,38 @@ from vivavoce.protocol.client import ClientEvent, InputAudioAppend
 from vivavoce.session.effects import EffectBuffer, RecordDroppedAudio, SendUpstream
 from vivavoce.session.relay.items import without_nulls
 
-MAX_QUEUED_BYTES = 4 * 1024 * 1024  # while the upstream server is being connected to
-MAX_QUEUED_EVENTS = 256  # that are no audio, likewise
+MAX_QUEUED_BYTES = 4 * 1024 * 1024  # of frames, while the connection is being opened
+MAX_QUEUED_EVENTS = 256  # of events that are no audio, likewise
 MAX_QUEUED_AUDIO_BYTES = 640 * 1024  # 10 s of PCM, as base64
 _json = msgspec.json.Encoder()
 
 
 class Outbox:
-    """Sends, or keeps until the connection is open.
+    """Sends events at once, or queues them until the connection is open.
 
-    Of audio the last 10 s are kept. Of all else nothing is dropped: `overflowed` is set instead.
+    The last 10 s of audio are kept. Other events are never dropped: `overflowed` is set instead.
     """
 
     def __init__(self, effects: EffectBuffer) -> None:
         self._effects = effects
-        self._prefix = effects.ids.next("relay")  # of the ids of our own events
+        self._prefix = effects.ids.next("relay")  # in the ids of this server's own events
         self._sent = 0
         self.is_open = False
         """Whether events are sent at once."""
-        self._queued: deque[tuple[bytes, bool]] = deque()  # whether it is audio
-        self._audio_bytes = 0  # in _queued
-        self._other_bytes = 0  # of events that are no audio, since reset_bound()
-        self._events = 0  # such events
+        self._queued: list[tuple[bytes, bool]] = []  # each with whether it is audio
+        self._audio_bytes = 0  # of audio in _queued
+        self._other_bytes = 0  # of other events, since reset_bound()
+        self._events = 0  # number of other events
         self.overflowed = False
-        """More is to be sent than can be kept."""
+        """More is to be sent than can be queued."""
 
     def reset_bound(self) -> None:
-        """What is kept already does not count any more: a history may be long."""
+        """Do not count what is queued already, because a history may be long."""
         self._events = self._other_bytes = 0
         self.overflowed = False
 
     def open(self) -> None:
-        """Send what was kept."""
+        """Send what was queued."""
         self.is_open = True
         for data, _ in self._queued:
             self._effects.add(SendUpstream(data))
@@ -48,27 +47,27 @@ class Outbox:
         self._audio_bytes = 0
 
     def shut(self) -> None:
-        """The connection is replaced: keep what follows for the next one."""
+        """The connection is being replaced: queue what follows for the next one."""
         self.is_open = False
 
     def queue(self, event: ClientEvent) -> None:
-        """Send an event of our own, and know its errors from those of the client's events."""
+        """Send an event of this server, with an id by which its errors are recognised."""
         self.send_own(_fields(event), is_audio=isinstance(event, InputAudioAppend))
 
     def send_own(self, fields: dict[str, Any], *, is_audio: bool = False) -> None:
         self.send(self.own(fields), is_audio=is_audio)
 
     def own(self, fields: dict[str, Any]) -> bytes:
-        """An event of our own, to be sent."""
+        """An event of this server, ready to be sent."""
         self._sent += 1
         return _json.encode({**fields, "event_id": f"{self._prefix}.{self._sent}"})
 
     def is_own(self, event_id: Any) -> bool:
-        """Whether an event of our own has that id."""
+        """Whether an event of this server has that id."""
         return isinstance(event_id, str) and event_id.startswith(f"{self._prefix}.")
 
     def send(self, data: bytes, *, is_audio: bool = False) -> None:
-        """Send a client event, JSON, as it is."""
+        """Send a client event, JSON, unchanged."""
         if self.is_open:
             self._effects.add(SendUpstream(data))
             return
@@ -84,8 +83,8 @@ class Outbox:
                 self.overflowed = True
 
     def _drop_oldest_audio(self) -> None:
-        """A tenth of what is kept of it, so that this is not done for each frame; not the last."""
-        kept: deque[tuple[bytes, bool]] = deque()
+        """Drop a tenth of the queued audio at once, to do it seldom. The last piece is kept."""
+        kept: list[tuple[bytes, bool]] = []
         last = len(self._queued) - 1
         for n, (data, is_audio) in enumerate(self._queued):
             if is_audio and n < last and self._audio_bytes > MAX_QUEUED_AUDIO_BYTES * 9 // 10:
@@ -98,7 +97,7 @@ class Outbox:
 
 
 def encoded(event: ClientEvent) -> bytes:
-    """An event that came in no frame of this protocol."""
+    """The frame of an event that came in another protocol."""
     return _json.encode(_fields(event))
 
 

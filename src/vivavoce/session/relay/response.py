@@ -1,4 +1,7 @@
-"""The response that an upstream server is generating, closed here when that server is lost."""
+"""The response that an upstream server is generating.
+
+It is ended here if the connection is lost.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,12 +26,12 @@ from vivavoce.session.relay.items import read_item
 
 @dataclass(slots=True)
 class _OpenItem:
-    """An output that was announced and not ended."""
+    """An output that was announced and has not ended."""
 
     item: Item
     index: int
     part: str | None = None
-    """The type of its content part, "audio" or "text"; None: it has none yet."""
+    """The type of its content part, "audio" or "text"; None: it has no part yet."""
     part_open: bool = False
     texts: list[str] = field(default_factory=list)
     """Its text, its transcript or its arguments so far."""
@@ -39,7 +42,7 @@ class _OpenItem:
 
 
 class UpstreamGeneration:
-    """Follows one response by its events, so that all that it opened can be closed."""
+    """Follows one response by its events, so that everything it has opened can be ended."""
 
     def __init__(self, shared: Shared, response_id: str, conversation_id: str | None) -> None:
         self.id = response_id
@@ -72,7 +75,7 @@ class UpstreamGeneration:
                 open_.texts.append(event.delta)
 
     def close(self, status: Literal["failed", "cancelled"], now: float) -> None:
-        """Send the events that the upstream server will not send any more."""
+        """Send the events that end the response, because the upstream server will not send them."""
         for open_ in self._open.values():
             self._ended[open_.index] = self._close_item(open_, now)
         effects, options = self._shared.effects, self._shared.options.realtime
@@ -125,7 +128,7 @@ class UpstreamGeneration:
         return item
 
     def _cut(self, open_: _OpenItem, entry: Entry, now: float) -> None:
-        """Of a spoken answer only what was played was heard; a written one has no audio."""
+        """What was heard: of a spoken answer only what was played, and all of a written one."""
         if open_.part == "text":
             entry.ledger = None
         unplayed = self._shared.playback.drop(open_.item.id, now)
@@ -161,7 +164,7 @@ def _index(ended: tuple[int, Item]) -> int:
 
 
 def _as_ended(open_: _OpenItem) -> Item:
-    """The item with all that came of it, incomplete."""
+    """The item with all of it that was received, as incomplete."""
     match open_.item:
         case Message() as message if open_.part:
             part: Part = OutputAudio(transcript=open_.text)

@@ -1,11 +1,11 @@
-"""Functions of an upstream server's model that run on this server, out of the client's sight.
+"""Runs functions that an upstream server's model calls on this server, hidden from the client.
 
 Rules:
 1. The client sees no event of such a call. Output indexes are dense without it, and no
    previous_item_id names it.
-2. A response that consists of such calls only is not seen at all.
-3. When every call of a completed response is answered, one response.create follows, unless the
-   client has calls of the same response to answer: then its own response.create goes on.
+2. A response that consists of such calls only is hidden, too.
+3. When every call of a completed response is answered, one response.create follows. If the client
+   has calls of the same response to answer, its own response.create takes that place.
 4. Results of a response that did not complete are discarded.
 5. A call in the background is answered at once. Its result comes as a message of the system, and a
    response is requested for it when nobody speaks.
@@ -27,23 +27,23 @@ from vivavoce.session.relay.items import with_fields
 from vivavoce.session.relay.outbox import Outbox
 
 MAX_ROUNDS = 8
-"""Responses in a row that call such functions; the next one may call none."""
+"""How many responses in a row may call such functions; the next one may not."""
 _ITEM_EVENTS = ("conversation.item.created", "conversation.item.added", "conversation.item.done")
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A response as far as the client has seen it."""
+    """The parts of a response that the client has been sent."""
 
     created: bytes | None
-    """Its response.created, held back until more of it is seen."""
+    """Its response.created, held back until the response has something that is not hidden."""
     in_conversation: bool
     hidden: list[int] = field(default_factory=list)
     """Output indexes of hidden calls."""
     calls: list[str] = field(default_factory=list)
-    """Their call ids, of those that are complete."""
+    """The call ids of those that are complete."""
     client_calls: bool = False
-    """Whether it has calls that the client answers."""
+    """Whether it has calls that the client has to answer."""
 
 
 @dataclass(slots=True)
@@ -56,30 +56,32 @@ class _Round:
 
 
 class HiddenCalls:
-    """The calls of one session, and what its client sees of the responses that hold them."""
+    """The hidden calls of one session, and the responses that contain them."""
 
     def __init__(self, shared: Shared, outbox: Outbox) -> None:
         self._shared = shared
         self._outbox = outbox
-        self._items: dict[str, str | None] = {}  # hidden items, and the item before each
+        self._items: dict[str, str | None] = {}  # hidden items, each with the item before it
         self._seen: dict[str, _Seen] = {}  # by response
         self._running: set[str] = set()  # call ids
-        self._background: dict[str, RunTool] = {}  # calls that run there
+        self._background: dict[str, RunTool] = {}  # calls that are running
         self.result_due = False
-        """Whether one has finished there since the last response began."""
-        self._unseen: set[str] = set()  # items with results that the upstream server has not shown
-        self._outputs: dict[str, str] = {}  # of calls that are answered, by call id
+        """Whether a background function has finished since the last response began."""
+        # items with results that the upstream server has not confirmed
+        self._unseen: set[str] = set()
+        # outputs that were not sent upstream yet, by call id
+        self._outputs: dict[str, str] = {}
         self._rounds: list[_Round] = []
-        self._deferred: bytes | None = None  # a response.create of the client that waits
-        self._count = 0  # rounds in a row
+        self._deferred: bytes | None = None  # a response.create of the client that is held back
+        self._count = 0  # responses in a row with such calls
 
     @property
     def waiting(self) -> bool:
-        """Whether calls run on which a further response depends."""
+        """Whether calls are running that a further response depends on."""
         return bool(self._rounds)
 
     def takes(self, event: UpstreamEvent) -> bool:
-        """Whether an event is about a hidden call, so that nobody else gets it."""
+        """Whether an event is about a hidden call, so that only this class handles it."""
         names = self._shared.options.rules.tool_names
         if not names:
             return False
@@ -92,7 +94,7 @@ class HiddenCalls:
         return event.item_id in self._items
 
     def shown(self, event: UpstreamEvent, raw: bytes) -> tuple[bytes, ...]:
-        """The frames that the client gets of an event that is not hidden."""
+        """The frames that the client gets for an event that is not hidden."""
         if not self._shared.options.rules.tool_names:
             return (raw,)
         if event.type == "response.created" and event.response:
@@ -113,7 +115,7 @@ class HiddenCalls:
         return (raw,)
 
     def release(self, response_id: str) -> tuple[bytes, ...]:
-        """What was held back of a response that ends here, not upstream."""
+        """The frames that were held back of a response that this server ends."""
         seen = self._seen.pop(response_id, None)
         self._cancel(seen.calls if seen else ())
         return () if seen is None else self._release(seen)
@@ -134,25 +136,26 @@ class HiddenCalls:
         self._send_outputs()
 
     def defer(self, request: bytes) -> bool:
-        """Whether a response.create of the client waits until the calls are answered."""
+        """Whether a response.create of the client is held back until the calls are answered."""
         if self._rounds:
             self._deferred = request
         return bool(self._rounds)
 
     def another_began(self, *, in_conversation: bool) -> None:
-        """The upstream server responds to something else: it needs no request of this server."""
-        if in_conversation and not self._unseen:  # its context has the results
+        """The upstream server responds to something else: this server need not request a
+        response."""
+        if in_conversation and not self._unseen:  # the results are in its context
             self.result_due = False
         for each in self._rounds:
             each.goes_on = False
 
     def result_request(self) -> bytes:
-        """The response.create for the result of a call in the background."""
+        """The response.create for the result of a background call."""
         self.result_due = False
         return self._outbox.own({"type": "response.create", **self._follow_up()})
 
     def next_request(self) -> bytes | None:
-        """The response.create that is due, once; None: none is."""
+        """Return the response.create that is due, once; None: none is."""
         due = [each for each in self._rounds if not each.running]
         if not due:
             return None
@@ -166,7 +169,7 @@ class HiddenCalls:
         return request
 
     def stop(self) -> None:
-        """No result is wanted any more."""
+        """Discard all results that are still to come."""
         self._cancel((*self._running, *self._background))
         self.result_due = False
         self._rounds.clear()
@@ -232,12 +235,13 @@ class HiddenCalls:
                 self._queue(FunctionCallOutput(id=item_id, call_id=call_id, output=output))
 
     def _queue(self, item: Item) -> None:
-        """Add an item upstream that the client does not see."""
+        """Add an item upstream that is hidden from the client."""
         self._items[item.id] = None
         self._outbox.queue(ItemCreate(item=item))
 
     def _follow_up(self) -> dict[str, Any]:
-        """A function that must be called would be called for ever."""
+        """tool_choice for the next response: a function that must be called would be called for
+        ever."""
         if self._count >= MAX_ROUNDS:
             return {"response": {"tool_choice": "none"}}
         if self._shared.options.realtime.tool_choice in ("auto", "none"):
@@ -257,7 +261,7 @@ class HiddenCalls:
         return () if created is None else (created,)
 
     def _linked(self, event: UpstreamEvent, raw: bytes) -> bytes:
-        """An event with the id of the last item before that the client sees."""
+        """An event in which previous_item_id names the last item that the client knows."""
         previous = event.previous_item_id
         if previous not in self._items:
             return raw

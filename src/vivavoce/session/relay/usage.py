@@ -1,4 +1,4 @@
-"""What an upstream server says that a response or a transcription has used."""
+"""Usage of a response or a transcription, as an upstream server reports it."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from vivavoce.protocol.upstream import UpstreamResponse
 
 
 def usage_of(response: UpstreamResponse) -> Usage | None:
-    """The usage as the upstream server counted it; None where it has not, or not readably."""
+    """The usage as the upstream server counted it; None where it is missing or malformed."""
     if not response.usage:
         return None
     try:
@@ -33,7 +33,7 @@ class _TranscriptionDuration(msgspec.Struct):
 
 
 def transcription_usage_of(usage: Any) -> Usage | DurationUsage | None:
-    """The usage of a transcription; None where it is not readable."""
+    """The usage of a transcription; None where it is malformed."""
     try:
         if isinstance(usage, dict) and "seconds" in usage:
             seconds = msgspec.convert(usage, _TranscriptionDuration).seconds

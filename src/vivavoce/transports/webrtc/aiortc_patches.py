@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 OPUS_MIME_TYPE = "audio/opus"
 
 Gather: TypeAlias = Callable[[int, list[str]], Awaitable[list[Candidate]]]
-"""Takes the component and the local addresses; returns the candidates."""
+"""A function that takes the component and the local addresses, and returns the candidates."""
 
 
 class RtpPayload(NamedTuple):
-    """What a packet of audio holds."""
+    """The data of a packet of audio."""
 
     sequence: int
     timestamp: int
@@ -90,8 +90,8 @@ def ice_connection(transport: RTCDtlsTransport) -> Connection:
 def observe_packets(connection: Connection, on_packet: Callable[[], None]) -> None:
     """Call `on_packet` for every packet, of whatever kind.
 
-    aioice gives a client up by consent checks (RFC 7675) alone: six at five seconds each, and none
-    before ICE has completed. Audio does not show that a client is there: it may send none.
+    aioice detects a lost client only by consent checks (RFC 7675): six at five seconds each, and
+    none before ICE has completed. Audio does not show it either, because a client may send none.
     """
     private: Any = connection
     received, requested = private.data_received, private.request_received
@@ -109,10 +109,10 @@ def observe_packets(connection: Connection, on_packet: Callable[[], None]) -> No
 
 
 def replace_gathering(connection: Connection, gather: Gather) -> Gather:
-    """Have `gather` find the candidates; return what found them before.
+    """Let `gather` find the candidates; return the function that found them before.
 
-    aioice binds a free port of each address and knows neither a range of ports nor an address to
-    announce, and it never binds loopback.
+    aioice binds a free port of each address, knows neither a range of ports nor addresses to
+    announce, and never binds loopback.
     """
     private: Any = connection
     original: Gather = private.get_component_candidates
@@ -127,9 +127,9 @@ def replace_gathering(connection: Connection, gather: Gather) -> Gather:
 
 
 def add_sockets(connection: Connection, bound: list[StunProtocol]) -> None:
-    """Give bound sockets to the connection, which closes them when it is closed.
+    """Add bound sockets to the connection, which closes them when it is closed.
 
-    get_component_candidates() has to do it: aioice keeps its sockets in a private list.
+    `gather` has to call this, because aioice keeps its sockets in a private list.
     """
     connection._protocols += bound
 

@@ -47,7 +47,7 @@ class Call:
         self._channel = EventChannel(protocol)
         self._listeners: set[SendQueue] = set()
         self._writable = asyncio.Event()
-        self._grace_s = 0.0  # that the session lasts without a connection
+        self._grace_s = 0.0  # how long the session lasts without a connection
         self._leaving: asyncio.TimerHandle | None = None
 
     async def answer(self, sdp: str) -> str:
@@ -55,7 +55,8 @@ class Call:
         return await self.connection.answer(sdp)
 
     def keep_for(self, seconds: float) -> None:
-        """The session lasts so long after its connection is lost: its client may come back."""
+        """For this long the session continues after its connection was lost, because its client may
+        come back."""
         self._grace_s = seconds
         self._channel.history = History()
 
@@ -67,12 +68,13 @@ class Call:
         local: bool,
         first: AnyServerEvent | None = None,
         last_event_id: str = "",
+        items: bool = False,
     ) -> str:
         """The SDP answer to a later offer of the same client. The session continues.
 
         restart: by a new connection, which takes the place of the present one once it is made.
-        first, last_event_id: see EventChannel.wait_for_another(). Raises InvalidRequest, and
-        LimitReached without a port.
+        first, last_event_id: see EventChannel.wait_for_another(). items: send all items again; it
+        is done, too, where events are lost. Raises InvalidRequest, and LimitReached without a port.
         """
         async with self._negotiating:
             if not restart:
@@ -91,7 +93,8 @@ class Call:
             if self._leaving is not None:
                 self._leaving.cancel()
                 self._leaving = None
-            self._channel.wait_for_another(first, last_event_id)
+            if not self._channel.wait_for_another(first, last_event_id) or items:
+                self.runner.repeat_items()
             self._replaced.set()
             self._closing = asyncio.create_task(old.close())
             return answer
@@ -102,7 +105,7 @@ class Call:
             await self.connection.add_candidates(candidates)
 
     async def watch(self) -> None:
-        """Notice a client that has gone. Runs until it is cancelled."""
+        """Detect a client that has gone. Runs until it is cancelled."""
         while True:
             self._replaced.clear()
             watching = asyncio.create_task(self.connection.watch())
@@ -121,11 +124,11 @@ class Call:
     # sidebands
 
     def join(self, listener: SendQueue) -> None:
-        """Send every event to that queue, too, from now on."""
+        """Send every event to that queue as well, from now on."""
         self._listeners.add(listener)
 
     def part(self, listener: SendQueue) -> None:
-        """Send nothing more to that queue."""
+        """Send no more events to that queue."""
         self._listeners.discard(listener)
 
     # the peer
@@ -175,7 +178,7 @@ class Call:
     # the connection's handler
 
     def on_audio(self, pcm: bytes) -> None:
-        """Audio that the session is too far behind to take is dropped: it cannot be paused."""
+        """Audio is dropped if the session is too far behind, because a track cannot be paused."""
         if self.runner and pcm and not self.runner.behind:
             self.runner.post(AudioArrived(pcm))
 
@@ -200,12 +203,18 @@ class Call:
         if not self._grace_s:
             self._leave()
             return
-        closed = reason.endswith(" closed")  # perhaps to make another connection
+        closed = reason.endswith(" closed")  # the client may make another connection
         seconds = min(self._grace_s, CLOSED_GRACE_S) if closed else self._grace_s
+        self._channel.hold()
         self._leaving = asyncio.get_running_loop().call_later(seconds, self._leave)
 
     def _leave(self) -> None:
-        if self.runner:
+        """The client is gone, unless its packets arrive again."""
+        if self._leaving is not None and not self.connection.is_silent and not self._is_behind:
+            self._leaving = None
+            self._channel.release()
+            self._replaced.set()  # it is watched anew
+        elif self.runner:
             self.runner.post(Disconnected())
 
     def _on_message(self, message: str | bytes) -> None:
@@ -225,9 +234,16 @@ class Call:
             self._closing = None
 
     def _check_backlog(self) -> None:
-        """Cut off a client that takes too little. What is sent next may be large, and is not it."""
-        if self._channel.backlog > MAX_BACKLOG_BYTES:
+        """Disconnect a client that reads too slowly.
+
+        The next event may be large, but is not the cause.
+        """
+        if self._is_behind:
             self.on_lost("the client takes events too slowly")
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._channel.backlog > MAX_BACKLOG_BYTES
 
     def _is_full(self) -> bool:
         queued = self.connection.queue.seconds

@@ -1,6 +1,6 @@
 """The calls of a server: opened, found by their id, and ended at shutdown.
 
-aiortc is imported with the first call: a server without calls starts without it.
+aiortc is imported with the first call, so that the server starts faster.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class ActiveCall:
     call: "Call | DirectCall"
     opened_with: str | None
     ticket: Ticket | None = None
-    """With which its client can make another connection."""
+    """The ticket with which its client can make another connection."""
 
 
 class Calls:
@@ -62,19 +62,21 @@ class Calls:
         opened_with: str | None = None,
         ticket: Ticket | None = None,
     ) -> OpenedCall:
-        """Answer an offer; a session begins. Raises InvalidRequest and LimitReached.
+        """Answer an offer; a session begins, or goes on. Raises InvalidRequest and LimitReached.
 
         protocol: spoken on the data channel. local: whether the client is on this machine.
         opened_with: the id of a credential that finds this call and no other. ticket: with which
-        the client can come back, or has come back.
+        the client can come back; its conversation is taken over, if it has one.
         """
-        self._sessions.check_room()
+        self._sessions.check_room(in_place=ticket is not None and ticket.ends_another)
         module = await asyncio.to_thread(importlib.import_module, _CALL_MODULE)
         call: Call = module.Call(
             f"rtc_{self._sessions.new_id(16)}", self.settings, protocol, local=local
         )
         try:
             answer = await call.answer(sdp)
+            if ticket:
+                await self._sessions.take_over(ticket)
             call.runner = self._sessions.open(call, opening, call, ticket=ticket)
             if ticket:
                 call.keep_for(ticket.service.settings.grace_seconds)
@@ -89,9 +91,9 @@ class Calls:
     ) -> tuple[str, str] | None:
         """Pass an offer on to the upstream server of a relay, where its media is direct.
 
-        Returns the id of the call and the SDP answer. None: the media is to come here, since the
-        model is none of these, or its upstream server makes no call and there is a fallback.
-        Raises what refuses a session, and UpstreamRefused without a fallback.
+        Returns the id of the call and the SDP answer. None: the media has to pass through this
+        server, because the model is no such relay, or because its upstream server makes no call and
+        there is a fallback. Raises what refuses a session, and UpstreamRefused without a fallback.
         """
         relay = self._sessions.direct_relay(opening)
         if relay is None:
@@ -112,12 +114,15 @@ class Calls:
             raise
 
     def find(self, call_id: str, credential: str | None) -> "Call | None":
-        """A call whose media comes here: see observed()."""
+        """A call whose media passes through this server: see observed()."""
         call = self.observed(call_id, credential)
         return None if isinstance(call, DirectCall) else call
 
     def observed(self, call_id: str, credential: str | None) -> "Call | DirectCall | None":
-        """A call that is served. credential: finds only what it opened; None finds every call."""
+        """The call of that id, if it is open.
+
+        credential: finds only calls that it opened; None: finds all.
+        """
         active = self._calls.get(call_id)
         if active is None or credential not in (None, active.opened_with):
             return None
@@ -129,7 +134,7 @@ class Calls:
         return self._sessions.context.resumption
 
     def served(self, ticket: Ticket) -> "Call | None":
-        """The call of a conversation that is served here."""
+        """The call of a conversation that this process serves."""
         served = ticket.service.served(ticket.key)
         for active in self._calls.values() if served else ():
             if active.ticket is served and not isinstance(active.call, DirectCall):
@@ -140,7 +145,7 @@ class Calls:
         """End every call."""
         for active in self._calls.values():
             if active.call.runner:
-                active.call.runner.end(1012, "the server is shutting down")
+                active.call.runner.end(1012, "the server is shutting down", "shutdown")
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
             for task in late:

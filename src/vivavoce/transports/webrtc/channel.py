@@ -32,13 +32,16 @@ from vivavoce.transports.resumable import History
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING_EVENTS = 1000  # before the channel opens; the oldest are dropped
-MAX_WAITING_BYTES = 1024 * 1024  # the same, but for one event that is larger alone
+MAX_WAITING_EVENTS = 1000  # events before the channel opens; the oldest are dropped
+MAX_WAITING_BYTES = 1024 * 1024  # bytes of these events; a single larger event is kept
 CLOSE_TIMEOUT_S = 1.0
 
 
 class Waiting(NamedTuple):
-    """Frames of one event that wait for the channel. The event is None where it is unknown."""
+    """The frames of one event, queued until the channel is open.
+
+    The event is None if it is unknown.
+    """
 
     event: AnyServerEvent | None
     frames: tuple[Frame, ...]
@@ -70,40 +73,57 @@ class EventChannel:
         if self._channel is not None and self._channel.readyState == "open":
             return False
         self._channel = channel
+        self.release()
         while self._waiting:
             self._send(channel, self._waiting.popleft())
         self._waiting_bytes = 0
         return True
 
+    def hold(self) -> None:
+        """The client cannot be reached: what is sent is kept until release()."""
+        if self.history is not None:
+            self.history.held = True
+
+    def release(self) -> None:
+        """The client can be reached again."""
+        if self.history is not None:
+            self.history.release()
+
     def wait_for_another(
         self, first: AnyServerEvent | None = None, last_event_id: str = ""
-    ) -> None:
+    ) -> bool:
         """Keep what is sent from now on for the channel of a new connection.
 
         first: what goes before all else. last_event_id: the event that the client has received
-        last; those behind it are sent again.
+        last; those behind it are sent again. False: they are not kept any more.
         """
         self._channel = None
         if first is not None:
             self._wait(Waiting(first, tuple(self._protocol.encode(first))))
-        if self.history is not None and last_event_id:
-            position = self.history.behind(last_event_id)
-            for frame in () if position is None else self.history.since(position):
-                self._wait(Waiting(None, (frame,)))
+        if self.history is None or not last_event_id:
+            return True
+        position = self.history.behind(last_event_id)
+        for frame in () if position is None else self.history.since(position):
+            self._wait(Waiting(None, (frame,)))
+        return position is not None
 
     def played(self, samples: int) -> None:
-        """Tell the client what it hears on the track, where the protocol has frames for it."""
+        """Announce the audio that the client hears on the track, if the protocol has frames
+        for it."""
         if self._call_protocol and (frames := tuple(self._call_protocol.played(samples))):
             self._take(Waiting(None, frames))
 
     def send(self, event: AnyServerEvent) -> None:
-        """Send an event; without its audio, or an error in its place, where it is too large."""
+        """Send an event.
+
+        If it is too large, it is sent without its audio, or an error is sent instead.
+        """
         self._take(Waiting(event, tuple(self._protocol.encode(event))))
 
     def send_raw(self, data: bytes) -> None:
-        """Send a server event that is GA JSON already: byte for byte where GA is spoken.
+        """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
-        In another protocol it is translated; an event that is not known is left out.
+        For another protocol it is translated; an unknown event is left out.
         """
         if self._protocol.is_ga:
             self._take(Waiting(None, (Frame("text", data),)))
@@ -140,7 +160,7 @@ class EventChannel:
         if self._call_protocol:
             _send_all(channel, self._call_protocol.ended())
         drained, closed = asyncio.Event(), asyncio.Event()
-        channel.on("bufferedamountlow", drained.set)  # its threshold is 0
+        channel.on("bufferedamountlow", drained.set)  # bufferedAmountLowThreshold is 0
         channel.on("close", closed.set)
         if channel.bufferedAmount:
             await _wait(drained)
@@ -152,6 +172,8 @@ class EventChannel:
         if self.history is not None:
             for frame in waiting.frames:
                 self.history.add(frame.data)
+            if self.history.is_full:
+                self.history.release()
         if channel is not None:
             if channel.readyState == "open":
                 self._send(channel, waiting)
@@ -200,7 +222,7 @@ async def _wait(event: asyncio.Event) -> None:
 
 
 def _without_audio(event: ItemRetrieved) -> ItemRetrieved:
-    """The item as other events show it."""
+    """The item as it appears in other events."""
     if not isinstance(event.item, Message):
         return event
     content = tuple(_part_without_audio(part) for part in event.item.content)

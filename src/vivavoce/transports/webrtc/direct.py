@@ -1,7 +1,7 @@
 """A call whose media goes between its client and an upstream server.
 
-To its session it is a client that is sent nothing: the upstream server sends it all. Only sidebands
-of this server get the events.
+For the session it is a client to which nothing is sent, because the upstream server sends all
+events. Only sidebands of this server get them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _ERRORS: dict[str | None, type[QuotaExceeded | Unauthorized | StoreError]] = {
     "invalid_api_key": Unauthorized,
     "store_unavailable": StoreError,
 }
-"""By the code of the event with which a session is refused."""
+"""The exception for each code of an event that refuses a session."""
 
 
 class DirectCall:
@@ -84,7 +84,7 @@ class DirectCall:
         return 0
 
     async def wait_writable(self) -> None:
-        """A sideband that reads too slowly is cut off; the call does not wait for it."""
+        """A sideband that reads too slowly is disconnected; the call does not wait for it."""
 
     def close(self, code: int, reason: str) -> None:
         body = self._refusal

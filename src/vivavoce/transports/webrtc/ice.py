@@ -49,7 +49,8 @@ class CandidateGatherer:
         found += self._announced(component, found)
         reflexive, relayed = await asyncio.gather(
             self._reflexive(bound),
-            self._gather_all(component, []),  # without an address it asks the TURN server alone
+            # without a local address only the TURN server is asked
+            self._gather_all(component, []),
         )
         found += reflexive + relayed
         self._warn_of_silent_servers({candidate.type for candidate in found})
@@ -79,7 +80,7 @@ class CandidateGatherer:
         return None
 
     def _ports(self) -> Iterator[int]:
-        """Each port of the range once, beginning at a random one; 0 is any free port."""
+        """Each port of the range once, beginning with a random one; 0 means any free port."""
         if self._settings.port_range is None:
             yield 0
             return
@@ -89,7 +90,8 @@ class CandidateGatherer:
         yield from (first + (start + n) % count for n in range(count))
 
     def _announced(self, component: int, hosts: list[Candidate]) -> list[Candidate]:
-        """Announced addresses with the ports of all sockets: which one NAT leads to is unknown."""
+        """Announced addresses with the ports of all sockets, because it is unknown which of them a
+        NAT maps."""
         outer = [host for host in hosts if host.host != LOOPBACK] or hosts
         found = []
         for address in self._settings.announce_address:

@@ -16,10 +16,10 @@ from vivavoce.errors import InvalidRequest
 
 MAX_BYTES = 128 * 1024
 MAX_SECTIONS = 64
-MAX_LINES = 500  # of an accepted section: the time of aiortc's parser is quadratic in them
-MAX_CANDIDATES = 20  # of a section: each is an address to which packets are sent
+MAX_LINES = 500  # lines of an accepted section: aiortc's parser takes time quadratic in them
+MAX_CANDIDATES = 20  # candidates of a section: each is an address to which packets are sent
 MAX_MESSAGE_BYTES = 256 * 1024
-"""Of one message on the data channel: what browsers offer, too."""
+"""The largest message on the data channel, the same that browsers offer."""
 MISSING = "missing_required_parameter"
 _OPUS = re.compile(r"a=rtpmap:(\d{1,3}) opus/48000/2\s*$", re.IGNORECASE)
 _CODEC_LINE = re.compile(r"a=(?:rtpmap|fmtp):(\d+) ")

@@ -24,9 +24,9 @@ _OPTIONS = {
     "frame_duration": "20",
     "packet_loss": "5",
 }
-_SETTLING_FRAMES = 10  # of silence, after which an encoder repeats the same packet
-_MAX_JUMP = 100  # packets: a sequence number further off begins a new stream
-_MAX_GAP = CLOCK  # ticks that are filled with silence; a longer gap is skipped
+_SETTLING_FRAMES = 10  # of silence: after these an encoder repeats the same packet
+_MAX_JUMP = 100  # packets: a larger step in sequence numbers begins a new stream
+_MAX_GAP = CLOCK  # ticks: a gap up to this length is filled with silence; a longer one is skipped
 
 
 class OpusEncoder:
@@ -115,7 +115,8 @@ class JitterBuffer:
         self._waiting: dict[int, tuple[int, bytes]] = {}
 
     def add(self, sequence: int, timestamp: int, packet: bytes) -> list[bytes | int]:
-        """What is in order now: packets, and between them ticks of audio that did not arrive."""
+        """The packets that are in order now, and between them the ticks of audio that did not
+        arrive."""
         out: list[bytes | int] = []
         if self._next is None or abs(_difference(sequence, self._next, 16)) > _MAX_JUMP:
             self._waiting.clear()

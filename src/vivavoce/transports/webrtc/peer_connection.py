@@ -35,7 +35,7 @@ class ConnectionHandler(Protocol):
         ...
 
     def on_played(self, item_id: str, samples: int) -> None:
-        """So many samples of an item were sent."""
+        """This many samples of an item were sent."""
         ...
 
     def on_tick(self) -> None:
@@ -74,6 +74,12 @@ class CallConnection:
     def queue(self) -> PlayoutQueue:
         """Audio that waits to be played."""
         return self._track.queue
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client cannot be reached: the connection has ended, or no packet arrives."""
+        ended = self._connection.connectionState in ("closed", "failed")
+        return ended or self._silent_in() <= 0
 
     async def answer(self, sdp: str) -> str:
         """The SDP answer to an offer. Raises InvalidRequest, and LimitReached without a port."""
@@ -134,12 +140,12 @@ class CallConnection:
                 await self._connection.addIceCandidate(candidate)
 
     def take_queue(self, other: "CallConnection") -> None:
-        """Play what waits to be played on the other connection, in its place."""
+        """Play the audio that waits on the other connection, in place of what waits here."""
         mine, theirs = self._track, other._track
         mine.queue, theirs.queue = theirs.queue, mine.queue
 
     async def watch(self) -> None:
-        """Report a client from which no packet arrives any more. Runs until it is cancelled."""
+        """Report a client from which no packets arrive any more. Runs until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             if "send" not in str(self._connection.getTransceivers()[0].currentDirection):
                 tasks.create_task(self._play_unheard())
@@ -147,7 +153,7 @@ class CallConnection:
             self._handler.on_lost("no packet arrives from the client")
 
     async def close(self) -> None:
-        """Close, and give back every port and task. The handler is not told of it."""
+        """Close, and release every port and task. The handler is not called."""
         self._closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -172,17 +178,17 @@ class CallConnection:
         return accepted.answered(connection.localDescription.sdp)
 
     async def _play_unheard(self) -> None:
-        """Take the audio of a client that receives none: an answer lasts as long as it is."""
+        """Take the audio in real time and drop it, for a client that receives none."""
         while True:
             await self._track.recv()
 
     async def _wait_for_silence(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            left = self._packet_at + self._settings.gone_seconds - clock()
-            if left <= 0:
-                return
+        while (left := self._silent_in()) > 0:  # noqa: ASYNC110  packets come in between
             await asyncio.sleep(left)
+
+    def _silent_in(self) -> float:
+        """Seconds until the client is taken for gone, if no packet arrives."""
+        return self._packet_at + self._settings.gone_seconds - asyncio.get_running_loop().time()
 
     def _on_packet(self) -> None:
         self._packet_at = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""The settings of WebRTC calls: values alone, so that reading them imports no WebRTC library."""
+"""The settings of WebRTC calls. Values only, so that reading them imports no WebRTC library."""
 
 import ipaddress
 from typing import Annotated, TypeAlias
@@ -25,9 +25,9 @@ class WebRTCSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp_ports: Annotated[str, Meta(pattern=r"^(\d{1,5}-\d{1,5})?$")] = ""
     """The range of UDP ports, such as "40000-40099"; empty: any free port."""
     announce_address: tuple[str, ...] = ()
-    """Addresses by which clients reach this machine, where its own interfaces have others."""
+    """Addresses at which clients reach this machine, if its own interfaces have other ones."""
     gone_seconds: Seconds = 15.0
-    """A call ends when no packet has arrived for so long."""
+    """A call ends when no packet has arrived for this long."""
 
     def __post_init__(self) -> None:
         conceal(self, "turn_password")

@@ -106,8 +106,6 @@ class CallRoutes:
         if ticket and (found := await self._again(ticket, sdp, local=local)):
             opened = found
         else:
-            if ticket:
-                await ticket.service.load(ticket)
             opened = await self._calls.open(
                 sdp,
                 opening,
@@ -127,6 +125,7 @@ class CallRoutes:
 
     async def _again(self, ticket: Ticket, sdp: str, *, local: bool) -> OpenedCall | None:
         """Another connection of a call that is served here."""
+        await ticket.service.check_served(ticket)
         call = self._calls.served(ticket)
         if call is None or call.runner is None:
             return None
@@ -140,9 +139,8 @@ class CallRoutes:
             local=local,
             first=ticket.service.announced(ticket, created, resumed=True),
             last_event_id=asked.last_event_id,
+            items=asked.items,
         )
-        if asked.items:
-            runner.repeat_items()
         return OpenedCall(call, answer)
 
     def _find(self, call_id: str, request: web.Request) -> "Call | DirectCall":

@@ -39,13 +39,13 @@ OFFER_PATHS = ("/api/offer", "/sessions/{session_id}/api/offer")
 VOXRAY_SESSION_PATH = "/api/v1/sessions/{session_id}/offer"
 VOXRAY_PATHS = ("/webrtc/offer", "/api/v1/webrtc/offer")
 StartedSession: TypeAlias = tuple[Opening, Mapping[str, str]]
-"""Who began it and with which settings of the key, and the chosen OPTIONS."""
+"""The key that requested a session, with its settings, and the OPTIONS of the request."""
 FindStarted = Callable[[str], StartedSession]
-"""The session that was promised by that id. Raises InvalidRequest and HTTPNotFound."""
+"""The session that was requested under that id. Raises InvalidRequest and HTTPNotFound."""
 
 
 class Offered(NamedTuple):
-    """Who makes an offer, with which options, and the credential that finds the call again."""
+    """The sender of an offer, its options, and the credential that finds the call again."""
 
     opening: Opening
     options: Mapping[str, str]
@@ -133,7 +133,6 @@ class SmallWebRTCRoutes:
         ticket = None
         if self._calls.resumption and "resume_token" in chosen:
             ticket = self._calls.resumption.ticket(chosen, offered.opening.who)
-            await ticket.service.load(ticket)
         call, answer = await self._calls.open(
             asked.sdp,
             replace(
@@ -147,7 +146,8 @@ class SmallWebRTCRoutes:
             opened_with=offered.credential,
             ticket=ticket,
         )
-        if call.runner and (patch := offered.opening.patch):  # the key's settings overrule others
+        # the settings of the key take precedence
+        if call.runner and (patch := offered.opening.patch):
             call.runner.post(Received(SessionUpdate(session=patch)))
         return OfferAnswer(answer, call.id)
 

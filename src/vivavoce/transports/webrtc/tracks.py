@@ -24,10 +24,12 @@ from vivavoce.transports.webrtc.opus import (
 )
 
 FRAME_TICKS = int(CLOCK * FRAME_SECONDS)
-MAX_LATE_SECONDS = 0.1  # a stream that is later than this skips frames: no burst makes up for it
-SILENCE_AFTER_SECONDS = 0.2  # without a packet, the microphone counts as silent
+# a stream that is later than this skips frames, and does not send them in a burst
+MAX_LATE_SECONDS = 0.1
+SILENCE_AFTER_SECONDS = 0.2  # after this long without a packet the microphone counts as silent
 _TIME_BASE = Fraction(1, CLOCK)
-_TAIL_FRAMES = 5  # of silence that are encoded behind audio, so that the codec's tail is sent
+# frames of silence that are encoded after audio, so that the end of the audio is sent
+_TAIL_FRAMES = 5
 
 OnPlayed = Callable[[str, int], None]
 """Takes an item and how many samples of it were sent."""
@@ -36,7 +38,8 @@ OnAudio = Callable[[bytes], None]
 
 
 class FrameClock:
-    """When the frames of a stream are due. They are counted, so that no error adds up.
+    """When the frames of a stream are due. The frames are counted, so that rounding errors do not
+    add up.
 
     RTP timestamps are the frame numbers, so the clock keeps one grid for the whole call, which
     audio.pacer.Pacer does not: it begins anew after every delay. The time is an argument.
@@ -60,7 +63,8 @@ class FrameClock:
 
 
 class PlayoutTrack(MediaStreamTrack):
-    """The audio that the client hears: a packet every 20 ms, of silence where nothing is queued.
+    """The audio that the client hears: a packet every 20 ms, which holds silence if nothing is
+    queued.
 
     on_played: called for what is sent. on_tick: called with every packet.
     """
@@ -74,7 +78,7 @@ class PlayoutTrack(MediaStreamTrack):
         self._on_tick = on_tick
         self._clock = FrameClock()
         self._encoder = OpusEncoder()
-        self._silent_frames = _TAIL_FRAMES  # since there was audio
+        self._silent_frames = _TAIL_FRAMES  # frames since there was audio
 
     async def recv(self) -> Any:
         """The next packet, when it is due. Raises MediaStreamError once the track is stopped."""
@@ -99,7 +103,7 @@ class PlayoutTrack(MediaStreamTrack):
 
 
 class Microphone:
-    """What the client sends, put into order and decoded."""
+    """The audio that the client sends, put in order and decoded."""
 
     def __init__(self, on_audio: OnAudio) -> None:
         self._on_audio = on_audio
@@ -117,7 +121,7 @@ class Microphone:
                 self._on_audio(self._decoder.decode(piece))
 
     def tick(self) -> None:
-        """Call it every 20 ms: it produces silence while no packets arrive.
+        """Call this every 20 ms: it produces silence while no packets arrive.
 
         Clients that suppress silence send nothing meanwhile, and a turn ends by silence.
         """
