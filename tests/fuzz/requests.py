@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -278,7 +278,7 @@ class FormEntrance(BodyEntrance):
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("file", WAV, filename="a.wav", content_type="audio/wav")
         for name, value in fields_of(raw):
-            form.add_field(name, _field(value))
+            form.add_field(quote(name, safe="[]"), _field(value))  # aiohttp sends ASCII only
         return await self._send(rng, data=form)
 
 
@@ -358,6 +358,8 @@ class QueryEntrance:
         with suppress(ConnectionError):  # it was refused
             await socket.send_json({"label": "rtvi-ai", "id": "1", "type": "client-ready"})
         message = await socket.receive()
+        if message.type is WSMsgType.BINARY:  # protobuf, until the client has sent JSON
+            return "refused"
         if message.type is not WSMsgType.TEXT:
             if socket.close_code not in (1008, 1013, 3000):
                 raise Wrong(f"closed with {socket.close_code} without a word")
