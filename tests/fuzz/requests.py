@@ -161,8 +161,13 @@ SETTINGS: list[Any] = [
             "allowance": 4,
             "journal": "/tmp/journal",
         },
-        "spend": {"source": "openai", "admin_key": "sk-admin", "hours": 1.0},
-        "resume": {"enabled": True, "grace_seconds": 15.0, "keep_seconds": 60, "items": 1},
+        "spend": {"admin_key": "sk-admin", "project": "proj_1", "url": "https://a.example/v1"},
+        "resume": {
+            "enabled": True,
+            "grace_seconds": 15.0,
+            "keep_seconds": 60,
+            "finish_answers": False,
+        },
         "server": {"secret": "s", "origins": ["https://a.example"], "hosts": ["a.example"]},
     },
     {
@@ -178,10 +183,10 @@ SETTINGS: list[Any] = [
         },
         "keys": {"ada": "sha256:00"},
         "session": {"voice": "marin", "max_seconds": 60},
-        "webrtc": {"gone_seconds": 5, "ports": "40000-40100"},
+        "webrtc": {"gone_seconds": 5, "udp_ports": "40000-40100"},
         "recorder": {"enabled": True, "folder": "/tmp/r"},
         "aliases": {"gpt-4o": ["default"]},
-        "prices": {"gpt-4o": {"input": 1.0}},
+        "prices": {"gpt-4o": {"text_input": 1.0}},
     },
 ]
 WAV = wav_of(tone(0.2))
