@@ -49,7 +49,7 @@ class Echoes:
 
     context = _Context()
 
-    def check_room(self) -> None:
+    def check_room(self, *, in_place: bool = False) -> None:
         """There is always some."""
 
     def new_id(self, size: int) -> str:
