@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -161,8 +161,13 @@ SETTINGS: list[Any] = [
             "allowance": 4,
             "journal": "/tmp/journal",
         },
-        "spend": {"source": "openai", "admin_key": "sk-admin", "hours": 1.0},
-        "resume": {"enabled": True, "grace_seconds": 15.0, "keep_seconds": 60, "items": 1},
+        "spend": {"admin_key": "sk-admin", "project": "proj_1", "url": "https://a.example/v1"},
+        "resume": {
+            "enabled": True,
+            "grace_seconds": 15.0,
+            "keep_seconds": 60,
+            "finish_answers": False,
+        },
         "server": {"secret": "s", "origins": ["https://a.example"], "hosts": ["a.example"]},
     },
     {
@@ -178,10 +183,10 @@ SETTINGS: list[Any] = [
         },
         "keys": {"ada": "sha256:00"},
         "session": {"voice": "marin", "max_seconds": 60},
-        "webrtc": {"gone_seconds": 5, "ports": "40000-40100"},
+        "webrtc": {"gone_seconds": 5, "udp_ports": "40000-40100"},
         "recorder": {"enabled": True, "folder": "/tmp/r"},
         "aliases": {"gpt-4o": ["default"]},
-        "prices": {"gpt-4o": {"input": 1.0}},
+        "prices": {"gpt-4o": {"text_input": 1.0}},
     },
 ]
 WAV = wav_of(tone(0.2))
@@ -278,7 +283,7 @@ class FormEntrance(BodyEntrance):
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("file", WAV, filename="a.wav", content_type="audio/wav")
         for name, value in fields_of(raw):
-            form.add_field(name, _field(value))
+            form.add_field(quote(name, safe="[]"), _field(value))  # aiohttp sends ASCII only
         return await self._send(rng, data=form)
 
 
@@ -358,6 +363,8 @@ class QueryEntrance:
         with suppress(ConnectionError):  # it was refused
             await socket.send_json({"label": "rtvi-ai", "id": "1", "type": "client-ready"})
         message = await socket.receive()
+        if message.type is WSMsgType.BINARY:  # protobuf, until the client has sent JSON
+            return "refused"
         if message.type is not WSMsgType.TEXT:
             if socket.close_code not in (1008, 1013, 3000):
                 raise Wrong(f"closed with {socket.close_code} without a word")

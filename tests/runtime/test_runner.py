@@ -402,7 +402,7 @@ def test_turn_detector_without_a_score_delays_no_answer(
     call = play(script, turn_detection=SemanticVad(), scripted=scripted)
     (stopped,) = [e for e in call.peer.events if isinstance(e, SpeechStopped)]
     assert stopped.audio_end_ms < 2000  # of 640 ms of speech; undecided it would be 4640
-    reason = str(problem) if problem else "no score came within 1 s"
+    reason = str(problem) if problem else "no score came within 0.5 s"
     assert caplog.messages == [f"turn detection fails, turns end without the words: {reason}"]
 
 

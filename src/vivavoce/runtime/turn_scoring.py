@@ -16,7 +16,9 @@ from vivavoce.session.facts import TokenCounts, TurnScored, TurnSource
 
 log = logging.getLogger(__name__)
 
-SCORE_TIMEOUT_S = 1.0  # a later score is not used, because the silence has ended the turn by then
+SCORE_TIMEOUT_S = (
+    0.5  # a later score would hold up a finished turn, which ends after 0.4 s of silence
+)
 UNDECIDED = 0.5
 """The likelihood if an engine fails, or a language model answers neither yes nor no."""
 ASK_WHETHER_FINISHED = """\

@@ -24,7 +24,7 @@ recorded = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs recordings 
 def with_engine(work: Callable[[SmartTurn], Awaitable[None]]) -> None:
     async def main() -> None:
         async with SmartTurn(SmartTurnSettings()) as turn:
-            await turn._by_sound(bytes(4_800))  # the model is loaded
+            await turn.score_audio(bytes(4_800), "", language=None)  # the model is loaded
             await work(turn)
 
     asyncio.run(main())
@@ -41,10 +41,15 @@ def test_speaker_who_pauses_is_held_and_one_who_has_finished_is_not() -> None:
     async def work(turn: SmartTurn) -> None:
         jfk = files.read((RECORDINGS / "jfk.flac").read_bytes())
         for seconds in (2.0, 3.6, 5.6, 8.0):  # in the pauses, and once within a word
-            assert await turn._by_sound(jfk[: int(seconds * 24_000) * 2][-384_000:]) < 0.2
-        assert await turn._by_sound(jfk[-384_000:]) > 0.5
+            assert (
+                await turn.score_audio(
+                    jfk[: int(seconds * 24_000) * 2][-384_000:], "", language=None
+                )
+                < 0.2
+            )
+        assert await turn.score_audio(jfk[-384_000:], "", language=None) > 0.5
         command = resample(recording("go_forward_ten_meters"), 16_000, 24_000)
-        assert await turn._by_sound(command) > 0.9
+        assert await turn.score_audio(command, "", language=None) > 0.9
         assert await turn.score_audio(command, "go forward ten", language="en") > 0.9
 
     with_engine(work)

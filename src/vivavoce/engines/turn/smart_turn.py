@@ -21,8 +21,6 @@ if importlib.util.find_spec("onnxruntime") is None:
 
 PACK = "smart-turn-v3"
 FILE = "smart-turn.onnx"
-SCORE_TIMEOUT_S = 0.5
-"""Of the sound; then the words decide. The silence that ends a finished turn is 0.4 s."""
 
 
 class SmartTurnSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,15 +74,6 @@ class SmartTurn(HostedEngine[float]):
 
     async def score_audio(self, pcm: bytes, text: str, *, language: str | None) -> float:
         """See AudioTurnModel."""
-        try:
-            async with asyncio.timeout(SCORE_TIMEOUT_S):
-                return await self._by_sound(pcm)
-        except TimeoutError as exc:
-            raise EngineError(
-                f"[engines.{self.name}] the sound was not scored within {SCORE_TIMEOUT_S:g} s"
-            ) from exc
-
-    async def _by_sound(self, pcm: bytes) -> float:
         async with self.host.open(pcm) as stream:
             async for probability in stream:
                 return probability
