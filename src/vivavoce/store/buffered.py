@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ANSWER_TIMEOUT_S = 2.0
-"""The longest time for one operation; after it the store counts as unreachable. It is short,
-because a user may wait in silence for that long."""
+"""The longest time for an operation that a user waits for in silence; after it the store counts as
+unreachable."""
+OTHER_TIMEOUT_S = 5.0
+"""... for any other operation, also while the server starts."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
 """How often allowances are renewed and given back."""
@@ -156,7 +158,7 @@ class BufferedAccounts:
         held = self._held.get(reservation_id)
         if self._away_since is None and (held is None or held.stored):
             try:
-                await self._call(partial(self._store.begin, reservation_id, row))
+                await self._call(partial(self._store.begin, reservation_id, row), ANSWER_TIMEOUT_S)
             except StoreError:
                 pass
             else:
@@ -180,7 +182,9 @@ class BufferedAccounts:
         held = self._held.pop(reservation_id, None)
         if self._away_since is None:
             try:
-                first = await self._call(partial(self._store.settle, row, charges, reservation_id))
+                first = await self._call(
+                    partial(self._store.settle, row, charges, reservation_id), ANSWER_TIMEOUT_S
+                )
             except StoreError:
                 pass
             else:
@@ -195,7 +199,7 @@ class BufferedAccounts:
     async def book(self, rows: Sequence[UsageRow]) -> list[UsageRow]:
         if self._away_since is None:
             try:
-                return await self._call(partial(self._store.book, rows))
+                return await self._call(partial(self._store.book, rows), ANSWER_TIMEOUT_S)
             except StoreError:
                 pass
         return await self._usage.add(*(UsageEntry(row) for row in rows))
@@ -209,7 +213,7 @@ class BufferedAccounts:
             return
         if self._away_since is None:
             try:
-                await self._call(partial(self._store.release, reservation_id))
+                await self._call(partial(self._store.release, reservation_id), ANSWER_TIMEOUT_S)
             except StoreError:
                 pass
             else:
@@ -258,20 +262,22 @@ class BufferedAccounts:
 
     # the store
 
-    async def _call(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _call(
+        self, operation: Callable[[], Awaitable[T]], timeout_s: float = OTHER_TIMEOUT_S
+    ) -> T:
         """Raises StoreError, and at once while the store is known to be unreachable."""
         if self._away_since is not None:
             raise self._unreachable()
         try:
-            return await _bounded(operation)
+            return await _bounded(operation, timeout_s)
         except StoreError as exc:
             self._lose(exc)
             raise
 
     async def _reserve_stored(self, reservation: Reservation) -> str | None:
-        refused = await self._call(partial(self._store.reserve, reservation))
+        refused = await self._call(partial(self._store.reserve, reservation), ANSWER_TIMEOUT_S)
         if refused is not None and await self._leases.give_up_unused(reservation.charges):
-            refused = await self._call(partial(self._store.reserve, reservation))
+            refused = await self._call(partial(self._store.reserve, reservation), ANSWER_TIMEOUT_S)
         return refused
 
     def _lose(self, exc: StoreError) -> None:
@@ -408,10 +414,10 @@ class BufferedAccounts:
                     log.debug("allowances could not be renewed: %s", exc)
 
 
-async def _bounded(operation: Callable[[], Awaitable[T]]) -> T:
+async def _bounded(operation: Callable[[], Awaitable[T]], timeout_s: float = OTHER_TIMEOUT_S) -> T:
     """Raises StoreError, also if there is no answer in time."""
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await operation()
     except TimeoutError as exc:
-        raise StoreError(f"it has not answered within {ANSWER_TIMEOUT_S:g} s") from exc
+        raise StoreError(f"it has not answered within {timeout_s:g} s") from exc
