@@ -77,20 +77,30 @@ def test_server_in_subprocess_drops_requests_that_are_not_completed(config: str)
     async def rest(port: int, sent: bytes, context: ssl.SSLContext | None) -> bytes:
         reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
         writer.write(sent)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await reader.read()
+        except ConnectionError:  # it was dropped before it was sent
+            return b""
+        finally:
+            writer.close()
+
+    async def answer(port: int, sent: bytes) -> bytes:
+        """Of a request that was sent before the server had waited too long for it."""
         async with asyncio.timeout(WAIT_SECONDS):
-            found = await reader.read()
-        writer.close()
+            while not (found := await rest(port, sent, secure)):
+                pass
         return found
 
     async def main() -> None:
         async with serving_beside(config, SHORT) as port:
             assert await rest(port, b"", secure) == b""
-            assert (await rest(port, b"GET / HT", secure)).startswith(b"HTTP/1.1 408 ")
+            assert (await answer(port, b"GET / HT")).startswith(b"HTTP/1.1 408 ")
             assert await rest(port, b"", None) == b""  # with TLS: an incomplete handshake
             body = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
             assert await rest(port, body, secure) == b""
             whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"  # and then idle
-            assert (await rest(port, whole, secure)).startswith(b"HTTP/1.1 200 ")
+            assert (await answer(port, whole)).startswith(b"HTTP/1.1 200 ")
             scheme = "wss" if secure else "ws"
             async with (
                 aiohttp.ClientSession() as http,
