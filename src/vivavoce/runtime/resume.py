@@ -211,14 +211,7 @@ class Resumption:
 
         False: it takes too long.
         """
-        try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while self.has_unsaved(session_id):
-                    self._stored.clear()
-                    await self._stored.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._wait_while(lambda: self.has_unsaved(session_id))
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """A ticket for a client. Raises InvalidRequest. who: the name of its key."""
@@ -241,11 +234,7 @@ class Resumption:
         if served is None or served.runner is None:
             return
         self.keep(served, served.runner.checkpoint())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while not self._failing and self._is_due(served):
-                    self._stored.clear()
-                    await self._stored.wait()
+        await self._wait_while(lambda: not self._failing and self._is_due(served))
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
@@ -322,11 +311,18 @@ class Resumption:
 
     async def wait_kept(self, ticket: Ticket) -> None:
         """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
-        with contextlib.suppress(TimeoutError):
+        await self._wait_while(lambda: self._is_due(ticket))
+
+    async def _wait_while(self, waits: Callable[[], bool]) -> bool:
+        """Look again after each attempt to store; False: it takes more than CLAIM_TIMEOUT_S."""
+        try:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while self._is_due(ticket):
+                while waits():
                     self._stored.clear()
                     await self._stored.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _is_due(self, ticket: Ticket) -> bool:
         """Whether the store has not taken the last checkpoint yet."""
@@ -378,12 +374,7 @@ class Resumption:
 
     async def _wait_stored(self, key: str) -> None:
         """Wait while a checkpoint is being stored, because a claim would miss it."""
-        try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while key in self._storing:
-                    self._stored.clear()
-                    await self._stored.wait()
-        except TimeoutError:
+        if not await self._wait_while(lambda: key in self._storing):
             log.warning("a conversation is resumed without its end: the store is too slow")
 
     async def _claim(self, ticket: Ticket) -> SessionClaim | None:

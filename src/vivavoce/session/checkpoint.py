@@ -32,7 +32,7 @@ from vivavoce.session.usage import UsageTotals
 INFINITY = float("inf")
 CHECKPOINT_VERSION = 2
 PLAYED_SAVE_S = 2.0  # how often the position is stored while the server plays an answer
-# facts that change nothing in a checkpoint
+# effects of what changes nothing in a checkpoint
 _NO_CHANGE = (RunVad, FeedAudio, CleanAudio, SendUpstream)
 _MUST_SAVE = (
     ItemDone,
