@@ -8,7 +8,6 @@ from vivavoce.protocol.server import (
     ItemDeleted,
     ItemDone,
     ItemRetrieved,
-    ItemTruncated,
 )
 from vivavoce.session.brain import Brain, Shared
 from vivavoce.session.item_validation import entry_of, in_format
@@ -58,14 +57,7 @@ class ClientItems:
         shared.conversation.truncate(event.item_id, event.content_index, event.audio_end_ms)
         shared.playback.drop(event.item_id, now)
         brain.on_item_truncated(event.item_id, event.audio_end_ms, now)
-        shared.effects.send(
-            ItemTruncated(
-                event_id=shared.effects.event_id(),
-                item_id=event.item_id,
-                content_index=event.content_index,
-                audio_end_ms=event.audio_end_ms,
-            )
-        )
+        shared.effects.truncated(event.item_id, event.audio_end_ms, event.content_index)
 
     def delete(self, event: ItemDelete, brain: Brain, now: float) -> None:
         shared = self._shared

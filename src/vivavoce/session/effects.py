@@ -12,7 +12,13 @@ from msgspec import Struct
 
 from vivavoce.protocol.items import FunctionTool, Item, ToolChoice
 from vivavoce.protocol.responses import DurationUsage, Usage
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, TurnDecision
+from vivavoce.protocol.server import (
+    AnyServerEvent,
+    ErrorBody,
+    ErrorEvent,
+    ItemTruncated,
+    TurnDecision,
+)
 from vivavoce.session.facts import AccessEnded, FaultKind, TranscriptionKey
 
 CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
@@ -456,6 +462,17 @@ class EffectBuffer:
         """Send an `error` event; `cause` is the event_id of the client event at fault."""
         body = ErrorBody(type=kind, code=code, message=message, param=param, event_id=cause)
         self.send(ErrorEvent(event_id=self.event_id(), error=body))
+
+    def truncated(self, item_id: str, audio_end_ms: int, content_index: int = 0) -> None:
+        """Send that only so much of the audio of an item was heard."""
+        self.send(
+            ItemTruncated(
+                event_id=self.event_id(),
+                item_id=item_id,
+                content_index=content_index,
+                audio_end_ms=audio_end_ms,
+            )
+        )
 
     def drain(self) -> list[Effect]:
         """Remove all effects and return them."""

@@ -1,7 +1,6 @@
 """How far the answers of a cascade were played, and what follows for the conversation."""
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms
-from vivavoce.protocol.server import ItemTruncated
 from vivavoce.session.brain import Shared
 from vivavoce.session.effects import ClearEchoReference
 
@@ -43,14 +42,7 @@ class AnswerPlayback:
             if entry and entry.ledger:
                 heard_ms = to_ms(entry.ledger.samples - samples)
                 conversation.truncate(item_id, 0, heard_ms)
-                effects.send(
-                    ItemTruncated(
-                        event_id=effects.event_id(),
-                        item_id=item_id,
-                        content_index=0,
-                        audio_end_ms=heard_ms,
-                    )
-                )
+                effects.truncated(item_id, heard_ms)
 
     def clear_echo_reference(self) -> None:
         """Stop counting answers as playing: the microphone can no longer pick one up."""

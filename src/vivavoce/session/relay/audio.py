@@ -14,7 +14,6 @@ from vivavoce.audio.formats import (
 from vivavoce.protocol.audio_frames import AudioFrames
 from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
 from vivavoce.protocol.items import InputAudio, Message
-from vivavoce.protocol.server import ItemTruncated
 from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.brain import Handover, Shared
 from vivavoce.session.conversation import Entry
@@ -259,14 +258,7 @@ class RelayOutput:
             self._shared.conversation.cut(item_id, heard)
             if self._shared.playback.by_server:
                 heard_ms = to_ms(heard)
-                effects.send(
-                    ItemTruncated(
-                        event_id=effects.event_id(),
-                        item_id=item_id,
-                        content_index=0,
-                        audio_end_ms=heard_ms,
-                    )
-                )
+                effects.truncated(item_id, heard_ms)
                 self._outbox.queue(
                     ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=heard_ms)
                 )
