@@ -134,7 +134,7 @@ def packaged_weights(package: str = "faster_whisper") -> Path:
 
 
 def _loud(windows: Floats) -> list[int]:
-    """The rows that are not as good as digital silence. Most are told by their energy alone."""
+    """The rows whose window is louder than digital silence. For most the energy alone shows it."""
     surely = _WINDOW * _SILENCE**2 * 1.001
     energies = np.vecdot(windows, windows).tolist()
     return [
