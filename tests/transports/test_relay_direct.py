@@ -162,7 +162,6 @@ def test_call_that_loses_its_sideband_is_taken_up_again_or_hung_up(
 ) -> None:
     assert upstream_calls.LOST_TIMEOUT_S == 10.0
     monkeypatch.setattr(upstream_calls, "RETRY_S", 0.01)
-    monkeypatch.setattr(upstream_calls, "LOST_TIMEOUT_S", 0.1)
 
     async def main() -> None:
         fake = FakeUpstream()
@@ -176,6 +175,9 @@ def test_call_that_loses_its_sideband_is_taken_up_again_or_hung_up(
             await until(lambda: call.attached == 2)
             await call.from_client("response.create")
             assert len(await rows(server, 1)) == 1
+            monkeypatch.setattr(
+                upstream_calls, "LOST_TIMEOUT_S", 0.1
+            )  # the loss above had ten seconds
             fake.sideband_refusals = 1000 * [503]
             await call.sidebands.close(code=1011)
             await ended(server, call)
