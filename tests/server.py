@@ -21,8 +21,9 @@ from aiohttp import web
 from scripts.clients.plumbing import served, without_settings
 
 from vivavoce.accounting import follow_keys, metering, resuming
-from vivavoce.app import application, auth_of, build, metered_context, upstream_holds
+from vivavoce.app import build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.resume import StoredSession
 from vivavoce.runtime.sessions import Sessions

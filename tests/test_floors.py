@@ -81,6 +81,7 @@ FLOORS: dict[str, float] = {
     "models": 6,
     "providers": 6,
     "reloading": 6,
+    "routes": 6,
     "server": 6,
     "talk": 6,
     "workers": 6,
