@@ -270,9 +270,9 @@ def test_any_protocol_resumes_with_a_token_of_the_client(path: str) -> None:
         address = f"{server.ws}{path}{mark}resume_token={token}"
         for _ in range(2):
             async with calling_raw(address):
+                await until(lambda: len(server.sessions) == 1)
                 resumption = server.sessions.context.resumption
                 assert resumption is not None
-                await until(lambda: len(resumption._served) == 1)
                 (ticket,) = resumption._served.values()
             await until(lambda: len(server.sessions) == 0)
         assert ticket.checkpoint is not None
