@@ -154,13 +154,12 @@ class WebSocketEndpoint:
                 await self._sessions.take_over(ticket)
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
+            texts = [TextObserver(queue, protocol)] if isinstance(protocol, ShowsText) else []
             runner = self._sessions.open(
                 link or paced or queue,
                 opening,
                 paced,
-                observers=[TextObserver(queue, protocol)]
-                if isinstance(protocol, ShowsText)
-                else (),
+                observers=texts,
                 ticket=ticket,
             )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
