@@ -29,7 +29,7 @@ from vivavoce.protocol.bounds import MAX_TEXT_BYTES
 from vivavoce.protocol.items import MAX_INPUT_ITEMS, MAX_TOOLS
 from vivavoce.routes import application
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 TARGET_MS = 5.0
 SESSIONS = 8

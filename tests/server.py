@@ -28,7 +28,8 @@ from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.resume import StoredSession
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 from vivavoce.store.base import SessionStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metrics import Metrics

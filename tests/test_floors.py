@@ -73,6 +73,7 @@ FLOORS: dict[str, float] = {
     "cli": 6,
     "configured": 6,
     "settings": 6,
+    "settings_sources": 6,
     "voxray_config": 6,
     "standard_streams": 6,
     "scenarios": 6,

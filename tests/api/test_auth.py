@@ -21,7 +21,8 @@ from vivavoce.limits.keys import KeyRing, hash_of
 from vivavoce.limits.tokens import TokenMint
 from vivavoce.routes import auth_of
 from vivavoce.secret import Secret
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 KEY = "vv-a-key"
 
