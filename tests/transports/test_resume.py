@@ -353,7 +353,7 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
 
 
 def test_of_two_clients_that_come_back_at_once_one_has_the_conversation() -> None:
-    """Whoever is the later one; the other learns it."""
+    """The later client gets it; the session of the earlier one is closed with 4003."""
 
     async def script(server: Server) -> None:
         async with calling(server) as first:
