@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.session.stage import texts
 from tests.transports.webrtc.caller import Caller, calling, until
@@ -42,7 +43,7 @@ def played(script: Script, chosen: Settings | None = None) -> None:
         ):
             await script(server)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def back(created: dict[str, Any], **more: object) -> str:
@@ -86,7 +87,7 @@ def test_session_without_a_store_has_no_token() -> None:
         async with serving() as server, calling(server) as caller:
             assert "resume" not in caller.events[0]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_lost_connection_within_the_grace_time_loses_no_event() -> None:
@@ -222,7 +223,7 @@ def test_conversation_goes_on_in_another_process_of_the_same_store(tmp_path: Pat
                 assert WORDS.startswith(begun.strip())
             assert (await first.read_until_closed())[0] == 4003
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_has_been_elsewhere_has_what_was_said_there(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_client_that_has_been_elsewhere_has_what_was_said_there(tmp_path: Path) 
                     "Who is there?",
                 ]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("path", ["/v1/realtime", "/api/realtime", "/ws", "/ws?rtvi=1"])
@@ -337,7 +338,7 @@ def test_client_that_comes_back_to_a_server_that_ends_is_refused_before_the_upgr
         async with calling(server) as first, calling(server) as second:
             await first.ask()
             await first.until("response.output_audio.delta")
-            draining = asyncio.create_task(server.sessions.drain(10))
+            draining = asyncio.create_task(server.sessions.drain(60))
             assert (await second.read_until_closed())[0] == 1012
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with calling(server, back(second.events[0])):
@@ -444,7 +445,7 @@ def test_client_that_cannot_be_attached_to_a_session_that_drains_leaves_it_alone
         async with calling(server) as first:
             await first.ask()
             await first.until("response.output_audio.delta")
-            draining = asyncio.create_task(server.sessions.drain(10))
+            draining = asyncio.create_task(server.sessions.drain(60))
             await asyncio.sleep(0)
             unknown = back(first.events[0], last_event_id="event_that_never_was")
             async with (
@@ -472,7 +473,7 @@ def test_history_keeps_what_was_sent_last() -> None:
         assert (history.begin, history.end) == (3, 4)
         history.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_history_knows_the_event_before_those_that_it_keeps() -> None:
