@@ -19,8 +19,7 @@ from vivavoce.limits.keys import hash_of
 from vivavoce.reloading import not_reloaded
 from vivavoce.runtime.reload import Counted, EnginePool
 from vivavoce.server import hangup_reloads
-from vivavoce.settings import ServerSettings, Settings
-from vivavoce.settings_sources import load, parse
+from vivavoce.settings import ServerSettings, Settings, load, parse
 
 PROCESS_TTS = """
 from vivavoce.engines.host import HostLimits, WorkerHost

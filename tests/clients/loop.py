@@ -1,10 +1,9 @@
 """Tests that are coroutines, each in an event loop of its own."""
 
+import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
-
-from tests import idle_clock
 
 P = ParamSpec("P")
 
@@ -14,6 +13,6 @@ def awaited(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        idle_clock.run(test(*args, **kwargs))
+        asyncio.run(test(*args, **kwargs))
 
     return run

@@ -15,8 +15,7 @@ from tests.clients.loop import awaited
 from tests.server import scripted, serving
 from vivavoce.cli import cli
 from vivavoce.scenarios.command import RunOptions, run_scenarios
-from vivavoce.settings import Settings
-from vivavoce.settings_sources import load
+from vivavoce.settings import Settings, load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLOWS = sorted((EXAMPLES / "flows").glob("*.toml"))

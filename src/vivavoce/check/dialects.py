@@ -312,7 +312,7 @@ _http(
     "transcription",
     "transcription",
     _FILES,
-    "An audio file is transcribed.",
+    "A sound file is transcribed.",
     (200,),
     (("json", "text"), str),
 )

@@ -39,11 +39,7 @@ def load_settings(
 
     Raises SettingsError.
     """
-    from vivavoce.settings_sources import (  # half a second: not for every command
-        FILE,
-        load,
-        load_tree,
-    )
+    from vivavoce.settings import FILE, load, load_tree  # half a second: not for every command
     from vivavoce.voxray_config import find, read
 
     path = find(config, os.environ, Path(FILE))

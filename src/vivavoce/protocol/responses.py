@@ -1,4 +1,4 @@
-"""A response as events show it, what a client may request of it, and its usage."""
+"""A response as it stands in events, what a client may ask of it, and what it used."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -48,8 +48,7 @@ class OutputTokens(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """The usage of a response. User audio counts 1 token per 100 ms, assistant audio 1 per 50
-    ms."""
+    """What a response cost. User audio counts 1 token per 100 ms, assistant audio 1 per 50 ms."""
 
     total_tokens: int = 0
     input_tokens: int = 0
@@ -59,13 +58,13 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class DurationUsage(msgspec.Struct, frozen=True, tag_field="type", tag="duration"):
-    """The usage of a transcription: the length of the audio in whole seconds, rounded up."""
+    """What a transcription cost: the length of the audio, in whole seconds, rounded up."""
 
     seconds: int
 
 
 class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
-    """The usage of a transcription by a recogniser that counts tokens. Only from other servers."""
+    """What a transcription cost where the recogniser counts tokens. Only from other servers."""
 
     total_tokens: int = 0
     input_tokens: int = 0
@@ -74,18 +73,18 @@ class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="to
 
 
 class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The usage of the session so far: the extension `x_usage` of response.done."""
+    """What a session has used so far: the extension `x_usage` of response.done."""
 
     responses: int
     input_tokens: int
     output_tokens: int
     transcribed_seconds: int
     seconds: float
-    """Since the session began."""
+    """That the session has lasted."""
     nano_usd: int
-    """The cost of the whole session, in 1e-9 USD."""
+    """What all of it costs, 1e-9 USD."""
     response_nano_usd: int
-    """The cost of the response that ended last."""
+    """The part of the response that has ended last."""
 
 
 class ResponseError(msgspec.Struct, frozen=True):
@@ -117,7 +116,7 @@ class ResponseAudio(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """Every key is always sent: one client fails without them."""
+    """Every key is always sent: one client dies of a missing one."""
 
     object: Literal["realtime.response"] = "realtime.response"
     id: str
@@ -140,12 +139,12 @@ InputItems: TypeAlias = Annotated[
 class AudioOutputParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: PCMPatch | PCMU | PCMA | UnsetType | None = UNSET
     voice: str | CustomVoice | UnsetType | None = UNSET
-    speed: Any = UNSET  # that of the session; read and ignored
+    speed: Any = UNSET  # the session's; read and ignored
 
 
 class AudioParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: AudioOutputParams | UnsetType | None = UNSET
-    input: Any = UNSET  # that of the session; read and ignored
+    input: Any = UNSET  # the session's; read and ignored
 
 
 class ResponseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

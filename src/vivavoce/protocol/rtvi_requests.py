@@ -1,6 +1,6 @@
 """The HTTP bodies that begin a session of RTVI: those of /start, /connect and of WebRTC offers.
 
-As in Pipecat's small-webrtc-transport 1.10 and runner 1.14, and in Voxray's API.
+They are those of Pipecat's small-webrtc-transport 1.10 and runner 1.14, and of Voxray's API.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class StartRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StartResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Where to connect: the WebSocket and its key, or the id and the ICE servers of WebRTC."""
+    """Where the session is: the WebSocket and its key, or the id and the ICE servers of WebRTC."""
 
     ws_url: str | None = None
     token: str | None = None
@@ -95,8 +95,7 @@ class VoxrayCallData(msgspec.Struct, frozen=True):
 
 
 class CandidateText(msgspec.Struct, frozen=True):
-    """An ICE candidate as in SDP; empty: there are no more. It belongs to a section of the
-    offer."""
+    """An ICE candidate as in SDP; empty: there are no more. It is for a section of the offer."""
 
     candidate: str = ""
     sdp_mid: str | None = None
@@ -111,13 +110,13 @@ class CandidatesRequest(msgspec.Struct, frozen=True):
 
 
 class PatchStatus(msgspec.Struct, frozen=True):
-    """The ICE candidates were accepted."""
+    """ICE candidates were taken."""
 
     status: str = "success"
 
 
 def options_of(data: object) -> dict[str, str]:
-    """Those OPTIONS of a mapping that are text. Empty for anything but a mapping."""
+    """The OPTIONS of a mapping that are text; none of anything else."""
     if not isinstance(data, Mapping):
         return {}
     return {name: data[name] for name in OPTIONS if isinstance(data.get(name), str)}

@@ -17,7 +17,7 @@ from vivavoce.protocol.session import SessionObject
 
 
 class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of all server events but dtmf_event_received, which has no event_id."""
+    """Common to all server events but one, dtmf_event_received."""
 
     event_id: str
 
@@ -33,20 +33,20 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorEvent(ServerEvent, frozen=True, kw_only=True, tag="error"):
-    """The client's event was refused, or the server failed. The session continues."""
+    """The client's event was refused, or the server failed. The session goes on."""
 
     error: ErrorBody
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """An extension: how a client that has lost its connection can come back."""
+    """An extension of ours: how a client that has lost its connection comes back."""
 
     token: str
     """Its `resume_token`: a secret."""
     grace_seconds: float
-    """How long the session continues without its client after the connection was lost."""
+    """For so long after a loss nothing is lost."""
     last_item_id: str | UnsetType | None = UNSET
-    """If a stored conversation continues: its last item. Items after it are lost."""
+    """Of a conversation that was stored and goes on: its last item. Later ones are lost."""
 
     def __repr__(self) -> str:
         return f"Resume(token='***', grace_seconds={self.grace_seconds})"
@@ -57,12 +57,12 @@ class SessionCreated(ServerEvent, frozen=True, kw_only=True, tag="session.create
 
     session: SessionObject
     resumed: bool | UnsetType = UNSET
-    """An extension: true if the client has come back to its conversation."""
+    """Ours: true where the client has come back to its conversation."""
     resume: Resume | UnsetType = UNSET
 
 
 class SessionUpdated(ServerEvent, frozen=True, kw_only=True, tag="session.updated"):
-    """The update was applied; the whole session."""
+    """The update is in force; the whole session."""
 
     session: SessionObject
 
@@ -79,7 +79,7 @@ class ConversationCreated(ServerEvent, frozen=True, kw_only=True, tag="conversat
 
 
 class ItemCreated(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.created"):
-    """The beta's single event for an added and a finished item."""
+    """The beta dialect's one event for added and done."""
 
     previous_item_id: str | None
     item: Item
@@ -93,7 +93,7 @@ class ItemAdded(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.a
 
 
 class ItemDone(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.done"):
-    """The item is final."""
+    """The item is as it will stay."""
 
     previous_item_id: str | None
     item: Item
@@ -118,13 +118,13 @@ class ItemDeleted(ServerEvent, frozen=True, kw_only=True, tag="conversation.item
 class TranscriptionDelta(
     ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.delta"
 ):
-    """More of the transcript. All deltas together are its beginning."""
+    """More of the user's words. Deltas concatenate to the transcript."""
 
     item_id: str
     content_index: int = 0
     delta: str
     logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
-    """If the session includes them and the recogniser knows them."""
+    """Where the session includes them and the recogniser knows them."""
 
 
 class TranscriptionCompleted(
@@ -133,7 +133,7 @@ class TranscriptionCompleted(
     kw_only=True,
     tag="conversation.item.input_audio_transcription.completed",
 ):
-    """The final transcript."""
+    """All of the user's words."""
 
     item_id: str
     content_index: int = 0
@@ -164,7 +164,7 @@ class InputTranscriptionSegment(
     kw_only=True,
     tag="conversation.item.input_audio_transcription.segment",
 ):
-    """A segment of one speaker; times in seconds. Only from diarizing engines."""
+    """A passage of one speaker; times in seconds. Only from diarizing engines."""
 
     item_id: str
     content_index: int = 0
@@ -198,34 +198,33 @@ class SpeechStarted(
 
 
 class TurnDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a turn was ended, and after how much silence: an extension."""
+    """Why a turn was ended, and from what: an extension of ours."""
 
     waited_ms: int
     """Silence before the decision."""
     reason: str
-    """A few words, such as "sentence incomplete"."""
+    """A few words: "sentence incomplete"."""
     likelihood: float | UnsetType = UNSET
-    """The probability that the turn was over, by all sources together; this and the following only
-    under semantic_vad."""
+    """That the turn was over, 0..1, by all sources together; under semantic_vad, as the rest."""
     words: float | UnsetType = UNSET
-    """By the words alone; absent: unknown."""
+    """That of the words alone; absent: unknown."""
     sound: float | UnsetType = UNSET
-    """By the voice alone."""
+    """That of the voice alone."""
     llm: float | UnsetType = UNSET
-    """By a language model alone."""
+    """That of a language model alone."""
     usual_pause_ms: int | UnsetType = UNSET
-    """The usual pauses of this speaker within a turn."""
+    """The pauses of this speaker in mid-turn."""
 
 
 class SpeechStopped(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"
 ):
-    """The user stopped. The time includes the silence by which that was detected."""
+    """The user stopped; the silence that showed it is included."""
 
     item_id: str
     audio_end_ms: int
     decision: TurnDecision | UnsetType = UNSET
-    """If the client asked for it: `turn_detection.explain`."""
+    """Where the client asked for it: `turn_detection.explain`."""
 
 
 class TimeoutTriggered(
@@ -246,7 +245,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits.updated"):
-    """Sent after response.done. Empty if the operator has set no limits."""
+    """Follows response.done. Empty where the operator set no limits."""
 
     rate_limits: tuple[RateLimit, ...] = ()
 
@@ -258,11 +257,11 @@ class ResponseCreated(ServerEvent, frozen=True, kw_only=True, tag="response.crea
 
 
 class ResponseDone(ServerEvent, frozen=True, kw_only=True, tag="response.done"):
-    """Always the last event of a response, however it ends."""
+    """Always the last event of a response, whatever its end."""
 
     response: Response
     x_usage: SessionUsage | UnsetType = UNSET
-    """If the client's session includes it."""
+    """Where the client's session includes it."""
 
 
 class OutputItemAdded(ServerEvent, frozen=True, kw_only=True, tag="response.output_item.added"):
@@ -278,7 +277,7 @@ class OutputItemDone(ServerEvent, frozen=True, kw_only=True, tag="response.outpu
 
 
 class ShownPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A content part in part events: short type names, no audio, no null members."""
+    """A content part as part events show it: short type names, no audio, no null members."""
 
     type: Literal["text", "audio"]
     text: str | UnsetType = UNSET
@@ -286,7 +285,7 @@ class ShownPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartEvent(ServerEvent, frozen=True, kw_only=True):
-    """Base of all events of one content part."""
+    """Common to all that happens to one content part."""
 
     response_id: str
     item_id: str
@@ -377,12 +376,12 @@ class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_aud
 
 
 class OutputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.cleared"):
-    """Audio that was not played yet was dropped."""
+    """What was not played yet was dropped."""
 
     response_id: str
 
 
-# Events about tools of an MCP server. This server runs no MCP tools and sends none of these;
+# Events about tools behind an MCP server. This server runs no MCP tools and sends none of these;
 # an upstream may.
 
 
@@ -395,11 +394,11 @@ class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools
 
 
 class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):
-    """They were listed."""
+    """It answered."""
 
 
 class McpListToolsFailed(McpListToolsEvent, frozen=True, tag="mcp_list_tools.failed"):
-    """Listing them failed."""
+    """It did not."""
 
 
 class McpArgumentsDelta(
@@ -431,11 +430,11 @@ class McpCallInProgress(McpCallEvent, frozen=True, tag="response.mcp_call.in_pro
 
 
 class McpCallCompleted(McpCallEvent, frozen=True, tag="response.mcp_call.completed"):
-    """The call succeeded."""
+    """It answered."""
 
 
 class McpCallFailed(McpCallEvent, frozen=True, tag="response.mcp_call.failed"):
-    """The call failed."""
+    """It did not."""
 
 
 AnyServerEvent: TypeAlias = (

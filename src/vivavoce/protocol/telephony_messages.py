@@ -1,6 +1,7 @@
-"""The media-stream messages of telephone providers: read, identified, and written.
+"""The media-stream messages of telephone providers: read, told apart, and written.
 
-Documentation of each provider:
+Documentation of the shapes, each a page of the provider:
+
 * Twilio, "Media Streams - WebSocket Messages"
 * Telnyx, "Stream call media over WebSocket" (AsyncAPI), and TeXML "Stream"
 * Plivo, "Audio Streaming Protocol Reference", and "The AudioStream element"
@@ -36,21 +37,21 @@ _STREAM_FIELDS: dict[Provider, str] = {
     "plivo": "streamId",
     "exotel": "stream_sid",
 }
-"""A field of `start` that only this provider sends."""
+"""A field of `start` that only this provider has."""
 _CALL_FIELDS: dict[Provider, str] = {
     "twilio": "callSid",
     "telnyx": "call_control_id",
     "plivo": "callId",
     "exotel": "call_sid",
 }
-_MIN_EXOTEL_BYTES = 3_200  # of audio in one message; Telnyx accepts 20 ms or more
+_MIN_EXOTEL_BYTES = 3_200  # of sound in one message; Telnyx takes 20 ms or more
 _EXOTEL_STEP = 320
-"""Exotel requires multiples of it: other sizes cause gaps."""
+"""Exotel takes multiples of it: other sizes leave gaps."""
 
 
 class StreamMedia(msgspec.Struct, frozen=True):
     payload: bytes = b""
-    """Base64."""
+    """In base64."""
     track: str = "inbound"
 
 
@@ -63,7 +64,7 @@ class StreamDigit(msgspec.Struct, frozen=True):
 
 
 class StreamMessage(msgspec.Struct, frozen=True):
-    """A message of any provider, with the fields that are read."""
+    """A message of any provider, as far as it is read."""
 
     event: str
     start: dict[str, Any] | None = None
@@ -71,13 +72,13 @@ class StreamMessage(msgspec.Struct, frozen=True):
     mark: StreamMark | None = None
     dtmf: StreamDigit | None = None
     name: str = ""
-    """The name of a checkpoint that was played (Plivo)."""
+    """Of a checkpoint that was played (Plivo)."""
     stream_id: str = ""
-    """Telnyx; other providers repeat the id inside `start`."""
+    """Telnyx; the others repeat the id inside `start`."""
     extra_headers: Any = None
     """The parameters of the stream (Plivo)."""
     payload: dict[str, Any] | None = None
-    """The description of an error (Telnyx)."""
+    """Of an error (Telnyx)."""
 
 
 _decoder = msgspec.json.Decoder(StreamMessage)
@@ -105,14 +106,14 @@ class StreamedCall:
     input_format: SampleFormat
     output_format: SampleFormat
     parameters: Mapping[str, str] = field(repr=False)
-    """The parameters of the stream; they may include a key."""
+    """Of the stream; they may hold a key."""
 
     def __str__(self) -> str:
         return f"{self.provider} call {self.call_id[:100]}, {self.input_format}"
 
     @property
     def piece_bytes(self) -> int:
-        """The most audio in one message, and between two marks: 200 ms."""
+        """The most sound in one message, and between two marks: 200 ms."""
         return max(self.min_bytes, self.output_format.bytes_per_second // 5)
 
     @property
@@ -131,11 +132,11 @@ class StreamedCall:
         return {"g711_ulaw": b"\xff", "g711_alaw": b"\xd5"}.get(self.output_format.encoding, b"\0")
 
     def sound_of(self, payload: bytes) -> bytes:
-        """The audio of a media message, its samples little-endian."""
+        """The sound of a media message, its samples little-endian."""
         return _swapped(payload) if self._swaps(self.input_format) else payload
 
     def media(self, sound: bytes) -> bytes:
-        """A message with audio to play."""
+        """A message with sound to be played."""
         if self.provider == "plivo":
             law = self.output_format.encoding.startswith("g711")
             media = {
@@ -149,13 +150,13 @@ class StreamedCall:
         return self._message("media", media={"payload": sound})
 
     def mark(self, name: str) -> bytes:
-        """A message that the provider returns once it has played the audio before it."""
+        """A message that is returned once the sound before it was played."""
         if self.provider == "plivo":
             return self._message("checkpoint", name=name)
         return self._message("mark", mark={"name": name})
 
     def clear(self) -> bytes:
-        """A message that drops the audio that was not played yet."""
+        """A message that drops the sound which was not played."""
         return self._message("clearAudio" if self.provider == "plivo" else "clear")
 
     def _message(self, event: str, **fields: Any) -> bytes:
@@ -172,8 +173,8 @@ class StreamedCall:
 def call_of(message: StreamMessage, provider: str, query: Mapping[str, str]) -> StreamedCall:
     """The call of a start message. Raises InvalidRequest.
 
-    provider: its name, if it is known; "": the fields of the message tell. query: of the stream's
-    address; parameters in the message take precedence.
+    provider: its name, where it is known; "" tells it by the fields of the message. query: of the
+    stream's address; parameters in the message stand above it.
     """
     start = message.start
     if message.event != "start" or start is None:
@@ -204,7 +205,7 @@ def call_of(message: StreamMessage, provider: str, query: Mapping[str, str]) -> 
 
 
 def mark_of(message: StreamMessage) -> str:
-    """The name of the mark whose audio was played."""
+    """The name of the mark whose sound was played."""
     return message.mark.name if message.mark else message.name
 
 
@@ -219,10 +220,10 @@ def _input_format(provider: Provider, start: Mapping[str, Any]) -> SampleFormat:
 def _output_format(
     provider: Provider, input_format: SampleFormat, parameters: Mapping[str, str]
 ) -> SampleFormat:
-    """The codec of the audio that is sent: what the provider sends itself, except for Telnyx.
+    """What the provider plays: what it sends, but for Telnyx.
 
-    Telnyx plays the stream's `bidirectionalCodec`, by default PCMU, and sends the codec of the
-    caller's network. No message names the former.
+    There it is the stream's `bidirectionalCodec`, PCMU where nobody sets one, while the codec of
+    what comes in is that of the caller's network. No message says which it is.
     """
     if provider != "telnyx":
         return input_format
@@ -261,7 +262,7 @@ def _parameters(start: Mapping[str, Any], extra_headers: Any) -> dict[str, str]:
     if len(texts) > MAX_PARAMETERS or sum(map(len, texts.values())) > MAX_PARAMETER_CHARS:
         raise InvalidRequest(
             f"The stream has too many parameters: at most {MAX_PARAMETERS} with "
-            f"{MAX_PARAMETER_CHARS} characters are accepted.",
+            f"{MAX_PARAMETER_CHARS} characters are taken.",
             param="parameters",
         )
     return texts
@@ -280,5 +281,5 @@ def _split(text: str) -> dict[str, Any]:
 
 
 def _swapped(sound: bytes) -> bytes:
-    """16-bit samples with their bytes swapped; half a sample at the end is dropped."""
+    """16-bit samples with their bytes exchanged; half a sample at the end is dropped."""
     return np.frombuffer(sound, np.uint16, len(sound) // 2).byteswap().tobytes()

@@ -1,8 +1,7 @@
 """What a wire protocol is: the translation between a connection's frames and GA Realtime events.
 
-A new protocol implements WireProtocol and gets an entry in a table of the server
-(vivavoce.transports.protocols); neither the transports nor the session know which protocol is in
-use.
+A new protocol implements WireProtocol and is entered in a table of the server
+(vivavoce.transports.protocols); neither the transports nor the session know which one is spoken.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +30,7 @@ class Reply:
 
     frames: tuple[Frame, ...]
     log: str = ""
-    """A line for the server's log about the client."""
+    """What the server's log says about the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """The request that opens a connection, with what protocols may read of it."""
+    """The request that opens a connection, as far as a protocol may look at it."""
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
@@ -60,31 +59,31 @@ class Opening:
 
     kind: Kind = "realtime"
     model: str = ""
-    """The name that the client gives; "": the default."""
+    """As the client names it; "" is the default."""
     transcription_model: str = ""
     speech_model: str = ""
     voice: str = ""
     language: str = ""
-    """The language that is spoken; with it or a transcription model, transcripts are sent."""
+    """That is spoken; with it or a transcription model, transcripts are sent."""
     segment: str = ""
-    """The user's language or region, as the application names it, for the rules for voices."""
+    """Of the user, as the application names it: rules for voices look at it."""
     patch: SessionPatch | None = None
-    """Settings from a short-lived key. They take precedence over the client's."""
+    """Settings that a short-lived key carries. They overrule the client's."""
     who: str = ""
-    """The name of the key that opened the session; "" if no key is needed."""
+    """The name of the key that opened the session; "" where no key is needed."""
     key: Secret = Secret()
-    """The key from the first frames, if clients cannot send it in the request."""
+    """The key that the first frames hold, where clients cannot send it in the request."""
     transport: str = ""
-    """The transport, shown to operators; the following as well."""
+    """How the client is connected, for operators; so the following."""
     client: str = ""
-    """The client's address."""
+    """Its address."""
 
 
 Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening
 
 
 class Refusal(NamedTuple):
-    """How a connection is refused: frames, then the close."""
+    """How a connection is turned away: frames, then the close."""
 
     frames: tuple[Frame, ...]
     code: int
@@ -96,27 +95,26 @@ class WireProtocol(Protocol):
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The accepted WebSocket subprotocols; the client's first one of them is used."""
+        """The WebSocket subprotocols that are accepted; the client's first one of them is used."""
         ...
 
     @property
     def server_plays(self) -> bool:
         """Whether the server sends speech in real time, frame by frame (see encode_audio).
 
-        Otherwise it is sent as soon as it is generated, in response.output_audio.delta events.
+        Otherwise it is sent as fast as it is made, in response.output_audio.delta events.
         """
         ...
 
     @property
     def is_ga(self) -> bool:
-        """Whether a frame is exactly one GA event in JSON, so that it can be passed on
-        unchanged."""
+        """Whether a frame is exactly one GA event in JSON, so that it may be passed on as it is."""
         ...
 
     def opening(self, request: ConnectRequest) -> Opening | None:
         """The session that the request asks for.
 
-        None: the first frames do. Then decode() returns the Opening before any event.
+        None: the first frames say it. Then decode() returns the Opening before any event.
         """
         ...
 
@@ -136,25 +134,25 @@ class WireProtocol(Protocol):
         ...
 
     def refuse(self, error: VoiceError) -> Refusal:
-        """Frames and a close code that tell a connected client why no session is opened."""
+        """Frames and close code that tell a connected client why no session is opened."""
         ...
 
 
 @runtime_checkable
 class ExpectsSound(Protocol):
-    """A wire protocol whose clients usually send audio: a client that sends none gets a note."""
+    """A wire protocol whose clients usually send sound: one that sends none gets a note."""
 
     def silence_note(self) -> Reply | None:
-        """The note, some seconds after the connection was made; None: audio has arrived."""
+        """The note, some seconds after the connection was made; None: sound has come."""
         ...
 
 
 @runtime_checkable
 class CallProtocol(Protocol):
-    """A wire protocol that sends more than events on the data channel of a call."""
+    """A wire protocol that has more to send on the data channel of a call than events."""
 
     def played(self, samples: int) -> Iterable[Frame]:
-        """Frames about speech of which so many samples go out on the track now."""
+        """Frames about speech, so many samples of which go out on the track now."""
         ...
 
     def ended(self) -> Iterable[Frame]:
@@ -164,7 +162,7 @@ class CallProtocol(Protocol):
 
 @runtime_checkable
 class CarriesKey(Protocol):
-    """A wire protocol whose first frames contain the key, which is checked after them."""
+    """A wire protocol whose key stands in its first frames: it is checked after them."""
 
     key_in_frames: bool
 
@@ -173,7 +171,7 @@ class CarriesKey(Protocol):
 class ShowsText(Protocol):
     """A wire protocol that shows the text of an answer as it is generated.
 
-    GA events tie the transcript of a spoken answer to its audio, which comes later.
+    The events of GA tie the transcript of a spoken answer to its sound, which comes later.
     """
 
     def generated_text(self, response_id: str, text: str) -> Iterable[Frame]:

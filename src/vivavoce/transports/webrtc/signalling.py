@@ -125,7 +125,8 @@ class CallRoutes:
 
     async def _again(self, ticket: Ticket, sdp: str, *, local: bool) -> OpenedCall | None:
         """Another connection of a call that is served here."""
-        call = await self._calls.served(ticket)
+        await ticket.service.check_served(ticket)
+        call = self._calls.served(ticket)
         if call is None or call.runner is None:
             return None
         runner, asked = call.runner, ticket.request
