@@ -44,7 +44,7 @@ from vivavoce.session.usage import Costs
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 5.0  # for sessions that are told to end
+CLOSE_TIMEOUT_S = 5.0  # between the request to end and the end of a session
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
@@ -155,11 +155,18 @@ class _OpenSession:
     """What is connected to the runner of a session, and released at its end."""
 
     context: Counted[ServerContext]
+    live: LiveSession
     meter: Meter | None
     moderator: Moderator | None
     ticket: Ticket | None
 
+    def observers(self, *others: Observer) -> list[Observer]:
+        """All observers of the session, in the order in which they are called."""
+        optional = (self.moderator, self.meter)
+        return [self.live, *others, *(one for one in optional if one is not None)]
+
     def begin(self, runner: Runner) -> None:
+        self.live.runner = runner
         if self.ticket:
             self.ticket.service.begin(self.ticket, runner)
         if measurements := self.context.value.measurements:
@@ -296,7 +303,7 @@ class Sessions:
         recorded. The caller runs the session with serve().
         """
         self.check_room()
-        salt = self.new_id(6)
+        salt, context = self.new_id(6), self.context
         checkpoint = ticket.checkpoint if ticket else None
         if checkpoint:
             opening = _opening_again(opening, checkpoint.session)
@@ -304,18 +311,19 @@ class Sessions:
         else:
             settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
-        context = self.context
         drivers = Drivers(context, opening.who, self._load, offer)
         driver = drivers.first(_asked_model(opening))
-        meter = context.meter(settings, opening.who) if context.meter else None
-        moderator = self._moderator(opening, settings.id)
-        live = LiveSession(opening, self.live)
-        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
-        if moderator:
-            seen_by.append(moderator)
+        opened = _OpenSession(
+            self._context,
+            LiveSession(opening, self.live),
+            context.meter(settings, opening.who) if context.meter else None,
+            self._moderator(opening, settings.id),
+            ticket,
+        )
+        made = [make(settings, opening.who) for make in context.observers]
         start = SessionStart(
             settings,
-            replace(self._offer(opening), costs=meter),
+            replace(self._offer(opening), costs=opened.meter),
             context.limits if offer is None else context.limits.without_announcements,
             salt=salt,
             now=asyncio.get_running_loop().time(),
@@ -330,18 +338,19 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=drivers,
-            observers=[*seen_by, meter] if meter else seen_by,
+            observers=opened.observers(*made, *observers),
             keeper=ticket,
             recorder=recorder,
         )
-        opened = _OpenSession(self._context, meter, moderator, ticket)
+        self._add(runner, opened)
+        return runner
+
+    def _add(self, runner: Runner, opened: _OpenSession) -> None:
         opened.begin(runner)
-        live.runner = runner
-        self.live.add(settings.id, live)
+        self.live.add(runner.settings.id, opened.live)
         self._context.take()
         self._runners[runner] = opened
         self._empty.clear()
-        return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused if its owner may not begin one."""
