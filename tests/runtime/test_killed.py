@@ -8,11 +8,11 @@ from itertools import groupby
 import msgspec
 import pytest
 
-from tests.runtime.processes import Caller, Process, process, until
+from tests.runtime.processes import Caller, Process, now, process, until
 from tests.runtime.stage import ScriptedEngines, speech
 from tests.store.line import InlineSQLite
 from vivavoce.protocol.items import FunctionTool, Message
-from vivavoce.runtime.resume import StoredSession
+from vivavoce.runtime.resume import ResumeSettings, StoredSession
 from vivavoce.runtime.tools import ServerTool, ToolCall
 from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.policy import Policy
@@ -53,6 +53,7 @@ PHASES = {
 
 def stored(store: InlineSQLite) -> tuple[SavedEntry, ...]:
     """The entries of the only conversation in the store."""
+    assert store._connection
     ((value,),) = store._connection.execute("SELECT value FROM sessions").fetchall()
     return msgspec.msgpack.decode(value, type=StoredSession).checkpoint.entries
 
@@ -155,5 +156,27 @@ def test_process_killed_in_mid_turn_loses_no_stored_item_and_doubles_none(phase:
             *(("user", "who is there"), ("assistant", ANSWER)),
             *(("user", "Who is there?"), ("assistant", ANSWER)),
         ]
+
+    run(main())
+
+
+def test_conversation_silent_for_longer_than_it_is_stored_outlives_its_processes() -> None:
+    silence_s = 2 * ResumeSettings().keep_seconds
+
+    async def main() -> None:
+        async with (
+            InlineSQLite(":memory:", wall_clock=now) as store,
+            process(store, "one") as one,
+            process(store, "two") as two,
+            process(store, "three") as three,
+        ):
+            caller = await one.call()
+            await caller.ask()
+            for killed, next_ in ((one, two), (two, three)):
+                await asyncio.sleep(silence_s)
+                kept = ids(stored(store))
+                await kill(killed, caller)
+                caller = await next_.call(caller.token)
+                assert caller.items == kept
 
     run(main())
