@@ -8,7 +8,7 @@ recognised is no error, it is parsed.
 import re
 from typing import Literal, TypeAlias
 
-from vivavoce.protocol import base64
+from vivavoce.protocol.base64 import decode
 from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
@@ -36,7 +36,7 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(rb'"(?:\s*,\s*(?:%s))*\s*\}\s*' % _FIELD)
 _KEY = re.compile(rb'"(\w+)"\s*:')
-_is_id = re.compile(rb"%s+" % _TEXT).fullmatch
+_is_id = re.compile(rb"%s{1,%d}" % (_TEXT, MAX_ID_BYTES)).fullmatch
 _UNLIKE_ALL = b"-"  # compared with the first 0 bytes of a frame
 
 
@@ -99,13 +99,13 @@ class AudioFrames:
             end = frame.find(b'"', at)
             event_id = frame[at:end]
             at = end + len(after)
-            if frame[end:at] != after or len(event_id) > MAX_ID_BYTES or not _is_id(event_id):
+            if frame[end:at] != after or not _is_id(event_id):
                 return None
         end = size - self._tail_size
         if frame[end:] != self._tail:
             return None
         try:
-            audio = base64.decode(frame[at:end])
+            audio = decode(frame[at:end])
         except ValueError:
             return None
         return (event_id, audio) if audio else None
