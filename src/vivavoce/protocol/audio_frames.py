@@ -1,8 +1,8 @@
-"""Audio frames of a GA stream, recognised by their bytes: no JSON is parsed.
+"""Recognises the audio frames of a GA stream by their bytes, without parsing JSON.
 
-One frame of a stream is parsed and learnt. A later one is recognised where it differs from that one
-in nothing but its `event_id` and its audio: then it says the same to every parser. What is not
-recognised is no error, it is parsed.
+One frame of a stream is parsed and remembered. A later frame is recognised if it differs from that
+one in its `event_id` and its audio only: every parser would read the same from it. Other frames are
+parsed.
 """
 
 import re
@@ -20,12 +20,12 @@ PassedAudio: TypeAlias = tuple[AudioForm, bytes, int]
 
 MAX_ID_BYTES = 512
 MAX_BYTES = 128 * 1024
-"""A longer frame is parsed: its size has to be checked, and others may run in between."""
+"""Longer frames are parsed: their size has to be checked, and other tasks may run in between."""
 _KEYS: dict[AudioEvent, bytes] = {
     "input_audio_buffer.append": b"audio",
     "response.output_audio.delta": b"delta",
 }
-_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that stands in a JSON string as it is
+_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that needs no escape in a JSON string
 _FIELD = (
     rb'"type"\s*:\s*"(?P<type>%(text)s*)"|"(?:response_id|item_id)"\s*:\s*"%(text)s*"|'
     rb'"(?:output_index|content_index)"\s*:\s*[0-9]+'
@@ -49,11 +49,11 @@ class AudioFrames:
         self._type = event.encode()
         self._key = _KEYS[event]
         self.form: AudioForm | None = None
-        """What all frames like the learnt one have; None: nothing was learnt."""
+        """What all frames like the remembered one have in common; None: no frame is remembered."""
         self.forget()
 
     def learn(self, frame: bytes) -> None:
-        """Recognise frames like this one, and no others."""
+        """Recognise frames like this one only."""
         self.forget()
         head = _HEAD.match(frame)
         tail = head and _TAIL.fullmatch(frame, frame.find(b'"', head.end()))
@@ -71,13 +71,13 @@ class AudioFrames:
         self._begin, self._tail_size = len(before), len(tail[0])
 
     def forget(self) -> None:
-        """Recognise no frame until another is learnt."""
+        """Forget the remembered frame."""
         self.form = None
         self._before, self._after, self._tail = _UNLIKE_ALL, b"", b""
         self._begin = self._tail_size = 0
 
     def append(self, frame: bytes) -> InputAudioAppend | None:
-        """The append that a frame is, in a stream of them; None: it is not recognised."""
+        """The append event in a frame of such a stream; None: the frame is not recognised."""
         if (found := self.read(frame)) is None:
             return None
         event_id, audio = found
