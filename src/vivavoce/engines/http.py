@@ -145,7 +145,7 @@ class DirectSocket:
     """
 
     _closed: bool
-    _heartbeat: float  # while _heartbeat_cb is set
+    _heartbeat: float | None
     _heartbeat_cb: asyncio.TimerHandle | None
     _heartbeat_when: float
     _pong_response_cb: asyncio.TimerHandle | None
@@ -203,7 +203,7 @@ class DirectSocket:
         """Put off the next ping. aiohttp schedules a call for each read to do that."""
         if self._pong_response_cb is not None or self._heartbeat_cb is None:
             super()._on_data_received()  # type: ignore[misc]
-        else:
+        elif self._heartbeat:
             self._heartbeat_when = self._loop.time() + self._heartbeat
 
 
