@@ -30,7 +30,7 @@ class Timeouts:
     """For a transcript that is still missing when the answer is done."""
     close: float = 2.0
     """For the closing handshake."""
-    start: float = 30.0
+    start: float = 120.0
     """For the server of the demo to be ready."""
     stop: float = 5.0
     """For the server of the demo to end after SIGTERM; then it is killed."""
