@@ -47,6 +47,7 @@ def conversation() -> Settings:
         scripted(
             stt={"transcripts": ["who is there", "stop it"]},
             llm={"answers": [LONG, "Nobody is.", call, "It is clear.", "Again."]},
+            session={"silence_duration_ms": 1500},  # a busy browser breaks its sound off
         )
     )
 
