@@ -146,6 +146,16 @@ class Ticket:
     async def wait_kept(self) -> None:
         await self.service.wait_kept(self)
 
+    async def confirm(self) -> None:
+        """End the session if another process has claimed its conversation meanwhile.
+
+        That shows when a checkpoint is stored; if the store cannot be reached, return after
+        CLAIM_TIMEOUT_S.
+        """
+        if self.runner is not None:
+            self.keep(self.runner.checkpoint())
+            await self.wait_kept()
+
 
 class Resumption:
     """The tickets of a process, and the task that stores its checkpoints: an async context

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
@@ -66,6 +66,9 @@ class Meter(Observer, Costs, Protocol):
     epoch: int
     """1 for a new session; it grows each time the session is resumed, which is booked
     separately."""
+    confirm_claim: Callable[[], Awaitable[None]] | None
+    """Ends the session here if another process has taken its conversation over; called before it
+    is ended because a budget is spent. None: no other process can."""
 
     async def enter(self) -> None:
         """Called before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
@@ -172,6 +175,7 @@ class _OpenSession:
             self.meter.post = runner.post
             ticket = self.ticket
             self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
+            self.meter.confirm_claim = ticket.confirm if ticket else None
         if self.moderator:
             self.moderator.post = runner.post
 
