@@ -534,7 +534,7 @@ class FakeUpstream:
         call.attached += 1
         self.note_change()
         async for message in socket:
-            if message.type is WSMsgType.TEXT:
+            if message.type is WSMsgType.TEXT and not self.is_deaf:
                 await call.session.take(message.data.encode())
         call.sidebands.sockets.discard(socket)
         return socket

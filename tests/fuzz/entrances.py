@@ -10,11 +10,15 @@ from random import Random
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 from aiohttp import WSMsgType
 
+from tests.fake_upstream import FakeUpstream
 from tests.fuzz.mutations import mutated, strings_of
 from tests.fuzz.requests import (
+    OFFER,
     WAIT_SECONDS,
+    CallQueryEntrance,
     QueryEntrance,
     SettingsEntrance,
     Wrong,
@@ -27,6 +31,7 @@ from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.wire import Frame, WireProtocol
+from vivavoce.settings import RelayModel, Settings
 from vivavoce.store.sqlite import SQLiteStore
 
 CASES_A_CONNECTION = 40
@@ -204,8 +209,14 @@ class Complaints(logging.Handler):
 
 
 @asynccontextmanager
-async def entrances(server: Server, admin: Server) -> AsyncIterator[dict[str, Entrance]]:
-    """All of them, by name. Each is chosen equally often. admin: a server with records."""
+async def entrances(
+    server: Server, admin: Server, relay: Server
+) -> AsyncIterator[dict[str, Entrance]]:
+    """All of them, by name. Each is chosen equally often.
+
+    admin: a server with records. relay: one whose calls go between their clients and an upstream
+    server.
+    """
     ga, beta = GA_CLIENT_EVENTS, BETA_CLIENT_EVENTS
     realtime, transcription = f"{server.ws}/v1/realtime?model=m", "?intent=transcription"
     async with AsyncExitStack() as stack:
@@ -217,12 +228,15 @@ async def entrances(server: Server, admin: Server) -> AsyncIterator[dict[str, En
         back = [QueryEntrance(http, server, path) for path in ("/v1/realtime", "/ws?rtvi=1")]
         await back[0].begin()
         back[1].samples = back[0].samples
+        call_back = CallQueryEntrance(http, server)
+        await call_back.begin()
         async with http.post(f"{server.http}/start") as started:
             session_id = (await started.json())["sessionId"]
         async with http.post(
             f"{admin.http}/v1/admin/keys", json={"name": "root", "admin": True}
         ) as made:
             key = (await made.json())["key"]
+        direct = await _direct_call(http, relay)
         found: dict[str, Entrance] = {
             "GA events": SocketEntrance(http, realtime, ga),
             "beta events": SocketEntrance(http, realtime, beta, Beta, BETA),
@@ -232,7 +246,9 @@ async def entrances(server: Server, admin: Server) -> AsyncIterator[dict[str, En
             ),
             "sideband events": SocketEntrance(http, url + call, ga),
             "data channel events": ChannelEntrance(client),
+            "sideband events of a direct call": SocketEntrance(http, direct, ga),
             "resumption": back[0],
+            "call resumption": call_back,
             "RTVI resumption": back[1],
             "settings": SettingsEntrance(),
             **bodies(http, server, session_id, admin, key),
@@ -242,6 +258,40 @@ async def entrances(server: Server, admin: Server) -> AsyncIterator[dict[str, En
         finally:
             for entrance in found.values():
                 await entrance.close()
+
+
+async def _direct_call(http: aiohttp.ClientSession, relay: Server) -> str:
+    """The address of the sideband of a call whose media does not come to the relay."""
+    offer = {"data": OFFER.read_bytes(), "headers": {"Content-Type": "application/sdp"}}
+    async with http.post(f"{relay.http}/v1/realtime/calls?model=far", **offer) as made:
+        call_id = made.headers["Location"].rpartition("/")[2]
+    return f"{relay.ws}/v1/realtime?call_id={call_id}"
+
+
+@asynccontextmanager
+async def servers() -> AsyncIterator[tuple[Server, Server, Server]]:
+    """Those that entrances() takes. The upstream server of the last takes everything in silence."""
+    settings = scripted(
+        stt={"transcripts": ["hello"]},
+        llm={"answers": ["Yes."]},
+        session={"voice": "marin", "max_items": 300},
+    )
+    upstream = FakeUpstream()
+    upstream.is_deaf = True
+    async with (
+        SQLiteStore(":memory:") as store,
+        upstream.serve() as url,
+        serving(settings, store=store) as server,
+        serving(scripted(), accounts=True) as admin,
+        serving(_relaying(url)) as relay,
+    ):
+        yield server, admin, relay
+
+
+def _relaying(url: str) -> Settings:
+    plain = scripted(session={"max_items": 300, "stall_seconds": 1e6})
+    direct = RelayModel(upstream=url, api_key="sk-upstream", media="direct", fallback="none")
+    return msgspec.structs.replace(plain, models={**plain.models, "far": direct})
 
 
 async def fuzz(
@@ -256,18 +306,8 @@ async def fuzz(
     wrong: list[str] = []
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
-    settings = scripted(
-        stt={"transcripts": ["hello"]},
-        llm={"answers": ["Yes."]},
-        session={"voice": "marin", "max_items": 300},
-    )
     try:
-        async with (
-            SQLiteStore(":memory:") as store,
-            serving(settings, store=store) as server,
-            serving(scripted(), accounts=True) as admin,
-            entrances(server, admin) as found,
-        ):
+        async with servers() as there, entrances(*there) as found:
             chosen = [name for name in found if not names or name in names]
             strings = {name: strings_of(found[name].samples) for name in chosen}
             for number in range(first, first + cases):
@@ -285,8 +325,8 @@ async def fuzz(
                     answer = "wrong"
                     await found[name].close()
                 counts[name, answer] += 1
-            await _converse(server)
-            for each in (server, admin):
+            await _converse(there[0])
+            for each in there:
                 each.complaints.clear()  # they are among those found here
     finally:
         logging.getLogger().removeHandler(complaints)

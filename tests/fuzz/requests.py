@@ -246,10 +246,13 @@ class BodyEntrance:
         """Undo what the request began."""
 
     async def _hang_up(self, call_id: str) -> None:
-        url = f"{self._server}/v1/realtime/calls/{call_id}/hangup"
-        async with self._http.post(url) as ended:
-            if ended.status != 200:
-                raise Wrong(f"the call could not be hung up: {ended.status}")
+        await hang_up(self._http, self._server, call_id)
+
+
+async def hang_up(http: aiohttp.ClientSession, server: str, call_id: str) -> None:
+    async with http.post(f"{server}/v1/realtime/calls/{call_id}/hangup") as ended:
+        if ended.status != 200:
+            raise Wrong(f"the call could not be hung up: {ended.status}")
 
 
 class CallEntrance(BodyEntrance):
@@ -310,6 +313,11 @@ def fields_of(raw: bytes) -> list[tuple[str, bytes]]:
     return found
 
 
+def query_of(raw: bytes) -> list[tuple[str, str]]:
+    """The members of an object as a query has them."""
+    return [(name, value.decode()) for name, value in fields_of(raw[:4_000])]
+
+
 def _field(value: bytes) -> str | BytesIO:
     """As text, unless it is none, or so long that the client library warns of it."""
     try:
@@ -347,11 +355,10 @@ class QueryEntrance:
         ]
 
     async def send(self, raw: bytes, rng: Random) -> str:
-        query = [(name, value.decode()) for name, value in fields_of(raw[:4_000])]
         try:
             async with (
                 timeout(WAIT_SECONDS),
-                self._http.ws_connect(self._url.extend_query(query)) as socket,
+                self._http.ws_connect(self._url.extend_query(query_of(raw))) as socket,
             ):
                 return await self._greeted(socket)
         except aiohttp.WSServerHandshakeError as exc:
@@ -376,6 +383,28 @@ class QueryEntrance:
 
     async def close(self) -> None:
         """There is nothing to close."""
+
+
+class CallQueryEntrance(QueryEntrance):
+    """... on a call, with an offer."""
+
+    operation = ("POST", "/v1/realtime/calls")
+
+    def __init__(self, http: aiohttp.ClientSession, server: Server) -> None:
+        super().__init__(http, server, "/v1/realtime")
+        self._server = server.http
+
+    async def send(self, raw: bytes, rng: Random) -> str:
+        url = URL(self._server + self.operation[1]).extend_query(query_of(raw))
+        offer = {"data": _SDP, "headers": {"Content-Type": "application/sdp"}}
+        async with timeout(WAIT_SECONDS), self._http.post(url, **offer) as response:
+            body = await response.text()
+        if response.status == 201:
+            call_id = response.headers["Location"].rpartition("/")[2]
+            await hang_up(self._http, self._server, call_id)
+        elif response.status >= 500:
+            raise Wrong(f"{response.status} {body[:300]}")
+        return str(response.status)
 
 
 class SettingsEntrance:

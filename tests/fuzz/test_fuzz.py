@@ -3,12 +3,10 @@
 import asyncio
 from random import Random
 
-from tests.fuzz.entrances import entrances, fuzz
+from tests.fuzz.entrances import entrances, fuzz, servers
 from tests.fuzz.hostile import ENTRANCES, MAX_GROWTH_BYTES, attack
 from tests.fuzz.mutations import mutated, strings_of
 from tests.fuzz.requests import BodyEntrance
-from tests.server import serving
-from vivavoce.store.sqlite import SQLiteStore
 
 CASES = 260
 WITHOUT_BODY = {
@@ -34,16 +32,11 @@ def test_every_entrance_answers_generated_texts_and_the_server_goes_on() -> None
 
 def test_every_route_that_takes_a_body_is_an_entrance() -> None:
     async def main() -> None:
-        async with (
-            SQLiteStore(":memory:") as store,
-            serving(store=store) as server,
-            serving(accounts=True) as admin,
-            entrances(server, admin) as found,
-        ):
+        async with servers() as there, entrances(*there) as found:
             sent_to = {one.operation for one in found.values() if isinstance(one, BodyEntrance)}
             routes = {
                 (route.method, route.resource.canonical)
-                for route in admin.app.router.routes()
+                for route in there[1].app.router.routes()
                 if route.resource is not None and route.method in ("POST", "PUT", "PATCH")
             }
             assert routes - sent_to == WITHOUT_BODY
