@@ -69,6 +69,8 @@ class Totals:
     """Items with other words, or at another place."""
     unstored: int = 0
     """Items of the last moment before a kill that the client gave the server again."""
+    cut: int = 0
+    """Answers of that moment of which only the words are left that were stored as played."""
     cut_in_turn: int = 0
     """Turns that were announced, and cut off by a close with 1012."""
     silent: int = 0
@@ -117,6 +119,8 @@ class Talker:
         self._since = self._next_at = time.perf_counter()
         self._rested_at = 0.0
         self._again: list[Item] | None = None  # items that the server repeats, until compared
+        self._was_killed = False  # the server, when the connection was lost
+        self._cut: set[str] = set()  # ids of answers that were cut by it
         self._again_last: str | None = ""  # the id of the last of them; "": not known
         self._first_sign = False  # of life, after a return
         self._ticks = 0
@@ -161,7 +165,7 @@ class Talker:
         )
         twin.session, twin._token = self.session, self._token
         twin.items, twin.uttered, twin.close_code = dict(self.items), self.uttered, NO_CLOSE
-        twin._unsaid = self._unsaid
+        twin._unsaid, twin._cut = self._unsaid, set(self._cut)
         return twin
 
     def tick(self, now: float) -> None:
@@ -190,6 +194,7 @@ class Talker:
         """Lose the connection as a network does; the client comes back by itself."""
         if (line := self._line) is not None:
             self._lost(self._attempt, NO_CLOSE)
+            self._was_killed = False
             line.abort()
 
     async def leave(self) -> None:
@@ -210,15 +215,25 @@ class Talker:
         elif wrong:
             self._totals.lost -= wrong
             self._totals.note(f"{self.session}: {-wrong} sentences are in no item")
-        answer, asked = "", ""
+        answers: list[Item] = []
+        asked = ""
         for item in [*self.items.values(), Item("", "user", "")]:
             if item.role == "assistant":
-                answer = f"{answer} {item.text}".strip()
+                answers.append(item)
                 continue
-            if asked and answer != ANSWER + asked:
+            if asked and not self._is_answer(answers, ANSWER + asked):
                 self._totals.changed += 1
-                self._totals.note(f"{self.session}: {asked!r} was answered by {answer!r}")
-            asked, answer = item.text, ""
+                texts = [answer.text for answer in answers]
+                self._totals.note(f"{self.session}: {asked!r} was answered by {texts}")
+            asked, answers = item.text, []
+
+    def _is_answer(self, answers: list[Item], wanted: str) -> bool:
+        """Whether these make one answer. One that was cut by a kill may be finished or begun again,
+        and stays as it is where somebody speaks before."""
+        text = " ".join(item.text for item in answers).strip()
+        uncut = " ".join(item.text for item in answers if item.id not in self._cut).strip()
+        was_cut = any(item.id in self._cut for item in answers)
+        return text == wanted or (was_cut and (uncut == wanted or wanted.startswith(text)))
 
     def _speak(self, now: float) -> None:
         self._state, self._since = "speaking", now
@@ -258,6 +273,7 @@ class Talker:
         if attempt != self._attempt or self._line is None:
             return
         self._line, self.close_code = None, code
+        self._was_killed = code == NO_CLOSE
         self._totals.closes[code] += 1
         if code == SHUTDOWN_CLOSE and self._announced:
             self._totals.cut_in_turn += 1
@@ -366,8 +382,16 @@ class Talker:
         if kept and list(found)[: len(kept)] != [item.id for item in kept]:
             self._totals.changed += 1
             self._totals.note(f"{self.session}: other order")
+        answers = [item.id for item in kept if item.role == "assistant"]
         for item in kept:
-            if item.text and found[item.id].text != item.text:
+            text = found[item.id].text
+            if not item.text or text == item.text:
+                continue
+            is_last = [item.id] == answers[-1:]
+            if self._was_killed and is_last and item.text.startswith(text):
+                self._totals.cut += 1
+                self._cut.add(item.id)
+            else:
                 self._totals.changed += 1
                 self._totals.note(f"{self.session}: {item} became {found[item.id]}")
         said_meanwhile = any(i.role == "user" and i.id not in self.items for i in found.values())
