@@ -123,7 +123,7 @@ class ChatCall:
     n: int
     recordings: Mapping[ErrorPlace, InputRecording]
     earlier: Mapping[int, EarlierAnswer]
-    """By the number of the message."""
+    """Answers of this server to which messages refer, by the index of the message."""
     audio: AudioOptions | None
     transcription_model: str
     speech_model: str
