@@ -5,8 +5,9 @@ A new protocol implements WireProtocol and is entered in a table of the server
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
 
 from vivavoce.errors import VoiceError
 from vivavoce.protocol.client import AnyClientEvent
@@ -24,8 +25,7 @@ class Frame(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Frames that answer a client's frame at once, without the session."""
 
     frames: tuple[Frame, ...]
@@ -33,28 +33,25 @@ class Reply:
     """What the server's log says about the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRequest:
+class CloseRequest(msgspec.Struct, frozen=True):
     """A message of the protocol requests the end of the session."""
 
     code: int = 1000
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class ConnectRequest(msgspec.Struct, frozen=True):
     """The request that opens a connection, as far as a protocol may look at it."""
 
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Names in lower case."""
     subprotocols: tuple[str, ...] = ()
     """As offered, in the client's order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """The requested session, known at connection time."""
 
     kind: Kind = "realtime"

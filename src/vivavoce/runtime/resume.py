@@ -13,7 +13,6 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Self
 from weakref import WeakValueDictionary
@@ -112,8 +111,7 @@ def resume_request(query: Mapping[str, str]) -> ResumeRequest:
     )
 
 
-@dataclass(eq=False, slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """Entitles one client to one conversation. It is the keeper of the session."""
 
     service: "Resumption"

@@ -12,9 +12,10 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
+
+import msgspec
 
 from vivavoce.errors import QuotaExceeded, StorageFull, StoreError
 from vivavoce.limits.accounts import refusal
@@ -48,8 +49,7 @@ REAP_PAUSE_S = 60.0
 _PROBE = "store:probe"
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     """A reservation of this process."""
 
     charges: tuple[Charge, ...]

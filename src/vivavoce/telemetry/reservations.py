@@ -3,7 +3,7 @@
 Once a session has begun no StoreError is raised: see store/buffered.py.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from vivavoce.errors import QuotaExceeded
 from vivavoce.limits.accounts import Budget, Owner, Unit
@@ -20,8 +20,7 @@ LAST_WINDOW_S = 5
 """The shorter time that is reserved if the budget has no room for a whole window."""
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """A reservation."""
 
     id: str

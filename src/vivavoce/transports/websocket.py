@@ -4,9 +4,9 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
@@ -163,7 +163,7 @@ class WebSocketEndpoint:
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
             runner = self._sessions.open(
                 link or paced or queue,
-                replace(
+                msgspec.structs.replace(
                     opening,
                     who=admitted.who,
                     patch=patch,

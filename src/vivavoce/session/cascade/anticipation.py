@@ -8,7 +8,6 @@ In every other case they are dropped, and what was used in vain is counted.
 
 import dataclasses
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -51,8 +50,7 @@ still speaks."""
 _IGNORED = re.compile(r"[^\w']+")
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(msgspec.Struct):
     """A transcript of a turn that has not ended."""
 
     id: str
@@ -64,8 +62,7 @@ class Draft:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Speculation:
+class Speculation(msgspec.Struct, frozen=True):
     """An answer to a turn that has not ended."""
 
     id: str

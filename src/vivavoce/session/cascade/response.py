@@ -12,7 +12,6 @@ Rules:
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -41,8 +40,7 @@ from vivavoce.session.usage import estimate, response_usage, words_of
 Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class OutputPlace:
+class OutputPlace(msgspec.Struct, frozen=True):
     """The place of an output: its response, its item, and its index."""
 
     response_id: str
@@ -222,8 +220,7 @@ class CallOutput:
 Output: TypeAlias = SpokenMessage | WrittenMessage | CallOutput
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsePlan:
+class ResponsePlan(msgspec.Struct, frozen=True):
     """What is decided about a response when it is created."""
 
     prompt: Prompt  # without items: those are read once the user's words are known
