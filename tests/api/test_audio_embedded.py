@@ -10,7 +10,7 @@ import pytest
 from tests.server import serving
 from vivavoce.audio.formats import RATE
 from vivavoce.media import files
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
 SETTINGS = parse(

@@ -16,12 +16,13 @@ from yarl import URL
 
 from tests.server import HOST, Server, scripted, serving
 from vivavoce.api.auth import Auth, host_and_port, origin_of, presented_key
-from vivavoce.app import auth_of
 from vivavoce.errors import Unauthorized
 from vivavoce.limits.keys import KeyRing, hash_of
 from vivavoce.limits.tokens import TokenMint
+from vivavoce.routes import auth_of
 from vivavoce.secret import Secret
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 KEY = "vv-a-key"
 

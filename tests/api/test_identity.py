@@ -9,9 +9,10 @@ import openai
 import pytest
 
 from tests.server import HOST, scripted
-from vivavoce.app import application, auth_of, build
+from vivavoce.app import build
 from vivavoce.limits.keys import hash_of
 from vivavoce.protocol.session import SessionObject
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.parts import Observer
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app

@@ -17,7 +17,8 @@ from vivavoce import configured
 from vivavoce.engines import packs, pulling
 from vivavoce.engines.packs import Pack, PackFile
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 SLASHED = "Owner/tiny-model.en"
 Test = Callable[[Server, aiohttp.ClientSession], Coroutine[Any, Any, None]]

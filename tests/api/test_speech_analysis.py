@@ -164,7 +164,7 @@ def test_embedding_of_silence_is_refused_and_of_one_sample_is_none() -> None:
         ([], "known_speaker_references", "There are 1 names of speakers and 0 references"),
         (["a.wav"], "known_speaker_references[0]", "expected a data URL"),
         (["data:audio/wav;base64,?"], "known_speaker_references[0]", "not valid base64"),
-        (["data:text/plain,hello"], "known_speaker_references[0]", "is not a sound file"),
+        (["data:text/plain,hello"], "known_speaker_references[0]", "is not an audio file"),
         ([reference(quiet(1))], "known_speaker_references[0]", "There is no speech in"),
     ],
 )

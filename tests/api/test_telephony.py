@@ -25,7 +25,8 @@ from vivavoce.api.provider_signatures import (
 from vivavoce.errors import SettingsError, Unauthorized
 from vivavoce.limits.keys import hash_of
 from vivavoce.secret import Secret
-from vivavoce.settings import Settings, load_tree
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import load_tree
 
 KEY = "vv-the-key-of-a-phone-number"
 TWILIO = {"CallSid": "CA1234567890ABCDE", "AccountSid": "AC1", "From": "+12349013030"}

@@ -16,7 +16,7 @@ from tests.server import scripted, serving, serving_beside
 from vivavoce.api.metered import METERING
 from vivavoce.limits.accounts import ApiKey, Budget
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 from vivavoce.store.sqlite import SQLiteStore
 
 SCRIPTED = """

@@ -14,8 +14,8 @@ from tests.runtime.stage import MODELS, ScriptedEngines, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
-from vivavoce.app import application
 from vivavoce.protocol.session import ServerVad
+from vivavoce.routes import application
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.session.limits import SessionLimits
 

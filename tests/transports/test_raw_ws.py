@@ -372,7 +372,7 @@ def test_stream_of_floats_of_a_browser_is_recognised_and_logged(
             assert (await caller.until("TranscriptionFrame", final=True))["text"] == "hello"
 
     played(script)
-    assert "its sound is 32-bit floats at 48000 Hz, recognised from the bytes" in caplog.text
+    assert "its audio is 32-bit floats at 48000 Hz, recognised from the bytes" in caplog.text
 
 
 # --- hostile clients

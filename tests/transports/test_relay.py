@@ -10,8 +10,9 @@ import aiohttp
 from aiohttp import web
 
 from tests.server import HOST, Server, scripted, serving
-from vivavoce.app import application, build
+from vivavoce.app import build
 from vivavoce.protocol.items import Message
+from vivavoce.routes import application
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.upstream import HEARTBEAT_S, Hold, Relay

@@ -177,6 +177,8 @@ def test_pictures_are_refused_where_money_is_limited_and_they_have_no_price(mode
                     async with asyncio.timeout(TIMEOUT_S):
                         error = (await client._socket.receive_json())["error"]
                     assert error["param"] == "response.input[0].content[0]"
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await fake.wait_for_sessions(1)
                     assert fake.sessions[0].events("conversation.item.create") == []
                     text = await metrics(server)
                     refused = 'event="conversation.item.create",rule="images"} 1.0'

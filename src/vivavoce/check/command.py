@@ -53,7 +53,7 @@ class CheckOptions:
     api_key: Annotated[Secret, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = Secret()
     """The API key, if the server wants one; by default the one in OPENAI_API_KEY."""
     speech: Path | None = None
-    """A sound file with one spoken sentence; by default the embedded voice speaks one."""
+    """An audio file with one spoken sentence; by default the embedded voice speaks one."""
     form: ReportForm = "table"
     """The report: table, json with the events of each failure, or junit."""
     output: Path | None = None

@@ -312,7 +312,7 @@ _http(
     "transcription",
     "transcription",
     _FILES,
-    "A sound file is transcribed.",
+    "An audio file is transcribed.",
     (200,),
     (("json", "text"), str),
 )

@@ -39,7 +39,11 @@ def load_settings(
 
     Raises SettingsError.
     """
-    from vivavoce.settings import FILE, load, load_tree  # half a second: not for every command
+    from vivavoce.settings_sources import (  # half a second: not for every command
+        FILE,
+        load,
+        load_tree,
+    )
     from vivavoce.voxray_config import find, read
 
     path = find(config, os.environ, Path(FILE))

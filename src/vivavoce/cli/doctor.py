@@ -300,7 +300,7 @@ async def _spoken(tts: TTS) -> tuple[bytes, int, float]:
             pcm += speech.audio
     seconds = len(pcm) / 2 / tts.sample_rate
     if not seconds:
-        raise EngineError("the synthesiser makes no sound")
+        raise EngineError("the synthesiser makes no audio")
     return pcm, tts.sample_rate, (time.perf_counter() - began) / seconds
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from vivavoce.cli.console import err, give_up, out
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
-from vivavoce.settings import FILE
+from vivavoce.settings_sources import FILE
 
 Ask = Callable[[str, str], str]
 """Gets a question and its default; returns the answer."""

@@ -1,8 +1,8 @@
-"""Audio frames of a GA stream, recognised by their bytes: no JSON is parsed.
+"""Recognises the audio frames of a GA stream by their bytes, without parsing JSON.
 
-One frame of a stream is parsed and learnt. A later one is recognised where it differs from that one
-in nothing but its `event_id` and its audio: then it says the same to every parser. What is not
-recognised is no error, it is parsed.
+One frame of a stream is parsed and remembered. A later frame is recognised if it differs from that
+one in its `event_id` and its audio only: every parser would read the same from it. Other frames are
+parsed.
 """
 
 import re
@@ -16,12 +16,12 @@ AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_au
 
 MAX_ID_BYTES = 512
 MAX_BYTES = 128 * 1024
-"""A longer frame is parsed: its size has to be checked, and others may run in between."""
+"""Longer frames are parsed: their size has to be checked, and other tasks may run in between."""
 _KEYS: dict[AudioEvent, bytes] = {
     "input_audio_buffer.append": b"audio",
     "response.output_audio.delta": b"delta",
 }
-_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that stands in a JSON string as it is
+_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that needs no escape in a JSON string
 _FIELD = (
     rb'"type"\s*:\s*"(?P<type>%(text)s*)"|"(?:response_id|item_id)"\s*:\s*"%(text)s*"|'
     rb'"(?:output_index|content_index)"\s*:\s*[0-9]+'
@@ -44,12 +44,12 @@ class AudioFrames:
     def __init__(self, event: AudioEvent) -> None:
         self._type = event.encode()
         self._key = _KEYS[event]
-        self._before = b""  # all up to the event_id, or to the audio where there is none
+        self._before = b""  # before the event_id, or before the audio without one
         self._after = b""  # between the event_id and the audio; "": there is no event_id
-        self._tail = b""  # behind the audio; "": nothing was learnt
+        self._tail = b""  # after the audio; "": no frame is remembered
 
     def learn(self, frame: bytes) -> None:
-        """Recognise frames like this one, and no others."""
+        """Recognise frames like this one only."""
         self._tail = b""
         head = _HEAD.match(frame)
         tail = head and _TAIL.fullmatch(frame, frame.find(b'"', head.end()))
@@ -66,7 +66,7 @@ class AudioFrames:
         self._tail = tail[0]
 
     def append(self, frame: bytes) -> InputAudioAppend | None:
-        """The append that a frame is, in a stream of them; None: it is not recognised."""
+        """The append event in a frame of such a stream; None: the frame is not recognised."""
         if not (audio := self.audio(frame)):
             return None
         if not self._after:
@@ -75,17 +75,18 @@ class AudioFrames:
         return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
 
     def forget(self) -> None:
-        """Recognise no frame until another is learnt."""
+        """Forget the remembered frame."""
         self._tail = b""
 
     @property
     def learnt(self) -> tuple[bytes, bytes, bytes] | None:
-        """What all frames like the learnt one have: up to the event_id, from there to the audio,
-        and behind it. The second is empty where there is no event_id. None: nothing was learnt."""
+        """What all frames like the remembered one have in common: the bytes before the event_id,
+        those between it and the audio, and those after the audio. The second is empty without an
+        event_id. None: no frame is remembered."""
         return (self._before, self._after, self._tail) if self._tail else None
 
     def audio(self, frame: bytes) -> bytes:
-        """The audio of a frame, decoded; b"": it is not recognised."""
+        """The decoded audio of a frame; b"": the frame is not recognised."""
         if not self._tail or not frame.startswith(self._before) or len(frame) > MAX_BYTES:
             return b""
         at = len(self._before)
@@ -96,7 +97,7 @@ class AudioFrames:
             at = end + len(self._after)
         if not frame.endswith(self._tail):
             return b""
-        try:  # with its quotes; binascii takes five times as long
+        try:  # with its quotes; binascii would take five times as long
             return _decode(frame[at - 1 : len(frame) - len(self._tail) + 1])
         except msgspec.DecodeError:
             return b""

@@ -144,6 +144,16 @@ class Ticket(msgspec.Struct, eq=False):
     async def wait_kept(self) -> None:
         await self.service.wait_kept(self)
 
+    async def confirm(self) -> None:
+        """End the session if another process has claimed its conversation meanwhile.
+
+        That shows when a checkpoint is stored; if the store cannot be reached, return after
+        CLAIM_TIMEOUT_S.
+        """
+        if self.runner is not None:
+            self.keep(self.runner.checkpoint())
+            await self.wait_kept()
+
 
 class Resumption:
     """The tickets of a process, and the task that stores its checkpoints: an async context
@@ -218,21 +228,21 @@ class Resumption:
         return Ticket(self, request, _key(who, token), token)
 
     def served(self, key: str) -> Ticket | None:
-        """The ticket of a conversation that this process serves."""
+        """The ticket of a conversation that this process serves, as far as it knows."""
         ticket = self._served.get(key)
         return None if ticket is None or ticket.superseded else ticket
 
-    async def check_served(self, ticket: Ticket) -> None:
-        """End the session of a conversation here if another process has claimed it meanwhile.
+    async def still_served(self, key: str) -> Ticket | None:
+        """As served(), after the store was asked whether another process has claimed it meanwhile.
 
-        That shows when a checkpoint is stored, because the store takes none of an older claim.
-        While the store cannot be reached, this process is assumed to have the only claim.
+        If one has, the session here ends: the store takes no checkpoint of an older claim. While
+        the store cannot be reached, this process is assumed to have the only claim.
         """
-        served = self.served(ticket.key)
-        if served is None or served.runner is None:
-            return
-        self.keep(served, served.runner.checkpoint())
-        await self._wait_while(lambda: not self._failing and self._is_due(served))
+        served = self.served(key)
+        if served is not None and served.runner is not None:
+            self.keep(served, served.runner.checkpoint())
+            await self._wait_while(lambda: not self._failing and self._is_due(served))
+        return self.served(key)
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
@@ -245,8 +255,7 @@ class Resumption:
             return
         alone = self._loading.setdefault(ticket.key, asyncio.Lock())
         async with alone:
-            await self.check_served(ticket)
-            here = self.served(ticket.key)
+            here = await self.still_served(ticket.key)
             if here is not None and here.runner is not None:
                 _check_named(ticket, here.runner.settings.id)
                 found: Checkpoint | None = await self._take_served(ticket, here.runner, here)

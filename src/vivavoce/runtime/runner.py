@@ -287,7 +287,8 @@ class Runner:
 
     def progressed(self) -> None:
         """Some queued input was taken."""
-        self._progress.set()
+        if not self._progress.is_set:
+            self._progress.set()
 
     def writable(self) -> Awaitable[None]:
         """Wait until the client has taken most of what was sent."""
@@ -352,8 +353,11 @@ class Runner:
                 for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    if type(effect) is Send:  # by far the most frequent
+                    kind = type(effect)
+                    if kind is Send:  # by far the most frequent, and then the audio
                         self._peer.send(effect.event)
+                    elif (kind is FeedAudio or kind is RunVad) and self._performer:
+                        self._performer.perform(effect, now)
                     else:
                         self._perform(effect, now)
             if steady:  # the timer fires early enough
@@ -388,9 +392,6 @@ class Runner:
 
     def _perform(self, effect: Effect, now: float) -> None:
         match effect:
-            # first, because they are the most frequent
-            case RunVad() | FeedAudio() if self._performer:
-                self._performer.perform(effect, now)
             case Send(event=event):
                 self._peer.send(event)
             case SendRaw(data=data):

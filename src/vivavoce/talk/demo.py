@@ -31,19 +31,20 @@ from vivavoce.talk.turn import Turn, level_db
 
 HOST: Final = "127.0.0.1"
 KEY_SECONDS: Final = 600
-"""Of the short-lived key that the demo makes: a server with [keys] needs one."""
+"""The lifetime of the short-lived key that the demo makes, because a server with [keys] needs
+one."""
 SENTENCE: Final = "What time is it?"
-"""Spoken where a command gets no recording."""
+"""Spoken if a command gets no recording."""
 MAX_SPEECH_SECONDS: Final = 30.0
-"""Of a recording that a command gets."""
+"""The longest recording that a command accepts."""
 LEAD_MS: Final = 300
 """Silence before the question, as with a real microphone."""
 MIN_SPEECH_DB: Final = -50.0
-"""Of an answer that counts as audible."""
+"""The level of an audible answer."""
 QUESTION_VOICE, QUESTION_SPEED = "alloy", 0.9
-"""Of the embedded voices the one that the embedded recognizer understands best."""
+"""The embedded voice, and its speed, that the embedded recognizer understands best."""
 MAX_OUTPUT_BYTES: Final = 4000
-"""Of the output of the server that a message quotes."""
+"""The end of the server's output that a message quotes."""
 _POLL_SECONDS: Final = 0.05
 
 
@@ -78,7 +79,7 @@ async def speak_question(question: str, tts: TTS) -> bytes:
 
 
 async def spoken_sentence(path: Path | None) -> bytes:
-    """The sentence in a file, else SENTENCE by the embedded voice, as PCM at 24 kHz.
+    """The sentence in a file, or SENTENCE by the embedded voice, as PCM at 24 kHz.
 
     Empty if no voice is installed. Raises AudioError.
     """
@@ -92,7 +93,7 @@ async def spoken_sentence(path: Path | None) -> bytes:
 
 
 def missing_parts(turns: list[Turn], answer: bytes) -> list[str]:
-    """What a complete conversation has and this one has not, one sentence each."""
+    """What a complete conversation has and this one lacks, one sentence each."""
     missing = []
     if not any(text for turn in turns for text in turn.transcripts):
         missing.append("no transcript of the question came")
@@ -166,11 +167,11 @@ class ServerProcess:
         return self._output.read().decode(errors="replace").strip()
 
     async def wait(self) -> None:
-        """Wait until it ends by itself."""
+        """Wait until the process ends by itself."""
         await self._process.wait()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Wait until it accepts sessions. Raises SettingsError with what it printed."""
+        """Wait until the server accepts sessions. Raises SettingsError with its output."""
         try:
             async with asyncio.timeout(seconds), aiohttp.ClientSession() as http:
                 while self._process.returncode is None:
@@ -191,7 +192,7 @@ class ServerProcess:
                 await self._process.wait()
         except TimeoutError:
             pass
-        finally:  # also when this is cancelled
+        finally:  # even if this is cancelled
             self._signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
         await self._process.wait()
 
@@ -219,7 +220,7 @@ async def start_server(
 ) -> AsyncIterator[ServerProcess]:
     """A server that accepts sessions: `python -m vivavoce serve` with these arguments and a port.
 
-    It speaks plain ws, whatever its settings say. `secret` signs its short-lived keys; without one
+    It serves plain ws, whatever its settings say. `secret` signs its short-lived keys; without one,
     it makes its own. Raises SettingsError. It is stopped when the block ends.
     """
     plain = {"VIVAVOCE_SERVER_TLS_CERTIFICATE": "", "VIVAVOCE_SERVER_TLS_KEY": ""}
@@ -244,7 +245,7 @@ async def start_server(
 
 
 def free_port() -> int:
-    """A TCP port that is free now."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
