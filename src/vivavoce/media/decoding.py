@@ -72,8 +72,7 @@ class Raw:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """The limits of an audio file."""
 
     max_seconds: float = 3600.0

@@ -30,8 +30,7 @@ class PlayedMark(NamedTuple):
     sent_at: float
 
 
-@dataclass(slots=True)
-class SentItem:
+class SentItem(msgspec.Struct):
     """An answer, and how much of it was sent to the provider."""
 
     samples: int = 0

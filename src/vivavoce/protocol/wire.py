@@ -41,8 +41,7 @@ class CloseRequest(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class ConnectRequest(msgspec.Struct, frozen=True):
     """The request that opens a connection, with what protocols may read of it."""
 
     path: str

@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Seq
 from functools import partial
 from typing import Self, TypeVar
 
+import msgspec
+
 from vivavoce.errors import StorageFull, StoreError
 from vivavoce.store.allowance import Account, AllowanceLeases, Allowances, limited
 from vivavoce.store.base import (
