@@ -77,6 +77,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Language tags that it understands or speaks."""
     streaming_input: bool = True
     """STT: words come while audio still comes in. False: all work is done at its end."""
+    decodes_pauses: bool = False
+    """STT: it decodes all audio so far in a pause, so that the words at the end are there then. An
+    early transcript would be the same work again."""
     streams_text: bool = False
     """TTS: it has synthesize_stream(), and gets the text of an answer as it is generated."""
     word_times: Literal["exact", "estimated", "none"] = "none"

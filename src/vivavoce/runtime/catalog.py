@@ -132,8 +132,14 @@ class Cascade:
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
         capabilities = getattr(first_engine(self.stt), "capabilities", Capabilities())
-        at_end = not capabilities.streaming_input
-        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE), at_end)
+        return ModelInfo(
+            voices,
+            self.voice(""),
+            self,
+            round(seconds * RATE),
+            transcribes_at_end=not capabilities.streaming_input,
+            decodes_pauses=capabilities.decodes_pauses,
+        )
 
 
 class ModelCatalog(msgspec.Struct, frozen=True):

@@ -209,9 +209,9 @@ class Anticipations:
         transcription = self._transcriptions.working(self._turns.key)
         if transcription is None or self._drafts >= MAX_DRAFTS_PER_TURN:
             return
-        # a recogniser that gives partial results would do its work twice for a draft
-        if not (self.answers or self._shared.options.transcribes_at_end):
-            return
+        options = self._shared.options
+        if not options.transcribes_at_end and (options.decodes_pauses or not self.answers):
+            return  # the recogniser would do its work twice
         self._drafts += 1
         draft_id = self._shared.effects.ids.next("draft")
         order, samples = transcription.order, transcription.samples
