@@ -171,6 +171,7 @@ def test_waiting_for_a_place_ends_with_an_error_that_names_the_remedy() -> None:
                     await said(host, "count", 1)
                 with pytest.raises(EngineError) as many:
                     await asyncio.gather(said(host, "count", 1), said(host, "count", 1))
+            await until(lambda: host.processes[0].places_taken == 0)
             return str(late.value), str(many.value), await said(host, "count", 1)
 
     late, many, after = run(main())

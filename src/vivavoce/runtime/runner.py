@@ -353,10 +353,9 @@ class Runner:
                 for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    kind = type(effect)
-                    if kind is Send:  # by far the most frequent, and then the audio
+                    if type(effect) is Send:  # by far the most frequent, and then the audio
                         self._peer.send(effect.event)
-                    elif (kind is FeedAudio or kind is RunVad) and self._performer:
+                    elif self._performer and (type(effect) is FeedAudio or type(effect) is RunVad):
                         self._performer.perform(effect, now)
                     else:
                         self._perform(effect, now)

@@ -30,8 +30,8 @@ class Timeouts:
     """For a transcript that is still missing when the answer is done."""
     close: float = 2.0
     """For the closing handshake."""
-    start: float = 30.0
-    """For the server of the demo to be ready."""
+    start: float = 120.0
+    """For the server of the demo to be ready: a slow machine loads models for long."""
     stop: float = 5.0
     """For the server of the demo to end after SIGTERM; then it is killed."""
 
