@@ -14,7 +14,7 @@ from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import until
 
 pytestmark = [needs_chromium, needs_packages]
-LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 20
 CALL = {"calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}
 HISTORY = "seen.history.map((item) => item.output ?? item.content?.[0].transcript)"
 PLAYED = "Date.now() - session.transport._firstAudioTimestamp"  # ms, as the SDK reckons
