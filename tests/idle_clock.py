@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 
 class _WaitingSelector(selectors.DefaultSelector):
-    waited_s = 0.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = time.monotonic()
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
@@ -23,19 +25,19 @@ class _WaitingSelector(selectors.DefaultSelector):
         began = time.monotonic()
         ready = super().select(timeout)
         waited = time.monotonic() - began
-        self.waited_s += waited if timeout is None else min(waited, timeout)
+        self.now += waited if timeout is None else min(waited, timeout)
         return ready
 
 
 class IdleClockLoop(asyncio.SelectorEventLoop):
-    """Its time is that which it has spent in waiting for sockets, threads and timers."""
+    """Its time goes on while it waits for sockets, threads and timers."""
 
     def __init__(self) -> None:
         self._waiting = _WaitingSelector()
         super().__init__(self._waiting)
 
     def time(self) -> float:
-        return self._waiting.waited_s
+        return self._waiting.now
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

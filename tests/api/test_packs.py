@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from yarl import URL
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.test_packs_command import WEIGHTS, offer, wheel_of
 from vivavoce import configured
@@ -63,7 +64,7 @@ def served(test: Test, settings: Settings | None = None) -> None:
         ):
             await test(server, client)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def ids(client: aiohttp.ClientSession) -> list[str]:

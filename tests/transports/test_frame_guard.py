@@ -11,6 +11,7 @@ from aiohttp import WebSocketError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import idle_clock
 from tests.server import Server, serving
 from tests.transports.webrtc.caller import calling, masked, raw, until
 from vivavoce.testing.virtual_time import run
@@ -289,7 +290,7 @@ def served(script: Any) -> None:
             await script(server)
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_unmasked_frame_closes_the_connection_with_1002() -> None:

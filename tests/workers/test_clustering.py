@@ -20,7 +20,8 @@ from tests.workers.nodes import Node, node
 from vivavoce.errors import SettingsError
 from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.places import Place, node_tag, uuid_of
-from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket, resume_request
+from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket
+from vivavoce.runtime.resume_request import resume_request
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings

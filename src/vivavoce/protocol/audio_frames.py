@@ -8,11 +8,15 @@ parsed.
 import re
 from typing import Literal, TypeAlias
 
-import msgspec
-
+from vivavoce.protocol.base64 import decode
 from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
+AudioForm: TypeAlias = tuple[bytes, bytes, bytes]
+"""What frames have in common: up to the event_id, from there to the audio, and behind it. The
+second is empty where there is no event_id."""
+PassedAudio: TypeAlias = tuple[AudioForm, bytes, int]
+"""A frame that was recognised: its form, its event_id, and how many bytes of audio it has."""
 
 MAX_ID_BYTES = 512
 MAX_BYTES = 128 * 1024
@@ -32,25 +36,25 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(rb'"(?:\s*,\s*(?:%s))*\s*\}\s*' % _FIELD)
 _KEY = re.compile(rb'"(\w+)"\s*:')
-_decode = msgspec.json.Decoder(bytes).decode
 _is_id = re.compile(rb"%s{1,%d}" % (_TEXT, MAX_ID_BYTES)).fullmatch
+_UNLIKE_ALL = b"-"  # compared with the first 0 bytes of a frame
 
 
 class AudioFrames:
     """Recognises the frames of one type of event, in one stream."""
 
-    __slots__ = ("_after", "_before", "_key", "_tail", "_type")
+    __slots__ = ("_after", "_before", "_begin", "_key", "_tail", "_tail_size", "_type", "form")
 
     def __init__(self, event: AudioEvent) -> None:
         self._type = event.encode()
         self._key = _KEYS[event]
-        self._before = b""  # before the event_id, or before the audio without one
-        self._after = b""  # between the event_id and the audio; "": there is no event_id
-        self._tail = b""  # after the audio; "": no frame is remembered
+        self.form: AudioForm | None = None
+        """What all frames like the remembered one have in common; None: no frame is remembered."""
+        self.forget()
 
     def learn(self, frame: bytes) -> None:
         """Recognise frames like this one only."""
-        self._tail = b""
+        self.forget()
         head = _HEAD.match(frame)
         tail = head and _TAIL.fullmatch(frame, frame.find(b'"', head.end()))
         if not (head and tail) or self._type != (head["type"] or tail["type"]):
@@ -59,63 +63,49 @@ class AudioFrames:
         if len(names) > len(set(names)) or self._key != head["audio"]:
             return
         if head["id"] is None:
-            self._before, self._after = frame[: head.end()], b""
+            before, after = frame[: head.end()], b""
         else:
-            self._before = frame[: head.start("id")]
-            self._after = frame[head.end("id") : head.end()]
-        self._tail = tail[0]
-
-    def append(self, frame: bytes) -> InputAudioAppend | None:
-        """The append event in a frame of such a stream; None: the frame is not recognised."""
-        if not (audio := self.audio(frame)):
-            return None
-        if not self._after:
-            return InputAudioAppend(audio=audio)
-        at = len(self._before)
-        return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
+            before, after = frame[: head.start("id")], frame[head.end("id") : head.end()]
+        self.form = (before, after, tail[0])
+        self._before, self._after, self._tail = self.form
+        self._begin, self._tail_size = len(before), len(tail[0])
 
     def forget(self) -> None:
         """Forget the remembered frame."""
-        self._tail = b""
+        self.form = None
+        self._before, self._after, self._tail = _UNLIKE_ALL, b"", b""
+        self._begin = self._tail_size = 0
 
-    @property
-    def learnt(self) -> tuple[bytes, bytes, bytes] | None:
-        """What all frames like the remembered one have in common: the bytes before the event_id,
-        those between it and the audio, and those after the audio. The second is empty without an
-        event_id. None: no frame is remembered."""
-        return (self._before, self._after, self._tail) if self._tail else None
+    def append(self, frame: bytes) -> InputAudioAppend | None:
+        """The append event in a frame of such a stream; None: the frame is not recognised."""
+        if (found := self.read(frame)) is None:
+            return None
+        event_id, audio = found
+        if not self._after:
+            return InputAudioAppend(audio=audio)
+        return InputAudioAppend(event_id=event_id.decode(), audio=audio)
 
-    def audio(self, frame: bytes) -> bytes:
-        """The decoded audio of a frame; b"": the frame is not recognised."""
-        if not self._tail or not frame.startswith(self._before) or len(frame) > MAX_BYTES:
-            return b""
-        at = len(self._before)
-        if self._after:
-            end = frame.find(b'"', at, at + MAX_ID_BYTES + 1)
-            if not frame.startswith(self._after, end) or not _is_id(frame, at, end):
-                return b""
-            at = end + len(self._after)
-        if not frame.endswith(self._tail):
-            return b""
-        try:  # with its quotes; binascii would take five times as long
-            return _decode(frame[at - 1 : len(frame) - len(self._tail) + 1])
-        except msgspec.DecodeError:
-            return b""
+    def read(self, frame: bytes) -> tuple[bytes, bytes] | None:
+        """The event_id of a frame, b"" where there is none, and its audio, decoded.
 
-    def described(self, frame: bytes) -> tuple[bytes, int] | None:
-        """The event_id and the bytes of the audio of a frame that audio() recognises elsewhere.
-
-        None: it is not like the frame that was learnt here. b"": it has no event_id.
+        None: it is not recognised. Slices are compared, because startswith() and endswith() take
+        longer.
         """
-        if not self._tail or not frame.startswith(self._before):
+        at, size = self._begin, len(frame)
+        if frame[:at] != self._before or size > MAX_BYTES:
             return None
-        begin = at = len(self._before)
-        if self._after:
-            at = frame.find(b'"', begin)
-            if not frame.startswith(self._after, at):
+        event_id = b""
+        if after := self._after:
+            end = frame.find(b'"', at)
+            event_id = frame[at:end]
+            at = end + len(after)
+            if frame[end:at] != after or not _is_id(event_id):
                 return None
-        event_id, end = frame[begin:at], len(frame) - len(self._tail)
-        if not frame.endswith(self._tail):
+        end = size - self._tail_size
+        if frame[end:] != self._tail:
             return None
-        size = (end - at - len(self._after)) * 3 // 4 - frame.count(b"=", end - 2, end)
-        return event_id, size
+        try:
+            audio = decode(frame[at:end])
+        except ValueError:
+            return None
+        return (event_id, audio) if audio else None

@@ -141,9 +141,9 @@ class RawInput:
         nearest = nearest_rate(max(measured, 1.0))
         if measured > _MIN_RATIO * self.format.rate and _is_near(measured, nearest):
             self._note = SoundNote(
-                f"The audio arrives as fast as audio at {nearest} Hz, but is decoded as "
-                f"{self.format}, so that speech is not understood: send {self.format}, or connect "
-                f"with ?sample_rate={nearest}.",
+                f"The audio arrives at the rate of {nearest} Hz, but is decoded as {self.format}. "
+                f"So speech is not understood: send {self.format}, or connect with "
+                f"?sample_rate={nearest}.",
                 "sample_rate_mismatch",
             )
 

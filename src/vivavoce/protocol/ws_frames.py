@@ -16,7 +16,7 @@ TEXT, BINARY = 1, 2
 """The opcode of a frame."""
 _TEXT = 0x81  # final, of no extension
 _MASKED = 0x80
-_MEDIUM = bytes((_TEXT, 126))  # the head of a frame of 126 to 65,535 bytes
+_MEDIUM = bytes((_TEXT, 126))  # begins a frame of 126 to 65,535 bytes
 _MEDIUM_MASKED = bytes((_TEXT, 126 | _MASKED))
 _pack_medium = struct.Struct("!BBH").pack
 _pack_long = struct.Struct("!BBQ").pack
@@ -44,7 +44,18 @@ class PassingReader:
     reads the messages waits for one.
     """
 
-    __slots__ = ("_begin", "_head", "_left", "_reader", "_rest", "_unmask", "idle", "passes")
+    __slots__ = (
+        "_begin",
+        "_head",
+        "_left",
+        "_medium",
+        "_reader",
+        "_rest",
+        "_size",
+        "_unmask",
+        "idle",
+        "passes",
+    )
 
     def __init__(
         self, reader: MessageReader, unmask: Callable[[bytes, bytearray], None] | None = None
@@ -52,7 +63,8 @@ class PassingReader:
         """unmask: XORs data in place with the four bytes of a mask; None: no frame is masked."""
         self._reader = reader
         self._unmask = unmask
-        self._head = _MEDIUM if unmask is None else _MEDIUM_MASKED
+        self._medium = _MEDIUM if unmask is None else _MEDIUM_MASKED
+        self._head, self._size = b"", 0  # of the last frame that was taken
         self._begin = 4 if unmask is None else 8  # of the payload of such a frame
         self._rest = b""  # the beginning of a frame
         self._left = 0  # bytes of a long frame that have not arrived
@@ -65,15 +77,20 @@ class PassingReader:
 
         A shorter way for most reads. False: nothing was done; feed_data() must get the bytes.
         """
-        passes, begin = self.passes, self._begin
-        if passes is None or not self.idle or self._rest or self._left or len(data) < begin:
+        passes = self.passes
+        if passes is None or not self.idle or self._rest or self._left:
             return False
-        if data[:2] != self._head or (data[2] << 8 | data[3]) + begin != len(data):
-            return False
-        if self._unmask is None:
-            return passes(data[begin:])
-        text = bytearray(data[begin:])
-        self._unmask(data[4:8], text)
+        if data[:4] != self._head or len(data) != self._size:
+            size, begin = len(data), self._begin
+            if data[:2] != self._medium or size < begin:
+                return False
+            if (data[2] << 8 | data[3]) + begin != size:
+                return False
+            self._head, self._size = data[:4], size
+        if (unmask := self._unmask) is None:
+            return passes(data[4:])
+        text = bytearray(data[8:])
+        unmask(data[4:8], text)
         return passes(bytes(text))
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:

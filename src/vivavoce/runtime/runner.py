@@ -159,10 +159,10 @@ class Runner:
                 self.post(Received(event))
                 return True
             now = self._clock()
-            if not self._session.pass_input(frame, now):
+            if (audio := self._session.pass_input(frame, now)) is None:
                 return False
             if self._recorder is not None:
-                self._recorder.passed(frame, now, output=False)
+                self._recorder.passed(frame, audio, now, output=False)
             performer.pass_input(frame)
             self._forwarded += 1
             if not self._forwarded % MEASURED_FRAMES:
@@ -177,10 +177,12 @@ class Runner:
             return False
         try:
             peer, now = self._peer, self._clock()
-            if not (peer.is_writable and self._session.pass_output(frame, now)):
+            if not peer.is_writable:
+                return False
+            if (audio := self._session.pass_output(frame, now)) is None:
                 return False
             if self._recorder is not None:
-                self._recorder.passed(frame, now, output=True)
+                self._recorder.passed(frame, audio, now, output=True)
             peer.send_raw(frame)
             self._forwarded += 1
             if not self._forwarded % MEASURED_FRAMES:

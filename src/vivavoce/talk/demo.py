@@ -2,9 +2,9 @@
 
 import asyncio
 import os
+import re
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -46,6 +46,7 @@ QUESTION_VOICE, QUESTION_SPEED = "alloy", 0.9
 MAX_OUTPUT_BYTES: Final = 4000
 """The end of the server's output that a message quotes."""
 _POLL_SECONDS: Final = 0.05
+_ADDRESS: Final = re.compile(rf"ws://({re.escape(HOST)}:\d+)/")
 
 
 def demo(options: DemoOptions, console: Console, timeouts: Timeouts = Timeouts()) -> int:
@@ -154,9 +155,9 @@ async def _report(
 class ServerProcess:
     """A server in a child process, whose output is kept. Made by start_server()."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, output: IO[bytes]) -> None:
-        self.url = f"ws://{HOST}:{port}/v1/realtime"
-        self._ready_url = f"http://{HOST}:{port}/ready"
+    def __init__(self, process: asyncio.subprocess.Process, output: IO[bytes]) -> None:
+        self.url = ""
+        """Its address, once it listens."""
         self._process = process
         self._output = output
 
@@ -197,8 +198,14 @@ class ServerProcess:
         await self._process.wait()
 
     async def _is_ready(self, http: aiohttp.ClientSession) -> bool:
+        if not self.url:
+            found = _ADDRESS.search(self.output())
+            if found is None:
+                return False
+            self.url = f"ws://{found[1]}/v1/realtime"
+        ready = self.url.replace("ws://", "http://").replace("/v1/realtime", "/ready")
         try:
-            async with http.get(self._ready_url) as response:
+            async with http.get(ready) as response:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
@@ -218,35 +225,27 @@ class ServerProcess:
 async def start_server(
     arguments: Sequence[str], timeouts: Timeouts, secret: Secret = Secret()
 ) -> AsyncIterator[ServerProcess]:
-    """A server that accepts sessions: `python -m vivavoce serve` with these arguments and a port.
+    """A server that accepts sessions: `python -m vivavoce serve` with these arguments, on a port
+    that the system chooses.
 
     It serves plain ws, whatever its settings say. `secret` signs its short-lived keys; without one,
     it makes its own. Raises SettingsError. It is stopped when the block ends.
     """
     plain = {"VIVAVOCE_SERVER_TLS_CERTIFICATE": "", "VIVAVOCE_SERVER_TLS_KEY": ""}
     signing = {"VIVAVOCE_SERVER_SECRET": secret.reveal()} if secret else {}
-    port = free_port()
     with tempfile.TemporaryFile() as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "vivavoce", "serve", *arguments),
-            *("--host", HOST, "--port", str(port)),
+            *("--host", HOST, "--port", "0"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **plain, **signing},
         )
-        server = ServerProcess(process, port, output)
+        server = ServerProcess(process, output)
         try:
             await server.wait_ready(timeouts.start)
             yield server
         finally:
             await server.stop(timeouts.stop)
-
-
-def free_port() -> int:
-    """A free TCP port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 from msgspec import Meta
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.session.effects import Effect, RunVad
 from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
@@ -181,10 +182,10 @@ class RecordedCall:
         brain = "relay" if relays else "cascade"
         self._add({"at": now, "brain": brain, "model": model})
 
-    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+    def passed(self, frame: bytes, audio: PassedAudio, now: float, *, output: bool) -> None:
         """A relay has passed a frame on without decoding it."""
         self._now = now
-        self._log.add_frame(frame, now, output=output)
+        self._log.add_frame(frame, audio, now, output=output)
         if output:
             self._watch.answered()
 
