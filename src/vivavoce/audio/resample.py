@@ -49,7 +49,7 @@ def filter_of(source_rate: int, target_rate: int) -> Filter:
     reach = min(_CROSSINGS, int(_LAG_S * narrow)) * source_rate / narrow  # in source samples
     half = ceil(reach)
     # One row does several groups, so that BLAS multiplies a few wide rows, not many narrow ones.
-    groups = max(1, round(2 * half / down))
+    groups = max(1, round(half / down))
     instants = np.arange(groups * up) * down / up
     seen = np.arange(1 - half, int(instants[-1]) + half + 1)
     distance = seen[:, None] - instants[None, :]
