@@ -120,7 +120,6 @@ async def kill_node(scene: Scene) -> list[Figure]:
             detail=spread(back),
         ),
         Figure(measure="… items that clients gave back", value=totals.unstored, unit=""),
-        Figure(measure="… answers cut to what was played", value=totals.cut, unit=""),
     ]
 
 

@@ -47,6 +47,14 @@ class Item(NamedTuple):
     is_whole: bool = True
     """False: an answer that was cut."""
 
+    def begins(self, whole: "Item") -> bool:
+        """Whether this is an answer without the last words of `whole`."""
+        return (
+            self.role == "assistant"
+            and self.text != whole.text
+            and whole.text.startswith(self.text)
+        )
+
 
 @dataclass
 class Totals:
@@ -69,8 +77,6 @@ class Totals:
     """Items with other words, or at another place."""
     unstored: int = 0
     """Items of the last moment before a kill that the client gave the server again."""
-    cut: int = 0
-    """Answers of that moment of which only the words are left that were stored as played."""
     cut_in_turn: int = 0
     """Turns that were announced, and cut off by a close with 1012."""
     silent: int = 0
@@ -119,8 +125,6 @@ class Talker:
         self._since = self._next_at = time.perf_counter()
         self._rested_at = 0.0
         self._again: list[Item] | None = None  # items that the server repeats, until compared
-        self._was_killed = False  # the server, when the connection was lost
-        self._cut: set[str] = set()  # ids of answers that were cut by it
         self._again_last: str | None = ""  # the id of the last of them; "": not known
         self._first_sign = False  # of life, after a return
         self._ticks = 0
@@ -165,7 +169,7 @@ class Talker:
         )
         twin.session, twin._token = self.session, self._token
         twin.items, twin.uttered, twin.close_code = dict(self.items), self.uttered, NO_CLOSE
-        twin._unsaid, twin._cut = self._unsaid, set(self._cut)
+        twin._unsaid = self._unsaid
         return twin
 
     def tick(self, now: float) -> None:
@@ -194,7 +198,6 @@ class Talker:
         """Lose the connection as a network does; the client comes back by itself."""
         if (line := self._line) is not None:
             self._lost(self._attempt, NO_CLOSE)
-            self._was_killed = False
             line.abort()
 
     async def leave(self) -> None:
@@ -215,25 +218,15 @@ class Talker:
         elif wrong:
             self._totals.lost -= wrong
             self._totals.note(f"{self.session}: {-wrong} sentences are in no item")
-        answers: list[Item] = []
-        asked = ""
+        answer, asked = "", ""
         for item in [*self.items.values(), Item("", "user", "")]:
             if item.role == "assistant":
-                answers.append(item)
+                answer = f"{answer} {item.text}".strip()
                 continue
-            if asked and not self._is_answer(answers, ANSWER + asked):
+            if asked and answer != ANSWER + asked:
                 self._totals.changed += 1
-                texts = [answer.text for answer in answers]
-                self._totals.note(f"{self.session}: {asked!r} was answered by {texts}")
-            asked, answers = item.text, []
-
-    def _is_answer(self, answers: list[Item], wanted: str) -> bool:
-        """Whether these make one answer. One that was cut by a kill may be finished or begun again,
-        and stays as it is where somebody speaks before."""
-        text = " ".join(item.text for item in answers).strip()
-        uncut = " ".join(item.text for item in answers if item.id not in self._cut).strip()
-        was_cut = any(item.id in self._cut for item in answers)
-        return text == wanted or (was_cut and (uncut == wanted or wanted.startswith(text)))
+                self._totals.note(f"{self.session}: {asked!r} was answered by {answer!r}")
+            asked, answer = item.text, ""
 
     def _speak(self, now: float) -> None:
         self._state, self._since = "speaking", now
@@ -273,7 +266,6 @@ class Talker:
         if attempt != self._attempt or self._line is None:
             return
         self._line, self.close_code = None, code
-        self._was_killed = code == NO_CLOSE
         self._totals.closes[code] += 1
         if code == SHUTDOWN_CLOSE and self._announced:
             self._totals.cut_in_turn += 1
@@ -382,18 +374,15 @@ class Talker:
         if kept and list(found)[: len(kept)] != [item.id for item in kept]:
             self._totals.changed += 1
             self._totals.note(f"{self.session}: other order")
-        answers = [item.id for item in kept if item.role == "assistant"]
         for item in kept:
-            text = found[item.id].text
-            if not item.text or text == item.text:
+            repeated = found[item.id]
+            if repeated is again[-1] and repeated.begins(item):
+                # killed before it had stored that all was played: it says the last words again
+                found[item.id] = repeated._replace(is_whole=False)
                 continue
-            is_last = [item.id] == answers[-1:]
-            if self._was_killed and is_last and item.text.startswith(text):
-                self._totals.cut += 1
-                self._cut.add(item.id)
-            else:
+            if item.text and repeated.text != item.text:
                 self._totals.changed += 1
-                self._totals.note(f"{self.session}: {item} became {found[item.id]}")
+                self._totals.note(f"{self.session}: {item} became {repeated}")
         said_meanwhile = any(i.role == "user" and i.id not in self.items for i in found.values())
         self.items = found
         self._give_back(tail)
