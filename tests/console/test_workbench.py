@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from tests.console.browser import needs_chromium, open_console, run
 from tests.server import EMBEDDED, HOST, scripted, serving, serving_beside
@@ -27,6 +27,17 @@ def test_first_visit_comes_to_a_spoken_answer_with_one_click() -> None:
     run(main())
 
 
+async def until_kept(page: Page, count: int) -> None:
+    """Wait until the browser keeps so many conversations."""
+    await page.wait_for_function(
+        "async (count) => (await new Promise((done) => { const opening = "
+        "indexedDB.open('vivavoce'); opening.onsuccess = () => { const all = opening.result"
+        ".transaction('summaries').objectStore('summaries').count(); "
+        "all.onsuccess = () => done(all.result); }; })) === count",
+        arg=count,
+    )
+
+
 def test_conversation_is_kept_over_a_reload_searched_played_and_deleted() -> None:
     settings = scripted(llm={"answers": ["One two three four five.", "The second."]})
 
@@ -45,12 +56,7 @@ def test_conversation_is_kept_over_a_reload_searched_played_and_deleted() -> Non
             await console.wait_for_transcript("The second.")
             await console.click("End")
             await expect(page.locator("#delete-all")).to_be_enabled()
-            await page.wait_for_function(
-                "async () => (await new Promise((done) => { const opening = "
-                "indexedDB.open('vivavoce'); opening.onsuccess = () => { const all = opening.result"
-                ".transaction('summaries').objectStore('summaries').count(); "
-                "all.onsuccess = () => done(all.result); }; })) === 2"
-            )
+            await until_kept(page, 2)
             await page.reload()
             await expect(kept).to_have_count(2)
             await page.get_by_label("Search conversations").fill("four FIVE")
@@ -67,6 +73,7 @@ def test_conversation_is_kept_over_a_reload_searched_played_and_deleted() -> Non
             await expect(page.locator(".turn h3")).to_have_text(["1Count, please."])
             await console.show_tab("Talk")
             await console.click("Delete Count, please.")
+            await until_kept(page, 1)
             await page.reload()
             await expect(kept).to_have_count(1)
 
